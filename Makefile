@@ -1,0 +1,27 @@
+# Everything one types. `make` alone lists it.
+
+python := .venv/bin/python
+packages := actors benchmarks cluster configs data evals serve trainers
+
+.DEFAULT_GOAL := help
+.PHONY: help env quickstart test test-fast lint
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+env: ## the environment in .venv (PYTHON=... chooses the interpreter)
+	@bash locks/install.sh
+
+quickstart: env ## the whole regime on the sample clinic; ARGS='--seed=1' overrides settings
+	@$(python) -m trainers.quickstart $(ARGS)
+
+test: env ## every test but those that need a GPU
+	@$(python) -m pytest -m "not gpu" $(ARGS)
+
+test-fast: env ## the tests of a few seconds
+	@$(python) -m pytest -m "not slow and not gpu" $(ARGS)
+
+lint: env ## ruff and mypy
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(python) -m mypy

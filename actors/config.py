@@ -1,0 +1,121 @@
+"""Settings of the roles: how large, on what, with which optimiser. Reading this file imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from configs.base import Section
+
+
+class ArchitectureConfig(Section):
+    """The shape of a model made from nothing: LLaMA's."""
+
+    hidden_size: int = Field(256, ge=8, description="width of the residual stream")
+    intermediate_size: int = Field(688, ge=8, description="width of the feed-forward layer")
+    layers: int = Field(6, ge=1, description="decoder layers")
+    heads: int = Field(4, ge=1, description="attention heads")
+    kv_heads: int = Field(4, ge=1, description="key and value heads; fewer than heads is grouped-query attention")
+    context: int = Field(4096, ge=16, description="longest sequence the model is made for, in tokens")
+    rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary position embedding")
+    tie_embeddings: bool = Field(True, description="share the input and output embedding matrices")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ArchitectureConfig:
+        if self.hidden_size % self.heads or self.heads % self.kv_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of heads {self.heads}, "
+                f"and heads of kv_heads {self.kv_heads}"
+            )
+        return self
+
+
+class PlacementConfig(Section):
+    """Where a role runs: `ranks` processes, each with its own share of CPUs and GPUs."""
+
+    ranks: int = Field(1, ge=1, description="processes of the role's torch.distributed world")
+    cpus_per_rank: float = Field(1.0, ge=0, description="CPUs that one rank reserves in its placement group")
+    gpus_per_rank: float = Field(0.0, ge=0, description="GPUs that one rank reserves in its placement group")
+    threads: int = Field(1, ge=1, description="OMP threads of one rank")
+
+
+class ZeroConfig(Section):
+    """DeepSpeed ZeRO."""
+
+    stage: Literal[1, 2, 3] = Field(3, description="what is sharded: 1 optimiser, 2 gradients, 3 parameters")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="forward and backward precision")
+    offload_optimizer: bool = Field(False, description="keep the optimiser's state in host memory")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+
+
+class OptimizerConfig(Section):
+    """AdamW with a warm-up and a schedule."""
+
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decay rates")
+    eps: float = Field(1e-8, gt=0, description="AdamW's epsilon")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this global norm")
+    warmup_steps: int = Field(0, ge=0, description="optimiser steps of linear warm-up")
+    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="decay after the warm-up")
+    final_lr_ratio: float = Field(0.1, ge=0, le=1, description="learning rate at the end, as a share of the peak")
+
+
+class TrainedRoleConfig(Section):
+    """A role that learns: policy or critic."""
+
+    model: str = Field(description="folder of the starting weights in Hugging Face format")
+    placement: PlacementConfig = PlacementConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(schedule="constant")
+    zero: ZeroConfig = ZeroConfig()
+    micro_batch_tokens: int = Field(4096, ge=1, description="tokens of one forward and backward pass on one rank")
+
+
+class FrozenRoleConfig(Section):
+    """A role that only reads: reference or reward."""
+
+    model: str = Field(description="folder of the weights in Hugging Face format")
+    placement: PlacementConfig = PlacementConfig()
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="forward precision")
+    micro_batch_tokens: int = Field(4096, ge=1, description="tokens of one forward pass on one rank")
+
+
+class EngineConfig(Section):
+    """One vLLM engine."""
+
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of the engine's weights")
+    max_model_len: int = Field(4096, ge=2, description="context of the engine, in tokens")
+    max_concurrent: int = Field(64, ge=1, description="sequences that the engine decodes at a time")
+    kv_cache_bytes: int = Field(256 * 2**20, ge=2**20, description="memory of the KV cache on CPU, bytes")
+    gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="share of a GPU's memory the engine may use")
+
+
+class RolloutConfig(Section):
+    """The vLLM engines that generate; `placement.ranks` is the number of engines, each an actor of its own."""
+
+    placement: PlacementConfig = PlacementConfig()
+    engine: EngineConfig = EngineConfig()
+    max_new_tokens: int = Field(128, ge=1, description="longest answer, in tokens")
+    temperature: float = Field(1.0, gt=0, description="sampling temperature")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; below 1 it no longer samples the policy")
+
+    @model_validator(mode="after")
+    def _room_for_a_prompt(self) -> RolloutConfig:
+        if self.max_new_tokens >= self.engine.max_model_len:
+            raise ValueError(
+                f"rollout.max_new_tokens {self.max_new_tokens} leaves no room for a prompt in "
+                f"rollout.engine.max_model_len {self.engine.max_model_len}: lower the one or raise the other"
+            )
+        return self
+
+
+class PublishConfig(Section):
+    """How new weights reach the engines."""
+
+    transport: Literal["object_store", "vllm_nccl"] = Field(
+        "object_store", description="object_store: through Ray, CPU or GPU; vllm_nccl: vLLM's own NCCL transfer, GPU"
+    )
+    timeout_s: float = Field(120.0, gt=0, description="longest wait for one publish, seconds")
+    probe_sequences: int = Field(4, ge=1, description="sequences on which engine and trainer are compared")
+    tolerance: float = Field(1e-4, gt=0, description="largest allowed difference of a probe token's log-probability")

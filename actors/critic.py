@@ -1,0 +1,32 @@
+"""The critic: a scalar head on a language model that learns the expected return of every prefix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actors.config import TrainedRoleConfig
+from actors.devices import device
+from actors.learner import Learner, TrainBatch
+from actors.models import load_scorer
+from actors.packed import PackedBatch, PackedScorer
+from actors.zero import ZeroModel
+
+
+class Critic(Learner):
+    """One rank of the critic. Adds the column `values`: the value of the state before each response token."""
+
+    loss_columns = ("values", "returns")
+
+    def setup(self, config: TrainedRoleConfig, total_updates: int, seed: int) -> None:
+        """Loads the weights under ZeRO; on a causal model's folder the value head starts at zero."""
+        module = PackedScorer(load_scorer(config.model, torch.float32, seed)).to(device())
+        self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
+
+    def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
+        return {"values": self.zero.forward(batch)[batch.predict]}
+
+    def run_model(self, engine: Any, batch: TrainBatch) -> Tensor:
+        return engine(batch.packed)[batch.packed.predict]

@@ -1,0 +1,49 @@
+"""Where a process computes: the accelerator that Ray gave it, or the CPU."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def device() -> torch.device:
+    """The process's CUDA device if it sees one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def choose_accelerator() -> None:
+    """Tells DeepSpeed which accelerator to use, which it would else guess with a warning. Call before importing it."""
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+
+
+def prepare_process(threads: int) -> None:
+    """Sets the thread count and the accelerator. Call before DeepSpeed is imported."""
+    torch.set_num_threads(threads)
+    choose_accelerator()
+
+
+def join_world(rank: int, world_size: int, master_address: str, master_port: int, timeout_s: float) -> None:
+    """Enters the role's torch.distributed world: NCCL on GPUs, gloo on CPUs. Waits at most `timeout_s` seconds."""
+    from datetime import timedelta
+
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK="0",  # Ray shows each rank its own devices only
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR=master_address,
+        MASTER_PORT=str(master_port),
+    )
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(
+        backend,
+        init_method=f"tcp://{master_address}:{master_port}",
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=timeout_s),
+    )

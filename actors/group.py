@@ -1,0 +1,119 @@
+"""The processes of one role: Ray actors in the role's placement group, addressed as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+import ray
+from ray.actor import ActorHandle
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.batching import rows_of
+from actors.config import PlacementConfig
+from actors.worker import Worker
+from cluster.placement import Bundle
+from cluster.waiting import get
+
+W = TypeVar("W", bound=Worker)
+RowsOfRanks = list[list[int]] | list[list[list[int]]]  # rank -> rows, or rank -> micro-batch -> rows
+
+
+class WorkerGroup(Generic[W]):
+    """The ranks of one role. Calls go to all ranks; answers come back in rank order."""
+
+    def __init__(
+        self,
+        run: str,
+        role: str,
+        worker: type[W],
+        placement: PlacementConfig,
+        group: PlacementGroup,
+        timeout_s: float,
+    ) -> None:
+        """Starts the processes, named RUN/ROLE-RANK; their class and name are what the Ray dashboard shows."""
+        self.role = role
+        self.timeout_s = timeout_s
+        self.ranks = placement.ranks
+        remote = ray.remote(worker)
+        self.actors: list[ActorHandle] = [
+            remote.options(
+                name=f"{run}/{role}-{rank}",
+                num_cpus=placement.cpus_per_rank,
+                num_gpus=placement.gpus_per_rank,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
+                runtime_env={"env_vars": _environment(placement)},
+            ).remote(placement.threads)
+            for rank in range(placement.ranks)
+        ]
+
+    def join_world(self) -> None:
+        """Makes the ranks one torch.distributed world."""
+        host, port = get(self.actors[0].address.remote(), f"{self.role}: start", self.timeout_s)
+        self.wait(
+            [a.join.remote(rank, self.ranks, host, port, self.timeout_s) for rank, a in enumerate(self.actors)], "join"
+        )
+
+    def submit(self, method: str, *arguments: Any) -> list[ray.ObjectRef]:
+        """Calls `method` on every rank with the same arguments; returns at once."""
+        return [getattr(actor, method).remote(*arguments) for actor in self.actors]
+
+    def wait(self, refs: list[ray.ObjectRef], doing: str) -> list[Any]:
+        """Every rank's answer, in rank order. Raises RoleError naming the role for a timeout or a dead rank."""
+        return get(refs, f"{self.role}: {doing}", self.timeout_s)
+
+    def call(self, method: str, *arguments: Any) -> list[Any]:
+        """Calls `method` on every rank and waits."""
+        return self.wait(self.submit(method, *arguments), method)
+
+    def submit_rows(self, method: str, table: ray.ObjectRef, rows: Sequence[Any], *more: Any) -> list[ray.ObjectRef]:
+        """Calls `method(table, rows[rank], *more)` on every rank that has rows; returns at once."""
+        return [
+            getattr(actor, method).remote(table, mine, *more)
+            for actor, mine in zip(self.actors, rows, strict=True)
+            if mine
+        ]
+
+
+class ColumnsInFlight:
+    """Columns that a group is computing for the rows of a table."""
+
+    def __init__(
+        self, group: WorkerGroup[Any], method: str, table: ray.ObjectRef, rows: RowsOfRanks, *more: Any
+    ) -> None:
+        self._group = group
+        self._method = method
+        self._order = [row for rank in rows for row in _flat(rank)]
+        self._refs = group.submit_rows(method, table, rows, *more)
+
+    def join(self, table: pa.Table) -> pa.Table:
+        """`table` with the new columns, each value at its row. Waits for all ranks."""
+        added = pa.concat_tables(self._group.wait(self._refs, self._method))
+        position = {row: index for index, row in enumerate(self._order)}
+        if len(added) != len(table) or len(position) != len(table):
+            raise ValueError(f"{self._group.role}: {self._method} returned {len(added)} rows for {len(table)}")
+        added = added.take([position[row] for row in range(len(table))])
+        for name in added.column_names:
+            table = table.append_column(name, added.column(name))
+        return table
+
+
+def bundles(placement: PlacementConfig) -> list[Bundle]:
+    """What a role asks of the cluster: one bundle a rank."""
+    bundle: Bundle = {"CPU": placement.cpus_per_rank}
+    if placement.gpus_per_rank:
+        bundle["GPU"] = placement.gpus_per_rank
+    return [bundle] * placement.ranks
+
+
+def _flat(rows: list[Any]) -> list[int]:
+    return rows_of(rows) if rows and isinstance(rows[0], list) else rows
+
+
+def _environment(placement: PlacementConfig) -> dict[str, str]:
+    environment = {"OMP_NUM_THREADS": str(placement.threads), "MKL_NUM_THREADS": str(placement.threads)}
+    if not placement.gpus_per_rank:
+        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    return environment

@@ -1,0 +1,82 @@
+"""One optimiser step after another over rows of a table: what policy and critic share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from torch import Tensor
+
+from actors.devices import device
+from actors.packed import PackedBatch
+from actors.rows import pack, tokens
+from actors.worker import ForwardWorker
+from actors.zero import Loss, ZeroModel
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser step for one rank."""
+
+    micro_batches: list[list[int]]  # rows of the table
+    total_tokens: int  # response tokens of the step over all ranks: what the loss is averaged over
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """A packed micro-batch with the columns that the loss needs, all in the order of the predicted tokens."""
+
+    packed: PackedBatch
+    columns: dict[str, Tensor]  # (N,) each
+    total_tokens: int
+    world_size: int
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.columns[name]
+
+
+class Learner(ForwardWorker):
+    """A role whose model DeepSpeed trains. Subclasses set `zero` and say which columns their loss reads."""
+
+    zero: ZeroModel
+    loss_columns: tuple[str, ...] = ()
+
+    def run_model(self, engine: Any, batch: TrainBatch) -> Any:
+        """Calls the model on a micro-batch; what it returns goes to the loss."""
+        raise NotImplementedError
+
+    def learn(self, table: pa.Table, updates: list[Update], loss: Loss[TrainBatch]) -> list[dict[str, float]]:
+        """Takes the optimiser steps of `updates` in order; returns the figures of each."""
+        return [self.zero.update(self._batches(table, update), self.run_model, loss) for update in updates]
+
+    def _batches(self, table: pa.Table, update: Update) -> list[TrainBatch]:
+        target = device()
+        return [
+            TrainBatch(
+                pack(table, rows).to(target),
+                {name: tokens(table, name, rows).to(target) for name in self.loss_columns},
+                update.total_tokens,
+                self.zero.world_size,
+            )
+            for rows in update.micro_batches
+        ]
+
+    def save(self, folder: str) -> None:
+        """Writes this rank's share of a checkpoint."""
+        self.zero.save(Path(folder))
+
+    def load(self, folder: str) -> None:
+        """Restores what `save` wrote."""
+        self.zero.load(Path(folder))
+
+    def export(self, folder: str) -> None:
+        """Writes the full model to `folder` in Hugging Face format (rank 0 writes, all ranks gather)."""
+        state = self.zero.full_state()
+        if self.zero.rank == 0:
+            self.zero.model.save_pretrained(folder, state_dict=state)
+
+    def full_state(self) -> dict[str, Tensor]:
+        """Full weights by name, CPU copies, on rank 0; empty on the others."""
+        return self.zero.full_state()

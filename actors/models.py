@@ -1,0 +1,73 @@
+"""Models in and out of Hugging Face folders, all with packed attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+from actors.config import ArchitectureConfig
+from actors.packed import ATTENTION
+from cluster.paths import require_dir
+
+
+def new_causal_lm(
+    architecture: ArchitectureConfig, vocab_size: int, bos: int, eos: int, pad: int, seed: int
+) -> PreTrainedModel:
+    """A Llama-shaped model with random weights, the same for the same seed."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=architecture.hidden_size,
+        intermediate_size=architecture.intermediate_size,
+        num_hidden_layers=architecture.layers,
+        num_attention_heads=architecture.heads,
+        num_key_value_heads=architecture.kv_heads,
+        max_position_embeddings=architecture.context,
+        tie_word_embeddings=architecture.tie_embeddings,
+        rope_theta=architecture.rope_theta,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=pad,
+        attn_implementation=ATTENTION,
+    )
+    return LlamaForCausalLM(config).float()
+
+
+def load_causal_lm(folder: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The causal language model in `folder`. Raises a one-line error where there is none."""
+    return AutoModelForCausalLM.from_pretrained(_model_dir(folder), dtype=dtype, attn_implementation=ATTENTION)
+
+
+def load_scorer(folder: str, dtype: torch.dtype, seed: int) -> PreTrainedModel:
+    """The scalar-head model in `folder`; on a causal model's weights a new head is put, zero so that it starts at 0.
+
+    A zero head makes the first scores of a fresh reward model or critic exactly 0, whatever the seed of its trunk.
+    """
+    path = _model_dir(folder)
+    is_scorer = any("SequenceClassification" in name for name in AutoConfig.from_pretrained(path).architectures or ())
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        path, num_labels=1, dtype=dtype, attn_implementation=ATTENTION
+    )
+    if not is_scorer:
+        with torch.no_grad():
+            model.get_submodule("score").weight.zero_()
+    return model
+
+
+def save_pretrained(model: PreTrainedModel, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    """Writes `weights` and the model's config to `folder` so that Transformers and vLLM load them."""
+    model.save_pretrained(folder, state_dict=weights)
+
+
+def _model_dir(folder: str) -> Path:
+    return require_dir(folder, "model", "name a folder in Hugging Face format, or run the stage that makes it")

@@ -1,0 +1,168 @@
+"""Packed batches: sequences laid end to end in one row, no padding, none able to see another.
+
+Shapes in this file: T tokens of all sequences together, S sequences, N predicted tokens, H heads, D head size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
+
+from actors.logprobs import token_logprobs
+
+ATTENTION = "packed"
+
+Tokens = Sequence[int] | NDArray[np.integer[Any]]
+Mask = Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """S sequences end to end. `predict` lists the positions whose next token is to be predicted."""
+
+    input_ids: Tensor  # (T,) int64
+    lengths: tuple[int, ...]  # S lengths, their sum is T
+    predict: Tensor  # (N,) int64, positions in 0..T-1
+
+    @classmethod
+    def of(cls, sequences: Sequence[Tokens], targets: Sequence[Mask] | None = None) -> PackedBatch:
+        """Packs token sequences; `targets[s][t]` is 1 where token t of sequence s is to be predicted.
+
+        Without `targets` every token but each sequence's first is. A first token is never predicted: nothing stands
+        before it. Raises ValueError for an empty sequence or a mask of another length.
+        """
+        lengths = tuple(len(sequence) for sequence in sequences)
+        if not lengths or min(lengths) == 0:
+            raise ValueError(f"cannot pack {len(lengths)} sequences of lengths {lengths[:8]}: none may be empty")
+        ids = torch.cat([torch.as_tensor(sequence, dtype=torch.int64) for sequence in sequences])
+        if targets is None:
+            mask = torch.ones(len(ids), dtype=torch.bool)
+        else:
+            if tuple(len(mask) for mask in targets) != lengths:
+                raise ValueError("a target mask has another length than its sequence")
+            mask = torch.cat([torch.as_tensor(mask, dtype=torch.bool) for mask in targets])
+        starts = [0, *accumulate(lengths)][:-1]
+        mask[starts] = False
+        return cls(ids, lengths, mask.nonzero().squeeze(1) - 1)
+
+    @property
+    def targets(self) -> Tensor:
+        """The predicted tokens themselves, (N,)."""
+        return self.input_ids[self.predict + 1]
+
+    @property
+    def last_positions(self) -> Tensor:
+        """Position of each sequence's last token, (S,)."""
+        return torch.tensor(list(accumulate(self.lengths)), device=self.input_ids.device) - 1
+
+    @property
+    def target_counts(self) -> list[int]:
+        """How many predicted tokens each sequence has; S numbers whose sum is N."""
+        ends = torch.tensor(list(accumulate(self.lengths)), device=self.predict.device)
+        owner = torch.searchsorted(ends, self.predict, right=True)
+        return torch.bincount(owner, minlength=len(self.lengths)).tolist()
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        return PackedBatch(self.input_ids.to(device), self.lengths, self.predict.to(device))
+
+    def model_inputs(self) -> dict[str, Any]:
+        """Keyword arguments for a Transformers decoder whose attention implementation is `packed`."""
+        positions = torch.cat([torch.arange(n, device=self.input_ids.device) for n in self.lengths])
+        return {
+            "input_ids": self.input_ids[None],
+            "position_ids": positions[None],
+            "sequence_lengths": self.lengths,
+            "use_cache": False,
+        }
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,  # (1, H, T, D)
+    key: Tensor,  # (1, H_kv, T, D)
+    value: Tensor,  # (1, H_kv, T, D)
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    sequence_lengths: tuple[int, ...],
+    dropout: float = 0.0,
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention inside each sequence of a packed row; returns (1, T, H, D).
+
+    One fused kernel over all sequences on GPUs in half precision (torch's variable-length attention); elsewhere one
+    call for every run of neighbours of the same length. No sequence's arithmetic depends on the others.
+    """
+    if attention_mask is not None:
+        raise ValueError("packed attention takes no mask: sequences are separated by their lengths")
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
+        return _fused(query, key, value, sequence_lengths, scaling), None
+    runs = [(length, len(list(same))) for length, same in groupby(sequence_lengths)]
+    split = [tensor[0].split([length * count for length, count in runs], dim=1) for tensor in (query, key, value)]
+    grouped = query.shape[1] != key.shape[1]
+    outputs = []
+    for (length, _), *heads in zip(runs, *split, strict=True):
+        q, k, v = (tensor.unflatten(1, (-1, length)).transpose(0, 1) for tensor in heads)  # (sequences, H, length, D)
+        output = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=grouped
+        )
+        outputs.append(output.transpose(1, 2).flatten(0, 1))  # (sequences * length, H, D)
+    return torch.cat(outputs)[None], None
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=query.device)
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (T, H, D)
+    longest = max(lengths)
+    grouped = query.shape[1] != key.shape[1]
+    output = varlen_attn(
+        q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=grouped
+    )
+    assert isinstance(output, Tensor)  # a tuple only where auxiliary outputs are asked for
+    return output[None]
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+
+
+class PackedModule(torch.nn.Module):
+    """A Transformers model, `model`, with a forward of our own on packed batches."""
+
+    model: PreTrainedModel
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+
+class PackedLM(PackedModule):
+    """A causal language model whose forward takes a packed batch and returns what training needs of it."""
+
+    def forward(self, batch: PackedBatch, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the predicted tokens, (N,) fp32, and the entropies of their distributions, (N,) fp32.
+
+        Logits are made only at predicted positions: a prompt costs no vocabulary projection. Entropies carry no
+        gradient; unless asked for they are left out, an empty tensor.
+        """
+        logits = self.model(**batch.model_inputs(), logits_to_keep=batch.predict).logits[0]  # (N, V)
+        return token_logprobs(logits, batch.targets, temperature, entropy)
+
+
+class PackedScorer(PackedModule):
+    """A sequence classifier with one label, read as a scalar at every token (reward model and critic)."""
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """The head's scalar after each token, (T,) fp32."""
+        hidden = self.model.base_model(**batch.model_inputs()).last_hidden_state
+        return self.model.get_submodule("score")(hidden)[0, :, 0].float()

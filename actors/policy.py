@@ -1,0 +1,51 @@
+"""The policy: the language model that PPO trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from actors.config import TrainedRoleConfig
+from actors.devices import device
+from actors.learner import Learner, TrainBatch
+from actors.models import load_causal_lm
+from actors.packed import PackedBatch, PackedLM
+from actors.zero import ZeroModel
+
+
+class Policy(Learner):
+    """One rank of the policy. Adds the column `logprobs`."""
+
+    loss_columns = ("logprobs", "rollout_logprobs", "ref_logprobs", "advantages")
+
+    def setup(self, config: TrainedRoleConfig, total_updates: int, temperature: float) -> None:
+        """Loads the weights under ZeRO. `temperature` is the rollout's: probabilities are those of what was sampled."""
+        import torch
+
+        module = PackedLM(load_causal_lm(config.model, torch.float32)).to(device())
+        self.temperature = temperature
+        self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
+
+    def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
+        logprobs, _ = self.zero.forward(batch, self.temperature)
+        return {"logprobs": logprobs}
+
+    def run_model(self, engine: Any, batch: TrainBatch) -> Any:
+        return engine(batch.packed, self.temperature, True)
+
+    def probe(self, sequences: list[list[int]]) -> list[list[float]]:
+        """Log-probabilities, at temperature 1, of every token but the first of each sequence."""
+        batch = PackedBatch.of(sequences).to(device())
+        logprobs, _ = self.zero.forward(batch)
+        return [part.tolist() for part in logprobs.split(batch.target_counts)]
+
+    def open_weight_transfer(self, engines: list[Any], host: str, port: int) -> None:
+        """Joins vLLM's NCCL transfer group of this role's first rank, the sender, and the engine actors."""
+        from actors.weights.sharded_source import open_sender
+
+        self._sender = open_sender(self.zero, engines, host, port)
+
+    def send_weights(self) -> None:
+        """Broadcasts the full weights to the engines; every rank calls it, because gathering is a collective."""
+        self._sender.send_weights()

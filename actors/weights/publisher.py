@@ -1,0 +1,79 @@
+"""Publishing: a numbered version of the weights, moved within a time limit and checked on a probe."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from actors.config import PublishConfig
+from actors.group import WorkerGroup
+from actors.policy import Policy
+from actors.rollout import Rollout
+from actors.weights.object_store import ObjectStoreTransport
+from actors.weights.transport import WeightTransport
+from actors.weights.vllm_nccl import VllmNcclTransport
+
+TRANSPORTS: dict[str, type[WeightTransport]] = {
+    "object_store": ObjectStoreTransport,
+    "vllm_nccl": VllmNcclTransport,
+}
+
+
+class PublishError(RuntimeError):
+    """An engine does not compute with the weights that were published; the message names engine and version."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What one publish did."""
+
+    version: int
+    seconds: float
+    drift: float  # largest difference of a probe token's log-probability between an engine and the policy
+
+
+class Publisher:
+    """Brings versions of the policy into the engines and trusts none before the probe has agreed."""
+
+    def __init__(
+        self,
+        config: PublishConfig,
+        policy: WorkerGroup[Policy],
+        engines: WorkerGroup[Rollout],
+        probe: list[list[int]],
+    ) -> None:
+        """`probe`: token sequences, two tokens or longer, that engine and policy both score after every publish."""
+        self._tolerance = config.tolerance
+        self._policy, self._engines, self._probe = policy, engines, probe[: config.probe_sequences]
+        self.transport = TRANSPORTS[config.transport](policy, engines)
+
+    def publish(self, version: int) -> Published:
+        """Sends and checks version `version`.
+
+        Raises PublishError when an engine answers with another version or differs on the probe by more than the
+        tolerance; RoleError when a role does not answer in time.
+        """
+        start = time.monotonic()
+        self.transport.send(version)
+        return Published(version, time.monotonic() - start, self.check(version))
+
+    def check(self, version: int) -> float:
+        """Compares every engine with the policy on the probe; returns the largest difference of a log-probability."""
+        mine = self._policy.submit("probe", self._probe)
+        theirs = self._engines.call("probe", self._probe)
+        expected = [value for sequence in self._policy.wait(mine, "probe")[0] for value in sequence]
+        worst = 0.0
+        for index, (held, scores) in enumerate(theirs):
+            if held != version:
+                raise PublishError(
+                    f"rollout-{index} holds weights version {held} after version {version} was published"
+                )
+            got = [value for sequence in scores for value in sequence]
+            drift = max(abs(a - b) for a, b in zip(expected, got, strict=True))
+            if not drift <= self._tolerance:
+                raise PublishError(
+                    f"rollout-{index} does not compute with weights version {version}: its log-probabilities differ "
+                    f"from the policy's by up to {drift:.3g} on the probe, {self._tolerance:g} is allowed"
+                )
+            worst = max(worst, drift)
+        return worst

@@ -1,0 +1,179 @@
+"""One rank of a model that DeepSpeed trains: forward, update, full weights, checkpoint. Knows no algorithm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from actors.config import OptimizerConfig, ZeroConfig
+from actors.devices import device
+from actors.packed import PackedModule
+
+Batch = TypeVar("Batch")
+# (what the model returned, the batch) -> (loss, figures to report). A loss is the micro-batch's *share* of the global
+# loss, times the number of ranks, because DeepSpeed averages gradients over ranks; so the sum over micro-batches and
+# ranks does not depend on how the batch was cut.
+Loss = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
+
+
+def learning_rate(optimizer: OptimizerConfig, step: int, total_steps: int) -> float:
+    """Learning rate of optimiser step `step` (from 0): linear warm-up, then constant, linear or cosine decay."""
+    if step < optimizer.warmup_steps:
+        return optimizer.lr * (step + 1) / optimizer.warmup_steps
+    if optimizer.schedule == "constant":
+        return optimizer.lr
+    done = min(1.0, (step - optimizer.warmup_steps) / max(1, total_steps - optimizer.warmup_steps))
+    left = 1.0 - done if optimizer.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return optimizer.lr * (optimizer.final_lr_ratio + (1.0 - optimizer.final_lr_ratio) * left)
+
+
+class ZeroModel:
+    """A module under DeepSpeed ZeRO on this rank. torch.distributed must be initialised.
+
+    `module.model` is the Transformers model whose weights are exported. Every method is a collective: all ranks call
+    it with equally many micro-batches, in the same order.
+    """
+
+    def __init__(
+        self,
+        module: PackedModule,
+        zero: ZeroConfig,
+        optimizer: OptimizerConfig,
+        total_steps: int,
+    ) -> None:
+        import deepspeed
+
+        self.model = module.model
+        if zero.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self._optimizer = optimizer
+        self._total_steps = total_steps
+        self.steps_done = 0
+        adamw = torch.optim.AdamW(
+            _decay_groups(module, optimizer.weight_decay), lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps
+        )
+        self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=_deepspeed_config(zero, optimizer))
+        self.world_size: int = torch.distributed.get_world_size()
+        self.rank: int = torch.distributed.get_rank()
+
+    @torch.no_grad()
+    def forward(self, *inputs: Any) -> Any:
+        """The module's outputs without gradients, in evaluation mode."""
+        self.engine.eval()
+        return self.engine(*inputs)
+
+    def update(
+        self, micro_batches: Sequence[Batch], run: Callable[[Any, Batch], Any], loss: Loss[Batch]
+    ) -> dict[str, float]:
+        """One optimiser step over `micro_batches`; `run(engine, batch)` calls the model, `loss` weighs what it returned.
+
+        Returns the summed figures of `loss` (over micro-batches and ranks) with `loss`, `grad_norm` and `lr`.
+        Raises FloatingPointError when the loss or the gradient norm is not finite; the weights are then unchanged or,
+        for a bad gradient norm, not to be trusted.
+        """
+        self.engine.train()
+        lr = learning_rate(self._optimizer, self.steps_done, self._total_steps)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        sums: dict[str, Tensor] = {}
+        for index, batch in enumerate(micro_batches):
+            self.engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
+            value, figures = loss(run(self.engine, batch), batch)
+            self.engine.backward(value, scale_wrt_gas=False)
+            for name, figure in {"loss": value.detach() / self.world_size, **figures}.items():
+                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + figure.detach().double().cpu()
+        totals = self.sum_over_ranks(sums)
+        if not math.isfinite(totals["loss"]):
+            raise FloatingPointError(f"the loss is {totals['loss']} at optimiser step {self.steps_done}")
+        self.engine.step()
+        self.steps_done += 1
+        norm = float(self.engine.get_global_grad_norm())
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the gradient norm is {norm} at optimiser step {self.steps_done - 1}")
+        return {**totals, "grad_norm": norm, "lr": lr}
+
+    def sum_over_ranks(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Each scalar summed over ranks; every rank gives the same names."""
+        stacked = torch.stack([sums[name] for name in sorted(sums)]).to(device())
+        torch.distributed.all_reduce(stacked)
+        return dict(zip(sorted(sums), stacked.tolist(), strict=True))
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Full weights by name, in the model's order; on rank 0 real tensors (valid until the next item), elsewhere none.
+
+        A tied weight appears once. Gathers one block of the model at a time, so the peak is one block, not the model.
+        """
+        import deepspeed
+
+        seen: set[int] = set()
+        for prefix, block in _blocks(self.model):
+            named = [(prefix + name, p) for name, p in block if id(p) not in seen]
+            seen.update(id(p) for _, p in named)
+            sharded = [p for _, p in named if hasattr(p, "ds_id")]
+            with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
+                if self.rank == 0:
+                    for name, parameter in named:
+                        yield name, parameter.data
+
+    def full_state(self) -> dict[str, Tensor]:
+        """Full weights by name as CPU copies, on rank 0; an empty dict on the others."""
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.weights()}
+
+    def save(self, folder: Path) -> None:
+        """Writes every rank's shard of weights, optimiser and step count under `folder`."""
+        self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
+
+    def load(self, folder: Path) -> None:
+        """Restores what `save` wrote with the same number of ranks. Raises FileNotFoundError where there is nothing."""
+        if not (folder / "zero").is_dir():
+            raise FileNotFoundError(f"{folder}: no DeepSpeed checkpoint here")
+        _, state = self.engine.load_checkpoint(str(folder), tag="zero")
+        self.steps_done = state["steps_done"]
+
+
+def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, list[tuple[str, torch.nn.Parameter]]]]:
+    """The model's parameters in groups of one decoder layer, the rest before and after in one group each."""
+    group: list[tuple[str, torch.nn.Parameter]] = []
+    current: str | None = None
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        layer = ".".join(parts[: next((i for i, part in enumerate(parts) if part.isdigit()), -1) + 1])
+        if group and layer != current:
+            yield "", group
+            group = []
+        current = layer
+        group.append((name, parameter))
+    if group:
+        yield "", group
+
+
+def _decay_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices only: norms and biases are left alone."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+
+
+def _deepspeed_config(zero: ZeroConfig, optimizer: OptimizerConfig) -> dict[str, Any]:
+    section: dict[str, Any] = {"stage": zero.stage, "overlap_comm": False, "contiguous_gradients": True}
+    if zero.offload_optimizer:
+        section["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {
+        # Batches are cut by tokens, not by samples: accumulation is ended by hand and losses carry their own weights.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "zero_optimization": section,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": zero.dtype == "bfloat16"},
+        "gradient_clipping": optimizer.max_grad_norm,
+        "steps_per_print": 2**31,
+    }

@@ -1,0 +1,29 @@
+"""Settings of the Ray cluster that a stage runs on. Reading this file imports no ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from configs.base import Section
+
+
+class ClusterConfig(Section):
+    """The Ray cluster of a stage: the one that RAY_ADDRESS names, else one of its own for the time of the run."""
+
+    num_cpus: int | None = Field(None, ge=1, description="CPUs of a cluster of its own; the machine's if not given")
+    num_gpus: int | None = Field(None, ge=0, description="GPUs of a cluster of its own; the machine's if not given")
+    dashboard: bool = Field(False, description="start Ray's dashboard with a cluster of its own")
+    object_store_bytes: int = Field(
+        512 * 2**20, ge=80 * 2**20, description="object store of a cluster of its own, bytes"
+    )
+    log_to_driver: bool = Field(False, description="copy what the workers print to the driver's terminal")
+    start_timeout_s: float = Field(60.0, gt=0, description="longest wait for a stage's processes to be placed, seconds")
+    collective_timeout_s: float = Field(
+        600.0, gt=0, description="longest wait inside a torch.distributed call, seconds"
+    )
+
+    def connection(self) -> dict[str, Any]:
+        """Keyword arguments of `cluster.connect.connect`."""
+        return self.model_dump(include={"num_cpus", "num_gpus", "dashboard", "object_store_bytes", "log_to_driver"})

@@ -1,0 +1,152 @@
+"""A trainer's way into Ray: the cluster it was told to join, or a small one of its own that only this machine reaches.
+
+with connect(num_cpus=8) as cluster:
+    require_resources({"CPU": 6})
+    ...
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.environment import for_local_cluster
+from configs.recipe import ConfigError
+
+MIB = 1024 * 1024
+
+# A Unix socket's path has at most 107 bytes; below its temporary folder Ray needs 69 of them.
+_LONGEST_TEMPORARY_FOLDER = 38
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The cluster that this process is connected to."""
+
+    started_here: bool
+    session_dir: Path
+    """Ray's folder for this cluster on this machine; the command lines of its processes name it."""
+    dashboard_url: str | None
+
+
+@contextmanager
+def connect(
+    *,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    dashboard: bool = False,
+    log_to_driver: bool = False,
+    object_store_bytes: int = 512 * MIB,
+) -> Iterator[Connection]:
+    """Join the cluster of `$RAY_ADDRESS` (which a submitted job always has), else start one on 127.0.0.1.
+
+    A cluster started here ends with the `with` block; one that was joined, or to which this process was connected
+    already, stays. Workers import this project's packages: from the job's copy in a job, from the driver's otherwise.
+
+    Args:
+        num_cpus: logical CPUs of a cluster started here; the machine's by default. Ignored when joining.
+        num_gpus: likewise for GPUs.
+        dashboard: whether a cluster started here has a dashboard (seconds to start, about 300 MB).
+        log_to_driver: whether the output of actors is repeated on this process's output.
+        object_store_bytes: shared memory of a cluster started here.
+
+    Raises:
+        ConfigError: the cluster cannot be joined, or none can be started; within seconds.
+    """
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield _connection(started_here=False)
+        return
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
+    try:
+        if address == "local":
+            _start(
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                include_dashboard=dashboard,
+                object_store_memory=object_store_bytes,
+                **_temporary_folders(object_store_bytes),
+                **options,
+            )
+        else:
+            from cluster.join import join
+
+            join(address, options)
+        yield _connection(started_here=address == "local")
+    finally:
+        ray.shutdown()
+
+
+def require_resources(needs: Mapping[str, float], advice: str = "ask for less, or join a larger cluster") -> None:
+    """Refuse what the cluster can never give, before anything waits for it.
+
+    Args:
+        needs: totals by Ray's resource names, e.g. `{"CPU": 6, "GPU": 1}`.
+        advice: what to change, naming the settings to lower.
+
+    Raises:
+        ConfigError: naming the first resource of which the cluster has less in all, counting what it may scale up to.
+    """
+    import ray
+    from ray._private.state import state  # the only place that knows an autoscaler's limits
+
+    there = ray.cluster_resources()
+    limits = state.get_max_resources_from_cluster_config() or {}
+    for name, need in needs.items():
+        have = max(there.get(name, 0.0), limits.get(name, 0.0))
+        if need > have:
+            raise ConfigError(f"needs {need:g} {name} but the Ray cluster has {have:g} in all; {advice}")
+
+
+def _start(**options: Any) -> None:
+    """Start a cluster whose every port is on 127.0.0.1."""
+    os.environ.update(for_local_cluster())
+    import ray
+    from ray._private import ray_constants
+
+    # Ray takes 127.0.0.1 as its node's address, and then listens nowhere else, only with this switch, which it reads
+    # from the environment when first imported: possibly before this.
+    multi_node = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        ray.init(address="local", dashboard_host="127.0.0.1", **options)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"Ray cannot start here: {error}") from error
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = multi_node
+
+
+def _temporary_folders(object_store_bytes: int) -> dict[str, str]:
+    """`ray.init` options: a temporary folder short enough for sockets, and one with room for the object store."""
+    chosen = os.environ.get("RAY_TMPDIR")
+    if chosen and len(chosen) > _LONGEST_TEMPORARY_FOLDER:
+        raise ConfigError(
+            f"RAY_TMPDIR={chosen} is too long for the sockets in it: give at most {_LONGEST_TEMPORARY_FOLDER} characters"
+        )
+    common = os.environ.get("TMPDIR", "/tmp")
+    folder = chosen or (common if len(common) <= _LONGEST_TEMPORARY_FOLDER else "/tmp")
+    options = {"_temp_dir": os.path.join(folder, "ray")}
+    shared = "/dev/shm"
+    if not os.path.isdir(shared) or shutil.disk_usage(shared).free < object_store_bytes:
+        need = object_store_bytes // MIB
+        print(f"note: {shared} has less than {need} MiB free, so Ray's objects go to {folder}", file=sys.stderr)
+        options["_plasma_directory"] = folder
+    return options
+
+
+def _connection(*, started_here: bool) -> Connection:
+    from ray._private import worker
+
+    node = worker._global_node
+    url = node.address_info.get("webui_url")
+    return Connection(started_here, Path(node.get_session_dir_path()), f"http://{url}" if url else None)

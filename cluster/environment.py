@@ -1,0 +1,60 @@
+"""The environment variables that this project's processes run under, on every node.
+
+What the user has set is left as it is; the values here are for what they have not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from cluster.paths import JOB_VARIABLE, RUNS_VARIABLE, runs_root
+
+EVERYWHERE: Mapping[str, str] = {
+    # OpenMP threads that spin while they wait take the core from the process that they are waiting for.
+    "KMP_BLOCKTIME": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Models are folders: nothing is fetched, and nobody is told.
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+
+LOOPBACK: Mapping[str, str] = {
+    # A cluster that only this machine can reach; see `local_only` in connect.py for Ray's own ports.
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "VLLM_HOST_IP": "127.0.0.1",
+}
+
+
+def for_local_cluster() -> dict[str, str]:
+    """Variables of a cluster started here; every process of it inherits them from the driver."""
+    tools = str(Path(sys.executable).parent)  # `ninja`, which DeepSpeed calls by name
+    path = os.environ.get("PATH", "")
+    if tools not in path.split(os.pathsep):
+        path = os.pathsep.join([tools, path])
+    return {**_unless_set({**EVERYWHERE, **LOOPBACK}), RUNS_VARIABLE: str(runs_root()), "PATH": path}
+
+
+def for_joined_cluster() -> dict[str, str]:
+    """Variables for the workers of a cluster that runs already, as a `runtime_env` carries them.
+
+    Those that the submitted job sets are left out: Ray refuses a variable that job and driver both set.
+    """
+    variables = {**_unless_set(EVERYWHERE), RUNS_VARIABLE: str(runs_root())}
+    variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), "${PATH}"])
+    job = json.loads(os.environ.get(JOB_VARIABLE, "{}"))
+    set_by_job = (job.get("runtime_env") or {}).get("env_vars") or {}
+    return {name: value for name, value in variables.items() if name not in set_by_job}
+
+
+def _unless_set(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: os.environ.get(name, value) for name, value in variables.items()}

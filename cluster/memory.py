@@ -1,0 +1,120 @@
+"""Peak memory of this process and everything it starts, Ray's daemons and workers included (Linux).
+
+Counted is the proportional set size (PSS): a page shared by n processes counts 1/n in each, so the sum over processes is
+what they take from the machine together. Resident sizes would count every shared library once a process.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_PROC = Path("/proc")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+_Process = tuple[int, int]
+"""A process by its id and start time: ids are used again."""
+
+
+class PeakMemory:
+    """Samples the memory of a process tree while its `with` block runs.
+
+        with PeakMemory() as memory:
+            ...
+        print(memory.peak_bytes)
+
+    Args:
+        seconds: time between two samples; a peak that is shorter may be missed.
+    """
+
+    def __init__(self, seconds: float = 2.0) -> None:
+        self.peak_bytes = 0
+        self._seconds = seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="peak-memory", daemon=True)
+        # Processes that leave the tree (daemons, orphans) are known by this variable, which they inherit.
+        self._mark = f"CHIMED_MEMORY_{uuid.uuid4().hex}"
+        self._ours: set[_Process] = set()
+        self._others: set[_Process] = set()
+
+    def __enter__(self) -> Self:
+        os.environ[self._mark] = "1"
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.sample()
+        del os.environ[self._mark]
+
+    def sample(self) -> int:
+        """Bytes in use now; also raises the peak."""
+        total = sum(process_bytes(pid) for pid in self._members())
+        self.peak_bytes = max(self.peak_bytes, total)
+        return total
+
+    def _run(self) -> None:
+        while True:
+            self.sample()
+            if self._ended.wait(self._seconds):
+                return
+
+    def _members(self) -> list[int]:
+        """This process, its descendants, and those that once were or that carry the mark."""
+        parents: dict[_Process, int] = {}
+        for entry in _PROC.iterdir():
+            if entry.name.isdigit() and (found := _parent_and_start(int(entry.name))):
+                parents[int(entry.name), found[1]] = found[0]
+        known = set(parents)
+        self._ours &= known
+        self._others &= known
+        pids = {os.getpid(), *(pid for pid, _ in self._ours)}
+        for process in sorted(known - self._ours, key=lambda process: process[1]):  # parents are older than children
+            pid = process[0]
+            if pid in pids or parents[process] in pids or (process not in self._others and self._is_marked(pid)):
+                self._ours.add(process)
+                self._others.discard(process)
+                pids.add(pid)
+            else:
+                self._others.add(process)
+        return [pid for pid, _ in self._ours]
+
+    def _is_marked(self, pid: int) -> bool:
+        try:
+            return self._mark.encode() in (_PROC / str(pid) / "environ").read_bytes()
+        except OSError:  # another user's, or gone
+            return False
+
+
+def process_bytes(pid: int) -> int:
+    """A process's proportional set size; its resident size where that may not be read; 0 when it is gone."""
+    folder = _PROC / str(pid)
+    try:
+        for line in (folder / "smaps_rollup").read_bytes().splitlines():
+            if line.startswith(b"Pss:"):
+                return int(line.split()[1]) * 1024
+    except PermissionError:
+        pass  # the resident size below is open to everyone
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    try:
+        return int((folder / "statm").read_bytes().split()[1]) * _PAGE
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def _parent_and_start(pid: int) -> tuple[int, int] | None:
+    """The parent's id and the start time in clock ticks of a process; None when it is gone."""
+    try:
+        # The second field, the name in parentheses, may itself contain blanks and parentheses.
+        values = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(values[1]), int(values[19])

@@ -1,0 +1,83 @@
+"""Where runs live, and one-line refusals of files and folders that are not there.
+
+A recipe names its inputs and outputs `runs/...`, whatever machine it runs on; `resolve` says what that means here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from configs.recipe import ConfigError
+
+RUNS_VARIABLE = "CHIMED_RUNS"
+
+# Set by Ray for the driver of a submitted job (ray._private.runtime_env.constants); a driver's settings, as JSON.
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def runs_root() -> Path:
+    """The folder that holds every run, absolute.
+
+    `$CHIMED_RUNS` decides. Without it, it is `./runs`; but the driver of a submitted job works in a copy of the project
+    that Ray deletes afterwards, so there it is the `runs` beside the project's environment.
+
+    Raises:
+        ConfigError: in a job whose Python is not a project's `.venv`, so that no lasting place is known.
+    """
+    if chosen := os.environ.get(RUNS_VARIABLE):
+        return Path(chosen).expanduser().absolute()
+    if not in_job():
+        return Path("runs").absolute()
+    environment = Path(sys.prefix)
+    if environment.name == ".venv" and (environment.parent / "pyproject.toml").is_file():
+        return environment.parent / "runs"
+    raise ConfigError(
+        f"{RUNS_VARIABLE} is not set, and a job's working folder is deleted after it: name a lasting folder, "
+        f'e.g. ray job submit --runtime-env-json \'{{"env_vars": {{"{RUNS_VARIABLE}": "/shared/runs"}}}}\' ...'
+    )
+
+
+def in_job() -> bool:
+    """Whether this process is the driver of a submitted job, or works in the copy of the project that Ray made."""
+    return JOB_VARIABLE in os.environ or {"runtime_resources", "working_dir_files"} <= set(Path.cwd().parts)
+
+
+def resolve(path: str | Path) -> Path:
+    """`path`, with a leading `runs/` replaced by `runs_root()`."""
+    path = Path(path)
+    if path.parts[:1] != ("runs",):
+        return path
+    return runs_root().joinpath(*path.parts[1:])
+
+
+def require_file(path: str | Path, what: str, hint: str) -> Path:
+    """The resolved path of a file that must be readable.
+
+    Args:
+        path: as a recipe names it.
+        what: what the file is for, e.g. "SFT table".
+        hint: what to do when it is missing, e.g. "make it with python -m data.clinic".
+
+    Raises:
+        ConfigError: no such file, or it cannot be read.
+    """
+    return _require(path, what, hint, folder=False)
+
+
+def require_dir(path: str | Path, what: str, hint: str) -> Path:
+    """As `require_file`, for a folder."""
+    return _require(path, what, hint, folder=True)
+
+
+def _require(path: str | Path, what: str, hint: str, *, folder: bool) -> Path:
+    found = resolve(path)
+    kind = "folder" if folder else "file"
+    if not found.exists():
+        raise ConfigError(f"{what}: there is no {kind} {found}; {hint}")
+    if found.is_dir() != folder:
+        raise ConfigError(f"{what}: {found} is not a {kind}; {hint}")
+    if not os.access(found, os.R_OK | (os.X_OK if folder else 0)):
+        raise ConfigError(f"{what}: no permission to read {found}; change its permissions")
+    return found

@@ -1,0 +1,230 @@
+"""Typed configuration: a stage's settings = the recipe's `common`, its own section, then `--a.b=value` overrides.
+
+Every stage's settings are one `Section` whose fields may be further sections. Nothing is guessed: unknown keys, wrong
+types (`"3"` is not 3) and impossible combinations are refused in one line that names the file or flag and the key.
+Importing this loads neither torch nor ray, so a typo costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from configs.help import help_text
+from configs.recipe import ConfigError, Key, Recipe, read_recipe, read_value, short, write_yaml
+from configs.schema import field_paths, section_at
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEFAULT_RECIPE = "configs/laptop.yaml"
+
+__all__ = ["ConfigError", "Section", "dump", "load", "one_line_errors", "read"]
+
+
+class Section(BaseModel):
+    """Base of every settings model: unknown keys refused, no conversions except int to float, immutable."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )
+
+    recipe_key: ClassVar[str] = ""
+    """The stage's key in a recipe, on the settings of a whole stage: `recipe_key = "ppo"`."""
+
+
+@contextmanager
+def one_line_errors(prog: str) -> Iterator[None]:
+    """Turn a `ConfigError` into its one line on stderr and exit status 2."""
+    try:
+        yield
+    except ConfigError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def load(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str], prog: str) -> Section:
+    """The settings of `stage` for a command line; what `main` of a trainer calls first.
+
+    Args:
+        stage: key of the wanted stage in `sections`.
+        sections: every stage a recipe may have, each with its settings model.
+        argv: the arguments after the program's name: `--config FILE`, `--a.b=value` or `--a.b value`, `--help`.
+        prog: how messages and the help call the program, e.g. `python -m trainers.ppo`.
+
+    Raises:
+        SystemExit: 0 after `--help`; 2 after one line on stderr about the first thing that is wrong.
+    """
+    if any(argument in ("--help", "-h") for argument in argv):
+        print(help_text(prog, stage, sections[stage], DEFAULT_RECIPE))
+        raise SystemExit(0)
+    with one_line_errors(prog):
+        return read(stage, sections, argv)
+
+
+def read(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str]) -> Section:
+    """As `load`, but raises `ConfigError` instead of leaving the program. All stages of the recipe are checked."""
+    command = _read_command_line(argv)
+    recipe = read_recipe(_find_recipe(command.config), command.config)
+    for key in recipe.values:
+        if key != "common" and key not in sections:
+            raise ConfigError(
+                f"{recipe.where((key,))}: '{key}' is not a stage{_did_you_mean(key, [*sections, 'common'])}; "
+                f"a recipe has {', '.join(['common', *sections])}"
+            )
+    for other, model in sections.items():
+        if other != stage and other in recipe.values:
+            _validate(model, _Layers(other, recipe))
+    return _validate(sections[stage], _Layers(stage, recipe, command))
+
+
+def dump(config: Section, path: Path) -> None:
+    """Write resolved settings as a recipe of one stage, which `--config` accepts again."""
+    if not config.recipe_key:
+        raise TypeError(f"{type(config).__name__} is not the settings of a stage: it has no recipe_key")
+    write_yaml({config.recipe_key: config.model_dump(mode="json")}, path)
+
+
+@dataclass
+class _CommandLine:
+    config: str = DEFAULT_RECIPE
+    overrides: dict[Key, Any] = field(default_factory=dict)
+    flags: dict[Key, str] = field(default_factory=dict)  # each override as it was typed
+
+
+def _read_command_line(argv: Sequence[str]) -> _CommandLine:
+    command, seen = _CommandLine(), set[str]()
+    rest = list(argv)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--") or argument == "--":
+            raise ConfigError(f"'{argument}' is not an option; settings are given as --key=value")
+        name, equals, text = argument[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(f"--{name}: has no value; give --{name}=VALUE")
+            text = rest.pop(0)
+        if name in seen:
+            raise ConfigError(f"--{name}: is given twice; keep one of the two")
+        seen.add(name)
+        if name == "config":
+            command.config = text
+            continue
+        value = read_value(text, f"--{name}")
+        if isinstance(value, dict):
+            raise ConfigError(f"--{name}: takes a value or a list, not a mapping; give --{name}.KEY=VALUE for each key")
+        key = tuple(name.split("."))
+        if not all(key):
+            raise ConfigError(f"--{name}: is not a key; settings are given as --key=value or --section.key=value")
+        command.overrides[key], command.flags[key] = value, f"--{name}={text}"
+    return command
+
+
+def _find_recipe(name: str) -> Path:
+    """A recipe is looked for below the working directory, then below the repository."""
+    for path in (Path(name), REPOSITORY / name):
+        if path.is_file():
+            return path
+    raise ConfigError(f"--config={name}: there is no such file here or in {REPOSITORY}; give an existing recipe")
+
+
+class _Layers:
+    """A stage's raw values, merged from the recipe and the overrides, and where each of them was given."""
+
+    def __init__(self, stage: str, recipe: Recipe, command: _CommandLine | None = None) -> None:
+        command = command or _CommandLine()
+        self.stage, self.recipe, self.flags = stage, recipe, command.flags
+        self.values: dict[str, Any] = {}
+        for layer in ("common", stage):
+            given = recipe.values.get(layer)
+            if given is None:
+                continue
+            if not isinstance(given, dict):
+                raise ConfigError(f"{recipe.where((layer,))}: {layer} must be a mapping of keys, not {short(given)}")
+            self.values = _merged(self.values, given)
+        for key, value in command.overrides.items():
+            for part in reversed(key):
+                value = {part: value}
+            self.values = _merged(self.values, value)
+
+    def where(self, key: Key) -> str:
+        """The flag or `file:line` that gave `key`; the whole stage is blamed on the file and all its overrides."""
+        for length in range(len(key), 0, -1):
+            part = key[:length]
+            for flag in self.flags:
+                if flag[:length] == part:
+                    return self.flags[flag]
+            for layer in (self.stage, "common"):
+                if (layer, *part) in self.recipe.lines:
+                    return self.recipe.where((layer, *part))
+        return self.recipe.where((self.stage,)) if key else " ".join([self.recipe.name, *self.flags.values()])
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(under)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _validate(model: type[Section], layers: _Layers) -> Section:
+    try:
+        # Through JSON, since strict Python input would refuse a list for a tuple field and text for a path or enum.
+        return model.model_validate_json(json.dumps(layers.values))
+    except ValidationError as error:
+        # A misspelt key is also a missing one: the misspelling says more.
+        problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ConfigError(_explain(problems[0], model, layers) + more) from error
+
+
+def _explain(problem: ErrorDetails, model: type[Section], layers: _Layers) -> str:
+    """One line about a pydantic error: where, which key, what is wrong, what to do."""
+    key = _key_in(layers.values, problem["loc"], missing=problem["type"] == "missing")
+    name = ".".join([layers.stage, *map(str, key)])
+    start = f"{layers.where(key)}: {name}: "
+    if problem["type"] == "extra_forbidden":
+        here = section_at(model, key[:-1])
+        hint = _did_you_mean(str(key[-1]), list(here.model_fields) if here else [])
+        if not hint:
+            hint = _did_you_mean(str(key[-1]), [path for path in field_paths(model) if "." in path], leaf=True)
+        return f"{start}no such key{hint}; --help lists them all"
+    if problem["type"] == "missing":
+        return f"{start}is required; set it under `{layers.stage}:` or give --{'.'.join(map(str, key))}=VALUE"
+    if problem["type"] == "value_error":
+        return f"{start}{problem['ctx']['error']}"
+    wanted = problem["msg"].replace("Input should be", "must be")
+    quote = (
+        "; quote it twice to give text: '\"...\"'" if problem["type"] == "string_type" and key in layers.flags else ""
+    )
+    return f"{start}{wanted}, not {short(problem['input'])}{quote}"
+
+
+def _key_in(values: Any, loc: Key, *, missing: bool) -> Key:
+    """`loc` without the parts that pydantic adds for unions: those that cannot be followed into `values`."""
+    key: list[str | int] = []
+    for part in loc:
+        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
+            values = values[part]  # type: ignore[index]
+            key.append(part)
+    return (*key, loc[-1]) if missing else tuple(key)
+
+
+def _did_you_mean(word: str, known: Sequence[str], *, leaf: bool = False) -> str:
+    """`; did you mean ...?` for the nearest known word; with `leaf`, paths are compared by their last part."""
+    by_name = {path.rsplit(".", 1)[-1] if leaf else path: path for path in known}
+    near = difflib.get_close_matches(word, by_name, n=1)
+    return f"; did you mean '{by_name[near[0]]}'?" if near else ""

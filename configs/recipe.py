@@ -1,0 +1,155 @@
+"""A recipe file: YAML read strictly, every key remembered with the line it stands on.
+
+Numbers and booleans follow YAML 1.2 (`1e-5` is a float, `on` is a word), because that is what people mean when they
+write them; PyYAML's YAML 1.1 rules would read the first as text and the second as true.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Key = tuple[str | int, ...]
+"""A place in a recipe: `("ppo", "rollout", "batch")`, list items by their index."""
+
+
+class ConfigError(ValueError):
+    """Something the user gave cannot work. The text is one line: where it stands, what is wrong, what to do."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(" ".join(text.split()))
+
+
+_SCALARS = (
+    ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    ("int", r"[-+]?[0-9][0-9_]*", [*"-+0123456789"]),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", [*"-+.0123456789"]),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads the scalars above, and takes everything else for text."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around text that `_Loader` would take for something else."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.yaml_implicit_resolvers = {}  # without YAML 1.1's
+    for _tag, _pattern, _first in _SCALARS:
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The content of a recipe file, and the line (from 1) of every key in it."""
+
+    name: str
+    values: dict[str, Any]
+    lines: dict[Key, int] = field(default_factory=dict)
+    numbered: bool = True  # False for a command-line value, which has no lines to speak of
+
+    def where(self, key: Key) -> str:
+        """`file:line` of a key, or of the nearest key around it; the file alone for the whole."""
+        while key and key not in self.lines:
+            key = key[:-1]
+        return self.at(self.lines[key] - 1) if key else self.name
+
+    def at(self, line: int) -> str:
+        """`file:line` for a line counted from 0."""
+        return f"{self.name}:{line + 1}" if self.numbered else self.name
+
+
+def read_recipe(path: Path, name: str) -> Recipe:
+    """Read a recipe; `name` is how messages call the file.
+
+    Raises:
+        ConfigError: unreadable file, broken YAML, a key given twice, or a top level that is not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{name}: cannot be read ({reason}); give a recipe file with --config") from error
+    recipe = Recipe(name, {})
+    values = _parse(text, recipe)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{name}: a recipe is a mapping of stages such as `ppo:`, not {short(values)}")
+    recipe.values.update(values)
+    return recipe
+
+
+def read_value(text: str, flag: str) -> Any:
+    """The value of a command-line override: a YAML scalar or list."""
+    return _parse(text, Recipe(flag, {}, numbered=False))
+
+
+def write_yaml(values: Mapping[str, Any], path: Path) -> None:
+    """Write `values` so that `read_recipe` gives them back."""
+    path.write_text(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def short(value: Any) -> str:
+    """A value as messages show it: one line, at most 60 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _parse(text: str, recipe: Recipe) -> Any:
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        where = recipe.at(error.problem_mark.line) if error.problem_mark else recipe.name
+        raise ConfigError(f"{where}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{recipe.name}: not valid YAML: {error}") from error
+    return None if node is None else _build(node, (), recipe, frozenset())
+
+
+def _build(node: yaml.Node, key: Key, recipe: Recipe, parents: frozenset[int]) -> Any:
+    """Plain Python values of a YAML node, noting the lines of its keys; refuses what a recipe has no use for."""
+    where = recipe.at(node.start_mark.line)
+    if id(node) in parents:
+        raise ConfigError(f"{where}: an alias (`*name`) that contains itself; write the value out")
+    parents |= {id(node)}
+    if isinstance(node, yaml.MappingNode):
+        result: dict[str, Any] = {}
+        for name_node, value_node in node.value:
+            name = name_node.value
+            here = recipe.at(name_node.start_mark.line)
+            if not isinstance(name, str):
+                raise ConfigError(f"{here}: a key must be a plain word, not a list or a mapping")
+            if name in result:
+                first = recipe.lines[(*key, name)]
+                raise ConfigError(f"{here}: key '{name}' is given twice (first on line {first}); remove one of them")
+            recipe.lines[(*key, name)] = name_node.start_mark.line + 1
+            result[name] = _build(value_node, (*key, name), recipe, parents)
+        return result
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(item, (*key, index), recipe, parents) for index, item in enumerate(node.value)]
+    return _scalar(node, where)
+
+
+def _scalar(node: yaml.Node, where: str) -> Any:
+    kind, text = node.tag.removeprefix("tag:yaml.org,2002:"), node.value
+    if kind == "str":
+        return text
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    try:
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            return float(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {text!r} is not a number") from error
+    raise ConfigError(f"{where}: the YAML tag {node.tag!r} has no meaning in a recipe; remove it")

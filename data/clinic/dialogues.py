@@ -1,0 +1,139 @@
+"""Fine-tuning chats: single questions, dialogues of several turns, entity extraction, examination questions.
+
+Questions and dialogues are answered as on the web, many without safety advice, some rudely, a few cut off
+(`answers.CRAWLED`), so that fine-tuning teaches the facts and leaves the manner for RLHF to improve. Entities and
+examination questions have one right form and are clean.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Final
+
+from data.chat import Message
+from data.clinic import phrasing
+from data.clinic.answers import CRAWLED, GOOD, Manners, draw_answer, join, state_facts
+from data.clinic.knowledge import ATTRIBUTES, Condition
+from data.clinic.ner import format_entities, make_sentences, ner_question
+from data.clinic.split import Split
+
+Row = dict[str, Any]  # a row of a table, by column
+SHARES: Final = {"qa": 0.42, "dialogue": 0.13, "ner": 0.28, "choice": 0.17}
+CHOICE_ATTRIBUTES: Final = tuple(phrasing.CHOICE_QUESTIONS)
+
+
+def make_sft(split: Split, seed: int, count: int, heldout: bool) -> list[Row]:
+    """`count` rows of the SFT table, tasks mixed by `SHARES`, in random order.
+
+    Held-out chats open with a held-out phrasing; half of them are on held-out pairs.
+    """
+    rng = random.Random(f"{seed}/sft/{heldout}")
+    sizes = {task: round(count * share) for task, share in SHARES.items()}
+    sizes["qa"] += count - sum(sizes.values())
+    # Evaluation has NER sentences of its own from the other seed, so that these two sets differ.
+    sentences = make_sentences(split, seed + 1 if heldout else seed, sizes["ner"], heldout)
+    rows = [
+        _row("ner", [ner_question(s.text)], [format_entities((e.type, e.text) for e in s.entities)]) for s in sentences
+    ]
+    makers = {"qa": question_chat, "dialogue": dialogue_chat, "choice": choice_chat}
+    for task, make in makers.items():
+        rows += [make(split, rng, heldout) for _ in range(sizes[task])]
+    rng.shuffle(rows)
+    return rows
+
+
+def chat(questions: list[str], answers: list[str]) -> list[Message]:
+    """Alternate questions and answers; one question more than answers makes a prompt."""
+    messages: list[Message] = []
+    for index, question in enumerate(questions):
+        messages.append({"role": "user", "content": question})
+        if index < len(answers):
+            messages.append({"role": "assistant", "content": answers[index]})
+    return messages
+
+
+def draw_pair(split: Split, rng: random.Random, heldout: bool, attributes: tuple[str, ...]) -> tuple[Condition, str]:
+    """A pair that may be asked for: in training an open one; for evaluation a held-out one every other time."""
+    wanted = heldout and rng.random() < 0.5
+    return rng.choice([(c, a) for c, a in split.pairs(heldout=wanted) if a in attributes])
+
+
+def draw_question(condition: Condition, attribute: str, rng: random.Random, heldout: bool) -> str:
+    return rng.choice(phrasing.QUESTIONS[attribute].of(heldout)).format(name=condition.name)
+
+
+def question_chat(split: Split, rng: random.Random, heldout: bool, manners: Manners = CRAWLED) -> Row:
+    """One question on one attribute, or, now and then, from symptoms to the condition."""
+    condition, attribute = draw_pair(split, rng, heldout, ATTRIBUTES)
+    if attribute == "symptoms" and rng.random() < 0.4:
+        question, facts = _diagnosis(condition, rng, heldout)
+    else:
+        question = draw_question(condition, attribute, rng, heldout)
+        facts = state_facts(condition.name, attribute, _told(condition.values(attribute), rng), rng)
+    return _row("qa", [question], [draw_answer(facts, manners, rng).text()])
+
+
+def dialogue_chat(split: Split, rng: random.Random, heldout: bool, manners: Manners = CRAWLED) -> Row:
+    """Two or three turns on one condition; later questions do not name it. One of ten has a system turn."""
+    condition, first = draw_pair(split, rng, heldout, ATTRIBUTES)
+    others = [a for a in ATTRIBUTES if a != first and split.is_open(condition, a)]
+    later = rng.sample(others, rng.randint(1, 2))
+    if first == "symptoms" and rng.random() < 0.6:
+        question, facts = _diagnosis(condition, rng, heldout)
+    else:
+        question = draw_question(condition, first, rng, heldout)
+        facts = state_facts(condition.name, first, _told(condition.values(first), rng), rng)
+    questions = [question] + [rng.choice(phrasing.FOLLOW_UPS[a]) for a in later]
+    told = [facts] + [state_facts(condition.name, a, _told(condition.values(a), rng), rng) for a in later]
+    row = _row("dialogue", questions, [draw_answer(each, manners, rng).text() for each in told])
+    if rng.random() < 0.1:
+        row["messages"].insert(0, {"role": "system", "content": rng.choice(phrasing.SYSTEM)})
+    return row
+
+
+def choice_chat(split: Split, rng: random.Random, heldout: bool) -> Row:
+    """An examination question, answered by one right value and nothing else."""
+    condition, attribute = draw_pair(split, rng, heldout, CHOICE_ATTRIBUTES)
+    question = rng.choice(phrasing.CHOICE_QUESTIONS[attribute].of(heldout)).format(name=condition.name)
+    return _row("choice", [question], [rng.choice(condition.values(attribute))])
+
+
+def prompt_chat(split: Split, rng: random.Random, heldout: bool) -> tuple[list[Message], Condition, str]:
+    """A chat that awaits an answer on one attribute of a condition.
+
+    One training chat of seven has a well-answered turn before it; held-out ones have none, since a later question
+    ("那吃什么药好？") has no held-out phrasing.
+
+    Returns:
+        The messages, the condition and the attribute asked for.
+    """
+    condition, attribute = draw_pair(split, rng, heldout, ATTRIBUTES)
+    earlier = [a for a in ATTRIBUTES if a != attribute and split.is_open(condition, a)]
+    if not heldout and rng.random() < 1 / 7:
+        first = rng.choice(earlier)
+        opening = draw_question(condition, first, rng, heldout)
+        facts = state_facts(condition.name, first, condition.values(first), rng)
+        follow_up = rng.choice(phrasing.FOLLOW_UPS[attribute])
+        return chat([opening, follow_up], [draw_answer(facts, GOOD, rng).text()]), condition, attribute
+    return chat([draw_question(condition, attribute, rng, heldout)], []), condition, attribute
+
+
+def _told(values: tuple[str, ...], rng: random.Random) -> list[str]:
+    """The values an answer names: mostly all, in the base's order."""
+    if len(values) == 1 or rng.random() < 0.85:
+        return list(values)
+    kept = sorted(rng.sample(range(len(values)), len(values) - 1))
+    return [values[index] for index in kept]
+
+
+def _diagnosis(condition: Condition, rng: random.Random, heldout: bool) -> tuple[str, str]:
+    a, b = rng.sample(condition.symptoms, 2)
+    question = rng.choice(phrasing.DIAGNOSIS.of(heldout)).format(a=a, b=b)
+    facts = rng.choice(phrasing.DIAGNOSIS_FACTS).format(
+        name=condition.name, values=join(condition.symptoms, "symptoms")
+    )
+    return question, facts
+
+
+def _row(task: str, questions: list[str], answers: list[str]) -> Row:
+    return {"messages": chat(questions, answers), "task": task}

@@ -1,0 +1,68 @@
+"""The check that nothing held out is in any training text.
+
+Two rules. No held-out text (a document, question, opening question, reference, NER sentence) is part of a training
+text. And no fine-tuning, preference or prompt record names a held-out pair's condition together with one of the
+pair's values, so that the pair can only be known from pretraining.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from data.clinic.split import Split
+from data.tables import DataError
+
+Tables = Mapping[str, Sequence[Mapping[str, Any]]]  # rows by table name, such as "sft.train"
+_SEPARATOR = "\0"  # in no text, so that no match runs over two texts
+
+
+def check_leaks(tables: Tables, split: Split) -> None:
+    """Check all tables of a clinic.
+
+    Raises:
+        DataError: a held-out text or pair is in a training text; names both.
+    """
+    training = {name: [_text(row) for row in rows] for name, rows in tables.items() if name.endswith(".train")}
+    for name, texts in training.items():
+        whole = _SEPARATOR.join(texts)
+        for heldout, text in _heldout_texts(tables):
+            if text in whole:
+                raise DataError(f"{name}: contains a text of {heldout}: {text!r}; hold out its phrasing or its pair")
+    for name, texts in training.items():
+        if not name.startswith("pretrain"):
+            _check_pairs(name, texts, split)
+
+
+def _check_pairs(name: str, texts: Iterable[str], split: Split) -> None:
+    pairs = split.pairs(heldout=True)
+    for text in texts:
+        for condition, attribute in pairs:
+            if condition.name in text and any(value in text for value in condition.values(attribute)):
+                raise DataError(f"{name}: states the held-out pair ({condition.name}, {attribute}): {text!r}")
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    """All text of a training row."""
+    parts = [row["text"]] if "text" in row else []
+    parts += [message["content"] for message in row.get("messages", row.get("prompt", ()))]
+    parts += [row[column] for column in ("chosen", "rejected") if column in row]
+    return "\n".join(parts)
+
+
+def _heldout_texts(tables: Tables) -> Iterable[tuple[str, str]]:
+    """Every text that must be new to a model, with its table's name.
+
+    Of a chat that is the opening question: later questions ("那吃什么药好？") and short answers are common to all.
+    """
+    for name, rows in tables.items():
+        if not name.endswith(".heldout"):
+            continue
+        for row in rows:
+            for column in ("text", "question", "reference", "chosen"):
+                if column in row:
+                    yield name, row[column]
+            for message in row.get("messages", row.get("prompt", ())):
+                if message["role"] == "user":
+                    yield name, message["content"]
+                    break

@@ -1,0 +1,156 @@
+"""Named entities: the answer's format and its parser, and sentences with gold spans.
+
+The format, written here once: `疾病:A;症状:B、C;药物:D;检查:E`, the types in the order of `TYPES`, each only if it has
+entities, which stand in the order of the text and once each; `无` if the sentence has none.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from data.clinic.draws import draw_distinct
+from data.clinic.knowledge import Condition
+from data.clinic.split import Split
+
+TYPES: Final = ("疾病", "症状", "药物", "检查")
+NONE: Final = "无"
+ATTRIBUTE_OF: Final = {"症状": "symptoms", "药物": "medicines", "检查": "examinations"}
+INSTRUCTION: Final = "找出句中的疾病、症状、药物和检查：{text}"
+
+# Slots name an entity's type; {科} is a department and {岁} an age, which are none. A slot may repeat.
+TRAIN_TEMPLATES: Final = (
+    "患者{岁}岁，因{症状}、{症状}就诊，查{检查}后诊断为{疾病}。",
+    "他被确诊为{疾病}，医生开了{药物}和{药物}。",
+    "近一周{症状}，昨天做了{检查}，结果还没出来。",
+    "{药物}吃了三天，{症状}好多了，但还是{症状}。",
+    "{科}王医生说，{疾病}要先做{检查}。",
+    "入院后完善{检查}、{检查}，给予{药物}治疗。",
+    "母亲有{疾病}多年，一直在用{药物}。",
+    "主诉：{症状}两天，伴{症状}。",
+    "初步考虑{疾病}，不排除{疾病}，建议复查{检查}。",
+    "既往有{疾病}病史，否认{疾病}，长期服用{药物}。",
+    "夜里突然{症状}，家人送到{科}，做了{检查}。",
+    "停用{药物}，改为{药物}，观察{症状}有无减轻。",
+    "护士问他有没有{症状}、{症状}或{症状}。",
+    "今天到{科}复诊，一切正常。",
+    "门诊以{疾病}收入{科}，{检查}提示异常，{症状}明显。",
+    "孩子{岁}岁，{症状}，医生怀疑{疾病}，开了{药物}。",
+    "出院带药：{药物}、{药物}、{药物}。",
+    "因为{症状}去做{检查}，最后发现是{疾病}，用{药物}后缓解。",
+)
+HELDOUT_TEMPLATES: Final = (
+    "老人{岁}岁，反复{症状}，{检查}显示{疾病}，目前使用{药物}。",
+    "来诊时{症状}、{症状}，拟诊{疾病}，先查{检查}。",
+    "{疾病}患者用{药物}后仍有{症状}，转到{科}。",
+    "建议先做{检查}，若确定为{疾病}，再用{药物}。",
+    "半年前得过{疾病}，这次又出现{症状}和{症状}。",
+    "复查{检查}和{检查}都好转，{药物}可以减量。",
+    "{科}会诊后认为{症状}由{疾病}引起，加用{药物}。",
+    "她说{症状}时会吃{药物}，没做过{检查}。",
+)
+_SLOT: Final = re.compile(r"\{(疾病|症状|药物|检查|科|岁)\}")
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A span `text[start:end]` of a sentence, in characters."""
+
+    type: str
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Sentence:
+    text: str
+    entities: tuple[Entity, ...]
+
+    def as_row(self) -> dict[str, Any]:
+        return {"text": self.text, "entities": [vars(entity) for entity in self.entities]}
+
+
+def format_entities(entities: Iterable[tuple[str, str]]) -> str:
+    """The answer that lists `(type, text)` pairs, in the format of this module's head.
+
+    Raises:
+        ValueError: a type is none of `TYPES`.
+    """
+    by_type: dict[str, list[str]] = {kind: [] for kind in TYPES}
+    for kind, text in entities:
+        if kind not in by_type:
+            raise ValueError(f"unknown entity type '{kind}'; use {', '.join(TYPES)}")
+        if text not in by_type[kind]:
+            by_type[kind].append(text)
+    return ";".join(f"{kind}:{'、'.join(texts)}" for kind, texts in by_type.items() if texts) or NONE
+
+
+def parse_entities(answer: str) -> set[tuple[str, str]]:
+    """The `(type, text)` pairs that an answer lists; what does not follow the format counts as nothing listed.
+
+    Full-width punctuation is read like the format's own, since a model may write either.
+    """
+    found = set()
+    for part in answer.strip().replace("；", ";").replace("：", ":").split(";"):
+        kind, colon, texts = part.strip().partition(":")
+        if colon and kind in TYPES:
+            found |= {(kind, text.strip()) for text in texts.split("、") if text.strip()}
+    return found
+
+
+def ner_question(text: str) -> str:
+    """The user's turn that asks for the entities of a sentence, in training and in evaluation."""
+    return INSTRUCTION.format(text=text)
+
+
+def make_sentences(split: Split, seed: int, count: int, heldout: bool) -> list[Sentence]:
+    """`count` different sentences whose entities are drawn at random, so that they must be read, not remembered.
+
+    Training sentences never put a held-out pair's condition and value side by side. Held-out sentences use their own
+    templates; as every draw is of several hundred names, their combinations are new too (see `leaks.py`).
+    """
+    rng = random.Random(f"{seed}/ner/{heldout}")
+    templates = HELDOUT_TEMPLATES if heldout else TRAIN_TEMPLATES
+
+    def draw(_: int) -> tuple[str, Sentence] | None:
+        sentence = _fill(rng.choice(templates), split, rng)
+        return (sentence.text, sentence) if heldout or not _states_heldout_pair(sentence, split) else None
+
+    return draw_distinct(count, "NER sentences", draw)
+
+
+def _fill(template: str, split: Split, rng: random.Random) -> Sentence:
+    text, end = "", 0
+    entities: list[Entity] = []
+    for slot in _SLOT.finditer(template):
+        text += template[end : slot.start()]
+        end = slot.end()
+        kind = slot.group(1)
+        value = _draw(kind, split, rng)
+        while any(entity.text == value for entity in entities):
+            value = _draw(kind, split, rng)
+        if kind in TYPES:
+            entities.append(Entity(kind, len(text), len(text) + len(value), value))
+        text += value
+    return Sentence(text + template[end:], tuple(entities))
+
+
+def _draw(kind: str, split: Split, rng: random.Random) -> str:
+    if kind == "岁":
+        return str(rng.randint(3, 88))
+    if kind == "科":
+        return rng.choice(split.knowledge.pool("department"))
+    if kind == "疾病":
+        return rng.choice(split.knowledge.conditions).name
+    return rng.choice(split.knowledge.pool(ATTRIBUTE_OF[kind]))
+
+
+def _states_heldout_pair(sentence: Sentence, split: Split) -> bool:
+    def told(condition: Condition, attribute: str) -> bool:
+        return any(value in sentence.text for value in condition.values(attribute))
+
+    return any(c.name in sentence.text and told(c, attribute) for c, attribute in split.pairs(heldout=True))

@@ -1,0 +1,88 @@
+"""Preference pairs and prompts for RLHF.
+
+The chosen answer is good, the rejected one has exactly one flaw. A reward model must not get by on length, so for each
+flaw the longer answer is the chosen one every other time: harmless sentences that say nothing, in either answer, and
+fewer or more of the facts make up for what a flaw adds or takes away.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Final
+
+from data.chat import Message
+from data.clinic import phrasing
+from data.clinic.answers import FLAWS, Answer, Manners, cut, draw_answer, state_facts, wrong_values
+from data.clinic.dialogues import Row, prompt_chat
+from data.clinic.draws import draw_distinct
+from data.clinic.knowledge import Condition
+from data.clinic.split import Split
+
+# Half the answers carry each kind of empty sentence: room to balance lengths, and no hint of the flaw.
+PADDED: Final = Manners(preface=0.4, filler=0.4)
+LARGEST_EXCESS: Final = 10  # characters, on either side, so that the size of a difference tells as little as its sign
+TRIES: Final = 200
+
+
+def make_preferences(
+    split: Split, seed: int, count: int, heldout: bool, known: frozenset[str] = frozenset()
+) -> list[Row]:
+    """`count` rows of the preference table, the flaws and the longer side in turn.
+
+    Args:
+        known: answers of training; no chosen answer is one of them.
+    """
+    rng = random.Random(f"{seed}/preference/{heldout}")
+    rows = []
+    for index in range(count):
+        chosen_longer = index // len(FLAWS) % 2 == 0
+        rows.append(_draw_row(split, FLAWS[index % len(FLAWS)], chosen_longer, rng, heldout, known))
+    rng.shuffle(rows)
+    return rows
+
+
+def make_prompts(split: Split, seed: int, count: int, heldout: bool) -> list[Row]:
+    """`count` different rows of the prompts table."""
+    rng = random.Random(f"{seed}/prompts/{heldout}")
+
+    def draw(_: int) -> tuple[str, Row]:
+        messages = prompt_chat(split, rng, heldout)[0]
+        return str(messages), {"prompt": messages}
+
+    return draw_distinct(count, "prompts", draw)
+
+
+def _draw_row(
+    split: Split, flaw: str, chosen_longer: bool, rng: random.Random, heldout: bool, known: frozenset[str]
+) -> Row:
+    while True:  # another question if lengths cannot be brought about with this one
+        prompt, condition, attribute = prompt_chat(split, rng, heldout)
+        for _ in range(TRIES):
+            chosen = _draw(condition, attribute, condition.values(attribute), rng)
+            rejected = _flawed(split, condition, attribute, flaw, rng)
+            texts = chosen.text(), rejected.text()
+            excess = (len(texts[0]) - len(texts[1])) * (1 if chosen_longer else -1)
+            if 1 <= excess <= LARGEST_EXCESS and texts[0] not in known:
+                return _row(prompt, texts, flaw)
+
+
+def _draw(condition: Condition, attribute: str, values: tuple[str, ...], rng: random.Random) -> Answer:
+    told = values[: rng.randint(min(2, len(values)), len(values))]
+    return draw_answer(state_facts(condition.name, attribute, told, rng), PADDED, rng)
+
+
+def _flawed(split: Split, condition: Condition, attribute: str, flaw: str, rng: random.Random) -> Answer:
+    values = condition.values(attribute)
+    if flaw == "wrong_fact":
+        values = wrong_values(condition, attribute, split.knowledge, rng)
+    answer = _draw(condition, attribute, values, rng)
+    if flaw == "missing_advice":
+        return replace(answer, safety="")
+    if flaw == "rude":
+        return replace(answer, opening=rng.choice(phrasing.RUDE))
+    return cut(answer, rng) if flaw == "cut_off" else answer
+
+
+def _row(prompt: list[Message], texts: tuple[str, str], flaw: str) -> Row:
+    return {"prompt": prompt, "chosen": texts[0], "rejected": texts[1], "flaw": flaw}

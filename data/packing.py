@@ -1,0 +1,136 @@
+"""Tokens laid end to end: documents into blocks that are full, samples held to a length, and the order they come in.
+
+Packed rows carry their sequence lengths, so that attention never crosses from one document into the next and no token
+is padding. Everything here is a pure function of its arguments: the same seed gives the same blocks and order anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.tables import DataError
+
+Ids = NDArray[np.int32]  # token ids, (T,)
+
+BLOCKS = pa.schema([("tokens", pa.list_(pa.int32())), ("lengths", pa.list_(pa.int32()))])
+"""A row a block: its T tokens, and the lengths (their sum is T) of the sequences that they are."""
+
+
+def pack_blocks(documents: Sequence[Ids], block_tokens: int, seed: int) -> pa.Table:
+    """Documents in a seeded order, end to end, cut every `block_tokens` tokens: rows of `BLOCKS`, each full.
+
+    A document that meets a block's end goes on in the next block as a sequence of its own. The last block is filled up
+    with documents from the beginning of the order, so no token of the corpus is lost and fewer than `block_tokens`
+    come twice.
+
+    Raises:
+        DataError: a document without tokens, or no documents.
+    """
+    _require_tokens(documents)
+    order = np.random.default_rng((seed, 0)).permutation(len(documents))
+    total = sum(len(document) for document in documents)
+    wanted = -(-total // block_tokens) * block_tokens
+    chosen, have = list(order), total
+    while have < wanted:
+        chosen.append(order[(len(chosen) - len(order)) % len(order)])
+        have += len(documents[chosen[-1]])
+    tokens = np.concatenate([documents[index] for index in chosen])[:wanted]
+    ends = np.cumsum([len(documents[index]) for index in chosen])
+    return _blocks(tokens, ends, block_tokens)
+
+
+def cut_documents(documents: Sequence[Ids], block_tokens: int) -> pa.Table:
+    """Rows of `BLOCKS` with one document each, in the given order; a longer one is cut every `block_tokens` tokens.
+
+    For evaluation, where every token counts once and no document should lose its beginning to a block's end.
+    """
+    _require_tokens(documents)
+    pieces = [
+        document[start : start + block_tokens]
+        for document in documents
+        for start in range(0, len(document), block_tokens)
+    ]
+    offsets = np.cumsum([0, *(len(piece) for piece in pieces)])
+    lengths = np.diff(offsets).astype(np.int32)
+    rows = np.arange(len(pieces) + 1, dtype=np.int32)
+    return pa.table([_lists(np.concatenate(pieces), offsets), _lists(lengths, rows)], schema=BLOCKS)
+
+
+def rows_of_step(step: int, batch_size: int, rows: int, seed: int) -> list[int]:
+    """The rows of a table that optimiser step `step` (from 0) learns from, `batch_size` of them.
+
+    Passes over the `rows` follow one another, each in its own order, a step taking the next `batch_size`; where a pass
+    ends the next begins within the step. The rows depend on nothing that came before, so any step can be resumed at.
+    """
+    first, last = step * batch_size, (step + 1) * batch_size
+    taken: list[int] = []
+    for epoch in range(first // rows, -(-last // rows)):
+        order = np.random.default_rng((seed, 1, epoch)).permutation(rows)
+        taken += order[max(0, first - epoch * rows) : last - epoch * rows].tolist()
+    return taken
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What holding samples to a length did: which rows stay, and how many were cut or left out."""
+
+    kept: list[int]
+    cut: int
+    dropped: int
+
+    def __str__(self) -> str:
+        said = [f"{len(self.kept)} samples"]
+        said += [f"{self.cut} of them cut"] if self.cut else []
+        said += [f"{self.dropped} left out as too long"] if self.dropped else []
+        return ", ".join(said)
+
+
+def fit_lengths(lengths: Sequence[int], max_tokens: int, too_long: str, what: str) -> Fit:
+    """What becomes of samples above `max_tokens` tokens: `refuse` raises, `cut` keeps them for the caller to cut, `drop`
+    leaves them out.
+
+    Raises:
+        DataError: under `refuse`, the first sample that is too long; under `drop`, when none is left.
+    """
+    long = [row for row, length in enumerate(lengths) if length > max_tokens]
+    if long and too_long == "refuse":
+        raise DataError(
+            f"{what}: row {long[0]} has {lengths[long[0]]} tokens, more than data.max_tokens {max_tokens} "
+            f"({len(long)} such rows); set data.too_long to cut or drop, or raise data.max_tokens"
+        )
+    if too_long == "cut":
+        return Fit(list(range(len(lengths))), len(long), 0)
+    left_out = set(long)
+    kept = [row for row in range(len(lengths)) if row not in left_out]
+    if not kept:
+        raise DataError(f"{what}: every sample has more than data.max_tokens {max_tokens} tokens; raise it")
+    return Fit(kept, 0, len(long))
+
+
+def _require_tokens(documents: Sequence[Ids]) -> None:
+    if not documents:
+        raise DataError("there are no documents to pack")
+    for row, document in enumerate(documents):
+        if len(document) == 0:
+            raise DataError(f"row {row}: the document has no tokens; leave it out")
+
+
+def _blocks(tokens: Ids, ends: NDArray[np.int64], block_tokens: int) -> pa.Table:
+    """Cuts `tokens` (a multiple of `block_tokens`) into rows of `BLOCKS`; `ends` are the documents' ends in it."""
+    cuts = np.arange(block_tokens, len(tokens) + 1, block_tokens)
+    bounds = np.unique(
+        np.concatenate([ends[ends < len(tokens)], cuts])
+    )  # where a sequence ends, inside a block or with it
+    lengths = np.diff(bounds, prepend=0).astype(np.int32)
+    sequences = np.concatenate([[0], np.searchsorted(bounds, cuts, side="right")])
+    return pa.table([_lists(tokens, np.concatenate([[0], cuts])), _lists(lengths, sequences)], schema=BLOCKS)
+
+
+def _lists(values: Ids, offsets: NDArray[np.integer[Any]]) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int32()))

@@ -1,0 +1,213 @@
+"""Arrow schemas of the tables that stages read, and their strict reading and atomic writing.
+
+A table is one Arrow table, a row a sample. On disk it is Parquet, or JSON lines (a JSON object a line) for files
+written by hand. Reading either gives the same Arrow table, or a `DataError` that says where and what is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+ENTITIES = pa.list_(
+    pa.struct([("type", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("text", pa.string())])
+)
+
+PRETRAIN = pa.schema([("text", pa.string())])
+SFT = pa.schema([("messages", MESSAGES), ("task", pa.string())])
+PREFERENCE = pa.schema(
+    [("prompt", MESSAGES), ("chosen", pa.string()), ("rejected", pa.string()), ("flaw", pa.string())]
+)
+PROMPTS = pa.schema([("prompt", MESSAGES)])
+NER = pa.schema([("text", pa.string()), ("entities", ENTITIES)])
+CHOICE = pa.schema(
+    [("question", pa.string()), ("options", pa.list_(pa.string())), ("answer", pa.int32()), ("subject", pa.string())]
+)
+OPEN = pa.schema([("question", pa.string()), ("reference", pa.string())])
+
+
+class DataError(ValueError):
+    """Data that cannot be used: the message says where, what is wrong and what to do."""
+
+
+def read_table(paths: str | Path | Sequence[str | Path], schema: pa.Schema) -> pa.Table:
+    """Read one or several .parquet or .jsonl files as one table of exactly `schema`, rows in the order of `paths`.
+
+    No value may be null, and every column of `schema` must be there, with its type (a wider integer or string type
+    of the same kind is narrowed when nothing is lost) and no column beside it.
+
+    Raises:
+        DataError: a file is missing, unreadable or empty, or has a missing, unknown or wrongly typed column or value.
+    """
+    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not listed:
+        raise DataError("no data files given: name at least one .parquet or .jsonl file")
+    return pa.concat_tables([_read_file(Path(path), schema) for path in listed])
+
+
+def write_table(table: pa.Table, path: str | Path) -> None:
+    """Write Parquet to `path` so that a reader, or a crash, never meets half a file: aside, fsync, rename.
+
+    Raises:
+        DataError: `path` does not end in .parquet.
+    """
+    path = Path(path)
+    if path.suffix != ".parquet":
+        raise DataError(f"{path}: tables are written as Parquet; let the name end in .parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            pq.write_table(table, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, 0o644)  # mkstemp gives 0600, which would keep a shared run folder's other readers out
+        os.replace(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_file(path: Path, schema: pa.Schema) -> pa.Table:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; check the path, or write the sample data with `python -m data.clinic`")
+    if path.suffix == ".parquet":
+        table = _read_parquet(path, schema)
+    elif path.suffix == ".jsonl":
+        table = _read_jsonl(path, schema)
+    else:
+        raise DataError(f"{path}: unknown kind of file; convert it to .parquet or .jsonl")
+    if table.num_rows == 0:
+        raise DataError(f"{path}: the table has no rows; leave the file out or fill it")
+    return table
+
+
+def _check_columns(found: Sequence[str], schema: pa.Schema, where: str) -> None:
+    for name in schema.names:
+        if name not in found:
+            raise DataError(f"{where}: column '{name}' is missing; expected the columns {', '.join(schema.names)}")
+    for name in found:
+        if name not in schema.names:
+            raise DataError(
+                f"{where}: unknown column '{name}'; drop it, or rename it to one of {', '.join(schema.names)}"
+            )
+
+
+def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not readable as Parquet ({_first_line(error)}); write the file again") from error
+    _check_columns(table.column_names, schema, str(path))
+    columns = []
+    for field in schema:
+        column = table.column(field.name).combine_chunks()
+        if not _same_kind(column.type, field.type):
+            raise DataError(f"{path}: column '{field.name}' has type {column.type}; it must be {field.type}")
+        row = _first_null_row(column)
+        if row is not None:
+            raise DataError(f"{path}: row {row}: column '{field.name}' holds a null; fill the value or drop the row")
+        try:
+            columns.append(column.cast(field.type))
+        except pa.ArrowException as error:
+            raise DataError(f"{path}: column '{field.name}' does not fit {field.type}: {_first_line(error)}") from error
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether two types differ at most in width (string and large_string, int64 and int32, list and large_list)."""
+    if pa.types.is_struct(wanted):
+        if not pa.types.is_struct(found) or [f.name for f in found] != [f.name for f in wanted]:
+            return False
+        return all(_same_kind(f.type, w.type) for f, w in zip(found, wanted, strict=True))
+    if pa.types.is_list(wanted):
+        listed = pa.types.is_list(found) or pa.types.is_large_list(found)
+        return bool(listed) and _same_kind(found.value_type, wanted.value_type)
+    if pa.types.is_string(wanted):
+        return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
+    return bool(pa.types.is_integer(wanted) and pa.types.is_integer(found))
+
+
+def _first_null_row(column: pa.Array) -> int | None:
+    """The first row that holds a null, at the top or anywhere inside, or None."""
+    if column.null_count:
+        return int(pc.index(column.is_null(), True).as_py())
+    if pa.types.is_struct(column.type):
+        rows = [_first_null_row(child) for child in column.flatten()]
+        return min((row for row in rows if row is not None), default=None)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        inner = _first_null_row(column.flatten())
+        return None if inner is None else int(pc.list_parent_indices(column)[inner].as_py())
+    return None
+
+
+def _read_jsonl(path: Path, schema: pa.Schema) -> pa.Table:
+    rows: list[dict[str, Any]] = []
+    try:
+        lines = path.read_bytes().decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable as UTF-8 text ({_first_line(error)}); save it as UTF-8") from error
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: not a JSON object ({error.msg}); write one object a line") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: holds {_json_kind(row)}; write one JSON object a line")
+        _check_columns(list(row), schema, where)
+        for field in schema:
+            _check_value(row[field.name], field.type, f"{where}: {field.name}")
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _check_value(value: Any, wanted: pa.DataType, where: str) -> None:
+    """Check a decoded JSON value against an Arrow type, naming the path inside it (`messages[2].role`)."""
+    if pa.types.is_list(wanted):
+        if not isinstance(value, list):
+            raise DataError(f"{where}: holds {_json_kind(value)}; it must be a list")
+        for index, item in enumerate(value):
+            _check_value(item, wanted.value_type, f"{where}[{index}]")
+    elif pa.types.is_struct(wanted):
+        names = [field.name for field in wanted]
+        if not isinstance(value, dict) or sorted(value) != sorted(names):
+            found = sorted(value) if isinstance(value, dict) else _json_kind(value)
+            raise DataError(f"{where}: holds {found}; it must be an object with {', '.join(names)}")
+        for field in wanted:
+            _check_value(value[field.name], field.type, f"{where}.{field.name}")
+    elif pa.types.is_string(wanted):
+        if not isinstance(value, str):
+            raise DataError(f"{where}: holds {_json_kind(value)}; it must be a string")
+    elif isinstance(value, bool) or not isinstance(value, int) or not -(2**31) <= value < 2**31:
+        raise DataError(f"{where}: holds {_json_kind(value)} {value!r}; it must be a whole number of 32 bits")
+
+
+def _json_kind(value: Any) -> str:
+    if value is None:
+        return "a null"
+    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
+    return kinds[type(value)]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,236 @@
+"""One vLLM engine in this process: token ids in, token ids and log-probabilities out, for one model after another.
+
+Starting an engine costs seconds, reloading its weights milliseconds: `load` keeps the engine as long as the next model
+has the same architecture.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from configs.recipe import ConfigError
+from evals.folders import Architecture, ModelFolder
+
+# Sequences decoded at a time on a CPU; more only fills the KV cache, since two cores are busy with these.
+_CPU_SEQUENCES = 128
+_CPU_CACHE_TOKENS = 32_768
+_GPU_MEMORY = 0.6  # leaves room for the reward model beside the engine
+
+# Read once, when torch is loaded, which the modules of this package put off until they need it.
+_LOADED_WITH_TORCH = {
+    # Threads that wait for each other by spinning take the cores from whoever computes: on a busy machine 5 times slower.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # vLLM's C++ greets with warnings about NUMA
+}
+_CPU_ENVIRONMENT = {
+    # vLLM wraps two small functions in torch.compile even with enforce_eager: 2 s of C++ compiling, 20 s at first use.
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS decides; binding would fight other processes for a core
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model wrote after a prompt."""
+
+    ids: list[int]
+    """(A,) tokens, the end mark included if the model wrote it."""
+    text: str
+    """The tokens without the end mark and other special tokens, as text."""
+    finished: bool
+    """Whether the model wrote the end mark; if not, it was cut off at the allowed length."""
+
+
+class Engine:
+    """vLLM with one model at a time. Not for use beside another engine in the same process."""
+
+    def __init__(self) -> None:
+        for name, value in _LOADED_WITH_TORCH.items():
+            os.environ.setdefault(name, value)
+        self._llm: Any = None
+        self._architecture: Architecture | None = None
+        self._folder: ModelFolder | None = None
+
+    @property
+    def folder(self) -> ModelFolder:
+        """The model that answers now.
+
+        Raises:
+            RuntimeError: `load` was not called.
+        """
+        if self._folder is None:
+            raise RuntimeError("no model is loaded")
+        return self._folder
+
+    def load(self, folder: ModelFolder) -> None:
+        """Make `folder` the model that answers, in the running engine if its architecture is the same.
+
+        Only for Llama's is vLLM's reloading known to be exact, tied heads included; others get a new engine.
+
+        Raises:
+            ConfigError: vLLM cannot load the folder.
+        """
+        if self._folder is not None and self._folder.path == folder.path:
+            return
+        architecture = folder.architecture()
+        try:
+            if self._llm is not None and architecture == self._architecture and folder.is_llama:
+                # Equal architectures name the same tensors, so none of the old model's can be left over.
+                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": folder.weights()})
+                if not self._llm.reset_prefix_cache():
+                    raise RuntimeError("vLLM kept prefixes of the old weights")
+            else:
+                self.close()
+                self._llm = _start(folder)
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            self._folder = None
+            raise ConfigError(f"{folder.path}: vLLM cannot load this model: {error}") from error
+        self._architecture, self._folder = architecture, folder
+
+    def close(self) -> None:
+        """End the engine and free its memory; `load` starts another."""
+        if self._llm is None:
+            return
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        self._llm = self._architecture = self._folder = None
+        cleanup_dist_env_and_memory()
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        label: str = "generate",
+    ) -> list[Answer]:
+        """One answer to every prompt, in order.
+
+        Args:
+            prompts: token ids, each of length 1 to context - 2.
+            max_tokens: longest answer; shorter where the context ends before, so that `score` takes prompt + answer.
+            temperature: 0 is greedy. Otherwise answer i depends on its prompt, `seed` and i alone, not on the others.
+            seed: of the sampling.
+            label: what the progress bar says.
+
+        Raises:
+            ConfigError: a prompt that leaves no room in the context.
+        """
+        from vllm import SamplingParams
+
+        longest = self.folder.context - 1
+        self._check_lengths(prompts, longest - 1, label)
+        params = [
+            SamplingParams(
+                max_tokens=min(max_tokens, longest - len(prompt)),
+                temperature=temperature,
+                seed=None if temperature == 0 else _request_seed(seed, index),
+                stop_token_ids=[self.folder.end_id],
+                detokenize=False,
+            )
+            for index, prompt in enumerate(prompts)
+        ]
+        answers = []
+        for output in self._run(prompts, params, label):
+            (completion,) = output.outputs
+            ids = list(completion.token_ids)
+            text = self.folder.tokenizer.decode(ids, skip_special_tokens=True)
+            answers.append(Answer(ids, text, finished=ids[-1] == self.folder.end_id))
+        return answers
+
+    def score(self, sequences: Sequence[Sequence[int]], label: str = "score") -> list[list[float]]:
+        """Log-probability of every token after the first, given those before it.
+
+        Args:
+            sequences: token ids, each of length T from 1 to context - 1 (vLLM always adds a token).
+            label: what the progress bar says.
+
+        Returns:
+            For each sequence T - 1 natural logarithms; item t - 1 belongs to token t.
+
+        Raises:
+            ConfigError: a sequence longer than the context allows.
+        """
+        from vllm import SamplingParams
+
+        self._check_lengths(sequences, self.folder.context - 1, label)
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        scores = []
+        for sequence, output in zip(sequences, self._run(sequences, params, label), strict=True):
+            # Position 0 has nothing before it and holds None.
+            steps = zip(sequence[1:], output.prompt_logprobs[1:], strict=True)
+            scores.append([step[token].logprob for token, step in steps])
+        return scores
+
+    def _run(self, prompts: Sequence[Sequence[int]], params: Any, label: str) -> list[Any]:
+        if not prompts:
+            return []
+        from vllm import RequestOutput, TokensPrompt
+
+        requests = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
+        self._llm.enqueue(requests, params, use_tqdm=False)
+        outputs: list[Any] = self._llm.wait_for_completion(RequestOutput, use_tqdm=_progress_bar(label))
+        return outputs
+
+    def _check_lengths(self, prompts: Sequence[Sequence[int]], longest: int, label: str) -> None:
+        for index, prompt in enumerate(prompts):
+            if not 1 <= len(prompt) <= longest:
+                raise ConfigError(
+                    f"{label}: sample {index} has {len(prompt)} tokens; {self.folder.path} takes 1 to {longest} here "
+                    f"(its context is {self.folder.context}): shorten the sample or leave it out"
+                )
+
+
+def _start(folder: ModelFolder) -> Any:
+    """A vLLM engine in this process, on the GPU if there is one."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    # Otherwise vLLM moves its core to another process: slow on a CPU, and out of reach of `reload_weights`.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if not on_gpu:
+        for name, value in _CPU_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+    from vllm import LLM
+
+    settings: dict[str, Any] = {
+        "max_model_len": folder.context,
+        "distributed_executor_backend": "uni",
+        "skip_tokenizer_init": True,
+        "use_tqdm_on_load": False,
+        "seed": 0,
+    }
+    if on_gpu:
+        settings |= {"gpu_memory_utilization": _GPU_MEMORY}
+    else:
+        settings |= {
+            "dtype": "float32",
+            "enforce_eager": True,
+            # A prompt prefilled in pieces rewinds its seeded generator, which PyTorch cannot do on a CPU.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(folder.context, 4096),
+            "max_num_seqs": _CPU_SEQUENCES,
+            "kv_cache_memory_bytes": folder.cache_bytes_per_token * max(_CPU_CACHE_TOKENS, 2 * folder.context),
+        }
+    return LLM(str(folder.path), **settings)
+
+
+def _request_seed(seed: int, index: int) -> int:
+    """A seed of its own for each request: with one for all, equal prompts would get equal answers."""
+    return (seed * 1_000_003 + index) % 2**31
+
+
+def _progress_bar(label: str) -> Callable[..., Any] | bool:
+    """What vLLM calls to make its bar: ours says what is being done. No bar where nobody looks at it."""
+    if not sys.stderr.isatty():
+        return False
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    shape = "{desc} {bar} {n_fmt}/{total_fmt} {elapsed}<{remaining}"
+    return lambda **options: tqdm(**{**options, "desc": label, "leave": False, "bar_format": shape})

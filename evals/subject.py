@@ -1,0 +1,87 @@
+"""What a task is given: the model under evaluation, the engine that runs it, and the models it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from configs.base import Section
+from configs.recipe import ConfigError
+from data.chat import encode_prompt
+from evals.engine import Answer, Engine
+from evals.folders import ModelFolder
+from evals.reward_model import RewardModel
+
+Row = dict[str, Any]
+"""One row of a task's table, by column."""
+
+Metrics = dict[str, Any]
+"""A task's result, JSON: floats and counts by name, `n` among them."""
+
+
+class Settings(Section):
+    """What decides the numbers besides the models and the data; saved with the results."""
+
+    seed: int
+    """Chooses the rows where a table has more than the limit, and samples answers."""
+    limits: dict[str, int]
+    """Rows of each task's table that are used at most."""
+    ner_tokens: int = 64
+    """Longest NER answer, in tokens."""
+    open_tokens: int = 64
+    """Longest answer to an open question, in tokens."""
+    sample_tokens: int = 64
+    """Longest sampled answer, in tokens."""
+    samples_per_prompt: int = 2
+    """Sampled answers to each prompt, for reward and kl."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt and an answer sampled from the model at temperature 1."""
+
+    prompt: list[int]
+    answer: Answer
+
+    @property
+    def ids(self) -> list[int]:
+        """Both together."""
+        return self.prompt + self.answer.ids
+
+
+@dataclass
+class Subject:
+    """A model under evaluation."""
+
+    folder: ModelFolder
+    engine: Engine
+    settings: Settings
+    reward: RewardModel | None = None
+    reference: ModelFolder | None = None
+    _sampled_rows: list[Row] = field(default_factory=list)
+    _samples: list[Sample] = field(default_factory=list)
+
+    def prepare(self) -> None:
+        """Load the model into the engine, and check that those it is compared with read its tokens alike.
+
+        Raises:
+            ConfigError: the model cannot be loaded, or has another vocabulary than the reward model or the reference.
+        """
+        others = [self.reward.folder if self.reward else None, self.reference]
+        for other in others:
+            if other is not None and other.tokenizer.get_vocab() != self.folder.tokenizer.get_vocab():
+                raise ConfigError(f"{self.folder.path} and {other.path} have different vocabularies; use models of one")
+        self.engine.load(self.folder)
+
+    def samples(self, rows: Sequence[Row]) -> list[Sample]:
+        """Answers sampled to the prompts of `rows`, row by row; made once and shared by the tasks that need them."""
+        if self._sampled_rows != list(rows):
+            encoded = [encode_prompt(self.folder.tokenizer, row["prompt"]) for row in rows]
+            prompts = [prompt for prompt in encoded for _ in range(self.settings.samples_per_prompt)]
+            answers = self.engine.generate(
+                prompts, self.settings.sample_tokens, temperature=1.0, seed=self.settings.seed, label="sampling answers"
+            )
+            self._samples = [Sample(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+            self._sampled_rows = list(rows)
+        return self._samples

@@ -1,0 +1,147 @@
+"""The quickstart's table: what each stage gave, as data (table.json) and as Markdown (table.md). Pure functions.
+
+A row a stage, and beside the rows how well the reward model tells pairs apart and what length alone would:
+
+    {"rows": [{"stage", "perplexity", "choice_accuracy", "ner_f1", "rouge_l", "reward_mean", "reward_std",
+               "kl_to_sft"}],
+     "reward_model": {"pairwise_accuracy", "length_baseline"}, "seconds": {stage: seconds}, "peak_memory_bytes"}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from configs.recipe import ConfigError
+
+STAGES = {"random": "random weights", "pretrain": "pretrained", "sft": "SFT", "ppo": "PPO"}
+"""The rows, by stage, and what a reader sees."""
+
+TIMED = ("pretrain", "sft", "reward", "ppo")
+"""The stages whose seconds must be there; others may be."""
+
+# Where evals.run's results hold each column: (task, metric).
+_COLUMNS = {
+    "perplexity": ("perplexity", "perplexity"),
+    "choice_accuracy": ("choice", "accuracy"),
+    "ner_f1": ("ner", "f1"),
+    "rouge_l": ("open", "rouge_l"),
+    "reward_mean": ("reward", "mean"),
+    "reward_std": ("reward", "std"),
+    "kl_to_sft": ("kl", "per_sequence"),
+}
+_REWARD_MODEL = {"pairwise_accuracy": ("pairwise", "accuracy"), "length_baseline": ("pairwise", "length_baseline")}
+
+_HEADER = ("stage", "perplexity", "choice accuracy", "NER F1", "ROUGE-L", "reward", "KL to SFT")
+
+
+def build_table(
+    models: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float], peak_memory_bytes: int
+) -> dict[str, Any]:
+    """The table of one quickstart.
+
+    Args:
+        models: the `models` of `evals.run`'s JSON: random, pretrain, sft, ppo, and the reward model as `reward`.
+        seconds: wall-clock seconds of each stage.
+        peak_memory_bytes: most memory that all processes together held at a time.
+
+    Raises:
+        ConfigError: a missing or unusable value, by name.
+    """
+    table = {
+        "rows": [{"stage": stage, **_pick(models, stage, _COLUMNS)} for stage in STAGES],
+        "reward_model": _pick(models, "reward", _REWARD_MODEL),
+        "seconds": dict(seconds),
+        "peak_memory_bytes": peak_memory_bytes,
+    }
+    check_table(table)
+    return table
+
+
+def check_table(table: Mapping[str, Any]) -> None:
+    """Check a table, made or read, against the format in this module's head.
+
+    Raises:
+        ConfigError: a key that is missing or does not belong, or a value that is not a finite number.
+    """
+    _check_keys(table, ("rows", "reward_model", "seconds", "peak_memory_bytes"), "table")
+    found = [row.get("stage") for row in table["rows"]]
+    if found != list(STAGES):
+        raise ConfigError(f"table.rows: the stages are {found}; they must be {list(STAGES)}")
+    for row in table["rows"]:
+        _check_keys(row, ("stage", *_COLUMNS), f"table.rows.{row['stage']}")
+        _check_numbers({key: row[key] for key in _COLUMNS}, f"table.rows.{row['stage']}")
+    _check_keys(table["reward_model"], tuple(_REWARD_MODEL), "table.reward_model")
+    _check_numbers(table["reward_model"], "table.reward_model")
+    _check_keys(table["seconds"], (*TIMED, *(key for key in table["seconds"] if key not in TIMED)), "table.seconds")
+    _check_numbers(table["seconds"], "table.seconds")
+    _check_numbers({"peak_memory_bytes": table["peak_memory_bytes"]}, "table")
+
+
+def to_markdown(table: Mapping[str, Any]) -> str:
+    """The table for people, columns aligned so that it reads well as plain text too."""
+    rows = [_HEADER, *(_cells(row) for row in table["rows"])]
+    model, seconds = table["reward_model"], table["seconds"]
+    spent = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
+    return "\n".join(
+        [
+            *_aligned(rows),
+            "",
+            f"Reward model: {model['pairwise_accuracy']:.3f} of held-out pairs right; "
+            f"length alone: {model['length_baseline']:.3f}.",
+            f"Time: {spent}; {sum(seconds.values()):.0f} s in all. "
+            f"Peak memory of all processes: {table['peak_memory_bytes'] / 2**30:.1f} GiB.",
+            "",
+        ]
+    )
+
+
+def _pick(
+    models: Mapping[str, Mapping[str, Any]], name: str, columns: Mapping[str, tuple[str, str]]
+) -> dict[str, float]:
+    if name not in models:
+        raise ConfigError(f"there are no results of a model named '{name}'; evaluate it with --model {name}=DIR")
+    tasks = models[name]["tasks"]
+    for task, metric in columns.values():
+        if metric not in tasks.get(task, {}):
+            raise ConfigError(f"the results of '{name}' have no {task}.{metric}; evaluate it with the task {task}")
+    return {column: tasks[task][metric] for column, (task, metric) in columns.items()}
+
+
+def _check_keys(found: Mapping[str, Any], wanted: Sequence[str], where: str) -> None:
+    for key in wanted:
+        if key not in found:
+            raise ConfigError(f"{where}: {key} is missing")
+    for key in found:
+        if key not in wanted:
+            raise ConfigError(f"{where}: {key} does not belong here")
+
+
+def _check_numbers(values: Mapping[str, Any], where: str) -> None:
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ConfigError(f"{where}: {key} is {value!r}; it must be a finite number")
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        STAGES[row["stage"]],
+        f"{row['perplexity']:,.2f}",
+        *(f"{row[key]:.3f}" for key in ("choice_accuracy", "ner_f1", "rouge_l")),
+        f"{row['reward_mean']:.2f} ± {row['reward_std']:.2f}",
+        f"{row['kl_to_sft']:.2f}",
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Markdown table lines: the first column to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| "
+        + " | ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        + " |"
+        for row in rows
+    ]
+    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
+    return [lines[0], rule, *lines[1:]]

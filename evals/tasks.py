@@ -1,0 +1,92 @@
+"""The tasks: which table each reads, how many of its rows, what it needs, and which of its metrics stands for it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data import tables
+from data.chat import check_messages
+from data.tables import DataError, read_table
+from evals import choice, kl, ner, open, pairwise, perplexity, reward
+from evals.subject import Metrics, Row
+
+
+def _filled(*columns: str) -> Callable[[Row], None]:
+    """A check that these columns hold text."""
+
+    def check(row: Row) -> None:
+        for column in columns:
+            if not row[column].strip():
+                raise DataError(f"{column} is empty; fill it or drop the row")
+
+    return check
+
+
+def _awaits_answer(row: Row) -> None:
+    """A check that `prompt` can be answered."""
+    check_messages(row["prompt"])
+    if row["prompt"][-1]["role"] != "user":
+        raise DataError("prompt does not end with the user's turn; drop what follows it")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of evaluation."""
+
+    table: str
+    """The table is DATA/{table}.heldout.parquet."""
+    schema: pa.Schema
+    limit: int
+    """Rows used at most, unless --limit says less; sized so that four models take about 100 s on two cores."""
+    check: Callable[[Row], None]
+    """Raises DataError for a row that cannot be scored."""
+    evaluate: Callable[[Any, Sequence[Row]], Metrics]
+    """Takes a `Subject`, or a `RewardModel` if `of_reward_model`."""
+    headline: str
+    """The metric that the printed table shows."""
+    needs: str = ""
+    """The option that names a second model, without which the task cannot run."""
+    of_reward_model: bool = False
+    """Whether it evaluates a reward model; all others evaluate language models."""
+
+    def read(self, data: Path, limit: int, seed: int) -> list[Row]:
+        """The task's rows: all, or `limit` of them chosen by `seed`, in the table's order.
+
+        Raises:
+            DataError: the table cannot be read, or a row cannot be scored.
+        """
+        path = data / f"{self.table}.heldout.parquet"
+        rows: list[Row] = read_table(path, self.schema).to_pylist()
+        for number, row in enumerate(rows):
+            try:
+                self.check(row)
+            except DataError as error:
+                raise DataError(f"{path}: row {number}: {error}") from error
+        if len(rows) <= limit:
+            return rows
+        return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), limit))]
+
+
+TASKS: dict[str, Task] = {
+    "perplexity": Task("pretrain", tables.PRETRAIN, 200, _filled("text"), perplexity.evaluate, "perplexity"),
+    "choice": Task("choice", tables.CHOICE, 300, choice.check, choice.evaluate, "accuracy"),
+    "ner": Task("ner", tables.NER, 200, _filled("text"), ner.evaluate, "f1"),
+    "open": Task("open", tables.OPEN, 150, _filled("question", "reference"), open.evaluate, "rouge_l"),
+    "reward": Task("prompts", tables.PROMPTS, 96, _awaits_answer, reward.evaluate, "mean", needs="--reward-model"),
+    "kl": Task("prompts", tables.PROMPTS, 96, _awaits_answer, kl.evaluate, "per_sequence", needs="--reference"),
+    "pairwise": Task(
+        "preference",
+        tables.PREFERENCE,
+        1000,
+        _filled("chosen", "rejected"),
+        pairwise.evaluate,
+        "accuracy",
+        of_reward_model=True,
+    ),
+}

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from actors.batching import balanced_plan, forward_rows, minibatch_plans, rows_of
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_every_row_once_equal_counts_and_within_the_budget(ranks: int, seed: int) -> None:
+    lengths = [random.Random(seed * 97 + i).randint(5, 200) for i in range(40)]
+    plan = balanced_plan(lengths, ranks, max_tokens=400)
+    assert sorted(row for rank in plan for row in rows_of(rank)) == list(range(40))
+    assert len({len(rank) for rank in plan}) == 1
+    assert max(sum(lengths[row] for row in micro) for rank in plan for micro in rank) <= 400
+    loads = [sum(lengths[row] for row in rows_of(rank)) for rank in plan]
+    assert max(loads) - min(loads) <= 200
+
+
+def test_a_row_longer_than_the_budget_stands_alone() -> None:
+    assert (
+        balanced_plan([10, 500, 10], 1, max_tokens=100) == [[[1], [0], [2]]]
+        or [1] in balanced_plan([10, 500, 10], 1, max_tokens=100)[0]
+    )
+
+
+def test_fewer_rows_than_ranks_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 rows cannot be shared by 2 ranks"):
+        balanced_plan([3], 2, 100)
+
+
+def test_minibatches_are_consecutive_rows_and_the_forward_pass_keeps_their_cut() -> None:
+    plans = minibatch_plans([10] * 12, minibatches=3, ranks=2, max_tokens=20)
+    assert [sorted(row for rank in plan for row in rows_of(rank)) for plan in plans] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9, 10, 11],
+    ]
+    forward = forward_rows(plans)
+    assert sorted(row for rank in forward for row in rows_of(rank)) == list(range(12))
+    assert forward[0] == [micro for plan in plans for micro in plan[0]]

@@ -1,0 +1,71 @@
+"""The vLLM engine computes what the trainer's model computes, before and after its weights are replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actors.config import EngineConfig
+from actors.engine import Engine
+from actors.models import load_causal_lm
+from actors.packed import PackedBatch, PackedLM
+from configs.base import ConfigError
+
+pytestmark = pytest.mark.slow
+PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
+
+
+@pytest.fixture(scope="module")
+def engine(clinic: Path) -> Engine:
+    return Engine(str(clinic / "model"), EngineConfig(max_model_len=512, kv_cache_bytes=2**26))
+
+
+def trainer_logprobs(model: torch.nn.Module, sequences: list[list[int]], temperature: float = 1.0) -> list[np.ndarray]:
+    batch = PackedBatch.of(sequences)
+    with torch.no_grad():
+        logprobs, _ = PackedLM(model)(batch, temperature)
+    return [part.numpy() for part in logprobs.split(batch.target_counts)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_of_answers_equal_the_trainers(clinic: Path, engine: Engine, temperature: float) -> None:
+    model = load_causal_lm(str(clinic / "model"), torch.float32)
+    answers = engine.generate(PROMPTS, seeds=[1, 2, 3], max_new_tokens=24, temperature=temperature)
+    sequences = [prompt + answer.tokens for prompt, answer in zip(PROMPTS, answers, strict=True)]
+    expected = trainer_logprobs(model, sequences, temperature)
+    for prompt, answer, logprobs in zip(PROMPTS, answers, expected, strict=True):
+        np.testing.assert_allclose(answer.logprobs, logprobs[len(prompt) - 1 :], atol=1e-4)
+
+
+def test_a_seed_gives_the_same_answer_in_any_company(engine: Engine) -> None:
+    together = engine.generate(PROMPTS, seeds=[1, 2, 3], max_new_tokens=16)
+    alone = engine.generate(PROMPTS[1:2], seeds=[2], max_new_tokens=16)
+    other = engine.generate(PROMPTS[1:2], seeds=[4], max_new_tokens=16)
+    assert alone[0].tokens == together[1].tokens != other[0].tokens
+
+
+def test_new_weights_are_used_whole_tied_head_and_prefixes_included(clinic: Path, engine: Engine) -> None:
+    model = load_causal_lm(str(clinic / "model"), torch.float32)
+    assert model.config.tie_word_embeddings
+    before = engine.score(PROMPTS)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    engine.load_weights(model.named_parameters())
+    after, expected = engine.score(PROMPTS), trainer_logprobs(model, PROMPTS)
+    for old, new, logprobs in zip(before, after, expected, strict=True):
+        np.testing.assert_allclose(new, logprobs, atol=1e-4)
+        assert np.abs(np.array(new) - old).max() > 1e-2
+
+
+def test_a_prompt_without_room_is_refused_by_its_number(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="prompt 1 has 500 tokens and 24 more are to follow, but the context is 512"):
+        engine.generate([[5], [5] * 500], seeds=[0, 0], max_new_tokens=24)
+
+
+def test_a_missing_folder_is_named() -> None:
+    with pytest.raises(ConfigError, match="/nowhere/model"):
+        Engine("/nowhere/model", EngineConfig())

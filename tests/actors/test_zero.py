@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from actors.config import ArchitectureConfig, OptimizerConfig, ZeroConfig
+from actors.models import new_causal_lm
+from actors.packed import PackedBatch, PackedLM
+from actors.zero import ZeroModel, learning_rate
+
+SHAPE = ArchitectureConfig(hidden_size=16, intermediate_size=24, layers=3, heads=2, kv_heads=2, context=32)
+
+
+def module(seed: int = 0) -> PackedLM:
+    return PackedLM(new_causal_lm(SHAPE, vocab_size=40, bos=1, eos=2, pad=3, seed=seed))
+
+
+def batches(count: int) -> list[PackedBatch]:
+    generator = torch.Generator().manual_seed(7)
+    draw = [torch.randint(4, 40, (length,), generator=generator) for length in (9, 5, 12, 6)]
+    return [PackedBatch.of(draw[index::count]) for index in range(count)]
+
+
+def run(engine: Any, batch: PackedBatch) -> Tensor:
+    return engine(batch)[0]
+
+
+def mean_loss(
+    parts: list[PackedBatch], ranks: int = 1
+) -> Callable[[Tensor, PackedBatch], tuple[Tensor, dict[str, Tensor]]]:
+    """The mean negative log-likelihood over all tokens of `parts`, in shares."""
+    share = ranks / sum(len(part.predict) for part in parts)
+    return lambda logprobs, batch: (-logprobs.sum() * share, {"tokens": torch.tensor(len(batch.predict))})
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_updates_are_those_of_plain_adamw(world: None, stage: int) -> None:
+    settings = OptimizerConfig(lr=1e-2, weight_decay=0.1, max_grad_norm=0.5, schedule="linear", warmup_steps=1)
+    zero = ZeroModel(module(), ZeroConfig(stage=stage), settings, total_steps=4)
+    plain = module()
+    matrices = [p for p in plain.parameters() if p.dim() >= 2]
+    vectors = [p for p in plain.parameters() if p.dim() < 2]
+    adamw = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95)
+    )
+    parts = batches(2)
+    for step in range(4):
+        figures = zero.update(parts, run, mean_loss(parts))
+        for group in adamw.param_groups:
+            group["lr"] = learning_rate(settings, step, 4)
+        adamw.zero_grad()
+        whole = torch.cat([run(plain, part) for part in parts])
+        loss = -whole.mean()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        adamw.step()
+        assert figures["loss"] == pytest.approx(loss.item(), rel=1e-5)
+        assert figures["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
+        assert figures["tokens"] == len(whole)
+    expected = dict(plain.model.named_parameters())
+    found = zero.full_state()
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_cutting_the_batch_changes_nothing(world: None) -> None:
+    figures = []
+    for count in (1, 2, 4):
+        parts = batches(count)
+        zero = ZeroModel(module(), ZeroConfig(), OptimizerConfig(), total_steps=2)
+        figures.append([zero.update(parts, run, mean_loss(parts)) for _ in range(2)])
+    for other in figures[1:]:
+        for step in (0, 1):
+            assert other[step] == pytest.approx(figures[0][step], rel=1e-5)
+
+
+def test_saved_and_loaded_goes_on_bit_for_bit(world: None, tmp_path: Path) -> None:
+    parts = batches(1)
+    zero = ZeroModel(module(), ZeroConfig(), OptimizerConfig(warmup_steps=3), total_steps=6)
+    for _ in range(2):
+        zero.update(parts, run, mean_loss(parts))
+    zero.save(tmp_path)
+    onward = [zero.update(parts, run, mean_loss(parts)) for _ in range(3)]
+    other = ZeroModel(module(seed=9), ZeroConfig(), OptimizerConfig(warmup_steps=3), total_steps=6)
+    other.load(tmp_path)
+    assert other.steps_done == 2
+    assert [other.update(parts, run, mean_loss(parts)) for _ in range(3)] == onward
+    assert all(torch.equal(tensor, zero.full_state()[name]) for name, tensor in other.full_state().items())
+
+
+def test_loading_nothing_is_an_error(world: None, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no DeepSpeed checkpoint here"):
+        ZeroModel(module(), ZeroConfig(), OptimizerConfig(), total_steps=1).load(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_weights_alone(world: None) -> None:
+    zero = ZeroModel(module(), ZeroConfig(), OptimizerConfig(), total_steps=1)
+    before = zero.full_state()
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at optimiser step 0"):
+        zero.update(batches(1), run, lambda logprobs, batch: (logprobs.sum() * float("nan"), {}))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in zero.full_state().items())
+
+
+def test_a_tied_weight_is_exported_once(world: None) -> None:
+    zero = ZeroModel(module(), ZeroConfig(), OptimizerConfig(), total_steps=1)
+    names = [name for name, _ in zero.weights()]
+    assert len(names) == len(set(names))
+    assert "model.embed_tokens.weight" in names
+    assert "lm_head.weight" not in names
+
+
+def test_bf16_trains(world: None) -> None:
+    parts = batches(1)
+    zero = ZeroModel(module(), ZeroConfig(dtype="bfloat16"), OptimizerConfig(lr=1e-2), total_steps=8)
+    losses = [zero.update(parts, run, mean_loss(parts))["loss"] for _ in range(8)]
+    assert losses[-1] < 0.9 * losses[0]
+    assert zero.full_state()["model.norm.weight"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("linear", [0.5, 1.0, 1.0, 0.775, 0.55, 0.325]),
+        ("cosine", [0.5, 1.0, 1.0, 0.8682, 0.55, 0.2318]),
+    ],
+)
+def test_learning_rate(schedule: Any, expected: list[float]) -> None:
+    settings = OptimizerConfig(lr=1.0, warmup_steps=2, schedule=schedule, final_lr_ratio=0.1)
+    rates = [learning_rate(settings, step, total_steps=6) for step in range(6)]
+    assert rates == pytest.approx(expected, abs=1e-4)
+
+
+RANK = """
+import sys
+from actors.devices import join_world, prepare_process
+rank, world, port = map(int, sys.argv[1:4])
+prepare_process(1)
+join_world(rank, world, "127.0.0.1", port, 60)
+import runpy, torch
+test = runpy.run_path(sys.argv[4])
+parts = test["batches"](2)
+zero = test["ZeroModel"](test["module"](), test["ZeroConfig"](), test["OptimizerConfig"](lr=1e-2), total_steps=3)
+mine = parts if world == 1 else [parts[rank]]
+figures = [zero.update(mine, test["run"], test["mean_loss"](parts, world)) for _ in range(3)]
+state = zero.full_state()
+if rank == 0:
+    torch.save({"figures": figures, "state": state}, sys.argv[5])
+"""
+
+
+def train_with(ranks: int, folder: Path) -> dict[str, Any]:
+    """Three updates in `ranks` processes of their own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    result = folder / f"{ranks}.pt"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank), str(ranks), str(port), __file__, str(result)], env=environment
+        )
+        for rank in range(ranks)
+    ]
+    assert [process.wait(timeout=240) for process in processes] == [0] * ranks
+    found: dict[str, Any] = torch.load(result)
+    return found
+
+
+@pytest.mark.slow
+def test_one_and_two_ranks_give_the_same_losses_and_weights(tmp_path: Path) -> None:
+    one, two = train_with(1, tmp_path), train_with(2, tmp_path)
+    for first, second in zip(one["figures"], two["figures"], strict=True):
+        assert first["loss"] == second["loss"]
+        assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-6)
+    for name, tensor in one["state"].items():
+        torch.testing.assert_close(tensor, two["state"][name], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.connect import connect, require_resources
+from configs.recipe import ConfigError
+
+HERE = """
+import os, sys, ray
+from cluster.connect import connect
+from configs.base import one_line_errors
+with one_line_errors("here"), connect(num_cpus=2) as cluster:
+    @ray.remote
+    def there():
+        import configs.base
+        return [os.environ.get(name) for name in ("CHIMED_RUNS", "OMP_WAIT_POLICY", "RAY_TRAIN_V2_ENABLED")]
+    print(ray.get_runtime_context().gcs_address, cluster.started_here, *ray.get(there.remote()), flush=True)
+    input()
+"""
+
+
+def start(folder: Path, **environment: str) -> subprocess.Popen[str]:
+    """A driver that connects as the environment says, prints what it sees, and waits for a line."""
+    return subprocess.Popen(
+        [sys.executable, "-c", HERE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, **environment},
+    )
+
+
+def listening(pids: set[int]) -> set[str]:
+    """The addresses, as /proc writes them, on which any of these processes accepts TCP connections."""
+    sockets = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            target = os.readlink(descriptor)
+            if target.startswith("socket:"):
+                sockets.add(target[8:-1])
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in sockets}
+
+
+def descendants(pid: int) -> set[int]:
+    children = {
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in task.joinpath("children").read_text().split()
+    }
+    return {pid}.union(*(descendants(child) for child in children))
+
+
+@pytest.mark.slow
+def test_a_cluster_of_its_own_is_on_loopback_only_and_ends_with_its_driver(tmp_path):
+    began = time.monotonic()
+    driver = start(tmp_path, RAY_ADDRESS="local")
+    assert driver.stdout is not None
+    line = driver.stdout.readline().split()
+    assert line[0].startswith("127.0.0.1:")
+    assert line[1:] == ["True", os.environ["CHIMED_RUNS"], "PASSIVE", "1"]
+    assert time.monotonic() - began < 60
+    family = descendants(driver.pid)
+    assert len(family) > 4
+    loopback = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+    assert listening(family) <= loopback
+    out, err = driver.communicate("\n", timeout=60)
+    assert (out, err, driver.returncode) == ("", "", 0)
+    deadline = time.monotonic() + 20
+    while left := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_joining_a_cluster_with_a_token(tmp_path):
+    token = {"RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+    head = start(tmp_path, RAY_ADDRESS="local", RAY_AUTH_MODE="token", **token)
+    assert head.stdout is not None
+    address = head.stdout.readline().split()[0]
+    joined = {"RAY_ADDRESS": address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "OMP_WAIT_POLICY": "ACTIVE"}
+    try:
+        wrong = start(tmp_path, **joined, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+        out, err = wrong.communicate(timeout=60)
+        assert wrong.returncode == 2
+        assert out == ""
+        assert err.startswith(f"here: error: the Ray cluster at RAY_ADDRESS={address} asks for a token")
+        assert err.count("\n") == 1
+        right = start(tmp_path, **joined, RAY_AUTH_MODE="token", **token)
+        out, err = right.communicate("\n", timeout=60)
+        assert out.split() == [address, "False", os.environ["CHIMED_RUNS"], "ACTIVE", "1"]
+        assert err == ""
+        assert head.poll() is None
+    finally:
+        head.communicate("\n", timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://127.0.0.1:8265", "is not the address of a Ray head: give HOST:PORT"),
+        ("ray://127.0.0.1:10001", "is not the address of a Ray head: give HOST:PORT"),
+        ("head", "is not the address of a Ray head: give HOST:PORT"),
+        ("127.0.0.1:1", r"^no Ray cluster answers at RAY_ADDRESS=127.0.0.1:1 \(.*refused.*\); start one there"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused_in_seconds(tmp_path, address, message):
+    began = time.monotonic()
+    driver = start(tmp_path, RAY_ADDRESS=address)
+    out, err = driver.communicate(timeout=120)
+    assert driver.returncode == 2
+    assert out == ""
+    assert re.search(message, err.removeprefix("here: error: "))
+    assert err.count("\n") == 1
+    assert time.monotonic() - began < 60
+
+
+def test_a_temporary_folder_too_long_for_sockets_is_refused(tmp_path):
+    driver = start(tmp_path, RAY_ADDRESS="local", RAY_TMPDIR="/tmp/" + "x" * 40)
+    _, err = driver.communicate(timeout=60)
+    assert driver.returncode == 2
+    assert err.startswith("here: error: RAY_TMPDIR=/tmp/xxxx")
+
+
+@pytest.mark.slow
+def test_more_than_the_cluster_has_is_refused(ray_cluster):
+    require_resources({"CPU": 8})
+    with pytest.raises(ConfigError, match="^needs 9 CPU but the Ray cluster has 8 in all; lower policy.ranks$"):
+        require_resources({"CPU": 9}, "lower policy.ranks")
+    with pytest.raises(ConfigError, match="^needs 0.5 TPU but the Ray cluster has 0 in all"):
+        require_resources({"TPU": 0.5})
+
+
+@pytest.mark.slow
+def test_a_connection_that_exists_is_used_and_left(ray_cluster):
+    import ray
+
+    with connect(num_cpus=1) as cluster:
+        assert not cluster.started_here
+        assert cluster.session_dir.is_dir()
+    assert ray.is_initialized()
+    assert ray.cluster_resources()["CPU"] == 8

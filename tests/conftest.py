@@ -1,0 +1,122 @@
+"""What every test starts from: runs in a folder of its own, and a Ray that asks for no token."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Before anything imports ray, which else makes a token in the home folder with its first cluster.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+TEXTS = [f"第{n}号病人头痛，建议多休息，按时服药。" * (1 + n % 3) for n in range(40)]
+ARCHITECTURE: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "layers": 2,
+    "heads": 2,
+    "kv_heads": 1,
+    "context": 512,
+}
+
+
+def chat(n: int) -> list[dict[str, str]]:
+    return [
+        {"role": "user", "content": f"病人{n}头痛怎么办"},
+        {"role": "assistant", "content": "多休息，" * (1 + n % 4)},
+    ]
+
+
+def pair(n: int) -> dict[str, Any]:
+    flaw = ("rude", "cut_off")[n % 2]
+    rejected = "别烦我，自己查。" if flaw == "rude" else "建议多休"
+    return {"prompt": chat(n)[:1], "chosen": "建议多休息，按时服药。", "rejected": rejected, "flaw": flaw}
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that `runs/...` means in this test."""
+    folder = tmp_path / "runs"
+    monkeypatch.setenv("CHIMED_RUNS", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A local Ray cluster with 8 logical CPUs, started once for all tests that ask for it.
+
+    Its workers keep the CHIMED_RUNS of the test that started it: give actors absolute paths.
+    """
+    from cluster.connect import connect
+
+    with connect(num_cpus=8):
+        yield
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[None]:
+    """This process as the only rank of a torch.distributed world, ready for DeepSpeed."""
+    import torch
+
+    from actors.devices import join_world, prepare_process
+
+    prepare_process(threads=1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    join_world(0, 1, "127.0.0.1", port, timeout_s=60)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    from data.tokenizer import train_tokenizer
+
+    return train_tokenizer(TEXTS, names=["头痛"], vocabulary=290)
+
+
+@pytest.fixture(scope="session")
+def clinic(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerBase) -> Path:
+    """A folder with `tokenizer/`, `model/` and the tables of all three stages, each split `train` and `heldout`."""
+    import pyarrow as pa
+
+    from actors.config import ArchitectureConfig
+    from actors.models import new_causal_lm
+    from data.tables import PREFERENCE, PRETRAIN, SFT, write_table
+    from trainers.export import export_model
+
+    folder = tmp_path_factory.mktemp("clinic")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    ids = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    model = new_causal_lm(ArchitectureConfig(**ARCHITECTURE), len(tokenizer), *ids, seed=1)
+    export_model(folder / "model", tokenizer, model.save_pretrained)
+    for split, rows in (("train", range(32)), ("heldout", range(32, 40))):
+        texts = [{"text": TEXTS[n]} for n in rows]
+        chats = [{"messages": chat(n), "task": "qa"} for n in rows]
+        for name, schema, table in (
+            ("pretrain", PRETRAIN, texts),
+            ("sft", SFT, chats),
+            ("preference", PREFERENCE, [pair(n) for n in rows]),
+        ):
+            write_table(pa.Table.from_pylist(table, schema), folder / f"{name}.{split}.parquet")
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))

@@ -1,0 +1,89 @@
+"""A small clinic's held-out tables and models with random weights, too small to know anything and quick to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from data import tables
+from data.tables import write_table
+
+TEXTS = [f"第{n}号病人头痛发热，建议多休息，按时服用布洛芬，三天后到内科复诊。" for n in range(40)]
+SHAPE = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def user(content: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": content}]
+
+
+def rows_of(table: str) -> list[dict[str, Any]]:
+    """Twelve rows of each held-out table."""
+    drug = {"type": "药物", "start": 0, "end": 3, "text": "布洛芬"}
+    flaws = ["cut_off", "rude"]
+    make = {
+        "pretrain": lambda n: {"text": TEXTS[n] * (1 + n % 2)},
+        "choice": lambda n: {
+            "question": f"{n}号病人用什么药？",
+            "options": ["布洛芬", "内科", "头痛发热", "休息"],
+            "answer": n % 4,
+            "subject": "药物" if n % 3 else "科室",
+        },
+        "ner": lambda n: {"text": f"布洛芬吃了{n}天", "entities": [drug]},
+        "open": lambda n: {"question": f"{n}号病人怎么办？", "reference": TEXTS[n]},
+        "prompts": lambda n: {"prompt": user(f"{n}号病人头痛怎么办？")},
+        "preference": lambda n: {
+            "prompt": user(f"{n}号病人头痛怎么办？"),
+            "chosen": "建议多休息。",
+            "rejected": "建议多" if n % 2 == 0 else "别来烦我了。",
+            "flaw": flaws[n % 2],
+        },
+    }[table]
+    return [make(n) for n in range(12)]
+
+
+@pytest.fixture(scope="session")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every table that a task reads."""
+    folder = tmp_path_factory.mktemp("clinic")
+    for name in ("pretrain", "choice", "ner", "open", "prompts", "preference"):
+        table = pa.Table.from_pylist(rows_of(name), getattr(tables, name.upper()))
+        write_table(table, folder / f"{name}.heldout.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    from data.tokenizer import train_tokenizer
+
+    return train_tokenizer(TEXTS, names=["布洛芬", "头痛"], vocabulary=290)
+
+
+@pytest.fixture(scope="session")
+def make_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Callable[..., Path]:
+    """Writes a Llama with random weights and the tokenizer to a folder; the same for the same arguments."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+    root = tmp_path_factory.mktemp("models")
+
+    def make(name: str, seed: int = 0, reward: bool = False, **config: Any) -> Path:
+        if not (root / name).exists():
+            torch.manual_seed(seed)
+            settings = LlamaConfig(
+                vocab_size=len(tokenizer),
+                max_position_embeddings=256,
+                tie_word_embeddings=True,
+                initializer_range=0.2,  # ten times the usual: distributions sharp enough to tell two models apart
+                pad_token_id=tokenizer.pad_token_id,
+                **{**SHAPE, **({"num_labels": 1} if reward else {}), **config},
+            )
+            model = (LlamaForSequenceClassification if reward else LlamaForCausalLM)(settings)
+            model.save_pretrained(root / name)
+            tokenizer.save_pretrained(root / name)
+        return root / name
+
+    return make

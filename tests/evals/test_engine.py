@@ -1,0 +1,142 @@
+"""vLLM against Transformers. One engine at a time lives in this process, so the tests share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from configs.recipe import ConfigError
+from evals.engine import Engine
+from evals.folders import ModelFolder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    engine = Engine()
+    yield engine
+    engine.close()
+
+
+def sequences(*lengths: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(len(lengths))
+    return [torch.randint(10, 280, (length,), generator=generator).tolist() for length in lengths]
+
+
+def logprobs(model: Any, ids: list[int]) -> list[float]:
+    """By Transformers: of every token after the first."""
+    with torch.no_grad():
+        logits_TV = model(input_ids=torch.tensor([ids])).logits[0, :-1]
+    return torch.log_softmax(logits_TV, dim=-1)[range(len(ids) - 1), ids[1:]].tolist()
+
+
+def transformers(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def test_scores_equal_transformers_at_every_length(engine: Engine, make_model: Callable[..., Path]) -> None:
+    engine.load(ModelFolder(make_model("a")))
+    model = transformers(make_model("a"))
+    batch = sequences(2, 40, 1, 255, 128, 129)
+    scores = engine.score(batch)
+    for ids, score in zip(batch, scores, strict=True):
+        assert score == pytest.approx(logprobs(model, ids), abs=1e-4)
+    assert max(scores[1]) - min(scores[1]) > 1.0  # else any two models would agree
+    assert engine.score([]) == []
+
+
+def test_greedy_answers_equal_transformers(engine: Engine, make_model: Callable[..., Path]) -> None:
+    engine.load(ModelFolder(make_model("a")))
+    model, end = transformers(make_model("a")), engine.folder.end_id
+    prompts = sequences(5, 60, 17)
+    for prompt, answer in zip(prompts, engine.generate(prompts, max_tokens=24), strict=True):
+        expected = model.generate(
+            torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=end, pad_token_id=end
+        )[0, len(prompt) :].tolist()
+        assert answer.ids == expected
+        assert answer.text == engine.folder.tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_the_end_mark_ends_an_answer(engine: Engine, make_model: Callable[..., Path]) -> None:
+    engine.load(ModelFolder(make_model("a")))
+    answers = engine.generate(sequences(*[8] * 64), max_tokens=200, temperature=1.0)
+    end = engine.folder.end_id
+    assert {answer.finished for answer in answers} == {True, False}
+    for answer in answers:
+        assert answer.finished == (answer.ids[-1] == end)
+        assert end not in answer.ids[:-1]
+        assert answer.finished or len(answer.ids) == 200
+        assert "</s>" not in answer.text
+
+
+def test_a_sampled_answer_depends_on_its_seed_and_place_alone(engine: Engine, make_model: Callable[..., Path]) -> None:
+    engine.load(ModelFolder(make_model("a")))
+    prompts = [sequences(9)[0]] * 40
+    many = [answer.ids for answer in engine.generate(prompts, 12, temperature=1.0, seed=3)]
+    few = [answer.ids for answer in engine.generate(prompts[:3], 12, temperature=1.0, seed=3)]
+    assert few == many[:3]
+    assert len({tuple(ids) for ids in many}) > 35  # equal prompts, different answers
+    assert [answer.ids for answer in engine.generate(prompts[:3], 12, temperature=1.0, seed=4)] != few
+
+
+def test_many_long_seeded_prompts_do_not_end_the_engine(engine: Engine, make_model: Callable[..., Path]) -> None:
+    """More prompt tokens than one step takes: with prompts prefilled in pieces, vLLM fails on a CPU."""
+    engine.load(ModelFolder(make_model("a")))
+    assert len(engine.generate(sequences(*[190] * 50), 3, temperature=1.0)) == 50
+
+
+def test_reloaded_weights_score_as_in_a_fresh_engine(engine: Engine, make_model: Callable[..., Path]) -> None:
+    first, second = ModelFolder(make_model("a")), ModelFolder(make_model("b", seed=1))
+    batch = sequences(30, 200)
+    engine.load(first)
+    before, started = engine.score(batch), engine._llm
+    engine.load(second)
+    reloaded, greedy = engine.score(batch), [answer.ids for answer in engine.generate(batch, 20)]
+    assert engine._llm is started
+    assert max(abs(a - b) for a, b in zip(before[0], reloaded[0], strict=True)) > 0.5
+    engine.load(first)
+    assert engine.score(batch) == before
+    engine.close()
+    engine.load(second)
+    assert engine._llm is not started
+    assert engine.score(batch) == reloaded
+    assert [answer.ids for answer in engine.generate(batch, 20)] == greedy
+    assert reloaded[1] == pytest.approx(logprobs(transformers(second.path), batch[1]), abs=1e-4)
+
+
+def test_another_architecture_gets_an_engine_of_its_own(engine: Engine, make_model: Callable[..., Path]) -> None:
+    engine.load(ModelFolder(make_model("a")))
+    started = engine._llm
+    deep = make_model("deep", num_hidden_layers=3)
+    engine.load(ModelFolder(deep))
+    assert engine._llm is not started
+    (ids,) = sequences(50)
+    assert engine.score([ids])[0] == pytest.approx(logprobs(transformers(deep), ids), abs=1e-4)
+
+
+def test_a_sample_longer_than_the_context_is_named_with_both_numbers(
+    engine: Engine, make_model: Callable[..., Path]
+) -> None:
+    engine.load(ModelFolder(make_model("a")))
+    with pytest.raises(
+        ConfigError, match=r"held-out text: sample 1 has 256 tokens; .* takes 1 to 255 .*context is 256"
+    ):
+        engine.score([[5], [5] * 256], label="held-out text")
+    with pytest.raises(ConfigError, match=r"questions: sample 0 has 255 tokens; .* takes 1 to 254"):
+        engine.generate([[5] * 255], 10, label="questions")
+    with pytest.raises(ConfigError, match="sample 0 has 0 tokens"):
+        engine.generate([[]], 10)
+    (answer,) = engine.generate([[5] * 250], 10)
+    assert len(answer.ids) <= 5
+    engine.score([[5] * 250 + answer.ids])
+
+
+def test_without_a_model_there_is_no_answer() -> None:
+    with pytest.raises(RuntimeError, match="no model is loaded"):
+        Engine().generate([[1]], 1)

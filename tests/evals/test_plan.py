@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from configs.base import REPOSITORY
+from configs.recipe import ConfigError
+from data.tables import CHOICE, PROMPTS, DataError, write_table
+from evals.plan import Plan, make_plan, parse
+
+Planner = Callable[..., Plan]
+
+
+@pytest.fixture
+def plan(clinic: Path) -> Planner:
+    return lambda *options: make_plan(parse(["--data", str(clinic), *options]))
+
+
+def test_one_model_does_all_that_needs_no_second_one(plan: Planner, make_model: Callable[..., Path]) -> None:
+    made = plan("--model", str(make_model("a")))
+    assert list(made.tasks) == ["perplexity", "choice", "ner", "open"]
+    assert not made.named
+    assert made.settings.limits == {"perplexity": 200, "choice": 300, "ner": 200, "open": 150}
+    assert [len(rows) for rows in made.tasks.values()] == [12] * 4
+
+
+def test_models_get_the_tasks_of_their_kind(plan: Planner, make_model: Callable[..., Path]) -> None:
+    reward = str(make_model("reward", seed=5, reward=True))
+    language = str(make_model("a"))
+    made = plan(
+        "--model", f"a={language}", "--model", f"r={reward}", "--reward-model", reward, "--reference", language
+    )  # fmt: skip
+    assert made.tasks_for(made.models["a"]) == ["perplexity", "choice", "ner", "open", "reward", "kl"]
+    assert made.tasks_for(made.models["r"]) == ["pairwise"]
+    assert made.named
+
+
+def test_a_limit_takes_rows_by_the_seed_in_their_order(plan: Planner, make_model: Callable[..., Path]) -> None:
+    def questions(*options: str) -> list[str]:
+        return [row["question"] for row in plan("--model", str(make_model("a")), *options).tasks["choice"]]
+
+    every = questions()
+    five = questions("--limit", "5")
+    assert len(five) == 5
+    assert five == sorted(five, key=every.index)
+    assert five == questions("--limit", "5")
+    assert five != questions("--limit", "5", "--seed", "1")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "nowhere"], "--model: there is no folder nowhere"),
+        (["--model", "A", "--tasks", "cloze"], "there is no task 'cloze'; choose from perplexity"),
+        (["--model", "A", "--tasks", "ner,ner"], "'ner' is given twice"),
+        (["--model", "A", "--tasks", "reward"], "reward needs --reward-model DIR"),
+        (["--model", "A", "--tasks", "ner,kl"], "kl needs --reference DIR"),
+        (["--model", "A", "--tasks", "pairwise"], "pairwise evaluates a reward model, and none is given"),
+        (["--model", "R", "--tasks", "ner"], "ner evaluates a language model, and none is given"),
+        (["--model", "a=A", "--model", "r=R", "--tasks", "ner"], "--model r: is a reward model, for which"),
+        (["--model", "A", "--model", "b=A"], "of several models each needs a name"),
+        (["--model", "a=A", "--model", "a=A"], "the name 'a' is given twice"),
+        (["--model", "A", "--reward-model", "A"], "--reward-model: .* has no scalar head"),
+        (["--model", "A", "--reference", "R"], "--reference: .* is a reward model"),
+        (["--model", "A", "--reference", "gone"], "--reference: there is no folder gone"),
+        (["--model", "A", "--data", "gone"], "--data: there is no folder gone"),
+        (["--model", "A", "--json", "."], "--json=.: is a folder"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    plan: Planner, make_model: Callable[..., Path], options: list[str], said: str
+) -> None:
+    folders = {"A": str(make_model("a")), "R": str(make_model("reward", seed=5, reward=True))}
+    given = []
+    for option in options:
+        name, equals, folder = option.rpartition("=")
+        given.append(name + equals + folders.get(folder, folder))
+    with pytest.raises(ConfigError, match=said):
+        plan(*given)
+
+
+def test_bad_rows_are_named_with_file_and_row(plan: Planner, make_model: Callable[..., Path], tmp_path: Path) -> None:
+    model = str(make_model("a"))
+    good = {"question": "用什么药？", "options": ["甲", "乙"], "answer": 1, "subject": "药物"}
+    table = pa.Table.from_pylist([good, {**good, "answer": 2}], CHOICE)
+    write_table(table, tmp_path / "choice.heldout.parquet")
+    with pytest.raises(DataError, match=r"choice.heldout.parquet: row 1: answer 2 is outside its options 0 to 1"):
+        plan("--model", model, "--tasks", "choice", "--data", str(tmp_path))
+    turns = [{"role": "user", "content": "头痛"}, {"role": "assistant", "content": "休息"}]
+    write_table(pa.Table.from_pylist([{"prompt": turns}], PROMPTS), tmp_path / "prompts.heldout.parquet")
+    with pytest.raises(DataError, match=r"prompts.heldout.parquet: row 0: prompt does not end with the user's turn"):
+        plan("--model", model, "--tasks", "kl", "--reference", model, "--data", str(tmp_path))
+    with pytest.raises(DataError, match=r"ner.heldout.parquet: no such file"):
+        plan("--model", model, "--tasks", "ner", "--data", str(tmp_path))
+
+
+def test_the_command_refuses_a_missing_model_in_one_line_at_once() -> None:
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "evals.run", "--model", "runs/nowhere/model"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("python -m evals.run: error: --model: there is no folder ")
+    assert done.stderr.count("\n") == 1
+    assert time.monotonic() - begun < 10  # torch and vLLM were not imported

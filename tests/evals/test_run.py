@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.run import _check_finite, main, write_json
+from evals.tasks import TASKS
+
+LANGUAGE = ("perplexity", "choice", "ner", "open", "reward", "kl")
+
+
+@pytest.fixture(scope="module")
+def folders(make_model: Callable[..., Path]) -> dict[str, str]:
+    models = {"a": make_model("a"), "b": make_model("b", seed=1), "r": make_model("reward", seed=5, reward=True)}
+    return {name: str(folder) for name, folder in models.items()}
+
+
+@pytest.mark.slow
+def test_several_models_in_one_process_equal_each_in_its_own(
+    clinic: Path, folders: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--data", str(clinic), "--reward-model", folders["r"], "--reference", folders["a"]]
+    models = [option for name, folder in folders.items() for option in ("--model", f"{name}={folder}")]
+    assert main([*models, *common, "--json", str(tmp_path / "deep" / "all.json")]) == 0
+    assert "pairwise" in capfd.readouterr().out
+    together = json.loads((tmp_path / "deep" / "all.json").read_text())
+    assert set(together) == {"models", "settings", "seconds"}
+    assert set(together["models"]) == {"a", "b", "r"}
+    assert tuple(together["models"]["r"]["tasks"]) == ("pairwise",)
+    assert tuple(together["models"]["a"]["tasks"]) == LANGUAGE
+    assert together["models"]["a"]["tasks"]["kl"]["per_sequence"] == 0.0
+    assert together["models"]["b"]["tasks"]["kl"]["per_sequence"] > 1.0
+    assert together["settings"]["limits"]["reward"] == TASKS["reward"].limit
+    assert together["settings"]["reference"] == folders["a"]
+
+    assert main(["--model", folders["b"], *common, "--json", str(tmp_path / "b.json")]) == 0
+    alone = json.loads((tmp_path / "b.json").read_text())
+    assert set(alone) == {"model", "tasks", "settings", "seconds"}
+    assert _without_seconds(alone["tasks"]) == _without_seconds(together["models"]["b"]["tasks"])
+    for name in LANGUAGE:
+        assert alone["tasks"][name]["n"] == (24 if name in ("reward", "kl") else 12)
+
+
+@pytest.mark.slow
+def test_a_task_that_fails_names_itself_and_writes_nothing(
+    clinic: Path, folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(prompts: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("evals.ner.parse_entities", fail)
+    options = ["--model", f"first={folders['a']}", "--data", str(clinic), "--tasks", "ner"]
+    with pytest.raises(ZeroDivisionError) as caught:
+        main([*options, "--json", str(tmp_path / "a.json")])
+    assert caught.value.__notes__ == ["(first, task ner)"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def _without_seconds(tasks: dict[str, Any]) -> dict[str, Any]:
+    return {name: {key: value for key, value in task.items() if key != "seconds"} for name, task in tasks.items()}
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    write_json({"检查": 1.5}, file)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json({"a": [1, math.nan]}, file)
+    assert json.loads(file.read_text(encoding="utf-8")) == {"检查": 1.5}
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_an_undefined_metric_is_refused_by_name() -> None:
+    _check_finite({"a": {"b": 1.0, "n": 3}}, "choice")
+    with pytest.raises(ValueError, match="choice.a.b is nan"):
+        _check_finite({"a": {"b": math.nan, "n": 3}}, "choice")

@@ -1,0 +1,107 @@
+"""The layout is the architecture: what may import what, and how large a piece may grow."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LONGEST_FILE = 400
+LONGEST_FUNCTION = 80
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "configs": set(),
+    "data": {"configs"},
+    "cluster": {"configs"},
+    "actors": {"cluster", "data", "configs"},
+    "evals": {"actors", "cluster", "data", "configs"},
+    "serve": {"actors", "cluster", "data", "configs"},
+    "trainers": {"actors", "cluster", "data", "configs"},
+    "benchmarks": {"trainers", "evals", "serve", "actors", "cluster", "data", "configs"},
+}
+# The quickstart is the one command that runs every other: stages, then the table that the evaluations give.
+MAY_ALSO_IMPORT = {"trainers/quickstart.py": {"evals"}}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def sources() -> list[Path]:
+    return [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def checks() -> list[Path]:
+    return sorted((ROOT / "tests").rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and top-level name of every import in a file, inside functions too."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name.split(".")[0]) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            yield node.lineno, (node.module or "").split(".")[0]
+
+
+def test_packages_are_those_of_the_layout():
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert folders <= set(MAY_IMPORT)
+    checked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["packages"]
+    assert set(checked) == folders
+
+
+def test_imports_run_one_way():
+    wrong = []
+    for path in sources():
+        name = path.relative_to(ROOT).as_posix()
+        package = name.split("/")[0]
+        allowed = {package} | MAY_IMPORT[package] | MAY_ALSO_IMPORT.get(name, set())
+        wrong += [f"{name}:{line}: {top}" for line, top in imported(path) if top in MAY_IMPORT and top not in allowed]
+    assert wrong == []
+
+
+def test_importing_a_package_imports_nothing():
+    for path in sources():
+        if path.name == "__init__.py":
+            body = tree(path).body
+            assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), path
+
+
+def test_files_and_functions_stay_readable():
+    long = []
+    for path in [*sources(), *checks()]:
+        length = len(path.read_text(encoding="utf-8").splitlines())
+        if length > LONGEST_FILE:
+            long.append(f"{path.relative_to(ROOT)}: {length} lines")
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > LONGEST_FUNCTION:
+                    long.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.name} has {length} lines")
+    assert long == []
+
+
+def test_tests_lie_where_their_file_is():
+    for path in checks():
+        name = path.relative_to(ROOT / "tests")
+        assert path.name != "__init__.py", f"{name}: another distribution installs a package named tests"
+        if name.parent != Path() and path.name.startswith("test_"):
+            mirrored = ROOT / name.parent
+            assert mirrored.is_dir(), f"{name}: there is no package {name.parent}"
+
+
+@pytest.mark.parametrize("module", ["configs.base", "trainers.config"])
+def test_reading_settings_loads_no_engine(module):
+    code = f"import {module}, sys; print([m for m in ('torch', 'ray', 'vllm', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "[]\n"

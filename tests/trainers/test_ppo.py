@@ -1,0 +1,206 @@
+"""PPO on real roles: a few steps of a model of a few thousand parameters, on Ray, ZeRO-3 and vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from actors.models import load_scorer
+from actors.team import Team
+from actors.weights.object_store import ObjectStoreTransport
+from actors.weights.publisher import Publisher, PublishError
+from data.tables import PROMPTS, write_table
+from trainers.advantages import add_advantages
+from trainers.config import PPOConfig
+from trainers.export import load_tokenizer
+from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
+from trainers.ppo import team_config, train
+from trainers.prompts import PromptStream
+from trainers.run import Run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def reward_model(clinic: Path) -> Path:
+    """A scorer with a random head: it has opinions, though no reasons."""
+    model = load_scorer(str(clinic / "model"), torch.float32, seed=3)
+    torch.nn.init.normal_(model.get_submodule("score").weight, generator=torch.Generator().manual_seed(3))
+    model.save_pretrained(clinic / "scorer")
+    return clinic / "scorer"
+
+
+@pytest.fixture(autouse=True)
+def _models(reward_model: Path) -> None:
+    """Every test here needs them."""
+
+
+def settings(clinic: Path, **changes: Any) -> PPOConfig:
+    placement = {"cpus_per_rank": 0.1, "threads": 1}
+    trained = {
+        "model": str(clinic / "model"),
+        "placement": placement,
+        "optimizer": {"lr": 1e-3, "schedule": "constant"},
+    }
+    scorer = {"model": str(clinic / "scorer"), "placement": placement}
+    prompts = clinic / "prompts.train.parquet"
+    if not prompts.exists():
+        rows = [{"prompt": [{"role": "user", "content": f"病人{n}头痛怎么办"}]} for n in range(20)]
+        write_table(pa.Table.from_pylist(rows, PROMPTS), prompts)
+    values: dict[str, Any] = {
+        "name": "ppo",
+        "prompts": {"train": (str(prompts),), "max_tokens": 64},
+        "steps": 4,
+        "prompts_per_step": 8,
+        "algorithm": {"minibatches": 2},
+        "policy": trained,
+        "critic": {**trained, "model": str(clinic / "scorer")},
+        "reference": {"model": str(clinic / "model"), "placement": placement},
+        "reward": scorer,
+        "rollout": {
+            "placement": placement,
+            "max_new_tokens": 16,
+            "engine": {"max_model_len": 512, "kv_cache_bytes": 2**26},
+        },
+        "checkpoint_every": 2,
+        **changes,
+    }
+    return PPOConfig.model_validate(values)
+
+
+@pytest.fixture(scope="module")
+def team(clinic: Path, reward_model: Path, ray_cluster: Any) -> Iterator[Team]:
+    with Team(team_config(settings(clinic))) as team:
+        yield team
+
+
+@pytest.fixture
+def prompts(clinic: Path) -> PromptStream:
+    return PromptStream(settings(clinic), load_tokenizer(str(clinic / "model")))
+
+
+@pytest.fixture
+def publisher(clinic: Path, team: Team, prompts: PromptStream) -> Publisher:
+    return Publisher(settings(clinic).publish, team.policy, team.rollout, prompts.probe(4))
+
+
+def rollouts(team: Team, prompts: PromptStream, publisher: Publisher, version: int) -> pa.Table:
+    publisher.publish(version)
+    return team.score(team.generate(prompts.batch(version), version))
+
+
+def test_before_the_first_update_policy_is_reference_and_engine_agrees(
+    team: Team, prompts: PromptStream, publisher: Publisher
+) -> None:
+    table = rollouts(team, prompts, publisher, 0)
+    assert table.column("logprobs").to_pylist() == table.column("ref_logprobs").to_pylist()
+    gaps = [
+        abs(a - b)
+        for mine, theirs in zip(
+            table.column("logprobs").to_pylist(), table.column("rollout_logprobs").to_pylist(), strict=True
+        )
+        for a, b in zip(mine, theirs, strict=True)
+    ]
+    assert max(gaps) < 1e-4
+
+
+def test_the_first_update_has_kl_0_and_ratio_1_and_then_the_engine_follows(
+    clinic: Path, team: Team, prompts: PromptStream, publisher: Publisher
+) -> None:
+    table = add_advantages(rollouts(team, prompts, publisher, 0), settings(clinic).algorithm)
+    losses = {"policy": ClippedPolicyLoss(0.2), "critic": ClippedValueLoss(0.5)}
+    figures = team.learn(table, losses, epochs=1)
+    first, second = figures["policy"]
+    assert first["kl"] == 0.0
+    assert first["ratio_deviation"] == 0.0
+    assert first["clip_fraction"] == 0.0
+    assert second["ratio_deviation"] > 0.0
+    assert first["grad_norm"] > 0.0
+    assert len(figures["critic"]) == 2
+    published = publisher.publish(1)
+    assert published.version == 1
+    assert published.drift < 1e-4
+    with pytest.raises(RuntimeError, match="holds weights version 1, but version 0 was asked for"):
+        team.generate(prompts.batch(0), version=0)
+
+
+class ForgetfulTransport(ObjectStoreTransport):
+    """Names a new version without bringing its weights."""
+
+    def send(self, version: int) -> None:
+        self.engines.call("set_version", version)
+
+
+class MisnumberingTransport(ObjectStoreTransport):
+    """Brings the weights under another number."""
+
+    def send(self, version: int) -> None:
+        super().send(version + 1)
+
+
+def test_a_mispublished_version_is_detected(
+    team: Team, prompts: PromptStream, publisher: Publisher, clinic: Path
+) -> None:
+    table = add_advantages(rollouts(team, prompts, publisher, 2), settings(clinic).algorithm)
+    team.learn(table, {"policy": ClippedPolicyLoss(0.2)}, epochs=4)
+    publisher.transport = ForgetfulTransport(team.policy, team.rollout)
+    with pytest.raises(PublishError, match="rollout-0 does not compute with weights version 3"):
+        publisher.publish(3)
+    publisher.transport = MisnumberingTransport(team.policy, team.rollout)
+    with pytest.raises(PublishError, match="rollout-0 holds weights version 4 after version 3 was published"):
+        publisher.publish(3)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(run / "model").state_dict()
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def finished_run(config: PPOConfig) -> Path:
+    with Run(config.name, config) as run:
+        train(config, run)
+        return run.path
+
+
+def test_interrupted_and_resumed_equals_uninterrupted_without_generating(clinic: Path, ray_cluster: Any) -> None:
+    whole = finished_run(settings(clinic, name="whole"))
+    config = settings(clinic, name="broken")
+    with Run("broken", config) as run, pytest.MonkeyPatch.context() as patch:
+
+        def die_at_step_4(step: int, metrics: dict[str, float]) -> None:
+            if step == 4:
+                raise KeyboardInterrupt
+            Run.log(run, step, metrics)
+
+        patch.setattr(run, "log", die_at_step_4)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, run)
+    with Run("broken", config) as run, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Team, "generate", lambda *_, **__: pytest.fail("the journal has every step"))
+        train(config, run)
+        assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4]
+    assert equal(weights(run.path), weights(whole))
+
+
+def test_two_ranks_learn_what_one_rank_learns(clinic: Path, ray_cluster: Any) -> None:
+    one = finished_run(settings(clinic, name="one", steps=1))
+    placement = {"ranks": 2, "cpus_per_rank": 0.1, "threads": 1}
+    roles = {
+        role: getattr(settings(clinic), role).model_dump() | {"placement": placement} for role in ("policy", "critic")
+    }
+    two = finished_run(settings(clinic, name="two", steps=1, **roles))
+    first, second = weights(one), weights(two)
+    start = weights(clinic)
+    assert not equal(first, start)
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=2e-6, rtol=0)

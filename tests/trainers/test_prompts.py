@@ -1,0 +1,66 @@
+"""Which prompts a step answers, and with which seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from configs.base import ConfigError
+from data.tables import PROMPTS, DataError, write_table
+from trainers.config import PromptData
+from trainers.prompts import PromptStream
+
+
+@pytest.fixture
+def stream(tmp_path: Path, tokenizer: Any) -> Any:
+    """Makes a stream of ten prompts, four a step, two samples each; keyword arguments change that."""
+    path = tmp_path / "prompts.parquet"
+    rows = [{"prompt": [{"role": "user", "content": f"{n}号头痛" * (1 + n % 3)}]} for n in range(10)]
+    write_table(pa.Table.from_pylist(rows, PROMPTS), path)
+
+    def make(max_tokens: int = 64, seed: int = 0, train: str = str(path)) -> PromptStream:
+        prompts = PromptData(train=(train,), max_tokens=max_tokens)
+        settings: Any = SimpleNamespace(prompts=prompts, prompts_per_step=4, samples_per_prompt=2, seed=seed)
+        return PromptStream(settings, tokenizer)
+
+    return make
+
+
+def ids(batch: pa.Table) -> list[int]:
+    return batch.column("prompt_id").to_pylist()
+
+
+def test_every_prompt_once_an_epoch_and_both_samples_together(stream: Any) -> None:
+    prompts = stream()
+    chosen = [ids(prompts.batch(step)) for step in range(5)]
+    assert all(first == second for batch in chosen for first, second in zip(batch[::2], batch[1::2], strict=True))
+    order = [prompt for batch in chosen for prompt in batch[::2]]
+    assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+    assert order[:10] != order[10:]
+
+
+def test_a_step_is_a_function_of_settings_alone(stream: Any) -> None:
+    first, again, other = stream(), stream(), stream(seed=1)
+    assert again.batch(7).equals(first.batch(7))
+    assert not other.batch(7).equals(first.batch(7))
+
+
+def test_no_two_samples_share_a_seed(stream: Any) -> None:
+    prompts = stream()
+    seeds = [seed for step in range(20) for seed in prompts.batch(step).column("seed").to_pylist()]
+    assert len(set(seeds)) == len(seeds) == 160
+    assert min(seeds) >= 0
+
+
+def test_a_prompt_longer_than_the_limit_is_refused_by_its_number(stream: Any) -> None:
+    with pytest.raises(DataError, match=r"prompts\.parquet: prompt \d+ has \d+ tokens, prompts.max_tokens is 8"):
+        stream(max_tokens=8)
+
+
+def test_a_missing_file_is_named(stream: Any) -> None:
+    with pytest.raises(ConfigError, match="there is no file /nowhere.parquet"):
+        stream(train="/nowhere.parquet")

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from configs.base import ConfigError
+from data.tables import SFT, DataError, write_table
+from trainers.config import SftConfig
+from trainers.sft import SftStage
+
+
+def stage(data: Any, clinic: Path, **section: Any) -> SftStage:
+    values = {"name": "t", "model": str(clinic / "model"), "data": {**data("sft"), "max_tokens": 512, **section}}
+    return SftStage(SftConfig.model_validate_json(json.dumps(values)))
+
+
+def table(path: Path, messages: list[dict[str, str]]) -> list[str]:
+    write_table(pa.Table.from_pylist([{"messages": messages, "task": "qa"}], SFT), path)
+    return [str(path)]
+
+
+def test_only_answers_and_their_end_marks_are_predicted(data: Any, clinic: Path) -> None:
+    sft = stage(data, clinic)
+    train = sft.examples().train
+    batch = sft.batch(train, [5, 2])
+    answers = "".join("多休息，" * (1 + n % 4) + "</s>" for n in (5, 2))
+    assert sft.tokenizer.decode(batch.targets) == answers
+    assert len(batch.predict) == train["weight"][5].as_py() + train["weight"][2].as_py()
+    assert sum(batch.lengths) == train["size"][5].as_py() + train["size"][2].as_py()
+
+
+def test_the_loss_is_the_sum_over_answer_tokens(data: Any, clinic: Path) -> None:
+    sft = stage(data, clinic)
+    batch = sft.batch(sft.examples().train, [0, 1, 2])
+    module = sft.module()
+    with torch.no_grad():
+        logits = module.get_submodule("model")(**batch.model_inputs()).logits[0]
+        by_hand = torch.nn.functional.cross_entropy(logits[batch.predict], batch.targets, reduction="sum")
+        outputs = sft.run(module, batch)
+    assert sft.loss(outputs, batch).item() == pytest.approx(by_hand.item(), rel=1e-6)
+    sums = {name: figure.item() for name, figure in sft.heldout_sums(outputs, batch).items()}
+    mean = by_hand.item() / len(batch.predict)
+    assert sft.heldout_metrics(sums)["heldout_loss"] == pytest.approx(mean, rel=1e-6)
+
+
+def test_a_long_chat_is_refused_or_cut(data: Any, clinic: Path) -> None:
+    with pytest.raises(DataError, match=r"data.train: row 0 has \d+ tokens, more than data.max_tokens 16"):
+        stage(data, clinic, max_tokens=16).examples()
+    examples = stage(data, clinic, max_tokens=28, too_long="cut").examples()
+    assert max(examples.train["size"].to_pylist()) == 28
+    assert "of them cut" in examples.notes[0]
+
+
+def test_a_bad_chat_is_named_by_its_row(data: Any, clinic: Path, tmp_path: Path) -> None:
+    bad = table(tmp_path / "bad.parquet", [{"role": "assistant", "content": "答"}])
+    with pytest.raises(DataError, match=r"data.train: row 0: chat: turn 0"):
+        stage(data, clinic, train=bad).examples()
+    unanswered = table(tmp_path / "unanswered.parquet", [{"role": "user", "content": "问"}])
+    with pytest.raises(DataError, match=r"data.train: row 0 has no answer"):
+        stage(data, clinic, train=unanswered).examples()
+
+
+def test_a_missing_model_is_one_line(data: Any, clinic: Path, tmp_path: Path) -> None:
+    config = stage(data, clinic).config.model_copy(update={"model": str(tmp_path / "none")})
+    with pytest.raises(ConfigError, match=r"model folder: there is no folder .*none; .*run the stage that makes it"):
+        SftStage(config).examples()

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from configs.base import ConfigError
+from trainers.config import SftConfig
+from trainers.rank import Rank
+from trainers.run import read_metrics
+from trainers.sft import SftStage
+from trainers.stage import Job
+from trainers.supervised import main, total_steps
+
+Message = tuple[str, int, dict[str, Any]]
+
+
+class Killed(Exception):
+    """Stands for a process that dies."""
+
+
+@pytest.fixture
+def stage(data: Any, clinic: Path) -> Callable[..., SftStage]:
+    def make(**settings: Any) -> SftStage:
+        values = {
+            "name": "t",
+            "model": str(clinic / "model"),
+            "data": {**data("sft"), "max_tokens": 64},
+            "batch_size": 4,
+            "epochs": 1,
+            "micro_batch_tokens": 80,
+            "eval_every": 3,
+            "checkpoint_every": 2,
+            "optimizer": {"lr": 1e-2, "warmup_steps": 2},
+            **settings,
+        }
+        return SftStage(SftConfig.model_validate_json(json.dumps(values)))
+
+    return make
+
+
+def train(stage: SftStage, folder: Path, die_at: int | None = None) -> list[Message]:
+    """Runs one rank in this process; returns what it sent. With `die_at` it dies when that step has been reported."""
+    examples = stage.examples()
+    sent: list[Message] = []
+
+    def send(kind: str, done: int, figures: dict[str, Any]) -> None:
+        sent.append((kind, done, figures))
+        if kind == "step" and done == die_at:
+            raise Killed
+
+    Rank(Job(stage, folder, total_steps(stage.config, examples)), examples.train, examples.heldout, send).run()
+    return sent
+
+
+def losses(sent: list[Message]) -> dict[int, float]:
+    return {done: figures["loss"] for kind, done, figures in sent if kind == "step"}
+
+
+def test_training_lowers_the_loss_and_exports_what_transformers_loads(
+    world: None, stage: Callable[..., SftStage], tmp_path: Path
+) -> None:
+    sent = train(stage(), tmp_path)
+    assert sent[0] == ("start", 0, {})
+    assert list(losses(sent)) == list(range(1, 9))
+    assert losses(sent)[8] < 0.8 * losses(sent)[1]
+    assert [done for kind, done, figures in sent if "heldout_loss" in figures] == [3, 6, 8]
+    assert sent[-1][2]["density"] == 1.0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "病人1头痛怎么办"}], return_tensors="pt")
+    assert torch.isfinite(model(**chat).logits).all()
+
+
+def test_the_exported_model_has_the_reported_heldout_loss(
+    world: None, stage: Callable[..., SftStage], tmp_path: Path
+) -> None:
+    sft = stage()
+    reported = train(sft, tmp_path)[-1][2]["heldout_loss"]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    total, count = 0.0, 0
+    for row in sft.examples().heldout.to_pylist():
+        with torch.no_grad():
+            logits = model(torch.tensor([row["tokens"]])).logits[0, :-1]
+        wanted = torch.tensor(row["tokens"][1:])
+        mask = torch.tensor(row["targets"][1:], dtype=torch.bool)
+        total += torch.nn.functional.cross_entropy(logits[mask], wanted[mask], reduction="sum").item()
+        count += int(mask.sum())
+    assert reported == pytest.approx(total / count, rel=1e-5)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
+    world: None, stage: Callable[..., SftStage], tmp_path: Path
+) -> None:
+    whole = train(stage(), tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(stage(), tmp_path / "broken", die_at=5)
+    assert not (tmp_path / "broken" / "model").exists()
+    resumed = train(stage(), tmp_path / "broken")
+    assert resumed[0] == ("start", 4, {})
+    assert losses(resumed) == {done: loss for done, loss in losses(whole).items() if done > 4}
+    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "broken"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_cutting_a_batch_otherwise_changes_nothing(world: None, stage: Callable[..., SftStage], tmp_path: Path) -> None:
+    fine = losses(train(stage(micro_batch_tokens=64), tmp_path / "fine"))
+    coarse = losses(train(stage(micro_batch_tokens=4096), tmp_path / "coarse"))
+    assert fine == pytest.approx(coarse, rel=1e-5)
+
+
+def test_a_diverging_loss_stops_the_training(world: None, stage: Callable[..., SftStage], tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"optimiser step"):
+        train(stage(optimizer={"lr": 1e30, "max_grad_norm": 1e30}), tmp_path)
+
+
+def test_the_number_of_steps_follows_epochs_and_max_steps(stage: Callable[..., SftStage]) -> None:
+    examples = stage().examples()  # 32 rows
+    assert total_steps(stage(epochs=1.5).config, examples) == 12
+    assert total_steps(stage(epochs=1.5, max_steps=5).config, examples) == 5
+    with pytest.raises(ConfigError, match=r"epochs 0.1 over 32 training rows is less than one batch_size 8"):
+        total_steps(stage(epochs=0.1, batch_size=8).config, examples)
+    with pytest.raises(ConfigError, match=r"data.heldout has 8 rows, fewer than placement.ranks 16"):
+        total_steps(stage(batch_size=16, placement={"ranks": 16}).config, examples)
+
+
+@pytest.fixture
+def recipe(clinic: Path, data: Any, tmp_path: Path) -> Path:
+    """A recipe with an SFT stage of 8 steps that can run on one or two ranks."""
+    section = {
+        "name": "t",
+        "model": str(clinic / "model"),
+        "data": {**data("sft"), "max_tokens": 512},
+        "batch_size": 4,
+        "epochs": 1,
+        "eval_every": 4,
+        "checkpoint_every": 2,
+        "optimizer": {"lr": 1e-2},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps({"sft": section}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--sft.lr=1", "no such key"),
+        ("--batch_size=three", "batch_size"),
+        ("--model=/nowhere/model", "model folder: there is no folder /nowhere/model"),
+        ("--data.train=[/nowhere.parquet]", "/nowhere.parquet: no such file"),
+        ("--data.max_tokens=1024", "data.max_tokens 1024 exceeds the 512 tokens"),
+        ("--placement.cpus_per_rank=64", "needs 64 CPU but the Ray cluster has"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_leaves_nothing(
+    flag: str, message: str, recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str], ray_cluster: None
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(SftStage, "sft", ["--config", str(recipe), flag])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("python -m trainers.sft: error: ")
+    assert message in line
+    assert not (runs / "t").exists()
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_losses_and_weights_of_one(recipe: Path, runs: Path, ray_cluster: None) -> None:
+    for ranks in (1, 2):
+        # In micro-batches of 64 tokens one rank adds up the same pieces as two ranks do.
+        flags = [f"--placement.ranks={ranks}", f"--name=r{ranks}", "--data.max_tokens=64", "--micro_batch_tokens=64"]
+        main(SftStage, "sft", ["--config", str(recipe), *flags])
+    one, two = (list(read_metrics(runs / name)) for name in ("r1", "r2"))
+    assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], rel=1e-6)
+    assert one[-1]["heldout_loss"] == pytest.approx(two[-1]["heldout_loss"], rel=1e-6)
+    first, second = (load_file(runs / name / "model" / "model.safetensors") for name in ("r1", "r2"))
+    assert all(torch.allclose(first[name], second[name], rtol=1e-4, atol=1e-5) for name in first)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
+    recipe: Path, runs: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(SftStage, "sft", ["--config", str(recipe), "--name=whole"])
+    killer = threading.Thread(target=kill_a_worker_after, args=(runs / "killed", 3))
+    killer.start()
+    main(SftStage, "sft", ["--config", str(recipe), "--name=killed"])
+    killer.join()
+    assert "workers were replaced; going on from step" in capsys.readouterr().out
+    whole, killed = (list(read_metrics(runs / name)) for name in ("whole", "killed"))
+    assert [line["step"] for line in killed] == list(range(1, 9))
+    assert [line["loss"] for line in killed] == [line["loss"] for line in whole]
+    first, second = (load_file(runs / name / "model" / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+def test_a_finished_run_says_so_and_changes_nothing(
+    recipe: Path, runs: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(SftStage, "sft", ["--config", str(recipe)])
+    before = {path: path.stat().st_mtime_ns for path in (runs / "t").rglob("*") if path.name != ".lock"}
+    capsys.readouterr()
+    main(SftStage, "sft", ["--config", str(recipe)])
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (runs / "t").rglob("*") if path.name != ".lock"} == before
+    with pytest.raises(SystemExit):
+        main(SftStage, "sft", ["--config", str(recipe), "--batch_size=2"])
+    assert "started with sft.batch_size = 4, not 2" in capsys.readouterr().err
+
+
+def kill_a_worker_after(run: Path, step: int) -> None:
+    """Kills, as the system would, the training process below this one once the run has logged `step`."""
+    while not any(line["step"] >= step for line in read_metrics(run)):
+        time.sleep(0.01)
+    for process in psutil.Process().children(recursive=True):
+        if process.name().startswith("ray::RayTrain"):
+            process.kill()

@@ -1,0 +1,51 @@
+"""Models as folders in Hugging Face format: checked before a stage reads them, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from cluster.paths import require_dir
+from configs.base import ConfigError
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`. Raises ConfigError where there is none, or none with an end mark."""
+    path = require_dir(
+        folder, "tokenizer folder", "write the sample clinic's with python -m data.clinic, or name yours"
+    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: no tokenizer in Hugging Face format here; name a folder that has one") from error
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"{path}: the tokenizer has no end mark (eos_token); name one that has")
+    return tokenizer
+
+
+def require_context(folder: str | Path, tokens: int, field: str) -> None:
+    """Refuses a model that was not made for sequences of `tokens` tokens, which `field` asks for. Reads no weights."""
+    path = require_dir(folder, "model folder", "name a folder in Hugging Face format, or run the stage that makes it")
+    try:
+        settings = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: no readable config.json; name a folder in Hugging Face format") from error
+    context = settings.get("max_position_embeddings", tokens)
+    if tokens > context:
+        raise ConfigError(f"{field} {tokens} exceeds the {context} tokens that the model in {path} is made for")
+
+
+def export_model(folder: Path, tokenizer: PreTrainedTokenizerBase, write: Callable[[Path], Any]) -> None:
+    """Makes `folder` a model with its tokenizer; `write` puts the weights into a folder aside, then that is renamed."""
+    aside = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write(aside)
+    tokenizer.save_pretrained(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)

@@ -1,0 +1,80 @@
+"""Pretraining: next-token prediction on medical text in full blocks, from random weights or from a base model.
+
+python -m trainers.pretrain --config configs/laptop.yaml [--a.b=value ...]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from actors.devices import DTYPES
+from cluster.paths import resolve
+from data.packing import cut_documents, pack_blocks
+from data.tables import PRETRAIN, read_table
+from trainers.config import PretrainConfig
+from trainers.export import load_tokenizer, require_context
+from trainers.stage import Examples, LanguageStage, list_row
+
+if TYPE_CHECKING:
+    from actors.packed import PackedBatch, PackedModule
+
+
+class PretrainStage(LanguageStage[PretrainConfig]):
+    """A row is a block of `block_tokens` tokens; in the held-out table, one document."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__(config)
+        self.start_export = "random" if config.export_start else None
+
+    def examples(self) -> Examples:
+        data = self.config.data
+        if self.config.model is not None:
+            require_context(self.config.model, data.block_tokens, "data.block_tokens")
+        self.tokenizer = load_tokenizer(self.config.tokenizer or self.config.model or "")
+        documents = self._encode(data.train)
+        train = _with_costs(pack_blocks(documents, data.block_tokens, self.config.seed))
+        heldout = _with_costs(cut_documents(self._encode(data.heldout), data.block_tokens))
+        tokens = sum(map(len, documents))
+        note = f"{len(documents):,} documents, {tokens:,} tokens in {train.num_rows:,} blocks of {data.block_tokens:,}"
+        return Examples(train, heldout, (note,))
+
+    def module(self) -> PackedModule:
+        from actors.models import load_causal_lm, new_causal_lm
+        from actors.packed import PackedLM
+
+        if self.config.model is not None:
+            return PackedLM(load_causal_lm(self.config.model, DTYPES[self.config.zero.dtype]))
+        assert self.config.architecture is not None  # the settings have exactly one of the two
+        ids = self.tokenizer
+        special = ids.bos_token_id, ids.eos_token_id, ids.pad_token_id
+        return PackedLM(new_causal_lm(self.config.architecture, len(ids), *special, self.config.seed))
+
+    def batch(self, table: pa.Table, rows: list[int]) -> PackedBatch:
+        from actors.packed import PackedBatch
+
+        lengths = [length for row in rows for length in table.column("lengths")[row].as_py()]
+        tokens = np.concatenate([list_row(table, "tokens", row) for row in rows])
+        documents = np.split(tokens, np.cumsum(lengths)[:-1])
+        return PackedBatch.of(sorted(documents, key=len))  # neighbours of one length are attended to in one call
+
+    def _encode(self, paths: tuple[str, ...]) -> list[np.ndarray]:
+        """Token ids of every document, each with the end mark."""
+        texts = read_table([resolve(path) for path in paths], PRETRAIN).column("text").to_pylist()
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return [np.array([*ids, self.tokenizer.eos_token_id], dtype=np.int32) for ids in encoded]
+
+
+def _with_costs(blocks: pa.Table) -> pa.Table:
+    """Adds `size` and `weight`: every token is predicted but the first of each sequence."""
+    sizes = pa.compute.list_value_length(blocks.column("tokens"))
+    sequences = pa.compute.list_value_length(blocks.column("lengths"))
+    return blocks.append_column("size", sizes).append_column("weight", pa.compute.subtract(sizes, sequences))
+
+
+if __name__ == "__main__":
+    from trainers import pretrain, supervised
+
+    supervised.main(pretrain.PretrainStage, "pretrain")  # not this module's own class: workers import it by its name

@@ -1,0 +1,83 @@
+"""How far a stage is: a bar on a terminal, otherwise a plain line every ten seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self, TextIO
+
+import rich.progress
+from rich.console import Console
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Steps done of a total, the time that is left, and a few metrics.
+
+        with Progress("sft", total=300, show=("loss",)) as progress:
+            progress.update(step, {"loss": 2.1})
+
+    Args:
+        stage: what the line begins with.
+        total: steps of the whole stage.
+        start: steps done before this process, by a run that is now resumed; they do not count towards the speed.
+        show: names of the metrics that are shown.
+        out: where to; a bar if it is a terminal.
+    """
+
+    def __init__(
+        self, stage: str, total: int, start: int = 0, show: tuple[str, ...] = (), out: TextIO | None = None
+    ) -> None:
+        self.stage, self.total, self.start, self.show = stage, total, start, show
+        self._out = out or sys.stdout
+        self._began = time.monotonic()
+        self._line_at = -_SECONDS_BETWEEN_LINES
+        self._bar: rich.progress.Progress | None = None
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        if self._out.isatty():
+            columns = ("{task.description}", rich.progress.BarColumn(), "{task.fields[text]}")
+            self._bar = rich.progress.Progress(*columns, console=Console(file=self._out))
+            self._task = self._bar.add_task(self.stage, total=self.total, completed=self.start, text="")
+            self._bar.start()
+        return self
+
+    def update(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Say that `step` steps are done."""
+        text = "  ".join(
+            [f"{step}/{self.total}", f"eta {clock(self.seconds_left(step))}"]
+            + [f"{name} {value:.4g}" for name, value in (metrics or {}).items() if name in self.show]
+        )
+        now = time.monotonic()
+        if self._bar:
+            self._bar.update(self._task, completed=step, text=text)
+        elif step >= self.total or now - self._line_at >= _SECONDS_BETWEEN_LINES:
+            self._line_at = now
+            print(f"{self.stage}  {text}", file=self._out, flush=True)
+
+    def seconds_left(self, step: int) -> float | None:
+        """Seconds until the total at this process's mean speed; None before its first step."""
+        if step >= self.total:
+            return 0.0
+        if step <= self.start:
+            return None
+        return (time.monotonic() - self._began) / (step - self.start) * (self.total - step)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+def clock(seconds: float | None) -> str:
+    """`1:02:03`, `2:03`, or `-:--` for unknown."""
+    if seconds is None:
+        return "-:--"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

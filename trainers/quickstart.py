@@ -1,0 +1,130 @@
+"""python -m trainers.quickstart: the whole regime on the sample clinic, from random weights to PPO, and its table.
+
+Every stage is the command that a user would type, run one after another; a stage that is finished is left alone, so
+the same command again goes on where it was or only shows the table. What it makes lies in runs/quickstart/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from cluster.memory import PeakMemory
+from cluster.paths import runs_root
+from configs.base import ConfigError, one_line_errors, read
+from evals.run import write_json
+from evals.table import build_table, check_table, to_markdown
+from trainers.config import STAGES as CONFIGS
+
+PROG = "python -m trainers.quickstart"
+STAGES = ("pretrain", "sft", "reward", "ppo")
+FOLDER = "runs/quickstart"
+RESULTS = "evals.json"
+
+NEXT = """\
+Next, for example:
+  .venv/bin/python -m trainers.ppo --config {config}            PPO by itself, on the models above
+  .venv/bin/python -m trainers.ppo --help                       every setting with its default
+  .venv/bin/python -m evals.run --model {folder}/ppo/model      evaluate one model
+  .venv/bin/tensorboard --logdir {folder}                       the curves"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs what is not there yet, then prints the table."""
+    options = _parse(argv)
+    root = runs_root() / "quickstart"
+    with one_line_errors(PROG):
+        read("ppo", CONFIGS, ["--config", options.config])  # checks every stage of the recipe before the first begins
+        _require_same_options(root, options)
+        if not (root / "table.json").exists():
+            _run_all(options, root)
+        table = json.loads((root / "table.json").read_text())
+        check_table(table)
+    print(f"\n{(root / 'table.md').read_text()}\nSaved as {root / 'table.json'} and table.md.\n")
+    print(NEXT.format(config=options.config, folder=FOLDER))
+
+
+def _run_all(options: argparse.Namespace, root: Path) -> None:
+    """Data, stages, evaluation. Seconds and memory of every part are kept as it ends, so that a rerun adds to them."""
+    ledger = _Ledger(root / "ledger.json")
+    ledger.run("clinic", "data.clinic", "--out", f"{root}/clinic", f"--seed={options.seed}")
+    for stage in STAGES:
+        name = f"--name=quickstart/{stage}"
+        ledger.run(stage, f"trainers.{stage}", "--config", options.config, f"--seed={options.seed}", name)
+    folders = {"random": root / "pretrain/random", **{stage: root / stage / "model" for stage in STAGES}}
+    models = [argument for stage, folder in folders.items() for argument in ("--model", f"{stage}={folder}")]
+    ledger.run(
+        "evals",
+        "evals.run",
+        *models,
+        *("--data", f"{root}/clinic", "--seed", str(options.seed)),
+        *("--reward-model", str(folders["reward"]), "--reference", str(folders["sft"])),
+        *("--json", f"{root / RESULTS}"),
+    )
+    results = json.loads((root / RESULTS).read_text())
+    table = build_table(results["models"], ledger.seconds, ledger.peak_bytes)
+    (root / "table.md").write_text(to_markdown(table), encoding="utf-8")
+    write_json(table, root / "table.json")
+
+
+class _Ledger:
+    """Runs parts of the quickstart and remembers what each has cost, over restarts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.seconds: dict[str, float] = {}
+        self.peak_bytes = 0
+        if path.exists():
+            kept = json.loads(path.read_text())
+            self.seconds, self.peak_bytes = kept["seconds"], kept["peak_bytes"]
+
+    def run(self, part: str, module: str, *arguments: str) -> None:
+        """Runs `python -m module arguments`. Raises ConfigError when it fails; its own last line has said why."""
+        Console(highlight=False).rule(f"[bold]{part}[/]  python -m {module}", align="left")
+        start = time.monotonic()
+        environment = {**os.environ, "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore")}
+        with PeakMemory() as memory:
+            ended = subprocess.run([sys.executable, "-m", module, *arguments], check=False, env=environment)
+        self.seconds[part] = round(self.seconds.get(part, 0.0) + time.monotonic() - start, 1)
+        self.peak_bytes = max(self.peak_bytes, memory.peak_bytes)
+        write_json({"seconds": self.seconds, "peak_bytes": self.peak_bytes}, self._path)
+        if ended.returncode:
+            raise ConfigError(
+                f"the part {part} ended with status {ended.returncode}, see above; mend it and run the same again"
+            )
+
+
+def _require_same_options(root: Path, options: argparse.Namespace) -> None:
+    """One folder holds one seed and one recipe."""
+    wanted = {"seed": options.seed, "config": options.config}
+    path = root / "options.json"
+    if not path.exists():
+        write_json(wanted, path)
+    found = json.loads(path.read_text())
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise ConfigError(
+                f"{root} was made with --{name} {found[name]}, not {value}; remove it, or set CHIMED_RUNS to another "
+                f"folder for runs"
+            )
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="configs/laptop.yaml", help="the recipe (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="decides data, weights, order and samples (default: 0)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
