@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ from cluster.paths import require_dir
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
 
+
+Bar = bool | Callable[..., Any]
+"""No progress bar, vLLM's, or what makes one (called like tqdm)."""
 
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the scheduler in this process: on two cores 20 times as fast
@@ -32,7 +35,7 @@ class Answer:
     """What the engine generated for one prompt."""
 
     tokens: list[int]  # the end mark included, if it came
-    logprobs: list[float]  # of each token, under the distribution it was sampled from
+    logprobs: list[float]  # of each token, under the distribution it was sampled from; empty if not asked for
     finished: bool  # ended by itself; otherwise cut at the length limit
 
 
@@ -54,7 +57,13 @@ class Engine:
         hardware: dict[str, Any] = (
             {"gpu_memory_utilization": config.gpu_memory_utilization}
             if torch.cuda.is_available()
-            else {"enforce_eager": True, "kv_cache_memory_bytes": config.kv_cache_bytes}
+            else {
+                "enforce_eager": True,
+                "kv_cache_memory_bytes": config.kv_cache_bytes,
+                # A prompt prefilled in pieces rewinds its seeded generator, which PyTorch cannot do on a CPU.
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(config.max_model_len, 4096),
+            }
         )
         if weight_transfer:
             hardware["weight_transfer_config"] = {"backend": weight_transfer}
@@ -67,6 +76,7 @@ class Engine:
             distributed_executor_backend="uni",
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
+            use_tqdm_on_load=False,
             **hardware,
         )
         self.max_model_len = config.max_model_len
@@ -77,36 +87,48 @@ class Engine:
         prompts: Sequence[Sequence[int]],
         *,
         seeds: Sequence[int | None],
-        max_new_tokens: int,
+        max_new_tokens: int | Sequence[int],
         temperature: float = 1.0,
         top_p: float = 1.0,
+        logprobs: bool = True,
+        progress: Bar = False,
     ) -> list[Answer]:
-        """One answer a prompt. Temperature 0 is greedy; a prompt's own seed makes its answer repeatable.
+        """One answer a prompt, of `max_new_tokens` tokens at most (one limit for all, or one each).
 
-        Raises ValueError for a prompt that leaves no room for `max_new_tokens` in the context.
+        Temperature 0 is greedy; a prompt's own seed makes its answer repeatable, in any company. Without `logprobs`
+        the answers have none, which is faster. Raises ValueError for a prompt that leaves too little of the context.
         """
         from vllm import SamplingParams
 
-        for index, prompt in enumerate(prompts):
-            if len(prompt) + max_new_tokens > self.max_model_len:
+        limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+        for index, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+            if len(prompt) + limit > self.max_model_len:
                 raise ValueError(
-                    f"prompt {index} has {len(prompt)} tokens and {max_new_tokens} more are to follow, "
+                    f"prompt {index} has {len(prompt)} tokens and {limit} more are to follow, "
                     f"but the context is {self.max_model_len}: shorten the prompt or generate less"
                 )
         parameters = [
             SamplingParams(
-                temperature=temperature, top_p=top_p, max_tokens=max_new_tokens, seed=seed, logprobs=0, detokenize=False
+                temperature=temperature,
+                top_p=top_p,
+                max_tokens=limit,
+                seed=seed,
+                logprobs=0 if logprobs else None,
+                detokenize=False,
             )
-            for seed in seeds
+            for seed, limit in zip(seeds, limits, strict=True)
         ]
-        return [_answer(output) for output in self._run(prompts, parameters)]
+        return [_answer(output) for output in self._run(prompts, parameters, progress)]
 
-    def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probabilities of every token but the first of each sequence, under the raw model."""
+    def score(self, sequences: Sequence[Sequence[int]], progress: Bar = False) -> list[list[float]]:
+        """Log-probabilities of every token but the first of each sequence, under the raw model.
+
+        A sequence may be one token shorter than the context: vLLM always generates one.
+        """
         from vllm import SamplingParams
 
         parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, temperature=0.0, detokenize=False)
-        outputs = self._run(sequences, [parameters] * len(sequences))
+        outputs = self._run(sequences, [parameters] * len(sequences), progress)
         return [_prompt_logprobs(output) for output in outputs]
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -133,17 +155,31 @@ class Engine:
         """Calls one of vLLM's own weight-transfer methods, e.g. `start_weight_update`."""
         return getattr(self._llm, method)(*arguments)
 
-    def _run(self, prompts: Sequence[Sequence[int]], parameters: list[SamplingParams]) -> list[RequestOutput]:
-        inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        return self._llm.generate(inputs, parameters, use_tqdm=False)
+    def close(self) -> None:
+        """Ends the engine and frees its memory."""
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        cleanup_dist_env_and_memory()
+
+    def _run(
+        self, prompts: Sequence[Sequence[int]], parameters: list[SamplingParams], progress: Bar
+    ) -> list[RequestOutput]:
+        if not prompts:
+            return []
+        from vllm import RequestOutput, TokensPrompt
+
+        requests = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
+        self._llm.enqueue(requests, parameters, use_tqdm=False)
+        outputs: list[RequestOutput] = self._llm.wait_for_completion(RequestOutput, use_tqdm=progress)
+        return outputs
 
 
 def _answer(output: RequestOutput) -> Answer:
     completion = output.outputs[0]
-    assert completion.logprobs is not None
-    logprobs = [
-        position[token].logprob for position, token in zip(completion.logprobs, completion.token_ids, strict=True)
-    ]
+    steps = zip(completion.logprobs or [], completion.token_ids, strict=bool(completion.logprobs))
+    logprobs = [position[token].logprob for position, token in steps]
     return Answer(list(completion.token_ids), logprobs, completion.finish_reason == "stop")
 
 

@@ -100,7 +100,8 @@ def packed_attention(
     """Causal attention inside each sequence of a packed row; returns (1, T, H, D).
 
     One fused kernel over all sequences on GPUs in half precision (torch's variable-length attention); elsewhere one
-    call for every run of neighbours of the same length. No sequence's arithmetic depends on the others.
+    call for every run of neighbours of the same length, so batches sorted by length take fewest. No sequence's
+    arithmetic depends on the others.
     """
     if attention_mask is not None:
         raise ValueError("packed attention takes no mask: sequences are separated by their lengths")

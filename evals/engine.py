@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actors import engine
+from actors.config import EngineConfig
 from configs.recipe import ConfigError
 from evals.folders import Architecture, ModelFolder
 
@@ -19,18 +21,6 @@ from evals.folders import Architecture, ModelFolder
 _CPU_SEQUENCES = 128
 _CPU_CACHE_TOKENS = 32_768
 _GPU_MEMORY = 0.6  # leaves room for the reward model beside the engine
-
-# Read once, when torch is loaded, which the modules of this package put off until they need it.
-_LOADED_WITH_TORCH = {
-    # Threads that wait for each other by spinning take the cores from whoever computes: on a busy machine 5 times slower.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",  # vLLM's C++ greets with warnings about NUMA
-}
-_CPU_ENVIRONMENT = {
-    # vLLM wraps two small functions in torch.compile even with enforce_eager: 2 s of C++ compiling, 20 s at first use.
-    "TORCHDYNAMO_DISABLE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS decides; binding would fight other processes for a core
-}
 
 
 @dataclass(frozen=True)
@@ -49,9 +39,9 @@ class Engine:
     """vLLM with one model at a time. Not for use beside another engine in the same process."""
 
     def __init__(self) -> None:
-        for name, value in _LOADED_WITH_TORCH.items():
-            os.environ.setdefault(name, value)
-        self._llm: Any = None
+        # vLLM's C++ greets with warnings about NUMA; read when torch is loaded, which is not yet.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        self._engine: engine.Engine | None = None
         self._architecture: Architecture | None = None
         self._folder: ModelFolder | None = None
 
@@ -78,14 +68,12 @@ class Engine:
             return
         architecture = folder.architecture()
         try:
-            if self._llm is not None and architecture == self._architecture and folder.is_llama:
+            if self._engine is not None and architecture == self._architecture and folder.is_llama:
                 # Equal architectures name the same tensors, so none of the old model's can be left over.
-                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": folder.weights()})
-                if not self._llm.reset_prefix_cache():
-                    raise RuntimeError("vLLM kept prefixes of the old weights")
+                self._engine.load_weights(folder.weights())
             else:
                 self.close()
-                self._llm = _start(folder)
+                self._engine = _start(folder)
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             self._folder = None
             raise ConfigError(f"{folder.path}: vLLM cannot load this model: {error}") from error
@@ -93,13 +81,9 @@ class Engine:
 
     def close(self) -> None:
         """End the engine and free its memory; `load` starts another."""
-        if self._llm is None:
-            return
-        from vllm.distributed import cleanup_dist_env_and_memory
-
-        self._llm.llm_engine.engine_core.shutdown()
-        self._llm = self._architecture = self._folder = None
-        cleanup_dist_env_and_memory()
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = self._architecture = self._folder = None
 
     def generate(
         self,
@@ -121,27 +105,18 @@ class Engine:
         Raises:
             ConfigError: a prompt that leaves no room in the context.
         """
-        from vllm import SamplingParams
-
         longest = self.folder.context - 1
         self._check_lengths(prompts, longest - 1, label)
-        params = [
-            SamplingParams(
-                max_tokens=min(max_tokens, longest - len(prompt)),
-                temperature=temperature,
-                seed=None if temperature == 0 else _request_seed(seed, index),
-                stop_token_ids=[self.folder.end_id],
-                detokenize=False,
-            )
-            for index, prompt in enumerate(prompts)
-        ]
-        answers = []
-        for output in self._run(prompts, params, label):
-            (completion,) = output.outputs
-            ids = list(completion.token_ids)
-            text = self.folder.tokenizer.decode(ids, skip_special_tokens=True)
-            answers.append(Answer(ids, text, finished=ids[-1] == self.folder.end_id))
-        return answers
+        answers = self._running.generate(
+            prompts,
+            seeds=[None if temperature == 0 else _request_seed(seed, index) for index in range(len(prompts))],
+            max_new_tokens=[min(max_tokens, longest - len(prompt)) for prompt in prompts],
+            temperature=temperature,
+            logprobs=False,
+            progress=_progress_bar(label),
+        )
+        decode = self.folder.tokenizer.decode
+        return [Answer(a.tokens, decode(a.tokens, skip_special_tokens=True), a.finished) for a in answers]
 
     def score(self, sequences: Sequence[Sequence[int]], label: str = "score") -> list[list[float]]:
         """Log-probability of every token after the first, given those before it.
@@ -156,26 +131,14 @@ class Engine:
         Raises:
             ConfigError: a sequence longer than the context allows.
         """
-        from vllm import SamplingParams
-
         self._check_lengths(sequences, self.folder.context - 1, label)
-        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        scores = []
-        for sequence, output in zip(sequences, self._run(sequences, params, label), strict=True):
-            # Position 0 has nothing before it and holds None.
-            steps = zip(sequence[1:], output.prompt_logprobs[1:], strict=True)
-            scores.append([step[token].logprob for token, step in steps])
-        return scores
+        return self._running.score(sequences, _progress_bar(label))
 
-    def _run(self, prompts: Sequence[Sequence[int]], params: Any, label: str) -> list[Any]:
-        if not prompts:
-            return []
-        from vllm import RequestOutput, TokensPrompt
-
-        requests = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
-        self._llm.enqueue(requests, params, use_tqdm=False)
-        outputs: list[Any] = self._llm.wait_for_completion(RequestOutput, use_tqdm=_progress_bar(label))
-        return outputs
+    @property
+    def _running(self) -> engine.Engine:
+        if self._engine is None:
+            raise RuntimeError("no model is loaded")
+        return self._engine
 
     def _check_lengths(self, prompts: Sequence[Sequence[int]], longest: int, label: str) -> None:
         for index, prompt in enumerate(prompts):
@@ -186,39 +149,18 @@ class Engine:
                 )
 
 
-def _start(folder: ModelFolder) -> Any:
-    """A vLLM engine in this process, on the GPU if there is one."""
-    import torch
-
-    on_gpu = torch.cuda.is_available()
-    # Otherwise vLLM moves its core to another process: slow on a CPU, and out of reach of `reload_weights`.
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    if not on_gpu:
-        for name, value in _CPU_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-    from vllm import LLM
-
-    settings: dict[str, Any] = {
-        "max_model_len": folder.context,
-        "distributed_executor_backend": "uni",
-        "skip_tokenizer_init": True,
-        "use_tqdm_on_load": False,
-        "seed": 0,
-    }
-    if on_gpu:
-        settings |= {"gpu_memory_utilization": _GPU_MEMORY}
-    else:
-        settings |= {
-            "dtype": "float32",
-            "enforce_eager": True,
-            # A prompt prefilled in pieces rewinds its seeded generator, which PyTorch cannot do on a CPU.
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(folder.context, 4096),
-            "max_num_seqs": _CPU_SEQUENCES,
-            "kv_cache_memory_bytes": folder.cache_bytes_per_token * max(_CPU_CACHE_TOKENS, 2 * folder.context),
-        }
-    return LLM(str(folder.path), **settings)
+def _start(folder: ModelFolder) -> engine.Engine:
+    """An engine for the folder's whole context, on the GPU if there is one."""
+    cache = folder.cache_bytes_per_token * max(_CPU_CACHE_TOKENS, 2 * folder.context)
+    return engine.Engine(
+        str(folder.path),
+        EngineConfig(
+            max_model_len=folder.context,
+            max_concurrent=_CPU_SEQUENCES,
+            kv_cache_bytes=max(cache, 2**20),
+            gpu_memory_utilization=_GPU_MEMORY,
+        ),
+    )
 
 
 def _request_seed(seed: int, index: int) -> int:

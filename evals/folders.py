@@ -14,7 +14,6 @@ from configs.recipe import ConfigError
 from data.chat import END
 
 _HINT = "name a folder in Hugging Face format, such as a run's model/"
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"  # Llama's names
 # Settings that change nothing about a model's tensors or arithmetic.
 _NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
@@ -103,20 +102,13 @@ class ModelFolder:
         return tokenizer
 
     def weights(self) -> Iterator[tuple[str, Any]]:
-        """Every tensor by name, one at a time; a tied embedding also under the name of the output head.
-
-        On a CPU vLLM keeps a repacked copy for the head, which would stay as it was if the head were not named.
-        """
+        """Every tensor by name, one at a time."""
         from safetensors import safe_open
 
-        tied = self.config.get("tie_word_embeddings", False)
         for file in self._files():
             with safe_open(file, framework="pt") as tensors:
                 for name in sorted(tensors.keys()):
-                    tensor = tensors.get_tensor(name)
-                    yield name, tensor
-                    if tied and name == _EMBEDDING:
-                        yield _HEAD, tensor
+                    yield name, tensors.get_tensor(name)
 
     def architecture(self) -> Architecture:
         """See `Architecture`; reads the headers of the weights only.

@@ -28,13 +28,18 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def require_context(folder: str | Path, tokens: int, field: str) -> None:
-    """Refuses a model that was not made for sequences of `tokens` tokens, which `field` asks for. Reads no weights."""
+def require_model(folder: str | Path, tokens: int, field: str) -> None:
+    """Refuses what is no model, or one not made for sequences of `tokens` tokens, which `field` asks for.
+
+    Looks at the folder only; the weights are read where they are needed.
+    """
     path = require_dir(folder, "model folder", "name a folder in Hugging Face format, or run the stage that makes it")
     try:
         settings = json.loads((path / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: no readable config.json; name a folder in Hugging Face format") from error
+    if not [*path.glob("*.safetensors"), *path.glob("*.bin")]:
+        raise ConfigError(f"{path}: no weights (*.safetensors, *.bin) here; name a folder in Hugging Face format")
     context = settings.get("max_position_embeddings", tokens)
     if tokens > context:
         raise ConfigError(f"{field} {tokens} exceeds the {context} tokens that the model in {path} is made for")

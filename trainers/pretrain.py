@@ -15,7 +15,7 @@ from cluster.paths import resolve
 from data.packing import cut_documents, pack_blocks
 from data.tables import PRETRAIN, read_table
 from trainers.config import PretrainConfig
-from trainers.export import load_tokenizer, require_context
+from trainers.export import load_tokenizer, require_model
 from trainers.stage import Examples, LanguageStage, list_row
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class PretrainStage(LanguageStage[PretrainConfig]):
     def examples(self) -> Examples:
         data = self.config.data
         if self.config.model is not None:
-            require_context(self.config.model, data.block_tokens, "data.block_tokens")
+            require_model(self.config.model, data.block_tokens, "data.block_tokens")
         self.tokenizer = load_tokenizer(self.config.tokenizer or self.config.model or "")
         documents = self._encode(data.train)
         train = _with_costs(pack_blocks(documents, data.block_tokens, self.config.seed))
@@ -58,7 +58,7 @@ class PretrainStage(LanguageStage[PretrainConfig]):
         lengths = [length for row in rows for length in table.column("lengths")[row].as_py()]
         tokens = np.concatenate([list_row(table, "tokens", row) for row in rows])
         documents = np.split(tokens, np.cumsum(lengths)[:-1])
-        return PackedBatch.of(sorted(documents, key=len))  # neighbours of one length are attended to in one call
+        return PackedBatch.of(sorted(documents, key=len))  # see `packed_attention`
 
     def _encode(self, paths: tuple[str, ...]) -> list[np.ndarray]:
         """Token ids of every document, each with the end mark."""

@@ -21,7 +21,7 @@ from data.chat import check_messages, encode_prompt, render_turn
 from data.packing import fit_lengths
 from data.tables import PREFERENCE, DataError, read_table
 from trainers.config import RewardConfig
-from trainers.export import load_tokenizer, require_context
+from trainers.export import load_tokenizer, require_model
 from trainers.stage import Examples, Stage, list_row
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
     length_baseline: float
 
     def examples(self) -> Examples:
-        require_context(self.config.model, self.config.data.max_tokens, "data.max_tokens")
+        require_model(self.config.model, self.config.data.max_tokens, "data.max_tokens")
         self.tokenizer = load_tokenizer(self.config.model)
         train, note = self._encode("data.train", self.config.data.train)
         heldout, heldout_note = self._encode("data.heldout", self.config.data.heldout)

@@ -15,7 +15,7 @@ from data.chat import encode_chat
 from data.packing import fit_lengths
 from data.tables import SFT, DataError, read_table
 from trainers.config import SftConfig
-from trainers.export import load_tokenizer, require_context
+from trainers.export import load_tokenizer, require_model
 from trainers.stage import Examples, LanguageStage, list_row
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class SftStage(LanguageStage[SftConfig]):
     """A row is one chat; it is predicted where its loss mask is 1: the answers and their end marks."""
 
     def examples(self) -> Examples:
-        require_context(self.config.model, self.config.data.max_tokens, "data.max_tokens")
+        require_model(self.config.model, self.config.data.max_tokens, "data.max_tokens")
         self.tokenizer = load_tokenizer(self.config.model)
         train, note = self._encode("data.train", self.config.data.train)
         heldout, heldout_note = self._encode("data.heldout", self.config.data.heldout)
@@ -41,9 +41,9 @@ class SftStage(LanguageStage[SftConfig]):
     def batch(self, table: pa.Table, rows: list[int]) -> PackedBatch:
         from actors.packed import PackedBatch
 
-        return PackedBatch.of(
-            [list_row(table, "tokens", row) for row in rows], [list_row(table, "targets", row) for row in rows]
-        )
+        rows = sorted(rows, key=lambda row: table.column("size")[row].as_py())  # see `packed_attention`
+        tokens, targets = ([list_row(table, column, row) for row in rows] for column in ("tokens", "targets"))
+        return PackedBatch.of(tokens, targets)
 
     def _encode(self, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
         """Columns `tokens` and `targets`, both list<int32> of one length, `size` and `weight`; and a note."""

@@ -37,10 +37,11 @@ def main(stage: type[Stage[Any, Any]], name: str, argv: Sequence[str] | None = N
     config = load(name, STAGES, sys.argv[1:] if argv is None else argv, prog)
     assert isinstance(config, SupervisedConfig)
     with one_line_errors(prog):
-        if (resolve("runs") / config.name / "DONE").exists():
-            with Run(config.name, config) as run:
-                print(run.finished_text())
-            return
+        if (resolve("runs") / config.name).exists():
+            with Run(config.name, config) as run:  # refuses other settings before anything is read
+                if run.finished:
+                    print(run.finished_text())
+                    return
         train(stage(config))
 
 
@@ -57,7 +58,9 @@ def train(stage: Stage[Any, Any]) -> None:
         raise ConfigError(str(error)) from error
     steps = total_steps(config, examples)
     ranks, placement = config.placement.ranks, config.placement
-    with connect(**config.cluster.connection()):
+    with connect(**config.cluster.connection()) as cluster:
+        if cluster.started_here:  # nobody takes this machine away, so nothing needs to watch for it
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         require_resources(
             {"CPU": ranks * placement.cpus_per_rank, "GPU": ranks * placement.gpus_per_rank},
             "lower placement.ranks, placement.cpus_per_rank or placement.gpus_per_rank, or join a larger cluster",

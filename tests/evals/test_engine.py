@@ -95,16 +95,16 @@ def test_reloaded_weights_score_as_in_a_fresh_engine(engine: Engine, make_model:
     first, second = ModelFolder(make_model("a")), ModelFolder(make_model("b", seed=1))
     batch = sequences(30, 200)
     engine.load(first)
-    before, started = engine.score(batch), engine._llm
+    before, started = engine.score(batch), engine._engine
     engine.load(second)
     reloaded, greedy = engine.score(batch), [answer.ids for answer in engine.generate(batch, 20)]
-    assert engine._llm is started
+    assert engine._engine is started
     assert max(abs(a - b) for a, b in zip(before[0], reloaded[0], strict=True)) > 0.5
     engine.load(first)
     assert engine.score(batch) == before
     engine.close()
     engine.load(second)
-    assert engine._llm is not started
+    assert engine._engine is not started
     assert engine.score(batch) == reloaded
     assert [answer.ids for answer in engine.generate(batch, 20)] == greedy
     assert reloaded[1] == pytest.approx(logprobs(transformers(second.path), batch[1]), abs=1e-4)
@@ -112,10 +112,10 @@ def test_reloaded_weights_score_as_in_a_fresh_engine(engine: Engine, make_model:
 
 def test_another_architecture_gets_an_engine_of_its_own(engine: Engine, make_model: Callable[..., Path]) -> None:
     engine.load(ModelFolder(make_model("a")))
-    started = engine._llm
+    started = engine._engine
     deep = make_model("deep", num_hidden_layers=3)
     engine.load(ModelFolder(deep))
-    assert engine._llm is not started
+    assert engine._engine is not started
     (ids,) = sequences(50)
     assert engine.score([ids])[0] == pytest.approx(logprobs(transformers(deep), ids), abs=1e-4)
 

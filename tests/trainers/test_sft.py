@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,4 +69,12 @@ def test_a_bad_chat_is_named_by_its_row(data: Any, clinic: Path, tmp_path: Path)
 def test_a_missing_model_is_one_line(data: Any, clinic: Path, tmp_path: Path) -> None:
     config = stage(data, clinic).config.model_copy(update={"model": str(tmp_path / "none")})
     with pytest.raises(ConfigError, match=r"model folder: there is no folder .*none; .*run the stage that makes it"):
+        SftStage(config).examples()
+
+
+def test_a_folder_without_weights_is_one_line(data: Any, clinic: Path, tmp_path: Path) -> None:
+    hollow = tmp_path / "hollow"
+    shutil.copytree(clinic / "model", hollow, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = stage(data, clinic).config.model_copy(update={"model": str(hollow)})
+    with pytest.raises(ConfigError, match=r"hollow: no weights"):
         SftStage(config).examples()
