@@ -27,7 +27,7 @@ EVERYWHERE: Mapping[str, str] = {
 }
 
 LOOPBACK: Mapping[str, str] = {
-    # A cluster that only this machine can reach; see `local_only` in connect.py for Ray's own ports.
+    # A cluster that only this machine can reach; see `_start` in connect.py for Ray's own ports.
     "RAY_AUTH_MODE": "disabled",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "GLOO_SOCKET_IFNAME": "lo",

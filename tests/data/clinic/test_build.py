@@ -52,7 +52,7 @@ def test_the_split_spares_each_condition_most_of_its_facts(clinic: Clinic) -> No
 
 def test_a_small_knowledge_base_is_refused(clinic: Clinic) -> None:
     few = dataclasses.replace(clinic.split.knowledge, conditions=clinic.split.knowledge.conditions[:5])
-    with pytest.raises(DataError, match="has 5 conditions in 1 departments; a clinic needs at least 20 in 6"):
+    with pytest.raises(DataError, match="has 5 conditions in 2 departments; a clinic needs at least 20 in 6"):
         make_split(few, 0)
 
 

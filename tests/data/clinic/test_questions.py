@@ -47,7 +47,7 @@ def test_references_are_short_good_and_true(clinic: Clinic) -> None:
 
 
 def test_asking_for_more_than_there_is(clinic: Clinic) -> None:
-    with pytest.raises(DataError, match="only 180 different open questions can be made, not 1000"):
+    with pytest.raises(DataError, match="only 160 different open questions can be made, not 1000"):
         make_open(clinic.split, 0, 1000)
     with pytest.raises(DataError, match="different choice questions can be made, not 100000"):
         make_choices(clinic.split, 0, 100000)
