@@ -21,6 +21,9 @@ from data.clinic.split import Split
 
 # Half the answers carry each kind of empty sentence: room to balance lengths, and no hint of the flaw.
 PADDED: Final = Manners(preface=0.4, filler=0.4)
+# A model of a few million parameters learns manners long before it learns facts, so facts get one pair in seven: what
+# the reward model is asked for is mostly what it can know, and the rest shows where it cannot.
+FLAW_CYCLE: Final = tuple(flaw for flaw in FLAWS if flaw != "wrong_fact") * 2 + ("wrong_fact",)
 LARGEST_EXCESS: Final = 10  # characters, on either side, so that the size of a difference tells as little as its sign
 TRIES: Final = 200
 
@@ -36,8 +39,8 @@ def make_preferences(
     rng = random.Random(f"{seed}/preference/{heldout}")
     rows = []
     for index in range(count):
-        chosen_longer = index // len(FLAWS) % 2 == 0
-        rows.append(_draw_row(split, FLAWS[index % len(FLAWS)], chosen_longer, rng, heldout, known))
+        chosen_longer = index // len(FLAW_CYCLE) % 2 == 0
+        rows.append(_draw_row(split, FLAW_CYCLE[index % len(FLAW_CYCLE)], chosen_longer, rng, heldout, known))
     rng.shuffle(rows)
     return rows
 
