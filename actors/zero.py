@@ -49,6 +49,8 @@ class ZeroModel:
     ) -> None:
         import deepspeed
 
+        # A C++ op for all-reduce in tensor-parallel inference, which nothing here does: a minute of compiling.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.model = module.model
         if zero.gradient_checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

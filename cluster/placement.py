@@ -7,10 +7,12 @@ import time
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
+from configs.recipe import RunError
+
 Bundle = dict[str, float]
 
 
-class PlacementError(RuntimeError):
+class PlacementError(RunError):
     """A role's resources could not be had; the message says what was asked for and what there is."""
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from configs.recipe import RunError
 
-class RoleError(RuntimeError):
+
+class RoleError(RunError):
     """A role failed, died or did not answer in time; the message names it and what it was doing."""
 
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from configs.help import help_text
-from configs.recipe import ConfigError, Key, Recipe, read_recipe, read_value, short, write_yaml
+from configs.recipe import ConfigError, Key, Recipe, RunError, read_recipe, read_value, short, write_yaml
 from configs.schema import field_paths, section_at
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -47,12 +47,12 @@ class Section(BaseModel):
 
 @contextmanager
 def one_line_errors(prog: str) -> Iterator[None]:
-    """Turn a `ConfigError` into its one line on stderr and exit status 2."""
+    """Turn a `ConfigError` into its one line on stderr and exit status 2, a `RunError` into its line and status 1."""
     try:
         yield
-    except ConfigError as error:
+    except (ConfigError, RunError) as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error
 
 
 def load(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str], prog: str) -> Section:

@@ -18,6 +18,10 @@ Key = tuple[str | int, ...]
 """A place in a recipe: `("ppo", "rollout", "batch")`, list items by their index."""
 
 
+class RunError(RuntimeError):
+    """What ended a run although it was asked for correctly; the message is one line that says where and what."""
+
+
 class ConfigError(ValueError):
     """Something the user gave cannot work. The text is one line: where it stands, what is wrong, what to do."""
 

@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from configs.recipe import ConfigError
+
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 ENTITIES = pa.list_(
     pa.struct([("type", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("text", pa.string())])
@@ -35,7 +37,7 @@ CHOICE = pa.schema(
 OPEN = pa.schema([("question", pa.string()), ("reference", pa.string())])
 
 
-class DataError(ValueError):
+class DataError(ConfigError):
     """Data that cannot be used: the message says where, what is wrong and what to do."""
 
 

@@ -10,29 +10,29 @@ import sys
 from collections.abc import Sequence
 
 from actors.checkpoint import CheckpointStore
+from actors.group import bundles
 from actors.learner import TrainBatch
 from actors.team import Team, TeamConfig
 from actors.weights.publisher import Publisher
 from actors.zero import Loss
-from cluster.connect import connect
+from cluster.connect import connect, require_resources
+from cluster.placement import total
 from configs.base import load, one_line_errors
 from trainers.advantages import add_advantages
 from trainers.config import STAGES, PPOConfig
-from trainers.export import export_model, load_tokenizer
+from trainers.export import export_model, load_tokenizer, require_model
 from trainers.journal import Journal
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
 from trainers.ppo_metrics import step_metrics
 from trainers.prompts import PromptStream
-from trainers.run import Run
+from trainers.run import Run, already_finished
 
 PROG = "python -m trainers.ppo"
 
 
-def train(config: PPOConfig, run: Run) -> None:
+def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
     """PPO (Schulman et al. 2017) with a KL penalty to the reference in the reward (Ouyang et al. 2022)."""
-    tokenizer = load_tokenizer(config.policy.model)
-    prompts = PromptStream(config, tokenizer)
     journal = Journal(run.path / "journal")
     checkpoints = CheckpointStore(run.path / "checkpoints", config.keep_checkpoints)
     losses: dict[str, Loss[TrainBatch]] = {
@@ -65,8 +65,16 @@ def train(config: PPOConfig, run: Run) -> None:
                 metrics = step_metrics(table, figures, published, phases.seconds)
                 run.log(step + 1, metrics)
                 progress.update(step + 1, metrics)
-        export_model(run.path / "model", tokenizer, lambda aside: team.policy.call("export", str(aside)))
+        export_model(run.path / "model", prompts.tokenizer, lambda aside: team.policy.call("export", str(aside)))
     run.finish({"steps": config.steps, "weights_version": published.version})
+
+
+def read_prompts(config: PPOConfig) -> PromptStream:
+    """The prompts, once every model folder is known to be there and made for sequences as long as ours."""
+    longest = config.prompts.max_tokens + config.rollout.max_new_tokens
+    for role in ("policy", "critic", "reference", "reward"):
+        require_model(getattr(config, role).model, longest, "prompts.max_tokens + rollout.max_new_tokens =")
+    return PromptStream(config, load_tokenizer(config.policy.model))
 
 
 def resume(team: Team, checkpoints: CheckpointStore, run: Run) -> int:
@@ -103,12 +111,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Reads the settings, opens the run, joins the cluster, trains."""
     config = load("ppo", STAGES, sys.argv[1:] if argv is None else argv, PROG)
     assert isinstance(config, PPOConfig)
-    with one_line_errors(PROG), Run(config.name, config) as run:
-        if run.finished:
-            print(run.finished_text())
+    with one_line_errors(PROG):
+        if already_finished(config.name, config):
             return
+        prompts = read_prompts(config)
         with connect(**config.cluster.connection()):
-            train(config, run)
+            require_resources(
+                total({role: bundles(placement) for role, placement in team_config(config).placements().items()}),
+                "lower ranks, cpus_per_rank or gpus_per_rank of policy, critic, reference, reward or rollout "
+                "(each under .placement), or join a larger cluster",
+            )
+            with Run(config.name, config) as run:
+                train(config, run, prompts)
+                print(f"ppo: done, {run.path / 'model'}", flush=True)
 
 
 if __name__ == "__main__":

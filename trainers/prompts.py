@@ -23,6 +23,7 @@ class PromptStream:
         hint = "give tables with a `prompt` column, or make the sample clinic's with python -m data.clinic"
         paths = [require_file(path, "prompts", hint) for path in config.prompts.train]
         rows = read_table(paths, PROMPTS).column("prompt").to_pylist()
+        self.tokenizer = tokenizer
         self._prompts = [encode_prompt(tokenizer, messages) for messages in rows]
         for index, prompt in enumerate(self._prompts):
             if len(prompt) > config.prompts.max_tokens:

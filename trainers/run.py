@@ -119,6 +119,20 @@ class Run:
             )
 
 
+def already_finished(name: str, config: Section) -> bool:
+    """Whether the run is finished, which is then said. Makes nothing; a run that is there must have these settings.
+
+    Raises:
+        ConfigError: see `Run`.
+    """
+    if not runs_root().joinpath(name).exists():
+        return False
+    with Run(name, config) as run:
+        if run.finished:
+            print(run.finished_text())
+        return run.finished is not None
+
+
 def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
     """The lines of a run's metrics.jsonl, also while it is being written; nothing if there is none yet."""
     path = run / "metrics.jsonl"

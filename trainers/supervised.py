@@ -19,12 +19,10 @@ from ray.util.queue import Queue
 
 from actors.devices import prepare_process
 from cluster.connect import connect, require_resources
-from cluster.paths import resolve
 from configs.base import ConfigError, load, one_line_errors
-from data.tables import DataError
 from trainers.config import STAGES, SupervisedConfig
 from trainers.mailbox import Mailbox
-from trainers.run import Run
+from trainers.run import Run, already_finished
 from trainers.stage import Examples, Job, Stage
 
 # Ray Train asks its workers for news this often; its own 2 s are what the end of a short stage would wait for.
@@ -37,12 +35,8 @@ def main(stage: type[Stage[Any, Any]], name: str, argv: Sequence[str] | None = N
     config = load(name, STAGES, sys.argv[1:] if argv is None else argv, prog)
     assert isinstance(config, SupervisedConfig)
     with one_line_errors(prog):
-        if (resolve("runs") / config.name).exists():
-            with Run(config.name, config) as run:  # refuses other settings before anything is read
-                if run.finished:
-                    print(run.finished_text())
-                    return
-        train(stage(config))
+        if not already_finished(config.name, config):
+            train(stage(config))
 
 
 def train(stage: Stage[Any, Any]) -> None:
@@ -52,10 +46,7 @@ def train(stage: Stage[Any, Any]) -> None:
     Raises ConfigError for what the user gave that cannot work, and for workers that cannot be kept alive.
     """
     config: SupervisedConfig = stage.config
-    try:
-        examples = stage.examples()
-    except DataError as error:
-        raise ConfigError(str(error)) from error
+    examples = stage.examples()
     steps = total_steps(config, examples)
     ranks, placement = config.placement.ranks, config.placement
     with connect(**config.cluster.connection()) as cluster:

@@ -12,6 +12,7 @@ from actors.rollout import Rollout
 from actors.weights.object_store import ObjectStoreTransport
 from actors.weights.transport import WeightTransport
 from actors.weights.vllm_nccl import VllmNcclTransport
+from configs.recipe import RunError
 
 TRANSPORTS: dict[str, type[WeightTransport]] = {
     "object_store": ObjectStoreTransport,
@@ -19,7 +20,7 @@ TRANSPORTS: dict[str, type[WeightTransport]] = {
 }
 
 
-class PublishError(RuntimeError):
+class PublishError(RunError):
     """An engine does not compute with the weights that were published; the message names engine and version."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from actors.models import load_scorer
 from actors.team import Team
 from actors.weights.object_store import ObjectStoreTransport
 from actors.weights.publisher import Publisher, PublishError
+from configs.base import dump
 from data.tables import PROMPTS, write_table
 from trainers.advantages import add_advantages
 from trainers.config import PPOConfig
 from trainers.export import load_tokenizer
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
-from trainers.ppo import team_config, train
+from trainers.ppo import main, read_prompts, team_config, train
 from trainers.prompts import PromptStream
 from trainers.run import Run
 
@@ -168,7 +170,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def finished_run(config: PPOConfig) -> Path:
     with Run(config.name, config) as run:
-        train(config, run)
+        train(config, run, read_prompts(config))
         return run.path
 
 
@@ -184,10 +186,10 @@ def test_interrupted_and_resumed_equals_uninterrupted_without_generating(clinic:
 
         patch.setattr(run, "log", die_at_step_4)
         with pytest.raises(KeyboardInterrupt):
-            train(config, run)
+            train(config, run, read_prompts(config))
     with Run("broken", config) as run, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Team, "generate", lambda *_, **__: pytest.fail("the journal has every step"))
-        train(config, run)
+        train(config, run, read_prompts(config))
         assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4]
     assert equal(weights(run.path), weights(whole))
 
@@ -204,3 +206,29 @@ def test_two_ranks_learn_what_one_rank_learns(clinic: Path, ray_cluster: Any) ->
     assert not equal(first, start)
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--policy.model=/nowhere/model", "/nowhere/model"),
+        ("--prompts.train=[/nowhere.parquet]", "/nowhere.parquet"),
+        ("--prompts.max_tokens=500", "exceeds rollout.engine.max_model_len 512"),
+        ("--prompts.max_tokens=4", "has .* tokens, prompts.max_tokens is 4"),
+        ("--policy.placement.ranks=3", "minibatch of 4 samples .* is not divisible by policy.placement.ranks 3"),
+        ("--policy.placement.cpus_per_rank=100", "needs 100.4 CPU but the Ray cluster has 8 in all"),
+        ("--algorithm.kl_coeff=1", "did you mean 'kl_coef'"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_made(
+    change: str, message: str, clinic: Path, runs: Path, tmp_path: Path, ray_cluster: Any, capsys: Any
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    dump(settings(clinic), recipe)
+    with pytest.raises(SystemExit) as end:
+        main(["--config", str(recipe), change])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count("\n") == 1
+    assert not runs.exists()
