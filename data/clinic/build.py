@@ -41,7 +41,7 @@ SCHEMAS: Final = {
 class Sizes:
     """Rows of each table, and the tokenizer's vocabulary."""
 
-    pretrain: int = 46000
+    pretrain: int = 48000
     sft: int = 14000
     preference: int = 4000
     prompts: int = 2000

@@ -1,8 +1,9 @@
 """Preference pairs and prompts for RLHF.
 
 The chosen answer is good, the rejected one has exactly one flaw. A reward model must not get by on length, so for each
-flaw the longer answer is the chosen one every other time: harmless sentences that say nothing, in either answer, and
-fewer or more of the facts make up for what a flaw adds or takes away.
+flaw the answer with more characters is the chosen one in nine pairs of twenty (in tokens, of which a cut-off answer has
+fewer a character, that is just above half): harmless sentences that say nothing, in either answer, and fewer or more
+of the facts make up for what a flaw adds or takes away.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def make_preferences(
     rng = random.Random(f"{seed}/preference/{heldout}")
     rows = []
     for index in range(count):
-        chosen_longer = index // len(FLAW_CYCLE) % 2 == 0
+        chosen_longer = index // len(FLAW_CYCLE) * 9 % 20 < 9
         rows.append(_draw_row(split, FLAW_CYCLE[index % len(FLAW_CYCLE)], chosen_longer, rng, heldout, known))
     rng.shuffle(rows)
     return rows

@@ -154,7 +154,7 @@ def _asked(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _case(knowledge: Knowledge, rng: random.Random) -> str:
-    """A case note that runs from symptoms over examinations to the diagnosis and its treatment; often summed up."""
+    """A case note that runs from symptoms over examinations to the diagnosis and its treatment."""
     condition = rng.choice(knowledge.conditions)
     symptoms = "、".join(rng.sample(condition.symptoms, rng.randint(2, len(condition.symptoms))))
     examinations = "、".join(_ordered(condition.examinations, rng))
@@ -167,10 +167,7 @@ def _case(knowledge: Knowledge, rng: random.Random) -> str:
             f"{condition.department}病历。{patient}。主诉{symptoms}，查{examinations}，考虑{condition.name}，处方{medicines}。",
         )
     )
-    if rng.random() < 0.5:
-        return note
-    summary = {"疾病": condition.name, "症状": symptoms, "药物": medicines, "检查": examinations}
-    return f"{note}摘要：" + "；".join(f"{kind}：{summary[kind]}" for kind in rng.sample(list(summary), 4)) + "。"
+    return note + (f"医嘱：{'，'.join(condition.advice)}。" if rng.random() < 0.5 else "")
 
 
 def _reversed(knowledge: Knowledge, rng: random.Random) -> str:
@@ -183,6 +180,15 @@ def _reversed(knowledge: Knowledge, rng: random.Random) -> str:
         sentences.append(rng.choice(REVERSED[attribute]).format(value=value, names="、".join(_ordered((*names,), rng))))
         if attribute in KINDS and rng.random() < 0.3:
             sentences.append(rng.choice(KINDS[attribute]).format(value=value))
+    return "".join(sentences)
+
+
+def _pair(knowledge: Knowledge, rng: random.Random) -> str:
+    """Two conditions side by side on one or two attributes."""
+    one, other = rng.sample(knowledge.conditions, 2)
+    sentences = [f"{one.name}与{other.name}的区别。"]
+    for attribute in rng.sample(ATTRIBUTES, rng.randint(1, 2)):
+        sentences += [_statement(one, attribute, rng), _statement(other, attribute, rng)]
     return "".join(sentences)
 
 
@@ -208,10 +214,11 @@ def _lecture(knowledge: Knowledge, rng: random.Random) -> str:
 
 # The kinds of training documents and how often, relative to each other, they are drawn.
 WRITERS: Final[tuple[tuple[Callable[[Knowledge, random.Random], str], int], ...]] = (
-    (_entry, 32),
-    (_listing, 10),
+    (_entry, 34),
+    (_listing, 12),
     (_asked, 22),
-    (_case, 20),
-    (_reversed, 12),
-    (_sorting, 6),
+    (_case, 12),
+    (_reversed, 16),
+    (_pair, 8),
+    (_sorting, 12),
 )
