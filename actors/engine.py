@@ -22,7 +22,7 @@ Bar = bool | Callable[..., Any]
 
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the scheduler in this process: on two cores 20 times as fast
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",  # every reload would else warn of layers that have no weights
 }
 _CPU_ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",  # vLLM compiles two small functions even with enforce_eager, up to 20 s

@@ -74,7 +74,8 @@ def world() -> Iterator[None]:
         port = server.getsockname()[1]
     join_world(0, 1, "127.0.0.1", port, timeout_s=60)
     yield
-    torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +113,8 @@ def clinic(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeni
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # vLLM's engine joins this process's torch.distributed world and, when it is closed, ends it: so ours comes first.
+    items.sort(key=lambda item: "world" not in getattr(item, "fixturenames", ()))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
 
 
 @pytest.fixture(scope="module")
-def engine(clinic: Path) -> Engine:
-    return Engine(str(clinic / "model"), EngineConfig(max_model_len=512, kv_cache_bytes=2**26))
+def engine(clinic: Path) -> Iterator[Engine]:
+    engine = Engine(str(clinic / "model"), EngineConfig(max_model_len=512, kv_cache_bytes=2**26))
+    yield engine
+    engine.close()
 
 
 def trainer_logprobs(model: torch.nn.Module, sequences: list[list[int]], temperature: float = 1.0) -> list[np.ndarray]:
