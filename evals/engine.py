@@ -10,12 +10,21 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from actors import engine
 from actors.config import EngineConfig
 from configs.recipe import ConfigError
 from evals.folders import Architecture, ModelFolder
+
+if TYPE_CHECKING:
+    from actors import engine
+
+_LOADED_WITH_TORCH = {
+    # Threads that wait for each other by spinning take the cores from whoever computes.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # vLLM's C++ greets with warnings about NUMA
+}
+"""Read once, when torch is loaded, which the modules of this package put off until they need it."""
 
 # Sequences decoded at a time on a CPU; more only fills the KV cache, since two cores are busy with these.
 _CPU_SEQUENCES = 128
@@ -39,8 +48,8 @@ class Engine:
     """vLLM with one model at a time. Not for use beside another engine in the same process."""
 
     def __init__(self) -> None:
-        # vLLM's C++ greets with warnings about NUMA; read when torch is loaded, which is not yet.
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        for name, value in _LOADED_WITH_TORCH.items():
+            os.environ.setdefault(name, value)
         self._engine: engine.Engine | None = None
         self._architecture: Architecture | None = None
         self._folder: ModelFolder | None = None
@@ -151,6 +160,8 @@ class Engine:
 
 def _start(folder: ModelFolder) -> engine.Engine:
     """An engine for the folder's whole context, on the GPU if there is one."""
+    from actors import engine
+
     cache = folder.cache_bytes_per_token * max(_CPU_CACHE_TOKENS, 2 * folder.context)
     return engine.Engine(
         str(folder.path),

@@ -20,10 +20,8 @@ def test_every_row_once_equal_counts_and_within_the_budget(ranks: int, seed: int
 
 
 def test_a_row_longer_than_the_budget_stands_alone() -> None:
-    assert (
-        balanced_plan([10, 500, 10], 1, max_tokens=100) == [[[1], [0], [2]]]
-        or [1] in balanced_plan([10, 500, 10], 1, max_tokens=100)[0]
-    )
+    (micro_batches,) = balanced_plan([10, 500, 10], 1, max_tokens=100)
+    assert [1] in micro_batches
 
 
 def test_fewer_rows_than_ranks_is_refused() -> None:
