@@ -156,6 +156,8 @@ figures = [zero.update(mine, test["run"], test["mean_loss"](parts, world)) for _
 state = zero.full_state()
 if rank == 0:
     torch.save({"figures": figures, "state": state}, sys.argv[5])
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()  # gloo threads left running can abort the exit
 """
 
 
