@@ -42,8 +42,8 @@ class Sizes:
     """Rows of each table, and the tokenizer's vocabulary."""
 
     pretrain: int = 48000
-    sft: int = 14000
-    preference: int = 4000
+    sft: int = 15000
+    preference: int = 4800
     prompts: int = 2000
     pretrain_heldout: int = 200
     sft_heldout: int = 400

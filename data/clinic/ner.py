@@ -42,6 +42,45 @@ TRAIN_TEMPLATES: Final = (
     "出院带药：{药物}、{药物}、{药物}。",
     "因为{症状}去做{检查}，最后发现是{疾病}，用{药物}后缓解。",
 )
+# Half the training sentences are put together from these in any order, so that a name's kind must be read off the words
+# beside it and not off its place in a sentence seen before.
+TRAIN_CLAUSES: Final = (
+    "{症状}三个月",
+    "有时{症状}",
+    "伴有{症状}和{症状}",
+    "{症状}加重",
+    "没有{症状}",
+    "因{症状}来看病",
+    "{岁}岁起就{症状}",
+    "{症状}已经消失",
+    "得了{疾病}",
+    "像是{疾病}",
+    "排除了{疾病}",
+    "家里有人患{疾病}",
+    "{疾病}多年未愈",
+    "诊断是{疾病}",
+    "按{疾病}处理",
+    "{疾病}和{疾病}都有可能",
+    "服{药物}",
+    "每天两次{药物}",
+    "{药物}无效",
+    "换用{药物}",
+    "加了{药物}和{药物}",
+    "对{药物}过敏",
+    "{药物}已经停了",
+    "以前吃过{药物}",
+    "{检查}正常",
+    "做过{检查}",
+    "等{检查}的报告",
+    "{检查}和{检查}都查了",
+    "明天查{检查}",
+    "{检查}没有问题",
+    "医生让做{检查}",
+    "{检查}有异常",
+    "到{科}看过",
+    "住进{科}",
+    "今年{岁}岁",
+)
 HELDOUT_TEMPLATES: Final = (
     "老人{岁}岁，反复{症状}，{检查}显示{疾病}，目前使用{药物}。",
     "来诊时{症状}、{症状}，拟诊{疾病}，先查{检查}。",
@@ -110,14 +149,19 @@ def ner_question(text: str) -> str:
 def make_sentences(split: Split, seed: int, count: int, heldout: bool) -> list[Sentence]:
     """`count` different sentences whose entities are drawn at random, so that they must be read, not remembered.
 
-    Training sentences never put a held-out pair's condition and value side by side. Held-out sentences use their own
+    Half the training sentences follow a template, half are clauses in any order; none of them puts a held-out pair's condition and value side by side. Held-out sentences use their own
     templates; as every draw is of several hundred names, their combinations are new too (see `leaks.py`).
     """
     rng = random.Random(f"{seed}/ner/{heldout}")
-    templates = HELDOUT_TEMPLATES if heldout else TRAIN_TEMPLATES
 
-    def draw(_: int) -> tuple[str, Sentence] | None:
-        sentence = _fill(rng.choice(templates), split, rng)
+    def draw(index: int) -> tuple[str, Sentence] | None:
+        if heldout:
+            template = rng.choice(HELDOUT_TEMPLATES)
+        elif index % 2:
+            template = rng.choice(TRAIN_TEMPLATES)
+        else:
+            template = "，".join(rng.sample(TRAIN_CLAUSES, rng.randint(2, 4))) + "。"
+        sentence = _fill(template, split, rng)
         return (sentence.text, sentence) if heldout or not _states_heldout_pair(sentence, split) else None
 
     return draw_distinct(count, "NER sentences", draw)

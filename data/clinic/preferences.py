@@ -22,9 +22,10 @@ from data.clinic.split import Split
 
 # Half the answers carry each kind of empty sentence: room to balance lengths, and no hint of the flaw.
 PADDED: Final = Manners(preface=0.4, filler=0.4)
-# A model of a few million parameters learns manners long before it learns facts, so facts get one pair in seven: what
-# the reward model is asked for is mostly what it can know, and the rest shows where it cannot.
-FLAW_CYCLE: Final = tuple(flaw for flaw in FLAWS if flaw != "wrong_fact") * 2 + ("wrong_fact",)
+# A model of a few million parameters learns manners from a few hundred pairs and facts from thousands, so half the
+# training pairs are about facts. Held-out pairs have each flaw equally often.
+TRAIN_CYCLE: Final = ("rude", "wrong_fact", "missing_advice", "wrong_fact", "cut_off", "wrong_fact")
+HELDOUT_CYCLE: Final = FLAWS
 LARGEST_EXCESS: Final = 10  # characters, on either side, so that the size of a difference tells as little as its sign
 TRIES: Final = 200
 
@@ -38,10 +39,11 @@ def make_preferences(
         known: answers of training; no chosen answer is one of them.
     """
     rng = random.Random(f"{seed}/preference/{heldout}")
+    cycle = HELDOUT_CYCLE if heldout else TRAIN_CYCLE
     rows = []
     for index in range(count):
-        chosen_longer = index // len(FLAW_CYCLE) * 9 % 20 < 9
-        rows.append(_draw_row(split, FLAW_CYCLE[index % len(FLAW_CYCLE)], chosen_longer, rng, heldout, known))
+        chosen_longer = index // len(cycle) * 9 % 20 < 9
+        rows.append(_draw_row(split, cycle[index % len(cycle)], chosen_longer, rng, heldout, known))
     rng.shuffle(rows)
     return rows
 

@@ -23,7 +23,7 @@ def answers(rows: list[Row], *tasks: str) -> list[str]:
 
 
 def test_shares_and_validity(rows: list[Row]) -> None:
-    assert Counter(row["task"] for row in rows) == {"qa": 1680, "ner": 1120, "choice": 680, "dialogue": 520}
+    assert Counter(row["task"] for row in rows) == {"qa": 1520, "ner": 1360, "choice": 640, "dialogue": 480}
     for row in rows:
         check_messages(row["messages"])
         assert row["messages"][-1]["role"] == "assistant"

@@ -17,7 +17,7 @@ from data.clinic.preferences import make_preferences
 
 @pytest.fixture(scope="module")
 def pairs(clinic: Clinic) -> list[Row]:
-    return make_preferences(clinic.split, 5, 1204, heldout=False)
+    return make_preferences(clinic.split, 5, 1200, heldout=False)
 
 
 def polite(text: str) -> bool:
@@ -37,8 +37,12 @@ def told(text: str, name: str, clinic: Clinic) -> tuple[set[str], set[str]]:
     return every & own, every - own
 
 
-def test_one_pair_in_seven_has_a_wrong_fact_and_two_each_other_flaw(pairs: list[Row]) -> None:
-    assert Counter(row["flaw"] for row in pairs) == {flaw: 172 if flaw == "wrong_fact" else 344 for flaw in FLAWS}
+def test_half_the_training_pairs_have_a_wrong_fact_and_heldout_pairs_each_flaw_equally(
+    pairs: list[Row], clinic: Clinic
+) -> None:
+    assert Counter(row["flaw"] for row in pairs) == {flaw: 600 if flaw == "wrong_fact" else 200 for flaw in FLAWS}
+    heldout = make_preferences(clinic.split, 5, 40, heldout=True)
+    assert Counter(row["flaw"] for row in heldout) == dict.fromkeys(FLAWS, 10)
 
 
 def test_the_rejected_answer_has_its_flaw_and_no_other(pairs: list[Row], clinic: Clinic) -> None:
