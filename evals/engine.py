@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors.config import EngineConfig
+from actors.folders import Architecture, ModelFolder
 from configs.recipe import ConfigError
-from evals.folders import Architecture, ModelFolder
 
 if TYPE_CHECKING:
     from actors import engine

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.folders import ModelFolder
 from cluster.paths import require_dir, resolve
 from configs.recipe import ConfigError
-from evals.folders import ModelFolder
 from evals.subject import Row, Settings
 from evals.tasks import TASKS, Task
 

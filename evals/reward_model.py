@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from actors.folders import ModelFolder
 from configs.recipe import ConfigError
-from evals.folders import ModelFolder
 
 _BATCH_TOKENS = 8192
 

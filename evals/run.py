@@ -19,10 +19,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from actors.folders import ModelFolder
 from configs.recipe import ConfigError
 from data.tables import DataError
 from evals.engine import Engine
-from evals.folders import ModelFolder
 from evals.plan import PROG, Plan, make_plan, parse
 from evals.reward_model import RewardModel
 from evals.subject import Metrics, Subject

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.folders import ModelFolder
 from configs.base import Section
 from configs.recipe import ConfigError
 from data.chat import encode_prompt
 from evals.engine import Answer, Engine
-from evals.folders import ModelFolder
 from evals.reward_model import RewardModel
 
 Row = dict[str, Any]

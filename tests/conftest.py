@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 TEXTS = [f"第{n}号病人头痛，建议多休息，按时服药。" * (1 + n % 3) for n in range(40)]
+SHAPE = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
 ARCHITECTURE: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -110,6 +111,33 @@ def clinic(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeni
         ):
             write_table(pa.Table.from_pylist(table, schema), folder / f"{name}.{split}.parquet")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Callable[..., Path]:
+    """Writes a Llama with random weights and the tokenizer to a folder; the same for the same arguments."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+    root = tmp_path_factory.mktemp("models")
+
+    def make(name: str, seed: int = 0, reward: bool = False, **config: Any) -> Path:
+        if not (root / name).exists():
+            torch.manual_seed(seed)
+            settings = LlamaConfig(
+                vocab_size=len(tokenizer),
+                max_position_embeddings=256,
+                tie_word_embeddings=True,
+                initializer_range=0.2,  # ten times the usual: distributions sharp enough to tell two models apart
+                pad_token_id=tokenizer.pad_token_id,
+                **{**SHAPE, **({"num_labels": 1} if reward else {}), **config},
+            )
+            model = (LlamaForSequenceClassification if reward else LlamaForCausalLM)(settings)
+            model.save_pretrained(root / name)
+            tokenizer.save_pretrained(root / name)
+        return root / name
+
+    return make
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

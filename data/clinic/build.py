@@ -43,7 +43,7 @@ class Sizes:
 
     pretrain: int = 48000
     sft: int = 15000
-    preference: int = 4800
+    preference: int = 8000
     prompts: int = 2000
     pretrain_heldout: int = 200
     sft_heldout: int = 400

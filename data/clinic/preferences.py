@@ -22,9 +22,10 @@ from data.clinic.split import Split
 
 # Half the answers carry each kind of empty sentence: room to balance lengths, and no hint of the flaw.
 PADDED: Final = Manners(preface=0.4, filler=0.4)
-# A model of a few million parameters learns manners from a few hundred pairs and facts from thousands, so half the
-# training pairs are about facts. Held-out pairs have each flaw equally often.
-TRAIN_CYCLE: Final = ("rude", "wrong_fact", "missing_advice", "wrong_fact", "cut_off", "wrong_fact")
+# A model of a few million parameters learns manners from a few hundred pairs and facts from thousands, and the more
+# pairs it has on manners the longer it rests on them: three training pairs of four are about facts. Held-out pairs have
+# each flaw equally often.
+TRAIN_CYCLE: Final = tuple(each for flaw in FLAWS if flaw != "wrong_fact" for each in (flaw, *("wrong_fact",) * 3))
 HELDOUT_CYCLE: Final = FLAWS
 LARGEST_EXCESS: Final = 10  # characters, on either side, so that the size of a difference tells as little as its sign
 TRIES: Final = 200

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from data import tables
 from data.tables import write_table
 
 TEXTS = [f"第{n}号病人头痛发热，建议多休息，按时服用布洛芬，三天后到内科复诊。" for n in range(40)]
-SHAPE = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def user(content: str) -> list[dict[str, str]]:
@@ -60,30 +58,3 @@ def tokenizer() -> Any:
     from data.tokenizer import train_tokenizer
 
     return train_tokenizer(TEXTS, names=["布洛芬", "头痛"], vocabulary=290)
-
-
-@pytest.fixture(scope="session")
-def make_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Callable[..., Path]:
-    """Writes a Llama with random weights and the tokenizer to a folder; the same for the same arguments."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
-
-    root = tmp_path_factory.mktemp("models")
-
-    def make(name: str, seed: int = 0, reward: bool = False, **config: Any) -> Path:
-        if not (root / name).exists():
-            torch.manual_seed(seed)
-            settings = LlamaConfig(
-                vocab_size=len(tokenizer),
-                max_position_embeddings=256,
-                tie_word_embeddings=True,
-                initializer_range=0.2,  # ten times the usual: distributions sharp enough to tell two models apart
-                pad_token_id=tokenizer.pad_token_id,
-                **{**SHAPE, **({"num_labels": 1} if reward else {}), **config},
-            )
-            model = (LlamaForSequenceClassification if reward else LlamaForCausalLM)(settings)
-            model.save_pretrained(root / name)
-            tokenizer.save_pretrained(root / name)
-        return root / name
-
-    return make

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from actors.folders import ModelFolder
 from configs.recipe import ConfigError
 from evals.engine import Engine
-from evals.folders import ModelFolder
 
 pytestmark = pytest.mark.slow
 

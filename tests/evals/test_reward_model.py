@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from actors.folders import ModelFolder
 from configs.recipe import ConfigError
-from evals.folders import ModelFolder
 from evals.reward_model import RewardModel, _batches
 
 

@@ -17,7 +17,7 @@ from data.clinic.preferences import make_preferences
 
 @pytest.fixture(scope="module")
 def pairs(clinic: Clinic) -> list[Row]:
-    return make_preferences(clinic.split, 5, 1200, heldout=False)
+    return make_preferences(clinic.split, 5, 3600, heldout=False)
 
 
 def polite(text: str) -> bool:
@@ -37,10 +37,10 @@ def told(text: str, name: str, clinic: Clinic) -> tuple[set[str], set[str]]:
     return every & own, every - own
 
 
-def test_half_the_training_pairs_have_a_wrong_fact_and_heldout_pairs_each_flaw_equally(
+def test_three_training_pairs_of_four_have_a_wrong_fact_and_heldout_pairs_each_flaw_equally(
     pairs: list[Row], clinic: Clinic
 ) -> None:
-    assert Counter(row["flaw"] for row in pairs) == {flaw: 600 if flaw == "wrong_fact" else 200 for flaw in FLAWS}
+    assert Counter(row["flaw"] for row in pairs) == {flaw: 2700 if flaw == "wrong_fact" else 300 for flaw in FLAWS}
     heldout = make_preferences(clinic.split, 5, 40, heldout=True)
     assert Counter(row["flaw"] for row in heldout) == dict.fromkeys(FLAWS, 10)
 

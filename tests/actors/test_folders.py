@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from actors.folders import ModelFolder
 from configs.recipe import ConfigError
-from evals.folders import ModelFolder
 
 
 @pytest.fixture
