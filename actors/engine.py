@@ -24,7 +24,7 @@ _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the scheduler in this process: on two cores 20 times as fast
     "VLLM_LOGGING_LEVEL": "ERROR",  # every reload would else warn of layers that have no weights
 }
-_CPU_ENVIRONMENT = {
+CPU_ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",  # vLLM compiles two small functions even with enforce_eager, up to 20 s
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS decides; binding would fight other roles for a core
 }
@@ -39,6 +39,25 @@ class Answer:
     finished: bool  # ended by itself; otherwise cut at the length limit
 
 
+def engine_arguments(config: EngineConfig, on_gpus: bool) -> dict[str, Any]:
+    """vLLM's own arguments for an engine of ours, in this process or behind the endpoint."""
+    arguments: dict[str, Any] = {
+        "dtype": config.dtype,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_concurrent,
+    }
+    if on_gpus:
+        return {**arguments, "gpu_memory_utilization": config.gpu_memory_utilization}
+    return {
+        **arguments,
+        "enforce_eager": True,
+        "kv_cache_memory_bytes": config.kv_cache_bytes,
+        # A prompt prefilled in pieces rewinds its seeded generator, which PyTorch cannot do on a CPU.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(config.max_model_len, 4096),
+    }
+
+
 class Engine:
     """A vLLM `LLM` that runs inside the calling process, with weights that can be replaced."""
 
@@ -51,33 +70,20 @@ class Engine:
         folder = require_dir(model, "engine model", "name a folder in Hugging Face format")
         os.environ.update(_ENVIRONMENT)
         if not torch.cuda.is_available():
-            os.environ.update(_CPU_ENVIRONMENT)
+            os.environ.update(CPU_ENVIRONMENT)
         from vllm import LLM
 
-        hardware: dict[str, Any] = (
-            {"gpu_memory_utilization": config.gpu_memory_utilization}
-            if torch.cuda.is_available()
-            else {
-                "enforce_eager": True,
-                "kv_cache_memory_bytes": config.kv_cache_bytes,
-                # A prompt prefilled in pieces rewinds its seeded generator, which PyTorch cannot do on a CPU.
-                "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(config.max_model_len, 4096),
-            }
-        )
+        arguments = engine_arguments(config, torch.cuda.is_available())
         if weight_transfer:
-            hardware["weight_transfer_config"] = {"backend": weight_transfer}
+            arguments["weight_transfer_config"] = {"backend": weight_transfer}
         self._llm = LLM(
             model=str(folder),
-            dtype=config.dtype,
-            max_model_len=config.max_model_len,
-            max_num_seqs=config.max_concurrent,
             seed=seed,
             distributed_executor_backend="uni",
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
             use_tqdm_on_load=False,
-            **hardware,
+            **arguments,
         )
         self.max_model_len = config.max_model_len
         self.generate([[1, 2]], seeds=[0], max_new_tokens=2)

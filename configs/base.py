@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -26,7 +26,9 @@ from configs.schema import field_paths, section_at
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_RECIPE = "configs/laptop.yaml"
 
-__all__ = ["ConfigError", "Section", "dump", "load", "one_line_errors", "read"]
+SectionT = TypeVar("SectionT", bound="Section")
+
+__all__ = ["ConfigError", "Section", "dump", "from_arguments", "load", "one_line_errors", "read"]
 
 
 class Section(BaseModel):
@@ -88,6 +90,24 @@ def read(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str])
         if other != stage and other in recipe.values:
             _validate(model, _Layers(other, recipe))
     return _validate(sections[stage], _Layers(stage, recipe, command))
+
+
+def from_arguments(stage: str, model: type[SectionT], arguments: Mapping[str, Any]) -> SectionT:
+    """Settings from `key=value` arguments instead of a recipe, as `serve run` passes them on.
+
+    A key may name a section's field, `a.b=value`; text is read as a YAML scalar or list, other values stay.
+
+    Raises:
+        ConfigError: as `read`, naming the argument.
+    """
+    command = _CommandLine()
+    for name, given in arguments.items():
+        value = read_value(given, name) if isinstance(given, str) else given
+        key = tuple(name.split("."))
+        command.overrides[key], command.flags[key] = value, f"{name}={given}"
+    settings = _validate(model, _Layers(stage, Recipe("arguments", {}, numbered=False), command))
+    assert isinstance(settings, model)
+    return settings
 
 
 def dump(config: Section, path: Path) -> None:

@@ -1,0 +1,170 @@
+"""serve run serve.app:build model=runs/NAME/model [key=value ...]: the endpoint as an application of Ray Serve.
+
+gateway (FastAPI: keys, limits, metrics) ──► engines (Ray Serve LLM on vLLM), a deployment each model
+                                         └─► scorer (the reward model), if one is given
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ray import serve
+from ray.serve.config import RequestRouterConfig
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
+
+from actors.folders import ModelFolder
+from cluster.environment import EVERYWHERE
+from configs.base import ConfigError
+from serve.config import ServeConfig, named_folders, read_arguments
+from serve.gateway import Gateway, GatewaySettings
+from serve.keys import VARIABLE, read_keys
+from serve.routes import Models
+
+# An engine that starts takes tens of seconds; one that hangs for longer than this is replaced.
+HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5.0, 30.0
+DRAIN_S = 60.0
+
+
+def build(arguments: dict[str, Any]) -> serve.Application:
+    """The application that `serve run`, `serve deploy` and a RayService start.
+
+    Raises:
+        ConfigError: one line about the argument, folder or key that is wrong, before anything is started.
+    """
+    config = read_arguments(arguments)
+    folders = {name: ModelFolder(folder, "model") for name, folder in named_folders(config.model, "model").items()}
+    _check_models(folders, config)
+    weights = _newer_weights(config, folders)
+    reward = named_folders(config.reward_model, "reward_model") if config.reward_model else {}
+    if set(reward) & set(folders) or len(reward) > 1:
+        raise ConfigError(f"reward_model={config.reward_model}: give one, named unlike the models: NAME=DIR")
+    digests = read_keys(config.api_keys_file)
+    if not digests:
+        print(f"no API keys (set {VARIABLE}): the endpoint answers this machine only", file=sys.stderr)
+    models = Models(dict.fromkeys(folders, config.engine.max_model_len), next(iter(reward), ""))
+    engines = {name: _engine(name, folder, weights.get(name, ""), config) for name, folder in folders.items()}
+    scorer = _scorer(*reward.popitem(), config) if reward else None
+    settings = GatewaySettings(models, config.limits, digests, config.cors_origins)
+    return _gateway(settings, engines, scorer)
+
+
+def _check_models(folders: Mapping[str, ModelFolder], config: ServeConfig) -> None:
+    for name, folder in folders.items():
+        if folder.is_reward_model:
+            raise ConfigError(f"model={name}: {folder.path} is a reward model; give it as reward_model=DIR")
+        if config.engine.max_model_len > folder.context:
+            raise ConfigError(
+                f"engine.max_model_len={config.engine.max_model_len}: the context of {name} is {folder.context}; "
+                "ask for no more"
+            )
+        folder.tokenizer  # noqa: B018 - refuses one that does not fit
+
+
+def _newer_weights(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> dict[str, str]:
+    """Folders of newer weights by model; of the same architecture, or engines could not take them over."""
+    if not config.weights:
+        return {}
+    given = named_folders(config.weights, "weights")
+    if len(folders) == 1 and len(given) == 1:
+        given = {next(iter(folders)): next(iter(given.values()))}
+    weights = {}
+    for name, path in given.items():
+        if name not in folders:
+            raise ConfigError(f"weights={config.weights}: there is no model '{name}'; name one of {', '.join(folders)}")
+        folder = ModelFolder(path, "weights")
+        if folder.architecture() != folders[name].architecture():
+            raise ConfigError(
+                f"weights={config.weights}: {folder.path} is not of the architecture of {folders[name].path}; "
+                "start another endpoint with it"
+            )
+        weights[name] = str(folder.path)
+    return weights
+
+
+def _engine(name: str, folder: ModelFolder, weights: str, config: ServeConfig) -> DeploymentHandle:
+    from ray.serve.llm import LLMConfig, build_llm_deployment
+
+    from actors.engine import engine_arguments
+    from serve.engine import Engine
+
+    replicas, on_gpus = config.replicas, config.replicas.gpus > 0
+    deployment: dict[str, Any] = {
+        "name": name,
+        "user_config": {"weights": weights},  # a change of it reaches running replicas; any other restarts them
+        "max_ongoing_requests": 2 * config.engine.max_concurrent,
+        "max_queued_requests": config.limits.queued,
+        "health_check_period_s": HEALTH_PERIOD_S,
+        "health_check_timeout_s": HEALTH_TIMEOUT_S,
+        "graceful_shutdown_timeout_s": DRAIN_S,
+        "logging_config": {"encoding": "JSON"},
+    }
+    if replicas.most > replicas.count:
+        deployment["autoscaling_config"] = {
+            "min_replicas": replicas.count,
+            "max_replicas": replicas.most,
+            "target_ongoing_requests": replicas.target_ongoing,
+        }
+    else:
+        deployment["num_replicas"] = replicas.count
+    if max(replicas.count, replicas.most) > 1:
+        deployment["request_router_config"] = RequestRouterConfig(
+            request_router_class="ray.serve.llm.request_router.PrefixCacheAffinityRouter",
+            request_router_kwargs={"imbalanced_threshold": 8, "do_eviction": True},
+        )
+    bundle = {"CPU": replicas.cpus, **({"GPU": 1.0} if on_gpus else {})}
+    llm = LLMConfig(
+        model_loading_config={"model_id": name, "model_source": str(folder.path)},
+        engine_kwargs={
+            **engine_arguments(config.engine, on_gpus),
+            **({"tensor_parallel_size": replicas.gpus} if on_gpus else {}),
+            "generation_config": "vllm",  # sampling as the request says, not as a folder's file says
+        },
+        placement_group_config={"bundles": [bundle] * max(1, replicas.gpus)},
+        deployment_config=deployment,
+        runtime_env={"env_vars": _environment(replicas.threads, on_gpus)},
+        experimental_configs={"stream_batching_interval_ms": config.stream_interval_ms},
+        log_engine_metrics=True,
+    )
+    options = {"ray_actor_options": {"num_cpus": 0}}
+    return build_llm_deployment(llm, name_prefix="engine:", override_serve_options=options, deployment_cls=Engine)
+
+
+def _environment(threads: int, on_gpus: bool) -> dict[str, str]:
+    from actors.engine import CPU_ENVIRONMENT
+
+    if on_gpus:
+        return dict(EVERYWHERE)
+    return {**EVERYWHERE, **CPU_ENVIRONMENT, "OMP_NUM_THREADS": str(threads), "VLLM_LOGGING_LEVEL": "WARNING"}
+
+
+def _scorer(name: str, folder: str, config: ServeConfig) -> DeploymentHandle:
+    from serve.score import Scorer
+
+    options = {"num_cpus": config.replicas.cpus, "num_gpus": min(1, config.replicas.gpus)}
+    environment = {"env_vars": {**EVERYWHERE, "OMP_NUM_THREADS": str(config.replicas.threads)}}
+    return serve.deployment(
+        Scorer,
+        name=f"scorer:{name}",
+        max_ongoing_requests=16,
+        max_queued_requests=config.limits.queued,
+        ray_actor_options={**options, "runtime_env": environment},
+        logging_config=LoggingConfig(encoding="JSON"),
+    ).bind(str(ModelFolder(folder, "reward_model").path), config.replicas.threads)
+
+
+def _gateway(
+    settings: GatewaySettings, engines: dict[str, DeploymentHandle], scorer: DeploymentHandle | None
+) -> serve.Application:
+    deployment = serve.deployment(
+        Gateway,
+        name="gateway",
+        num_replicas=1,
+        max_ongoing_requests=10_000,
+        ray_actor_options={"num_cpus": 0.5},
+        graceful_shutdown_timeout_s=DRAIN_S,
+        logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
+    )
+    return deployment.bind(settings, engines, scorer)

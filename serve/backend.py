@@ -1,0 +1,95 @@
+"""What stands behind the HTTP routes: engines that answer and a scorer, reached through Ray Serve handles."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Protocol
+
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from serve.errors import ApiError
+from serve.replies import EngineRequest, Refusal, Reply
+
+logger = logging.getLogger("ray.serve")
+
+TRIES = 3  # engines that are asked, one after another, if one dies before it has said anything
+RETRY_S = 1.0
+
+
+class Backend(Protocol):
+    """What the routes need. Every method raises ApiError where it cannot answer."""
+
+    def answer(self, model: str, request: EngineRequest) -> AsyncGenerator[Reply, None]:
+        """One engine's replies; closing the generator aborts the work."""
+        ...
+
+    async def score(self, conversations: list[list[dict[str, str]]], cut_off: list[bool]) -> dict[str, Any] | Refusal:
+        """Scores of finished chats."""
+        ...
+
+    async def ready(self, timeout_s: float) -> dict[str, str]:
+        """The weights that each model answers with; raises unless every model has an engine that answers in time."""
+        ...
+
+
+class ServeBackend:
+    """Engines and scorer as deployments of Ray Serve."""
+
+    def __init__(self, engines: Mapping[str, DeploymentHandle], scorer: DeploymentHandle | None) -> None:
+        self._plain, self._scorer = dict(engines), scorer
+        self._streaming = {name: handle.options(stream=True) for name, handle in engines.items()}
+
+    async def answer(self, model: str, request: EngineRequest) -> AsyncGenerator[Reply, None]:
+        """See `Backend`. A request whose engine dies before its first word goes to another one."""
+        for attempt in range(1, TRIES + 1):
+            spoken = False
+            replies = self._streaming[model].answer.remote(request)
+            try:
+                async for reply in replies:
+                    spoken = True
+                    yield reply
+                return
+            except RayActorError as error:
+                logger.warning("engine of %s died under request %s (try %d)", model, request.request_id, attempt)
+                if spoken or attempt == TRIES:
+                    raise ApiError(
+                        503, "The engine died while it answered: send the request again.", retry_after_s=1
+                    ) from error
+                await asyncio.sleep(RETRY_S)
+            except (BackPressureError, DeploymentUnavailableError, RayTaskError) as error:
+                raise _refusal(error) from error
+            finally:
+                replies.cancel()
+
+    async def score(self, conversations: list[list[dict[str, str]]], cut_off: list[bool]) -> dict[str, Any] | Refusal:
+        """See `Backend`."""
+        assert self._scorer is not None
+        try:
+            return await self._scorer.score.remote(conversations, cut_off)
+        except (RayActorError, BackPressureError, DeploymentUnavailableError, RayTaskError) as error:
+            raise _refusal(error) from error
+
+    async def ready(self, timeout_s: float) -> dict[str, str]:
+        """See `Backend`."""
+        weights = {}
+        for model, handle in self._plain.items():
+            try:
+                weights[model] = await asyncio.wait_for(handle.ready.remote(EngineRequest("ready")), timeout_s)
+            except TimeoutError as error:
+                raise ApiError(503, f"No engine of '{model}' answered in {timeout_s:g} s.", retry_after_s=5) from error
+            except (RayActorError, BackPressureError, DeploymentUnavailableError, RayTaskError) as error:
+                raise _refusal(error) from error
+        return weights
+
+
+def _refusal(error: Exception) -> ApiError:
+    if isinstance(error, BackPressureError):
+        return ApiError(503, "All engines are busy and the queue is full: try again later.", retry_after_s=2)
+    if isinstance(error, (DeploymentUnavailableError, RayActorError)):
+        return ApiError(503, "No engine can be reached now: try again later.", retry_after_s=5)
+    logger.error("an engine failed", exc_info=error)
+    return ApiError(500, "The engine failed on this request; its log says why under the request id.")

@@ -1,0 +1,95 @@
+"""What the endpoint is told: `serve run serve.app:build model=DIR [key=value ...]`, or `args` in a Serve config file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from actors.config import EngineConfig
+from configs.base import ConfigError, Section, from_arguments
+
+DEFAULT_NAME = "model"
+
+
+class ReplicasConfig(Section):
+    """How many engines serve each model, and what one takes."""
+
+    count: int = Field(1, ge=1, description="engines of each model, always there")
+    most: int = Field(0, ge=0, description="engines of each model under load; 0: `count`, never more")
+    target_ongoing: int = Field(48, ge=1, description="requests an engine should work on; more start another one")
+    cpus: float = Field(1.0, gt=0, description="CPUs that Ray reserves for one engine")
+    gpus: int = Field(0, ge=0, description="GPUs of one engine (tensor parallel); 0 runs on CPUs")
+    threads: int = Field(2, ge=1, description="computing threads of one engine on CPUs")
+
+    @model_validator(mode="after")
+    def _most_is_no_fewer(self) -> ReplicasConfig:
+        if 0 < self.most < self.count:
+            raise ValueError(f"replicas.most {self.most} is below replicas.count {self.count}: raise it or leave it 0")
+        return self
+
+
+class LimitsConfig(Section):
+    """What one API key, or one request, may ask for."""
+
+    requests_per_minute: int = Field(0, ge=0, description="requests of one key; 0: no limit")
+    tokens_per_minute: int = Field(0, ge=0, description="prompt and answer tokens of one key; 0: no limit")
+    body_bytes: int = Field(2**20, ge=1024, description="largest request body")
+    queued: int = Field(256, ge=1, description="requests that may wait for an engine; one more gets a 503")
+    seconds: float = Field(600.0, gt=0, description="longest time for one request")
+
+
+class ServeConfig(Section):
+    """The endpoint."""
+
+    recipe_key: ClassVar[str] = "serve"
+
+    model: str = Field(description="[NAME=]DIR of the model, in Hugging Face format; several, separated by commas")
+    weights: str = Field(
+        "", description="[NAME=]DIR of newer weights of the same architecture, taken over by running engines"
+    )
+    reward_model: str = Field("", description="[NAME=]DIR of a reward model for /v1/score")
+    engine: EngineConfig = EngineConfig(kv_cache_bytes=2**30)
+    replicas: ReplicasConfig = ReplicasConfig()
+    limits: LimitsConfig = LimitsConfig()
+    api_keys_file: str = Field("", description="file with an API key a line, beside those of CHIMED_API_KEYS")
+    stream_interval_ms: int = Field(50, ge=0, description="tokens of one answer are sent together this often")
+    cors_origins: list[str] = Field([], description="web origins that browsers may call from; none by default")
+
+
+def read_arguments(arguments: Mapping[str, Any]) -> ServeConfig:
+    """The settings for an application's arguments: text from a command line, or values from a YAML file.
+
+    Raises:
+        ConfigError: one line that names the argument.
+    """
+    return from_arguments("serve", ServeConfig, arguments)
+
+
+def named_folders(text: str, argument: str) -> dict[str, str]:
+    """`[NAME=]DIR[,[NAME=]DIR ...]` as folders by name, in order.
+
+    A folder without a name is called like its run: `runs/quickstart/ppo/model` is `ppo`.
+
+    Raises:
+        ConfigError: an empty part, or a name twice.
+    """
+    folders: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, folder = part.strip().partition("=")
+        if not equals:
+            name, folder = _run_name(Path(name)), name
+        if not name or not folder:
+            raise ConfigError(f"{argument}={text}: '{part}' is not [NAME=]DIR; give a folder, e.g. runs/ppo/model")
+        if name in folders:
+            raise ConfigError(
+                f"{argument}={text}: '{name}' is named twice; give the folders different names: a=DIR,b=DIR"
+            )
+        folders[name] = folder
+    return folders
+
+
+def _run_name(folder: Path) -> str:
+    return folder.parent.name or DEFAULT_NAME if folder.name == "model" else folder.name

@@ -1,0 +1,144 @@
+"""A replica that answers: Ray Serve LLM's server around vLLM, spoken to in plain data, with weights that can be replaced.
+
+The only module that imports Ray Serve LLM and, through it, vLLM: the gateway stays small and starts fast.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from ray.llm._internal.serve.core.configs import openai_api_models as api
+from ray.llm._internal.serve.core.protocol import RawRequestInfo
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from ray.serve.llm.deployment import LLMServer
+
+from actors.folders import ModelFolder
+from serve.replies import EngineRequest, Part, Refusal, Reply, Whole
+
+logger = logging.getLogger("ray.serve")
+
+_REQUESTS: Mapping[str, Any] = {
+    "chat": api.ChatCompletionRequest,
+    "completions": api.CompletionRequest,
+    "detokenize": api.DetokenizeRequest,
+}
+
+
+class InProcessVllm(VLLMEngine):
+    """vLLM whose only worker lives in the scheduler's process: on CPUs, a worker of its own is 20 times as slow."""
+
+    def _prepare_engine_config(self, callback_ctx: Any) -> Any:
+        engine_args, frontend_args, config = super()._prepare_engine_config(callback_ctx)
+        if config.parallel_config.world_size == 1:
+            config.parallel_config.distributed_executor_backend = "uni"
+            engine_args.distributed_executor_backend = "uni"
+        return engine_args, frontend_args, config
+
+
+class Engine(LLMServer):
+    """One vLLM engine. `answer` is what the gateway calls; `reconfigure` takes over newer weights."""
+
+    _default_engine_cls = InProcessVllm
+    _weights = ""  # folder of the weights in use, if they are not those that the engine started with
+
+    async def answer(self, request: EngineRequest) -> AsyncGenerator[Reply, None]:
+        """One `Whole` or `Refusal`, or, for a stream, `Part`s; the last part carries the counts of tokens."""
+        body = dict(request.body)
+        wants_usage = body.pop("wants_usage", False)
+        try:
+            call = _request(request.kind, body)
+        except ValueError as error:
+            yield Refusal(400, str(error).splitlines()[0])
+            return
+        headers = RawRequestInfo(headers={"x-request-id": request.request_id})
+        replies = getattr(self.engine, request.kind)(call, headers)
+        if body.get("stream"):
+            async with aclosing(self._batch_output_stream(replies)) as batches:
+                async for batch in batches:
+                    yield _refusal(batch[0]) if isinstance(batch[0], api.ErrorResponse) else _part(batch, wants_usage)
+        else:
+            async with aclosing(replies):
+                async for reply in replies:
+                    yield _refusal(reply) if isinstance(reply, api.ErrorResponse) else _whole(reply)
+
+    async def ready(self, request: EngineRequest) -> str:
+        """The folder of the weights in use; raises if the engine is dead."""
+        await self.check_health()
+        return self._weights
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Takes over `user_config["weights"]`, a folder. Answers under way are finished with the old weights first."""
+        folder = user_config.get("weights") or ""
+        if folder == self._weights or self.engine is None:
+            return
+        source = folder or self._llm_config.model_loading_config.model_source
+        logger.info("taking over weights of %s", source)
+        await self.pause(mode="wait")
+        try:
+            with tempfile.TemporaryDirectory(prefix="chimed-weights-") as aside:
+                path = with_output_head(ModelFolder(source), Path(aside))
+                await self.collective_rpc("reload_weights", kwargs={"weights_path": str(path)})
+            await self.reset_prefix_cache()
+            self._weights = folder
+        finally:
+            await self.resume()
+
+
+def with_output_head(model: ModelFolder, aside: Path) -> Path:
+    """A folder to reload `model` from: its own, or one in `aside` that names a tied output head.
+
+    A reload that does not name the head leaves vLLM's repacked copy of it on CPUs as it was.
+    """
+    if not model.config.get("tie_word_embeddings"):
+        return model.path
+    from safetensors.torch import save_file
+
+    for file in model.path.iterdir():
+        # Without the index of a model in several files, which does not list the new one.
+        if file.name != "model.safetensors.index.json":
+            os.symlink(file.resolve(), aside / file.name)
+    embedding = next(tensor for name, tensor in model.weights() if name.endswith("embed_tokens.weight"))
+    save_file({"lm_head.weight": embedding}, aside / "lm_head.safetensors")
+    return aside
+
+
+def _request(kind: str, body: dict[str, Any]) -> Any:
+    if kind == "tokenize":
+        return (api.TokenizeChatRequest if "messages" in body else api.TokenizeCompletionRequest)(**body)
+    return _REQUESTS[kind](**body)
+
+
+def _refusal(error: Any) -> Refusal:
+    info = error.error
+    status = info.code if isinstance(info.code, int) and 400 <= info.code < 600 else 500
+    return Refusal(status, info.message, info.param)
+
+
+def _whole(reply: Any) -> Whole:
+    usage = getattr(reply, "usage", None)
+    return Whole(
+        reply.model_dump_json(),
+        getattr(usage, "prompt_tokens", 0) or 0,
+        getattr(usage, "completion_tokens", 0) or 0,
+    )
+
+
+def _part(events: list[str], wants_usage: bool) -> Part:
+    """Server-sent events that arrived together; the one with the counts is passed on only to who asked for it."""
+    kept, prompt, answer = [], 0, 0
+    for event in events:
+        # vLLM's usage event is the only one without choices.
+        if '"choices":[]' in event and '"usage":{' in event:
+            usage = json.loads(event.removeprefix("data: "))["usage"]
+            prompt, answer = usage["prompt_tokens"], usage.get("completion_tokens") or 0
+            if not wants_usage:
+                continue
+        kept.append(event)
+    return Part("".join(kept), prompt, answer)

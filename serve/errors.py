@@ -1,0 +1,114 @@
+"""Errors in the shape that OpenAI's clients read: {"error": {"message", "type", "param", "code"}}."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+logger = logging.getLogger("ray.serve")
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+class ApiError(Exception):
+    """A refusal with its HTTP status; `message` says what is wrong and what to do."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.retry_after_s = retry_after_s
+
+    def response(self) -> JSONResponse:
+        headers = {} if self.retry_after_s is None else {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(self.body(), self.status, headers)
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        # A lone surrogate, which JSON can name and UTF-8 cannot write, may come back in a message that quotes a key.
+        message = self.message.encode("utf-8", "replace").decode()
+        kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Every refusal and failure of `app` leaves it as an `ApiError` does; no traceback reaches a client."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _failure)
+
+
+async def _api_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """The first thing wrong with a body; what was sent is not repeated, as it may be a patient's words."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    param = ".".join(map(str, _path(error.body, first["loc"], missing=first["type"] == "missing"))) or None
+    if first["type"] == "json_invalid":
+        return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.").response()
+    text = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        text = "is not an argument of this endpoint; leave it out"
+    elif first["type"] == "model_attributes_type" and not param:
+        text = "The body must be a JSON object"
+    elif first["type"] == "missing":
+        text = "is required" if param else "The body is missing: send JSON"
+    message = f"{param}: {text}" if param else text
+    return ApiError(400, f"{message}.", param=param and param.encode("utf-8", "replace").decode()).response()
+
+
+def _path(body: object, loc: Sequence[str | int], *, missing: bool) -> list[str | int]:
+    """Keys and positions of the body in pydantic's `loc`, without the names that it adds for alternatives of a type."""
+    path: list[str | int] = []
+    for part in loc:
+        if (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int)):
+            body = body[part]  # type: ignore[index]
+            path.append(part)
+    return [*path, loc[-1]] if missing and loc[-1] != "body" else path
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    message = {
+        404: f"There is no {request.url.path} here; /openapi.json lists what there is.",
+        405: f"{request.url.path} does not take {request.method}.",
+        400: "The body cannot be read: send JSON in UTF-8.",
+    }.get(status, HTTPStatus(status).phrase)
+    return ApiError(status, message).response()
+
+
+async def _failure(request: Request, error: Exception) -> JSONResponse:
+    logger.error("unexpected failure of %s %s", request.method, request.url.path, exc_info=error)
+    return ApiError(500, "The endpoint failed on this request; its log says why under the request id.").response()

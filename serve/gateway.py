@@ -1,0 +1,47 @@
+"""The gateway's replica: the HTTP routes over the engines of this application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from serve.backend import ServeBackend
+from serve.calls import Gate
+from serve.config import LimitsConfig
+from serve.keys import Keyring
+from serve.limits import RateLimits
+from serve.metrics import EndpointMetrics
+from serve.routes import Models, make_app
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """What a gateway is made with; plain data, as it travels to its replica."""
+
+    models: Models
+    limits: LimitsConfig
+    key_digests: list[str] = field(default_factory=list)
+    cors_origins: list[str] = field(default_factory=list)
+
+
+@serve.ingress()
+class Gateway:
+    """One process that every request passes: several would each keep rate limits of their own."""
+
+    def __init__(
+        self, settings: GatewaySettings, engines: dict[str, DeploymentHandle], scorer: DeploymentHandle | None
+    ) -> None:
+        self._settings = settings
+        self._backend = ServeBackend(engines, scorer)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        settings = self._settings
+        gate = Gate(Keyring(settings.key_digests), RateLimits(settings.limits))
+        return make_app(self._backend, gate, EndpointMetrics(), settings.models, settings.limits, settings.cors_origins)
+
+    async def check_health(self) -> Any:
+        """Serve asks now and then; a gateway that answers at all is well."""

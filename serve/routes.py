@@ -1,0 +1,246 @@
+"""The HTTP interface: OpenAI's routes, and a few of vLLM's, over any `Backend`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.staticfiles import StaticFiles
+
+from data.chat import check_messages
+from data.tables import DataError
+from serve.backend import Backend
+from serve.body import BodyLimit
+from serve.calls import Accounts, Call, Gate
+from serve.config import LimitsConfig
+from serve.errors import ApiError, add_error_handlers
+from serve.metrics import EndpointMetrics
+from serve.replies import EngineRequest, Kind, Part, Refusal, Whole
+from serve.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Sampling, ScoreRequest, TokenizeRequest
+
+PAGE = Path(__file__).parent / "page"
+READY_S = 5.0
+
+
+@dataclass(frozen=True)
+class Models:
+    """What the endpoint serves: context lengths by name, and the reward model's name, if any."""
+
+    contexts: dict[str, int]
+    reward: str = ""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def name(self, asked: str | None) -> str:
+        """The model that a request means; without a name, the only one."""
+        if asked is None and len(self.contexts) == 1:
+            return next(iter(self.contexts))
+        if asked is None:
+            raise ApiError(400, f"model: is required; this endpoint has {self._list()}.", param="model")
+        if asked not in self.contexts:
+            raise ApiError(
+                404,
+                f"The model '{asked}' is not here; this endpoint has {self._list()}.",
+                param="model",
+                code="model_not_found",
+            )
+        return asked
+
+    def reward_name(self, asked: str | None) -> str:
+        """The reward model that a request means."""
+        if not self.reward:
+            raise ApiError(404, "This endpoint has no reward model: start it with reward_model=DIR.", param="model")
+        if asked not in (None, self.reward):
+            raise ApiError(
+                404,
+                f"The reward model '{asked}' is not here, but '{self.reward}' is.",
+                param="model",
+                code="model_not_found",
+            )
+        return self.reward
+
+    def card(self, name: str) -> dict[str, Any]:
+        card = {"id": name, "object": "model", "created": self.created, "owned_by": "chimed-rlhf"}
+        return {**card, "max_model_len": self.contexts[name]} if name in self.contexts else card
+
+    def all(self) -> list[str]:
+        return [*self.contexts, *([self.reward] if self.reward else [])]
+
+    def _list(self) -> str:
+        return " and ".join(f"'{name}'" for name in self.contexts)
+
+
+def make_app(
+    backend: Backend,
+    gate: Gate,
+    metrics: EndpointMetrics,
+    models: Models,
+    limits: LimitsConfig,
+    cors_origins: Sequence[str] = (),
+) -> FastAPI:
+    """The ASGI application."""
+    app = FastAPI(title="ChiMed-RLHF", docs_url=None, redoc_url=None)
+    add_error_handlers(app)
+    app.add_middleware(BodyLimit, most_bytes=limits.body_bytes)
+    if cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(Accounts, gate=gate, metrics=metrics)  # the last one added is the outermost
+    _add_generation(app, Answers(backend, limits.seconds), models, gate)
+    _add_scores(app, backend, models, gate)
+    _add_information(app, backend, models, gate)
+    return app
+
+
+def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) -> None:
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatRequest, call: Call = Depends(gate)) -> Response:
+        call.model = models.name(body.model)
+        messages = [turn.message() for turn in body.messages]
+        _check_chat(messages)
+        settings = {**body.settings(), "messages": messages}
+        return await answers.generate(body, "chat", messages, settings, call)
+
+    @app.post("/v1/completions")
+    async def completions(body: CompletionRequest, call: Call = Depends(gate)) -> Response:
+        call.model = models.name(body.model)
+        return await answers.generate(body, "completions", body.prompt, body.settings(), call)
+
+    @app.post("/tokenize")
+    async def tokenize(body: TokenizeRequest, call: Call = Depends(gate)) -> Response:
+        call.model = models.name(body.model)
+        settings = body.model_dump(exclude_none=True, exclude={"model", "messages"})
+        if body.messages is not None:
+            settings["messages"] = [turn.message() for turn in body.messages]
+            _check_chat(settings["messages"])
+        return await answers.whole(EngineRequest("tokenize", "", settings, call.id), call)
+
+    @app.post("/detokenize")
+    async def detokenize(body: DetokenizeRequest, call: Call = Depends(gate)) -> Response:
+        call.model = models.name(body.model)
+        return await answers.whole(EngineRequest("detokenize", "", {"tokens": body.tokens}, call.id), call)
+
+
+def _add_scores(app: FastAPI, backend: Backend, models: Models, gate: Gate) -> None:
+    @app.post("/v1/score")
+    async def score(body: ScoreRequest, call: Call = Depends(gate)) -> Response:
+        call.model = models.reward_name(body.model)
+        conversations = [[turn.message() for turn in turns] for turns in body.conversations]
+        scored = await backend.score(conversations, body.cut_off or [False] * len(conversations))
+        if isinstance(scored, Refusal):
+            raise ApiError(scored.status, scored.message, param=scored.param)
+        call.count(scored["tokens"], 0)
+        data = [{"index": index, "object": "score", "score": value} for index, value in enumerate(scored["scores"])]
+        usage = {"prompt_tokens": scored["tokens"], "total_tokens": scored["tokens"]}
+        return JSONResponse({"object": "list", "model": call.model, "data": data, "usage": usage})
+
+
+def _add_information(app: FastAPI, backend: Backend, models: Models, gate: Gate) -> None:
+    @app.get("/v1/models", dependencies=[Depends(gate)])
+    async def all_models() -> dict[str, Any]:
+        return {"object": "list", "data": [models.card(name) for name in models.all()]}
+
+    @app.get("/v1/models/{name:path}", dependencies=[Depends(gate)])
+    async def one_model(name: str) -> dict[str, Any]:
+        if name not in models.all():
+            raise ApiError(404, f"The model '{name}' is not here.", param="model", code="model_not_found")
+        return models.card(name)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Liveness: the gateway's process answers."""
+        return {"status": "alive"}
+
+    @app.get("/ready")
+    async def ready() -> dict[str, Any]:
+        """Readiness: every model has an engine that answers."""
+        return {"status": "ready", "weights": await backend.ready(READY_S)}
+
+    if PAGE.is_dir():
+        app.mount("/page", StaticFiles(directory=PAGE))
+
+        @app.get("/", include_in_schema=False)
+        async def page() -> Response:
+            return FileResponse(PAGE / "index.html")
+
+
+class Answers:
+    """Turns an engine's replies into HTTP responses, whole or streamed."""
+
+    def __init__(self, backend: Backend, seconds: float) -> None:
+        self._backend, self._seconds = backend, seconds
+
+    async def generate(self, body: Sampling, kind: Kind, prompt: Any, settings: dict[str, Any], call: Call) -> Response:
+        """An answer as `body` wants it; a refusal before the first word is raised, so that it decides the status."""
+        request = EngineRequest(kind, prompt, {**settings, "wants_usage": body.wants_usage()}, call.id)
+        if not body.stream:
+            return await self.whole(request, call)
+        events = self._events(request, call)
+        try:
+            first = await anext(events)
+        except StopAsyncIteration:
+            raise ApiError(500, "The engine ended without an answer.") from None
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies must not hold events back
+        return StreamingResponse(_chain(first, events), media_type="text/event-stream", headers=headers)
+
+    async def whole(self, request: EngineRequest, call: Call) -> Response:
+        """The engine's one reply."""
+        async with aclosing(self._replies(request, call)) as replies:
+            async for reply in replies:
+                assert isinstance(reply, Whole)
+                return Response(reply.json, media_type="application/json")
+        raise ApiError(500, "The engine ended without an answer.")
+
+    async def _events(self, request: EngineRequest, call: Call) -> AsyncGenerator[str, None]:
+        async with aclosing(self._replies(request, call)) as replies:
+            try:
+                async for reply in replies:
+                    assert isinstance(reply, Part)
+                    if reply.events:
+                        call.spoke()
+                        yield reply.events
+            except ApiError as error:
+                if call.first_token_s is None:
+                    raise
+                # Too late for a status: the stream says it, and ends without [DONE].
+                yield f"data: {json.dumps(error.body(), ensure_ascii=False)}\n\n"
+
+    async def _replies(self, request: EngineRequest, call: Call) -> AsyncGenerator[Whole | Part, None]:
+        """Replies with refusals raised, tokens counted and an end to patience."""
+        deadline = time.monotonic() + self._seconds
+        async with aclosing(self._backend.answer(call.model, request)) as replies:
+            while True:
+                try:
+                    # Not one timeout around the loop: a stream begins in one task and goes on in another.
+                    reply = await asyncio.wait_for(anext(replies), deadline - time.monotonic())
+                except StopAsyncIteration:
+                    return
+                except TimeoutError as error:
+                    raise ApiError(504, f"The answer was not finished in {self._seconds:g} s.") from error
+                if isinstance(reply, Refusal):
+                    raise ApiError(reply.status, reply.message, param=reply.param)
+                call.count(reply.prompt_tokens, reply.answer_tokens)
+                yield reply
+
+
+async def _chain(first: str, rest: AsyncGenerator[str, None]) -> AsyncIterator[str]:
+    async with aclosing(rest):
+        yield first
+        async for events in rest:
+            yield events
+
+
+def _check_chat(messages: list[dict[str, str]]) -> None:
+    try:
+        check_messages(messages)
+    except DataError as error:
+        raise ApiError(400, f"{error}.", param="messages") from error
+    if messages[-1]["role"] != "user":
+        raise ApiError(400, "The last turn is not the user's: there is nothing to answer.", param="messages")

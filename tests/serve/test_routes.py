@@ -1,0 +1,260 @@
+"""The HTTP interface, with an engine that is a fake: it repeats what it is told to say. The real one is in test_endpoint.py."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from serve.calls import Gate
+from serve.config import LimitsConfig
+from serve.errors import ApiError
+from serve.keys import Keyring
+from serve.limits import RateLimits
+from serve.replies import EngineRequest, Part, Refusal, Reply, Whole
+from serve.routes import Models, make_app
+
+CHAT = "/v1/chat/completions"
+ASK = [{"role": "user", "content": "头痛怎么办？"}]
+
+
+class FakeBackend:
+    """Says `replies`; an exception among them is raised in its place."""
+
+    def __init__(self) -> None:
+        self.replies: list[Reply | Exception] = [Whole('{"answer":"多休息"}', 5, 3)]
+        self.seen: list[tuple[str, EngineRequest]] = []
+        self.pause_s = 0.0
+
+    async def answer(self, model: str, request: EngineRequest) -> AsyncGenerator[Reply, None]:
+        self.seen.append((model, request))
+        for reply in self.replies:
+            await asyncio.sleep(self.pause_s)
+            if isinstance(reply, Exception):
+                raise reply
+            yield reply
+
+    async def score(self, conversations: list[list[dict[str, str]]], cut_off: list[bool]) -> dict[str, Any] | Refusal:
+        if cut_off[0]:
+            return Refusal(400, "conversations.0: too long", "conversations.0")
+        return {"scores": [0.5 * index for index in range(len(conversations))], "tokens": 7}
+
+    async def ready(self, timeout_s: float) -> dict[str, str]:
+        return {"ppo": "/models/b"}
+
+
+class Recorder:
+    """Metrics that remember what they were told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, float, dict[str, str]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        outer = self
+
+        class Metric:
+            def inc(self, value: float = 1.0, tags: dict[str, str] | None = None) -> None:
+                outer.told.append((name, value, tags or {}))
+
+            observe = set = inc
+
+        return Metric()
+
+    def of(self, name: str) -> list[tuple[float, dict[str, str]]]:
+        return [(value, tags) for told, value, tags in self.told if told == name]
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+def metrics() -> Recorder:
+    return Recorder()
+
+
+def make_client(backend: FakeBackend, metrics: Recorder, **limits: Any) -> TestClient:
+    config = LimitsConfig(**limits)
+    gate = Gate(Keyring([]), RateLimits(config))
+    app = make_app(backend, gate, metrics, Models({"ppo": 512, "sft": 512}, "judge"), config)  # type: ignore[arg-type]
+    return TestClient(app, client=("127.0.0.1", 1234), raise_server_exceptions=False)
+
+
+@pytest.fixture
+def client(backend: FakeBackend, metrics: Recorder) -> TestClient:
+    return make_client(backend, metrics)
+
+
+def test_a_whole_answer_and_what_is_told_of_it(client: TestClient, backend: FakeBackend, metrics: Recorder) -> None:
+    answer = client.post(CHAT, json={"model": "ppo", "messages": ASK, "max_tokens": 9}, headers={"x-request-id": "r1"})
+    assert (answer.status_code, answer.json()) == (200, {"answer": "多休息"})
+    assert answer.headers["x-request-id"] == "r1"
+    (model, request), *_ = backend.seen
+    assert (model, request.kind, request.prompt, request.request_id) == ("ppo", "chat", ASK, "r1")
+    assert request.body == {"max_tokens": 9, "messages": ASK, "wants_usage": False}
+    assert metrics.of("requests") == [(1.0, {"route": CHAT, "model": "ppo", "status": "200"})]
+    assert metrics.of("tokens") == [(5, {"model": "ppo", "kind": "prompt"}), (3, {"model": "ppo", "kind": "answer"})]
+    assert [value for value, _ in metrics.of("under_way")] == [1, 0]
+
+
+def test_a_stream_is_passed_on_event_by_event(client: TestClient, backend: FakeBackend, metrics: Recorder) -> None:
+    backend.replies = [Part("data: 1\n\n", 0, 0), Part("data: 2\n\n", 0, 0), Part("data: [DONE]\n\n", 5, 2)]
+    body = {"model": "sft", "messages": ASK, "stream": True, "stream_options": {"include_usage": True}}
+    with client.stream("POST", CHAT, json=body) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert "".join(answer.iter_text()) == "data: 1\n\ndata: 2\n\ndata: [DONE]\n\n"
+    assert backend.seen[0][1].body["wants_usage"] is True
+    assert [value for value, _ in metrics.of("tokens")] == [5, 2]
+    assert len(metrics.of("first_token_seconds")) == 1
+
+
+def test_a_refusal_before_the_first_word_is_the_status(client: TestClient, backend: FakeBackend) -> None:
+    for stream in (False, True):
+        backend.replies = [Refusal(400, "The prompt has 600 tokens and the context is 512.", "messages")]
+        answer = client.post(CHAT, json={"model": "ppo", "messages": ASK, "stream": stream})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"] == "The prompt has 600 tokens and the context is 512."
+        backend.replies = [ApiError(503, "All engines are busy.", retry_after_s=2)]
+        answer = client.post(CHAT, json={"model": "ppo", "messages": ASK, "stream": stream})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+
+def test_a_failure_in_mid_stream_ends_it_with_an_error_event(client: TestClient, backend: FakeBackend) -> None:
+    backend.replies = [Part("data: 1\n\n", 0, 0), ApiError(503, "The engine died while it answered.")]
+    text = client.post(CHAT, json={"model": "ppo", "messages": ASK, "stream": True}).text
+    first, event, end = text.split("\n\n")
+    assert (first, end) == ("data: 1", "")
+    assert json.loads(event.removeprefix("data: "))["error"]["message"] == "The engine died while it answered."
+
+
+def test_an_answer_that_takes_too_long_is_ended(backend: FakeBackend, metrics: Recorder) -> None:
+    backend.pause_s = 5.0
+    answer = make_client(backend, metrics, seconds=0.05).post(CHAT, json={"model": "ppo", "messages": ASK})
+    assert answer.status_code == 504
+    assert answer.json()["error"]["message"] == "The answer was not finished in 0.05 s."
+
+
+def test_a_bug_tells_nothing_to_the_client(client: TestClient, backend: FakeBackend) -> None:
+    backend.replies = [RuntimeError("secret")]
+    answer = client.post(CHAT, json={"model": "ppo", "messages": ASK})
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.json()["error"]["type"] == "server_error"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"messages": ASK}, 400, "model: is required; this endpoint has 'ppo' and 'sft'."),
+        ({"model": "gpt", "messages": ASK}, 404, "The model 'gpt' is not here; this endpoint has 'ppo' and 'sft'."),
+        ({"model": "ppo"}, 400, "messages: is required."),
+        ({"model": "ppo", "messages": []}, 400, "messages: List should have at least 1 item after validation, not 0."),
+        (
+            {"model": "ppo", "messages": [{"role": "doctor", "content": "x"}]},
+            400,
+            "messages.0.role: Input should be 'system', 'user' or 'assistant'.",
+        ),
+        (
+            {"model": "ppo", "messages": ASK * 2},
+            400,
+            "chat: turn 1: found the user's turn where the assistant's must be; turns alternate, user first.",
+        ),
+        (
+            {"model": "ppo", "messages": [*ASK, {"role": "assistant", "content": "好"}]},
+            400,
+            "The last turn is not the user's: there is nothing to answer.",
+        ),
+        (
+            {"model": "ppo", "messages": [{"role": "user", "content": "[bot]:"}]},
+            400,
+            "chat: turn 0 (user): contains the reserved mark '[bot]:'; remove it from the text.",
+        ),
+        (
+            {"model": "ppo", "messages": ASK, "max_tokens": -1},
+            400,
+            "max_tokens: Input should be greater than or equal to 1.",
+        ),
+        ({"model": "ppo", "messages": ASK, "temperature": "hot"}, 400, "temperature: Input should be a valid number."),
+        (
+            {"model": "ppo", "messages": ASK, "tools": []},
+            400,
+            "tools: is not an argument of this endpoint; leave it out.",
+        ),
+        (
+            {"model": "ppo", "messages": ASK, "stream_options": {}},
+            400,
+            "stream_options: only together with stream=true.",
+        ),
+        ([1], 400, "The body must be a JSON object."),
+    ],
+)
+def test_bad_bodies(client: TestClient, backend: FakeBackend, body: Any, status: int, message: str) -> None:
+    answer = client.post(CHAT, json=body)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (status, message)
+    assert backend.seen == []
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        (b"{", 400, "The body is not valid JSON"),
+        (b'{"model": "\xff"}', 400, "The body cannot be read: send JSON in UTF-8."),
+        (b"", 400, "The body is missing: send JSON."),
+        (b'{"model": "ppo", "messages": [{"role": "user", "content": "\\ud800"}]}', 400, "messages.0.content"),
+        (b'{"\\ud800": 1}', 400, "Input should be a valid string"),
+        (b"[" * 100_000, 400, "The body cannot be read"),
+        (b'"' + b"x" * 2**20, 413, "The body has more than 1,048,576 bytes, which is the limit."),
+    ],
+)
+def test_bodies_that_are_not_json(client: TestClient, content: bytes, status: int, message: str) -> None:
+    answer = client.post(CHAT, content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"].startswith(message)
+
+
+def test_limits_apply_to_every_route_that_costs(backend: FakeBackend, metrics: Recorder) -> None:
+    client = make_client(backend, metrics, requests_per_minute=1)
+    assert client.get("/v1/models").status_code == 200
+    refused = client.post("/v1/score", json={"conversations": [[*ASK, {"role": "assistant", "content": "好"}]]})
+    assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert client.get("/health").status_code == 200
+
+
+def test_scores(client: TestClient) -> None:
+    chat = [*ASK, {"role": "assistant", "content": "好"}]
+    answer = client.post("/v1/score", json={"conversations": [chat, chat]}).json()
+    assert [each["score"] for each in answer["data"]] == [0.0, 0.5]
+    assert (answer["model"], answer["usage"]["total_tokens"]) == ("judge", 7)
+    refused = client.post("/v1/score", json={"conversations": [chat], "cut_off": [True]})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "conversations.0")
+    assert client.post("/v1/score", json={"model": "ppo", "conversations": [chat]}).status_code == 404
+    flags = client.post("/v1/score", json={"conversations": [chat], "cut_off": [True, False]})
+    assert flags.json()["error"]["message"] == "cut_off: has 2 flags for 1 conversations."
+
+
+def test_information(client: TestClient) -> None:
+    cards = client.get("/v1/models").json()["data"]
+    assert [(card["id"], card.get("max_model_len")) for card in cards] == [("ppo", 512), ("sft", 512), ("judge", None)]
+    assert client.get("/v1/models/sft").json()["id"] == "sft"
+    assert client.get("/v1/models/gpt").json()["error"]["code"] == "model_not_found"
+    assert client.get("/ready").json() == {"status": "ready", "weights": {"ppo": "/models/b"}}
+    assert (
+        client.get("/nowhere").json()["error"]["message"]
+        == "There is no /nowhere here; /openapi.json lists what there is."
+    )
+    assert client.get(CHAT).status_code == 405
+
+
+def test_no_origin_may_call_from_a_browser_unless_named(backend: FakeBackend, metrics: Recorder) -> None:
+    config, gate = LimitsConfig(), Gate(Keyring([]), RateLimits(LimitsConfig()))
+    origin = {"origin": "https://example.org"}
+    for origins, allowed in (((), None), (("https://example.org",), "https://example.org")):
+        app = make_app(backend, gate, metrics, Models({"ppo": 512}), config, origins)  # type: ignore[arg-type]
+        answer = TestClient(app).get("/health", headers=origin)
+        assert answer.headers.get("access-control-allow-origin") == allowed
