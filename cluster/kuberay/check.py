@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cluster.kuberay.clusters import Found, ray_cluster
 from cluster.kuberay.cluster_rules import CLUSTER_RULES
+from cluster.kuberay.clusters import Found, ray_cluster
 from cluster.kuberay.core import core_problems, metadata_problems, pod_problems
 from cluster.kuberay.manifests import Manifest, Problem, read
 from cluster.kuberay.object_rules import OBJECT_RULES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from cluster.kuberay.clusters import Found, Group, RayClusterView, version
 from cluster.kuberay.manifests import mapping
@@ -162,5 +162,5 @@ def _idle_timeouts(ray: RayClusterView, *, v2: bool) -> Iterator[Found]:
             yield key, "needs autoscaler v2; set autoscalerOptions.version: v2"
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)

@@ -49,10 +49,10 @@ class Group:
 
     def environment(self) -> dict[str, tuple[Key, Any]]:
         """Variables of Ray's container: key and value (None for one that comes from elsewhere)."""
-        found = {}
+        found: dict[str, tuple[Key, Any]] = {}
         for key, container in list(self.containers())[:1]:
             for index, variable in enumerate(sequence(container.get("env"))):
-                found[mapping(variable).get("name")] = (*key, "env", index), mapping(variable).get("value")
+                found[str(mapping(variable).get("name"))] = (*key, "env", index), mapping(variable).get("value")
         return found
 
 
