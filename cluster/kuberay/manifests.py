@@ -107,9 +107,12 @@ def _render(folder: Path, name: str) -> str:
     command = renderer()
     if command is None:
         raise ConfigError(f"{name}: a kustomize folder needs kubectl or kustomize on the PATH; install one")
-    done = subprocess.run(
-        [*command, str(folder)], capture_output=True, text=True, timeout=_SECONDS_TO_RENDER, check=False
-    )
+    try:
+        done = subprocess.run(
+            [*command, str(folder)], capture_output=True, text=True, timeout=_SECONDS_TO_RENDER, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"{name}: does not render within {_SECONDS_TO_RENDER:.0f} s; see what it fetches") from error
     if done.returncode:
         words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise ConfigError(f"{name}: does not render: {words[-1]}")
@@ -124,7 +127,9 @@ def _parse(text: str, source: str, *, rendered: bool) -> Iterator[Manifest]:
             content = yaml.SafeLoader("").construct_document(node)
             if content is None:  # between two --- there is nothing, or a comment
                 continue
-            if not isinstance(content, dict) or not {"apiVersion", "kind"} <= set(content):
+            if not isinstance(content, dict) or not all(
+                isinstance(content.get(k), str) for k in ("apiVersion", "kind")
+            ):
                 raise ConfigError(
                     f"{source}:{node.start_mark.line + 1}: not a Kubernetes object; give it apiVersion and kind"
                 )

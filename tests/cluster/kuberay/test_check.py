@@ -12,8 +12,12 @@ from cluster.kuberay.check import main
 NETWORK = Path(__file__).resolve().parents[3] / "cluster/kuberay/parts/shared/network.yaml"
 
 
-def test_a_problem_is_one_line_with_the_line_of_its_key(tmp_path, plant, capsys, monkeypatch):
+@pytest.fixture(autouse=True)
+def without_schemas(monkeypatch):
     monkeypatch.delenv("CHIMED_KUBERAY_CRDS", raising=False)
+
+
+def test_a_problem_is_one_line_with_the_line_of_its_key(tmp_path, plant, capsys):
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump(plant("RayJob", {"spec submissionMode": "K8SJobMode"}).content))
     line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if "submissionMode" in text)

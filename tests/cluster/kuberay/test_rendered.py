@@ -116,6 +116,24 @@ def test_the_head_does_no_work_and_groups_begin_empty(folder):
     assert [(group.spec["replicas"], group.spec["minReplicas"]) for group in ray.workers] == [(0, 0)] * 3
 
 
+@pytest.mark.parametrize("folder", ["raycluster", "service", "jobs/sft", "overlays/ppo-kueue"])
+def test_every_pod_has_the_volume_is_under_the_network_policy_and_has_no_privileges(folder):
+    selected = rendered("shared")["NetworkPolicy/chimed"].at("spec", "podSelector", "matchLabels")
+    for group in cluster_in(folder).groups:
+        assert selected.items() <= group.spec["template"]["metadata"]["labels"].items()
+        assert group.pod["volumes"] == [{"name": "runs", "persistentVolumeClaim": {"claimName": "chimed-runs"}}]
+        assert group.pod["securityContext"]["runAsNonRoot"] is True
+        ((_, container),) = group.containers()
+        assert group.environment()["CHIMED_RUNS"][1] == container["volumeMounts"][0]["mountPath"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert set(container["resources"]) == {"limits"}
+
+
+def test_pods_find_one_another_by_dns():
+    egress = rendered("shared")["NetworkPolicy/chimed"].at("spec", "egress")
+    assert {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]} in egress
+
+
 @pytest.mark.parametrize("queue", ["kueue", "volcano"])
 def test_a_queued_job_has_all_its_nodes_from_the_start(queue):
     ray = cluster_in(f"overlays/ppo-{queue}")
