@@ -1,0 +1,94 @@
+"""python -m cluster.kuberay.check PATH…: what Kubernetes, KubeRay's operator, Kueue, Volcano or a run here would refuse.
+
+PATH is a YAML file, or a kustomize folder, which is rendered with kubectl or kustomize. Nothing is asked of a cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cluster.kuberay.cluster_rules import CLUSTER_RULES
+from cluster.kuberay.clusters import Found, ray_cluster
+from cluster.kuberay.core import core_problems, metadata_problems, pod_problems
+from cluster.kuberay.manifests import Manifest, Problem, read
+from cluster.kuberay.object_rules import OBJECT_RULES
+from cluster.kuberay.project_rules import PROJECT_RULES
+from cluster.kuberay.schemas import RAY_KINDS, SCHEMAS_VARIABLE, RaySchemas
+from configs.base import REPOSITORY, one_line_errors
+
+PROG = "python -m cluster.kuberay.check"
+KUBERNETES = "1.32"
+
+
+def check(
+    manifest: Manifest, schemas: RaySchemas | None = None, project: Path = REPOSITORY, kubernetes: str = KUBERNETES
+) -> list[Problem]:
+    """All that is wrong with one object.
+
+    Args:
+        manifest: the object.
+        schemas: KubeRay's; without them structure and types of Ray's kinds are checked in their pods only.
+        project: the folder in which a job's programs and recipes are looked for.
+        kubernetes: the version of Kubernetes, such as "1.32".
+    """
+    if manifest.kind in RAY_KINDS:
+        found = _ray_problems(manifest, schemas, kubernetes)
+    else:
+        found = core_problems(manifest, kubernetes)
+    rules = (each for rule in PROJECT_RULES for each in rule(manifest, project))
+    return [Problem(manifest, key, text) for key, text in (*found, *rules)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints one line a problem; 0 if there is none, 1 if there are some, 2 if something could not be looked at."""
+    options = _parse(argv)
+    with one_line_errors(PROG):
+        schemas = RaySchemas(options.crds) if options.crds else None
+        if schemas is None:
+            print("note: KubeRay's schemas are not checked; give their folder by --crds DIR", file=sys.stderr)
+        manifests = [manifest for path in options.paths for manifest in read(path)]
+        problems = [
+            problem
+            for manifest in manifests
+            for problem in check(manifest, schemas, options.project, options.kubernetes)
+        ]
+    for problem in problems:
+        print(problem)
+    if not problems:
+        print(f"{len(manifests)} objects, no problems")
+    return 1 if problems else 0
+
+
+def _ray_problems(manifest: Manifest, schemas: RaySchemas | None, kubernetes: str) -> Iterator[Found]:
+    yield from metadata_problems(manifest, kubernetes)
+    yield from schemas.problems(manifest) if schemas else pod_problems(manifest, kubernetes)
+    for object_rule in OBJECT_RULES:
+        yield from object_rule(manifest)
+    ray = ray_cluster(manifest)
+    for cluster_rule in CLUSTER_RULES if ray else ():
+        assert ray is not None
+        yield from cluster_rule(ray)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a YAML file or a kustomize folder")
+    parser.add_argument(
+        "--crds",
+        metavar="DIR",
+        default=os.environ.get(SCHEMAS_VARIABLE),
+        help=f"folder of KubeRay's custom resource definitions (default: ${SCHEMAS_VARIABLE})",
+    )
+    parser.add_argument(
+        "--project", type=Path, default=REPOSITORY, help="where programs and recipes are (default: %(default)s)"
+    )
+    parser.add_argument("--kubernetes", default=KUBERNETES, help="version of Kubernetes (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
