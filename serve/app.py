@@ -26,6 +26,8 @@ from serve.routes import Models
 # An engine that starts takes tens of seconds; one that hangs for longer than this is replaced.
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5.0, 30.0
 DRAIN_S = 60.0
+# With one engine of one CPU, all of it fits on two cores.
+SCORER_CPUS, GATEWAY_CPUS = 0.5, 0.25
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:
@@ -100,6 +102,7 @@ def _engine(name: str, folder: ModelFolder, weights: str, config: ServeConfig) -
         "health_check_timeout_s": HEALTH_TIMEOUT_S,
         "graceful_shutdown_timeout_s": DRAIN_S,
         "logging_config": {"encoding": "JSON"},
+        "ray_actor_options": {"num_cpus": 0},  # the bundle below is all that a replica takes
     }
     if replicas.most > replicas.count:
         deployment["autoscaling_config"] = {
@@ -128,8 +131,7 @@ def _engine(name: str, folder: ModelFolder, weights: str, config: ServeConfig) -
         experimental_configs={"stream_batching_interval_ms": config.stream_interval_ms},
         log_engine_metrics=True,
     )
-    options = {"ray_actor_options": {"num_cpus": 0}}
-    return build_llm_deployment(llm, name_prefix="engine:", override_serve_options=options, deployment_cls=Engine)
+    return build_llm_deployment(llm, name_prefix="engine:", deployment_cls=Engine)
 
 
 def _environment(threads: int, on_gpus: bool) -> dict[str, str]:
@@ -143,7 +145,7 @@ def _environment(threads: int, on_gpus: bool) -> dict[str, str]:
 def _scorer(name: str, folder: str, config: ServeConfig) -> DeploymentHandle:
     from serve.score import Scorer
 
-    options = {"num_cpus": config.replicas.cpus, "num_gpus": min(1, config.replicas.gpus)}
+    options = {"num_cpus": SCORER_CPUS, "num_gpus": min(1, config.replicas.gpus)}
     environment = {"env_vars": {**EVERYWHERE, "OMP_NUM_THREADS": str(config.replicas.threads)}}
     return serve.deployment(
         Scorer,
@@ -163,7 +165,7 @@ def _gateway(
         name="gateway",
         num_replicas=1,
         max_ongoing_requests=10_000,
-        ray_actor_options={"num_cpus": 0.5},
+        ray_actor_options={"num_cpus": GATEWAY_CPUS},
         graceful_shutdown_timeout_s=DRAIN_S,
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
     )

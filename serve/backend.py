@@ -12,7 +12,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from serve.errors import ApiError
-from serve.replies import EngineRequest, Refusal, Reply
+from serve.replies import EngineRequest, EngineState, Refusal, Reply
 
 logger = logging.getLogger("ray.serve")
 
@@ -31,8 +31,8 @@ class Backend(Protocol):
         """Scores of finished chats."""
         ...
 
-    async def ready(self, timeout_s: float) -> dict[str, str]:
-        """The weights that each model answers with; raises unless every model has an engine that answers in time."""
+    async def ready(self, timeout_s: float) -> dict[str, EngineState]:
+        """An engine of each model; raises unless every model has one that answers in time."""
         ...
 
 
@@ -73,17 +73,17 @@ class ServeBackend:
         except (RayActorError, BackPressureError, DeploymentUnavailableError, RayTaskError) as error:
             raise _refusal(error) from error
 
-    async def ready(self, timeout_s: float) -> dict[str, str]:
+    async def ready(self, timeout_s: float) -> dict[str, EngineState]:
         """See `Backend`."""
-        weights = {}
+        states = {}
         for model, handle in self._plain.items():
             try:
-                weights[model] = await asyncio.wait_for(handle.ready.remote(EngineRequest("ready")), timeout_s)
+                states[model] = await asyncio.wait_for(handle.ready.remote(EngineRequest("ready")), timeout_s)
             except TimeoutError as error:
                 raise ApiError(503, f"No engine of '{model}' answered in {timeout_s:g} s.", retry_after_s=5) from error
             except (RayActorError, BackPressureError, DeploymentUnavailableError, RayTaskError) as error:
                 raise _refusal(error) from error
-        return weights
+        return states
 
 
 def _refusal(error: Exception) -> ApiError:

@@ -81,8 +81,8 @@ class Accounts:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # Serve's proxy gives every request an id, or keeps the client's.
-        call = Call(Headers(scope=scope).get("x-request-id") or uuid.uuid4().hex)
+        given = Headers(scope=scope).get("x-request-id")  # from Serve's proxy, which also tells the client
+        call = Call(given or uuid.uuid4().hex)
         scope.setdefault("state", {})["call"] = call
         status = 500
 
@@ -90,7 +90,8 @@ class Accounts:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = call.id
+                if not given:
+                    MutableHeaders(scope=message)["x-request-id"] = call.id
             await send(message)
 
         self._change(+1)

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,12 @@ from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm.deployment import LLMServer
 
 from actors.folders import ModelFolder
-from serve.replies import EngineRequest, Part, Refusal, Reply, Whole
+from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whole
+from serve.tokens import Tokens
 
 logger = logging.getLogger("ray.serve")
 
-_REQUESTS: Mapping[str, Any] = {
-    "chat": api.ChatCompletionRequest,
-    "completions": api.CompletionRequest,
-    "detokenize": api.DetokenizeRequest,
-}
+_REQUESTS: Mapping[str, Any] = {"chat": api.ChatCompletionRequest, "completions": api.CompletionRequest}
 
 
 class InProcessVllm(VLLMEngine):
@@ -50,10 +48,13 @@ class Engine(LLMServer):
 
     async def answer(self, request: EngineRequest) -> AsyncGenerator[Reply, None]:
         """One `Whole` or `Refusal`, or, for a stream, `Part`s; the last part carries the counts of tokens."""
+        if request.kind in ("tokenize", "detokenize"):
+            yield self._tokens.answer(request)
+            return
         body = dict(request.body)
         wants_usage = body.pop("wants_usage", False)
         try:
-            call = _request(request.kind, body)
+            call = _REQUESTS[request.kind](**body)
         except ValueError as error:
             yield Refusal(400, str(error).splitlines()[0])
             return
@@ -62,16 +63,31 @@ class Engine(LLMServer):
         if body.get("stream"):
             async with aclosing(self._batch_output_stream(replies)) as batches:
                 async for batch in batches:
-                    yield _refusal(batch[0]) if isinstance(batch[0], api.ErrorResponse) else _part(batch, wants_usage)
+                    refused = isinstance(batch[0], api.ErrorResponse)
+                    yield self._refusal(batch[0], request) if refused else _part(batch, wants_usage)
         else:
             async with aclosing(replies):
                 async for reply in replies:
-                    yield _refusal(reply) if isinstance(reply, api.ErrorResponse) else _whole(reply)
+                    yield self._refusal(reply, request) if isinstance(reply, api.ErrorResponse) else _whole(reply)
 
-    async def ready(self, request: EngineRequest) -> str:
-        """The folder of the weights in use; raises if the engine is dead."""
+    @cached_property
+    def _tokens(self) -> Tokens:
+        config = self._llm_config
+        return Tokens(ModelFolder(config.model_loading_config.model_source), config.engine_kwargs["max_model_len"])
+
+    def _refusal(self, error: Any, request: EngineRequest) -> Refusal:
+        info = error.error
+        if info.param == "input_tokens":  # vLLM stops counting at the first token too many
+            return self._tokens.too_long(request)
+        status = info.code if isinstance(info.code, int) and 400 <= info.code < 600 else 500
+        return Refusal(status, info.message.partition(" (parameter=")[0], info.param)
+
+    async def ready(self, request: EngineRequest) -> EngineState:
+        """What this engine is at; raises if it is dead."""
         await self.check_health()
-        return self._weights
+        assert self.engine is not None
+        unfinished = self.engine._engine_client.output_processor.get_num_unfinished_requests()
+        return EngineState(self._weights, unfinished)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Takes over `user_config["weights"]`, a folder. Answers under way are finished with the old weights first."""
@@ -107,18 +123,6 @@ def with_output_head(model: ModelFolder, aside: Path) -> Path:
     embedding = next(tensor for name, tensor in model.weights() if name.endswith("embed_tokens.weight"))
     save_file({"lm_head.weight": embedding}, aside / "lm_head.safetensors")
     return aside
-
-
-def _request(kind: str, body: dict[str, Any]) -> Any:
-    if kind == "tokenize":
-        return (api.TokenizeChatRequest if "messages" in body else api.TokenizeCompletionRequest)(**body)
-    return _REQUESTS[kind](**body)
-
-
-def _refusal(error: Any) -> Refusal:
-    info = error.error
-    status = info.code if isinstance(info.code, int) and 400 <= info.code < 600 else 500
-    return Refusal(status, info.message, info.param)
 
 
 def _whole(reply: Any) -> Whole:

@@ -10,12 +10,29 @@ Kind = Literal["chat", "completions", "tokenize", "detokenize", "ready"]
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """A request to an engine. `prompt` (text, or a chat's messages) is what prefix-aware routing reads."""
+    """A request to an engine, its body as vLLM's own request takes it."""
 
     kind: Kind
-    prompt: Any = ""
     body: dict[str, Any] = field(default_factory=dict)
     request_id: str = ""
+
+    @property
+    def prompt(self) -> str:
+        """What Ray's prefix-aware router compares: the prompt as text, or as token numbers. Never empty, as it divides
+        by the length.
+        """
+        if "messages" in self.body:
+            return "\n".join(message["content"] for message in self.body["messages"])
+        prompt = self.body.get("prompt") or self.kind
+        return prompt if isinstance(prompt, str) else str(prompt)
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """One engine of a model."""
+
+    weights: str  # folder that they were taken over from; empty for those it started with
+    unfinished: int  # requests that it works on
 
 
 @dataclass(frozen=True)

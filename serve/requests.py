@@ -129,7 +129,6 @@ class TokenizeRequest(_Body):
     model: str | None = None
     prompt: str | None = None
     messages: list[Turn] | None = Field(None, min_length=1)
-    add_special_tokens: bool = False
     return_token_strs: bool = False
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,12 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
         messages = [turn.message() for turn in body.messages]
         _check_chat(messages)
         settings = {**body.settings(), "messages": messages}
-        return await answers.generate(body, "chat", messages, settings, call)
+        return await answers.generate(body, "chat", settings, call)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, call: Call = Depends(gate)) -> Response:
         call.model = models.name(body.model)
-        return await answers.generate(body, "completions", body.prompt, body.settings(), call)
+        return await answers.generate(body, "completions", body.settings(), call)
 
     @app.post("/tokenize")
     async def tokenize(body: TokenizeRequest, call: Call = Depends(gate)) -> Response:
@@ -120,12 +120,12 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
         if body.messages is not None:
             settings["messages"] = [turn.message() for turn in body.messages]
             _check_chat(settings["messages"])
-        return await answers.whole(EngineRequest("tokenize", "", settings, call.id), call)
+        return await answers.whole(EngineRequest("tokenize", settings, call.id), call)
 
     @app.post("/detokenize")
     async def detokenize(body: DetokenizeRequest, call: Call = Depends(gate)) -> Response:
         call.model = models.name(body.model)
-        return await answers.whole(EngineRequest("detokenize", "", {"tokens": body.tokens}, call.id), call)
+        return await answers.whole(EngineRequest("detokenize", {"tokens": body.tokens}, call.id), call)
 
 
 def _add_scores(app: FastAPI, backend: Backend, models: Models, gate: Gate) -> None:
@@ -161,7 +161,8 @@ def _add_information(app: FastAPI, backend: Backend, models: Models, gate: Gate)
     @app.get("/ready")
     async def ready() -> dict[str, Any]:
         """Readiness: every model has an engine that answers."""
-        return {"status": "ready", "weights": await backend.ready(READY_S)}
+        engines = await backend.ready(READY_S)
+        return {"status": "ready", "engines": {name: asdict(state) for name, state in engines.items()}}
 
     if PAGE.is_dir():
         app.mount("/page", StaticFiles(directory=PAGE))
@@ -177,9 +178,9 @@ class Answers:
     def __init__(self, backend: Backend, seconds: float) -> None:
         self._backend, self._seconds = backend, seconds
 
-    async def generate(self, body: Sampling, kind: Kind, prompt: Any, settings: dict[str, Any], call: Call) -> Response:
+    async def generate(self, body: Sampling, kind: Kind, settings: dict[str, Any], call: Call) -> Response:
         """An answer as `body` wants it; a refusal before the first word is raised, so that it decides the status."""
-        request = EngineRequest(kind, prompt, {**settings, "wants_usage": body.wants_usage()}, call.id)
+        request = EngineRequest(kind, {**settings, "wants_usage": body.wants_usage()}, call.id)
         if not body.stream:
             return await self.whole(request, call)
         events = self._events(request, call)

@@ -15,7 +15,7 @@ from serve.config import LimitsConfig
 from serve.errors import ApiError
 from serve.keys import Keyring
 from serve.limits import RateLimits
-from serve.replies import EngineRequest, Part, Refusal, Reply, Whole
+from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whole
 from serve.routes import Models, make_app
 
 CHAT = "/v1/chat/completions"
@@ -43,8 +43,8 @@ class FakeBackend:
             return Refusal(400, "conversations.0: too long", "conversations.0")
         return {"scores": [0.5 * index for index in range(len(conversations))], "tokens": 7}
 
-    async def ready(self, timeout_s: float) -> dict[str, str]:
-        return {"ppo": "/models/b"}
+    async def ready(self, timeout_s: float) -> dict[str, EngineState]:
+        return {"ppo": EngineState("/models/b", 2)}
 
 
 class Recorder:
@@ -93,13 +93,19 @@ def client(backend: FakeBackend, metrics: Recorder) -> TestClient:
 def test_a_whole_answer_and_what_is_told_of_it(client: TestClient, backend: FakeBackend, metrics: Recorder) -> None:
     answer = client.post(CHAT, json={"model": "ppo", "messages": ASK, "max_tokens": 9}, headers={"x-request-id": "r1"})
     assert (answer.status_code, answer.json()) == (200, {"answer": "多休息"})
-    assert answer.headers["x-request-id"] == "r1"
+    assert "x-request-id" not in answer.headers  # Serve's proxy, which gave it, adds it
     (model, request), *_ = backend.seen
-    assert (model, request.kind, request.prompt, request.request_id) == ("ppo", "chat", ASK, "r1")
+    assert (model, request.kind, request.prompt, request.request_id) == ("ppo", "chat", "头痛怎么办？", "r1")
     assert request.body == {"max_tokens": 9, "messages": ASK, "wants_usage": False}
     assert metrics.of("requests") == [(1.0, {"route": CHAT, "model": "ppo", "status": "200"})]
     assert metrics.of("tokens") == [(5, {"model": "ppo", "kind": "prompt"}), (3, {"model": "ppo", "kind": "answer"})]
     assert [value for value, _ in metrics.of("under_way")] == [1, 0]
+
+
+def test_what_routing_by_prefix_reads_is_never_empty() -> None:
+    assert EngineRequest("completions", {"prompt": [7, 8]}).prompt == "[7, 8]"
+    assert EngineRequest("completions", {"prompt": "头痛"}).prompt == "头痛"
+    assert EngineRequest("ready").prompt == "ready"
 
 
 def test_a_stream_is_passed_on_event_by_event(client: TestClient, backend: FakeBackend, metrics: Recorder) -> None:
@@ -243,12 +249,16 @@ def test_information(client: TestClient) -> None:
     assert [(card["id"], card.get("max_model_len")) for card in cards] == [("ppo", 512), ("sft", 512), ("judge", None)]
     assert client.get("/v1/models/sft").json()["id"] == "sft"
     assert client.get("/v1/models/gpt").json()["error"]["code"] == "model_not_found"
-    assert client.get("/ready").json() == {"status": "ready", "weights": {"ppo": "/models/b"}}
+    assert client.get("/ready").json() == {
+        "status": "ready",
+        "engines": {"ppo": {"weights": "/models/b", "unfinished": 2}},
+    }
     assert (
         client.get("/nowhere").json()["error"]["message"]
         == "There is no /nowhere here; /openapi.json lists what there is."
     )
     assert client.get(CHAT).status_code == 405
+    assert len(client.get("/health").headers["x-request-id"]) == 32
 
 
 def test_no_origin_may_call_from_a_browser_unless_named(backend: FakeBackend, metrics: Recorder) -> None:

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from actors.folders import ModelFolder
+from serve.replies import EngineRequest, Refusal, Whole
+from serve.tokens import Tokens
+
+
+@pytest.fixture
+def tokens(make_model: Callable[..., Path]) -> Tokens:
+    return Tokens(ModelFolder(make_model("a")), 256)
+
+
+def answer(tokenizer: Tokens, kind: str, **body: object) -> dict[str, object]:
+    reply = tokenizer.answer(EngineRequest(kind, body))  # type: ignore[arg-type]
+    assert isinstance(reply, Whole)
+    return json.loads(reply.json)  # type: ignore[no-any-return]
+
+
+def test_there_and_back(tokens: Tokens) -> None:
+    encoded = answer(tokens, "tokenize", prompt="头痛怎么办", return_token_strs=True)
+    assert (encoded["count"], encoded["max_model_len"]) == (len(encoded["tokens"]), 256)  # type: ignore[arg-type]
+    assert len(encoded["token_strs"]) == encoded["count"]  # type: ignore[arg-type]
+    assert answer(tokens, "detokenize", tokens=encoded["tokens"]) == {"prompt": "头痛怎么办"}
+
+
+def test_a_chat_is_rendered(tokens: Tokens) -> None:
+    chat = answer(tokens, "tokenize", messages=[{"role": "user", "content": "头痛"}])
+    assert answer(tokens, "detokenize", tokens=chat["tokens"]) == {"prompt": "[human]:头痛\n[bot]:"}
+
+
+def test_a_token_outside_the_vocabulary_is_refused(tokens: Tokens) -> None:
+    reply = tokens.answer(EngineRequest("detokenize", {"tokens": [1, 10**6]}))
+    assert isinstance(reply, Refusal)
+    assert reply.message.startswith("the token 1000000 is not in the vocabulary, which has ")
+
+
+def test_too_long_says_both_numbers(tokens: Tokens) -> None:
+    chat = [{"role": "user", "content": "头痛" * 300}]
+    count = answer(tokens, "tokenize", messages=chat)["count"]
+    for kind, prompt, longest in (
+        ("completions", [[1] * 300, [1]], 300),
+        ("completions", [1] * 257, 257),
+        ("chat", chat, count),
+    ):
+        refusal = tokens.too_long(EngineRequest(kind, {"messages" if kind == "chat" else "prompt": prompt}))  # type: ignore[arg-type]
+        assert (
+            refusal.message == f"The prompt has {longest} tokens and the context is 256, answer included: shorten it."
+        )
