@@ -65,6 +65,7 @@ function startAnew() {
   stop();
   running.clear();
   conversation.clear();
+  following = false;
   $("welcome").hidden = false;
   $("said").replaceChildren();
   announce("say_new");
@@ -143,12 +144,13 @@ async function useKey() {
 // Following the answers down, until the reader scrolls up
 
 const view = document.documentElement;
-let following = true;
-let top = 0; // where the last scroll ended
+let following = false;
+let top = 0; // where the last scroll led
 
 function follow() {
   following = true;
   view.scrollTop = view.scrollHeight;
+  top = view.scrollTop;
 }
 
 document.addEventListener("scroll", () => {
