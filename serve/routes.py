@@ -69,7 +69,9 @@ class Models:
 
     def card(self, name: str) -> dict[str, Any]:
         card = {"id": name, "object": "model", "created": self.created, "owned_by": "chimed-rlhf"}
-        return {**card, "max_model_len": self.contexts[name]} if name in self.contexts else card
+        if name == self.reward:
+            return {**card, "task": "score"}
+        return {**card, "task": "chat", "max_model_len": self.contexts[name]}
 
     def all(self) -> list[str]:
         return [*self.contexts, *([self.reward] if self.reward else [])]
@@ -169,7 +171,7 @@ def _add_information(app: FastAPI, backend: Backend, models: Models, gate: Gate)
 
         @app.get("/", include_in_schema=False)
         async def page() -> Response:
-            return FileResponse(PAGE / "index.html")
+            return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": "frame-ancestors 'none'"})
 
 
 class Answers:

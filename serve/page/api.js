@@ -13,12 +13,12 @@ export class ApiError extends Error {
   }
 }
 
-/** The names of the models that are served. Throws ApiError. */
+/** The names of the models that answer chats. Throws ApiError. */
 export async function listModels(key) {
   const response = await request("v1/models", { key });
   const { data } = await json(response);
   if (!Array.isArray(data)) throw new ApiError("unreadable", { requestId: idOf(response) });
-  return data.map((model) => model.id);
+  return data.filter((model) => model.task !== "score").map((model) => model.id);
 }
 
 /**

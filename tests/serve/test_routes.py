@@ -247,6 +247,7 @@ def test_scores(client: TestClient) -> None:
 def test_information(client: TestClient) -> None:
     cards = client.get("/v1/models").json()["data"]
     assert [(card["id"], card.get("max_model_len")) for card in cards] == [("ppo", 512), ("sft", 512), ("judge", None)]
+    assert [card["task"] for card in cards] == ["chat", "chat", "score"]
     assert client.get("/v1/models/sft").json()["id"] == "sft"
     assert client.get("/v1/models/gpt").json()["error"]["code"] == "model_not_found"
     assert client.get("/ready").json() == {
@@ -259,6 +260,13 @@ def test_information(client: TestClient) -> None:
     )
     assert client.get(CHAT).status_code == 405
     assert len(client.get("/health").headers["x-request-id"]) == 32
+
+
+def test_the_chat_page(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert client.get("/page/page.js").headers["content-type"].startswith("text/javascript")
 
 
 def test_no_origin_may_call_from_a_browser_unless_named(backend: FakeBackend, metrics: Recorder) -> None:

@@ -96,7 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
         file = FILES / ("index.html" if self.path == "/" else Path(self.path).name)
         if self.path == "/v1/models":
             if self._has_key():
-                self._reply(200, {"object": "list", "data": [{"id": name} for name in self.server.models]})
+                cards = [{"id": name, "task": "chat"} for name in self.server.models] + [
+                    {"id": "judge", "task": "score"}
+                ]
+                self._reply(200, {"object": "list", "data": cards})
         elif (self.path == "/" or self.path.startswith("/page/")) and file.is_file():
             self._start(200, TYPES[file.suffix])
             self.wfile.write(file.read_bytes())

@@ -1,0 +1,83 @@
+"""The whole endpoint, started once for all tests that ask it something."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+KEY = "a-key-for-this-test"
+START_S = 120.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the endpoint is, how it was started, and ways to ask it."""
+
+    url: str
+    arguments: dict[str, Any]
+    other_weights: Path
+
+    @property
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0, timeout=60)
+
+    def post(self, path: str, body: Any, key: str = KEY) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+
+    def engine(self) -> dict[str, Any]:
+        """The state of one of the engines, whichever answers."""
+        state: dict[str, Any] = httpx.get(f"{self.url}/ready", timeout=10).json()["engines"]["tiny"]
+        return state
+
+    def engine_pids(self) -> set[int]:
+        """Processes of the engines' replicas."""
+        import ray
+        from ray.util.state import list_actors
+
+        address = ray.get_runtime_context().gcs_address
+        rows = list_actors(address=address, filters=[("state", "=", "ALIVE")], detail=True)
+        return {row.pid for row in rows if "engine:tiny" in (row.name or "") and row.pid}
+
+    def wait(self, done: Callable[[], bool], what: str, seconds: float = START_S) -> None:
+        """Until `done`, asked twice a second."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+            time.sleep(0.5)
+
+    def build(self, **changes: Any) -> Any:
+        """The application, with other arguments."""
+        from serve.app import build
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CHIMED_API_KEYS", KEY)
+            return build({**self.arguments, **changes})
+
+
+@pytest.fixture(scope="session")
+def endpoint(ray_cluster: None, make_model: Callable[..., Path]) -> Iterator[Endpoint]:
+    """Two engines with a tiny model of random weights, and a reward model."""
+    from ray import serve
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    arguments = {
+        "model": f"tiny={make_model('a')}",
+        "reward_model": f"judge={make_model('judge', seed=3, reward=True)}",
+        "engine": {"max_model_len": 256, "kv_cache_bytes": 2**26},
+        "replicas": {"count": 2, "threads": 1, "cpus": 0.5},
+    }
+    endpoint = Endpoint(f"http://127.0.0.1:{port}", arguments, make_model("b", seed=1))
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(endpoint.build(), name="endpoint")
+    endpoint.wait(lambda: httpx.get(f"{endpoint.url}/ready", timeout=10).status_code == 200, "the endpoint to be ready")
+    yield endpoint
+    serve.shutdown()
