@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
@@ -78,7 +79,9 @@ class ServeBackend:
         states = {}
         for model, handle in self._plain.items():
             try:
-                states[model] = await asyncio.wait_for(handle.ready.remote(EngineRequest("ready")), timeout_s)
+                # A prompt of its own, or routing by prefix would ask the same engine every time.
+                request = EngineRequest("ready", {"prompt": uuid.uuid4().hex})
+                states[model] = await asyncio.wait_for(handle.ready.remote(request), timeout_s)
             except TimeoutError as error:
                 raise ApiError(503, f"No engine of '{model}' answered in {timeout_s:g} s.", retry_after_s=5) from error
             except (RayActorError, BackPressureError, DeploymentUnavailableError, RayTaskError) as error:

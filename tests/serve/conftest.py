@@ -39,12 +39,10 @@ class Endpoint:
 
     def engine_pids(self) -> set[int]:
         """Processes of the engines' replicas."""
-        import ray
-        from ray.util.state import list_actors
+        from ray._private.state import actors  # unlike the public list, it needs no dashboard
 
-        address = ray.get_runtime_context().gcs_address
-        rows = list_actors(address=address, filters=[("state", "=", "ALIVE")], detail=True)
-        return {row.pid for row in rows if "engine:tiny" in (row.name or "") and row.pid}
+        alive = [row for row in actors().values() if row["State"] == "ALIVE"]
+        return {row["Pid"] for row in alive if "engine:tiny" in row["Name"]}
 
     def wait(self, done: Callable[[], bool], what: str, seconds: float = START_S) -> None:
         """Until `done`, asked twice a second."""
