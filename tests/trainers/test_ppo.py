@@ -232,3 +232,24 @@ def test_bad_input_is_one_line_and_nothing_is_made(
     assert re.search(message, error)
     assert error.count("\n") == 1
     assert not runs.exists()
+
+
+def test_a_run_is_seen_while_it_runs(clinic: Path, tmp_path: Path, watched: Any, shown: Any) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    dump(settings(clinic, name="seen/ppo"), recipe)
+    with watched("seen/ppo") as views:
+        main(["--config", str(recipe)])
+    full = [view for view in views if len(view.ranks) == 6]
+    assert full, [len(view.ranks) for view in views]
+    roles = ["driver", "critic", "policy", "reference", "reward", "rollout"]
+    assert [rank.role for rank in full[-1].ranks] == roles
+    assert {rank.state for rank in full[-1].ranks} == {"alive"}
+    assert len({rank.pid for rank in full[-1].ranks}) == 6
+    last = next(view for view in reversed(views) if view.step)
+    assert (last.stage, last.state, last.steps) == ("ppo", "running", 4)
+    assert last.weights_version == last.step
+    assert last.reward is not None
+    assert last.tokens_per_second is not None
+    versions = [rank.weights_version for view in full for rank in view.ranks if rank.role == "rollout"]
+    assert versions == sorted(versions)
+    assert shown("seen/ppo") == []
