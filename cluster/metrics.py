@@ -2,9 +2,10 @@
 
 Metrics go through `ray.util.metrics`: each process hands its own to the agent of its node, whose Prometheus port Ray
 lists for Prometheus' service discovery. Ray puts `ray_` before a name, so `chimed_step` is queried as
-`ray_chimed_step`, and adds labels of its own (WorkerId, SessionName, ...). A gauge disappears within half a minute of
-its process. Importing this file imports no ray; a metric is registered when it is first recorded, which must be in a
-process that has joined a cluster.
+`ray_chimed_step`, and adds labels of its own (WorkerId, SessionName, ...). A gauge is exported only while it is
+being recorded: one that is to stay must be set again every few seconds, as the pulse (cluster/pulse.py) does, and half a
+minute after its process has died it is gone. Importing this file imports no ray; a metric is registered when it is first
+recorded, which must be in a process that has joined a cluster.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class Metric:
 
 
 class Gauge(Metric):
-    """A value that goes up and down."""
+    """A value that goes up and down. Set it again every few seconds, or it disappears."""
 
-    def set(self, value: float, **labels: str) -> None:
+    def set(self, value: float, /, **labels: str) -> None:
         self._ray.set(value, tags=labels)
 
     @cached_property
@@ -45,7 +46,7 @@ class Gauge(Metric):
 class Counter(Metric):
     """A count that only grows; its name ends in `_total`."""
 
-    def inc(self, value: float = 1.0, **labels: str) -> None:
+    def inc(self, value: float = 1.0, /, **labels: str) -> None:
         self._ray.inc(value, tags=labels)
 
     @cached_property
@@ -65,7 +66,7 @@ class Histogram(Metric):
     def queried(self) -> tuple[str, ...]:
         return tuple(f"ray_{self.name}_{part}" for part in ("bucket", "sum", "count"))
 
-    def observe(self, value: float, **labels: str) -> None:
+    def observe(self, value: float, /, **labels: str) -> None:
         self._ray.observe(value, tags=labels)
 
     @cached_property

@@ -104,26 +104,25 @@ class DriverPulse(Pulse):
     def start(self) -> Self:
         tidy()
         take_down(self.notice.run)
-        metrics.STEP_TIMESTAMP.set(self.progress.step_at, run=self.notice.run)
         return super().start()
 
     def plan(self, steps: int, done: int) -> None:
-        """The run has `steps` steps, of which `done` were made before."""
+        """The run has `steps` steps, of which `done` were made before. The next beat says so."""
         self.progress.steps, self.progress.step = steps, done
-        metrics.STEPS_PLANNED.set(steps, run=self.notice.run)
-        metrics.STEP.set(done, run=self.notice.run)
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
-        """Step `step` is done, with these figures. The next beat says so on the board."""
+        """Step `step` is done, with these figures. The next beat says so."""
         progress = self.progress
         progress.step, progress.figures, progress.step_at = step, dict(figures), time.time()
-        metrics.STEP_TIMESTAMP.set(progress.step_at, run=self.notice.run)
-        metrics.record_logged(self.notice.run, step, figures)
 
     def beat(self) -> None:
-        disk = shutil.disk_usage(self._folder)
-        metrics.RUNS_FREE.set(disk.free, run=self.notice.run)
-        metrics.RUNS_SIZE.set(disk.total, run=self.notice.run)
+        run, progress, disk = self.notice.run, self.progress, shutil.disk_usage(self._folder)
+        metrics.RUNS_FREE.set(disk.free, run=run)
+        metrics.RUNS_SIZE.set(disk.total, run=run)
+        metrics.STEP_TIMESTAMP.set(progress.step_at, run=run)
+        if progress.steps is not None:
+            metrics.STEPS_PLANNED.set(progress.steps, run=run)
+        metrics.record_logged(run, progress.step, progress.figures)
         super().beat()
 
     def __exit__(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from ray.core.generated import autoscaler_pb2
 
 Bundle = Mapping[str, float]
-Reply = autoscaler_pb2.GetClusterStatusReply
+Reply: TypeAlias = autoscaler_pb2.GetClusterStatusReply
 
 
 def autoscaled(reply: Reply) -> bool:

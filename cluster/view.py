@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from ray.core.generated import autoscaler_pb2, gcs_pb2
 
@@ -15,7 +16,7 @@ from cluster.head import Head
 from cluster.scaling import Reply, coming, living
 from cluster.unplaced import describe, seconds_asked, unplaced
 
-Actor = gcs_pb2.ActorTableData
+Actor: TypeAlias = gcs_pb2.ActorTableData
 LATE_S = 30.0
 """A process from which nothing was heard for so long is late: six beats."""
 

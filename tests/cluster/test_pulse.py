@@ -19,6 +19,7 @@ from cluster.pulse import DriverPulse, Pulse
 Samples = dict[tuple[str, ...], float]  # (name, run, role, rank, phase), without what is empty -> value
 
 
+@ray.remote(num_cpus=0.1, max_restarts=1)
 class Engine:
     """An actor that beats as a rank of a run does."""
 
@@ -61,7 +62,7 @@ def test_prometheus_sees_a_run_and_its_processes(ray_cluster: None, tmp_path: Pa
         driver.plan(steps=40, done=10)
         began = time.time()
         driver.step(11, {"reward": 0.5, "seconds_learn": 2.0, "seconds": 3.0, "policy_entropy": 1.5})
-        engine = ray.remote(Engine).options(num_cpus=0.1, max_restarts=1).remote()
+        engine = Engine.remote()
         pid = ray.get(engine.pid.remote())
         samples = scraped(lambda found: (beat, *its) in found and ("ray_chimed_entropy_nats", "m/ppo") in found)
         now = time.time()
@@ -85,4 +86,4 @@ def test_prometheus_sees_a_run_and_its_processes(ray_cluster: None, tmp_path: Pa
         ray.kill(engine)
         samples = scraped(lambda found: (beat, *its) not in found)
         assert now < samples[beat, *mine]
-        assert samples["ray_chimed_step", "m/ppo"] == 11, "a gauge that is not set again stays"
+        assert samples["ray_chimed_step", "m/ppo"] == 11, "what does not change stays"

@@ -29,6 +29,7 @@ def soon(check: Callable[[], Any], seconds: float = 30.0) -> Any:
     return found
 
 
+@ray.remote(num_cpus=0.1, max_restarts=1)
 class Engine:
     """An actor that beats as a rank of a run does."""
 
@@ -64,8 +65,7 @@ def test_a_run_from_its_first_beat_to_its_end(
 ):
     with DriverPulse("t/ppo", "ppo", tmp_path) as driver:
         driver.plan(steps=40, done=10)
-        remote = ray.remote(Engine).options(num_cpus=0.1, max_restarts=1)
-        engines = [remote.options(name=f"t/ppo/rollout-{rank}").remote("t/ppo", rank) for rank in range(2)]
+        engines = [Engine.options(name=f"t/ppo/rollout-{rank}").remote("t/ppo", rank) for rank in range(2)]
         pids = ray.get([engine.pid.remote() for engine in engines])
         driver.step(11, {"reward": 0.5, "kl_to_reference": float("nan"), "weights_version": 11.0})
         driver.beat()
