@@ -23,7 +23,8 @@ from cluster.board import DRIVER, Notice, Progress, last_of, put_up, take_down, 
 from cluster.memory import resident_bytes
 
 SECONDS = 5.0
-"""Between two beats."""
+"""Between two beats when there is no news."""
+_SECONDS_BETWEEN_NEWS = 1.0
 
 
 class Pulse:
@@ -41,6 +42,7 @@ class Pulse:
         self._version = version
         self._labels = {"run": run, "role": role, "rank": str(rank)}
         self._stopped = threading.Event()
+        self._news = False
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
     def start(self) -> Self:
@@ -49,6 +51,7 @@ class Pulse:
         if before is not None and before.job == self.notice.job:
             self.notice.restarts = before.restarts + 1
             metrics.RESTARTS.inc(**self._labels)
+        self.beat()
         self._thread.start()
         return self
 
@@ -69,11 +72,14 @@ class Pulse:
     def _run(self) -> None:
         from ray.exceptions import RayError
 
-        while True:
-            with suppress(RayError):  # the head does not answer: a missing beat is the news, no reason to stop working
-                self.beat()
-            if self._stopped.wait(SECONDS):
-                return
+        while not self._stopped.wait(_SECONDS_BETWEEN_NEWS):
+            due = time.time() - self.notice.at >= SECONDS
+            if due or self._news or self._version() != self.notice.weights_version:
+                self._news = False
+                with suppress(
+                    RayError
+                ):  # the head is silent: a missing beat is the news, and no reason to stop working
+                    self.beat()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -107,13 +113,15 @@ class DriverPulse(Pulse):
         return super().start()
 
     def plan(self, steps: int, done: int) -> None:
-        """The run has `steps` steps, of which `done` were made before. The next beat says so."""
+        """The run has `steps` steps, of which `done` were made before; says so within a second."""
         self.progress.steps, self.progress.step = steps, done
+        self._news = True
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
-        """Step `step` is done, with these figures. The next beat says so."""
+        """Step `step` is done, with these figures; says so within a second."""
         progress = self.progress
         progress.step, progress.figures, progress.step_at = step, dict(figures), time.time()
+        self._news = True
 
     def beat(self) -> None:
         run, progress, disk = self.notice.run, self.progress, shutil.disk_usage(self._folder)

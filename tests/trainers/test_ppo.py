@@ -250,6 +250,8 @@ def test_a_run_is_seen_while_it_runs(clinic: Path, tmp_path: Path, watched: Any,
     assert last.weights_version == last.step
     assert last.reward is not None
     assert last.tokens_per_second is not None
-    versions = [rank.weights_version for view in full for rank in view.ranks if rank.role == "rollout"]
+    held = [rank.weights_version for view in full for rank in view.ranks if rank.role == "rollout"]
+    versions = [version for version in held if version is not None]  # none before the engine is there
     assert versions == sorted(versions)
+    assert 1 <= versions[-1] <= 4
     assert shown("seen/ppo") == []
