@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -53,19 +54,20 @@ def scaling() -> Iterator[str]:
         "RAY_AUTH_MODE": "disabled",
         "OMP_NUM_THREADS": "1",
     }
-    ports = (f"--port={port}", "--dashboard-agent-listen-port=0", "--include-dashboard=false")
+    ports = (f"--port={port}", f"--dashboard-port={free_port()}", "--dashboard-agent-listen-port=0")
+    plain = ("--include-dashboard=false", "--disable-usage-stats")
     resources = ("--num-cpus=0", "--num-gpus=0", f"--object-store-memory={100 * 2**20}")
     config = (f"--temp-dir={folder}", f"--autoscaling-config={folder / 'scaling.json'}")
     ray = Path(sys.executable).with_name("ray")
     with (folder / "out.txt").open("w") as out:
         head = psutil.Popen(
-            [str(ray), "start", "--head", "--block", *ports, *resources, *config],
+            [str(ray), "start", "--head", "--block", *ports, *plain, *resources, *config],
             env={**os.environ, **environment},
             stdout=out,
             stderr=out,
         )
     try:
-        soon(lambda: answers(address), 60)
+        soon(lambda: nodes(address) == 1, 60)
         yield address
     finally:
         end(head)
@@ -88,7 +90,12 @@ def settings(address: str) -> dict[str, Any]:
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "trainer": {"resources": NODE, "node_config": {}, "min_workers": 0, "max_workers": 3},
     }
+    commands = ("setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray", "initialization")
+    lists = (*(f"{name}_commands" for name in commands), "cluster_synced_files", "rsync_exclude", "rsync_filter")
     return {
+        **{name: [] for name in lists},
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
         "cluster_name": "scaling",
         "max_workers": 3,
         "provider": provider,
@@ -100,12 +107,14 @@ def settings(address: str) -> dict[str, Any]:
     }
 
 
-def answers(address: str) -> bool:
+def nodes(address: str) -> int:
+    """How many nodes live; none while there is no head."""
     try:
         require_ray_at(address)
     except ConfigError:
-        return False
-    return True
+        return 0
+    with Head(address) as head:
+        return len(living(head.resources()))
 
 
 def free_port() -> int:
@@ -133,7 +142,7 @@ def soon(check: Callable[[], Any], seconds: float) -> Any:
 
 @pytest.fixture
 def recipe(clinic: Path, tmp_path: Path) -> Path:
-    """Two PPO steps of five roles with a CPU each: three nodes."""
+    """Four PPO steps of five roles with a CPU each: three nodes."""
     scorer = load_scorer(str(clinic / "model"), torch.float32, seed=3)
     scorer.save_pretrained(tmp_path / "scorer")
     rows = [{"prompt": [{"role": "user", "content": f"病人{n}头痛怎么办"}]} for n in range(8)]
@@ -145,7 +154,7 @@ def recipe(clinic: Path, tmp_path: Path) -> Path:
         "name": "scaled",
         "cluster": {"start_timeout_s": 180.0},
         "prompts": {"train": [str(tmp_path / "prompts.parquet")], "max_tokens": 64},
-        "steps": 2,
+        "steps": 4,
         "prompts_per_step": 4,
         "policy": model,
         "reference": model,
@@ -172,7 +181,6 @@ def start(address: str, *command: str) -> subprocess.Popen[str]:
 def test_nodes_come_for_a_trainers_groups_and_leave_afterwards(scaling: str, recipe: Path, runs: Path) -> None:
     seen: list[ClusterView] = []
     with Head(scaling) as head:
-        assert len(living(head.resources())) == 1
         trainer = start(scaling, "-m", "trainers.ppo", "--config", str(recipe))
         try:
             while trainer.poll() is None:
@@ -182,19 +190,18 @@ def test_nodes_come_for_a_trainers_groups_and_leave_afterwards(scaling: str, rec
             trainer.kill()
         out, err = trainer.communicate()
         assert trainer.returncode == 0, err
-        soon(lambda: len(living(head.resources())) == 1, 90)
+        soon(lambda: nodes(scaling) == 1, 90)
     assert (runs / "scaled" / "DONE").exists()
-    assert any("; the autoscaler is adding " in line and " (3 trainer); " in line for line in out.splitlines()), out
+    words = r"scaled/\w+ needs 1 CPU; the autoscaler is adding [123] nodes? \([123] trainer\); the cluster has \d CPU"
+    assert re.search(rf"^{words}.* \(\d+ s\)$", out, re.MULTILINE), out
     assert max(len(view.nodes) for view in seen) == 4
-    assert any(view.coming == {"trainer": 3} for view in seen)
+    assert any(view.coming.keys() == {"trainer"} for view in seen)
     waiting = [group for view in seen for group in view.waiting]
+    assert any(re.match(words, group.why) for group in waiting), waiting
     assert {group.name for group in waiting} >= {"scaled/policy", "scaled/rollout"}
-    assert any(
-        "scaled/policy needs 1 CPU; the autoscaler is adding 3 nodes (3 trainer)" in group.why for group in waiting
-    )
     runs_seen = [run for view in seen for run in view.runs]
     assert max(len(run.ranks) for run in runs_seen) == 6
-    assert max(run.step for run in runs_seen) == 2
+    assert {run.steps for run in runs_seen if run.step} == {4}
     assert len({rank.node for run in runs_seen for rank in run.ranks}) == 4
 
 
