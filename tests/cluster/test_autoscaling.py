@@ -142,7 +142,7 @@ def soon(check: Callable[[], Any], seconds: float) -> Any:
 
 @pytest.fixture
 def recipe(clinic: Path, tmp_path: Path) -> Path:
-    """Four PPO steps of five roles with a CPU each: three nodes."""
+    """Twelve PPO steps of five roles with a CPU each: three nodes."""
     scorer = load_scorer(str(clinic / "model"), torch.float32, seed=3)
     scorer.save_pretrained(tmp_path / "scorer")
     rows = [{"prompt": [{"role": "user", "content": f"病人{n}头痛怎么办"}]} for n in range(8)]
@@ -154,7 +154,7 @@ def recipe(clinic: Path, tmp_path: Path) -> Path:
         "name": "scaled",
         "cluster": {"start_timeout_s": 180.0},
         "prompts": {"train": [str(tmp_path / "prompts.parquet")], "max_tokens": 64},
-        "steps": 4,
+        "steps": 12,
         "prompts_per_step": 4,
         "policy": model,
         "reference": model,
@@ -201,8 +201,9 @@ def test_nodes_come_for_a_trainers_groups_and_leave_afterwards(scaling: str, rec
     assert {group.name for group in waiting} >= {"scaled/policy", "scaled/rollout"}
     runs_seen = [run for view in seen for run in view.runs]
     assert max(len(run.ranks) for run in runs_seen) == 6
-    assert {run.steps for run in runs_seen if run.step} == {4}
-    assert len({rank.node for run in runs_seen for rank in run.ranks}) == 4
+    assert {run.steps for run in runs_seen if run.step} == {12}
+    used = {rank.node for run in runs_seen for rank in run.ranks if "/" in rank.node}  # ADDRESS/ID, once there are more
+    assert {node.rpartition("/")[2] for node in used} == {"00000", "00001", "00002", "00003"}
 
 
 BEYOND = """
