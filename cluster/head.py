@@ -28,7 +28,7 @@ class Head:
     """A connection to a cluster's head; a context, or to be closed.
 
     Args:
-        address: HOST:PORT of the head, as `cluster.join.require_ray_at` returns it.
+        address: HOST:PORT of the head, which `cluster.join.require_ray_at` has found there.
     """
 
     def __init__(self, address: str) -> None:

@@ -29,7 +29,7 @@ def join(address: str, options: Mapping[str, Any]) -> None:
         ConfigError: not an address, nobody answers there, a token is wrong or wanting, or another version of Ray.
     """
     try:
-        require_ray_at(address)
+        require_ray_at(address, as_ray=True)
         variables = for_joined_cluster()
         os.environ.update({name: value for name, value in variables.items() if name != "PATH"})
         runtime_env: dict[str, Any] = {"env_vars": variables}
@@ -46,31 +46,30 @@ def require_ray_at(
     address: str,
     setting: str = "RAY_ADDRESS=",
     away: str = "submit a job with ray job submit, or unset RAY_ADDRESS to run on this machine alone",
-) -> str:
+    *,
+    as_ray: bool = False,
+) -> None:
     """Ask the head whether it is there and lets us in: `ray.init` would keep trying for minutes, then end the process.
 
     Args:
-        address: HOST:PORT, or `auto` for the cluster that runs on this machine.
+        address: HOST:PORT; with `as_ray` also `auto` for the cluster that runs on this machine.
         setting: what gave the address, as messages name it.
         away: what else the user may do, as messages end.
-
-    Returns:
-        The address as HOST:PORT.
+        as_ray: ask where `ray.init` will, which takes this node's own address for `localhost`.
 
     Raises:
         ConfigError: not an address, nobody answers there, a token is wrong or wanting, or another version of Ray.
-        ConnectionError: `auto`, and no cluster or several of them on this machine.
+        ConnectionError: `auto`, and no cluster on this machine.
     """
-    if "://" in address or not (address == "auto" or ":" in address):
+    if "://" in address or not (":" in address or (as_ray and address == "auto")):
         raise ConfigError(
             f"{setting}{address} is not the address of a Ray head: give HOST:PORT (the port is usually 6379), {away}"
         )
     # `ray start` turns authentication on where it finds a token; `ray.init` with an address does not look for one.
     # A cluster without authentication ignores it.
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    found: str = canonicalize_bootstrap_address_or_die(address)
     try:
-        with create_gcs_channel(found) as channel:
+        with create_gcs_channel(canonicalize_bootstrap_address_or_die(address) if as_ray else address) as channel:
             head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
             answer = head.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=_SECONDS_TO_ANSWER)
     except grpc.RpcError as error:
@@ -88,4 +87,3 @@ def require_ray_at(
             f"the Ray cluster at {setting}{address} runs ray {answer.ray_version}, but this environment has "
             f"{ray.__version__}: install the same version on both"
         )
-    return found

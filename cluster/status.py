@@ -21,7 +21,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
 
-from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray._private.services import find_gcs_addresses
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -36,6 +36,7 @@ from configs.recipe import ConfigError
 PROG = "python -m cluster.status"
 _PLAIN_WIDTH = 140  # of output that is no terminal
 _GIB = 2**30
+_NONE_HERE = "no Ray cluster runs on this machine"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,11 +53,13 @@ def find(address: str | None) -> str:
     """HOST:PORT of the cluster that the user means. Raises ConfigError, within seconds, when there is none."""
     given, setting = address or os.environ.get("RAY_ADDRESS", ""), "--address " if address else "RAY_ADDRESS="
     if given in ("", "auto", "local"):
-        try:
-            given, setting = canonicalize_bootstrap_address_or_die("auto"), ""
-        except ConnectionError as error:
-            raise ConfigError("no Ray cluster runs on this machine; name one with --address HOST:PORT") from error
-    return require_ray_at(given, setting, "or name another one with --address HOST:PORT")
+        running = sorted(find_gcs_addresses())
+        if len(running) != 1:
+            found = f"several Ray clusters run on this machine ({', '.join(running)})" if running else _NONE_HERE
+            raise ConfigError(f"{found}; name one with --address HOST:PORT")
+        given, setting = running[0], ""
+    require_ray_at(given, setting, "or name another one with --address HOST:PORT")
+    return given
 
 
 def watch(head: Head, seconds: float, as_json: bool) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -174,18 +175,16 @@ def test_a_cluster_that_is_not_there(capsys: pytest.CaptureFixture[str], monkeyp
         assert message in error
         assert error.count("\n") == 1
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("cluster.status.canonicalize_bootstrap_address_or_die", nothing_runs)
-    with pytest.raises(SystemExit) as end:
-        main([])
-    assert end.value.code == 2
-    assert capsys.readouterr().err == (
-        "python -m cluster.status: error: no Ray cluster runs on this machine; name one with --address HOST:PORT\n"
-    )
+    for running, message in (
+        (set(), "no Ray cluster runs on this machine; name one with --address HOST:PORT"),
+        ({"b:2", "a:1"}, "several Ray clusters run on this machine (a:1, b:2); name one with --address HOST:PORT"),
+    ):
+        monkeypatch.setattr("cluster.status.find_gcs_addresses", partial(frozenset, running))
+        with pytest.raises(SystemExit) as end:
+            main([])
+        assert end.value.code == 2
+        assert capsys.readouterr().err == f"python -m cluster.status: error: {message}\n"
     assert time.monotonic() - began < 20
-
-
-def nothing_runs(address: str) -> str:
-    raise ConnectionError(f"{address}: nothing runs")
 
 
 class Screen:
