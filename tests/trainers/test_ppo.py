@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,14 @@ def test_bad_input_is_one_line_and_nothing_is_made(
 def test_a_run_is_seen_while_it_runs(clinic: Path, tmp_path: Path, watched: Any, shown: Any) -> None:
     recipe = tmp_path / "recipe.yaml"
     dump(settings(clinic, name="seen/ppo"), recipe)
-    with watched("seen/ppo") as views:
+    log = Run.log
+
+    def log_slowly(run: Run, step: int, metrics: dict[str, float]) -> None:
+        log(run, step, metrics)
+        time.sleep(1.5)  # longer than a pulse takes to say that there is news
+
+    with watched("seen/ppo") as views, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "log", log_slowly)
         main(["--config", str(recipe)])
     full = [view for view in views if len(view.ranks) == 6]
     assert full, [len(view.ranks) for view in views]
