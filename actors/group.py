@@ -45,7 +45,7 @@ class WorkerGroup(Generic[W]):
                 num_gpus=placement.gpus_per_rank,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
                 runtime_env={"env_vars": _environment(placement)},
-            ).remote(placement.threads)
+            ).remote(placement.threads, (run, role, rank))
             for rank in range(placement.ranks)
         ]
 

@@ -17,6 +17,8 @@ from actors.worker import Worker
 class Rollout(Worker):
     """One engine. Makes the columns `response`, `rollout_logprobs` and `finished` of the rows it is given."""
 
+    version: int
+
     def setup(self, config: RolloutConfig, model: str, seed: int, weight_transfer: str | None) -> None:
         """Starts the engine on `model`'s weights; they count as version -1 until a version is published."""
         self.config = config

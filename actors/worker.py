@@ -13,13 +13,24 @@ from torch import Tensor
 from actors.devices import device, join_world, prepare_process
 from actors.packed import PackedBatch
 from actors.rows import as_list_column, pack
+from cluster.memory import resident_bytes
+from cluster.pulse import Pulse
+
+Place = tuple[str, str, int]
+"""The run's name, the role, the rank."""
 
 
 class Worker:
     """One rank of a role. A plain class: it runs in a Ray actor, a test or a notebook alike."""
 
-    def __init__(self, threads: int) -> None:
+    version: int | None = None
+    """Version of the policy's weights that this process computes with, where they come by publishing."""
+
+    def __init__(self, threads: int, place: Place | None = None) -> None:
+        """With a `place` the process shows signs of life as that; it must be a Ray actor then."""
         prepare_process(threads)
+        if place is not None:
+            Pulse(*place, version=lambda: self.version).start()
 
     def address(self) -> tuple[str, int]:
         """An address and a free port at which this rank can gather its world."""
@@ -34,9 +45,7 @@ class Worker:
 
     def ping(self) -> dict[str, Any]:
         """Proof of life: process id and resident memory in bytes."""
-        with open("/proc/self/statm") as statm:
-            pages = int(statm.read().split()[1])
-        return {"pid": os.getpid(), "rss_bytes": pages * os.sysconf("SC_PAGE_SIZE")}
+        return {"pid": os.getpid(), "rss_bytes": resident_bytes()}
 
 
 class ForwardWorker(Worker):

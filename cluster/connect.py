@@ -95,17 +95,22 @@ def require_resources(needs: Mapping[str, float], advice: str = "ask for less, o
         advice: what to change, naming the settings to lower.
 
     Raises:
-        ConfigError: naming the first resource of which the cluster has less in all, counting what it may scale up to.
+        ConfigError: naming the first resource of which the cluster has less in all, where no autoscaler can add any.
     """
     import ray
-    from ray._private.state import state  # the only place that knows an autoscaler's limits
+
+    from cluster.head import Head
+    from cluster.scaling import autoscaled
 
     there = ray.cluster_resources()
-    limits = state.get_max_resources_from_cluster_config() or {}
     for name, need in needs.items():
-        have = max(there.get(name, 0.0), limits.get(name, 0.0))
-        if need > have:
-            raise ConfigError(f"needs {need:g} {name} but the Ray cluster has {have:g} in all; {advice}")
+        if need > there.get(name, 0.0):
+            with Head(ray.get_runtime_context().gcs_address) as head:
+                if autoscaled(head.resources()):
+                    return  # its limits are known to it alone: it is asked, and waited for with a limit
+            raise ConfigError(
+                f"needs {need:g} {name} but the Ray cluster has {there.get(name, 0.0):g} in all; {advice}"
+            )
 
 
 def _start(**options: Any) -> None:

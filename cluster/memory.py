@@ -110,6 +110,11 @@ def process_bytes(pid: int) -> int:
         return 0
 
 
+def resident_bytes() -> int:
+    """This process's resident size."""
+    return int((_PROC / "self" / "statm").read_bytes().split()[1]) * _PAGE
+
+
 def _parent_and_start(pid: int) -> tuple[int, int] | None:
     """The parent's id and the start time in clock ticks of a process; None when it is gone."""
     try:

@@ -1,12 +1,12 @@
-"""A placement group for every role: reserved as one, named, and never waited for without a limit."""
+"""A placement group for every role: reserved as one, named, and never waited for without a word or a limit."""
 
 from __future__ import annotations
 
 import time
 
-import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
+from cluster.unplaced import Waiting
 from configs.recipe import RunError
 
 Bundle = dict[str, float]
@@ -19,19 +19,20 @@ class PlacementError(RunError):
 def reserve(groups: dict[str, list[Bundle]], timeout_s: float) -> dict[str, PlacementGroup]:
     """One placement group a name, one bundle a process; returns when all are placed.
 
-    Groups that fit the cluster as a whole are asked for together, so an autoscaler sees the whole need at once.
-    Raises PlacementError after `timeout_s` seconds, naming the first role left out; then nothing stays reserved.
+    All are asked for together, so an autoscaler sees the whole need at once. While it takes longer than a moment, what
+    is waited for is printed. Raises PlacementError after `timeout_s` seconds, in the same words; then nothing stays
+    reserved.
     """
-    asked = {name: placement_group(bundles, strategy="PACK", name=name) for name, bundles in groups.items()}
-    deadline = time.monotonic() + timeout_s
-    for name, group in asked.items():
-        if not group.wait(max(0.1, deadline - time.monotonic())):
-            for other in asked.values():
-                remove_placement_group(other)
-            raise PlacementError(
-                f"{name}: {_text(groups[name])} could not be placed within {timeout_s:.0f} s; the cluster has "
-                f"{_text([ray.cluster_resources()])} in all and {_text([ray.available_resources()])} free"
-            )
+    with Waiting() as waiting:
+        asked = {name: placement_group(bundles, strategy="PACK", name=name) for name, bundles in groups.items()}
+        deadline = time.monotonic() + timeout_s
+        try:
+            for name, group in asked.items():
+                if not group.wait(max(0.1, deadline - time.monotonic())):
+                    raise PlacementError(f"{waiting.words() or name}: gave up after {timeout_s:.0f} s")
+        except BaseException:
+            release(asked)
+            raise
     return asked
 
 
@@ -49,13 +50,3 @@ def total(groups: dict[str, list[Bundle]]) -> Bundle:
             for resource, amount in bundle.items():
                 sums[resource] = sums.get(resource, 0.0) + amount
     return sums
-
-
-def _text(bundles: list[Bundle]) -> str:
-    shown = [
-        ", ".join(f"{amount:g} {name}" for name, amount in sorted(bundle.items()) if name in ("CPU", "GPU"))
-        or "nothing"
-        for bundle in bundles
-    ]
-    counted = {text: shown.count(text) for text in shown}
-    return " + ".join(f"{count} x ({text})" if count > 1 else text for text, count in counted.items())

@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "lower ranks, cpus_per_rank or gpus_per_rank of policy, critic, reference, reward or rollout "
                 "(each under .placement), or join a larger cluster",
             )
-            with Run(config.name, config) as run:
+            with Run(config.name, config) as run, run.shown():
                 train(config, run, prompts)
                 print(f"ppo: done, {run.path / 'model'}", flush=True)
 

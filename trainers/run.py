@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cluster.paths import runs_root
+from cluster.pulse import DriverPulse
 from configs.base import Section, dump, read
 from configs.recipe import ConfigError, short
 from trainers.events import TensorBoard
@@ -52,6 +53,7 @@ class Run:
             self._metrics = open(self.path / "metrics.jsonl", "a+", encoding="utf-8")  # noqa: SIM115 (closed by close)
             _drop_torn_line(self.path / "metrics.jsonl")
             self._tensorboard = TensorBoard(self.path / "tb")
+            self._pulse: DriverPulse | None = None
         except BaseException:
             os.close(self._lock)
             raise
@@ -63,6 +65,13 @@ class Run:
         self._metrics.write(json.dumps({"step": step, "time": round(time.time(), 3), **line}) + "\n")
         self._metrics.flush()
         self._tensorboard.add_scalars(step, values)
+        if self._pulse:
+            self._pulse.step(step, values)
+
+    def shown(self) -> DriverPulse:
+        """A context, on a cluster, in which `python -m cluster.status` and Prometheus see this run."""
+        self._pulse = DriverPulse(self.name, self.config.recipe_key, self.path)
+        return self._pulse
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every line logged so far, in order."""
@@ -78,6 +87,8 @@ class Run:
 
     def progress(self, total: int, start: int = 0, show: tuple[str, ...] = ()) -> Progress:
         """The stage's progress bar; see `Progress`."""
+        if self._pulse:
+            self._pulse.plan(total, start)
         return Progress(self.config.recipe_key, total, start, show)
 
     def finish(self, summary: Mapping[str, Any]) -> None:

@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.queue import Queue
 
 from actors.devices import prepare_process
 from cluster.connect import connect, require_resources
+from cluster.pulse import Pulse
+from cluster.unplaced import Waiting
 from configs.base import ConfigError, load, one_line_errors
 from trainers.config import STAGES, SupervisedConfig
 from trainers.mailbox import Mailbox
@@ -56,7 +58,7 @@ def train(stage: Stage[Any, Any]) -> None:
             {"CPU": ranks * placement.cpus_per_rank, "GPU": ranks * placement.gpus_per_rank},
             "lower placement.ranks, placement.cpus_per_rank or placement.gpus_per_rank, or join a larger cluster",
         )
-        with Run(config.name, config) as run:
+        with Run(config.name, config) as run, run.shown():
             for note in examples.notes:
                 print(f"{config.recipe_key}: {note}", flush=True)
             with Mailbox(run, steps, stage.show) as queue:
@@ -111,7 +113,8 @@ def fit(job: Job, examples: Examples, queue: Queue) -> None:
         ),
     )
     try:
-        trainer.fit()
+        with Waiting():
+            trainer.fit()
     except TrainingFailedError as error:
         trace = job.folder / "error.txt"
         trace.write_text(str(error))
@@ -131,6 +134,7 @@ def work(settings: dict[str, Any]) -> None:
 
     train, heldout = ray.get([settings["train"], settings["heldout"]])
     try:
-        Rank(job, train, heldout, lambda *message: queue.put(message)).run()
+        with Pulse(job.stage.config.name, "trainer", get_context().get_world_rank()):
+            Rank(job, train, heldout, lambda *message: queue.put(message)).run()
     except FloatingPointError as error:  # raised on every rank alike; trying again would end alike
         queue.put(("diverged", 0, {"reason": str(error)}))

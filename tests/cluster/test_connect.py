@@ -12,6 +12,7 @@ import pytest
 from cluster.connect import connect, require_resources
 from configs.recipe import ConfigError
 
+ROOT = Path(__file__).resolve().parents[2]
 HERE = """
 import os, sys, ray
 from cluster.connect import connect
@@ -37,6 +38,13 @@ def start(folder: Path, **environment: str) -> subprocess.Popen[str]:
         cwd=folder,
         env={**os.environ, **environment},
     )
+
+
+def shown(address: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What `python -m cluster.status` prints."""
+    command = [sys.executable, "-m", "cluster.status", "--address", address]
+    variables = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd=ROOT, timeout=60)
 
 
 def listening(pids: set[int]) -> set[str]:
@@ -100,6 +108,12 @@ def test_joining_a_cluster_with_a_token(tmp_path):
         assert out.split() == [address, "False", os.environ["CHIMED_RUNS"], "ACTIVE", "1"]
         assert err == ""
         assert head.poll() is None
+        status = shown(address, RAY_AUTH_MODE="token", **token)
+        assert (status.returncode, status.stderr) == (0, "")
+        assert status.stdout.startswith(f"no run on the cluster at {address}\n")
+        status = shown(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+        assert (status.returncode, status.stdout) == (2, "")
+        assert f"the Ray cluster at --address {address} asks for a token" in status.stderr
     finally:
         head.communicate("\n", timeout=60)
 

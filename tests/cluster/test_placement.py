@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 import ray
 
+from cluster.head import Head
 from cluster.placement import PlacementError, release, reserve, total
+from cluster.unplaced import seconds_asked, unplaced
 
 pytestmark = pytest.mark.slow
 
@@ -26,13 +29,32 @@ def test_groups_are_placed_under_their_names_and_given_back(ray_cluster: None) -
     assert not {"policy", "critic"} & reserved()
 
 
-def test_what_cannot_be_placed_is_named_with_what_there_is_and_nothing_stays(ray_cluster: None) -> None:
+def test_what_cannot_be_placed_is_named_with_what_there_is_while_waiting_and_at_the_end(
+    ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     cpus = ray.cluster_resources()["CPU"]
-    with pytest.raises(
-        PlacementError, match=rf"rollout: 2 x \(100 CPU\) could not be placed within 10 s.*{cpus:g} CPU in all"
-    ):
+    words = rf"rollout needs 2 x \(100 CPU\); no autoscaler here: the cluster has {cpus:g} CPU \([\d.]+ free\)"
+    with pytest.raises(PlacementError, match=f"^{words}: gave up after 10 s$"):
         reserve({"policy-kept": [{"CPU": 0.5}], "rollout": [{"CPU": 100.0}] * 2}, timeout_s=10)
+    assert re.fullmatch(rf"({words} \(\d+ s\)\n)+", capsys.readouterr().out)
     assert "policy-kept" not in reserved()
+
+
+def test_what_is_placed_at_once_is_not_spoken_of(ray_cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
+    release(reserve({"policy": [{"CPU": 0.5}]}, timeout_s=30))
+    assert capsys.readouterr().out == ""
+
+
+def test_groups_of_other_jobs_are_not_ours(ray_cluster: None) -> None:
+    with Head(ray.get_runtime_context().gcs_address) as head:
+        asked = ray.util.placement_group([{"CPU": 100.0}], name="ours")
+        deadline = time.monotonic() + 10
+        while not (mine := unplaced(head, ray.get_runtime_context().get_job_id())) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert [group.name for group in mine] == ["ours"]
+        assert unplaced(head, "ffffffff") == []
+        assert 0 <= seconds_asked(mine[0]) < 15
+        ray.util.remove_placement_group(asked)
 
 
 def test_total_adds_up() -> None:

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from cluster.view import RunView
 
 
 @pytest.fixture
@@ -13,3 +19,42 @@ def data(clinic: Path) -> Any:
         "train": [str(clinic / f"{name}.train.parquet")],
         "heldout": [str(clinic / f"{name}.heldout.parquet")],
     }
+
+
+@pytest.fixture
+def shown(ray_cluster: None) -> Callable[[str], list[RunView]]:
+    """What `python -m cluster.status` would show now of the run of a name: one view, or none."""
+    import ray
+
+    from cluster.head import Head
+    from cluster.view import look
+
+    def show(name: str) -> list[RunView]:
+        with Head(ray.get_runtime_context().gcs_address) as head:
+            return [run for run in look(head).runs if run.name == name]
+
+    return show
+
+
+@pytest.fixture
+def watched(shown: Callable[[str], list[RunView]]) -> Any:
+    """A context that collects what is shown of a run while it runs in this process."""
+
+    @contextmanager
+    def watch(name: str) -> Iterator[list[RunView]]:
+        views: list[RunView] = []
+        ended = threading.Event()
+
+        def collect() -> None:
+            while not ended.wait(0.2):
+                views.extend(shown(name))
+
+        thread = threading.Thread(target=collect)
+        thread.start()
+        try:
+            yield views
+        finally:
+            ended.set()
+            thread.join()
+
+    return watch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,33 @@ def test_bad_input_is_one_line_and_nothing_is_made(
     assert re.search(message, error)
     assert error.count("\n") == 1
     assert not runs.exists()
+
+
+def test_a_run_is_seen_while_it_runs(clinic: Path, tmp_path: Path, watched: Any, shown: Any) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    dump(settings(clinic, name="seen/ppo"), recipe)
+    log = Run.log
+
+    def log_slowly(run: Run, step: int, metrics: dict[str, float]) -> None:
+        log(run, step, metrics)
+        time.sleep(1.5)  # longer than a pulse takes to say that there is news
+
+    with watched("seen/ppo") as views, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "log", log_slowly)
+        main(["--config", str(recipe)])
+    full = [view for view in views if len(view.ranks) == 6]
+    assert full, [len(view.ranks) for view in views]
+    roles = ["driver", "critic", "policy", "reference", "reward", "rollout"]
+    assert [rank.role for rank in full[-1].ranks] == roles
+    assert {rank.state for rank in full[-1].ranks} == {"alive"}
+    assert len({rank.pid for rank in full[-1].ranks}) == 6
+    last = next(view for view in reversed(views) if view.step)
+    assert (last.stage, last.state, last.steps) == ("ppo", "running", 4)
+    assert last.weights_version == last.step
+    assert last.reward is not None
+    assert last.tokens_per_second is not None
+    held = [rank.weights_version for view in full for rank in view.ranks if rank.role == "rollout"]
+    versions = [version for version in held if version is not None]  # none before the engine is there
+    assert versions == sorted(versions)
+    assert 1 <= versions[-1] <= 4
+    assert shown("seen/ppo") == []

@@ -190,13 +190,18 @@ def test_two_ranks_give_the_losses_and_weights_of_one(recipe: Path, runs: Path, 
 
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
-    recipe: Path, runs: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+    recipe: Path, runs: Path, watched: Any, shown: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(SftStage, "sft", ["--config", str(recipe), "--name=whole"])
     killer = threading.Thread(target=kill_a_worker_after, args=(runs / "killed", 3))
     killer.start()
-    main(SftStage, "sft", ["--config", str(recipe), "--name=killed"])
+    with watched("killed") as views:
+        main(SftStage, "sft", ["--config", str(recipe), "--name=killed"])
     killer.join()
+    ranks = [(rank.role, rank.rank, rank.state, rank.restarts) for view in views for rank in view.ranks]
+    assert {("driver", 0, "alive", 0), ("trainer", 0, "alive", 0), ("trainer", 0, "alive", 1)} <= set(ranks)
+    assert {(view.stage, view.steps) for view in views if view.step} == {("sft", 8)}
+    assert shown("killed") == []
     assert "workers were replaced; going on from step" in capsys.readouterr().out
     whole, killed = (list(read_metrics(runs / name)) for name in ("whole", "killed"))
     assert [line["step"] for line in killed] == list(range(1, 9))

@@ -1,0 +1,90 @@
+"""What the head of a Ray cluster knows, asked directly and with a time limit.
+
+The head's own service (the port that RAY_ADDRESS names) answers from any machine that reaches it: without a Ray node
+there, without `ray.init`, which makes the asker a job of the cluster, and without the dashboard, which not every
+cluster has and which `ray.util.state` needs. Its messages are those of the pinned Ray version.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from ray._private.gcs_utils import create_gcs_channel
+from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc, gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
+
+from cluster.board import NAMESPACE, Notice, parse
+from configs.recipe import RunError
+
+_SECONDS_TO_ANSWER = 10.0
+
+
+class HeadError(RunError):
+    """The head did not answer in time, or refused."""
+
+
+class Head:
+    """A connection to a cluster's head; a context, or to be closed.
+
+    Args:
+        address: HOST:PORT of the head, which `cluster.join.require_ray_at` has found there.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = create_gcs_channel(address)
+        self._actors = gcs_service_pb2_grpc.ActorInfoGcsServiceStub(self._channel)
+        self._autoscaler = autoscaler_pb2_grpc.AutoscalerStateServiceStub(self._channel)
+        self._groups = gcs_service_pb2_grpc.PlacementGroupInfoGcsServiceStub(self._channel)
+        self._jobs = gcs_service_pb2_grpc.JobInfoGcsServiceStub(self._channel)
+        self._values = gcs_service_pb2_grpc.InternalKVGcsServiceStub(self._channel)
+
+    def resources(self) -> autoscaler_pb2.GetClusterStatusReply:
+        """Nodes with what they have and what is free, what is asked for in vain, and what an autoscaler does about it."""
+        return self._ask(self._autoscaler.GetClusterStatus, autoscaler_pb2.GetClusterStatusRequest())
+
+    def groups(self) -> list[gcs_pb2.PlacementGroupTableData]:
+        """All placement groups, those removed lately included."""
+        answer = self._ask(self._groups.GetAllPlacementGroup, gcs_service_pb2.GetAllPlacementGroupRequest())
+        return list(answer.placement_group_table_data)
+
+    def jobs(self) -> list[gcs_pb2.JobTableData]:
+        """All jobs, ended ones included."""
+        request = gcs_service_pb2.GetAllJobInfoRequest(
+            skip_submission_job_info_field=True, skip_is_running_tasks_field=True
+        )
+        return list(self._ask(self._jobs.GetAllJobInfo, request).job_info_list)
+
+    def actors(self, job: str) -> list[gcs_pb2.ActorTableData]:
+        """The actors of a job (hex), dead ones included."""
+        filters = gcs_service_pb2.GetAllActorInfoRequest.Filters(job_id=bytes.fromhex(job))
+        request = gcs_service_pb2.GetAllActorInfoRequest(show_dead_jobs=True, filters=filters)
+        return list(self._ask(self._actors.GetAllActorInfo, request).actor_table_data)
+
+    def notices(self) -> list[Notice]:
+        """The notice board."""
+        space = NAMESPACE.encode()
+        keys = self._ask(self._values.InternalKVKeys, gcs_service_pb2.InternalKVKeysRequest(namespace=space)).results
+        request = gcs_service_pb2.InternalKVMultiGetRequest(keys=keys, namespace=space)
+        found = self._ask(self._values.InternalKVMultiGet, request).results if keys else []
+        return [parse(entry.value) for entry in found]
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _ask(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=_SECONDS_TO_ANSWER)
+        except grpc.RpcError as error:
+            raise HeadError(
+                f"the head of the Ray cluster at {self.address} does not answer: {error.details()}"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,82 @@
+"""Placement groups that have no place yet: which, what for, and a thread that says so while a driver waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import ray
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+
+from cluster.head import Head, HeadError
+from cluster.scaling import Reply, waiting_for
+
+_SECONDS_BETWEEN_LOOKS = 3.0
+_SECONDS_BETWEEN_WORDS = 10.0
+
+
+def unplaced(head: Head, job: str | None = None) -> list[PlacementGroupTableData]:
+    """The groups, of one job (hex) or of all, that wait for resources; those asked for first come first."""
+    waiting = (PlacementGroupTableData.PENDING, PlacementGroupTableData.RESCHEDULING)
+    groups = [group for group in head.groups() if group.state in waiting and job in (None, group.creator_job_id.hex())]
+    return sorted(groups, key=lambda group: (group.placement_group_creation_timestamp_ms, group.name))
+
+
+def describe(group: PlacementGroupTableData, reply: Reply) -> str:
+    """What a group waits for; `reply` is what the head says of resources."""
+    lost = [bundle for bundle in group.bundles if not bundle.node_id] or group.bundles
+    name = group.name or "a group of workers"  # Ray Train names none
+    return waiting_for(name, [dict(bundle.unit_resources) for bundle in lost], reply, group.placement_group_id.hex())
+
+
+def seconds_asked(group: PlacementGroupTableData) -> float:
+    """How long ago the group was asked for."""
+    return max(0.0, time.time() - group.placement_group_creation_timestamp_ms / 1000)
+
+
+class Waiting:
+    """While its `with` block runs, prints for which placement groups of this job it waits, and why they wait."""
+
+    def __init__(self) -> None:
+        context = ray.get_runtime_context()
+        self._head = Head(context.gcs_address)
+        self._job = context.get_job_id()
+        self._said, self._said_at = "", 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="waiting", daemon=True)
+
+    def words(self) -> str:
+        """One line about the first group that waits, and how many more do; nothing if none does."""
+        groups = unplaced(self._head, self._job)
+        if not groups:
+            return ""
+        more = f" (and {len(groups) - 1} more wait)" if len(groups) > 1 else ""
+        return describe(groups[0], self._head.resources()) + more
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+            try:
+                words = self.words()
+            except HeadError as error:
+                words = str(error)
+            now = time.monotonic()
+            if not words:
+                began = now
+            elif words != self._said or now - self._said_at >= _SECONDS_BETWEEN_WORDS:
+                print(f"{words} ({now - began:.0f} s)", flush=True)
+                self._said_at = now
+            self._said = words
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._head.close()
