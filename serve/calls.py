@@ -15,9 +15,9 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cluster.metrics import SERVE_QUEUE, SERVE_REQUESTS, SERVE_TIME_TO_FIRST_TOKEN, SERVE_TOKENS
 from serve.keys import Keyring
 from serve.limits import RateLimits
-from serve.metrics import EndpointMetrics
 
 logger = logging.getLogger("ray.serve")
 
@@ -52,6 +52,7 @@ class Gate:
 
     def __init__(self, keyring: Keyring, limits: RateLimits) -> None:
         self._keyring, self._limits = keyring, limits
+        self._under_way = 0
 
     def __call__(self, request: Request) -> Call:
         """Checks the key and the key's limits.
@@ -69,13 +70,17 @@ class Gate:
         """Takes what the call has cost from its key's allowance."""
         self._limits.charge(call.holder, call.prompt_tokens + call.answer_tokens)
 
+    def change(self, by: int = 0) -> None:
+        """Counts requests under way and tells Prometheus, which forgets what it is not told again every few seconds."""
+        self._under_way += by
+        SERVE_QUEUE.set(self._under_way)
+
 
 class Accounts:
     """ASGI middleware around everything: gives each request its `Call` and, when it has ended, accounts for it."""
 
-    def __init__(self, app: ASGIApp, gate: Gate, metrics: EndpointMetrics) -> None:
-        self._app, self._gate, self._metrics = app, gate, metrics
-        self._under_way = 0
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+        self._app, self._gate = app, gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,23 +99,20 @@ class Accounts:
                     MutableHeaders(scope=message)["x-request-id"] = call.id
             await send(message)
 
-        self._change(+1)
+        self._gate.change(+1)
         try:
             await self._app(scope, receive, noting)
         except asyncio.CancelledError:
             status = GONE
             raise
         finally:
-            self._change(-1)
+            self._gate.change(-1)
             self._gate.charge(call)
             route = getattr(scope.get("route"), "path", "other")  # not the path, of which there are endlessly many
             self._report(call, scope["method"], route, status)
 
-    def _change(self, by: int) -> None:
-        self._under_way += by
-        self._metrics.under_way.set(self._under_way)
-
-    def _report(self, call: Call, method: str, route: str, status: int) -> None:
+    @staticmethod
+    def _report(call: Call, method: str, route: str, status: int) -> None:
         seconds = time.monotonic() - call.started
         if method == "POST" or status >= 400:
             figures = {
@@ -125,11 +127,9 @@ class Accounts:
                 "first_token_seconds": call.first_token_s and round(call.first_token_s, 4),
             }
             logger.info("request", extra={"ray_serve_extra_fields": figures})
-        self._metrics.requests.inc(tags={"route": route, "model": call.model, "status": str(status)})
-        if status == 200 and call.model:
-            self._metrics.seconds.observe(seconds, tags={"route": route, "model": call.model})
+        SERVE_REQUESTS.inc(route=route, model=call.model, status=str(status))
         if call.first_token_s is not None:
-            self._metrics.first_token_seconds.observe(call.first_token_s, tags={"model": call.model})
-        for kind, tokens in (("prompt", call.prompt_tokens), ("answer", call.answer_tokens)):
+            SERVE_TIME_TO_FIRST_TOKEN.observe(call.first_token_s)
+        for kind, tokens in (("prompt", call.prompt_tokens), ("completion", call.answer_tokens)):
             if tokens:
-                self._metrics.tokens.inc(tokens, tags={"model": call.model, "kind": kind})
+                SERVE_TOKENS.inc(tokens, model=call.model, kind=kind)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -14,7 +13,6 @@ from serve.calls import Gate
 from serve.config import LimitsConfig
 from serve.keys import Keyring
 from serve.limits import RateLimits
-from serve.metrics import EndpointMetrics
 from serve.routes import Models, make_app
 
 
@@ -37,11 +35,12 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self._backend = ServeBackend(engines, scorer)
+        self._gate = Gate(Keyring(settings.key_digests), RateLimits(settings.limits))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
-        gate = Gate(Keyring(settings.key_digests), RateLimits(settings.limits))
-        return make_app(self._backend, gate, EndpointMetrics(), settings.models, settings.limits, settings.cors_origins)
+        return make_app(self._backend, self._gate, settings.models, settings.limits, settings.cors_origins)
 
-    async def check_health(self) -> Any:
-        """Serve asks now and then; a gateway that answers at all is well."""
+    async def check_health(self) -> None:
+        """Serve asks every few seconds; a gateway that answers at all is well."""
+        self._gate.change()

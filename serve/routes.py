@@ -23,7 +23,6 @@ from serve.body import BodyLimit
 from serve.calls import Accounts, Call, Gate
 from serve.config import LimitsConfig
 from serve.errors import ApiError, add_error_handlers
-from serve.metrics import EndpointMetrics
 from serve.replies import EngineRequest, Kind, Part, Refusal, Whole
 from serve.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Sampling, ScoreRequest, TokenizeRequest
 
@@ -83,7 +82,6 @@ class Models:
 def make_app(
     backend: Backend,
     gate: Gate,
-    metrics: EndpointMetrics,
     models: Models,
     limits: LimitsConfig,
     cors_origins: Sequence[str] = (),
@@ -94,7 +92,7 @@ def make_app(
     app.add_middleware(BodyLimit, most_bytes=limits.body_bytes)
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
-    app.add_middleware(Accounts, gate=gate, metrics=metrics)  # the last one added is the outermost
+    app.add_middleware(Accounts, gate=gate)  # the last one added is the outermost
     _add_generation(app, Answers(backend, limits.seconds), models, gate)
     _add_scores(app, backend, models, gate)
     _add_information(app, backend, models, gate)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from cluster import metrics
 from serve.calls import Gate
 from serve.config import LimitsConfig
 from serve.errors import ApiError
@@ -48,24 +49,19 @@ class FakeBackend:
 
 
 class Recorder:
-    """Metrics that remember what they were told."""
+    """What metrics were told: name, value, labels."""
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.told: list[tuple[str, float, dict[str, str]]] = []
 
-    def __getattr__(self, name: str) -> Any:
-        outer = self
+        def tell(metric: metrics.Metric, value: float = 1.0, /, **labels: str) -> None:
+            self.told.append((metric.name, value, labels))
 
-        class Metric:
-            def inc(self, value: float = 1.0, tags: dict[str, str] | None = None) -> None:
-                outer.told.append((name, value, tags or {}))
+        for kind, method in ((metrics.Counter, "inc"), (metrics.Gauge, "set"), (metrics.Histogram, "observe")):
+            monkeypatch.setattr(kind, method, tell)
 
-            observe = set = inc
-
-        return Metric()
-
-    def of(self, name: str) -> list[tuple[float, dict[str, str]]]:
-        return [(value, tags) for told, value, tags in self.told if told == name]
+    def of(self, metric: metrics.Metric) -> list[tuple[float, dict[str, str]]]:
+        return [(value, labels) for name, value, labels in self.told if name == metric.name]
 
 
 @pytest.fixture
@@ -73,33 +69,36 @@ def backend() -> FakeBackend:
     return FakeBackend()
 
 
-@pytest.fixture
-def metrics() -> Recorder:
-    return Recorder()
+@pytest.fixture(autouse=True)
+def told(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    return Recorder(monkeypatch)
 
 
-def make_client(backend: FakeBackend, metrics: Recorder, **limits: Any) -> TestClient:
+def make_client(backend: FakeBackend, **limits: Any) -> TestClient:
     config = LimitsConfig(**limits)
     gate = Gate(Keyring([]), RateLimits(config))
-    app = make_app(backend, gate, metrics, Models({"ppo": 512, "sft": 512}, "judge"), config)  # type: ignore[arg-type]
+    app = make_app(backend, gate, Models({"ppo": 512, "sft": 512}, "judge"), config)
     return TestClient(app, client=("127.0.0.1", 1234), raise_server_exceptions=False)
 
 
 @pytest.fixture
-def client(backend: FakeBackend, metrics: Recorder) -> TestClient:
-    return make_client(backend, metrics)
+def client(backend: FakeBackend) -> TestClient:
+    return make_client(backend)
 
 
-def test_a_whole_answer_and_what_is_told_of_it(client: TestClient, backend: FakeBackend, metrics: Recorder) -> None:
+def test_a_whole_answer_and_what_is_told_of_it(client: TestClient, backend: FakeBackend, told: Recorder) -> None:
     answer = client.post(CHAT, json={"model": "ppo", "messages": ASK, "max_tokens": 9}, headers={"x-request-id": "r1"})
     assert (answer.status_code, answer.json()) == (200, {"answer": "多休息"})
     assert "x-request-id" not in answer.headers  # Serve's proxy, which gave it, adds it
     (model, request), *_ = backend.seen
     assert (model, request.kind, request.prompt, request.request_id) == ("ppo", "chat", "头痛怎么办？", "r1")
     assert request.body == {"max_tokens": 9, "messages": ASK, "wants_usage": False}
-    assert metrics.of("requests") == [(1.0, {"route": CHAT, "model": "ppo", "status": "200"})]
-    assert metrics.of("tokens") == [(5, {"model": "ppo", "kind": "prompt"}), (3, {"model": "ppo", "kind": "answer"})]
-    assert [value for value, _ in metrics.of("under_way")] == [1, 0]
+    assert told.of(metrics.SERVE_REQUESTS) == [(1.0, {"route": CHAT, "model": "ppo", "status": "200"})]
+    assert told.of(metrics.SERVE_TOKENS) == [
+        (5, {"model": "ppo", "kind": "prompt"}),
+        (3, {"model": "ppo", "kind": "completion"}),
+    ]
+    assert [value for value, _ in told.of(metrics.SERVE_QUEUE)] == [1, 0]
 
 
 def test_what_routing_by_prefix_reads_is_never_empty() -> None:
@@ -108,15 +107,15 @@ def test_what_routing_by_prefix_reads_is_never_empty() -> None:
     assert EngineRequest("ready").prompt == "ready"
 
 
-def test_a_stream_is_passed_on_event_by_event(client: TestClient, backend: FakeBackend, metrics: Recorder) -> None:
+def test_a_stream_is_passed_on_event_by_event(client: TestClient, backend: FakeBackend, told: Recorder) -> None:
     backend.replies = [Part("data: 1\n\n", 0, 0), Part("data: 2\n\n", 0, 0), Part("data: [DONE]\n\n", 5, 2)]
     body = {"model": "sft", "messages": ASK, "stream": True, "stream_options": {"include_usage": True}}
     with client.stream("POST", CHAT, json=body) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert "".join(answer.iter_text()) == "data: 1\n\ndata: 2\n\ndata: [DONE]\n\n"
     assert backend.seen[0][1].body["wants_usage"] is True
-    assert [value for value, _ in metrics.of("tokens")] == [5, 2]
-    assert len(metrics.of("first_token_seconds")) == 1
+    assert [value for value, _ in told.of(metrics.SERVE_TOKENS)] == [5, 2]
+    assert len(told.of(metrics.SERVE_TIME_TO_FIRST_TOKEN)) == 1
 
 
 def test_a_refusal_before_the_first_word_is_the_status(client: TestClient, backend: FakeBackend) -> None:
@@ -138,9 +137,9 @@ def test_a_failure_in_mid_stream_ends_it_with_an_error_event(client: TestClient,
     assert json.loads(event.removeprefix("data: "))["error"]["message"] == "The engine died while it answered."
 
 
-def test_an_answer_that_takes_too_long_is_ended(backend: FakeBackend, metrics: Recorder) -> None:
+def test_an_answer_that_takes_too_long_is_ended(backend: FakeBackend) -> None:
     backend.pause_s = 5.0
-    answer = make_client(backend, metrics, seconds=0.05).post(CHAT, json={"model": "ppo", "messages": ASK})
+    answer = make_client(backend, seconds=0.05).post(CHAT, json={"model": "ppo", "messages": ASK})
     assert answer.status_code == 504
     assert answer.json()["error"]["message"] == "The answer was not finished in 0.05 s."
 
@@ -223,8 +222,8 @@ def test_bodies_that_are_not_json(client: TestClient, content: bytes, status: in
     assert answer.json()["error"]["message"].startswith(message)
 
 
-def test_limits_apply_to_every_route_that_costs(backend: FakeBackend, metrics: Recorder) -> None:
-    client = make_client(backend, metrics, requests_per_minute=1)
+def test_limits_apply_to_every_route_that_costs(backend: FakeBackend) -> None:
+    client = make_client(backend, requests_per_minute=1)
     assert client.get("/v1/models").status_code == 200
     refused = client.post("/v1/score", json={"conversations": [[*ASK, {"role": "assistant", "content": "好"}]]})
     assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
@@ -269,10 +268,10 @@ def test_the_chat_page(client: TestClient) -> None:
     assert client.get("/page/page.js").headers["content-type"].startswith("text/javascript")
 
 
-def test_no_origin_may_call_from_a_browser_unless_named(backend: FakeBackend, metrics: Recorder) -> None:
+def test_no_origin_may_call_from_a_browser_unless_named(backend: FakeBackend) -> None:
     config, gate = LimitsConfig(), Gate(Keyring([]), RateLimits(LimitsConfig()))
     origin = {"origin": "https://example.org"}
     for origins, allowed in (((), None), (("https://example.org",), "https://example.org")):
-        app = make_app(backend, gate, metrics, Models({"ppo": 512}), config, origins)  # type: ignore[arg-type]
+        app = make_app(backend, gate, Models({"ppo": 512}), config, origins)
         answer = TestClient(app).get("/health", headers=origin)
         assert answer.headers.get("access-control-allow-origin") == allowed
