@@ -55,7 +55,9 @@ class ServeConfig(Section):
     replicas: ReplicasConfig = ReplicasConfig()
     limits: LimitsConfig = LimitsConfig()
     api_keys_file: str = Field("", description="file with an API key a line, beside those of CHIMED_API_KEYS")
-    stream_interval_ms: int = Field(50, ge=0, description="tokens of one answer are sent together this often")
+    stream_interval_ms: int = Field(
+        100, ge=0, description="after the first, tokens of a stream are sent together this often"
+    )
     cors_origins: list[str] = Field([], description="web origins that browsers may call from; none by default")
 
 

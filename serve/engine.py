@@ -21,6 +21,7 @@ from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm.deployment import LLMServer
 
 from actors.folders import ModelFolder
+from serve.coalesce import coalesce
 from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whole
 from serve.tokens import Tokens
 
@@ -61,7 +62,7 @@ class Engine(LLMServer):
         headers = RawRequestInfo(headers={"x-request-id": request.request_id})
         replies = getattr(self.engine, request.kind)(call, headers)
         if body.get("stream"):
-            async with aclosing(self._batch_output_stream(replies)) as batches:
+            async with aclosing(coalesce(replies, self._interval_s)) as batches:
                 async for batch in batches:
                     refused = isinstance(batch[0], api.ErrorResponse)
                     yield self._refusal(batch[0], request) if refused else _part(batch, wants_usage)
@@ -69,6 +70,10 @@ class Engine(LLMServer):
             async with aclosing(replies):
                 async for reply in replies:
                     yield self._refusal(reply, request) if isinstance(reply, api.ErrorResponse) else _whole(reply)
+
+    @property
+    def _interval_s(self) -> float:
+        return float(self._llm_config.experimental_configs["stream_batching_interval_ms"]) / 1000
 
     @cached_property
     def _tokens(self) -> Tokens:
