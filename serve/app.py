@@ -96,7 +96,7 @@ def _engine(name: str, folder: ModelFolder, weights: str, config: ServeConfig) -
     deployment: dict[str, Any] = {
         "name": name,
         "user_config": {"weights": weights},  # a change of it reaches running replicas; any other restarts them
-        "max_ongoing_requests": 2 * config.engine.max_concurrent,
+        "max_ongoing_requests": config.engine.max_concurrent,  # one more goes to the next engine
         "max_queued_requests": config.limits.queued,
         "health_check_period_s": HEALTH_PERIOD_S,
         "health_check_timeout_s": HEALTH_TIMEOUT_S,
@@ -113,9 +113,10 @@ def _engine(name: str, folder: ModelFolder, weights: str, config: ServeConfig) -
     else:
         deployment["num_replicas"] = replicas.count
     if max(replicas.count, replicas.most) > 1:
+        # By the hash of a prompt's beginning. Ray Serve LLM's own prefix router keeps a tree in an actor that it waits for
+        # with the event loop stopped; a client that goes away meanwhile holds up every other for half a minute.
         deployment["request_router_config"] = RequestRouterConfig(
-            request_router_class="ray.serve.llm.request_router.PrefixCacheAffinityRouter",
-            request_router_kwargs={"imbalanced_threshold": 8, "do_eviction": True},
+            request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
         )
     bundle = {"CPU": replicas.cpus, **({"GPU": 1.0} if on_gpus else {})}
     llm = LLMConfig(

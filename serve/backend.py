@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
@@ -48,7 +47,9 @@ class ServeBackend:
         """See `Backend`. A request whose engine dies before its first word goes to another one."""
         for attempt in range(1, TRIES + 1):
             spoken = False
-            replies = self._streaming[model].answer.remote(request)
+            # Requests that begin alike go to the same engine, whose cache has their prefix.
+            handle = self._streaming[model].options(session_id=request.prefix)
+            replies = handle.answer.remote(request)
             try:
                 async for reply in replies:
                     spoken = True
@@ -79,9 +80,7 @@ class ServeBackend:
         states = {}
         for model, handle in self._plain.items():
             try:
-                # A prompt of its own, or routing by prefix would ask the same engine every time.
-                request = EngineRequest("ready", {"prompt": uuid.uuid4().hex})
-                states[model] = await asyncio.wait_for(handle.ready.remote(request), timeout_s)
+                states[model] = await asyncio.wait_for(handle.ready.remote(), timeout_s)
             except TimeoutError as error:
                 raise ApiError(503, f"No engine of '{model}' answered in {timeout_s:g} s.", retry_after_s=5) from error
             except (RayActorError, BackPressureError, DeploymentUnavailableError, RayTaskError) as error:

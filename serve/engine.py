@@ -87,7 +87,7 @@ class Engine(LLMServer):
         status = info.code if isinstance(info.code, int) and 400 <= info.code < 600 else 500
         return Refusal(status, info.message.partition(" (parameter=")[0], info.param)
 
-    async def ready(self, request: EngineRequest) -> EngineState:
+    async def ready(self) -> EngineState:
         """What this engine is at; raises if it is dead."""
         await self.check_health()
         assert self.engine is not None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+PREFIX_CHARACTERS = 256
+
 Kind = Literal["chat", "completions", "tokenize", "detokenize", "ready"]
 
 
@@ -17,14 +19,16 @@ class EngineRequest:
     request_id: str = ""
 
     @property
-    def prompt(self) -> str:
-        """What Ray's prefix-aware router compares: the prompt as text, or as token numbers. Never empty, as it divides
-        by the length.
+    def prefix(self) -> str:
+        """How the prompt begins: what later turns of a chat share with it, and with them a cached prefix.
+
+        A chat's turns up to the first of the user, or the first characters of a prompt; empty where nothing is generated.
         """
         if "messages" in self.body:
-            return "\n".join(message["content"] for message in self.body["messages"])
-        prompt = self.body.get("prompt") or self.kind
-        return prompt if isinstance(prompt, str) else str(prompt)
+            turns = [message["content"] for message in self.body["messages"][:2]]
+            first = 1 if self.body["messages"][0]["role"] == "system" else 0
+            return "\n".join(turns[: first + 1])
+        return str(self.body.get("prompt", ""))[:PREFIX_CHARACTERS]
 
 
 @dataclass(frozen=True)

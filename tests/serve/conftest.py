@@ -14,7 +14,7 @@ import openai
 import pytest
 
 KEY = "a-key-for-this-test"
-START_S = 120.0
+START_S = 150.0
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Endpoint:
         state: dict[str, Any] = httpx.get(f"{self.url}/ready", timeout=10).json()["engines"]["tiny"]
         return state
 
-    def engine_pids(self) -> set[int]:
-        """Processes of the engines' replicas."""
+    def replica_pids(self, deployment: str = "") -> set[int]:
+        """Processes of the replicas whose deployment's name begins so; of all, by default."""
         from ray._private.state import actors  # unlike the public list, it needs no dashboard
 
         alive = [row for row in actors().values() if row["State"] == "ALIVE"]
-        return {row["Pid"] for row in alive if "engine:tiny" in row["Name"]}
+        return {row["Pid"] for row in alive if row["Name"].startswith(f"SERVE_REPLICA::endpoint#{deployment}")}
 
     def wait(self, done: Callable[[], bool], what: str, seconds: float = START_S) -> None:
         """Until `done`, asked twice a second."""

@@ -165,7 +165,7 @@ def test_weights_are_taken_over_without_a_failed_request(endpoint: Any) -> None:
 
 def test_an_engine_that_is_killed_is_not_noticed(endpoint: Any) -> None:
     """Whole answers move to the other engine; the dead one is replaced."""
-    before = endpoint.engine_pids()
+    before = endpoint.replica_pids("engine:tiny")
     assert len(before) == 2
     killed = min(before)
     failures = 0
@@ -175,4 +175,4 @@ def test_an_engine_that_is_killed_is_not_noticed(endpoint: Any) -> None:
         answer = endpoint.post("/v1/chat/completions", {"model": "tiny", "messages": ASK, "max_tokens": 8})
         failures += answer.status_code != 200
     assert failures == 0
-    endpoint.wait(lambda: len(endpoint.engine_pids() - {killed}) == 2, "the engine to be replaced")
+    endpoint.wait(lambda: len(endpoint.replica_pids("engine:tiny") - {killed}) == 2, "the engine to be replaced")

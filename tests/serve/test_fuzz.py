@@ -6,10 +6,12 @@ CHIMED_FUZZ sets how many; `make test` sends a few hundred.
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
 import random
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -88,11 +90,13 @@ def _change(rng: random.Random, body: Any) -> None:
         here = here[key]
     action = rng.random()
     if action < 0.7:
-        here[key] = rng.choice(NASTY)
+        here[key] = copy.deepcopy(rng.choice(NASTY))
     elif action < 0.85:
         del here[key]
     elif isinstance(here, dict):
-        here[rng.choice(["", "tools", "messages", "prompt", "\ud800", "__proto__", "a" * 300])] = rng.choice(NASTY)
+        here[rng.choice(["", "tools", "messages", "prompt", "\ud800", "__proto__", "a" * 300])] = copy.deepcopy(
+            rng.choice(NASTY)
+        )
 
 
 def _damage(rng: random.Random, content: bytes) -> bytes:
@@ -130,12 +134,24 @@ async def _send(url: str, requests: list[dict[str, Any]]) -> list[int]:
         return await asyncio.gather(*(one(client, request) for request in requests))
 
 
+def resident_mib(pids: set[int]) -> float:
+    """Memory that processes hold."""
+    pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids]
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def test_broken_requests_are_refused_and_leave_the_engines_unharmed(endpoint: Any) -> None:
     rng = random.Random(0)
-    before = endpoint.engine_pids()
-    statuses = Counter(asyncio.run(_send(endpoint.url, [broken(rng) for _ in range(REQUESTS)])))
+    before = endpoint.replica_pids()
+    requests = [broken(rng) for _ in range(REQUESTS)]
+    statuses = Counter(asyncio.run(_send(endpoint.url, requests[: REQUESTS // 2])))
+    held = resident_mib(before)
+    statuses += Counter(asyncio.run(_send(endpoint.url, requests[REQUESTS // 2 :])))
+    grown = resident_mib(before) - held
     print(f"{REQUESTS} requests, answers by status: {dict(sorted(statuses.items()))}")
-    assert endpoint.engine_pids() == before
+    print(f"the replicas held {held:.0f} MiB after half of them, {grown:+.0f} MiB after the other half")
+    assert endpoint.replica_pids() == before
     endpoint.wait(lambda: all(endpoint.engine()["unfinished"] == 0 for _ in range(6)), "the engines to be idle", 30)
+    assert grown < 64
     assert statuses[200] > REQUESTS / 20  # the fuzz is near enough to good requests to reach the engines
     assert statuses[400] > REQUESTS / 5

@@ -91,7 +91,7 @@ def test_a_whole_answer_and_what_is_told_of_it(client: TestClient, backend: Fake
     assert (answer.status_code, answer.json()) == (200, {"answer": "多休息"})
     assert "x-request-id" not in answer.headers  # Serve's proxy, which gave it, adds it
     (model, request), *_ = backend.seen
-    assert (model, request.kind, request.prompt, request.request_id) == ("ppo", "chat", "头痛怎么办？", "r1")
+    assert (model, request.kind, request.prefix, request.request_id) == ("ppo", "chat", "头痛怎么办？", "r1")
     assert request.body == {"max_tokens": 9, "messages": ASK, "wants_usage": False}
     assert told.of(metrics.SERVE_REQUESTS) == [(1.0, {"route": CHAT, "model": "ppo", "status": "200"})]
     assert told.of(metrics.SERVE_TOKENS) == [
@@ -101,10 +101,14 @@ def test_a_whole_answer_and_what_is_told_of_it(client: TestClient, backend: Fake
     assert [value for value, _ in told.of(metrics.SERVE_QUEUE)] == [1, 0]
 
 
-def test_what_routing_by_prefix_reads_is_never_empty() -> None:
-    assert EngineRequest("completions", {"prompt": [7, 8]}).prompt == "[7, 8]"
-    assert EngineRequest("completions", {"prompt": "头痛"}).prompt == "头痛"
-    assert EngineRequest("ready").prompt == "ready"
+def test_turns_of_a_chat_begin_alike() -> None:
+    system = {"role": "system", "content": "你是医生。"}
+    later = [*ASK, {"role": "assistant", "content": "多休息。"}, {"role": "user", "content": "还有呢？"}]
+    assert EngineRequest("chat", {"messages": ASK}).prefix == EngineRequest("chat", {"messages": later}).prefix
+    assert EngineRequest("chat", {"messages": [system, *later]}).prefix == "你是医生。\n头痛怎么办？"
+    assert EngineRequest("completions", {"prompt": "头" * 300}).prefix == "头" * 256
+    assert EngineRequest("completions", {"prompt": [7, 8]}).prefix == "[7, 8]"
+    assert EngineRequest("detokenize", {"tokens": [1]}).prefix == ""
 
 
 def test_a_stream_is_passed_on_event_by_event(client: TestClient, backend: FakeBackend, told: Recorder) -> None:
