@@ -48,7 +48,7 @@ class ServeBackend:
         for attempt in range(1, TRIES + 1):
             spoken = False
             # Requests that begin alike go to the same engine, whose cache has their prefix.
-            handle = self._streaming[model].options(session_id=request.prefix)
+            handle = self._streaming[model].options(session_id=request.affinity)
             replies = handle.answer.remote(request)
             try:
                 async for reply in replies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,16 +20,18 @@ class EngineRequest:
     request_id: str = ""
 
     @property
-    def prefix(self) -> str:
-        """How the prompt begins: what later turns of a chat share with it, and with them a cached prefix.
+    def affinity(self) -> str:
+        """A digest of how the prompt begins: what later turns of a chat share with it, and with them a cached prefix.
 
-        A chat's turns up to the first of the user, or the first characters of a prompt; empty where nothing is generated.
+        Of a chat's turns up to the first of the user, or of a prompt's first characters; empty where nothing is generated.
         """
         if "messages" in self.body:
-            turns = [message["content"] for message in self.body["messages"][:2]]
-            first = 1 if self.body["messages"][0]["role"] == "system" else 0
-            return "\n".join(turns[: first + 1])
-        return str(self.body.get("prompt", ""))[:PREFIX_CHARACTERS]
+            messages = self.body["messages"]
+            begins = "\n".join(turn["content"] for turn in messages[: 2 if messages[0]["role"] == "system" else 1])
+        else:
+            begins = str(self.body.get("prompt", ""))[:PREFIX_CHARACTERS]
+        # A digest, as Serve may log what it routes by.
+        return hashlib.sha256(begins.encode()).hexdigest() if begins else ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,6 +18,21 @@ TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class _Request(_Body):
+    """A whole body."""
+
+    model: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, body: Any) -> Any:
+        try:
+            json.dumps(body, ensure_ascii=False, default=str).encode()  # a body that is no JSON is left to be refused
+        except UnicodeEncodeError:
+            raise ValueError("The body names half of a surrogate pair (\\ud800 to \\udfff), which is no text") from None
+        return body
 
 
 class TextPart(_Body):
@@ -48,10 +64,9 @@ class ResponseFormat(_Body):
     type: Literal["text"]
 
 
-class Sampling(_Body):
+class Sampling(_Request):
     """What chat and completion requests have in common."""
 
-    model: str | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
@@ -123,10 +138,9 @@ class CompletionRequest(Sampling):
     echo: bool = False
 
 
-class TokenizeRequest(_Body):
+class TokenizeRequest(_Request):
     """POST /tokenize: a text, or a chat as its template renders it."""
 
-    model: str | None = None
     prompt: str | None = None
     messages: list[Turn] | None = Field(None, min_length=1)
     return_token_strs: bool = False
@@ -138,17 +152,15 @@ class TokenizeRequest(_Body):
         return self
 
 
-class DetokenizeRequest(_Body):
+class DetokenizeRequest(_Request):
     """POST /detokenize"""
 
-    model: str | None = None
     tokens: list[TokenId]
 
 
-class ScoreRequest(_Body):
+class ScoreRequest(_Request):
     """POST /v1/score: finished chats, each ending with the assistant's turn that is scored."""
 
-    model: str | None = None
     conversations: list[Annotated[list[Turn], Field(min_length=2)]] = Field(min_length=1, max_length=256)
     cut_off: list[bool] | None = Field(
         None,

@@ -91,7 +91,7 @@ def test_a_whole_answer_and_what_is_told_of_it(client: TestClient, backend: Fake
     assert (answer.status_code, answer.json()) == (200, {"answer": "多休息"})
     assert "x-request-id" not in answer.headers  # Serve's proxy, which gave it, adds it
     (model, request), *_ = backend.seen
-    assert (model, request.kind, request.prefix, request.request_id) == ("ppo", "chat", "头痛怎么办？", "r1")
+    assert (model, request.kind, request.request_id) == ("ppo", "chat", "r1")
     assert request.body == {"max_tokens": 9, "messages": ASK, "wants_usage": False}
     assert told.of(metrics.SERVE_REQUESTS) == [(1.0, {"route": CHAT, "model": "ppo", "status": "200"})]
     assert told.of(metrics.SERVE_TOKENS) == [
@@ -101,14 +101,18 @@ def test_a_whole_answer_and_what_is_told_of_it(client: TestClient, backend: Fake
     assert [value for value, _ in told.of(metrics.SERVE_QUEUE)] == [1, 0]
 
 
-def test_turns_of_a_chat_begin_alike() -> None:
+def test_turns_of_a_chat_go_the_same_way_and_tell_nothing() -> None:
+    def way(**body: Any) -> str:
+        return EngineRequest("chat", body).affinity
+
     system = {"role": "system", "content": "你是医生。"}
     later = [*ASK, {"role": "assistant", "content": "多休息。"}, {"role": "user", "content": "还有呢？"}]
-    assert EngineRequest("chat", {"messages": ASK}).prefix == EngineRequest("chat", {"messages": later}).prefix
-    assert EngineRequest("chat", {"messages": [system, *later]}).prefix == "你是医生。\n头痛怎么办？"
-    assert EngineRequest("completions", {"prompt": "头" * 300}).prefix == "头" * 256
-    assert EngineRequest("completions", {"prompt": [7, 8]}).prefix == "[7, 8]"
-    assert EngineRequest("detokenize", {"tokens": [1]}).prefix == ""
+    assert way(messages=ASK) == way(messages=later) != way(messages=[system, *later])
+    assert way(messages=[system, *ASK]) == way(messages=[system, *later])
+    assert way(prompt="头" * 300) == way(prompt="头" * 256) != way(prompt="头" * 255)
+    assert way(prompt=[7, 8]) != way(prompt=[7, 9])
+    assert way(tokens=[1]) == ""
+    assert len(way(messages=ASK)) == 64
 
 
 def test_a_stream_is_passed_on_event_by_event(client: TestClient, backend: FakeBackend, told: Recorder) -> None:
@@ -214,8 +218,12 @@ def test_bad_bodies(client: TestClient, backend: FakeBackend, body: Any, status:
         (b"{", 400, "The body is not valid JSON"),
         (b'{"model": "\xff"}', 400, "The body cannot be read: send JSON in UTF-8."),
         (b"", 400, "The body is missing: send JSON."),
-        (b'{"model": "ppo", "messages": [{"role": "user", "content": "\\ud800"}]}', 400, "messages.0.content"),
-        (b'{"\\ud800": 1}', 400, "Input should be a valid string"),
+        (
+            b'{"model": "ppo", "messages": [{"role": "user", "content": "\\ud800"}]}',
+            400,
+            "The body names half of a surrogate pair",
+        ),
+        (b'{"\\ud800": 1}', 400, "The body names half of a surrogate pair"),
         (b"[" * 100_000, 400, "The body cannot be read"),
         (b'"' + b"x" * 2**20, 413, "The body has more than 1,048,576 bytes, which is the limit."),
     ],
@@ -224,6 +232,20 @@ def test_bodies_that_are_not_json(client: TestClient, content: bytes, status: in
     answer = client.post(CHAT, content=content, headers={"content-type": "application/json"})
     assert answer.status_code == status
     assert answer.json()["error"]["message"].startswith(message)
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/completions"])
+def test_half_a_surrogate_pair_is_refused_wherever_it_is(client: TestClient, path: str) -> None:
+    answer = client.post(
+        path, content=b'{"model": "ppo", "prompt": "\\ud800"}', headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("The body names half of a surrogate pair")
+
+
+def test_json_that_does_not_say_so_is_refused(client: TestClient) -> None:
+    answer = client.post(CHAT, content=b'{"model": "ppo"}', headers={"content-type": "text/plain"})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "The body must be a JSON object.")
 
 
 def test_limits_apply_to_every_route_that_costs(backend: FakeBackend) -> None:
