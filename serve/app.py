@@ -40,9 +40,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     folders = {name: ModelFolder(folder, "model") for name, folder in named_folders(config.model, "model").items()}
     _check_models(folders, config)
     weights = _newer_weights(config, folders)
-    reward = named_folders(config.reward_model, "reward_model") if config.reward_model else {}
-    if set(reward) & set(folders) or len(reward) > 1:
-        raise ConfigError(f"reward_model={config.reward_model}: give one, named unlike the models: NAME=DIR")
+    reward = _reward_model(config, folders)
     digests = read_keys(config.api_keys_file)
     if not digests:
         print(f"no API keys (set {VARIABLE}): the endpoint answers this machine only", file=sys.stderr)
@@ -63,6 +61,20 @@ def _check_models(folders: Mapping[str, ModelFolder], config: ServeConfig) -> No
                 "ask for no more"
             )
         folder.tokenizer  # noqa: B018 - refuses one that does not fit
+
+
+def _reward_model(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> dict[str, ModelFolder]:
+    """The reward model's folder by its name; nothing where none is given."""
+    if not config.reward_model:
+        return {}
+    given = named_folders(config.reward_model, "reward_model")
+    if set(given) & set(folders) or len(given) > 1:
+        raise ConfigError(f"reward_model={config.reward_model}: give one, named unlike the models: NAME=DIR")
+    name, folder = next((name, ModelFolder(path, "reward_model")) for name, path in given.items())
+    if not folder.is_reward_model:
+        raise ConfigError(f"reward_model={name}: {folder.path} has no scalar head; give the folder of a reward model")
+    folder.tokenizer  # noqa: B018 - refuses one that does not fit
+    return {name: folder}
 
 
 def _newer_weights(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> dict[str, str]:
@@ -143,7 +155,7 @@ def _environment(threads: int, on_gpus: bool) -> dict[str, str]:
     return {**EVERYWHERE, **CPU_ENVIRONMENT, "OMP_NUM_THREADS": str(threads), "VLLM_LOGGING_LEVEL": "WARNING"}
 
 
-def _scorer(name: str, folder: str, config: ServeConfig) -> DeploymentHandle:
+def _scorer(name: str, folder: ModelFolder, config: ServeConfig) -> DeploymentHandle:
     from serve.score import Scorer
 
     options = {"num_cpus": SCORER_CPUS, "num_gpus": min(1, config.replicas.gpus)}
@@ -155,7 +167,7 @@ def _scorer(name: str, folder: str, config: ServeConfig) -> DeploymentHandle:
         max_queued_requests=config.limits.queued,
         ray_actor_options={**options, "runtime_env": environment},
         logging_config=LoggingConfig(encoding="JSON"),
-    ).bind(str(ModelFolder(folder, "reward_model").path), config.replicas.threads)
+    ).bind(str(folder.path), config.replicas.threads)
 
 
 def _gateway(

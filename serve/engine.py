@@ -52,20 +52,18 @@ class Engine(LLMServer):
         if request.kind in ("tokenize", "detokenize"):
             yield self._tokens.answer(request)
             return
-        body = dict(request.body)
-        wants_usage = body.pop("wants_usage", False)
         try:
-            call = _REQUESTS[request.kind](**body)
+            call = _REQUESTS[request.kind](**request.body)
         except ValueError as error:
             yield Refusal(400, str(error).splitlines()[0])
             return
         headers = RawRequestInfo(headers={"x-request-id": request.request_id})
         replies = getattr(self.engine, request.kind)(call, headers)
-        if body.get("stream"):
+        if request.body.get("stream"):
             async with aclosing(coalesce(replies, self._interval_s)) as batches:
                 async for batch in batches:
                     refused = isinstance(batch[0], api.ErrorResponse)
-                    yield self._refusal(batch[0], request) if refused else _part(batch, wants_usage)
+                    yield self._refusal(batch[0], request) if refused else _part(batch, request.wants_usage)
         else:
             async with aclosing(replies):
                 async for reply in replies:

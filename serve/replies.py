@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 PREFIX_CHARACTERS = 256
 
-Kind = Literal["chat", "completions", "tokenize", "detokenize", "ready"]
+Kind = Literal["chat", "completions", "tokenize", "detokenize"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class EngineRequest:
     kind: Kind
     body: dict[str, Any] = field(default_factory=dict)
     request_id: str = ""
+    wants_usage: bool = False  # whether a stream passes on the event with the counts of tokens
 
     @property
     def affinity(self) -> str:

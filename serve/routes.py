@@ -103,9 +103,8 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, call: Call = Depends(gate)) -> Response:
         call.model = models.name(body.model)
-        messages = [turn.message() for turn in body.messages]
-        _check_chat(messages)
-        settings = {**body.settings(), "messages": messages}
+        settings = body.settings()
+        _check_chat(settings["messages"])
         return await answers.generate(body, "chat", settings, call)
 
     @app.post("/v1/completions")
@@ -180,7 +179,7 @@ class Answers:
 
     async def generate(self, body: Sampling, kind: Kind, settings: dict[str, Any], call: Call) -> Response:
         """An answer as `body` wants it; a refusal before the first word is raised, so that it decides the status."""
-        request = EngineRequest(kind, {**settings, "wants_usage": body.wants_usage()}, call.id)
+        request = EngineRequest(kind, settings, call.id, body.wants_usage())
         if not body.stream:
             return await self.whole(request, call)
         events = self._events(request, call)

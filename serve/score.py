@@ -7,11 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.batching import balanced_plan
+from actors.batching import balanced_plan, rows_of
 from actors.config import FrozenRoleConfig
 from actors.folders import ModelFolder
 from actors.reward import Reward
-from configs.base import ConfigError
 from data.chat import check_messages, encode_prompt, render_turn
 from data.tables import DataError
 from serve.replies import Refusal
@@ -24,8 +23,6 @@ class Scorer:
 
     def __init__(self, folder: str, threads: int) -> None:
         model = ModelFolder(folder, "reward_model")
-        if not model.is_reward_model:
-            raise ConfigError(f"reward_model: {model.path} has no scalar head; give the folder of a reward model")
         self._tokenizer, self._context = model.tokenizer, model.context
         self._role = Reward(threads)
         self._role.setup(FrozenRoleConfig(model=str(model.path)))
@@ -67,7 +64,7 @@ class Scorer:
         plan = balanced_plan([len(prompt) + len(answer) for prompt, answer in rows], 1, BATCH_TOKENS)[0]
         scored = self._role.add_columns(table, plan)["reward"].to_pylist()
         scores = [0.0] * len(rows)
-        for row, value in zip((row for micro in plan for row in micro), scored, strict=True):
+        for row, value in zip(rows_of(plan), scored, strict=True):
             scores[row] = value
         return scores
 

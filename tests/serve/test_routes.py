@@ -92,7 +92,7 @@ def test_a_whole_answer_and_what_is_told_of_it(client: TestClient, backend: Fake
     assert "x-request-id" not in answer.headers  # Serve's proxy, which gave it, adds it
     (model, request), *_ = backend.seen
     assert (model, request.kind, request.request_id) == ("ppo", "chat", "r1")
-    assert request.body == {"max_tokens": 9, "messages": ASK, "wants_usage": False}
+    assert request.body == {"max_tokens": 9, "messages": ASK}
     assert told.of(metrics.SERVE_REQUESTS) == [(1.0, {"route": CHAT, "model": "ppo", "status": "200"})]
     assert told.of(metrics.SERVE_TOKENS) == [
         (5, {"model": "ppo", "kind": "prompt"}),
@@ -121,7 +121,7 @@ def test_a_stream_is_passed_on_event_by_event(client: TestClient, backend: FakeB
     with client.stream("POST", CHAT, json=body) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert "".join(answer.iter_text()) == "data: 1\n\ndata: 2\n\ndata: [DONE]\n\n"
-    assert backend.seen[0][1].body["wants_usage"] is True
+    assert backend.seen[0][1].wants_usage is True
     assert [value for value, _ in told.of(metrics.SERVE_TOKENS)] == [5, 2]
     assert len(told.of(metrics.SERVE_TIME_TO_FIRST_TOKEN)) == 1
 
