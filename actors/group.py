@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +16,9 @@ from actors.batching import rows_of
 from actors.config import PlacementConfig
 from actors.worker import Worker
 from cluster.placement import Bundle
-from cluster.waiting import get
+from cluster.waiting import RoleError, get
+
+STOP_TIMEOUT_S = 30.0
 
 W = TypeVar("W", bound=Worker)
 RowsOfRanks = list[list[int]] | list[list[list[int]]]  # rank -> rows, or rank -> micro-batch -> rows
@@ -37,17 +40,29 @@ class WorkerGroup(Generic[W]):
         self.role = role
         self.timeout_s = timeout_s
         self.ranks = placement.ranks
+        self.names = [f"{run}/{role}-{rank}" for rank in range(placement.ranks)]
         remote = ray.remote(worker)
         self.actors: list[ActorHandle] = [
             remote.options(
-                name=f"{run}/{role}-{rank}",
+                name=name,
                 num_cpus=placement.cpus_per_rank,
                 num_gpus=placement.gpus_per_rank,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
                 runtime_env={"env_vars": _environment(placement)},
             ).remote(placement.threads, (run, role, rank))
-            for rank in range(placement.ranks)
+            for rank, name in enumerate(self.names)
         ]
+
+    def stop(self) -> None:
+        """Ends the processes, the dead and the hung ones included, and returns when their names are free again."""
+        for actor in self.actors:
+            ray.kill(actor)
+        until = time.monotonic() + STOP_TIMEOUT_S
+        for name in self.names:
+            while _taken(name):
+                if time.monotonic() > until:
+                    raise RoleError(f"{name}: still there {STOP_TIMEOUT_S:.0f} s after it was ended")
+                time.sleep(0.02)
 
     def join_world(self) -> None:
         """Makes the ranks one torch.distributed world."""
@@ -106,6 +121,14 @@ def bundles(placement: PlacementConfig) -> list[Bundle]:
     if placement.gpus_per_rank:
         bundle["GPU"] = placement.gpus_per_rank
     return [bundle] * placement.ranks
+
+
+def _taken(name: str) -> bool:
+    try:
+        ray.get_actor(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _flat(rows: list[Any]) -> list[int]:

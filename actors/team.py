@@ -73,17 +73,28 @@ class Team:
         placements = config.placements()
         name = {role: f"{config.run}/{role}" for role in WORKERS}
         self._reserved = reserve({name[role]: bundles(p) for role, p in placements.items()}, config.start_timeout_s)
-        for role, worker in WORKERS.items():
-            reserved = self._reserved[name[role]]
-            setattr(
-                self, role, WorkerGroup(config.run, role, worker, placements[role], reserved, config.call_timeout_s)
-            )
-        self._load()
+        try:
+            for role, worker in WORKERS.items():
+                reserved = self._reserved[name[role]]
+                setattr(
+                    self, role, WorkerGroup(config.run, role, worker, placements[role], reserved, config.call_timeout_s)
+                )
+            self._load()
+        except BaseException:
+            self.stop()
+            raise
 
     def __enter__(self) -> Team:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends all processes and gives back what was reserved."""
+        for role in WORKERS:
+            if hasattr(self, role):
+                getattr(self, role).stop()
         release(self._reserved)
 
     def _load(self) -> None:

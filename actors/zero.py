@@ -166,6 +166,10 @@ def _decay_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str
 
 def _deepspeed_config(zero: ZeroConfig, optimizer: OptimizerConfig) -> dict[str, Any]:
     section: dict[str, Any] = {"stage": zero.stage, "overlap_comm": False, "contiguous_gradients": True}
+    if not torch.cuda.is_available():
+        # Several gathers at a time are waited for by the last one only (until DeepSpeed's pull request 8539), and gloo, unlike
+        # a CUDA stream, ends them in any order: now and then a parameter was read before it had arrived.
+        section["stage3_allgather_sequential"] = True
     if zero.offload_optimizer:
         section["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {

@@ -24,6 +24,8 @@ EVERYWHERE: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
+    # Serve's HTTP proxy reaches the gateway over gRPC too.
+    "RAY_SERVE_PROXY_USE_GRPC": "1",
 }
 
 LOOPBACK: Mapping[str, str] = {

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
+import grpc
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -41,21 +42,29 @@ class ServeBackend:
 
     def __init__(self, engines: Mapping[str, DeploymentHandle], scorer: DeploymentHandle | None) -> None:
         self._plain, self._scorer = dict(engines), scorer
-        self._streaming = {name: handle.options(stream=True) for name, handle in engines.items()}
+        # A stream's messages cost a third over gRPC, which every replica of Serve listens to, of what Ray's own streams cost.
+        # Ray's path knows of a death at once, and routes around it.
+        self._by_grpc = {
+            name: handle.options(
+                stream=True, _by_reference=False, request_serialization="pickle", response_serialization="pickle"
+            )
+            for name, handle in engines.items()
+        }
+        self._by_ray = {name: handle.options(stream=True) for name, handle in engines.items()}
 
     async def answer(self, model: str, request: EngineRequest) -> AsyncGenerator[Reply, None]:
         """See `Backend`. A request whose engine dies before its first word goes to another one."""
         for attempt in range(1, TRIES + 1):
             spoken = False
+            handle = (self._by_grpc if attempt == 1 else self._by_ray)[model]
             # Requests that begin alike go to the same engine, whose cache has their prefix.
-            handle = self._streaming[model].options(session_id=request.affinity)
-            replies = handle.answer.remote(request)
+            replies = handle.options(session_id=request.affinity).answer.remote(request)
             try:
                 async for reply in replies:
                     spoken = True
                     yield reply
                 return
-            except RayActorError as error:
+            except (RayActorError, grpc.aio.AioRpcError) as error:
                 logger.warning("engine of %s died under request %s (try %d)", model, request.request_id, attempt)
                 if spoken or attempt == TRIES:
                     raise ApiError(

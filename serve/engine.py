@@ -27,6 +27,10 @@ from serve.tokens import Tokens
 
 logger = logging.getLogger("ray.serve")
 
+# Each part of a stream costs what an engine's whole step costs on a small model: the more answers there are at a time, the more
+# tokens travel together. With up to four answers each token goes alone.
+PARTS_A_STEP, MOST_TOKENS_A_PART = 4, 16
+
 _REQUESTS: Mapping[str, Any] = {"chat": api.ChatCompletionRequest, "completions": api.CompletionRequest}
 
 
@@ -53,7 +57,7 @@ class Engine(LLMServer):
             yield self._tokens.answer(request)
             return
         try:
-            call = _REQUESTS[request.kind](**request.body)
+            call = _REQUESTS[request.kind](**request.body, stream_interval=self._tokens_a_part)
         except ValueError as error:
             yield Refusal(400, str(error).splitlines()[0])
             return
@@ -68,6 +72,16 @@ class Engine(LLMServer):
             async with aclosing(replies):
                 async for reply in replies:
                     yield self._refusal(reply, request) if isinstance(reply, api.ErrorResponse) else _whole(reply)
+
+    @property
+    def _unfinished(self) -> int:
+        assert self.engine is not None
+        count: int = self.engine._engine_client.output_processor.get_num_unfinished_requests()
+        return count
+
+    @property
+    def _tokens_a_part(self) -> int:
+        return max(1, min(MOST_TOKENS_A_PART, self._unfinished // PARTS_A_STEP))
 
     @property
     def _interval_s(self) -> float:
@@ -88,9 +102,7 @@ class Engine(LLMServer):
     async def ready(self) -> EngineState:
         """What this engine is at; raises if it is dead."""
         await self.check_health()
-        assert self.engine is not None
-        unfinished = self.engine._engine_client.output_processor.get_num_unfinished_requests()
-        return EngineState(self._weights, unfinished)
+        return EngineState(self._weights, self._unfinished)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Takes over `user_config["weights"]`, a folder. Answers under way are finished with the old weights first."""

@@ -179,6 +179,9 @@ class PPOConfig(StageConfig):
     checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints of policy and critic")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the newest")
     critic_warmup_steps: int = Field(0, ge=0, description="first steps in which only the critic learns")
+    max_failures: int = Field(
+        3, ge=0, description="how many times dead roles are started again before the run gives up"
+    )
 
     @property
     def rows_per_step(self) -> int:

@@ -17,6 +17,7 @@ from actors.weights.publisher import Publisher
 from actors.zero import Loss
 from cluster.connect import connect, require_resources
 from cluster.placement import total
+from cluster.waiting import RoleDied
 from configs.base import load, one_line_errors
 from trainers.advantages import add_advantages
 from trainers.config import STAGES, PPOConfig
@@ -32,6 +33,26 @@ PROG = "python -m trainers.ppo"
 
 
 def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
+    """Trains to the end. Roles whose process died start again, at most `config.max_failures` times a run.
+
+    They go on from the newest checkpoint and learn from the journal what they had learnt since, so nothing changes.
+    """
+    failures = 0
+    while True:
+        try:
+            with Team(team_config(config)) as team:
+                ppo(config, run, prompts, team)
+                return
+        except RoleDied as error:
+            failures += 1
+            if failures > config.max_failures:
+                raise
+            print(
+                f"ppo: {error}; the roles start again (failure {failures} of at most {config.max_failures})", flush=True
+            )
+
+
+def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
     """PPO (Schulman et al. 2017) with a KL penalty to the reference in the reward (Ouyang et al. 2022)."""
     journal = Journal(run.path / "journal")
     checkpoints = CheckpointStore(run.path / "checkpoints", config.keep_checkpoints)
@@ -39,33 +60,32 @@ def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
         "policy": ClippedPolicyLoss(config.algorithm.clip_eps),
         "critic": ClippedValueLoss(config.algorithm.value_clip_eps),
     }
-    with Team(team_config(config)) as team:
-        publisher = Publisher(config.publish, team.policy, team.rollout, prompts.probe(config.publish.probe_sequences))
-        first = resume(team, checkpoints, run)
-        published = publisher.publish(first)
-        with run.progress(config.steps, first, show=("reward", "kl_to_reference")) as progress:
-            for step in range(first, config.steps):
-                phases = Phases()
-                with phases("generate"):
-                    table = journal.recall(step, step)
-                    if table is None:
-                        table = journal.record(step, step, team.generate(prompts.batch(step), version=step))
-                with phases("score"):
-                    table = team.score(table)
-                with phases("learn"):
-                    table = add_advantages(table, config.algorithm)
-                    learning = losses if step >= config.critic_warmup_steps else {"critic": losses["critic"]}
-                    figures = team.learn(table, learning, config.algorithm.epochs)
-                with phases("publish"):
-                    published = publisher.publish(step + 1)
-                with phases("checkpoint"):
-                    if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-                        team.save(checkpoints.begin(step + 1))
-                        checkpoints.commit(step + 1, {"step": step + 1})
-                metrics = step_metrics(table, figures, published, phases.seconds)
-                run.log(step + 1, metrics)
-                progress.update(step + 1, metrics)
-        export_model(run.path / "model", prompts.tokenizer, lambda aside: team.policy.call("export", str(aside)))
+    publisher = Publisher(config.publish, team.policy, team.rollout, prompts.probe(config.publish.probe_sequences))
+    first = resume(team, checkpoints, run)
+    published = publisher.publish(first)
+    with run.progress(config.steps, first, show=("reward", "kl_to_reference")) as progress:
+        for step in range(first, config.steps):
+            phases = Phases()
+            with phases("generate"):
+                table = journal.recall(step, step)
+                if table is None:
+                    table = journal.record(step, step, team.generate(prompts.batch(step), version=step))
+            with phases("score"):
+                table = team.score(table)
+            with phases("learn"):
+                table = add_advantages(table, config.algorithm)
+                learning = losses if step >= config.critic_warmup_steps else {"critic": losses["critic"]}
+                figures = team.learn(table, learning, config.algorithm.epochs)
+            with phases("publish"):
+                published = publisher.publish(step + 1)
+            with phases("checkpoint"):
+                if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+                    team.save(checkpoints.begin(step + 1))
+                    checkpoints.commit(step + 1, {"step": step + 1})
+            metrics = step_metrics(table, figures, published, phases.seconds)
+            run.log(step + 1, metrics)
+            progress.update(step + 1, metrics)
+    export_model(run.path / "model", prompts.tokenizer, lambda aside: team.policy.call("export", str(aside)))
     run.finish({"steps": config.steps, "weights_version": published.version})
 
 

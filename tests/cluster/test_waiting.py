@@ -6,7 +6,7 @@ import time
 import pytest
 import ray
 
-from cluster.waiting import RoleError, get
+from cluster.waiting import RoleDied, RoleError, get
 
 pytestmark = pytest.mark.slow
 
@@ -35,3 +35,11 @@ def test_a_late_answer_a_dead_process_and_an_error_are_told_apart(ray_cluster: N
     with pytest.raises(RoleError, match="critic: learn: its process died"):
         get(other.die.remote(), "critic: learn", 30.0)
     ray.kill(role)
+
+
+def test_an_error_that_a_partners_death_caused_is_that_death(ray_cluster: None) -> None:
+    failing, dying = Role.remote(), Role.remote()
+    dying.answer.remote(1)  # it dies after the other one has failed
+    with pytest.raises(RoleDied, match="policy: learn: its process died"):
+        get([failing.fail.remote(), dying.die.remote()], "policy: learn", 30.0)
+    assert get([failing.answer.remote(0)], "policy: learn", 30.0) == [7]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import ray
 import torch
 
 from actors.models import load_scorer
 from actors.team import Team
 from actors.weights.object_store import ObjectStoreTransport
 from actors.weights.publisher import Publisher, PublishError
+from cluster.waiting import RoleDied
 from configs.base import dump
 from data.tables import PROMPTS, write_table
 from trainers.advantages import add_advantages
@@ -193,6 +197,45 @@ def test_interrupted_and_resumed_equals_uninterrupted_without_generating(clinic:
         train(config, run, read_prompts(config))
         assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4]
     assert equal(weights(run.path), weights(whole))
+
+
+def test_killed_roles_are_started_again_and_nothing_changes(clinic: Path, ray_cluster: Any, capsys: Any) -> None:
+    two = {"ranks": 2, "cpus_per_rank": 0.1, "threads": 1}
+    policy = settings(clinic).policy.model_dump() | {"placement": two}
+    whole = finished_run(settings(clinic, name="spared", policy=policy))
+    victims = {1: "policy-1", 2: "rollout-0", 3: "critic-0"}  # by the step after which they die
+    config = settings(clinic, name="killed", policy=policy)
+    log = Run.log
+
+    def log_and_kill(run: Run, step: int, metrics: dict[str, float]) -> None:
+        log(run, step, metrics)
+        if victim := victims.pop(step, None):
+            os.kill(ray.get(ray.get_actor(f"killed/{victim}").ping.remote())["pid"], signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "log", log_and_kill)
+        killed = finished_run(config)
+    said = capsys.readouterr().out
+    assert not victims
+    assert re.findall(r"ppo: (\w+): .*; the roles start again \(failure (\d) of at most 3\)", said) == [
+        ("policy", "1"),
+        ("rollout", "2"),
+        ("critic", "3"),
+    ]
+    with Run(config.name, config) as run:
+        assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4]
+    assert equal(weights(killed), weights(whole))
+
+
+def test_a_run_gives_up_after_too_many_deaths(clinic: Path, ray_cluster: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise RoleDied("reward: add_columns: its process died")
+
+    config = settings(clinic, name="given-up", max_failures=0)
+    with Run(config.name, config) as run, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Team, "score", die)
+        with pytest.raises(RoleDied, match="reward: add_columns"):
+            train(config, run, read_prompts(config))
 
 
 def test_two_ranks_learn_what_one_rank_learns(clinic: Path, ray_cluster: Any) -> None:
