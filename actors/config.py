@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from actors.judges.config import FunctionRewardConfig, HttpRewardConfig
 from configs.base import Section
 
 
@@ -81,6 +82,29 @@ class FrozenRoleConfig(Section):
     micro_batch_tokens: int = Field(4096, ge=1, description="tokens of one forward pass on one rank")
 
 
+class JudgeConfig(Section):
+    """Rewards that are no model of ours; see docs/rewards.md."""
+
+    placement: PlacementConfig = PlacementConfig(cpus_per_rank=0.25)
+    functions: dict[str, FunctionRewardConfig] = Field({}, description="Python functions, by the name of their reward")
+    endpoints: dict[str, HttpRewardConfig] = Field({}, description="HTTP endpoints, by the name of their reward")
+
+    @property
+    def sources(self) -> dict[str, float]:
+        """The weight of every source, by name."""
+        functions = {name: source.weight for name, source in self.functions.items()}
+        return functions | {name: source.weight for name, source in self.endpoints.items()}
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> JudgeConfig:
+        twice = sorted(self.functions.keys() & self.endpoints.keys() | ({"model"} & self.functions.keys()))
+        if twice or "model" in self.endpoints:
+            raise ValueError(f"judge: the name '{(twice or ['model'])[0]}' is taken; rename that function or endpoint")
+        if self.placement.ranks != 1:
+            raise ValueError(f"judge.placement.ranks {self.placement.ranks}: there is one judge; set it to 1")
+        return self
+
+
 class EngineConfig(Section):
     """One vLLM engine."""
 
@@ -98,6 +122,11 @@ class RolloutConfig(Section):
     engine: EngineConfig = EngineConfig()
     max_new_tokens: int = Field(128, ge=1, description="longest answer, in tokens")
     temperature: float = Field(1.0, gt=0, description="sampling temperature")
+    ahead: int = Field(
+        0,
+        ge=0,
+        description="steps for which engines generate while the trainers learn; their weights are so many steps old",
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; below 1 it no longer samples the policy")
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ from actors.zero import ZeroModel
 class Critic(Learner):
     """One rank of the critic. Adds the column `values`: the value of the state before each response token."""
 
-    loss_columns = ("values", "returns")
+    loss_columns = ("weights", "values", "returns")
 
     def setup(self, config: TrainedRoleConfig, total_updates: int, seed: int) -> None:
         """Loads the weights under ZeRO; on a causal model's folder the value head starts at zero."""

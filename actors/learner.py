@@ -21,7 +21,6 @@ class Update:
     """One optimiser step for one rank."""
 
     micro_batches: list[list[int]]  # rows of the table
-    total_tokens: int  # response tokens of the step over all ranks: what the loss is averaged over
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,17 @@ class TrainBatch:
 
     packed: PackedBatch
     columns: dict[str, Tensor]  # (N,) each
-    total_tokens: int
     world_size: int
 
     def __getitem__(self, name: str) -> Tensor:
         return self.columns[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
 
 class Learner(ForwardWorker):
-    """A role whose model DeepSpeed trains. Subclasses set `zero` and say which columns their loss reads."""
+    """A role whose model DeepSpeed trains. Subclasses set `zero` and say which columns, where there, their loss reads."""
 
     zero: ZeroModel
     loss_columns: tuple[str, ...] = ()
@@ -53,11 +54,11 @@ class Learner(ForwardWorker):
 
     def _batches(self, table: pa.Table, update: Update) -> list[TrainBatch]:
         target = device()
+        names = [name for name in self.loss_columns if name in table.column_names]
         return [
             TrainBatch(
                 pack(table, rows).to(target),
-                {name: tokens(table, name, rows).to(target) for name in self.loss_columns},
-                update.total_tokens,
+                {name: tokens(table, name, rows).to(target) for name in names},
                 self.zero.world_size,
             )
             for rows in update.micro_batches

@@ -20,8 +20,7 @@ def token_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities of `targets` (N,) under softmax(logits / temperature), and that distribution's entropies.
 
-    Logits are (N, V) of any floating type; both results are (N,) fp32. Entropies carry no gradient and are an empty
-    tensor unless asked for.
+    Logits are (N, V) of any floating type; both results are (N,) fp32. Entropies are an empty tensor unless asked for.
     """
     found: tuple[Tensor, Tensor] = _TokenLogprobs.apply(logits, targets, temperature, entropy)
     return found
@@ -38,24 +37,34 @@ class _TokenLogprobs(torch.autograd.Function):
             chosen.append(scaled.gather(1, wanted[:, None]).squeeze(1) - normaliser)
             if entropy:
                 entropies.append(normaliser - (scaled.softmax(dim=-1) * scaled).sum(dim=-1))
-        ctx.save_for_backward(logits, targets, torch.cat(normalisers))
-        ctx.temperature = temperature
         logprobs = torch.cat(chosen)
         found = torch.cat(entropies) if entropy else logprobs.new_empty(0)
-        ctx.mark_non_differentiable(found)
+        ctx.save_for_backward(logits, targets, torch.cat(normalisers), found)
+        ctx.temperature = temperature
+        ctx.set_materialize_grads(False)  # None for a result that nobody has used
         return logprobs, found
 
     @staticmethod
-    def backward(ctx: Any, grad_logprobs: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
-        """d logprob / d logit = (one-hot of the target - softmax) / temperature."""
-        logits, targets, normalisers = ctx.saved_tensors
-        weights = grad_logprobs / ctx.temperature
+    def backward(
+        ctx: Any, grad_logprobs: Tensor | None, grad_entropies: Tensor | None
+    ) -> tuple[Tensor, None, None, None]:
+        """d logprob / d logit = (one-hot of the target - softmax) / temperature.
+
+        d entropy / d logit = -softmax (log softmax + entropy) / temperature.
+        """
+        logits, targets, normalisers, entropies = ctx.saved_tensors
+        nothing = torch.zeros_like(normalisers)
+        weights = nothing if grad_logprobs is None else grad_logprobs / ctx.temperature
+        spread = None if grad_entropies is None or not entropies.numel() else grad_entropies / ctx.temperature
         gradient = torch.empty_like(logits)
-        rows = (_pieces(tensor, logits) for tensor in (logits, gradient, normalisers, weights, targets))
-        for piece, out, normaliser, weight, wanted in zip(*rows, strict=True):
-            softmax = torch.sub(_scaled(piece, ctx.temperature), normaliser[:, None]).exp_()
-            softmax.mul_(-weight[:, None]).scatter_add_(1, wanted[:, None], weight[:, None])
-            out.copy_(softmax)
+        columns = (logits, gradient, normalisers, weights, targets, *(() if spread is None else (spread, entropies)))
+        for piece, out, normaliser, weight, wanted, *more in zip(*(_pieces(c, logits) for c in columns), strict=True):
+            logsoftmax = torch.sub(_scaled(piece, ctx.temperature), normaliser[:, None])
+            factor = weight[:, None]
+            if more:
+                factor = factor + more[0][:, None] * (logsoftmax + more[1][:, None])
+            slope = logsoftmax.exp_().mul_(-factor)
+            out.copy_(slope.scatter_add_(1, wanted[:, None], weight[:, None]))
         return gradient, None, None, None
 
 

@@ -153,8 +153,8 @@ class PackedLM(PackedModule):
     def forward(self, batch: PackedBatch, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the predicted tokens, (N,) fp32, and the entropies of their distributions, (N,) fp32.
 
-        Logits are made only at predicted positions: a prompt costs no vocabulary projection. Entropies carry no
-        gradient; unless asked for they are left out, an empty tensor.
+        Logits are made only at predicted positions: a prompt costs no vocabulary projection. Entropies are an
+        empty tensor unless asked for.
         """
         logits = self.model(**batch.model_inputs(), logits_to_keep=batch.predict).logits[0]  # (N, V)
         return token_logprobs(logits, batch.targets, temperature, entropy)

@@ -17,7 +17,7 @@ from actors.zero import ZeroModel
 class Policy(Learner):
     """One rank of the policy. Adds the column `logprobs`."""
 
-    loss_columns = ("logprobs", "rollout_logprobs", "ref_logprobs", "advantages")
+    loss_columns = ("weights", "advantages", "logprobs", "rollout_logprobs", "ref_logprobs")
 
     def setup(self, config: TrainedRoleConfig, total_updates: int, temperature: float) -> None:
         """Loads the weights under ZeRO. `temperature` is the rollout's: probabilities are those of what was sampled."""

@@ -13,11 +13,11 @@ from actors.worker import ForwardWorker
 
 
 class Reward(ForwardWorker):
-    """One rank of the reward model. Adds the column `reward`: the head's scalar at the last token of each row."""
+    """One rank of the reward model. Adds the column `reward_model`: the head's scalar at the last token of each row."""
 
     def setup(self, config: FrozenRoleConfig) -> None:
         self.module = PackedScorer(load_scorer(config.model, DTYPES[config.dtype], seed=0)).to(device()).eval()
 
     @torch.no_grad()
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
-        return {"reward": self.module(batch)[batch.last_positions]}
+        return {"reward_model": self.module(batch)[batch.last_positions]}

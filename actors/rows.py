@@ -3,10 +3,12 @@
 Columns and who adds them (A = tokens of a row's response):
     prompt, response: list<int32>; rollout_logprobs: list<float32> (A); finished: bool      rollout
     ref_logprobs: list<float32> (A)                                                         reference
-    reward: float32                                                                         reward
+    reward_model: float32                                                                   reward
+    reward_NAME: float32                                                                    judge, for every source NAME
     values: list<float32> (A), before each response token                                   critic
     logprobs: list<float32> (A)                                                             policy
-    advantages, returns: list<float32> (A)                                                  the driver
+    reward, score: what an answer earns, as it is and as the algorithm takes it             the driver
+    weights, advantages, returns: list<float32> (A)                                         the driver
 """
 
 from __future__ import annotations

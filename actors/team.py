@@ -1,4 +1,4 @@
-"""The five roles of PPO on one cluster, each in its own placement group."""
+"""The roles of RLHF on one cluster, each in its own placement group."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import pyarrow as pa
 import ray
 
 from actors.batching import Plan, forward_rows, minibatch_plans
-from actors.config import FrozenRoleConfig, PlacementConfig, RolloutConfig, TrainedRoleConfig
+from actors.config import PlacementConfig
 from actors.critic import Critic
 from actors.group import ColumnsInFlight, WorkerGroup, bundles
+from actors.judge import JudgeWorker
+from actors.judges.sample import Sample
 from actors.learner import TrainBatch, Update
 from actors.policy import Policy
 from actors.reference import Reference
@@ -29,40 +31,33 @@ WORKERS: dict[str, type[Worker]] = {
     "critic": Critic,
     "reference": Reference,
     "reward": Reward,
+    "judge": JudgeWorker,
     "rollout": Rollout,
 }
+LEARNERS = ("policy", "critic")
 
 
 @dataclass(frozen=True)
 class TeamConfig:
-    """What the roles need to know; the trainer's settings hold the same sections."""
+    """What the roles need to know."""
 
     run: str  # what placement groups and actors are named after
-    policy: TrainedRoleConfig
-    critic: TrainedRoleConfig
-    reference: FrozenRoleConfig
-    reward: FrozenRoleConfig
-    rollout: RolloutConfig
+    roles: Mapping[str, Any]  # the settings of each role that is wanted, from actors/config.py
     updates: int  # optimiser steps of the whole run
     minibatches: int  # optimiser steps a pass over a step's rows
+    knows_logprobs: bool  # whether nobody needs the policy's log-probabilities before it learns
     seed: int
     native_transfer: str | None  # vLLM's weight-transfer backend, if the transport uses one
     start_timeout_s: float
     call_timeout_s: float
 
     def placements(self) -> dict[str, PlacementConfig]:
-        """Every role's placement, by role."""
-        return {role: getattr(self, role).placement for role in WORKERS}
+        """Every wanted role's placement, by role."""
+        return {role: settings.placement for role, settings in self.roles.items()}
 
 
 class Team:
     """Starts the roles and speaks to them in the algorithm's words. Close it, or use it as a context."""
-
-    policy: WorkerGroup[Policy]
-    critic: WorkerGroup[Critic]
-    reference: WorkerGroup[Reference]
-    reward: WorkerGroup[Reward]
-    rollout: WorkerGroup[Rollout]
 
     def __init__(self, config: TeamConfig) -> None:
         """Reserves all placement groups, starts every process and loads every model.
@@ -70,19 +65,28 @@ class Team:
         Raises PlacementError or RoleError, naming the role, within the time limits of `config`.
         """
         self.config = config
+        self.groups: dict[str, WorkerGroup[Any]] = {}
         placements = config.placements()
-        name = {role: f"{config.run}/{role}" for role in WORKERS}
+        name = {role: f"{config.run}/{role}" for role in placements}
         self._reserved = reserve({name[role]: bundles(p) for role, p in placements.items()}, config.start_timeout_s)
         try:
-            for role, worker in WORKERS.items():
+            for role, placement in placements.items():
                 reserved = self._reserved[name[role]]
-                setattr(
-                    self, role, WorkerGroup(config.run, role, worker, placements[role], reserved, config.call_timeout_s)
+                self.groups[role] = WorkerGroup(
+                    config.run, role, WORKERS[role], placement, reserved, config.call_timeout_s
                 )
             self._load()
         except BaseException:
             self.stop()
             raise
+
+    @property
+    def policy(self) -> WorkerGroup[Policy]:
+        return self.groups["policy"]
+
+    @property
+    def rollout(self) -> WorkerGroup[Rollout]:
+        return self.groups["rollout"]
 
     def __enter__(self) -> Team:
         return self
@@ -92,41 +96,65 @@ class Team:
 
     def stop(self) -> None:
         """Ends all processes and gives back what was reserved."""
-        for role in WORKERS:
-            if hasattr(self, role):
-                getattr(self, role).stop()
+        for group in self.groups.values():
+            group.stop()
         release(self._reserved)
 
     def _load(self) -> None:
-        config, temperature = self.config, self.config.rollout.temperature
-        model = config.policy.model
-        waiting: list[tuple[WorkerGroup[Any], list[ray.ObjectRef]]] = [
-            (self.rollout, self.rollout.submit("setup", config.rollout, model, config.seed, config.native_transfer)),
-            (self.reference, self.reference.submit("setup", config.reference, temperature)),
-            (self.reward, self.reward.submit("setup", config.reward)),
-        ]
-        self.policy.join_world()
-        waiting.append((self.policy, self.policy.submit("setup", config.policy, config.updates, temperature)))
-        self.critic.join_world()
-        waiting.append((self.critic, self.critic.submit("setup", config.critic, config.updates, config.seed)))
+        config, roles = self.config, self.config.roles
+        temperature = roles["rollout"].temperature
+        setups: dict[str, tuple[Any, ...]] = {
+            "rollout": (roles["policy"].model, config.seed, config.native_transfer),
+            "reference": (temperature,),
+            "reward": (),
+            "judge": (),
+            "policy": (config.updates, temperature),
+            "critic": (config.updates, config.seed),
+        }
+        waiting: list[tuple[WorkerGroup[Any], list[ray.ObjectRef]]] = []
+        for role, more in setups.items():
+            if role in roles:
+                if role in LEARNERS:
+                    self.groups[role].join_world()
+                waiting.append((self.groups[role], self.groups[role].submit("setup", roles[role], *more)))
         for group, refs in waiting:
             group.wait(refs, "load the model")
 
-    def generate(self, prompts: pa.Table, version: int) -> pa.Table:
-        """Answers every row of `prompts` with weights `version`; adds the rollout's columns."""
+    def start_generating(self, prompts: pa.Table, version: int) -> ColumnsInFlight:
+        """Has every row of `prompts` answered with weights `version`; `join(prompts)` adds the rollout's columns."""
         engines = self.rollout.ranks
         rows = [list(range(len(prompts) * i // engines, len(prompts) * (i + 1) // engines)) for i in range(engines)]
-        return ColumnsInFlight(self.rollout, "generate", ray.put(prompts), rows, version).join(prompts)
+        return ColumnsInFlight(self.rollout, "generate", ray.put(prompts), rows, version)
 
-    def score(self, table: pa.Table) -> pa.Table:
-        """Adds `ref_logprobs`, `reward`, `values` and `logprobs`; the four roles compute at the same time."""
+    def reward(self, table: pa.Table, samples: list[Sample]) -> pa.Table:
+        """Adds the columns `reward_NAME` of reward model and judge; `samples` are the table's rows in words."""
+        return self._add(table, ("reward",), samples)
+
+    def score(self, table: pa.Table, samples: list[Sample]) -> pa.Table:
+        """Adds every column that is wanted before learning and not there: `ref_logprobs`, `values`, `logprobs`, rewards.
+
+        The roles compute at the same time.
+        """
+        rewarded = any(name.startswith("reward_") for name in table.column_names)
+        policy = () if self.config.knows_logprobs else ("policy",)
+        if rewarded:
+            return self._add(table, ("reference", "critic", *policy), [])
+        return self._add(table, ("reference", "reward", "critic", *policy), samples)
+
+    def _add(self, table: pa.Table, roles: Sequence[str], samples: list[Sample]) -> pa.Table:
         shared = ray.put(table)
         asked = [
-            ColumnsInFlight(group, "add_columns", shared, forward_rows(self._plans(role, table)))
-            for role, group in self._scorers()
+            ColumnsInFlight(self.groups[role], "add_columns", shared, forward_rows(self._plans(role, table)))
+            for role in roles
+            if role in self.groups
         ]
+        judge = self.groups.get("judge") if samples else None
+        judged = judge.submit("judge", samples) if judge else []
         for columns in asked:
             table = columns.join(table)
+        for added in judge.wait(judged, "judge") if judge else ():
+            for name in added.column_names:
+                table = table.append_column(name, added.column(name))
         return table
 
     def learn(
@@ -134,36 +162,28 @@ class Team:
     ) -> dict[str, list[dict[str, float]]]:
         """Optimiser steps of the roles in `losses` ("policy", "critic") at the same time: figures of each, by role."""
         shared = ray.put(table)
-        tokens = lengths(table, "response")
         waiting = []
         for role, loss in losses.items():
             plans = self._plans(role, table)
-            totals = [int(sum(tokens[row] for rank in plan for micro in rank for row in micro)) for plan in plans]
-            updates = [
-                [Update(plan[rank], total) for plan, total in zip(plans, totals, strict=True)] * epochs
-                for rank in range(len(plans[0]))
-            ]
-            group = getattr(self, role)
+            updates = [[Update(plan[rank]) for plan in plans] * epochs for rank in range(len(plans[0]))]
+            group = self.groups[role]
             waiting.append((role, group, group.submit_rows("learn", shared, updates, loss)))
         return {role: group.wait(refs, "learn")[0] for role, group, refs in waiting}
 
     def save(self, folder: Path) -> None:
         """Writes policy and critic below `folder`."""
-        self._both("save", folder)
+        self._learners("save", folder)
 
     def load(self, folder: Path) -> None:
         """Restores policy and critic from what `save` wrote."""
-        self._both("load", folder)
+        self._learners("load", folder)
 
-    def _both(self, method: str, folder: Path) -> None:
-        asked = [(group, group.submit(method, str(folder / group.role))) for group in (self.policy, self.critic)]
-        for group, refs in asked:
+    def _learners(self, method: str, folder: Path) -> None:
+        groups = [self.groups[role] for role in LEARNERS if role in self.groups]
+        for group, refs in [(group, group.submit(method, str(folder / group.role))) for group in groups]:
             group.wait(refs, f"{method} a checkpoint")
 
-    def _scorers(self) -> Sequence[tuple[str, WorkerGroup[Any]]]:
-        return [(role, getattr(self, role)) for role in ("reference", "reward", "critic", "policy")]
-
     def _plans(self, role: str, table: pa.Table) -> list[Plan]:
-        settings = getattr(self.config, role)
+        settings = self.config.roles[role]
         sizes = lengths(table, "prompt", "response").tolist()
         return minibatch_plans(sizes, self.config.minibatches, settings.placement.ranks, settings.micro_batch_tokens)

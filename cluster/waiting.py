@@ -15,7 +15,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from configs.recipe import RunError
+from configs.recipe import ConfigError, RunError
 
 # How long after one rank's error another one's death may become known.
 DEATH_IS_KNOWN_S = 10.0
@@ -46,6 +46,8 @@ def get(refs: Any, what: str, timeout_s: float) -> Any:
         # A rank whose partner dies fails in their next collective call, maybe before its partner's death is known.
         if isinstance(refs, list) and (death := _death(refs)):
             raise RoleDied(f"{what}: its process died: {_first_line(death)}") from error
+        if isinstance(error.cause, RunError | ConfigError):
+            raise error.cause from error  # its one line instead of the remote traceback
         raise
 
 

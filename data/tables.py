@@ -41,11 +41,12 @@ class DataError(ConfigError):
     """Data that cannot be used: the message says where, what is wrong and what to do."""
 
 
-def read_table(paths: str | Path | Sequence[str | Path], schema: pa.Schema) -> pa.Table:
+def read_table(paths: str | Path | Sequence[str | Path], schema: pa.Schema, others: bool = False) -> pa.Table:
     """Read one or several .parquet or .jsonl files as one table of exactly `schema`, rows in the order of `paths`.
 
     No value may be null, and every column of `schema` must be there, with its type (a wider integer or string type
-    of the same kind is narrowed when nothing is lost) and no column beside it.
+    of the same kind is narrowed when nothing is lost) and no column beside it, unless `others` are wanted: those are kept as
+    they are, and must have the same types in every file.
 
     Raises:
         DataError: a file is missing, unreadable or empty, or has a missing, unknown or wrongly typed column or value.
@@ -53,7 +54,13 @@ def read_table(paths: str | Path | Sequence[str | Path], schema: pa.Schema) -> p
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     if not listed:
         raise DataError("no data files given: name at least one .parquet or .jsonl file")
-    return pa.concat_tables([_read_file(Path(path), schema) for path in listed])
+    tables = [_read_file(Path(path), schema, others) for path in listed]
+    for path, table in zip(listed, tables, strict=True):
+        if table.schema != tables[0].schema:
+            raise DataError(
+                f"{path}: its columns are not those of {listed[0]}; give all files the same columns and types"
+            )
+    return pa.concat_tables(tables)
 
 
 def write_table(table: pa.Table, path: str | Path) -> None:
@@ -89,13 +96,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _read_file(path: Path, schema: pa.Schema) -> pa.Table:
+def _read_file(path: Path, schema: pa.Schema, others: bool) -> pa.Table:
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path, or write the sample data with `python -m data.clinic`")
     if path.suffix == ".parquet":
-        table = _read_parquet(path, schema)
+        table = _read_parquet(path, schema, others)
     elif path.suffix == ".jsonl":
-        table = _read_jsonl(path, schema)
+        table = _read_jsonl(path, schema, others)
     else:
         raise DataError(f"{path}: unknown kind of file; convert it to .parquet or .jsonl")
     if table.num_rows == 0:
@@ -103,23 +110,23 @@ def _read_file(path: Path, schema: pa.Schema) -> pa.Table:
     return table
 
 
-def _check_columns(found: Sequence[str], schema: pa.Schema, where: str) -> None:
+def _check_columns(found: Sequence[str], schema: pa.Schema, where: str, others: bool) -> None:
     for name in schema.names:
         if name not in found:
             raise DataError(f"{where}: column '{name}' is missing; expected the columns {', '.join(schema.names)}")
     for name in found:
-        if name not in schema.names:
+        if name not in schema.names and not others:
             raise DataError(
                 f"{where}: unknown column '{name}'; drop it, or rename it to one of {', '.join(schema.names)}"
             )
 
 
-def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+def _read_parquet(path: Path, schema: pa.Schema, others: bool) -> pa.Table:
     try:
         table = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not readable as Parquet ({_first_line(error)}); write the file again") from error
-    _check_columns(table.column_names, schema, str(path))
+    _check_columns(table.column_names, schema, str(path), others)
     columns = []
     for field in schema:
         column = table.column(field.name).combine_chunks()
@@ -132,7 +139,11 @@ def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
             columns.append(column.cast(field.type))
         except pa.ArrowException as error:
             raise DataError(f"{path}: column '{field.name}' does not fit {field.type}: {_first_line(error)}") from error
-    return pa.Table.from_arrays(columns, schema=schema)
+    read = pa.Table.from_arrays(columns, schema=schema)
+    for name in table.column_names:
+        if name not in schema.names:
+            read = read.append_column(name, table.column(name).combine_chunks())
+    return read
 
 
 def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
@@ -162,7 +173,7 @@ def _first_null_row(column: pa.Array) -> int | None:
     return None
 
 
-def _read_jsonl(path: Path, schema: pa.Schema) -> pa.Table:
+def _read_jsonl(path: Path, schema: pa.Schema, others: bool) -> pa.Table:
     rows: list[dict[str, Any]] = []
     try:
         lines = path.read_bytes().decode("utf-8").splitlines()
@@ -176,11 +187,17 @@ def _read_jsonl(path: Path, schema: pa.Schema) -> pa.Table:
             raise DataError(f"{where}: not a JSON object ({error.msg}); write one object a line") from error
         if not isinstance(row, dict):
             raise DataError(f"{where}: holds {_json_kind(row)}; write one JSON object a line")
-        _check_columns(list(row), schema, where)
+        _check_columns(list(row), schema, where, others)
         for field in schema:
             _check_value(row[field.name], field.type, f"{where}: {field.name}")
         rows.append(row)
-    return pa.Table.from_pylist(rows, schema=schema)
+    read = pa.Table.from_pylist(rows, schema=schema)
+    for name in dict.fromkeys(name for row in rows for name in row if name not in schema.names):
+        try:
+            read = read.append_column(name, pa.array([row.get(name) for row in rows]))
+        except pa.ArrowException as error:
+            raise DataError(f"{path}: column '{name}' mixes types ({_first_line(error)}); give it one type") from error
+    return read
 
 
 def _check_value(value: Any, wanted: pa.DataType, where: str) -> None:

@@ -8,52 +8,76 @@ import torch
 
 from actors.openrlhf import compute_approx_kl
 from actors.rows import as_list_column, flat, lengths
+from trainers.algorithms import ALGORITHMS, Floats
 from trainers.config import AlgorithmConfig
 
 
-def token_rewards(table: pa.Table, algorithm: AlgorithmConfig) -> np.ndarray:
-    """Reward of every response token, end to end: minus the weighted KL, and at a row's last token its score."""
+def add_advantages(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) -> pa.Table:
+    """Adds the column `advantages` (whitened over the tokens that teach, if asked for) and, with values, `returns`.
+
+    Needs `score`, what each answer earns at its end, and `group`; `weights` says which tokens teach.
+    """
     counts = lengths(table, "response")
-    kl = compute_approx_kl(
-        torch.from_numpy(flat(table, "logprobs").copy()),
-        torch.from_numpy(flat(table, "ref_logprobs").copy()),
-        kl_estimator=algorithm.kl_estimator,
-    ).numpy()
-    rewards = -algorithm.kl_coef * kl.astype(np.float64)
-    scores = table.column("reward").to_numpy().astype(np.float64)
-    rewards[np.cumsum(counts) - 1] += scores.clip(-algorithm.reward_clip, algorithm.reward_clip)
+    bounds = np.cumsum(counts)[:-1]
+    rewards = np.split(token_rewards(table, algorithm, kl_coef), bounds)
+    values = (
+        np.split(flat(table, "values").astype(np.float64), bounds) if algorithm.has_critic else [None] * len(rewards)
+    )
+    row_advantages = ALGORITHMS[algorithm.name].row_advantages
+    advantages = np.concatenate([row_advantages(r, v, algorithm) for r, v in zip(rewards, values, strict=True)])
+    columns = {"advantages": advantages}
+    if algorithm.has_critic:
+        columns["returns"] = advantages + flat(table, "values")
+    if algorithm.whiten_advantages:
+        teaching = advantages[flat(table, "weights") > 0]
+        columns["advantages"] = (advantages - teaching.mean()) / np.sqrt(max(teaching.var(), 1e-8))
+    for name, column in columns.items():
+        table = table.append_column(name, as_list_column(column.astype(np.float32), counts, pa.float32()))
+    return table
+
+
+def token_rewards(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) -> Floats:
+    """Reward of every response token, end to end: minus the weighted KL, and at a row's last token what it earns."""
+    counts = lengths(table, "response")
+    if algorithm.kl_in == "reward" and kl_coef > 0:
+        kl = compute_approx_kl(
+            torch.from_numpy(flat(table, "logprobs").copy()),
+            torch.from_numpy(flat(table, "ref_logprobs").copy()),
+            kl_estimator=algorithm.kl_estimator,
+        ).numpy()
+        rewards = -kl_coef * kl.astype(np.float64)
+    else:
+        rewards = np.zeros(counts.sum())
+    shape = ALGORITHMS[algorithm.name].shape
+    scores = table.column("score").to_numpy().astype(np.float64)
+    rewards[np.cumsum(counts) - 1] += shape(scores, table.column("group").to_numpy())
     return rewards
 
 
-def generalised_advantages(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> np.ndarray:
-    """Advantages of one row's tokens, (A,) (Schulman et al. 2016, eq. 16): sum over l of (gamma lam)^l delta_{t+l}.
+def add_weights(table: pa.Table, algorithm: AlgorithmConfig, longest: int) -> pa.Table:
+    """Adds `weights`, each token's share in its minibatch's loss: the aggregation, written once for all cuts.
 
-    delta_t = r_t + gamma V_{t+1} - V_t; the value after the last token is 0, because the answer ends there.
+    Minibatches are equally many consecutive rows. The weights of one sum to 1, or with `constant` to its mean length over
+    `longest` (Liu et al. 2025, section 3.2); tokens of answers that teach nothing weigh 0.
     """
-    deltas = rewards + gamma * np.append(values[1:], 0.0) - values
-    advantages = np.zeros_like(deltas)
-    carried = 0.0
-    for t in reversed(range(len(deltas))):
-        carried = deltas[t] + gamma * lam * carried
-        advantages[t] = carried
-    return advantages
-
-
-def add_advantages(table: pa.Table, algorithm: AlgorithmConfig) -> pa.Table:
-    """Adds the columns `advantages` (whitened over the table's tokens, if asked for) and `returns`."""
     counts = lengths(table, "response")
-    bounds = np.cumsum(counts)[:-1]
-    values = flat(table, "values").astype(np.float64)
-    by_row = zip(np.split(token_rewards(table, algorithm), bounds), np.split(values, bounds), strict=True)
-    advantages = np.concatenate(
-        [generalised_advantages(r, v, algorithm.gamma, algorithm.gae_lambda) for r, v in by_row]
-    )
-    returns = advantages + values
-    if algorithm.whiten_advantages:
-        advantages = (advantages - advantages.mean()) / np.sqrt(max(advantages.var(), 1e-8))
-    for name, column in (("advantages", advantages), ("returns", returns)):
-        table = table.append_column(name, as_list_column(column.astype(np.float32), counts, pa.float32()))
-    return table
+    teaches = np.ones(len(table), dtype=bool)
+    if algorithm.drop_truncated:
+        teaches = table.column("finished").to_numpy(zero_copy_only=False)
+    size = len(table) // algorithm.minibatches
+    row_weights = np.zeros(len(table))
+    for first in range(0, size * algorithm.minibatches, size):
+        part = slice(first, first + size)
+        mask, tokens = teaches[part], counts[part]
+        rows = max(1, mask.sum())
+        each = {
+            "token_mean": np.full(size, 1.0 / max(1, tokens[mask].sum())),
+            "sequence_mean": 1.0 / (rows * tokens),
+            "constant": np.full(size, 1.0 / (rows * longest)),
+        }[algorithm.aggregation]
+        row_weights[part] = np.where(mask, each, 0.0)
+    column = as_list_column(np.repeat(row_weights, counts).astype(np.float32), counts, pa.float32())
+    return table.append_column("weights", column)
 
 
 def explained_variance(table: pa.Table) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from actors.config import (
     ArchitectureConfig,
     FrozenRoleConfig,
+    JudgeConfig,
     OptimizerConfig,
     PlacementConfig,
     PublishConfig,
@@ -145,23 +146,90 @@ class PromptData(Section):
     max_tokens: int = Field(1024, ge=1, description="longest prompt, in tokens; a longer one is refused by name")
 
 
-class AlgorithmConfig(Section):
-    """PPO with a critic."""
+# What a named algorithm sets of the fields below where the user says nothing; sources in trainers/algorithms.py.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "ppo": {},
+    "grpo": {"kl_in": "loss", "kl_estimator": "k3", "whiten_advantages": False, "aggregation": "sequence_mean"},
+    "dr_grpo": {"kl_in": "loss", "kl_estimator": "k3", "whiten_advantages": False, "aggregation": "constant"},
+    "rloo": {"whiten_advantages": False},
+    "reinforce_pp": {},
+    "reinforce_pp_baseline": {"kl_in": "loss", "kl_estimator": "k2"},
+}
 
+
+class AlgorithmConfig(Section):
+    """How a step's rewards become advantages, and advantages a loss. `name` decides what is not given."""
+
+    name: Literal["ppo", "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline"] = Field(
+        "ppo", description="where advantages come from: ppo has a critic, the others compare answers"
+    )
     gamma: float = Field(1.0, gt=0, le=1, description="discount of a later reward, a token")
-    gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation (ppo)")
+    whiten_advantages: bool = Field(
+        True, description="advantages of a step get mean 0 and variance 1 over its tokens; not in grpo, dr_grpo, rloo"
+    )
     clip_eps: float = Field(0.2, gt=0, description="the policy's probability ratio is clipped to 1 +- this")
-    value_clip_eps: float = Field(0.5, gt=0, description="new values are clipped to the old ones +- this")
-    kl_coef: float = Field(0.05, ge=0, description="weight of the KL to the reference, taken from each token's reward")
-    kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="estimator of that KL")
+    clip_eps_high: float | None = Field(None, gt=0, description="upwards to 1 + this, where it is another")
+    dual_clip: float | None = Field(None, gt=1, description="bound of a negative advantage's loss, in advantages")
+    value_clip_eps: float = Field(0.5, gt=0, description="new values are clipped to the old ones +- this (ppo)")
+    entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy, which is then rewarded")
+    aggregation: Literal["token_mean", "sequence_mean", "constant"] = Field(
+        "token_mean",
+        description="what a minibatch's loss is a mean over: tokens; answers, of which each is the mean of its tokens "
+        "(grpo); or answers, each the sum of its tokens over max_new_tokens (dr_grpo)",
+    )
+    kl_in: Literal["reward", "loss"] = Field(
+        "reward", description="whether the KL to the reference is taken from rewards or added to the loss (grpo's)"
+    )
+    kl_coef: float = Field(0.05, ge=0, description="weight of the KL to the reference; 0 starts no reference")
+    kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="estimator of that KL; grpo's is k3")
+    kl_target: float | None = Field(None, gt=0, description="KL, nats an answer, to which kl_coef is steered")
+    kl_horizon: int = Field(10_000, ge=1, description="answers in which steering changes kl_coef by about a fifth")
     reward_clip: float = Field(10.0, gt=0, description="rewards are clipped to +- this before anything else")
-    whiten_advantages: bool = Field(True, description="advantages of a step get mean 0 and variance 1 over its tokens")
+    normalise_rewards: bool = Field(False, description="divide rewards by their running standard deviation")
+    length_penalty: float = Field(0.0, ge=0, description="taken from an answer's reward, a token")
+    overlong_buffer: int = Field(
+        0, ge=0, description="last tokens below max_new_tokens that cost up to overlong_penalty"
+    )
+    overlong_penalty: float = Field(1.0, ge=0, description="taken from an answer of max_new_tokens")
+    drop_truncated: bool = Field(False, description="answers that were cut off teach nothing")
+    resample: int = Field(
+        0, ge=0, description="further batches a step may ask for, in place of prompts whose answers all score alike"
+    )
+    importance: Literal["none", "truncated"] = Field(
+        "none", description="weigh tokens by policy over engine probability, truncated; for rollout.ahead > 0"
+    )
+    importance_cap: float = Field(2.0, gt=0, description="where that weight is truncated")
     epochs: int = Field(1, ge=1, description="passes over a step's samples")
     minibatches: int = Field(1, ge=1, description="optimiser steps a pass")
 
+    @property
+    def has_critic(self) -> bool:
+        """Whether values are learnt; the other algorithms compare answers to the same prompt, or to the batch."""
+        return self.name == "ppo"
+
+    @property
+    def compares_answers(self) -> bool:
+        """Whether advantages come from several answers to one prompt."""
+        return self.name in ("grpo", "dr_grpo", "rloo", "reinforce_pp_baseline")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {**_PRESETS.get(given.get("name", "ppo"), {}), **given}
+
+
+class StopConfig(Section):
+    """What counts as a collapse, at which the run ends with a word; its checkpoints stay."""
+
+    entropy_below: float = Field(0.0, ge=0, description="mean entropy of the policy's tokens, nats")
+    kl_above: float | None = Field(None, gt=0, description="KL to the reference, nats an answer")
+
 
 class PPOConfig(StageConfig):
-    """RLHF by PPO: policy and critic learn, reference and reward only read, vLLM engines generate."""
+    """RLHF: the policy learns from rewards, vLLM engines generate. Roles that the algorithm has no use for are not started."""
 
     recipe_key: ClassVar[str] = "ppo"
 
@@ -171,17 +239,51 @@ class PPOConfig(StageConfig):
     samples_per_prompt: int = Field(1, ge=1, description="answers to each prompt")
     algorithm: AlgorithmConfig = AlgorithmConfig()
     policy: TrainedRoleConfig
-    critic: TrainedRoleConfig
-    reference: FrozenRoleConfig
-    reward: FrozenRoleConfig
+    critic: TrainedRoleConfig | None = Field(None, description="learns values; for algorithm.name ppo")
+    reference: FrozenRoleConfig | None = Field(
+        None, description="what the policy is kept close to, by algorithm.kl_coef"
+    )
+    reward: FrozenRoleConfig | None = Field(None, description="the reward model")
+    reward_weight: float = Field(1.0, description="weight of the reward model's score")
+    judge: JudgeConfig = JudgeConfig()
     rollout: RolloutConfig = RolloutConfig()
     publish: PublishConfig = PublishConfig()
+    samples_every: int = Field(10, ge=1, description="steps between those whose texts are written to samples/")
     checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints of policy and critic")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the newest")
     critic_warmup_steps: int = Field(0, ge=0, description="first steps in which only the critic learns")
+    stop: StopConfig = StopConfig()
     max_failures: int = Field(
         3, ge=0, description="how many times dead roles are started again before the run gives up"
     )
+
+    @property
+    def roles(self) -> dict[str, Any]:
+        """The settings of every role that the algorithm starts, by role."""
+        algorithm = self.algorithm
+        wanted = {
+            "policy": self.policy,
+            "critic": self.critic if algorithm.has_critic else None,
+            "reference": self.reference if algorithm.kl_coef > 0 else None,
+            "reward": self.reward,
+            "judge": self.judge if self.judge.sources else None,
+            "rollout": self.rollout,
+        }
+        return {role: settings for role, settings in wanted.items() if settings is not None}
+
+    @property
+    def knows_logprobs(self) -> bool:
+        """Whether the loss sees the very log-probabilities that a pass before it would make, so that none is made."""
+        algorithm = self.algorithm
+        once = algorithm.epochs * algorithm.minibatches == 1
+        kl_in_reward = algorithm.kl_in == "reward" and algorithm.kl_coef > 0
+        return once and not kl_in_reward and algorithm.importance == "none"
+
+    @property
+    def reward_weights(self) -> dict[str, float]:
+        """The weight of every source of reward, by its name."""
+        model = {"model": self.reward_weight} if self.reward is not None else {}
+        return {**model, **self.judge.sources}
 
     @property
     def rows_per_step(self) -> int:
@@ -202,7 +304,9 @@ class PPOConfig(StageConfig):
                 f"{self.algorithm.minibatches}; make it a divisor"
             )
         for role in ("policy", "critic"):
-            ranks = getattr(self, role).placement.ranks
+            if role not in self.roles:
+                continue
+            ranks = self.roles[role].placement.ranks
             if self.rows_per_step // self.algorithm.minibatches % ranks:
                 raise ValueError(
                     f"a minibatch of {self.rows_per_step // self.algorithm.minibatches} samples ({product}, "
@@ -220,6 +324,41 @@ class PPOConfig(StageConfig):
                 f"{self.rollout.max_new_tokens} = {longest} exceeds rollout.engine.max_model_len "
                 f"{self.rollout.engine.max_model_len}; lower one of the first two or raise the last"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _algorithm_has_its_roles(self) -> PPOConfig:
+        algorithm = self.algorithm
+        if algorithm.has_critic and self.critic is None:
+            raise ValueError(
+                "critic is missing, which algorithm.name ppo needs: give critic.model, or take another name"
+            )
+        if algorithm.kl_coef > 0 and self.reference is None:
+            raise ValueError(
+                f"reference is missing, which algorithm.kl_coef {algorithm.kl_coef:g} needs: give reference.model, or 0"
+            )
+        if self.reward is None and not self.judge.sources:
+            raise ValueError("nothing rewards answers: give reward.model, judge.functions or judge.endpoints")
+        if algorithm.kl_target is not None and algorithm.kl_coef == 0:
+            raise ValueError("algorithm.kl_target steers algorithm.kl_coef, which is 0: start it above")
+        if algorithm.compares_answers and self.samples_per_prompt < 2:
+            raise ValueError(
+                f"algorithm.name {algorithm.name} compares answers to one prompt: raise samples_per_prompt above 1"
+            )
+        if algorithm.overlong_buffer > self.rollout.max_new_tokens:
+            raise ValueError(
+                f"algorithm.overlong_buffer {algorithm.overlong_buffer} exceeds rollout.max_new_tokens "
+                f"{self.rollout.max_new_tokens}: lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_works_ahead(self) -> PPOConfig:
+        algorithm = self.algorithm
+        if algorithm.resample and self.samples_per_prompt < 2:
+            raise ValueError("algorithm.resample looks at a prompt's answers: raise samples_per_prompt above 1, or 0")
+        if algorithm.resample and self.rollout.ahead:
+            raise ValueError("algorithm.resample waits for scores, rollout.ahead does not: set one of them to 0")
         return self
 
     @model_validator(mode="after")

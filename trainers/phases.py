@@ -18,3 +18,9 @@ class Phases:
         start = time.monotonic()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+
+    def metrics(self, tokens: float) -> dict[str, float]:
+        """Seconds of each phase and of all, and how many of a step's `tokens` came to a second."""
+        total = sum(self.seconds.values())
+        seconds = {f"seconds_{phase}": value for phase, value in self.seconds.items()}
+        return {"tokens_per_second": tokens / total, **seconds, "seconds": total}

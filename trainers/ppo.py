@@ -1,7 +1,7 @@
-"""python -m trainers.ppo: RLHF by PPO. Generate, score, learn, publish; then again.
+"""python -m trainers.ppo: RLHF by PPO, GRPO, RLOO, … (algorithm.name). Generate, score, learn, publish; then again.
 
 Roles run as Ray actors (see actors/team.py); this driver owns the algorithm. The weights version is the number of PPO
-steps done, so step t is answered by version t and learning from it makes version t + 1.
+steps done: step t is answered by version t, or with `rollout.ahead` an older one, and learning from it makes version t + 1.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from actors.checkpoint import CheckpointStore
 from actors.group import bundles
+from actors.judge import sources_of
 from actors.learner import TrainBatch
 from actors.team import Team, TeamConfig
 from actors.weights.publisher import Publisher
@@ -19,7 +20,8 @@ from cluster.connect import connect, require_resources
 from cluster.placement import total
 from cluster.waiting import RoleDied
 from configs.base import load, one_line_errors
-from trainers.advantages import add_advantages
+from trainers.advantages import add_advantages, add_weights
+from trainers.collapse import refuse_collapse
 from trainers.config import STAGES, PPOConfig
 from trainers.export import export_model, load_tokenizer, require_model
 from trainers.journal import Journal
@@ -27,7 +29,10 @@ from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
 from trainers.ppo_metrics import step_metrics
 from trainers.prompts import PromptStream
+from trainers.rewards import KLController, RewardShaper, add_reward
+from trainers.rollouts import Rollouts
 from trainers.run import Run, already_finished
+from trainers.samples import write_samples
 
 PROG = "python -m trainers.ppo"
 
@@ -53,51 +58,67 @@ def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
 
 
 def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
-    """PPO (Schulman et al. 2017) with a KL penalty to the reference in the reward (Ouyang et al. 2022)."""
-    journal = Journal(run.path / "journal")
+    """PPO (Schulman et al. 2017), or another of trainers/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
+    algorithm = config.algorithm
     checkpoints = CheckpointStore(run.path / "checkpoints", config.keep_checkpoints)
-    losses: dict[str, Loss[TrainBatch]] = {
-        "policy": ClippedPolicyLoss(config.algorithm.clip_eps),
-        "critic": ClippedValueLoss(config.algorithm.value_clip_eps),
-    }
+    rollouts = Rollouts(config, team, prompts, Journal(run.path / "journal"))
+    shaper, kl = RewardShaper(algorithm, config.rollout.max_new_tokens), KLController(algorithm)
     publisher = Publisher(config.publish, team.policy, team.rollout, prompts.probe(config.publish.probe_sequences))
-    first = resume(team, checkpoints, run)
+    first = resume(team, checkpoints, run, shaper, kl)
     published = publisher.publish(first)
+    rollouts.start(first)
     with run.progress(config.steps, first, show=("reward", "kl_to_reference")) as progress:
         for step in range(first, config.steps):
             phases = Phases()
             with phases("generate"):
-                table = journal.recall(step, step)
-                if table is None:
-                    table = journal.record(step, step, team.generate(prompts.batch(step), version=step))
+                table = rollouts.take(step)
             with phases("score"):
-                table = team.score(table)
+                samples = prompts.samples(table)
+                table = shaper.add_score(add_reward(team.score(table, samples), config.reward_weights))
             with phases("learn"):
-                table = add_advantages(table, config.algorithm)
-                learning = losses if step >= config.critic_warmup_steps else {"critic": losses["critic"]}
-                figures = team.learn(table, learning, config.algorithm.epochs)
+                table = add_weights(table, algorithm, config.rollout.max_new_tokens)
+                table = add_advantages(table, algorithm, kl.coef)
+                figures = team.learn(table, losses(config, step, kl.coef), algorithm.epochs)
             with phases("publish"):
+                rollouts.settle()
                 published = publisher.publish(step + 1)
+                rollouts.start(step + 1)
+            metrics = step_metrics(table, figures, published, kl.coef, step - rollouts.version(step))
+            kl.observe(metrics.get("kl_to_reference", 0.0), len(table))
             with phases("checkpoint"):
+                if step % config.samples_every == 0 or step + 1 == config.steps:
+                    write_samples(run.path / "samples", step + 1, samples, table)
                 if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
                     team.save(checkpoints.begin(step + 1))
-                    checkpoints.commit(step + 1, {"step": step + 1})
-            metrics = step_metrics(table, figures, published, phases.seconds)
+                    checkpoints.commit(step + 1, {"step": step + 1, "kl_coef": kl.coef, "rewards": shaper.state()})
+            metrics |= phases.metrics(metrics["tokens"])
             run.log(step + 1, metrics)
             progress.update(step + 1, metrics)
+            refuse_collapse(config.stop, step + 1, metrics)
     export_model(run.path / "model", prompts.tokenizer, lambda aside: team.policy.call("export", str(aside)))
     run.finish({"steps": config.steps, "weights_version": published.version})
+
+
+def losses(config: PPOConfig, step: int, kl_coef: float) -> dict[str, Loss[TrainBatch]]:
+    """Who learns in `step`, and by which loss."""
+    chosen: dict[str, Loss[TrainBatch]] = {}
+    if step >= config.critic_warmup_steps:
+        chosen["policy"] = ClippedPolicyLoss(config.algorithm, kl_coef)
+    if config.algorithm.has_critic:
+        chosen["critic"] = ClippedValueLoss(config.algorithm.value_clip_eps)
+    return chosen
 
 
 def read_prompts(config: PPOConfig) -> PromptStream:
     """The prompts, once every model folder is known to be there and made for sequences as long as ours."""
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
-    for role in ("policy", "critic", "reference", "reward"):
-        require_model(getattr(config, role).model, longest, "prompts.max_tokens + rollout.max_new_tokens =")
+    for settings in config.roles.values():
+        if hasattr(settings, "model"):
+            require_model(settings.model, longest, "prompts.max_tokens + rollout.max_new_tokens =")
     return PromptStream(config, load_tokenizer(config.policy.model))
 
 
-def resume(team: Team, checkpoints: CheckpointStore, run: Run) -> int:
+def resume(team: Team, checkpoints: CheckpointStore, run: Run, shaper: RewardShaper, kl: KLController) -> int:
     """Restores the newest checkpoint, if there is one; returns the step to go on with."""
     newest = checkpoints.latest()
     if newest is None:
@@ -105,6 +126,8 @@ def resume(team: Team, checkpoints: CheckpointStore, run: Run) -> int:
         return 0
     folder, state = newest
     team.load(folder)
+    shaper.restore(state["rewards"])
+    kl.coef = state["kl_coef"]
     run.rewind(state["step"])
     return state["step"]
 
@@ -113,13 +136,10 @@ def team_config(config: PPOConfig) -> TeamConfig:
     """What the roles need of the stage's settings."""
     return TeamConfig(
         run=config.name,
-        policy=config.policy,
-        critic=config.critic,
-        reference=config.reference,
-        reward=config.reward,
-        rollout=config.rollout,
+        roles=config.roles,
         updates=config.updates,
         minibatches=config.algorithm.minibatches,
+        knows_logprobs=config.knows_logprobs,
         seed=config.seed,
         native_transfer="nccl" if config.publish.transport == "vllm_nccl" else None,
         start_timeout_s=config.cluster.start_timeout_s,
@@ -135,11 +155,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if already_finished(config.name, config):
             return
         prompts = read_prompts(config)
+        sources_of(config.judge)  # refuses a function that is none, before anything starts
         with connect(**config.cluster.connection()):
             require_resources(
                 total({role: bundles(placement) for role, placement in team_config(config).placements().items()}),
-                "lower ranks, cpus_per_rank or gpus_per_rank of policy, critic, reference, reward or rollout "
-                "(each under .placement), or join a larger cluster",
+                f"lower ranks, cpus_per_rank or gpus_per_rank of {', '.join(config.roles)} (each under .placement), or join a larger cluster",
             )
             with Run(config.name, config) as run, run.shown():
                 train(config, run, prompts)

@@ -1,4 +1,4 @@
-"""The figures of one PPO step, as they go into metrics.jsonl and TensorBoard."""
+"""The figures of one step of RLHF, as they go into metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def step_metrics(
     table: pa.Table,
     figures: dict[str, list[dict[str, float]]],
     published: Published,
-    seconds: dict[str, float],
+    kl_coef: float,
+    staleness: int,
 ) -> dict[str, float]:
     """One flat mapping.
 
@@ -22,34 +23,52 @@ def step_metrics(
         table: the step's rows with every column (see actors/rows.py).
         figures: what each optimiser step of "policy" and "critic" reported, in order.
         published: the publish at the end of the step.
-        seconds: wall-clock seconds a phase.
+        kl_coef: the KL's weight in this step.
+        staleness: how many versions behind the policy the engines were that answered.
     """
     answers, prompts = lengths(table, "response"), lengths(table, "prompt")
     reward = table.column("reward").to_numpy()
-    logprobs = flat(table, "logprobs").astype(np.float64)
-    engine_gap = np.abs(flat(table, "rollout_logprobs") - logprobs)
-    kl = logprobs - flat(table, "ref_logprobs")
-    total = sum(seconds.values())
+    sources = [name for name in table.column_names if name.startswith("reward_")]
     return {
         "reward": float(reward.mean()),
         "reward_std": float(reward.std()),
-        "kl_to_reference": float(kl.sum() / len(table)),  # nats an answer
-        "kl_to_reference_per_token": float(kl.mean()),
+        **({name: float(table.column(name).to_numpy().mean()) for name in sources} if len(sources) > 1 else {}),
+        "score": float(table.column("score").to_numpy().mean()),
+        **_kl(table),
+        "kl_coef": kl_coef,
         "response_tokens": float(answers.mean()),
         "response_tokens_max": float(answers.max()),
         "prompt_tokens": float(prompts.mean()),
+        "tokens": float(answers.sum() + prompts.sum()),
         "truncated": float(1.0 - np.mean(table.column("finished").to_numpy(zero_copy_only=False))),
-        "explained_variance": explained_variance(table),
-        "engine_trainer_gap_mean": float(engine_gap.mean()),
-        "engine_trainer_gap_max": float(engine_gap.max()),
+        **({"explained_variance": explained_variance(table)} if "returns" in table.column_names else {}),
         **_learning("policy", figures),
         **_learning("critic", figures),
         "weights_version": float(published.version),
+        "staleness": float(staleness),
         "publish_drift": published.drift,
-        "tokens_per_second": float((answers.sum() + prompts.sum()) / total),
-        **{f"seconds_{phase}": value for phase, value in seconds.items()},
-        "seconds": total,
     }
+
+
+def _kl(table: pa.Table) -> dict[str, float]:
+    """Of policy and reference, and of engine and policy, where those columns are there.
+
+    Where nobody computed the policy's log-probabilities before learning, the engine's stand for them.
+    """
+    known = "logprobs" in table.column_names
+    rollout = flat(table, "rollout_logprobs").astype(np.float64)
+    logprobs = flat(table, "logprobs").astype(np.float64) if known else rollout
+    metrics = {}
+    if "ref_logprobs" in table.column_names:
+        kl = logprobs - flat(table, "ref_logprobs")
+        metrics["kl_to_reference"] = float(kl.sum() / len(table))  # nats an answer
+        metrics["kl_to_reference_per_token"] = float(kl.mean())
+    if known:
+        gap = np.abs(rollout - logprobs)
+        metrics["engine_trainer_gap_mean"] = float(gap.mean())
+        metrics["engine_trainer_gap_max"] = float(gap.max())
+        metrics["engine_trainer_kl"] = float((rollout - logprobs).mean())
+    return metrics
 
 
 def _learning(role: str, figures: dict[str, list[dict[str, float]]]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from actors.judges.sample import Sample
 
 from cluster.paths import require_file
 from data.chat import encode_prompt
@@ -22,9 +23,10 @@ class PromptStream:
         """Reads and encodes the prompts. Raises DataError for a prompt longer than `prompts.max_tokens`, by row."""
         hint = "give tables with a `prompt` column, or make the sample clinic's with python -m data.clinic"
         paths = [require_file(path, "prompts", hint) for path in config.prompts.train]
-        rows = read_table(paths, PROMPTS).column("prompt").to_pylist()
+        self._rows = read_table(paths, PROMPTS, others=True).to_pylist()
         self.tokenizer = tokenizer
-        self._prompts = [encode_prompt(tokenizer, messages) for messages in rows]
+        self._messages = [row.pop("prompt") for row in self._rows]
+        self._prompts = [encode_prompt(tokenizer, messages) for messages in self._messages]
         for index, prompt in enumerate(self._prompts):
             if len(prompt) > config.prompts.max_tokens:
                 raise DataError(
@@ -32,20 +34,41 @@ class PromptStream:
                     f"{config.prompts.max_tokens}: shorten or remove it, or raise the limit"
                 )
         self._per_step, self._samples, self._seed = config.prompts_per_step, config.samples_per_prompt, config.seed
+        self._batches = 1 + config.algorithm.resample
 
-    def batch(self, step: int) -> pa.Table:
-        """The rows that step `step` answers: `prompt`, its index `prompt_id`, `sample` and the sampling `seed`."""
-        first = step * self._per_step
+    def batch(self, step: int, attempt: int = 0) -> pa.Table:
+        """The rows that step `step` answers: `prompt`, its index `prompt_id`, `sample` and the sampling `seed`.
+
+        Rows of the same prompt have the same `group`. A step that resamples has further batches, by `attempt`.
+        """
+        first = (step * self._batches + attempt) * self._per_step
         chosen = list(islice(self._order(first), self._per_step))
         places = [(place, sample) for place in range(self._per_step) for sample in range(self._samples)]
         return pa.table(
             {
                 "prompt_id": pa.array([chosen[place] for place, _ in places], pa.int32()),
+                "group": pa.array([first + place for place, _ in places], pa.int64()),
                 "sample": pa.array([sample for _, sample in places], pa.int32()),
                 "seed": pa.array([self._seed_of(first + place, sample) for place, sample in places], pa.int64()),
                 "prompt": pa.array([self._prompts[chosen[place]] for place, _ in places], pa.list_(pa.int32())),
             }
         )
+
+    def samples(self, table: pa.Table) -> list[Sample]:
+        """The rows of `table`, answered, in words."""
+        answers = self.tokenizer.batch_decode(table.column("response").to_pylist(), skip_special_tokens=True)
+        columns = (table.column(name).to_pylist() for name in ("prompt_id", "sample", "finished"))
+        return [
+            Sample(
+                prompt=self._messages[prompt],
+                response=answer,
+                finished=finished,
+                prompt_id=prompt,
+                sample=sample,
+                row=self._rows[prompt],
+            )
+            for answer, prompt, sample, finished in zip(answers, *columns, strict=True)
+        ]
 
     def probe(self, count: int) -> list[list[int]]:
         """A few prompts to compare engine and policy on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +23,12 @@ def stream(tmp_path: Path, tokenizer: Any) -> Any:
     rows = [{"prompt": [{"role": "user", "content": f"{n}号头痛" * (1 + n % 3)}]} for n in range(10)]
     write_table(pa.Table.from_pylist(rows, PROMPTS), path)
 
-    def make(max_tokens: int = 64, seed: int = 0, train: str = str(path)) -> PromptStream:
+    def make(max_tokens: int = 64, seed: int = 0, train: str = str(path), resample: int = 0) -> PromptStream:
         prompts = PromptData(train=(train,), max_tokens=max_tokens)
-        settings: Any = SimpleNamespace(prompts=prompts, prompts_per_step=4, samples_per_prompt=2, seed=seed)
+        algorithm = SimpleNamespace(resample=resample)
+        settings: Any = SimpleNamespace(
+            prompts=prompts, prompts_per_step=4, samples_per_prompt=2, seed=seed, algorithm=algorithm
+        )
         return PromptStream(settings, tokenizer)
 
     return make
@@ -64,3 +68,26 @@ def test_a_prompt_longer_than_the_limit_is_refused_by_its_number(stream: Any) ->
 def test_a_missing_file_is_named(stream: Any) -> None:
     with pytest.raises(ConfigError, match="there is no file /nowhere.parquet"):
         stream(train="/nowhere.parquet")
+
+
+def test_a_step_that_resamples_goes_through_the_same_prompts_without_meeting_one_twice(stream: Any) -> None:
+    plain, twice = stream(), stream(resample=1)
+    for step in range(3):
+        for attempt in range(2):
+            assert twice.batch(step, attempt).equals(plain.batch(2 * step + attempt))
+
+
+def test_samples_carry_messages_answers_and_the_rows_other_columns(tmp_path: Path, stream: Any) -> None:
+    rows = [{"prompt": [{"role": "user", "content": f"{n}加一"}], "answer": str(n + 1)} for n in range(4)]
+    path = tmp_path / "sums.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    prompts = stream(train=str(path))
+    batch = prompts.batch(0)
+    answer = [*prompts.tokenizer.encode("三", add_special_tokens=False), prompts.tokenizer.eos_token_id]
+    batch = batch.append_column("response", pa.array([answer] * len(batch), pa.list_(pa.int32())))
+    samples = prompts.samples(batch.append_column("finished", pa.array([True] * len(batch))))
+    assert samples[3]["response"] == "三"
+    for sample, prompt, number in zip(samples, ids(batch), batch.column("sample").to_pylist(), strict=True):
+        assert (sample["prompt_id"], sample["sample"]) == (prompt, number)
+        assert sample["prompt"] == rows[prompt]["prompt"]
+        assert sample["row"] == {"answer": str(prompt + 1)}

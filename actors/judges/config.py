@@ -1,0 +1,72 @@
+"""Settings of the rewards that come from elsewhere than the reward model. Reading this file imports no HTTP client."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from configs.base import Section
+
+SCORE_ROUTE = "/v1/score"
+MOST_CONVERSATIONS = 256  # of one request to that route
+
+
+class FunctionRewardConfig(Section):
+    """A reward that a function in a Python file gives."""
+
+    file: str = Field(min_length=1, description="the Python file")
+    function: str = Field("reward", min_length=1, description="the function's name in it")
+    weight: float = Field(1.0, description="what its rewards are multiplied by in the sum of all sources")
+
+
+class HttpRewardConfig(Section):
+    """A reward that an HTTP endpoint gives."""
+
+    url: str = Field(description="where samples are posted; a path that ends in /v1/score gets our endpoint's bodies")
+    weight: float = Field(1.0, description="what its rewards are multiplied by in the sum of all sources")
+    timeout_s: float = Field(30, gt=0, description="longest wait for one answer, seconds, connecting included")
+    retries: int = Field(3, ge=0, le=100, description="further tries after no answer, a 429 or a 5xx")
+    batch_size: int = Field(64, ge=1, description="samples of one request")
+    concurrent: int = Field(4, ge=1, description="requests under way at a time")
+    api_key_variable: str = Field(
+        "", description="name of the environment variable that holds the bearer key; never the key itself"
+    )
+
+    @property
+    def takes_conversations(self) -> bool:
+        """Whether the endpoint is `serve`'s own, which scores finished chats with a reward model."""
+        return urlsplit(self.url).path.rstrip("/").endswith(SCORE_ROUTE)
+
+    @field_validator("url")
+    @classmethod
+    def _can_be_asked(cls, url: str) -> str:
+        import httpx  # only a recipe that has an endpoint waits for this
+
+        try:
+            parsed = httpx.URL(url)
+            parsed.host.encode("idna")
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise ValueError(f"is no URL ({error}); give one like http://127.0.0.1:9000/reward") from None
+        if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
+            raise ValueError("is no URL of an HTTP endpoint; give one like http://127.0.0.1:9000/reward")
+        if parsed.userinfo:
+            raise ValueError("has a user or password in it, which logs would show; give a key by api_key_variable")
+        return url
+
+    @field_validator("api_key_variable")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if name and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError("is not the name of an environment variable; name the variable, never give the key itself")
+        return name
+
+    @model_validator(mode="after")
+    def _batch_is_taken(self) -> HttpRewardConfig:
+        if self.takes_conversations and self.batch_size > MOST_CONVERSATIONS:
+            raise ValueError(
+                f"batch_size {self.batch_size} is more than {SCORE_ROUTE} takes at a time; make it at most "
+                f"{MOST_CONVERSATIONS}"
+            )
+        return self

@@ -1,0 +1,168 @@
+"""The algorithms without a critic, rewards by a function, and engines that work ahead: on Ray, ZeRO-3 and vLLM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from data.tables import PROMPTS, write_table
+from trainers.config import PPOConfig
+from trainers.ppo import main, read_prompts, train
+from trainers.run import Run, read_metrics
+
+pytestmark = pytest.mark.slow
+
+REWARD = """
+def reward(samples):
+    return [float(len(sample["response"]) % 5) + (sample["row"]["bonus"] if sample["finished"] else 0.0) for sample in samples]
+"""
+
+
+@pytest.fixture
+def settings(clinic: Path, tmp_path: Path) -> Any:
+    """Makes settings of a run whose rewards come from a function that also reads the prompt's row."""
+    rows = [{"prompt": [{"role": "user", "content": f"病人{n}头痛怎么办"}]} for n in range(12)]
+    table = pa.Table.from_pylist(rows, PROMPTS).append_column("bonus", pa.array([0.5 * n for n in range(12)]))
+    write_table(table, tmp_path / "prompts.parquet")
+    (tmp_path / "rewards.py").write_text(REWARD)
+    placement = {"cpus_per_rank": 0.1, "threads": 1}
+
+    def make(name: str, **changes: Any) -> PPOConfig:
+        values: dict[str, Any] = {
+            "name": name,
+            "prompts": {"train": (str(tmp_path / "prompts.parquet"),), "max_tokens": 64},
+            "steps": 4,
+            "prompts_per_step": 4,
+            "samples_per_prompt": 2,
+            "policy": {
+                "model": str(clinic / "model"),
+                "placement": placement,
+                "optimizer": {"lr": 1e-3, "schedule": "constant"},
+            },
+            "reference": {"model": str(clinic / "model"), "placement": placement},
+            "judge": {
+                "placement": placement,
+                "functions": {"length": {"file": str(tmp_path / "rewards.py"), "weight": 2.0}},
+            },
+            "rollout": {
+                "placement": placement,
+                "max_new_tokens": 16,
+                "engine": {"max_model_len": 512, "kv_cache_bytes": 2**26},
+                **changes.pop("rollout", {}),
+            },
+            "checkpoint_every": 2,
+            "samples_every": 2,
+            **changes,
+        }
+        return PPOConfig.model_validate(values)
+
+    return make
+
+
+def finished_run(config: PPOConfig) -> Path:
+    with Run(config.name, config) as run:
+        train(config, run, read_prompts(config))
+        return run.path
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(run / "model").state_dict()
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_grpo_by_a_function_starts_no_critic_and_makes_no_pass_for_what_is_known(
+    settings: Any, ray_cluster: Any
+) -> None:
+    config = settings("grpo", algorithm={"name": "grpo"}, steps=2)
+    assert list(config.roles) == ["policy", "reference", "judge", "rollout"]
+    run = finished_run(config)
+    first, second = read_metrics(run)
+    for metrics in (first, second):
+        assert metrics["policy_ratio_deviation"] == 0.0
+        assert metrics["policy_grad_norm"] > 0.0
+        assert "engine_trainer_gap_max" not in metrics
+        assert "critic_loss" not in metrics
+    assert abs(first["policy_kl_loss"]) < 1e-9 < second["policy_kl_loss"]
+    lines = [json.loads(line) for line in (run / "samples" / "step-00000001.jsonl").read_text().splitlines()]
+    assert len(lines) == config.rows_per_step
+    assert [line["reward"] for line in lines] == sorted((line["reward"] for line in lines), reverse=True)
+    assert all(line["reward"] == pytest.approx(2.0 * line["parts"]["length"]) for line in lines)
+    assert np.mean([line["reward"] for line in lines]) == pytest.approx(first["reward"], rel=1e-5)
+
+
+def test_ahead_is_off_by_exactly_one_version_and_resumes_bit_for_bit(settings: Any, ray_cluster: Any) -> None:
+    changes = {"algorithm": {"name": "rloo", "importance": "truncated", "minibatches": 2}, "rollout": {"ahead": 1}}
+    whole = finished_run(settings("ahead-whole", **changes))
+    assert [line["staleness"] for line in read_metrics(whole)] == [0.0, 1.0, 1.0, 1.0]
+    versions = [
+        pq.read_schema(path).metadata[b"weights_version"] for path in sorted((whole / "journal").glob("*.parquet"))
+    ]
+    assert versions == [b"0", b"0", b"1", b"2"]
+    gaps = [line["engine_trainer_gap_max"] for line in read_metrics(whole)]
+    assert gaps[0] < 1e-4 < min(gaps[1:])
+    config = settings("ahead-broken", **changes)
+    with Run(config.name, config) as run, pytest.MonkeyPatch.context() as patch:
+
+        def die_at_step_3(step: int, metrics: dict[str, float]) -> None:
+            if step == 3:
+                raise KeyboardInterrupt
+            Run.log(run, step, metrics)
+
+        patch.setattr(run, "log", die_at_step_3)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, run, read_prompts(config))
+    assert equal(weights(finished_run(config)), weights(whole))
+
+
+def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_cluster: Any, tmp_path: Path) -> None:
+    (tmp_path / "alike.py").write_text(
+        "def reward(sample):\n    return float(sample['prompt_id'] % 2 * sample['sample'])\n"
+    )
+    judge = {"placement": {"cpus_per_rank": 0.1}, "functions": {"odd": {"file": str(tmp_path / "alike.py")}}}
+    algorithm = {"name": "reinforce_pp_baseline", "kl_coef": 0.0, "resample": 3}
+    config = settings("resampled", algorithm=algorithm, judge=judge, steps=2)
+    run = finished_run(config)
+    for path in sorted((run / "journal").glob("*.parquet")):
+        table = pq.read_table(path)
+        assert len(table) == config.rows_per_step
+        assert {prompt % 2 for prompt in table.column("prompt_id").to_pylist()} == {1}
+    assert [line["reward"] for line in read_metrics(run)] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--algorithm.name=ppo"], "critic is missing, which algorithm.name ppo needs"),
+        (["--samples_per_prompt=1"], "algorithm.name grpo compares answers to one prompt"),
+        (["--algorithm.resample=1", "--rollout.ahead=1"], "algorithm.resample waits for scores"),
+        (["--algorithm.overlong_buffer=17"], "exceeds rollout.max_new_tokens 16"),
+        (["--judge.functions.length.file=/nowhere.py"], "/nowhere.py"),
+        (["--stop.kl_above=1e-9"], r"kl_to_reference .* is above stop.kl_above 1e-09"),
+    ],
+)
+def test_bad_input_is_one_line(
+    changes: list[str], message: str, settings: Any, tmp_path: Path, runs: Path, ray_cluster: Any, capsys: Any
+) -> None:
+    import re
+
+    from configs.base import dump
+
+    recipe = tmp_path / "recipe.yaml"
+    dump(settings("bad", algorithm={"name": "grpo"}), recipe)
+    with pytest.raises(SystemExit):
+        main(["--config", str(recipe), *changes])
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert error.count("\n") == 1
