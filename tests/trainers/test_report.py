@@ -202,7 +202,16 @@ def test_values_that_are_not_finite_are_gaps_and_are_told(make):
     assert loss.marks[0].gaps == [(16.67, 25.0), (58.33, 16.67), (91.67, 8.33)]
     assert loss.marks[0].line.count("M") == 3
     html = page_of(folder)
-    assert not re.search(r'(d|style)="[^"]*(nan|inf)', html, re.IGNORECASE)
+    assert not re.search(r' (d|style)="[^"]*(nan|inf)', html, re.IGNORECASE)
+
+
+def test_extreme_values_and_times_are_drawn_or_gaps(make):
+    extremes = [1e99, -1e99, 1e-99, 5e-324, 1e308, 0.0]
+    lines = [{"step": n, "time": 1e300, "loss": value, "x": -value} for n, value in enumerate(extremes)]
+    folder = make(*lines)
+    assert read_record(folder).notes == ["loss is NaN or infinite at step 4.", "x is NaN or infinite at step 4."]
+    assert read_record(folder).state() == "running"  # nobody knows since when
+    assert not re.search(r' (d|style)="[^"]*(nan|inf)', page_of(folder), re.IGNORECASE)
 
 
 def test_a_torn_last_line_is_left_out_and_a_broken_one_is_named(make):

@@ -116,7 +116,7 @@ def draw_phases(series: Sequence[Series], steps: Sequence[int]) -> Chart:
     bars = [steps[start : start + width] for start in range(0, len(steps), width)]
     heights = [[sum(values.get(step, 0.0) for step in bar) / len(bar) for values in by_step] for bar in bars]
     totals = [sum(values.get(step, 0.0) for step in steps) for values in by_step]
-    x, y = Scale(0.0, float(len(bars))), Scale(0.0, 1.05 * max(map(sum, heights)) or 1.0)
+    x, y = Scale(0.0, float(len(bars))), scale_of([0.0, *map(sum, heights)])
     marks, below = [], [0.0] * len(bars)
     for index, one in enumerate(series):
         above = [floor + bar[index] for floor, bar in zip(below, heights, strict=True)]
@@ -146,7 +146,7 @@ def histogram(title: str, note: str, groups: dict[str, list[float]], edges: Sequ
     bins = len(edges) - 1
     counts = {name: counted(values, edges) for name, values in groups.items()}
     shares = {name: [count / (sum(row) or 1) for count in row] for name, row in counts.items()}
-    y = Scale(0.0, 1.05 * max((max(row) for row in shares.values()), default=0.0) or 1.0)
+    y = scale_of([0.0, *(max(row) for row in shares.values())], share=True)
     bars = Scale(0.0, float(bins))
     marks = []
     for index, (name, row) in enumerate(shares.items()):

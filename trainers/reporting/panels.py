@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 PHASE = "seconds_"
 """What the names of phases begin with; they are drawn as one stack."""
 
-LOG, LOG_OTHER = 20.0, 1000.0
+LOG, LOG_OTHER = 10.0, 1000.0
 """Spreads that are worth a logarithmic axis: of metrics that are known to fall by orders of magnitude, and of any."""
 
 MOST_CURVES = 8

@@ -12,9 +12,10 @@ from typing import Any
 from configs.recipe import ConfigError, read_recipe, short
 from trainers.run import read_metrics
 
-LARGEST = 1e150
+LARGEST = 1e100
 """What is larger counts as infinite, and one over it as 0: so no sum, difference or ratio of two values overflows."""
 
+_YEAR_10000 = 253_402_300_800  # in Unix seconds; calendars end before it
 _NO_METRICS = ("step", "time")
 
 
@@ -103,7 +104,7 @@ def read_record(folder: Path) -> Record:
         settings=settings.read_text(encoding="utf-8"),
         finished=finished,
         steps=[line["step"] for line in lines],
-        times=[_number(line.get("time")) for line in lines],
+        times=[_moment(line.get("time")) for line in lines],
         planned=lines[-1]["step"] if finished and lines else _planned(values, lines),
         series=series,
         notes=notes,
@@ -167,6 +168,12 @@ def _number(value: Any) -> float | None:
     if not isinstance(value, int | float) or not abs(value) < LARGEST:  # NaN is not less than anything
         return None
     return float(value) if abs(value) * LARGEST > 1 else 0.0
+
+
+def _moment(value: Any) -> float | None:
+    """Unix seconds, or None where they are of no calendar."""
+    seconds = _number(value)
+    return seconds if seconds is not None and 0 <= seconds < _YEAR_10000 else None
 
 
 def _spans(steps: list[int], among: list[int]) -> str:
