@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from browser import Chromium
     from transformers import PreTrainedTokenizerBase
 
 # Before anything imports ray, which else makes a token in the home folder with its first cluster.
@@ -138,6 +140,17 @@ def make_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Call
         return root / name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    from browser import PROGRAMS, running
+
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip("there is no Chromium; apt-get install chromium")
+    with running(program, tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,61 @@
+"""python -m trainers.report runs/NAME: one HTML page about a run of any stage, finished or not.
+
+It holds key figures, every metric's curve, the seconds of each phase, samples of text if the run has written any, and the
+settings. The page needs nothing beside it, so it can be mailed or kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.paths import require_dir, resolve
+from configs.base import ConfigError, one_line_errors
+from trainers.reporting.page import render
+from trainers.reporting.record import read_record
+from trainers.reporting.samples import read_samples
+from trainers.run import write_whole
+
+PROG = "python -m trainers.report"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the page and says where it is."""
+    options = _parse(argv)
+    with one_line_errors(PROG):
+        print(f"report: {report(options.run, options.out)}")
+
+
+def report(run: str, out: str | None = None) -> Path:
+    """Writes the report of a run, and returns its path.
+
+    Args:
+        run: the run's folder; a leading `runs/` is where runs live.
+        out: the file to write, else report.html in the run's folder.
+
+    Raises:
+        ConfigError: no such run, a line in it that cannot be read, or a file that cannot be written.
+    """
+    folder = require_dir(run, "run", "give the folder of a run, such as runs/quickstart/ppo")
+    path = resolve(out) if out else folder / "report.html"
+    html = render(read_record(folder), read_samples(folder))
+    try:
+        # Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes text such as \ud83d.
+        write_whole(path, html.encode("utf-8", "backslashreplace").decode("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another file with --out") from error
+    return path
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="runs/NAME", help="the run's folder")
+    parser.add_argument("--out", metavar="FILE", help="the page (default: runs/NAME/report.html)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

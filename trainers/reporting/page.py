@@ -1,0 +1,123 @@
+"""The page: everything that a run has to show, as one HTML text that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from trainers.progress import clock
+from trainers.reporting.curves import Chart, draw, draw_phases, sparkline
+from trainers.reporting.panels import CARDS, PHASE, panel_of, panels_of
+from trainers.reporting.record import Record
+from trainers.reporting.samples import SamplesView, is_chinese, readable
+from trainers.reporting.scale import figure
+
+FILES = Path(__file__).resolve().parent
+MOST_CARDS = 8
+STAGES = {"pretrain": "Pretraining", "sft": "Supervised fine-tuning", "reward": "Reward model", "ppo": "PPO"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """A key figure: the mean over the last tenth of the steps, and over the first."""
+
+    title: str
+    value: str
+    before: str
+    spark: str
+
+
+def render(record: Record, samples: SamplesView | None, now: float | None = None) -> str:
+    """The page's HTML.
+
+    Every text goes through the template's escaping, and the page's policy lets no script run but its own.
+
+    Args:
+        now: Unix seconds at which the report is made.
+    """
+    now = time.time() if now is None else now
+    environment = Environment(
+        loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["readable"] = readable
+    environment.tests["chinese"] = is_chinese
+    script = (FILES / "page.js").read_text(encoding="utf-8")
+    return environment.get_template("page.html.jinja").render(
+        record=record,
+        stage=STAGES.get(record.stage, record.stage),
+        state=record.state(now),
+        progress=_progress(record),
+        facts=_facts(record, now),
+        cards=cards(record),
+        sections=sections(record),
+        samples=samples,
+        figure=figure,
+        style=Markup((FILES / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def cards(record: Record) -> list[Card]:
+    """The key figures that this run has."""
+    found: list[Card] = []
+    for name, title in CARDS:
+        series = record.series.get(name)
+        if series is None or len(found) == MOST_CARDS:
+            continue
+        panel = panel_of(name)
+        share = panel is not None and panel.share
+        first, last = _tenth(series.values), _tenth(series.values[::-1])
+        before = figure(first, share=share) if len(series.values) > 1 else ""
+        found.append(Card(title, figure(last, share=share), before, sparkline(series)))
+    return found
+
+
+def sections(record: Record) -> dict[str, list[Chart]]:
+    """Every metric's chart, by the section it belongs to; phases are first in theirs."""
+    charts: dict[str, list[Chart]] = {}
+    phases = [series for name, series in record.series.items() if name.startswith(PHASE)]
+    for panel, names in panels_of(record.series):
+        charts.setdefault(panel.section, []).append(draw(panel, [record.series[name] for name in names]))
+    if phases:
+        charts.setdefault("Time", []).insert(0, draw_phases(phases, record.steps))
+    return charts
+
+
+def _tenth(values: Sequence[float | None]) -> float | None:
+    """The mean of the finite ones among the first tenth of the values; None if there are none."""
+    known = [value for value in values[: math.ceil(len(values) / 10)] if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _progress(record: Record) -> float | None:
+    """Percent of the stage's steps that are done, if their number is known."""
+    if record.finished:
+        return 100.0
+    if not record.planned:
+        return None
+    return min(100.0, round(100 * (record.steps[-1] if record.steps else 0) / record.planned, 1))
+
+
+def _facts(record: Record, now: float) -> list[tuple[str, str]]:
+    """What stands below the title, as pairs of a word and what it says."""
+    done = record.steps[-1] if record.steps else 0
+    facts = [("step", f"{done:,} of {record.planned:,}" if record.planned else f"{done:,}")]
+    if record.began is not None and record.ended is not None:
+        facts += [("began", moment(record.began)), ("last step", moment(record.ended))]
+        if record.ended > record.began:
+            facts.append(("took", clock(record.ended - record.began)))
+    return [*facts, ("report of", moment(now))]
+
+
+def moment(seconds: float) -> str:
+    """A Unix time as UTC, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))

@@ -1,0 +1,121 @@
+"""Which metric is drawn where. A metric that no panel names gets one of its own in the section "Other"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+PHASE = "seconds_"
+"""What the names of phases begin with; they are drawn as one stack."""
+
+LOG, LOG_OTHER = 10.0, 1000.0
+"""Spreads that are worth a logarithmic axis: of metrics that are known to fall by orders of magnitude, and of any."""
+
+MOST_CURVES = 8
+"""Curves of one chart; the page has as many colours."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart.
+
+    Attributes:
+        names: patterns, as of a shell, of the metrics in it.
+        note: what the values are, for a reader who does not know the name.
+        share: values are parts of 1, shown as percentages.
+        log_from: the axis is logarithmic where the largest value is this many times the smallest, which is positive.
+    """
+
+    section: str
+    title: str
+    names: tuple[str, ...]
+    note: str = ""
+    share: bool = False
+    log_from: float = math.inf
+
+
+PANELS = (
+    Panel("Outcome", "Reward", ("reward",), "mean of a step's answers, before the KL penalty"),
+    Panel("Outcome", "Spread of rewards", ("reward_std",), "standard deviation over a step's answers"),
+    Panel("Outcome", "Reward by source", ("reward_*",), "mean of a step's answers, before weights"),
+    Panel(
+        "Outcome", "Score", ("score",), "the reward as the algorithm takes it: clipped, scaled, less what length costs"
+    ),
+    Panel("Outcome", "Loss", ("loss", "heldout_loss"), "in training and on held-out data", log_from=LOG),
+    Panel("Outcome", "Perplexity", ("*perplexity",), "of held-out text", log_from=LOG),
+    Panel("Outcome", "Accuracy", ("*accuracy*", "length_baseline"), "share of held-out items", share=True),
+    Panel("Outcome", "Margin", ("*margin",), "chosen over rejected, mean"),
+    Panel("Outcome", "Spread of scores", ("score_std",), "standard deviation over held-out answers"),
+    Panel("Policy", "KL to the reference", ("kl_to_reference",), "nats an answer"),
+    Panel("Policy", "KL to the reference, by token", ("kl_to_reference_per_token",), "nats a token"),
+    Panel("Policy", "Entropy", ("*entropy*",), "nats a token, mean over answers"),
+    Panel("Policy", "Clip fraction", ("*clip_fraction*",), "share of tokens whose ratio was clipped", share=True),
+    Panel("Policy", "KL of an update", ("policy_kl", "policy_first_kl"), "nats a token; first: before the update"),
+    Panel("Policy", "Ratio from 1", ("*ratio_deviation",), "mean distance; first: before the update"),
+    Panel("Policy", "KL in the loss", ("policy_kl_loss",), "nats a token, by the chosen estimator"),
+    Panel("Policy", "Importance weight", ("policy_importance",), "policy over engine, truncated, mean"),
+    Panel("Policy", "KL coefficient", ("kl_coef",)),
+    Panel("Critic", "Explained variance", ("explained_variance",), "of the returns, by the values; 1 is perfect"),
+    Panel("Critic", "Critic loss", ("critic_loss",), log_from=LOG),
+    Panel("Answers", "Response length", ("response_tokens", "response_tokens_max"), "tokens an answer: mean, longest"),
+    Panel("Answers", "Truncated", ("truncated",), "share of answers cut off at the limit", share=True),
+    Panel("Answers", "Prompt length", ("prompt_tokens",), "tokens, mean"),
+    Panel("Optimiser", "Policy loss", ("policy_loss",)),
+    Panel("Optimiser", "Gradient norm", ("grad_norm", "*_grad_norm"), "before clipping", log_from=LOG),
+    Panel("Optimiser", "Learning rate", ("lr", "*_lr")),
+    Panel("Engines", "Engine against trainer", ("engine_trainer_*",), "log-probability, nats a token", log_from=LOG),
+    Panel("Engines", "Drift after publishing", ("publish_drift",), "largest on the probe, nats a token", log_from=LOG),
+    Panel("Engines", "Staleness", ("staleness",), "versions between generating and learning"),
+    Panel("Engines", "Weights version", ("weights_version",)),
+    Panel("Time", "Tokens a second", ("tokens_per_second",), "of the whole step"),
+    Panel("Time", "Seconds a step", ("seconds",), log_from=LOG),
+    Panel("Data", "Epochs", ("epoch",)),
+    Panel("Data", "Tokens a step", ("tokens",)),
+    Panel("Data", "Density", ("density",), "share of a batch's places that hold tokens", share=True),
+)
+
+CARDS = (
+    ("reward", "Reward"),
+    ("kl_to_reference", "KL to the reference"),
+    ("response_tokens", "Tokens an answer"),
+    ("truncated", "Truncated"),
+    ("policy_entropy", "Entropy"),
+    ("explained_variance", "Explained variance"),
+    ("heldout_accuracy", "Pairs ranked right"),
+    ("length_baseline", "By length alone"),
+    ("heldout_margin", "Margin"),
+    ("heldout_loss", "Held-out loss"),
+    ("heldout_perplexity", "Perplexity"),
+    ("loss", "Training loss"),
+    ("tokens_per_second", "Tokens a second"),
+)
+"""The key figures, in order: those whose metric a run has are shown."""
+
+OTHER = "Other"
+
+
+def panels_of(names: Iterable[str]) -> list[tuple[Panel, list[str]]]:
+    """Every panel that has any of the metrics, with them, in the page's order. No name is left out but phases."""
+    found: dict[Panel, list[str]] = {panel: [] for panel in PANELS}
+    other: list[tuple[Panel, list[str]]] = []
+    for name in names:
+        if name.startswith(PHASE):
+            continue
+        panel = panel_of(name)
+        if panel is None:
+            other.append((Panel(OTHER, name, (name,), log_from=LOG_OTHER), [name]))
+        else:
+            found[panel].append(name)
+    split = [
+        (panel, members[start : start + MOST_CURVES])
+        for panel, members in found.items()
+        for start in range(0, len(members), MOST_CURVES)
+    ]
+    return split + other
+
+
+def panel_of(name: str) -> Panel | None:
+    """The first panel that names the metric."""
+    return next((panel for panel in PANELS if any(fnmatchcase(name, pattern) for pattern in panel.names)), None)

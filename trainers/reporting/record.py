@@ -1,0 +1,190 @@
+"""A run's folder, read: its settings, how far it is, and every metric as a series of steps and values."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from configs.recipe import ConfigError, read_recipe, short
+from trainers.run import read_metrics
+
+LARGEST = 1e100
+"""What is larger counts as infinite, and one over it as 0: so no sum, difference or ratio of two values overflows."""
+
+_YEAR_10000 = 253_402_300_800  # in Unix seconds; calendars end before it
+_NO_METRICS = ("step", "time")
+
+
+@dataclass
+class Series:
+    """One metric where it was logged: ascending steps, and a value each, None where it was NaN or infinite."""
+
+    name: str
+    steps: list[int] = field(default_factory=list)
+    values: list[float | None] = field(default_factory=list)
+
+    def finite(self) -> list[float]:
+        return [value for value in self.values if value is not None]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a run.
+
+    Attributes:
+        name, stage: as in its settings.
+        settings: the text of config.yaml.
+        finished: whether the stage has come to its end.
+        steps, times: of every line of metrics; times are Unix seconds, None where a line has none.
+        planned: steps of the whole stage, None if that is not known yet.
+        series: every metric by its name, in the order in which they appeared.
+        notes: what a reader should know about the lines, one sentence each.
+    """
+
+    folder: Path
+    name: str
+    stage: str
+    settings: str
+    finished: bool
+    steps: list[int]
+    times: list[float | None]
+    planned: int | None
+    series: dict[str, Series]
+    notes: list[str]
+
+    @property
+    def began(self) -> float | None:
+        return next((moment for moment in self.times if moment is not None), None)
+
+    @property
+    def ended(self) -> float | None:
+        return next((moment for moment in reversed(self.times) if moment is not None), None)
+
+    def state(self, now: float | None = None) -> str:
+        """`finished`, `no step yet`, `running`, or `stopped`.
+
+        Stopped means silent for ten minutes and five times the usual step: the rule of the alert ChimedStepStalled.
+        """
+        if self.finished:
+            return "finished"
+        if self.ended is None:
+            return "running" if self.steps else "no step yet"
+        known = [moment for moment in self.times if moment is not None]
+        usual = statistics.median([after - before for before, after in pairwise(known)] or [0.0])
+        silent = (time.time() if now is None else now) - self.ended
+        return "stopped" if silent > 600 + 5 * usual else "running"
+
+
+def read_record(folder: Path) -> Record:
+    """Reads a run that may still be going on.
+
+    Raises:
+        ConfigError: the folder is not a run's, or a line of its metrics is not one.
+    """
+    settings = folder / "config.yaml"
+    if not settings.is_file():
+        raise ConfigError(f"{folder}: is not the folder of a run, since it has no config.yaml; give runs/NAME")
+    recipe = read_recipe(settings, str(settings))
+    stages = [key for key, value in recipe.values.items() if isinstance(value, dict)]
+    if len(stages) != 1:
+        raise ConfigError(f"{settings}: holds {', '.join(stages) or 'nothing'}; a run's settings are of one stage")
+    stage = stages[0]
+    values = recipe.values[stage]
+    lines, notes = _lines(folder)
+    series = _series(lines, notes)
+    finished = (folder / "DONE").exists()
+    return Record(
+        folder=folder,
+        name=str(values.get("name", folder.name)),
+        stage=stage,
+        settings=settings.read_text(encoding="utf-8"),
+        finished=finished,
+        steps=[line["step"] for line in lines],
+        times=[_moment(line.get("time")) for line in lines],
+        planned=lines[-1]["step"] if finished and lines else _planned(values, lines),
+        series=series,
+        notes=notes,
+    )
+
+
+def _lines(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of metrics by ascending step, and notes on what is odd about them."""
+    path, by_step, twice = folder / "metrics.jsonl", dict[int, dict[str, Any]](), set[int]()
+    try:
+        for number, line in enumerate(read_metrics(folder), start=1):
+            step = line.get("step") if isinstance(line, dict) else None
+            if not isinstance(step, int) or isinstance(step, bool):
+                raise ConfigError(f"{path}:{number}: must be a mapping with a whole number as step, not {short(line)}")
+            if step in by_step:
+                twice.add(step)
+            by_step[step] = line
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text; repair or remove it") from error
+    notes = [f"Logged more than once, the last line counts: {_spans(sorted(twice), list(by_step))}."] if twice else []
+    return [by_step[step] for step in sorted(by_step)], notes
+
+
+def _series(lines: list[dict[str, Any]], notes: list[str]) -> dict[str, Series]:
+    """Every metric; adds to `notes` which are no numbers and where numbers are not finite."""
+    series: dict[str, Series] = {}
+    odd: dict[str, Any] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name in _NO_METRICS:
+                continue
+            if value is not None and not isinstance(value, int | float):
+                odd.setdefault(name, value)
+                continue
+            one = series.setdefault(name, Series(name))
+            one.steps.append(line["step"])
+            one.values.append(_number(value))
+    for name, value in odd.items():
+        notes.append(f"{name} is not a number everywhere (first {short(value)}); see metrics.jsonl.")
+    for one in series.values():
+        missing = [step for step, value in zip(one.steps, one.values, strict=True) if value is None]
+        if missing:
+            notes.append(f"{one.name} is NaN or infinite at {_spans(missing, one.steps)}.")
+    return series
+
+
+def _planned(values: dict[str, Any], lines: list[dict[str, Any]]) -> int | None:
+    """Steps of the whole stage: PPO's are a setting; the supervised stages' follow from the share of an epoch done."""
+    if isinstance(steps := values.get("steps"), int):
+        return steps
+    most, epochs = values.get("max_steps"), values.get("epochs")
+    done = _number(lines[-1].get("epoch")) if lines else None
+    if done and done > 0 and isinstance(epochs, int | float):
+        whole = round(epochs * lines[-1]["step"] / done)
+        return min(whole, most) if isinstance(most, int) else whole
+    return most if isinstance(most, int) else None
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None. JSON has whole numbers that are too large for a float."""
+    if not isinstance(value, int | float) or not abs(value) < LARGEST:  # NaN is not less than anything
+        return None
+    return float(value) if abs(value) * LARGEST > 1 else 0.0
+
+
+def _moment(value: Any) -> float | None:
+    """Unix seconds, or None where they are of no calendar."""
+    seconds = _number(value)
+    return seconds if seconds is not None and 0 <= seconds < _YEAR_10000 else None
+
+
+def _spans(steps: list[int], among: list[int]) -> str:
+    """`step 3`, or `steps 3 to 5, 9`: consecutive ones `among` all steps are put together."""
+    place = {step: index for index, step in enumerate(among)}
+    spans: list[list[int]] = []
+    for step in steps:
+        if spans and place[step] == place[spans[-1][-1]] + 1:
+            spans[-1].append(step)
+        else:
+            spans.append([step])
+    texts = [f"{span[0]} to {span[-1]}" if len(span) > 1 else str(span[0]) for span in spans]
+    more = f" and {len(texts) - 8} more times" if len(texts) > 8 else ""
+    return f"step{'s' if len(steps) > 1 else ''} {', '.join(texts[:8])}{more}"

@@ -1,0 +1,173 @@
+"""Samples of text that a run has written: samples/step-XXXXXXXX.jsonl, an object a line.
+
+    {"step": 40, "prompt": [{"role": "user", "content": "…"}], "response": "…", "tokens": 12, "finished": true,
+     "reward": 0.8, "parts": {"format": 1.0}}
+
+They are what a model said, so nothing about their text is taken for granted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from configs.recipe import ConfigError, short
+from trainers.reporting.curves import Chart, histogram
+from trainers.reporting.scale import nice_step
+
+SHOWN = 4
+"""Best samples of a step that are shown, and as many worst."""
+
+_BINS = 20
+_CHINESE = re.compile(r"[㐀-鿿豈-﫿]")
+_CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: str
+    content: str
+
+
+class Sample(BaseModel):
+    """One answer. What the line holds beyond these fields is shown as it is."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    step: int
+    prompt: list[Message]
+    response: str
+    tokens: int
+    finished: bool
+    reward: float | None
+    parts: dict[str, float | None]
+
+    def extras(self) -> dict[str, str]:
+        return {name: short(value) for name, value in (self.model_extra or {}).items()}
+
+
+@dataclass(frozen=True)
+class StepSamples:
+    """The samples of one step; `best` and `worst` are those shown, and have none in common."""
+
+    step: int
+    count: int
+    best: list[Sample]
+    worst: list[Sample]
+
+
+@dataclass(frozen=True)
+class SamplesView:
+    """What the page shows: the last step's samples, the first's if it is another, and how both are distributed."""
+
+    steps: list[StepSamples]
+    charts: list[Chart]
+    files: int
+
+
+def read_samples(folder: Path) -> SamplesView | None:
+    """The samples of a run's first and last step that has any; None if it has none.
+
+    Raises:
+        ConfigError: a line that is no sample, by file and line. A last line that is still being written is left out.
+    """
+    files = sorted((folder / "samples").glob("step-*.jsonl"))
+    first = _first_with_samples(files)
+    last = _first_with_samples(files[::-1])
+    if not first or not last:
+        return None
+    steps = [last] if first is last or first[0].step == last[0].step else [last, first]
+    groups = {f"step {samples[0].step:,}": samples for samples in reversed(steps)}
+    charts = [
+        _distribution(
+            "Tokens", "lengths of the sampled answers", groups, lambda sample: float(sample.tokens), whole=True
+        ),
+        _distribution("Reward", "of the sampled answers", groups, lambda sample: sample.reward),
+    ]
+    return SamplesView([_ranked(samples) for samples in steps], charts, len(files))
+
+
+def read_file(path: Path) -> list[Sample]:
+    """The samples of one file."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    samples = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            samples.append(Sample.model_validate(json.loads(line)))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            if number == len(lines) and not line.endswith(b"\n"):
+                break
+            raise ConfigError(f"{path}:{number}: not a line of JSON; repair or remove it") from error
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            key = ".".join(map(str, problem["loc"])) or "the line"
+            raise ConfigError(f"{path}:{number}: {key}: {problem['msg']}, not {short(problem['input'])}") from error
+    return samples
+
+
+def readable(text: str) -> str:
+    """`text` with control characters as their pictures: a browser drops them, or worse."""
+    return text.translate(_CONTROL)
+
+
+def is_chinese(text: str) -> bool:
+    """Whether the text needs a Chinese face: Han characters look different in a Japanese one."""
+    return _CHINESE.search(text) is not None
+
+
+def _first_with_samples(files: Sequence[Path]) -> list[Sample] | None:
+    return next((samples for path in files if (samples := read_file(path))), None)
+
+
+def _ranked(samples: list[Sample]) -> StepSamples:
+    """Best first, worst first; of few samples each is in one of the two. What has no finite reward is worst."""
+    ordered = sorted(samples, key=lambda sample: _finite(sample.reward, -math.inf), reverse=True)
+    best = ordered[: min(SHOWN, (len(ordered) + 1) // 2)]
+    worst = ordered[len(best) :][-SHOWN:][::-1]
+    return StepSamples(samples[0].step, len(samples), best, worst)
+
+
+def _distribution(
+    title: str,
+    note: str,
+    groups: dict[str, list[Sample]],
+    value_of: Callable[[Sample], float | None],
+    *,
+    whole: bool = False,
+) -> Chart:
+    """Histograms over common bins; samples without a finite value are counted in the note."""
+    values = {
+        name: [value for sample in samples if math.isfinite(value := _finite(value_of(sample), math.nan))]
+        for name, samples in groups.items()
+    }
+    known = [value for row in values.values() for value in row]
+    missing = sum(map(len, groups.values())) - len(known)
+    if missing:
+        note += f"; {missing} without a finite value are left out"
+    return histogram(title, note, values, _edges(known, whole))
+
+
+def _edges(values: Sequence[float], whole: bool) -> list[float]:
+    """About `_BINS` equal bins with round edges, around all values; at least 1 wide for whole numbers."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    spread = high - low
+    width = nice_step(spread / _BINS) if spread > 1e-9 * max(abs(low), abs(high)) else max(abs(low) / 10, 0.1)
+    if whole:
+        width = max(1.0, math.ceil(width))
+    first = math.floor(low / width)
+    bins = math.floor(high / width) - first + 1
+    return [float(f"{(first + n) * width:.12g}") for n in range(bins + 1)]
+
+
+def _finite(value: float | None, otherwise: float) -> float:
+    """JSON's NaN and Infinity, which Python writes and reads, are no figures to rank by or to draw."""
+    known: Any = value is not None and math.isfinite(value)
+    return value if value is not None and known else otherwise

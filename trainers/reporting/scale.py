@@ -1,0 +1,89 @@
+"""Axes and numbers: what part of an axis is shown, where its ticks are, and how a figure is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The part of an axis from `low` to `high`, `low < high`; both positive where it is logarithmic."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        """Where a value lies: 0 at `low`, 1 at `high`."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self, wanted: int = 4) -> list[float]:
+        """About `wanted` round values on the axis."""
+        if self.log:
+            return self._log_ticks(wanted)
+        step = nice_step((self.high - self.low) / wanted)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
+
+    def _log_ticks(self, wanted: int) -> list[float]:
+        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        every = max(1, math.ceil((last - first) / (wanted + 1)))
+        decades = [10.0**power for power in range(first, last + 1, every)]
+        inside = [tick for tick in decades if self.low <= tick <= self.high]
+        if len(inside) >= 3:
+            return inside
+        finer = [factor * decade for decade in decades for factor in (1, 2, 5)]
+        return [float(f"{tick:.12g}") for tick in finer if self.low <= tick <= self.high]
+
+
+def scale_of(values: Iterable[float], *, log_from: float = math.inf, share: bool = False) -> Scale:
+    """An axis that shows all of the finite `values` with a little room; from 0 where that is near.
+
+    Args:
+        share: values that are parts of 1 as a rule, so the axis does not end beyond it without need.
+        log_from: logarithmic, if all values are positive and the largest is this many times the smallest.
+    """
+    known = list(values)
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    if low > 0 and high / low >= log_from:
+        room = (high / low) ** 0.05
+        return Scale(low / room, high * room, log=True)
+    size = max(abs(low), abs(high))
+    constant = high - low <= 1e-9 * size
+    if share and low >= 0 and high <= 1 and (constant or low < 0.4 * high):
+        return Scale(0.0, 1.0 if constant else min(1.05 * high, 1.0))
+    if constant:
+        around = size / 2 or 1.0
+        return Scale(0.0 if low == 0 else low - around, high + around)
+    room = (high - low) / 20
+    from_zero = 0 <= low < 0.4 * high
+    return Scale(0.0 if from_zero else low - room, 1.0 if share and high <= 1 < high + room else high + room)
+
+
+def nice_step(rough: float) -> float:
+    """The least of 1, 2, 2.5, 5 times a power of ten that is at least `rough` > 0."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in _NICE if factor * power >= rough * (1 - 1e-9))
+
+
+def figure(value: float | None, *, share: bool = False) -> str:
+    """A value as people read it, to four digits: 1,624; 0.7937; 7.39e-6; as a share, 12.3%."""
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    if share:
+        return f"{figure(float(f'{100 * value:.3g}'))}%"
+    size = abs(value)
+    if size >= 1e6 or 0 < size < 1e-3:
+        digits, _, power = f"{value:.2e}".partition("e")
+        text = f"{float(digits):g}e{int(power)}"
+    elif size >= 1000:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.4g}"
+    return text.replace("-", "\N{MINUS SIGN}")
