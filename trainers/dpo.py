@@ -56,7 +56,7 @@ class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
                 table.append_column(name, pa.array(np.full(table.num_rows, np.nan, np.float32)))
                 for table in (train, heldout)
             )
-        reference = "before the first step the starting model reads every pair once"
+        reference = "the starting model reads the pairs once, before the first step"
         return Examples(train, heldout, (f"train: {note}", f"held out: {heldout_note}", reference))
 
     def module(self) -> PackedModule:
