@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +41,14 @@ def train(world: None) -> Callable[..., list[Message]]:
             if kind == "step" and done == die_at:
                 raise SystemExit("stands for a process that dies")
 
-        Rank(Job(stage, folder, total_steps(stage.config, examples)), examples.train, examples.heldout, send).run()
+        rank = Rank(Job(stage, folder, total_steps(stage.config, examples)), examples.train, examples.heldout, send)
+        try:
+            rank.run()
+        finally:
+            # DeepSpeed's hooks keep an engine and its 2 GB of address space alive: after a dozen no process can be forked.
+            rank.model.engine.destroy()
+            del rank
+            gc.collect()
         return sent
 
     return run
