@@ -73,7 +73,7 @@ import peft  # noqa: E402, F401
 import transformers.modeling_utils  # noqa: E402, F401
 
 _stood_in = [] if importlib.util.find_spec("flash_attn") else _stand_in_for_flash_attn()
-from openrlhf.models.loss import PairWiseLoss, PolicyLoss, ValueLoss  # noqa: E402
+from openrlhf.models.loss import DPOLoss, PairWiseLoss, PolicyLoss, ValueLoss  # noqa: E402
 from openrlhf.models.utils import compute_approx_kl, masked_mean  # noqa: E402
 from openrlhf.utils.seqlen_balancing import get_seqlen_balanced_partitions  # noqa: E402
 
@@ -81,6 +81,7 @@ for _name in _stood_in:
     del sys.modules[_name]
 
 __all__ = [
+    "DPOLoss",
     "PairWiseLoss",
     "PolicyLoss",
     "ValueLoss",

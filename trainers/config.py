@@ -49,7 +49,7 @@ class ChatData(Section):
 
 
 class SupervisedConfig(StageConfig):
-    """What pretraining, SFT and reward-model training share: one loop over packed batches."""
+    """What pretraining, SFT, reward-model training and DPO share: one loop over packed batches."""
 
     placement: PlacementConfig = PlacementConfig()
     zero: ZeroConfig = ZeroConfig()
@@ -135,6 +135,24 @@ class RewardConfig(SupervisedConfig):
 
     @model_validator(mode="after")
     def _pair_fits(self) -> RewardConfig:
+        self._sample_fits("twice data.max_tokens", 2 * self.data.max_tokens)
+        return self
+
+
+class DpoConfig(SupervisedConfig):
+    """Direct preference optimisation: the model learns from preference pairs, compared with the one it started from."""
+
+    recipe_key: ClassVar[str] = "dpo"
+
+    data: ChatData
+    model: str = Field(description="folder of the model to start from, which is also the reference")
+    beta: float = Field(0.1, gt=0, description="how strongly the model is kept to the reference")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="probability that a pair's label is wrong; above 0 this is conservative DPO"
+    )
+
+    @model_validator(mode="after")
+    def _pair_fits(self) -> DpoConfig:
         self._sample_fits("twice data.max_tokens", 2 * self.data.max_tokens)
         return self
 
@@ -377,5 +395,6 @@ STAGES: dict[str, type[Section]] = {
     "pretrain": PretrainConfig,
     "sft": SftConfig,
     "reward": RewardConfig,
+    "dpo": DpoConfig,
     "ppo": PPOConfig,
 }

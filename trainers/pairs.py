@@ -1,14 +1,15 @@
-"""A micro-batch of preference pairs and its Bradley-Terry loss: what a rank computes with."""
+"""Micro-batches of preference pairs and their losses, Bradley-Terry's and DPO's: what a rank computes with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from actors.openrlhf import PairWiseLoss
+from actors.openrlhf import DPOLoss, PairWiseLoss
 from actors.packed import PackedBatch, Tokens
 
 
@@ -36,3 +37,37 @@ class PairBatch(PackedBatch):
 def pair_loss(scores: Tensor) -> Tensor:
     """Sum over pairs of -log sigmoid(chosen - rejected), given scores (P, 2); openrlhf's is the mean."""
     return PairWiseLoss()(scores[:, 0], scores[:, 1]) * len(scores)
+
+
+@dataclass(frozen=True)
+class AnswerBatch(PackedBatch):
+    """P pairs as 2P sequences, each chosen one followed by its rejected one; the answers' tokens are predicted."""
+
+    reference: Tensor  # (P, 2) fp32: the reference's log-probabilities of the chosen and the rejected answer
+
+    @classmethod
+    def of_pairs(cls, sequences: Sequence[Tokens], answers: Sequence[int], reference: Tensor) -> AnswerBatch:
+        """Packs chosen and rejected sequences in turn; a sequence's last `answers` tokens are its answer."""
+        targets = [
+            np.arange(len(sequence)) >= len(sequence) - answer
+            for sequence, answer in zip(sequences, answers, strict=True)
+        ]
+        packed = PackedBatch.of(sequences, targets)
+        return cls(packed.input_ids, packed.lengths, packed.predict, reference)
+
+    def to(self, device: torch.device | str) -> AnswerBatch:
+        moved = super().to(device)
+        return replace(self, input_ids=moved.input_ids, predict=moved.predict, reference=self.reference.to(device))
+
+    def answer_logprobs(self, logprobs: Tensor) -> Tensor:
+        """Sums over each answer's tokens, (P, 2) for chosen and rejected, of log-probabilities (N,)."""
+        return torch.stack([answer.sum() for answer in logprobs.split(self.target_counts)]).view(-1, 2)
+
+
+def dpo_loss(logprobs: Tensor, reference: Tensor, beta: float, label_smoothing: float) -> Tensor:
+    """Sum over pairs of DPO's loss, given the answers' log-probabilities (P, 2) under the model and the reference.
+
+    Rafailov et al. 2023, eq. 7; with label smoothing Mitchell 2023, eq. 3. openrlhf's is the mean.
+    """
+    mean, _, _ = DPOLoss(beta, label_smoothing)(*logprobs.unbind(1), *reference.unbind(1))
+    return mean * len(logprobs)

@@ -19,6 +19,7 @@ from actors.zero import ZeroModel
 from data.packing import rows_of_step
 from trainers.export import export_model
 from trainers.stage import Job
+from trainers.starting import with_start_columns
 
 Send = Callable[[str, int, dict[str, Any]], None]
 """(kind, steps done, figures) to the driver; the kinds are `start`, `step`, and `diverged` with its `reason`."""
@@ -38,6 +39,8 @@ class Rank:
         self.heldout_plan = self.plan(heldout.column("size").to_pylist())
 
     def run(self) -> None:
+        if self.stage.start_columns:
+            self.train, self.heldout = with_start_columns(self)
         newest = self.checkpoints.latest()
         if newest is not None:
             self.model.load(newest[0])
@@ -64,21 +67,22 @@ class Rank:
             self.stage.batch(self.train, [rows[index] for index in micro]).to(device())
             for micro in self.plan([self.sizes[row] for row in rows])
         ]
-        share = self.model.world_size / sum(self.weights[row] for row in rows)
+        terms = sum(self.weights[row] for row in rows)
 
         def loss(outputs: Tensor, batch: PackedBatch) -> tuple[Tensor, dict[str, Tensor]]:
-            return self.stage.loss(outputs, batch) * share, {"computed": torch.tensor(batch.input_ids.numel())}
+            figures = {name: figure / terms for name, figure in self.stage.figures(outputs.detach(), batch).items()}
+            figures["computed"] = torch.tensor(batch.input_ids.numel())
+            return self.stage.loss(outputs, batch) * (self.model.world_size / terms), figures
 
         figures = self.model.update(micro_batches, self.stage.run, loss)
+        computed = figures.pop("computed")
         tokens = sum(self.sizes[row] for row in rows)
         seconds = time.perf_counter() - began
         return {
-            "loss": figures["loss"],
-            "grad_norm": figures["grad_norm"],
-            "lr": figures["lr"],
+            **figures,
             "epoch": (step + 1) * self.config.batch_size / len(self.sizes),
             "tokens": tokens,
-            "density": tokens / figures["computed"],  # share of what was computed that is not padding
+            "density": tokens / computed,  # share of what was computed that is not padding
             "tokens_per_second": tokens / seconds,
             "seconds": seconds,
         }

@@ -16,19 +16,14 @@ import pyarrow as pa
 from torch import Tensor
 
 from actors.devices import DTYPES
-from cluster.paths import resolve
-from data.chat import check_messages, encode_prompt, render_turn
-from data.packing import fit_lengths
-from data.tables import PREFERENCE, DataError, read_table
 from trainers.config import RewardConfig
 from trainers.export import load_tokenizer, require_model
+from trainers.preferences import encode_pairs
 from trainers.stage import Examples, Stage, list_row
 
 if TYPE_CHECKING:
     from actors.packed import PackedModule
     from trainers.pairs import PairBatch
-
-CUT_OFF = "cut_off"  # the flaw whose rejected answers lack the end mark
 
 
 class RewardStage(Stage[RewardConfig, "PairBatch"]):
@@ -38,10 +33,11 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
     length_baseline: float
 
     def examples(self) -> Examples:
-        require_model(self.config.model, self.config.data.max_tokens, "data.max_tokens")
+        data = self.config.data
+        require_model(self.config.model, data.max_tokens, "data.max_tokens")
         self.tokenizer = load_tokenizer(self.config.model)
-        train, note = self._encode("data.train", self.config.data.train)
-        heldout, heldout_note = self._encode("data.heldout", self.config.data.heldout)
+        train, note = encode_pairs(self.tokenizer, data, "data.train", data.train)
+        heldout, heldout_note = encode_pairs(self.tokenizer, data, "data.heldout", data.heldout)
         self.flaws = tuple(sorted(set(heldout.column("flaw").to_pylist())))
         self.length_baseline = length_baseline(
             heldout.column("chosen_answer").to_pylist(), heldout.column("rejected_answer").to_pylist()
@@ -99,47 +95,6 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         return {
             name: tensor / std if name == "score.weight" and std > 0 else tensor for name, tensor in weights.items()
         }
-
-    def _encode(self, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
-        """Token columns `chosen` and `rejected`, the answers' own lengths, `flaw`, `size`, `weight`; and a note."""
-        rows = read_table([resolve(path) for path in paths], PREFERENCE).to_pylist()
-        pairs = []
-        for index, row in enumerate(rows):
-            try:
-                pairs.append(encode_pair(self.tokenizer, row))
-            except DataError as error:
-                raise DataError(f"{field}: row {index}: {error}") from error
-        limit = self.config.data.max_tokens
-        longer = [len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in pairs]
-        fit = fit_lengths(longer, limit, self.config.data.too_long, field)
-        kept = [pairs[index] for index in fit.kept]
-        # Cut at the front: the score is read at the end.
-        sides = {
-            "chosen": [(prompt + chosen)[-limit:] for prompt, chosen, _ in kept],
-            "rejected": [(prompt + rejected)[-limit:] for prompt, _, rejected in kept],
-        }
-        sizes = [len(chosen) + len(rejected) for chosen, rejected in zip(*sides.values(), strict=True)]
-        columns = {
-            **{side: pa.array(tokens, pa.list_(pa.int32())) for side, tokens in sides.items()},
-            "chosen_answer": pa.array([len(chosen) for _, chosen, _ in kept], pa.int32()),
-            "rejected_answer": pa.array([len(rejected) for _, _, rejected in kept], pa.int32()),
-            "flaw": pa.array([rows[index]["flaw"] for index in fit.kept], pa.string()),
-            "size": pa.array(sizes, pa.int32()),
-            "weight": pa.array([1] * len(kept), pa.int32()),
-        }
-        return pa.table(columns), f"{fit}, {sum(sizes):,} tokens"
-
-
-def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> tuple[list[int], list[int], list[int]]:
-    """Token ids of prompt, chosen and rejected answer. Raises DataError for what the chat format cannot express."""
-    prompt = encode_prompt(tokenizer, row["prompt"])
-    answers = []
-    for side in ("chosen", "rejected"):
-        turn = {"role": "assistant", "content": row[side]}
-        check_messages([*row["prompt"], turn])
-        ids = tokenizer.encode(render_turn(turn), add_special_tokens=False)
-        answers.append(ids[:-1] if side == "rejected" and row["flaw"] == CUT_OFF else ids)
-    return prompt, answers[0], answers[1]
 
 
 def length_baseline(chosen: Sequence[int], rejected: Sequence[int]) -> float:

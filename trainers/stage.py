@@ -48,6 +48,9 @@ class Stage(ABC, Generic[Config, Batch]):
     start_export: str | None = None
     """Folder, in the run's, to which the weights before the first step are exported, if they are."""
 
+    start_columns: tuple[str, ...] = ()
+    """fp32 columns of both tables for what `run` gives of the starting model, (rows, columns); NaN until ranks fill them."""
+
     show: tuple[str, ...] = ("loss", "tokens_per_second")
     """Metrics that the progress bar shows."""
 
@@ -73,6 +76,10 @@ class Stage(ABC, Generic[Config, Batch]):
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The sum of the batch's loss terms, a scalar; the loop divides by the number of terms in the whole step."""
+
+    def figures(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Figures beside the loss of a micro-batch that is learnt, summed over its loss terms; their means are logged."""
+        return {}
 
     @abstractmethod
     def heldout_sums(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The driver of supervised training: data in, ranks through Ray Train, metrics and progress out.
 
-Pretraining, SFT and reward-model training share it; what differs is their `Stage`. The loop itself is `trainers.rank`.
+Pretraining, SFT, reward-model training and DPO share it; what differs is their `Stage`. The loop itself is
+`trainers.rank`.
 """
 
 from __future__ import annotations

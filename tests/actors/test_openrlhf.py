@@ -30,6 +30,18 @@ def test_pairwise_loss_is_bradley_terry() -> None:
     assert loss.item() == pytest.approx(-torch.nn.functional.logsigmoid(torch.tensor(1.0)).item())
 
 
+def test_dpo_loss_is_a_mean_and_gives_the_rewards_of_both_answers() -> None:
+    chosen, rejected, zeros = torch.tensor([3.0, -1.0]), torch.tensor([1.0, 1.0]), torch.zeros(2)
+    loss, chosen_rewards, rejected_rewards = door.DPOLoss(0.5, 0.25)(chosen, rejected, zeros, zeros)
+    terms = [-torch.nn.functional.logsigmoid(torch.tensor(value)).item() for value in (1.0, -1.0)]
+    assert loss.item() == pytest.approx(sum(terms) / 2)  # margins 1 and -1: turned round, they are each other
+    assert door.DPOLoss(0.5, 0.25)(chosen[:1], rejected[:1], zeros[:1], zeros[:1])[0].item() == pytest.approx(
+        0.75 * terms[0] + 0.25 * terms[1]
+    )
+    assert chosen_rewards.tolist() == [1.5, -0.5]
+    assert rejected_rewards.tolist() == [0.5, 0.5]
+
+
 def test_kl_estimators() -> None:
     p, q = torch.tensor([-1.0]), torch.tensor([-1.5])
     assert door.compute_approx_kl(p, q, kl_estimator="k1").item() == 0.5

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ import pytest
 
 if TYPE_CHECKING:
     from cluster.view import RunView
+    from trainers.stage import Stage
+
+Message = tuple[str, int, dict[str, Any]]
 
 
 @pytest.fixture
@@ -19,6 +23,35 @@ def data(clinic: Path) -> Any:
         "train": [str(clinic / f"{name}.train.parquet")],
         "heldout": [str(clinic / f"{name}.heldout.parquet")],
     }
+
+
+@pytest.fixture
+def train(world: None) -> Callable[..., list[Message]]:
+    """Runs a stage's one rank in this process; what it sent. With `die_at` it dies when that step has been reported."""
+    from trainers.rank import Rank
+    from trainers.stage import Job
+    from trainers.supervised import total_steps
+
+    def run(stage: Stage[Any, Any], folder: Path, die_at: int | None = None) -> list[Message]:
+        examples = stage.examples()
+        sent: list[Message] = []
+
+        def send(kind: str, done: int, figures: dict[str, Any]) -> None:
+            sent.append((kind, done, figures))
+            if kind == "step" and done == die_at:
+                raise SystemExit("stands for a process that dies")
+
+        rank = Rank(Job(stage, folder, total_steps(stage.config, examples)), examples.train, examples.heldout, send)
+        try:
+            rank.run()
+        finally:
+            # DeepSpeed's hooks keep an engine and its 2 GB of address space alive: after a dozen no process can be forked.
+            rank.model.engine.destroy()
+            del rank
+            gc.collect()
+        return sent
+
+    return run
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import torch
 
 from data.tables import DataError
 from trainers.config import RewardConfig
-from trainers.reward import RewardStage, encode_pair, length_baseline
+from trainers.preferences import encode_pair
+from trainers.reward import RewardStage, length_baseline
 
 
 @pytest.fixture

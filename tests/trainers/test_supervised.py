@@ -15,17 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from configs.base import ConfigError
 from trainers.config import SftConfig
-from trainers.rank import Rank
 from trainers.run import read_metrics
 from trainers.sft import SftStage
-from trainers.stage import Job
 from trainers.supervised import main, total_steps
 
 Message = tuple[str, int, dict[str, Any]]
-
-
-class Killed(Exception):
-    """Stands for a process that dies."""
 
 
 @pytest.fixture
@@ -48,26 +42,12 @@ def stage(data: Any, clinic: Path) -> Callable[..., SftStage]:
     return make
 
 
-def train(stage: SftStage, folder: Path, die_at: int | None = None) -> list[Message]:
-    """Runs one rank in this process; returns what it sent. With `die_at` it dies when that step has been reported."""
-    examples = stage.examples()
-    sent: list[Message] = []
-
-    def send(kind: str, done: int, figures: dict[str, Any]) -> None:
-        sent.append((kind, done, figures))
-        if kind == "step" and done == die_at:
-            raise Killed
-
-    Rank(Job(stage, folder, total_steps(stage.config, examples)), examples.train, examples.heldout, send).run()
-    return sent
-
-
 def losses(sent: list[Message]) -> dict[int, float]:
     return {done: figures["loss"] for kind, done, figures in sent if kind == "step"}
 
 
 def test_training_lowers_the_loss_and_exports_what_transformers_loads(
-    world: None, stage: Callable[..., SftStage], tmp_path: Path
+    train: Any, stage: Callable[..., SftStage], tmp_path: Path
 ) -> None:
     sent = train(stage(), tmp_path)
     assert sent[0] == ("start", 0, {})
@@ -82,7 +62,7 @@ def test_training_lowers_the_loss_and_exports_what_transformers_loads(
 
 
 def test_the_exported_model_has_the_reported_heldout_loss(
-    world: None, stage: Callable[..., SftStage], tmp_path: Path
+    train: Any, stage: Callable[..., SftStage], tmp_path: Path
 ) -> None:
     sft = stage()
     reported = train(sft, tmp_path)[-1][2]["heldout_loss"]
@@ -99,10 +79,10 @@ def test_the_exported_model_has_the_reported_heldout_loss(
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
-    world: None, stage: Callable[..., SftStage], tmp_path: Path
+    train: Any, stage: Callable[..., SftStage], tmp_path: Path
 ) -> None:
     whole = train(stage(), tmp_path / "whole")
-    with pytest.raises(Killed):
+    with pytest.raises(SystemExit):
         train(stage(), tmp_path / "broken", die_at=5)
     assert not (tmp_path / "broken" / "model").exists()
     resumed = train(stage(), tmp_path / "broken")
@@ -113,13 +93,13 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_cutting_a_batch_otherwise_changes_nothing(world: None, stage: Callable[..., SftStage], tmp_path: Path) -> None:
+def test_cutting_a_batch_otherwise_changes_nothing(train: Any, stage: Callable[..., SftStage], tmp_path: Path) -> None:
     fine = losses(train(stage(micro_batch_tokens=64), tmp_path / "fine"))
     coarse = losses(train(stage(micro_batch_tokens=4096), tmp_path / "coarse"))
     assert fine == pytest.approx(coarse, rel=1e-5)
 
 
-def test_a_diverging_loss_stops_the_training(world: None, stage: Callable[..., SftStage], tmp_path: Path) -> None:
+def test_a_diverging_loss_stops_the_training(train: Any, stage: Callable[..., SftStage], tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"optimiser step"):
         train(stage(optimizer={"lr": 1e30, "max_grad_norm": 1e30}), tmp_path)
 

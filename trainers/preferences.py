@@ -1,0 +1,63 @@
+"""Preference pairs read, checked and encoded: what the stages that learn from them share. Needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.paths import resolve
+from data.chat import check_messages, encode_prompt, render_turn
+from data.packing import fit_lengths
+from data.tables import PREFERENCE, DataError, read_table
+from trainers.config import ChatData
+
+CUT_OFF = "cut_off"  # the flaw whose rejected answers lack the end mark
+
+
+def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
+    """The pairs in the tables `paths`, which the setting `field` names, a row a pair; and a note for the user.
+
+    Columns: `chosen` and `rejected`, list<int32>, prompt and answer; `chosen_answer` and `rejected_answer`, the
+    answers' own tokens before any cut; `flaw`; `size`, tokens of both sides; `weight`, 1. A side that is too long is
+    cut at its front, so that the end of the answer stays.
+
+    Raises DataError, naming field and row, for what cannot be read or encoded and for pairs refused as too long.
+    """
+    rows = read_table([resolve(path) for path in paths], PREFERENCE).to_pylist()
+    pairs = []
+    for index, row in enumerate(rows):
+        try:
+            pairs.append(encode_pair(tokenizer, row))
+        except DataError as error:
+            raise DataError(f"{field}: row {index}: {error}") from error
+    longer = [len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in pairs]
+    fit = fit_lengths(longer, data.max_tokens, data.too_long, field)
+    kept = [pairs[index] for index in fit.kept]
+    sides = {
+        "chosen": [(prompt + chosen)[-data.max_tokens :] for prompt, chosen, _ in kept],
+        "rejected": [(prompt + rejected)[-data.max_tokens :] for prompt, _, rejected in kept],
+    }
+    sizes = [len(chosen) + len(rejected) for chosen, rejected in zip(*sides.values(), strict=True)]
+    columns = {
+        **{side: pa.array(tokens, pa.list_(pa.int32())) for side, tokens in sides.items()},
+        "chosen_answer": pa.array([len(chosen) for _, chosen, _ in kept], pa.int32()),
+        "rejected_answer": pa.array([len(rejected) for _, _, rejected in kept], pa.int32()),
+        "flaw": pa.array([rows[index]["flaw"] for index in fit.kept], pa.string()),
+        "size": pa.array(sizes, pa.int32()),
+        "weight": pa.array([1] * len(kept), pa.int32()),
+    }
+    return pa.table(columns), f"{fit}, {sum(sizes):,} tokens"
+
+
+def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> tuple[list[int], list[int], list[int]]:
+    """Token ids of prompt, chosen and rejected answer. Raises DataError for what the chat format cannot express."""
+    prompt = encode_prompt(tokenizer, row["prompt"])
+    answers = []
+    for side in ("chosen", "rejected"):
+        turn = {"role": "assistant", "content": row[side]}
+        check_messages([*row["prompt"], turn])
+        ids = tokenizer.encode(render_turn(turn), add_special_tokens=False)
+        answers.append(ids[:-1] if side == "rejected" and row["flaw"] == CUT_OFF else ids)
+    return prompt, answers[0], answers[1]
