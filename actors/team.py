@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from actors.batching import Plan, forward_rows, minibatch_plans
+from actors.batching import Plan, even_shares, forward_rows, minibatch_plans
 from actors.config import FrozenRoleConfig, PlacementConfig, RolloutConfig, TrainedRoleConfig
 from actors.critic import Critic
 from actors.group import ColumnsInFlight, WorkerGroup, bundles
@@ -114,8 +114,7 @@ class Team:
 
     def generate(self, prompts: pa.Table, version: int) -> pa.Table:
         """Answers every row of `prompts` with weights `version`; adds the rollout's columns."""
-        engines = self.rollout.ranks
-        rows = [list(range(len(prompts) * i // engines, len(prompts) * (i + 1) // engines)) for i in range(engines)]
+        rows = even_shares(len(prompts), self.rollout.ranks)
         return ColumnsInFlight(self.rollout, "generate", ray.put(prompts), rows, version).join(prompts)
 
     def score(self, table: pa.Table) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -36,10 +36,9 @@ class PretrainData(Section):
     block_tokens: int = Field(4096, ge=16, description="tokens of a block; documents in it cannot see each other")
 
 
-class ChatData(Section):
-    """Chats or preference pairs, encoded whole."""
+class HeldoutData(Section):
+    """Chats or preference pairs that are only evaluated on, and how long a sample may be."""
 
-    train: tuple[str, ...] = Field(min_length=1, description="tables of samples, .parquet or .jsonl")
     heldout: tuple[str, ...] = Field(min_length=1, description="tables of the same kind that are only evaluated on")
     max_tokens: int = Field(4096, ge=16, description="longest sample, in tokens; at most the model's context")
     too_long: Literal["refuse", "cut", "drop"] = Field(
@@ -47,8 +46,14 @@ class ChatData(Section):
     )
 
 
-class SupervisedConfig(StageConfig):
-    """What pretraining, SFT and reward-model training share: one loop over packed batches."""
+class ChatData(HeldoutData):
+    """Chats or preference pairs, encoded whole."""
+
+    train: tuple[str, ...] = Field(min_length=1, description="tables of samples, .parquet or .jsonl")
+
+
+class LearningConfig(Section):
+    """One supervised training: a loop over packed batches."""
 
     placement: PlacementConfig = PlacementConfig()
     zero: ZeroConfig = ZeroConfig()
@@ -65,7 +70,7 @@ class SupervisedConfig(StageConfig):
     max_failures: int = Field(3, ge=0, description="how many times dead workers are replaced before the stage gives up")
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> SupervisedConfig:
+    def _batch_divides(self) -> Self:
         if self.batch_size % self.placement.ranks:
             raise ValueError(
                 f"batch_size {self.batch_size} is not divisible by placement.ranks {self.placement.ranks}; "
@@ -80,6 +85,10 @@ class SupervisedConfig(StageConfig):
                 f"micro_batch_tokens {self.micro_batch_tokens} is less than {field} {tokens}, so one sample would not "
                 f"fit; raise the one or lower the other"
             )
+
+
+class SupervisedConfig(LearningConfig, StageConfig):
+    """What pretraining, SFT and reward-model training share."""
 
 
 class PretrainConfig(SupervisedConfig):
@@ -139,10 +148,20 @@ class RewardConfig(SupervisedConfig):
 
 
 class PromptData(Section):
-    """Prompts that PPO answers."""
+    """Prompts that the policy answers."""
 
     train: tuple[str, ...] = Field(min_length=1, description="tables with a `prompt` column of messages")
     max_tokens: int = Field(1024, ge=1, description="longest prompt, in tokens; a longer one is refused by name")
+
+
+def require_room(prompts: PromptData, rollout: RolloutConfig, field: str, tokens: int) -> None:
+    """Refuses a prompt and an answer that together may be longer than the `tokens` of `field`."""
+    longest = prompts.max_tokens + rollout.max_new_tokens
+    if longest > tokens:
+        raise ValueError(
+            f"prompts.max_tokens {prompts.max_tokens} + rollout.max_new_tokens {rollout.max_new_tokens} = {longest} "
+            f"exceeds {field} {tokens}; lower one of the first two or raise the last"
+        )
 
 
 class AlgorithmConfig(Section):
@@ -213,13 +232,7 @@ class PPOConfig(StageConfig):
 
     @model_validator(mode="after")
     def _prompt_and_answer_fit(self) -> PPOConfig:
-        longest = self.prompts.max_tokens + self.rollout.max_new_tokens
-        if longest > self.rollout.engine.max_model_len:
-            raise ValueError(
-                f"prompts.max_tokens {self.prompts.max_tokens} + rollout.max_new_tokens "
-                f"{self.rollout.max_new_tokens} = {longest} exceeds rollout.engine.max_model_len "
-                f"{self.rollout.engine.max_model_len}; lower one of the first two or raise the last"
-            )
+        require_room(self.prompts, self.rollout, "rollout.engine.max_model_len", self.rollout.engine.max_model_len)
         return self
 
     @model_validator(mode="after")
@@ -234,9 +247,78 @@ class PPOConfig(StageConfig):
         return self
 
 
+class SelectionConfig(Section):
+    """Which of a round's answers are learnt. One that was cut off, or that the chat format cannot hold, never is."""
+
+    by: Literal["per_prompt", "global_top_k"] = Field(
+        "per_prompt", description="per_prompt: the best answer to each prompt; global_top_k: the k best of all answers"
+    )
+    k: int | None = Field(None, ge=1, description="how many answers global_top_k chooses in a round")
+    one_per_prompt: bool = Field(True, description="global_top_k: choose at most one answer to a prompt")
+    min_reward: float | None = Field(None, description="an answer with less is never chosen")
+
+    @model_validator(mode="after")
+    def _only_what_is_used(self) -> SelectionConfig:
+        if self.by == "global_top_k" and self.k is None:
+            raise ValueError("selection.by global_top_k needs selection.k: say how many answers a round is to give")
+        if self.by == "per_prompt" and self.k is not None:
+            raise ValueError("selection.k goes with selection.by global_top_k only: leave it out or change the latter")
+        if self.by == "per_prompt" and not self.one_per_prompt:
+            raise ValueError("selection.one_per_prompt false goes with selection.by global_top_k only")
+        return self
+
+
+class FineTuneConfig(LearningConfig):
+    """The supervised fine-tuning of each round."""
+
+    data: HeldoutData
+
+
+class RejectionConfig(StageConfig):
+    """Rejection-sampling fine-tuning: answer every prompt N times, keep what the reward model likes best, learn it."""
+
+    recipe_key: ClassVar[str] = "rejection"
+
+    model: str = Field(description="folder of the model to start from, in Hugging Face format")
+    prompts: PromptData
+    rounds: int = Field(1, ge=1, description="how many times to generate, select and fine-tune")
+    prompts_per_round: int | None = Field(
+        None, ge=1, description="prompts answered in a round, in an order that goes on from round to round; else all"
+    )
+    prompts_per_step: int = Field(
+        128, ge=1, description="prompts that are answered, scored and written to the journal at a time"
+    )
+    samples_per_prompt: int = Field(4, ge=1, description="answers to each prompt")
+    rollout: RolloutConfig = RolloutConfig()
+    reward: FrozenRoleConfig
+    selection: SelectionConfig = SelectionConfig()
+    replay: tuple[str, ...] = Field((), description="SFT tables that are mixed in against forgetting")
+    replay_share: float = Field(0.0, ge=0, lt=1, description="share of the fine-tuning's rows that come from `replay`")
+    from_start: bool = Field(
+        False, description="each round fine-tunes the first model on the choices of all rounds so far, not the last one"
+    )
+    sft: FineTuneConfig
+    max_failures: int = Field(
+        3, ge=0, description="how many times dead roles are started again before the run gives up"
+    )
+
+    @model_validator(mode="after")
+    def _replay_has_share(self) -> RejectionConfig:
+        if bool(self.replay) != (self.replay_share > 0):
+            raise ValueError("replay and replay_share go together: give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_and_answer_fit(self) -> RejectionConfig:
+        require_room(self.prompts, self.rollout, "rollout.engine.max_model_len", self.rollout.engine.max_model_len)
+        require_room(self.prompts, self.rollout, "sft.data.max_tokens", self.sft.data.max_tokens)
+        return self
+
+
 STAGES: dict[str, type[Section]] = {
     "pretrain": PretrainConfig,
     "sft": SftConfig,
     "reward": RewardConfig,
     "ppo": PPOConfig,
+    "rejection": RejectionConfig,
 }

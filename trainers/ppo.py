@@ -17,7 +17,6 @@ from actors.weights.publisher import Publisher
 from actors.zero import Loss
 from cluster.connect import connect, require_resources
 from cluster.placement import total
-from cluster.waiting import RoleDied
 from configs.base import load, one_line_errors
 from trainers.advantages import add_advantages
 from trainers.config import STAGES, PPOConfig
@@ -27,6 +26,7 @@ from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
 from trainers.ppo_metrics import step_metrics
 from trainers.prompts import PromptStream
+from trainers.restart import starting_again
 from trainers.run import Run, already_finished
 
 PROG = "python -m trainers.ppo"
@@ -37,19 +37,12 @@ def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
 
     They go on from the newest checkpoint and learn from the journal what they had learnt since, so nothing changes.
     """
-    failures = 0
-    while True:
-        try:
-            with Team(team_config(config)) as team:
-                ppo(config, run, prompts, team)
-                return
-        except RoleDied as error:
-            failures += 1
-            if failures > config.max_failures:
-                raise
-            print(
-                f"ppo: {error}; the roles start again (failure {failures} of at most {config.max_failures})", flush=True
-            )
+
+    def work() -> None:
+        with Team(team_config(config)) as team:
+            ppo(config, run, prompts, team)
+
+    starting_again("ppo", config.max_failures, work)
 
 
 def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:

@@ -81,7 +81,7 @@ class Run:
         """Forget the metrics of the steps after `step`, which are about to be made again."""
         kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
         self._metrics.close()
-        _write_whole(self.path / "metrics.jsonl", "".join(kept))
+        write_whole(self.path / "metrics.jsonl", "".join(kept))
         self._metrics = open(self.path / "metrics.jsonl", "a+", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self._tensorboard.void_from(step + 1)
 
@@ -94,7 +94,7 @@ class Run:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Mark the run as finished; its outputs must be complete on disk."""
         self.finished = dict(summary)
-        _write_whole(self.path / "DONE", json.dumps(self.finished, ensure_ascii=False, indent=1) + "\n")
+        write_whole(self.path / "DONE", json.dumps(self.finished, ensure_ascii=False, indent=1) + "\n")
 
     def finished_text(self) -> str:
         """What to tell someone who starts a finished run."""
@@ -200,7 +200,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Replace a file at once: a reader sees the old one or the new one."""
     aside = path.with_name(path.name + ".new")
     aside.write_text(text, encoding="utf-8")
