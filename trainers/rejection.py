@@ -18,7 +18,6 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -30,7 +29,6 @@ from cluster.connect import connect, require_resources
 from cluster.paths import resolve
 from cluster.placement import total
 from configs.base import ConfigError, load, one_line_errors
-from data.chat import Message, check_messages
 from data.tables import SFT, DataError, write_table
 from trainers import supervised
 from trainers.config import STAGES, RejectionConfig
@@ -40,10 +38,11 @@ from trainers.prompts import PromptStream
 from trainers.restart import starting_again
 from trainers.rounds import Round, sft_config
 from trainers.run import Run, already_finished, write_whole
-from trainers.selection import choose, report, verdicts
+from trainers.selection import chat_with, choose, report, verdicts
 from trainers.sft import SftStage
 
 PROG = "python -m trainers.rejection"
+NEEDED = ["prompt_id", "sample", "response", "finished", "reward"]  # by the selection, of the journal's columns
 TASK = "rejection"  # what chosen.parquet says in the SFT table's column `task`
 
 
@@ -69,7 +68,8 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
     per_round = config.prompts_per_round or len(prompts)
     count = -(-per_round // config.prompts_per_step)
     steps = range(number * count, (number + 1) * count)
-    found = {step: table for step in steps if (table := journal.recall(step, number)) is not None}
+    recalled = {step: journal.recall(step, number) for step in steps}
+    found = {step: table.select(NEEDED) for step, table in recalled.items() if table is not None}
     missing = [step for step in steps if step not in found]
     logged = len(run.metrics())  # a line a step, in order; a crash may have come between journal and line
     for step, table in found.items():
@@ -90,7 +90,7 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
     ):
         began = time.monotonic()
         for step, table in zip(missing, sampler.samples(map(batch, missing)), strict=True):
-            found[step] = journal.record(step, number, table)
+            found[step] = journal.record(step, number, table).select(NEEDED)
             began, seconds = time.monotonic(), time.monotonic() - began
             tokens = int(lengths(table, "response").sum())
             metrics = step_metrics(table, number) | {"seconds": seconds, "tokens_per_second": tokens / seconds}
@@ -124,20 +124,6 @@ def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
         f"{figures['chosen_reward']:.3f} (of all {figures['reward']:.3f}); {figures['cut_off']} were cut off",
         flush=True,
     )
-
-
-def chat_with(prompt: list[Message], response: list[int], tokenizer: Any) -> list[Message] | None:
-    """The chat that a finished answer makes of its prompt, or None for what the chat format cannot hold.
-
-    That is an answer that is empty, forges a turn, or ends within a character. Its last token is the end mark.
-    """
-    text: str = tokenizer.decode(response[:-1], skip_special_tokens=False)
-    chat: list[Message] = [*prompt, {"role": "assistant", "content": text}]
-    try:
-        check_messages(chat)
-    except DataError:
-        return None
-    return None if "\N{REPLACEMENT CHARACTER}" in text else chat
 
 
 def step_metrics(table: pa.Table, number: int) -> dict[str, float]:

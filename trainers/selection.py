@@ -10,16 +10,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from actors.rows import lengths
 from configs.recipe import RunError
+from data.chat import Message, check_messages
+from data.tables import DataError
 from trainers.config import SelectionConfig
 
 Verdict = Literal["passed", "cut_off", "unusable", "below_min_reward"]
+
+
+def chat_with(prompt: list[Message], response: list[int], tokenizer: Any) -> list[Message] | None:
+    """The chat that a finished answer makes of its prompt, or None for what the chat format cannot hold.
+
+    That is an answer that is empty, forges a turn, or ends within a character. Its last token is the end mark.
+    """
+    text: str = tokenizer.decode(response[:-1], skip_special_tokens=False)
+    chat: list[Message] = [*prompt, {"role": "assistant", "content": text}]
+    try:
+        check_messages(chat)
+    except DataError:
+        return None
+    return None if "\N{REPLACEMENT CHARACTER}" in text else chat
 
 
 def verdicts(table: pa.Table, usable: Sequence[bool], min_reward: float | None) -> list[Verdict]:

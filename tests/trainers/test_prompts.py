@@ -56,6 +56,15 @@ def test_no_two_samples_share_a_seed(stream: Any) -> None:
     assert min(seeds) >= 0
 
 
+def test_rows_at_a_position_are_those_that_steps_give(stream: Any) -> None:
+    prompts = stream()
+    assert len(prompts) == 10
+    assert prompts.rows(4, 6).slice(0, 8).equals(prompts.batch(1))
+    assert prompts.rows(4, 6).slice(8).equals(prompts.batch(2).slice(0, 4))
+    first = ids(prompts.rows(7, 1))[0]
+    assert prompts.messages[first][0]["content"].startswith(f"{first}号头痛")
+
+
 def test_a_prompt_longer_than_the_limit_is_refused_by_its_number(stream: Any) -> None:
     with pytest.raises(DataError, match=r"prompts\.parquet: prompt \d+ has \d+ tokens, prompts.max_tokens is 8"):
         stream(max_tokens=8)
