@@ -126,6 +126,9 @@ class SftConfig(SupervisedConfig):
 
     data: ChatData
     model: str = Field(description="folder of the model to start from, in Hugging Face format")
+    learn: Literal["every_answer", "last_answer"] = Field(
+        "every_answer", description="which of the assistant's turns of a chat are learnt; the others are only read"
+    )
 
     @model_validator(mode="after")
     def _chat_fits(self) -> SftConfig:

@@ -80,8 +80,12 @@ class Round:
 
 
 def sft_config(config: RejectionConfig, name: str, model: str, tables: tuple[str, ...]) -> SftConfig:
-    """SFT of `model` on `tables` as the stage's section `sft` says."""
-    settings = dict(config.sft) | {"data": ChatData(**dict(config.sft.data), train=tables)}
+    """SFT of `model` on `tables` as the stage's section `sft` says.
+
+    Of a chat only the last answer is learnt: it is what was chosen, earlier ones came with the prompt.
+    """
+    data = ChatData(**dict(config.sft.data), train=tables)
+    settings = dict(config.sft) | {"data": data, "learn": "last_answer"}
     return SftConfig(name=name, seed=config.seed, cluster=config.cluster, model=model, **settings)
 
 

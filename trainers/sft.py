@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class SftStage(LanguageStage[SftConfig]):
-    """A row is one chat; it is predicted where its loss mask is 1: the answers and their end marks."""
+    """A row is one chat; it is predicted where its loss mask is 1: the answers to learn and their end marks."""
 
     def examples(self) -> Examples:
         require_model(self.config.model, self.config.data.max_tokens, "data.max_tokens")
@@ -51,7 +51,7 @@ class SftStage(LanguageStage[SftConfig]):
         encoded = []
         for row, messages in enumerate(chats):
             try:
-                encoded.append(encode_chat(self.tokenizer, messages))
+                encoded.append(encode_chat(self.tokenizer, messages, self.config.learn == "last_answer"))
             except DataError as error:
                 raise DataError(f"{field}: row {row}: {error}") from error
         limit = self.config.data.max_tokens
