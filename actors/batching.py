@@ -62,3 +62,8 @@ def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_to
 def forward_rows(plans: list[Plan]) -> Plan:
     """The micro-batches of all optimiser steps one after another, for a forward pass over every row once."""
     return [[micro for plan in plans for micro in plan[rank]] for rank in range(len(plans[0]))]
+
+
+def even_shares(rows: int, ranks: int) -> list[list[int]]:
+    """Neighbouring rows cut into equally many a rank, give or take one."""
+    return [list(range(rows * rank // ranks, rows * (rank + 1) // ranks)) for rank in range(ranks)]

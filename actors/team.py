@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from actors.batching import Plan, forward_rows, minibatch_plans
+from actors.batching import Plan, even_shares, forward_rows, minibatch_plans
 from actors.config import PlacementConfig
 from actors.critic import Critic
 from actors.group import ColumnsInFlight, WorkerGroup, bundles
@@ -122,8 +122,7 @@ class Team:
 
     def start_generating(self, prompts: pa.Table, version: int) -> ColumnsInFlight:
         """Has every row of `prompts` answered with weights `version`; `join(prompts)` adds the rollout's columns."""
-        engines = self.rollout.ranks
-        rows = [list(range(len(prompts) * i // engines, len(prompts) * (i + 1) // engines)) for i in range(engines)]
+        rows = even_shares(len(prompts), self.rollout.ranks)
         return ColumnsInFlight(self.rollout, "generate", ray.put(prompts), rows, version)
 
     def reward(self, table: pa.Table, samples: list[Sample]) -> pa.Table:

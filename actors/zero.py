@@ -113,6 +113,8 @@ class ZeroModel:
         """
         import deepspeed
 
+        # A forward pass may leave a parameter on its way that it fetched ahead of need; gathering that one fails.
+        self.engine.empty_partition_cache()
         seen: set[int] = set()
         for prefix, block in _blocks(self.model):
             named = [(prefix + name, p) for name, p in block if id(p) not in seen]

@@ -86,12 +86,14 @@ def render_turn(message: Mapping[str, Any]) -> str:
     return f"{content}{END}"
 
 
-def encode_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
+def encode_chat(
+    tokenizer: Any, messages: Sequence[Mapping[str, Any]], last_answer_only: bool = False
+) -> tuple[list[int], list[int]]:
     """Encode a whole chat, turn by turn.
 
     Returns:
         `(ids, loss_mask)`, both of length T: the mask is 1 on every token of an assistant's turn, its end mark
-        included, and 0 on all others.
+        included, and 0 on all others; with `last_answer_only`, of the assistant's last turn.
 
     Raises:
         DataError: see `check_messages`.
@@ -99,10 +101,12 @@ def encode_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> tuple[
     check_messages(messages)
     ids: list[int] = []
     loss_mask: list[int] = []
-    for message in messages:
+    answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    learnt = answers[-1:] if last_answer_only else answers
+    for index, message in enumerate(messages):
         turn = tokenizer.encode(render_turn(message), add_special_tokens=False)
         ids += turn
-        loss_mask += [int(message["role"] == "assistant")] * len(turn)
+        loss_mask += [int(index in learnt)] * len(turn)
     return ids, loss_mask
 
 

@@ -9,7 +9,7 @@ import torch
 from actors.openrlhf import compute_approx_kl
 from actors.rows import as_list_column, flat, lengths
 from trainers.algorithms import ALGORITHMS, Floats
-from trainers.config import AlgorithmConfig
+from trainers.rlhf_config import AlgorithmConfig
 
 
 def add_advantages(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) -> pa.Table:

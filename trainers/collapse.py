@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from configs.recipe import RunError
-from trainers.config import StopConfig
+from trainers.rlhf_config import StopConfig
 
 
 class CollapseError(RunError):

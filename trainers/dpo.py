@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from actors.devices import DTYPES
-from trainers.config import DpoConfig
 from trainers.export import load_tokenizer, require_model
 from trainers.preferences import encode_pairs
 from trainers.stage import Examples, Stage, list_row
+from trainers.supervised_config import DpoConfig
 
 if TYPE_CHECKING:
     from actors.packed import PackedModule

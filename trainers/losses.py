@@ -12,7 +12,7 @@ from torch import Tensor
 
 from actors.learner import TrainBatch
 from actors.openrlhf import PolicyLoss, ValueLoss, compute_approx_kl
-from trainers.config import AlgorithmConfig
+from trainers.rlhf_config import AlgorithmConfig
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,19 @@ from actors.weights.publisher import Publisher
 from actors.zero import Loss
 from cluster.connect import connect, require_resources
 from cluster.placement import total
-from cluster.waiting import RoleDied
 from configs.base import load, one_line_errors
 from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import refuse_collapse
-from trainers.config import STAGES, PPOConfig
+from trainers.config import STAGES
 from trainers.export import export_model, load_tokenizer, require_model
 from trainers.journal import Journal
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
 from trainers.ppo_metrics import step_metrics
 from trainers.prompts import PromptStream
+from trainers.restart import starting_again
 from trainers.rewards import KLController, RewardShaper, add_reward
+from trainers.rlhf_config import PPOConfig
 from trainers.rollouts import Rollouts
 from trainers.run import Run, already_finished
 from trainers.samples import write_samples
@@ -42,19 +43,12 @@ def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
 
     They go on from the newest checkpoint and learn from the journal what they had learnt since, so nothing changes.
     """
-    failures = 0
-    while True:
-        try:
-            with Team(team_config(config)) as team:
-                ppo(config, run, prompts, team)
-                return
-        except RoleDied as error:
-            failures += 1
-            if failures > config.max_failures:
-                raise
-            print(
-                f"ppo: {error}; the roles start again (failure {failures} of at most {config.max_failures})", flush=True
-            )
+
+    def work() -> None:
+        with Team(team_config(config)) as team:
+            ppo(config, run, prompts, team)
+
+    starting_again("ppo", config.max_failures, work)
 
 
 def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:

@@ -11,7 +11,7 @@ from cluster.paths import resolve
 from data.chat import check_messages, encode_prompt, render_turn
 from data.packing import fit_lengths
 from data.tables import PREFERENCE, DataError, read_table
-from trainers.config import ChatData
+from trainers.supervised_config import ChatData
 
 CUT_OFF = "cut_off"  # the flaw whose rejected answers lack the end mark
 

@@ -14,9 +14,9 @@ from actors.devices import DTYPES
 from cluster.paths import resolve
 from data.packing import cut_documents, pack_blocks
 from data.tables import PRETRAIN, read_table
-from trainers.config import PretrainConfig
 from trainers.export import load_tokenizer, require_model
 from trainers.stage import Examples, LanguageStage, list_row
+from trainers.supervised_config import PretrainConfig
 
 if TYPE_CHECKING:
     from actors.packed import PackedBatch, PackedModule

@@ -1,4 +1,4 @@
-"""The prompts of a PPO run: which ones each step answers, and with which seeds, as a pure function of the step."""
+"""The prompts that are answered: which ones when, and with which seeds, as a pure function of the settings."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from actors.judges.sample import Sample
 
+from actors.judges.sample import Sample
 from cluster.paths import require_file
-from data.chat import encode_prompt
+from data.chat import Message, encode_prompt
 from data.tables import PROMPTS, DataError, read_table
-from trainers.config import PPOConfig
+from trainers.rlhf_config import PPOConfig, RejectionConfig
 
 
 class PromptStream:
     """Epoch after epoch of shuffled prompts. The same settings give the same prompts at the same step, always."""
 
-    def __init__(self, config: PPOConfig, tokenizer: Any) -> None:
+    def __init__(self, config: PPOConfig | RejectionConfig, tokenizer: Any) -> None:
         """Reads and encodes the prompts. Raises DataError for a prompt longer than `prompts.max_tokens`, by row."""
         hint = "give tables with a `prompt` column, or make the sample clinic's with python -m data.clinic"
         paths = [require_file(path, "prompts", hint) for path in config.prompts.train]
         self._rows = read_table(paths, PROMPTS, others=True).to_pylist()
         self.tokenizer = tokenizer
-        self._messages = [row.pop("prompt") for row in self._rows]
-        self._prompts = [encode_prompt(tokenizer, messages) for messages in self._messages]
+        self.messages: list[list[Message]] = [row.pop("prompt") for row in self._rows]
+        """The chat that each prompt is, by `prompt_id`."""
+        self._prompts = [encode_prompt(tokenizer, messages) for messages in self.messages]
         for index, prompt in enumerate(self._prompts):
             if len(prompt) > config.prompts.max_tokens:
                 raise DataError(
@@ -34,16 +35,21 @@ class PromptStream:
                     f"{config.prompts.max_tokens}: shorten or remove it, or raise the limit"
                 )
         self._per_step, self._samples, self._seed = config.prompts_per_step, config.samples_per_prompt, config.seed
-        self._batches = 1 + config.algorithm.resample
 
-    def batch(self, step: int, attempt: int = 0) -> pa.Table:
-        """The rows that step `step` answers: `prompt`, its index `prompt_id`, `sample` and the sampling `seed`.
+    def __len__(self) -> int:
+        return len(self._prompts)
 
-        Rows of the same prompt have the same `group`. A step that resamples has further batches, by `attempt`.
+    def batch(self, step: int) -> pa.Table:
+        """The rows that step `step` answers; see `rows`."""
+        return self.rows(step * self._per_step, self._per_step)
+
+    def rows(self, first: int, count: int) -> pa.Table:
+        """`count` prompts from position `first` of the endless sequence, each `samples_per_prompt` times in a row.
+
+        Columns: `prompt`, its index `prompt_id`, its place `group`, `sample` and the sampling `seed`.
         """
-        first = (step * self._batches + attempt) * self._per_step
-        chosen = list(islice(self._order(first), self._per_step))
-        places = [(place, sample) for place in range(self._per_step) for sample in range(self._samples)]
+        chosen = list(islice(shuffled(len(self._prompts), self._seed, first), count))
+        places = [(place, sample) for place in range(count) for sample in range(self._samples)]
         return pa.table(
             {
                 "prompt_id": pa.array([chosen[place] for place, _ in places], pa.int32()),
@@ -60,7 +66,7 @@ class PromptStream:
         columns = (table.column(name).to_pylist() for name in ("prompt_id", "sample", "finished"))
         return [
             Sample(
-                prompt=self._messages[prompt],
+                prompt=self.messages[prompt],
                 response=answer,
                 finished=finished,
                 prompt_id=prompt,
@@ -74,14 +80,15 @@ class PromptStream:
         """A few prompts to compare engine and policy on."""
         return [prompt for prompt in self._prompts[:count] if len(prompt) > 1]
 
-    def _order(self, first: int) -> Iterator[int]:
-        """Prompt indices from position `first` of the endless shuffled sequence."""
-        epoch, offset = divmod(first, len(self._prompts))
-        while True:
-            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._prompts))
-            yield from order[offset:].tolist()
-            epoch, offset = epoch + 1, 0
-
     def _seed_of(self, position: int, sample: int) -> int:
         """Of the prompt at a position of the endless sequence: a prompt that comes again gets another seed."""
         return int(np.random.SeedSequence([self._seed, position, sample]).generate_state(1)[0] >> 1)
+
+
+def shuffled(count: int, seed: int, first: int = 0) -> Iterator[int]:
+    """From position `first` of the endless sequence in which every epoch has each of 0 … `count` - 1 once."""
+    epoch, offset = divmod(first, count)
+    while True:
+        order = np.random.default_rng([seed, epoch]).permutation(count)
+        yield from order[offset:].tolist()
+        epoch, offset = epoch + 1, 0

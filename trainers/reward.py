@@ -16,10 +16,10 @@ import pyarrow as pa
 from torch import Tensor
 
 from actors.devices import DTYPES
-from trainers.config import RewardConfig
 from trainers.export import load_tokenizer, require_model
 from trainers.preferences import encode_pairs
 from trainers.stage import Examples, Stage, list_row
+from trainers.supervised_config import RewardConfig
 
 if TYPE_CHECKING:
     from actors.packed import PackedModule

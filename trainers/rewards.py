@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from actors.rows import lengths
 from trainers.algorithms import Floats
-from trainers.config import AlgorithmConfig
+from trainers.rlhf_config import AlgorithmConfig
 
 
 def add_reward(table: pa.Table, weights: Mapping[str, float]) -> pa.Table:

@@ -12,10 +12,10 @@ import pyarrow as pa
 from actors.group import ColumnsInFlight
 from actors.team import Team
 from configs.recipe import RunError
-from trainers.config import PPOConfig
 from trainers.journal import Journal
 from trainers.prompts import PromptStream
 from trainers.rewards import add_reward
+from trainers.rlhf_config import PPOConfig
 
 
 class Rollouts:
@@ -33,7 +33,7 @@ class Rollouts:
         """Has everything generated that `version`, just published, is to answer and the journal does not have."""
         for step in range(version, min(version + self._config.rollout.ahead + 1, self._config.steps)):
             if self.version(step) == version and not self._journal.path(step).exists():
-                batch = self._prompts.batch(step)
+                batch = self._batch(step)
                 self._asked[step] = (batch, self._team.start_generating(batch, version))
 
     def take(self, step: int) -> pa.Table:
@@ -53,6 +53,10 @@ class Rollouts:
         for step in sorted(self._asked):
             self._finish(step)
 
+    def _batch(self, step: int, attempt: int = 0) -> pa.Table:
+        """Every step has as many batches of prompts to itself as it may ask for."""
+        return self._prompts.batch(step * (1 + self._config.algorithm.resample) + attempt)
+
     def _finish(self, step: int) -> None:
         batch, flying = self._asked.pop(step)
         table = flying.join(batch)
@@ -68,7 +72,7 @@ class Rollouts:
         wanted, kept, rest = self._config.rows_per_step, [], []
         for attempt in range(1 + self._config.algorithm.resample):
             if attempt:
-                batch = self._prompts.batch(step, attempt)
+                batch = self._batch(step, attempt)
                 table = self._team.start_generating(batch, self.version(step)).join(batch)
             table = self._team.reward(table, self._prompts.samples(table))
             differs = differing(add_reward(table, self._config.reward_weights))

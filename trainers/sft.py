@@ -14,16 +14,16 @@ from cluster.paths import resolve
 from data.chat import encode_chat
 from data.packing import fit_lengths
 from data.tables import SFT, DataError, read_table
-from trainers.config import SftConfig
 from trainers.export import load_tokenizer, require_model
 from trainers.stage import Examples, LanguageStage, list_row
+from trainers.supervised_config import SftConfig
 
 if TYPE_CHECKING:
     from actors.packed import PackedBatch, PackedModule
 
 
 class SftStage(LanguageStage[SftConfig]):
-    """A row is one chat; it is predicted where its loss mask is 1: the answers and their end marks."""
+    """A row is one chat; it is predicted where its loss mask is 1: the answers to learn and their end marks."""
 
     def examples(self) -> Examples:
         require_model(self.config.model, self.config.data.max_tokens, "data.max_tokens")
@@ -51,7 +51,7 @@ class SftStage(LanguageStage[SftConfig]):
         encoded = []
         for row, messages in enumerate(chats):
             try:
-                encoded.append(encode_chat(self.tokenizer, messages))
+                encoded.append(encode_chat(self.tokenizer, messages, self.config.learn == "last_answer"))
             except DataError as error:
                 raise DataError(f"{field}: row {row}: {error}") from error
         limit = self.config.data.max_tokens

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers.config import SupervisedConfig
+from trainers.supervised_config import SupervisedConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

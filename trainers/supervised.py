@@ -23,10 +23,11 @@ from cluster.connect import connect, require_resources
 from cluster.pulse import Pulse
 from cluster.unplaced import Waiting
 from configs.base import ConfigError, load, one_line_errors
-from trainers.config import STAGES, SupervisedConfig
+from trainers.config import STAGES
 from trainers.mailbox import Mailbox
 from trainers.run import Run, already_finished
 from trainers.stage import Examples, Job, Stage
+from trainers.supervised_config import SupervisedConfig
 
 # Ray Train asks its workers for news this often; its own 2 s are what the end of a short stage would wait for.
 POLL_INTERVAL_S = "0.25"

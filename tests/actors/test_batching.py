@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from actors.batching import balanced_plan, forward_rows, minibatch_plans, rows_of
+from actors.batching import balanced_plan, even_shares, forward_rows, minibatch_plans, rows_of
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -39,3 +39,8 @@ def test_minibatches_are_consecutive_rows_and_the_forward_pass_keeps_their_cut()
     forward = forward_rows(plans)
     assert sorted(row for rank in forward for row in rows_of(rank)) == list(range(12))
     assert forward[0] == [micro for plan in plans for micro in plan[0]]
+
+
+def test_even_shares_are_neighbours_and_some_are_empty_when_rows_are_few() -> None:
+    assert even_shares(5, 2) == [[0, 1], [2, 3, 4]]
+    assert even_shares(2, 3) == [[], [0], [1]]

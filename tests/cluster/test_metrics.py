@@ -11,6 +11,7 @@ import pytest
 from actors.weights.publisher import Published
 from cluster import metrics
 from cluster.metrics import METRICS, Counter, Gauge, Histogram, Metric
+from trainers.phases import Phases
 from trainers.ppo_metrics import step_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,10 +52,20 @@ def ppo_step() -> dict[str, float]:
     columns = dict.fromkeys(("logprobs", "rollout_logprobs", "ref_logprobs", "values", "returns"), floats)
     tokens = pa.array([[1, 2], [3]], pa.list_(pa.int32()))
     table = pa.table(
-        {"prompt": tokens, "response": tokens, "reward": pa.array([1.0, 2.0]), "finished": [True, False], **columns}
+        {
+            "prompt": tokens,
+            "response": tokens,
+            "reward": pa.array([1.0, 2.0]),
+            "score": pa.array([1.0, 2.0]),
+            "finished": [True, False],
+            **columns,
+        }
     )
     figures = {"policy": [{"kl": 0.0, "clip_fraction": 0.25, "entropy": 1.5}]}
-    return step_metrics(table, figures, Published(7, 0.1, 1e-6), {"generate": 2.0, "learn": 1.0})
+    phases = Phases()
+    phases.seconds = {"generate": 2.0, "learn": 1.0}
+    step = step_metrics(table, figures, Published(7, 0.1, 1e-6), kl_coef=0.1, staleness=0)
+    return step | phases.metrics(step["tokens"])
 
 
 def test_what_ppo_logs_is_what_is_recorded(monkeypatch: pytest.MonkeyPatch):

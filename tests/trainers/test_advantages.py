@@ -13,7 +13,7 @@ from actors.openrlhf import compute_approx_kl
 from actors.rows import flat, lengths
 from trainers.advantages import add_advantages, add_weights, explained_variance, token_rewards
 from trainers.algorithms import ALGORITHMS, generalised_advantages, returns_to_go
-from trainers.config import AlgorithmConfig
+from trainers.rlhf_config import AlgorithmConfig
 
 
 def table(rows: int = 6, samples: int = 2, seed: int = 0) -> pa.Table:

@@ -17,12 +17,12 @@ from transformers import AutoModelForCausalLM
 from actors.openrlhf import DPOLoss
 from configs.base import ConfigError
 from data.tables import PREFERENCE, write_table
-from trainers.config import DpoConfig
 from trainers.dpo import DpoStage
 from trainers.pairs import AnswerBatch, dpo_loss
 from trainers.run import read_metrics
 from trainers.starting import FILE
 from trainers.supervised import main
+from trainers.supervised_config import DpoConfig
 
 LOG2 = torch.tensor(2.0).log().item()
 

@@ -10,8 +10,8 @@ import torch
 from actors.learner import TrainBatch
 from actors.openrlhf import PolicyLoss, ValueLoss
 from actors.packed import PackedBatch
-from trainers.config import AlgorithmConfig
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
+from trainers.rlhf_config import AlgorithmConfig
 
 COUNTS = [3, 7, 1, 5]
 

@@ -23,12 +23,12 @@ from cluster.waiting import RoleDied
 from configs.base import dump
 from data.tables import PROMPTS, write_table
 from trainers.advantages import add_advantages, add_weights
-from trainers.config import AlgorithmConfig, PPOConfig
 from trainers.export import load_tokenizer
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.ppo import main, read_prompts, team_config, train
 from trainers.prompts import PromptStream
 from trainers.rewards import RewardShaper, add_reward
+from trainers.rlhf_config import AlgorithmConfig, PPOConfig
 from trainers.run import Run
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ import pytest
 
 from configs.base import ConfigError
 from data.tables import PROMPTS, DataError, write_table
-from trainers.config import PromptData
 from trainers.prompts import PromptStream
+from trainers.rlhf_config import PromptData
 
 
 @pytest.fixture
@@ -60,6 +60,15 @@ def test_no_two_samples_share_a_seed(stream: Any) -> None:
     assert min(seeds) >= 0
 
 
+def test_rows_at_a_position_are_those_that_steps_give(stream: Any) -> None:
+    prompts = stream()
+    assert len(prompts) == 10
+    assert prompts.rows(4, 6).slice(0, 8).equals(prompts.batch(1))
+    assert prompts.rows(4, 6).slice(8).equals(prompts.batch(2).slice(0, 4))
+    first = ids(prompts.rows(7, 1))[0]
+    assert prompts.messages[first][0]["content"].startswith(f"{first}号头痛")
+
+
 def test_a_prompt_longer_than_the_limit_is_refused_by_its_number(stream: Any) -> None:
     with pytest.raises(DataError, match=r"prompts\.parquet: prompt \d+ has \d+ tokens, prompts.max_tokens is 8"):
         stream(max_tokens=8)
@@ -68,13 +77,6 @@ def test_a_prompt_longer_than_the_limit_is_refused_by_its_number(stream: Any) ->
 def test_a_missing_file_is_named(stream: Any) -> None:
     with pytest.raises(ConfigError, match="there is no file /nowhere.parquet"):
         stream(train="/nowhere.parquet")
-
-
-def test_a_step_that_resamples_goes_through_the_same_prompts_without_meeting_one_twice(stream: Any) -> None:
-    plain, twice = stream(), stream(resample=1)
-    for step in range(3):
-        for attempt in range(2):
-            assert twice.batch(step, attempt).equals(plain.batch(2 * step + attempt))
 
 
 def test_samples_carry_messages_answers_and_the_rows_other_columns(tmp_path: Path, stream: Any) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from data.tables import DataError
-from trainers.config import RewardConfig
 from trainers.preferences import encode_pair
 from trainers.reward import RewardStage, length_baseline
+from trainers.supervised_config import RewardConfig
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from trainers.config import AlgorithmConfig
 from trainers.rewards import KLController, RewardShaper, add_reward
+from trainers.rlhf_config import AlgorithmConfig
 
 
 def table(rewards: list[float], tokens: list[int]) -> pa.Table:

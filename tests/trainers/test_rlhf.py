@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from data.tables import PROMPTS, write_table
-from trainers.config import PPOConfig
 from trainers.ppo import main, read_prompts, train
+from trainers.rlhf_config import PPOConfig
 from trainers.run import Run, read_metrics
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ import torch
 
 from configs.base import ConfigError
 from data.tables import SFT, DataError, write_table
-from trainers.config import SftConfig
 from trainers.sft import SftStage
+from trainers.supervised_config import SftConfig
 
 
 def stage(data: Any, clinic: Path, **section: Any) -> SftStage:
@@ -33,6 +33,16 @@ def test_only_answers_and_their_end_marks_are_predicted(data: Any, clinic: Path)
     assert sft.tokenizer.decode(batch.targets) == answers
     assert len(batch.predict) == train["weight"][5].as_py() + train["weight"][2].as_py()
     assert sum(batch.lengths) == train["size"][5].as_py() + train["size"][2].as_py()
+
+
+def test_earlier_answers_are_only_read_if_asked_for(data: Any, clinic: Path, tmp_path: Path) -> None:
+    turns = [("user", "头痛怎么办"), ("assistant", "多休息。"), ("user", "还有呢"), ("assistant", "按时服药。")]
+    chats = table(tmp_path / "two.parquet", [{"role": role, "content": content} for role, content in turns])
+    for learn, answers in (("every_answer", "多休息。</s>按时服药。</s>"), ("last_answer", "按时服药。</s>")):
+        sft = stage(data, clinic, train=chats)
+        sft = SftStage(sft.config.model_copy(update={"learn": learn}))
+        batch = sft.batch(sft.examples().train, [0])
+        assert sft.tokenizer.decode(batch.targets) == answers
 
 
 def test_the_loss_is_the_sum_over_answer_tokens(data: Any, clinic: Path) -> None:

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from configs.base import ConfigError
-from trainers.config import SftConfig
 from trainers.run import read_metrics
 from trainers.sft import SftStage
 from trainers.supervised import main, total_steps
+from trainers.supervised_config import SftConfig
 
 Message = tuple[str, int, dict[str, Any]]
 

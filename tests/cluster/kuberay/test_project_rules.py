@@ -64,8 +64,8 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "RayJob",
-        {"spec entrypoint": "python -m trainers.dpo --config=configs/laptop.yaml"},
-        "spec.entrypoint: runs trainers.dpo, which this project does not have; name one of its modules",
+        {"spec entrypoint": "python -m trainers.grpo --config=configs/laptop.yaml"},
+        "spec.entrypoint: runs trainers.grpo, which this project does not have; name one of its modules",
     ),
     (
         "RayJob",

@@ -12,7 +12,9 @@ from cluster.kuberay.check import check
 from cluster.kuberay.clusters import RayClusterView, ray_cluster
 from cluster.kuberay.manifests import Manifest, read, renderer
 from configs.base import read as read_recipe
-from trainers.config import STAGES, PPOConfig, SupervisedConfig
+from trainers.config import STAGES
+from trainers.rlhf_config import PPOConfig, RejectionConfig
+from trainers.supervised_config import SupervisedConfig
 
 KUBERAY = Path(__file__).resolve().parents[3] / "cluster" / "kuberay"
 ZIYA = "overlays/ziya2-13b-16xh100"
@@ -149,6 +151,9 @@ def test_sixteen_gpus_are_what_the_recipe_for_ziya_asks_for(stage):
     assert sum(nodes * gpus for nodes, gpus in sizes.values()) == 16
     if isinstance(config, SupervisedConfig):
         placements = [config.placement]
+    elif isinstance(config, RejectionConfig):
+        placements = [config.rollout.placement, config.reward.placement]
+        assert config.sft.placement.ranks * config.sft.placement.gpus_per_rank == 16  # after them, in their place
     else:
         assert isinstance(config, PPOConfig)
         roles = (config.policy, config.critic, config.reference, config.reward, config.rollout)

@@ -1,0 +1,100 @@
+"""The two roles of rejection sampling, each in its own placement group: engines that answer, a reward model that scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+
+from actors.batching import balanced_plan, even_shares
+from actors.config import FrozenRoleConfig, PlacementConfig, RolloutConfig
+from actors.group import ColumnsInFlight, WorkerGroup, bundles
+from actors.reward import Reward
+from actors.rollout import Rollout
+from actors.rows import lengths
+from cluster.placement import release, reserve
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """What the roles need to know; the trainer's settings hold the same sections."""
+
+    run: str  # what placement groups and actors are named after
+    rollout: RolloutConfig
+    reward: FrozenRoleConfig
+    seed: int
+    start_timeout_s: float
+    call_timeout_s: float
+
+    def placements(self) -> dict[str, PlacementConfig]:
+        """Every role's placement, by role."""
+        return {"rollout": self.rollout.placement, "reward": self.reward.placement}
+
+
+class Sampler:
+    """Starts both roles for one model. Close it, or use it as a context: what they hold is free for training then."""
+
+    rollout: WorkerGroup[Rollout]
+    reward: WorkerGroup[Reward]
+
+    def __init__(self, config: SamplerConfig, model: str, version: int) -> None:
+        """Engines load the weights in the folder `model`, which count as version `version`.
+
+        Raises PlacementError or RoleError, naming the role, within the time limits of `config`.
+        """
+        self.config, self.version = config, version
+        placements = config.placements()
+        groups = {f"{config.run}/{role}": bundles(placement) for role, placement in placements.items()}
+        self._reserved = reserve(groups, config.start_timeout_s)
+        try:
+            for role, worker in (("rollout", Rollout), ("reward", Reward)):
+                reserved = self._reserved[f"{config.run}/{role}"]
+                group = WorkerGroup(config.run, role, worker, placements[role], reserved, config.call_timeout_s)
+                setattr(self, role, group)
+            engines = self.rollout.submit("setup", config.rollout, model, config.seed, None)
+            self.reward.call("setup", config.reward)
+            self.rollout.wait(engines, "load the model")
+            self.rollout.call("set_version", version)
+        except BaseException:
+            self.stop()
+            raise
+
+    def samples(self, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Each batch of prompts with the rollout's columns and `reward`, in turn.
+
+        The engines are at the next batch already while one is scored and while the caller uses it.
+        """
+        asked: tuple[ColumnsInFlight, pa.Table] | None = None
+        for prompts in batches:
+            shares = even_shares(len(prompts), self.rollout.ranks)
+            answers = ColumnsInFlight(self.rollout, "generate", ray.put(prompts), shares, self.version)
+            if asked is not None:
+                yield self._scored(*asked)
+            asked = answers, prompts
+        if asked is not None:
+            yield self._scored(*asked)
+
+    def stop(self) -> None:
+        """Ends all processes and gives back what was reserved."""
+        for role in self.config.placements():
+            if hasattr(self, role):
+                getattr(self, role).stop()
+        release(self._reserved)
+
+    def __enter__(self) -> Sampler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _scored(self, answers: ColumnsInFlight, prompts: pa.Table) -> pa.Table:
+        table = answers.join(prompts)
+        ranks = min(self.reward.ranks, len(table))
+        plan = balanced_plan(
+            lengths(table, "prompt", "response").tolist(), ranks, self.config.reward.micro_batch_tokens
+        )
+        plan += [[] for _ in range(self.reward.ranks - ranks)]
+        scored = ColumnsInFlight(self.reward, "add_columns", ray.put(table), plan).join(table)
+        return scored.rename_columns({"reward_model": "reward"})

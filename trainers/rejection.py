@@ -1,0 +1,206 @@
+"""python -m trainers.rejection: rejection-sampling fine-tuning. Answer every prompt N times, learn the best, again.
+
+    python -m trainers.rejection --config configs/laptop.yaml [--a.b=value ...]
+
+    runs/NAME/journal/          the samples of every step with their scores, on disk before anything uses them
+    runs/NAME/round-R/          chosen.parquet (an SFT table), report.json, sft/ (a run of trainers.sft), replay.parquet
+    runs/NAME/model             the last round's model
+
+A step is `prompts_per_step` prompts, answered, scored and journalled together; a round is as many steps as its prompts
+need, a selection and a fine-tuning. Engines and reward model run only while a round samples, so that the fine-tuning
+has their resources. Every part ends with a file, so the same command goes on after the last one that is there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from actors.folders import ModelFolder
+from actors.group import bundles
+from actors.rows import lengths
+from actors.sampler import Sampler, SamplerConfig
+from cluster.connect import connect, require_resources
+from cluster.paths import resolve
+from cluster.placement import total
+from configs.base import ConfigError, load, one_line_errors
+from data.tables import SFT, DataError, write_table
+from trainers import supervised
+from trainers.config import STAGES
+from trainers.export import export_model, load_tokenizer, require_model
+from trainers.journal import Journal
+from trainers.prompts import PromptStream
+from trainers.restart import starting_again
+from trainers.rlhf_config import RejectionConfig
+from trainers.rounds import Round, sft_config
+from trainers.run import Run, already_finished, write_whole
+from trainers.selection import chat_with, choose, report, verdicts
+from trainers.sft import SftStage
+
+PROG = "python -m trainers.rejection"
+NEEDED = ["prompt_id", "sample", "response", "finished", "reward"]  # by the selection, of the journal's columns
+TASK = "rejection"  # what chosen.parquet says in the SFT table's column `task`
+
+
+def train(config: RejectionConfig, run: Run, prompts: PromptStream) -> None:
+    """All rounds that are not done yet, then the export."""
+    rounds = [Round(config, run.path, number) for number in range(config.rounds)]
+    for one in rounds:
+        if not one.chosen.exists():
+            select(one, prompts, sample(one, run, prompts))
+        tuning = one.fine_tuning()
+        if not already_finished(tuning.name, tuning):
+            supervised.train(SftStage(tuning))
+    last = rounds[-1]
+    export_model(
+        run.path / "model", prompts.tokenizer, lambda aside: shutil.copytree(last.model, aside, dirs_exist_ok=True)
+    )
+    run.finish({"rounds": len(rounds), **json.loads(last.report.read_text(encoding="utf-8"))})
+
+
+def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
+    """The round's samples with their scores, of which those in the journal are not generated again."""
+    config, number, journal = one.config, one.number, Journal(run.path / "journal")
+    per_round = config.prompts_per_round or len(prompts)
+    count = -(-per_round // config.prompts_per_step)
+    steps = range(number * count, (number + 1) * count)
+    recalled = {step: journal.recall(step, number) for step in steps}
+    found = {step: table.select(NEEDED) for step, table in recalled.items() if table is not None}
+    missing = [step for step in steps if step not in found]
+    logged = len(run.metrics())  # a line a step, in order; a crash may have come between journal and line
+    for step, table in found.items():
+        if step >= logged:
+            run.log(step + 1, step_metrics(table, number))
+    if not missing:
+        return pa.concat_tables(found[step] for step in steps)
+
+    def batch(step: int) -> pa.Table:
+        done = (step - steps.start) * config.prompts_per_step
+        return prompts.rows(number * per_round + done, min(config.prompts_per_step, per_round - done))
+
+    samples = f"{per_round} prompts x {config.samples_per_prompt} samples"
+    print(f"rejection: round {number}: {samples} by {one.policy}", flush=True)
+    with (
+        Sampler(sampler_config(config), one.policy, number) as sampler,
+        run.progress(config.rounds * count, missing[0], ("reward", "cut_off_share")) as progress,
+    ):
+        began = time.monotonic()
+        for step, table in zip(missing, sampler.samples(map(batch, missing)), strict=True):
+            found[step] = journal.record(step, number, table).select(NEEDED)
+            began, seconds = time.monotonic(), time.monotonic() - began
+            tokens = int(lengths(table, "response").sum())
+            metrics = step_metrics(table, number) | {"seconds": seconds, "tokens_per_second": tokens / seconds}
+            run.log(step + 1, metrics)
+            progress.update(step + 1, metrics)
+    return pa.concat_tables(found[step] for step in steps)
+
+
+def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
+    """Writes the round's report and replay rows and then, as the word that it has chosen, its choices."""
+    rows = zip(*(samples.column(name).to_pylist() for name in ("prompt_id", "response", "finished")), strict=True)
+    chats = [
+        chat_with(prompts.messages[prompt], response, prompts.tokenizer) if finished else None
+        for prompt, response, finished in rows
+    ]
+    judged = verdicts(samples, [chat is not None for chat in chats], one.config.selection.min_reward)
+    chosen = choose(samples, judged, one.config.selection)
+    figures = report(samples, judged, chosen)
+    one.folder.mkdir(exist_ok=True)
+    if one.config.replay:
+        mixed_in = one.draw_replay(len(chosen))
+        figures["replay"] = len(mixed_in)
+        write_table(mixed_in, one.replay)
+    write_whole(one.report, json.dumps({"round": one.number, **figures}, indent=1) + "\n")
+    write_table(
+        pa.Table.from_pylist([{"messages": chats[row], "task": TASK} for row in chosen], SFT),
+        one.chosen,
+    )
+    print(
+        f"rejection: round {one.number}: {figures['chosen']} of {figures['samples']} answers chosen, mean reward "
+        f"{figures['chosen_reward']:.3f} (of all {figures['reward']:.3f}); {figures['cut_off']} were cut off",
+        flush=True,
+    )
+
+
+def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
+    """What is logged of the samples of one step."""
+    return {
+        "round": number,
+        "reward": pa.compute.mean(table.column("reward")).as_py(),
+        "cut_off_share": 1 - sum(table.column("finished").to_pylist()) / len(table),
+        "answer_tokens": float(lengths(table, "response").mean()),
+    }
+
+
+def sampler_config(config: RejectionConfig) -> SamplerConfig:
+    """What the roles need of the stage's settings."""
+    return SamplerConfig(
+        run=config.name,
+        rollout=config.rollout,
+        reward=config.reward,
+        seed=config.seed,
+        start_timeout_s=config.cluster.start_timeout_s,
+        call_timeout_s=config.cluster.collective_timeout_s,
+    )
+
+
+def read_inputs(config: RejectionConfig) -> PromptStream:
+    """The prompts, once everything that later rounds will read is known to be there and to fit.
+
+    Raises ConfigError or DataError: a folder that is no model, vocabularies that differ, tables that cannot be read.
+    """
+    longest = config.prompts.max_tokens + config.rollout.max_new_tokens
+    for model in (config.model, config.reward.model):
+        require_model(model, longest, "prompts.max_tokens + rollout.max_new_tokens =")
+    scorer, tokenizer = ModelFolder(config.reward.model, "reward.model"), load_tokenizer(config.model)
+    if not scorer.is_reward_model:
+        raise ConfigError(f"reward.model: {scorer.path} has no scalar head; name one that trainers.reward made")
+    if scorer.tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise ConfigError(f"{resolve(config.model)} and {scorer.path} have different vocabularies; use models of one")
+    tables = config.replay or config.sft.data.heldout
+    try:
+        SftStage(sft_config(config, config.name, config.model, tables)).examples()
+    except DataError as error:
+        raise DataError(f"fine-tuning, with replay as data.train: {error}") from error
+    prompts = PromptStream(config, tokenizer)
+    most = (config.selection.k or config.prompts_per_round or len(prompts)) / (1 - config.replay_share)
+    if config.sft.epochs * most < config.sft.batch_size:
+        raise ConfigError(
+            f"a round learns {most:g} rows at most, which for sft.epochs {config.sft.epochs:g} is less than one "
+            f"sft.batch_size {config.sft.batch_size}; lower the latter or choose more"
+        )
+    if (config.prompts_per_round or 0) > len(prompts):
+        raise ConfigError(
+            f"prompts_per_round {config.prompts_per_round} is more than the {len(prompts)} prompts of prompts.train; "
+            f"lower it, or leave it out to answer all"
+        )
+    return prompts
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the settings, opens the run, joins the cluster, trains."""
+    config = load("rejection", STAGES, sys.argv[1:] if argv is None else argv, PROG)
+    assert isinstance(config, RejectionConfig)
+    with one_line_errors(PROG):
+        if already_finished(config.name, config):
+            return
+        prompts = read_inputs(config)
+        with connect(**config.cluster.connection()):
+            for part, groups in {
+                "rollout.placement or reward.placement": sampler_config(config).placements(),
+                "sft.placement": {"sft": config.sft.placement},
+            }.items():
+                needs = total({role: bundles(placement) for role, placement in groups.items()})
+                require_resources(needs, f"lower ranks, cpus_per_rank or gpus_per_rank of {part}, or join a larger one")
+            with Run(config.name, config) as run, run.shown():
+                starting_again("rejection", config.max_failures, lambda: train(config, run, prompts))
+                print(f"rejection: done, {run.path / 'model'}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

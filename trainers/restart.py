@@ -1,0 +1,24 @@
+"""Roles that die start again, a limited number of times a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.waiting import RoleDied
+
+
+def starting_again(stage: str, max_failures: int, work: Callable[[], None]) -> None:
+    """Calls `work` until it returns, again whenever a role's process died in it.
+
+    `work` starts the roles it needs, ends them also when it fails, and goes on from what lies on disk. Raises RoleDied
+    at the death after the `max_failures`-th.
+    """
+    failures = 0
+    while True:
+        try:
+            return work()
+        except RoleDied as error:
+            failures += 1
+            if failures > max_failures:
+                raise
+            print(f"{stage}: {error}; the roles start again (failure {failures} of at most {max_failures})", flush=True)

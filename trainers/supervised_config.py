@@ -1,0 +1,164 @@
+"""Settings of the supervised stages: pretraining, SFT, reward model, DPO. Reading this file imports no torch."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from actors.config import (
+    ArchitectureConfig,
+    OptimizerConfig,
+    PlacementConfig,
+    ZeroConfig,
+)
+from cluster.config import ClusterConfig
+from configs.base import Section
+
+
+class StageConfig(Section):
+    """What every stage has."""
+
+    name: str = Field(description="the run's folder below runs/")
+    seed: int = Field(0, ge=0, description="decides weights made from nothing, the order of samples, and sampling")
+    cluster: ClusterConfig = ClusterConfig()
+
+
+class PretrainData(Section):
+    """Medical text, cut into blocks."""
+
+    train: tuple[str, ...] = Field(min_length=1, description="tables with a `text` column, .parquet or .jsonl")
+    heldout: tuple[str, ...] = Field(min_length=1, description="tables of the same kind that are only evaluated on")
+    block_tokens: int = Field(4096, ge=16, description="tokens of a block; documents in it cannot see each other")
+
+
+class HeldoutData(Section):
+    """Chats or preference pairs that are only evaluated on, and how long a sample may be."""
+
+    heldout: tuple[str, ...] = Field(min_length=1, description="tables of the same kind that are only evaluated on")
+    max_tokens: int = Field(4096, ge=16, description="longest sample, in tokens; at most the model's context")
+    too_long: Literal["refuse", "cut", "drop"] = Field(
+        "refuse", description="what happens to a longer sample: refuse to train, cut it to max_tokens, or leave it out"
+    )
+
+
+class ChatData(HeldoutData):
+    """Chats or preference pairs, encoded whole."""
+
+    train: tuple[str, ...] = Field(min_length=1, description="tables of samples, .parquet or .jsonl")
+
+
+class LearningConfig(Section):
+    """One supervised training: a loop over packed batches."""
+
+    placement: PlacementConfig = PlacementConfig()
+    zero: ZeroConfig = ZeroConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    epochs: float = Field(1.0, gt=0, description="passes over the training samples")
+    max_steps: int | None = Field(
+        None, ge=1, description="end after this many optimiser steps, if epochs would be more"
+    )
+    batch_size: int = Field(8, ge=1, description="samples of one optimiser step, over all ranks")
+    micro_batch_tokens: int = Field(4096, ge=16, description="tokens of one forward and backward pass on one rank")
+    eval_every: int = Field(100, ge=1, description="optimiser steps between held-out evaluations; one is at the end")
+    checkpoint_every: int = Field(100, ge=1, description="optimiser steps between checkpoints; none is made at the end")
+    keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the newest")
+    max_failures: int = Field(3, ge=0, description="how many times dead workers are replaced before the stage gives up")
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.batch_size % self.placement.ranks:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by placement.ranks {self.placement.ranks}; "
+                f"make it a multiple"
+            )
+        return self
+
+    def _sample_fits(self, field: str, tokens: int) -> None:
+        """Refuses a micro-batch too small for one sample of `tokens`."""
+        if self.micro_batch_tokens < tokens:
+            raise ValueError(
+                f"micro_batch_tokens {self.micro_batch_tokens} is less than {field} {tokens}, so one sample would not "
+                f"fit; raise the one or lower the other"
+            )
+
+
+class SupervisedConfig(LearningConfig, StageConfig):
+    """What pretraining, SFT and reward-model training share."""
+
+
+class PretrainConfig(SupervisedConfig):
+    """Pretraining: next-token prediction on packed blocks, from random weights or from a base model."""
+
+    recipe_key: ClassVar[str] = "pretrain"
+
+    data: PretrainData
+    architecture: ArchitectureConfig | None = Field(None, description="shape of a new model with random weights")
+    model: str | None = Field(None, description="folder of a base model to continue from, in Hugging Face format")
+    tokenizer: str | None = Field(None, description="folder of the tokenizer of a new model")
+    export_start: bool = Field(False, description="also export the weights before the first step, to runs/NAME/random")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> PretrainConfig:
+        if (self.architecture is None) == (self.model is None):
+            given = "neither" if self.model is None else "both"
+            raise ValueError(f"{given} of architecture and model given: name the one to start from")
+        if self.architecture is not None and self.tokenizer is None:
+            raise ValueError("architecture makes a new model, which needs a tokenizer: give its folder")
+        if self.model is not None and self.tokenizer is not None:
+            raise ValueError("model brings its own tokenizer: leave tokenizer out")
+        if self.architecture is not None and self.data.block_tokens > self.architecture.context:
+            raise ValueError(
+                f"data.block_tokens {self.data.block_tokens} exceeds architecture.context {self.architecture.context}"
+            )
+        self._sample_fits("data.block_tokens", self.data.block_tokens)
+        return self
+
+
+class SftConfig(SupervisedConfig):
+    """Supervised fine-tuning: next-token prediction on the assistant's turns of chats, everything else masked."""
+
+    recipe_key: ClassVar[str] = "sft"
+
+    data: ChatData
+    model: str = Field(description="folder of the model to start from, in Hugging Face format")
+    learn: Literal["every_answer", "last_answer"] = Field(
+        "every_answer", description="which of the assistant's turns of a chat are learnt; the others are only read"
+    )
+
+    @model_validator(mode="after")
+    def _chat_fits(self) -> SftConfig:
+        self._sample_fits("data.max_tokens", self.data.max_tokens)
+        return self
+
+
+class RewardConfig(SupervisedConfig):
+    """Reward model: a scalar head trained on preference pairs with the Bradley-Terry loss."""
+
+    recipe_key: ClassVar[str] = "reward"
+
+    data: ChatData
+    model: str = Field(description="folder of the causal model whose weights the scalar head is put on")
+
+    @model_validator(mode="after")
+    def _pair_fits(self) -> RewardConfig:
+        self._sample_fits("twice data.max_tokens", 2 * self.data.max_tokens)
+        return self
+
+
+class DpoConfig(SupervisedConfig):
+    """Direct preference optimisation: the model learns from preference pairs, compared with the one it started from."""
+
+    recipe_key: ClassVar[str] = "dpo"
+
+    data: ChatData
+    model: str = Field(description="folder of the model to start from, which is also the reference")
+    beta: float = Field(0.1, gt=0, description="how strongly the model is kept to the reference")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="probability that a pair's label is wrong; above 0 this is conservative DPO"
+    )
+
+    @model_validator(mode="after")
+    def _pair_fits(self) -> DpoConfig:
+        self._sample_fits("twice data.max_tokens", 2 * self.data.max_tokens)
+        return self
