@@ -98,23 +98,18 @@ def test_saved_and_loaded_goes_on_bit_for_bit(world: None, tmp_path: Path) -> No
     assert all(torch.equal(tensor, zero.full_state()[name]) for name, tensor in other.full_state().items())
 
 
-def test_weights_can_be_gathered_at_any_moment(world: None, tmp_path: Path) -> None:
-    """DeepSpeed leaves a large parameter in flight after some forward passes, e.g. the second one after a restore."""
-    parts = batches(1)
+def test_weights_can_be_gathered_after_any_pass(world: None) -> None:
+    """DeepSpeed leaves a large parameter in flight after the first forward pass that follows an accumulated update."""
+    parts = batches(2)
     wide = SHAPE.model_copy(update={"hidden_size": 64, "intermediate_size": 2048})  # beyond what stays on every rank
     large = PackedLM(new_causal_lm(wide, vocab_size=2000, bos=1, eos=2, pad=3, seed=0))
     zero = ZeroModel(large, ZeroConfig(), OptimizerConfig(), total_steps=9)
-    for _ in range(3):
-        zero.save(tmp_path)
-        zero.load(tmp_path)
-        zero.forward(parts[0])
-        zero.update(parts, run, mean_loss(parts))
-        before = zero.full_state()
-        for _ in range(2):
-            zero.full_state()
-            zero.forward(parts[0])
-            after = zero.full_state()
-            assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    zero.forward(parts[0])
+    zero.update(parts, run, mean_loss(parts))
+    before = zero.full_state()
+    zero.forward(parts[0])
+    after = zero.full_state()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
 def test_loading_nothing_is_an_error(world: None, tmp_path: Path) -> None:
