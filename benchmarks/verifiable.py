@@ -1,0 +1,76 @@
+"""python -m benchmarks.verifiable: every algorithm on a task whose success can be checked (benchmarks/polite.py).
+
+Starts the quickstart's SFT model anew for each algorithm, seed and `rollout.ahead`, with the same budget. No prompt comes twice in
+that budget, so a step's success is that on prompts which were not learnt from. Prints a table and writes every curve as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster.paths import runs_root
+from trainers.run import read_metrics
+
+ALGORITHMS = ("ppo", "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline")
+LAST = 5  # steps that the result is a mean over
+RUN_S = 1800.0
+
+
+def main() -> None:
+    """Trains, one run after another, and reports."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.verifiable", description=__doc__)
+    parser.add_argument("--algorithms", default=",".join(ALGORITHMS), help="default: %(default)s")
+    parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
+    parser.add_argument("--ahead", default="0", help="values of rollout.ahead (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=30, help="of each run (default: %(default)s)")
+    parser.add_argument("--prompts", type=int, default=16, help="of each step, 4 answers each (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="also write the curves there")
+    options = parser.parse_args()
+    curves: dict[str, list[float]] = {}
+    print("| algorithm | ahead | seed | success, first step | last steps | seconds a step |\n|---|--:|--:|--:|--:|--:|")
+    for algorithm in options.algorithms.split(","):
+        for ahead in options.ahead.split(","):
+            for seed in options.seeds.split(","):
+                lines = run(algorithm, ahead, seed, options.steps, options.prompts)
+                success = [line["reward"] for line in lines]
+                seconds = statistics.median(line["seconds"] for line in lines)
+                curves[f"{algorithm}/ahead-{ahead}/seed-{seed}"] = success
+                figures = f"{success[0]:.2f} | {statistics.mean(success[-LAST:]):.2f} | {seconds:.2f}"
+                print(f"| {algorithm} | {ahead} | {seed} | {figures} |", flush=True)
+    if options.json:
+        Path(options.json).write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
+
+
+def run(algorithm: str, ahead: str, seed: str, steps: int, prompts: int) -> list[dict[str, float]]:
+    """The metrics of one run, which is trained unless it is finished."""
+    name = f"verifiable/{algorithm}-ahead-{ahead}-seed-{seed}"
+    settings = {
+        "name": name,
+        "seed": seed,
+        "steps": steps,
+        "prompts_per_step": prompts,
+        "samples_per_prompt": 4,
+        "algorithm.name": algorithm,
+        "algorithm.kl_coef": 0.02,
+        "algorithm.importance": "none" if ahead == "0" else "truncated",
+        "policy.optimizer.lr": 3e-4,
+        "reward": "null",
+        "judge.functions.polite.file": str(Path(__file__).with_name("polite.py")),
+        "rollout.ahead": ahead,
+        "samples_every": steps,
+    }
+    command = [sys.executable, "-m", "trainers.ppo", "--config", "configs/laptop.yaml"]
+    command += [f"--{key}={value}" for key, value in settings.items()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S)
+    if done.returncode:
+        raise RuntimeError(f"{name} ended with status {done.returncode}: {done.stderr[-2000:]}")
+    return list(read_metrics(runs_root() / name))
+
+
+if __name__ == "__main__":
+    main()
