@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -26,6 +27,25 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+
+
+_TEXT = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+_BODY = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {"message": {"type": "string"}, "type": {"type": "string"}, "param": _TEXT, "code": _TEXT},
+        }
+    },
+}
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    status: {"description": HTTPStatus(status).phrase, "content": {"application/json": {"schema": _BODY}}}
+    for status in _TYPES
+}
+"""The refusals of every route, as /openapi.json lists them."""
 
 
 class ApiError(Exception):

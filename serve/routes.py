@@ -22,12 +22,13 @@ from serve.backend import Backend
 from serve.body import BodyLimit
 from serve.calls import Accounts, Call, Gate
 from serve.config import LimitsConfig
-from serve.errors import ApiError, add_error_handlers
+from serve.errors import DOCUMENTED, ApiError, add_error_handlers
 from serve.replies import EngineRequest, Kind, Part, Refusal, Whole
 from serve.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Sampling, ScoreRequest, TokenizeRequest
 
 PAGE = Path(__file__).parent / "page"
 READY_S = 5.0
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def make_app(
     cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The ASGI application."""
-    app = FastAPI(title="ChiMed-RLHF", docs_url=None, redoc_url=None)
+    app = FastAPI(title="ChiMed-RLHF", docs_url=None, redoc_url=None, responses=DOCUMENTED)
     add_error_handlers(app)
     app.add_middleware(BodyLimit, most_bytes=limits.body_bytes)
     if cors_origins:
@@ -100,14 +101,14 @@ def make_app(
 
 
 def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) -> None:
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=STREAMED)
     async def chat(body: ChatRequest, call: Call = Depends(gate)) -> Response:
         call.model = models.name(body.model)
         settings = body.settings()
         _check_chat(settings["messages"])
         return await answers.generate(body, "chat", settings, call)
 
-    @app.post("/v1/completions")
+    @app.post("/v1/completions", responses=STREAMED)
     async def completions(body: CompletionRequest, call: Call = Depends(gate)) -> Response:
         call.model = models.name(body.model)
         return await answers.generate(body, "completions", body.settings(), call)

@@ -301,3 +301,12 @@ def test_no_origin_may_call_from_a_browser_unless_named(backend: FakeBackend) ->
         app = make_app(backend, gate, Models({"ppo": 512}), config, origins)
         answer = TestClient(app).get("/health", headers=origin)
         assert answer.headers.get("access-control-allow-origin") == allowed
+
+
+def test_the_schema_lists_refusals_and_streams(client: Any) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for route, methods in paths.items():
+        for operation in methods.values():
+            assert {"200", "400", "401", "403", "404", "413", "429", "503", "504"} <= set(operation["responses"]), route
+    answers = paths["/v1/chat/completions"]["post"]["responses"]["200"]["content"]
+    assert set(answers) == {"application/json", "text/event-stream"}
