@@ -62,7 +62,7 @@ class Scorer:
             }
         )
         plan = balanced_plan([len(prompt) + len(answer) for prompt, answer in rows], 1, BATCH_TOKENS)[0]
-        scored = self._role.add_columns(table, plan)["reward"].to_pylist()
+        scored = self._role.add_columns(table, plan)["reward_model"].to_pylist()
         scores = [0.0] * len(rows)
         for row, value in zip(rows_of(plan), scored, strict=True):
             scores[row] = value

@@ -34,7 +34,7 @@ def step_metrics(
         "reward_std": float(reward.std()),
         **({name: float(table.column(name).to_numpy().mean()) for name in sources} if len(sources) > 1 else {}),
         "score": float(table.column("score").to_numpy().mean()),
-        **_kl(table),
+        **_kl(table, staleness),
         "kl_coef": kl_coef,
         "response_tokens": float(answers.mean()),
         "response_tokens_max": float(answers.max()),
@@ -50,7 +50,7 @@ def step_metrics(
     }
 
 
-def _kl(table: pa.Table) -> dict[str, float]:
+def _kl(table: pa.Table, staleness: int) -> dict[str, float]:
     """Of policy and reference, and of engine and policy, where those columns are there.
 
     Where nobody computed the policy's log-probabilities before learning, the engine's stand for them.
@@ -65,9 +65,10 @@ def _kl(table: pa.Table) -> dict[str, float]:
         metrics["kl_to_reference_per_token"] = float(kl.mean())
     if known:
         gap = np.abs(rollout - logprobs)
-        metrics["engine_trainer_gap_mean"] = float(gap.mean())
-        metrics["engine_trainer_gap_max"] = float(gap.max())
-        metrics["engine_trainer_kl"] = float((rollout - logprobs).mean())
+        pair = "behind" if staleness else "engine_trainer"  # of the same weights, what differs is arithmetic
+        metrics[f"{pair}_gap_mean"] = float(gap.mean())
+        metrics[f"{pair}_gap_max"] = float(gap.max())
+        metrics[f"{pair}_kl"] = float((rollout - logprobs).mean())
     return metrics
 
 

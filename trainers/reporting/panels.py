@@ -67,6 +67,7 @@ PANELS = (
     Panel("Optimiser", "Learning rate", ("lr", "*_lr")),
     Panel("Engines", "Engine against trainer", ("engine_trainer_*",), "log-probability, nats a token", log_from=LOG),
     Panel("Engines", "Drift after publishing", ("publish_drift",), "largest on the probe, nats a token", log_from=LOG),
+    Panel("Engines", "Older weights against trainer", ("behind_*",), "log-probability, nats a token", log_from=LOG),
     Panel("Engines", "Staleness", ("staleness",), "versions between generating and learning"),
     Panel("Engines", "Weights version", ("weights_version",)),
     Panel("Time", "Tokens a second", ("tokens_per_second",), "of the whole step"),
