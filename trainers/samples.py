@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
-from actors.judges.sample import Sample
 
+from actors.judges.sample import Sample
 from actors.rows import lengths
 
 
