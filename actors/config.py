@@ -97,9 +97,10 @@ class JudgeConfig(Section):
 
     @model_validator(mode="after")
     def _names_are_free(self) -> JudgeConfig:
-        twice = sorted(self.functions.keys() & self.endpoints.keys() | ({"model"} & self.functions.keys()))
-        if twice or "model" in self.endpoints:
-            raise ValueError(f"judge: the name '{(twice or ['model'])[0]}' is taken; rename that function or endpoint")
+        names = [*self.functions, *self.endpoints]
+        for name in names:
+            if name == "model" or names.count(name) > 1:
+                raise ValueError(f"judge: the name '{name}' is taken; rename that function or endpoint")
         if self.placement.ranks != 1:
             raise ValueError(f"judge.placement.ranks {self.placement.ranks}: there is one judge; set it to 1")
         return self

@@ -42,7 +42,7 @@ class ServeBackend:
 
     def __init__(self, engines: Mapping[str, DeploymentHandle], scorer: DeploymentHandle | None) -> None:
         self._plain, self._scorer = dict(engines), scorer
-        # A stream's messages cost a third over gRPC, which every replica of Serve listens to, of what Ray's own streams cost.
+        # Over gRPC, which every replica of Serve listens to, a stream's messages cost less than by Ray's own streams.
         # Ray's path knows of a death at once, and routes around it.
         self._by_grpc = {
             name: handle.options(

@@ -27,8 +27,8 @@ from serve.tokens import Tokens
 
 logger = logging.getLogger("ray.serve")
 
-# Each part of a stream costs what an engine's whole step costs on a small model: the more answers there are at a time, the more
-# tokens travel together. With up to four answers each token goes alone.
+# Each part of a stream passes two processes: the more answers there are at a time, the more tokens of each travel together. With
+# up to four answers each token goes alone.
 PARTS_A_STEP, MOST_TOKENS_A_PART = 4, 16
 
 _REQUESTS: Mapping[str, Any] = {"chat": api.ChatCompletionRequest, "completions": api.CompletionRequest}

@@ -215,6 +215,8 @@ class PPOConfig(StageConfig):
             raise ValueError(
                 "critic is missing, which algorithm.name ppo needs: give critic.model, or take another name"
             )
+        if self.critic_warmup_steps and not algorithm.has_critic:
+            raise ValueError(f"critic_warmup_steps: algorithm.name {algorithm.name} has no critic; set it to 0")
         if algorithm.kl_coef > 0 and self.reference is None:
             raise ValueError(
                 f"reference is missing, which algorithm.kl_coef {algorithm.kl_coef:g} needs: give reference.model, or 0"

@@ -39,7 +39,7 @@ class Rollouts:
     def take(self, step: int) -> pa.Table:
         """The answered rows of `step`."""
         if step in self._asked:
-            self._finish(step)
+            return self._finish(step)
         table = self._journal.recall(step, self.version(step))
         if table is None:
             raise RunError(
@@ -57,12 +57,12 @@ class Rollouts:
         """Every step has as many batches of prompts to itself as it may ask for."""
         return self._prompts.batch(step * (1 + self._config.algorithm.resample) + attempt)
 
-    def _finish(self, step: int) -> None:
+    def _finish(self, step: int) -> pa.Table:
         batch, flying = self._asked.pop(step)
         table = flying.join(batch)
         if self._config.algorithm.resample:
             table = self._resampled(step, table)
-        self._journal.record(step, self.version(step), table)
+        return self._journal.record(step, self.version(step), table)
 
     def _resampled(self, step: int, table: pa.Table) -> pa.Table:
         """Groups whose answers differ in reward, from further batches if need be (DAPO, Yu et al. 2025, section 3.2).

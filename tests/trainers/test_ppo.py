@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import ray
 import torch
+from finished import equal, finished_run, weights
 
 from actors.models import load_scorer
 from actors.team import Team
@@ -169,22 +170,6 @@ def test_a_mispublished_version_is_detected(
     publisher.transport = MisnumberingTransport(team.policy, team.rollout)
     with pytest.raises(PublishError, match="rollout-0 holds weights version 4 after version 3 was published"):
         publisher.publish(3)
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(run / "model").state_dict()
-
-
-def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def finished_run(config: PPOConfig) -> Path:
-    with Run(config.name, config) as run:
-        train(config, run, read_prompts(config))
-        return run.path
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_without_generating(clinic: Path, ray_cluster: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
+from finished import equal, finished_run, weights
 
 from data.tables import PROMPTS, write_table
 from trainers.ppo import main, read_prompts, train
@@ -64,22 +64,6 @@ def settings(clinic: Path, tmp_path: Path) -> Any:
         return PPOConfig.model_validate(values)
 
     return make
-
-
-def finished_run(config: PPOConfig) -> Path:
-    with Run(config.name, config) as run:
-        train(config, run, read_prompts(config))
-        return run.path
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(run / "model").state_dict()
-
-
-def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_grpo_by_a_function_starts_no_critic_and_makes_no_pass_for_what_is_known(
@@ -147,6 +131,7 @@ def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_c
         (["--algorithm.name=ppo"], "critic is missing, which algorithm.name ppo needs"),
         (["--samples_per_prompt=1"], "algorithm.name grpo compares answers to one prompt"),
         (["--algorithm.resample=1", "--rollout.ahead=1"], "algorithm.resample waits for scores"),
+        (["--critic_warmup_steps=3"], "algorithm.name grpo has no critic; set it to 0"),
         (["--algorithm.overlong_buffer=17"], "exceeds rollout.max_new_tokens 16"),
         (["--judge.functions.length.file=/nowhere.py"], "/nowhere.py"),
         (["--stop.kl_above=1e-9"], r"kl_to_reference .* is above stop.kl_above 1e-09"),
