@@ -34,15 +34,14 @@ class Answers:
         self._parts: list[dict[int, pa.Table]] = [{} for _ in chunks]  # chunk -> engine -> its rows' columns
         self._expected = [0 for _ in chunks]
         numbers, rows = [], []
-        for share in even_shares(len(prompts), engines.ranks):
-            mine = {
-                number: [row for row in chunk if share[0] <= row <= share[-1]] for number, chunk in enumerate(chunks)
-            }
+        for share in map(set, even_shares(len(prompts), engines.ranks)):
+            mine = {number: [row for row in chunk if row in share] for number, chunk in enumerate(chunks)}
             mine = {number: part for number, part in mine.items() if part}
             for number in mine:
                 self._expected[number] += 1
-            numbers.append(list(mine))
             rows.append(list(mine.values()))
+            if mine:  # an engine without rows is not asked
+                numbers.append(list(mine))
         streams = engines.submit_streams("stream", ray.put(prompts), rows, version)
         thread = ThreadPoolExecutor(1, "answers")
         self._all = thread.submit(self._collect, streams, numbers)

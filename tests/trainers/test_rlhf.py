@@ -146,8 +146,9 @@ def test_weights_change_under_answers_and_the_journal_repeats_the_run(
     mixed = 0
     for step, path in enumerate(sorted((whole / "journal").glob("*.parquet"))):
         for versions in pq.read_table(path).column("versions").to_pylist():
-            assert max(0, step - 1) <= versions[0] and versions[-1] <= step
             assert versions == sorted(versions)
+            assert versions[0] >= max(0, step - 1)
+            assert versions[-1] <= step
             mixed += versions[0] < versions[-1]
     assert mixed > 0
     lines = list(read_metrics(whole))
@@ -159,7 +160,7 @@ def test_weights_change_under_answers_and_the_journal_repeats_the_run(
 
 
 def test_an_answer_ends_at_a_stop_token(settings: Any, ray_cluster: Any) -> None:
-    tokenizer = load_tokenizer(settings("stopped").policy.model)
+    tokenizer = load_tokenizer(settings("stopped", algorithm={"name": "rloo"}).policy.model)
     stop = [tokenizer.convert_ids_to_tokens(token) for token in range(10, 60)]
     run = finished_run(settings("stopped", algorithm={"name": "rloo"}, steps=1, rollout={"stop": stop}))
     rows = pq.read_table(run / "journal" / "step-00000000.parquet").to_pylist()
