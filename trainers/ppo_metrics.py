@@ -48,6 +48,7 @@ def step_metrics(
         "staleness": float(staleness.mean()),
         "staleness_max": float(staleness.max()),
         "publish_drift": published.drift,
+        "transfer_seconds": published.seconds,
     }
 
 
