@@ -59,6 +59,26 @@ def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_to
     return plans
 
 
+def row_chunks(rows: int, minibatches: int, chunk_rows: int | None) -> list[list[int]]:
+    """Neighbouring rows that are scored together: a minibatch, cut evenly into chunks of `chunk_rows` or a few more.
+
+    It depends on nothing but these numbers, so that scores are rounded alike whatever was finished first.
+    """
+    size = rows // minibatches
+    pieces = max(1, size // chunk_rows) if chunk_rows else 1
+    return [
+        [first + row for row in piece]
+        for first in range(0, size * minibatches, size)
+        for piece in even_shares(size, pieces)
+    ]
+
+
+def frozen_plan(lengths: Sequence[int], ranks: int, max_tokens: int) -> Plan:
+    """As `balanced_plan`, for ranks that need nothing of each other: where there are too few rows, some get none."""
+    busy = min(ranks, len(lengths))
+    return balanced_plan(lengths, busy, max_tokens) + [[] for _ in range(ranks - busy)]
+
+
 def forward_rows(plans: list[Plan]) -> Plan:
     """The micro-batches of all optimiser steps one after another, for a forward pass over every row once."""
     return [[micro for plan in plans for micro in plan[rank]] for rank in range(len(plans[0]))]

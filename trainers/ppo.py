@@ -64,10 +64,10 @@ def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
         for step in range(first, config.steps):
             phases = Phases()
             with phases("generate"):
-                table = rollouts.take(step)
+                table, scoring = rollouts.take(step)
             with phases("score"):
-                samples = prompts.samples(table)
-                table = shaper.add_score(add_reward(team.score(table, samples), config.reward_weights))
+                table = team.score(table, prompts.samples, scoring)
+                table = shaper.add_score(add_reward(table, config.reward_weights))
             with phases("learn"):
                 table = add_weights(table, algorithm, config.rollout.max_new_tokens)
                 table = add_advantages(table, algorithm, kl.coef)
@@ -76,11 +76,11 @@ def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
                 rollouts.settle()
                 published = publisher.publish(step + 1)
                 rollouts.start(step + 1)
-            metrics = step_metrics(table, figures, published, kl.coef, step - rollouts.version(step))
+            metrics = step_metrics(table, figures, published, kl.coef, rollouts.staleness(step, table))
             kl.observe(metrics.get("kl_to_reference", 0.0), len(table))
             with phases("checkpoint"):
                 if step % config.samples_every == 0 or step + 1 == config.steps:
-                    write_samples(run.path / "samples", step + 1, samples, table)
+                    write_samples(run.path / "samples", step + 1, prompts.samples(table), table)
                 if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
                     team.save(checkpoints.begin(step + 1))
                     checkpoints.commit(step + 1, {"step": step + 1, "kl_coef": kl.coef, "rewards": shaper.state()})

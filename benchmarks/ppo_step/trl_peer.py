@@ -1,4 +1,4 @@
-"""python -m benchmarks.ppo_step.trl_peer SETTINGS: the same step by TRL's GRPOTrainer. """
+"""python -m benchmarks.ppo_step.trl_peer SETTINGS: the same step by TRL's GRPOTrainer."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def publisher(clinic: Path, team: Team, prompts: PromptStream) -> Publisher:
 def rollouts(team: Team, prompts: PromptStream, publisher: Publisher, version: int) -> pa.Table:
     publisher.publish(version)
     batch = prompts.batch(version)
-    return team.score(team.start_generating(batch, version).join(batch), [])
+    return team.score(team.start_generating(batch, version, prompts.samples).join(), prompts.samples)
 
 
 def with_advantages(table: pa.Table) -> pa.Table:
@@ -142,7 +142,7 @@ def test_the_first_update_has_kl_0_and_ratio_1_and_then_the_engine_follows(
     assert published.version == 1
     assert published.drift < 1e-4
     with pytest.raises(RuntimeError, match="holds weights version 1, but version 0 was asked for"):
-        team.start_generating(prompts.batch(0), version=0).join(prompts.batch(0))
+        team.start_generating(prompts.batch(0), 0, prompts.samples).join()
 
 
 class ForgetfulTransport(ObjectStoreTransport):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from finished import equal, finished_run, weights
 
 from data.tables import PROMPTS, write_table
+from trainers.export import load_tokenizer
 from trainers.ppo import main, read_prompts, train
 from trainers.rlhf_config import PPOConfig
 from trainers.run import Run, read_metrics
@@ -97,17 +99,76 @@ def test_ahead_is_off_by_exactly_one_version_and_resumes_bit_for_bit(settings: A
     first, *later = read_metrics(whole)
     assert first["engine_trainer_gap_max"] < 1e-4 < min(line["behind_gap_max"] for line in later)
     config = settings("ahead-broken", **changes)
+    broken(config, after=3)
+    assert equal(weights(finished_run(config)), weights(whole))
+
+
+def broken(config: PPOConfig, after: int) -> None:
+    """A run that ends right after it has learnt step `after`."""
     with Run(config.name, config) as run, pytest.MonkeyPatch.context() as patch:
 
-        def die_at_step_3(step: int, metrics: dict[str, float]) -> None:
-            if step == 3:
+        def die(step: int, metrics: dict[str, float]) -> None:
+            if step == after:
                 raise KeyboardInterrupt
             Run.log(run, step, metrics)
 
-        patch.setattr(run, "log", die_at_step_3)
+        patch.setattr(run, "log", die)
         with pytest.raises(KeyboardInterrupt):
             train(config, run, read_prompts(config))
+
+
+def test_chunks_change_scores_by_rounding_only_and_resume_bit_for_bit(settings: Any, ray_cluster: Any) -> None:
+    engines = {"ranks": 2, "cpus_per_rank": 0.1, "threads": 1}
+    changes: dict[str, Any] = {"algorithm": {"name": "rloo", "minibatches": 2}, "steps": 3}
+    chunked = {"placement": engines, "chunk_rows": 3}
+    at_once = finished_run(settings("at-once", **changes))
+    whole = finished_run(settings("chunked", **changes, rollout=chunked))
+    for one, other in zip(read_metrics(at_once), read_metrics(whole), strict=True):
+        for name in ("reward", "kl_to_reference", "response_tokens"):
+            assert other[name] == pytest.approx(one[name], abs=1e-3)
+    config = settings("chunked-broken", **changes, rollout=chunked)
+    broken(config, after=2)
     assert equal(weights(finished_run(config)), weights(whole))
+
+
+@pytest.mark.parametrize("in_flight", ["keep", "recompute"])
+def test_weights_change_under_answers_and_the_journal_repeats_the_run(
+    in_flight: str, settings: Any, ray_cluster: Any, runs: Path
+) -> None:
+    rollout = {
+        "ahead": 1,
+        "in_flight": in_flight,
+        "max_new_tokens": 64,  # one at a time: still at it when the first new weights come
+        "engine": {"max_model_len": 512, "kv_cache_bytes": 2**26, "max_concurrent": 1},
+    }
+    changes = {"algorithm": {"name": "rloo", "importance": "truncated"}, "rollout": rollout}
+    whole = finished_run(settings("flying", **changes))
+    mixed = 0
+    for step, path in enumerate(sorted((whole / "journal").glob("*.parquet"))):
+        for versions in pq.read_table(path).column("versions").to_pylist():
+            assert versions == sorted(versions)
+            assert versions[0] >= max(0, step - 1)
+            assert versions[-1] <= step
+            mixed += versions[0] < versions[-1]
+    assert mixed > 0
+    lines = list(read_metrics(whole))
+    assert max(line["staleness_max"] for line in lines) == 1.0
+    assert any(0.0 < line["staleness"] < 1.0 for line in lines)
+    again = runs / "flying-again"
+    shutil.copytree(whole / "journal", again / "journal")
+    assert equal(weights(finished_run(settings("flying-again", **changes))), weights(whole))
+
+
+def test_an_answer_ends_at_a_stop_token(settings: Any, ray_cluster: Any) -> None:
+    tokenizer = load_tokenizer(settings("stopped", algorithm={"name": "rloo"}).policy.model)
+    stop = [tokenizer.convert_ids_to_tokens(token) for token in range(10, 60)]
+    run = finished_run(settings("stopped", algorithm={"name": "rloo"}, steps=1, rollout={"stop": stop}))
+    rows = pq.read_table(run / "journal" / "step-00000000.parquet").to_pylist()
+    ends = {*range(10, 60), tokenizer.eos_token_id}
+    assert any(row["response"][-1] in ends - {tokenizer.eos_token_id} for row in rows)
+    for row in rows:
+        assert not ends.intersection(row["response"][:-1])
+        assert row["finished"] == (row["response"][-1] in ends)
 
 
 def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_cluster: Any, tmp_path: Path) -> None:
@@ -131,6 +192,8 @@ def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_c
         (["--algorithm.name=ppo"], "critic is missing, which algorithm.name ppo needs"),
         (["--samples_per_prompt=1"], "algorithm.name grpo compares answers to one prompt"),
         (["--algorithm.resample=1", "--rollout.ahead=1"], "algorithm.resample waits for scores"),
+        (["--rollout.in_flight=keep"], "rollout.in_flight keep gives answers that several weights made"),
+        (["--rollout.stop=[多休息，按时服药。]"], "rollout.stop: '多休息，按时服药。' is .* tokens"),
         (["--critic_warmup_steps=3"], "algorithm.name grpo has no critic; set it to 0"),
         (["--algorithm.overlong_buffer=17"], "exceeds rollout.max_new_tokens 16"),
         (["--judge.functions.length.file=/nowhere.py"], "/nowhere.py"),
