@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from actors.batching import balanced_plan, even_shares, forward_rows, minibatch_plans, rows_of
+from actors.batching import balanced_plan, even_shares, forward_rows, minibatch_plans, rows_at, rows_of
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -44,3 +44,9 @@ def test_minibatches_are_consecutive_rows_and_the_forward_pass_keeps_their_cut()
 def test_even_shares_are_neighbours_and_some_are_empty_when_rows_are_few() -> None:
     assert even_shares(5, 2) == [[0, 1], [2, 3, 4]]
     assert even_shares(2, 3) == [[], [0], [1]]
+
+
+def test_rows_at_are_those_of_the_named_micro_batches_of_each_rank() -> None:
+    plan = [[[3], [0, 5]], [[4], [1, 2]]]
+    assert rows_at(plan, [[1], [0]]) == [0, 4, 5]
+    assert rows_at(plan, [[], []]) == []

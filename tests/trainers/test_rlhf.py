@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from finished import equal, finished_run, weights
 
+from configs.base import dump
 from data.tables import PROMPTS, write_table
 from trainers.ppo import main, read_prompts, train
 from trainers.rlhf_config import PPOConfig
@@ -125,6 +127,22 @@ def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_c
     assert [line["reward"] for line in read_metrics(run)] == [0.5, 0.5]
 
 
+def test_a_diverging_update_ends_in_one_line_and_keeps_its_rows(
+    settings: Any, tmp_path: Path, runs: Path, ray_cluster: Any, capsys: Any
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    dump(settings("wild", algorithm={"name": "grpo", "minibatches": 2}, checkpoint_every=1), recipe)
+    with pytest.raises(SystemExit) as end:
+        main(["--config", str(recipe), "--policy.optimizer.lr=1e30"])
+    assert end.value.code == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    rows = pq.read_table(runs / "wild" / "not_finite.parquet")
+    assert line.startswith("python -m trainers.ppo: error: policy: the loss is nan at optimiser step 2; its rows are")
+    journalled = pq.read_table(runs / "wild" / "journal").column("response").to_pylist()
+    assert rows.column("response").to_pylist() == journalled[4:]
+    assert {"advantages", "logprobs", "weights"} <= set(rows.column_names)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -140,10 +158,6 @@ def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_c
 def test_bad_input_is_one_line(
     changes: list[str], message: str, settings: Any, tmp_path: Path, runs: Path, ray_cluster: Any, capsys: Any
 ) -> None:
-    import re
-
-    from configs.base import dump
-
     recipe = tmp_path / "recipe.yaml"
     dump(settings("bad", algorithm={"name": "grpo"}), recipe)
     with pytest.raises(SystemExit):

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from actors.diverged import DivergedError
 from configs.base import ConfigError
 from trainers.run import read_metrics
 from trainers.sft import SftStage
@@ -100,8 +102,13 @@ def test_cutting_a_batch_otherwise_changes_nothing(train: Any, stage: Callable[.
 
 
 def test_a_diverging_loss_stops_the_training(train: Any, stage: Callable[..., SftStage], tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match=r"optimiser step"):
-        train(stage(optimizer={"lr": 1e30, "max_grad_norm": 1e30}), tmp_path)
+    sft = stage(optimizer={"lr": 1e30, "max_grad_norm": 1e30})
+    with pytest.raises(
+        DivergedError, match=r"sft: the gradient is not finite at optimiser step 2; its rows are finite"
+    ) as raised:
+        train(sft, tmp_path)
+    learnt = {tuple(tokens) for tokens in sft.examples().train["tokens"].to_pylist()}
+    assert {tuple(tokens) for tokens in raised.value.rows["tokens"].to_pylist()} <= learnt
 
 
 def test_the_number_of_steps_follows_epochs_and_max_steps(stage: Callable[..., SftStage]) -> None:
@@ -153,6 +160,22 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(
     assert line.startswith("python -m trainers.sft: error: ")
     assert message in line
     assert not (runs / "t").exists()
+
+
+@pytest.mark.slow
+def test_a_diverging_loss_ends_in_one_line_and_keeps_its_rows(
+    recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str], ray_cluster: None
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(SftStage, "sft", ["--config", str(recipe), "--optimizer.lr=1e30", "--checkpoint_every=1"])
+    assert ended.value.code == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    rows = runs / "t" / "not_finite.parquet"
+    assert line.startswith("python -m trainers.sft: error: sft: the loss is nan at optimiser step 2; its rows are")
+    assert line.endswith(f"rows: {rows}")
+    assert len(pq.read_table(rows)) == 4
+    assert (runs / "t" / "checkpoints" / "step-00000001").is_dir()
+    assert not (runs / "t" / "DONE").exists()
 
 
 @pytest.mark.slow
