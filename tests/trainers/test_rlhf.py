@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from finished import equal, finished_run, weights
+from finished import WarmTeam, equal, finished_run, weights
 
+from actors.team import Team
 from configs.base import dump
 from data.tables import PROMPTS, write_table
-from trainers.ppo import main, read_prompts, train
+from trainers.ppo import main, team_config
 from trainers.rlhf_config import PPOConfig
 from trainers.run import Run, read_metrics
 
@@ -27,19 +29,20 @@ def reward(samples):
 """
 
 
-@pytest.fixture
-def settings(clinic: Path, tmp_path: Path) -> Any:
+@pytest.fixture(scope="module")
+def settings(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Makes settings of a run whose rewards come from a function that also reads the prompt's row."""
     rows = [{"prompt": [{"role": "user", "content": f"病人{n}头痛怎么办"}]} for n in range(12)]
+    folder = tmp_path_factory.mktemp("rlhf")
     table = pa.Table.from_pylist(rows, PROMPTS).append_column("bonus", pa.array([0.5 * n for n in range(12)]))
-    write_table(table, tmp_path / "prompts.parquet")
-    (tmp_path / "rewards.py").write_text(REWARD)
+    write_table(table, folder / "prompts.parquet")
+    (folder / "rewards.py").write_text(REWARD)
     placement = {"cpus_per_rank": 0.1, "threads": 1}
 
     def make(name: str, **changes: Any) -> PPOConfig:
         values: dict[str, Any] = {
             "name": name,
-            "prompts": {"train": (str(tmp_path / "prompts.parquet"),), "max_tokens": 64},
+            "prompts": {"train": (str(folder / "prompts.parquet"),), "max_tokens": 64},
             "steps": 4,
             "prompts_per_step": 4,
             "samples_per_prompt": 2,
@@ -51,7 +54,7 @@ def settings(clinic: Path, tmp_path: Path) -> Any:
             "reference": {"model": str(clinic / "model"), "placement": placement},
             "judge": {
                 "placement": placement,
-                "functions": {"length": {"file": str(tmp_path / "rewards.py"), "weight": 2.0}},
+                "functions": {"length": {"file": str(folder / "rewards.py"), "weight": 2.0}},
             },
             "rollout": {
                 "placement": placement,
@@ -66,6 +69,18 @@ def settings(clinic: Path, tmp_path: Path) -> Any:
         return PPOConfig.model_validate(values)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def warm_team(settings: Any, ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmTeam]:
+    with Team(team_config(settings("rlhf", algorithm={"name": "grpo"}))) as team:
+        yield WarmTeam(team, tmp_path_factory.mktemp("start"))
+
+
+@pytest.fixture(autouse=True)
+def _warm(warm_team: WarmTeam, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run here is trained by the same processes."""
+    monkeypatch.setattr("trainers.ppo.Team", warm_team)
 
 
 def test_grpo_by_a_function_starts_no_critic_and_makes_no_pass_for_what_is_known(
@@ -99,16 +114,17 @@ def test_ahead_is_off_by_exactly_one_version_and_resumes_bit_for_bit(settings: A
     first, *later = read_metrics(whole)
     assert first["engine_trainer_gap_max"] < 1e-4 < min(line["behind_gap_max"] for line in later)
     config = settings("ahead-broken", **changes)
-    with Run(config.name, config) as run, pytest.MonkeyPatch.context() as patch:
+    log = Run.log
 
-        def die_at_step_3(step: int, metrics: dict[str, float]) -> None:
-            if step == 3:
-                raise KeyboardInterrupt
-            Run.log(run, step, metrics)
+    def die_at_step_3(run: Run, step: int, metrics: dict[str, float]) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+        log(run, step, metrics)
 
-        patch.setattr(run, "log", die_at_step_3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "log", die_at_step_3)
         with pytest.raises(KeyboardInterrupt):
-            train(config, run, read_prompts(config))
+            finished_run(config)
     assert equal(weights(finished_run(config)), weights(whole))
 
 
