@@ -40,6 +40,14 @@ class PlacementConfig(Section):
     gpus_per_rank: float = Field(0.0, ge=0, description="GPUs that one rank reserves in its placement group")
     threads: int = Field(1, ge=1, description="OMP threads of one rank")
 
+    @model_validator(mode="after")
+    def _ray_can_give_it(self) -> PlacementConfig:
+        if not self.cpus_per_rank + self.gpus_per_rank:
+            raise ValueError("cpus_per_rank 0 and gpus_per_rank 0 reserve no place: raise one of them")
+        if self.gpus_per_rank > 1 and self.gpus_per_rank % 1:
+            raise ValueError(f"gpus_per_rank {self.gpus_per_rank:g} is more than one GPU and not whole: round it")
+        return self
+
 
 class ZeroConfig(Section):
     """DeepSpeed ZeRO."""
@@ -71,6 +79,16 @@ class TrainedRoleConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig(schedule="constant")
     zero: ZeroConfig = ZeroConfig()
     micro_batch_tokens: int = Field(4096, ge=1, description="tokens of one forward and backward pass on one rank")
+
+    @model_validator(mode="after")
+    def _ranks_have_their_own_gpus(self) -> TrainedRoleConfig:
+        placement = self.placement
+        if placement.ranks > 1 and 0 < placement.gpus_per_rank < 1:
+            raise ValueError(
+                f"placement.gpus_per_rank {placement.gpus_per_rank:g} with placement.ranks {placement.ranks}: two ranks "
+                f"could get the same GPU, which NCCL refuses; set gpus_per_rank to 1 and share GPUs between roles by colocate"
+            )
+        return self
 
 
 class FrozenRoleConfig(Section):
@@ -136,6 +154,16 @@ class RolloutConfig(Section):
             raise ValueError(
                 f"rollout.max_new_tokens {self.max_new_tokens} leaves no room for a prompt in "
                 f"rollout.engine.max_model_len {self.engine.max_model_len}: lower the one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _engines_fit_on_a_gpu(self) -> RolloutConfig:
+        if 0 < self.placement.gpus_per_rank < self.engine.gpu_memory_utilization:
+            raise ValueError(
+                f"rollout.placement.gpus_per_rank {self.placement.gpus_per_rank:g} lets others onto the engine's GPU, of "
+                f"whose memory it takes rollout.engine.gpu_memory_utilization {self.engine.gpu_memory_utilization:g}: "
+                f"lower the latter to the former at most"
             )
         return self
 

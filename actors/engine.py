@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Bar = bool | Callable[..., Any]
 """No progress bar, vLLM's, or what makes one (called like tqdm)."""
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the scheduler in this process: on two cores 20 times as fast
     "VLLM_LOGGING_LEVEL": "ERROR",  # every reload would else warn of layers that have no weights
 }
@@ -68,7 +68,7 @@ class Engine:
         Raises ConfigError, one line, for a missing folder.
         """
         folder = require_dir(model, "engine model", "name a folder in Hugging Face format")
-        os.environ.update(_ENVIRONMENT)
+        os.environ.update(ENVIRONMENT)
         if not torch.cuda.is_available():
             os.environ.update(CPU_ENVIRONMENT)
         from vllm import LLM

@@ -1,4 +1,4 @@
-"""The processes of one role: Ray actors in the role's placement group, addressed as one."""
+"""The processes of one role: Ray actors in a placement group, the role's own or a shared one, addressed as one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.batching import rows_of
+from actors.colocation import Site
 from actors.config import PlacementConfig
 from actors.worker import Worker
-from cluster.placement import Bundle
 from cluster.waiting import RoleError, get
 
 STOP_TIMEOUT_S = 30.0
@@ -32,11 +32,15 @@ class WorkerGroup(Generic[W]):
         run: str,
         role: str,
         worker: type[W],
-        placement: PlacementConfig,
+        site: Site,
         group: PlacementGroup,
         timeout_s: float,
     ) -> None:
-        """Starts the processes, named RUN/ROLE-RANK; their class and name are what the Ray dashboard shows."""
+        """Starts the processes, named RUN/ROLE-RANK; their class and name are what the Ray dashboard shows.
+
+        `group` is what was reserved for `site`; rank i gets its share of bundle i.
+        """
+        placement = site.roles[role]
         self.role = role
         self.timeout_s = timeout_s
         self.ranks = placement.ranks
@@ -45,12 +49,12 @@ class WorkerGroup(Generic[W]):
         self.actors: list[ActorHandle] = [
             remote.options(
                 name=name,
-                num_cpus=placement.cpus_per_rank,
-                num_gpus=placement.gpus_per_rank,
+                num_cpus=share["CPU"],
+                num_gpus=share["GPU"],
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
                 runtime_env={"env_vars": _environment(placement)},
             ).remote(placement.threads, (run, role, rank))
-            for rank, name in enumerate(self.names)
+            for rank, (name, share) in enumerate(zip(self.names, site.shares(role), strict=True))
         ]
 
     def stop(self) -> None:
@@ -113,14 +117,6 @@ class ColumnsInFlight:
         for name in added.column_names:
             table = table.append_column(name, added.column(name))
         return table
-
-
-def bundles(placement: PlacementConfig) -> list[Bundle]:
-    """What a role asks of the cluster: one bundle a rank."""
-    bundle: Bundle = {"CPU": placement.cpus_per_rank}
-    if placement.gpus_per_rank:
-        bundle["GPU"] = placement.gpus_per_rank
-    return [bundle] * placement.ranks
 
 
 def _taken(name: str) -> bool:

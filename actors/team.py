@@ -1,4 +1,4 @@
-"""The roles of RLHF on one cluster, each in its own placement group."""
+"""The roles of RLHF on one cluster, each in its own placement group or in one that it shares."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pyarrow as pa
 import ray
 
 from actors.batching import Plan, even_shares, forward_rows, minibatch_plans, rows_at
-from actors.config import PlacementConfig
+from actors.colocation import Site
 from actors.critic import Critic
 from actors.diverged import DivergedError, NotFiniteError
-from actors.group import ColumnsInFlight, WorkerGroup, bundles
+from actors.group import ColumnsInFlight, WorkerGroup
 from actors.judge import JudgeWorker
 from actors.judges.sample import Sample
 from actors.learner import TrainBatch, Update
@@ -44,6 +44,7 @@ class TeamConfig:
 
     run: str  # what placement groups and actors are named after
     roles: Mapping[str, Any]  # the settings of each role that is wanted, from actors/config.py
+    sites: Sequence[Site]  # where they run, every one once
     updates: int  # optimiser steps of the whole run
     minibatches: int  # optimiser steps a pass over a step's rows
     knows_logprobs: bool  # whether nobody needs the policy's log-probabilities before it learns
@@ -51,10 +52,6 @@ class TeamConfig:
     native_transfer: str | None  # vLLM's weight-transfer backend, if the transport uses one
     start_timeout_s: float
     call_timeout_s: float
-
-    def placements(self) -> dict[str, PlacementConfig]:
-        """Every wanted role's placement, by role."""
-        return {role: settings.placement for role, settings in self.roles.items()}
 
 
 class Team:
@@ -67,15 +64,16 @@ class Team:
         """
         self.config = config
         self.groups: dict[str, WorkerGroup[Any]] = {}
-        placements = config.placements()
-        name = {role: f"{config.run}/{role}" for role in placements}
-        self._reserved = reserve({name[role]: bundles(p) for role, p in placements.items()}, config.start_timeout_s)
+        self._reserved = reserve(
+            {f"{config.run}/{site.name}": site.bundles() for site in config.sites}, config.start_timeout_s
+        )
         try:
-            for role, placement in placements.items():
-                reserved = self._reserved[name[role]]
-                self.groups[role] = WorkerGroup(
-                    config.run, role, WORKERS[role], placement, reserved, config.call_timeout_s
-                )
+            for site in config.sites:
+                reserved = self._reserved[f"{config.run}/{site.name}"]
+                for role in site.roles:
+                    self.groups[role] = WorkerGroup(
+                        config.run, role, WORKERS[role], site, reserved, config.call_timeout_s
+                    )
             self._load()
         except BaseException:
             self.stop()
@@ -113,11 +111,15 @@ class Team:
             "critic": (config.updates, config.seed),
         }
         waiting: list[tuple[WorkerGroup[Any], list[ray.ObjectRef]]] = []
+        on_shared_gpu = [role for site in config.sites for role in site.roles if site.shares_gpu(role)]
         for role, more in setups.items():
             if role in roles:
                 if role in LEARNERS:
                     self.groups[role].join_world()
                 waiting.append((self.groups[role], self.groups[role].submit("setup", roles[role], *more)))
+                if role == "rollout" and role in on_shared_gpu:
+                    # An engine plans with the GPU's memory as it finds it: nobody else may be taking some just then.
+                    self.groups[role].wait(waiting[-1][1], "load the model")
         for group, refs in waiting:
             group.wait(refs, "load the model")
 

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 
 from actors.checkpoint import CheckpointStore
-from actors.group import bundles
 from actors.judge import sources_of
 from actors.learner import TrainBatch
 from actors.team import Team, TeamConfig
@@ -131,6 +130,7 @@ def team_config(config: PPOConfig) -> TeamConfig:
     return TeamConfig(
         run=config.name,
         roles=config.roles,
+        sites=config.sites,
         updates=config.updates,
         minibatches=config.algorithm.minibatches,
         knows_logprobs=config.knows_logprobs,
@@ -152,8 +152,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sources_of(config.judge)  # refuses a function that is none, before anything starts
         with connect(**config.cluster.connection()):
             require_resources(
-                total({role: bundles(placement) for role, placement in team_config(config).placements().items()}),
-                f"lower ranks, cpus_per_rank or gpus_per_rank of {', '.join(config.roles)} (each under .placement), or join a larger cluster",
+                total({site.name: site.bundles() for site in config.sites}),
+                f"lower ranks, cpus_per_rank or gpus_per_rank of {', '.join(config.roles)} (each under .placement), "
+                "have roles share by colocate, or join a larger cluster",
             )
             with Run(config.name, config) as run, run.shown():
                 train(config, run, prompts)

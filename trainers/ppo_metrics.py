@@ -47,6 +47,7 @@ def step_metrics(
         "weights_version": float(published.version),
         "staleness": float(staleness),
         "publish_drift": published.drift,
+        "transfer_seconds": published.seconds,
     }
 
 

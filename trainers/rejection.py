@@ -21,8 +21,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from actors.colocation import Site
 from actors.folders import ModelFolder
-from actors.group import bundles
 from actors.rows import lengths
 from actors.sampler import Sampler, SamplerConfig
 from cluster.connect import connect, require_resources
@@ -143,6 +143,7 @@ def sampler_config(config: RejectionConfig) -> SamplerConfig:
         run=config.name,
         rollout=config.rollout,
         reward=config.reward,
+        sites=config.sites,
         seed=config.seed,
         start_timeout_s=config.cluster.start_timeout_s,
         call_timeout_s=config.cluster.collective_timeout_s,
@@ -191,11 +192,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         prompts = read_inputs(config)
         with connect(**config.cluster.connection()):
-            for part, groups in {
-                "rollout.placement or reward.placement": sampler_config(config).placements(),
-                "sft.placement": {"sft": config.sft.placement},
+            for part, sites in {
+                "rollout.placement or reward.placement": config.sites,
+                "sft.placement": [Site({"sft": config.sft.placement})],
             }.items():
-                needs = total({role: bundles(placement) for role, placement in groups.items()})
+                needs = total({site.name: site.bundles() for site in sites})
                 require_resources(needs, f"lower ranks, cpus_per_rank or gpus_per_rank of {part}, or join a larger one")
             with Run(config.name, config) as run, run.shown():
                 starting_again("rejection", config.max_failures, lambda: train(config, run, prompts))

@@ -234,6 +234,62 @@ def test_a_run_gives_up_after_too_many_deaths(
         finished_run(settings(clinic, name="given-up", max_failures=0))
 
 
+@pytest.mark.parametrize("colocate", [(("policy", "critic"), ("reference", "reward")), "all"], ids=["pairs", "all"])
+def test_roles_that_share_learn_what_roles_apart_learn(
+    colocate: Any, clinic: Path, whole: Path, ray_cluster: Any
+) -> None:
+    assert not equal(weights(whole), weights(clinic))
+    assert equal(weights(finished_run(settings(clinic, name="placed", colocate=colocate))), weights(whole))
+
+
+GPU = "--{}.placement.gpus_per_rank={}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--colocate=pairs"], "ppo.colocate: must be none, all or a list of groups of roles such as"),
+        (["--colocate=[]"], "ppo.colocate: must be none, all or a list of groups"),
+        (["--colocate=[policy,critic]"], "ppo.colocate: must be none, all or a list of groups"),
+        (["--colocate=[[policy,judge]]"], "colocate names 'judge', which is no role that these settings start"),
+        (
+            ["--colocate=[[policy,critic]]", "--algorithm.name=rloo", "--samples_per_prompt=2"],
+            "colocate names 'critic', which is no role .* they start policy, reference, reward, rollout$",
+        ),
+        (["--colocate=all", GPU.format("policy", 1), GPU.format("rollout", 1)], "gpu_memory_utilization is not given"),
+        (
+            [
+                *("--colocate=all", "--rollout.engine.gpu_memory_utilization=0.4", "--publish.transport=vllm_nccl"),
+                *(GPU.format("policy", 1), GPU.format("rollout", 1)),
+            ],
+            "colocate puts policy and rollout on one GPU, .* set publish.transport to object_store",
+        ),
+        (
+            ["--publish.transport=vllm_nccl", GPU.format("policy", 0.5), GPU.format("rollout", 1)],
+            "publish.transport vllm_nccl needs GPUs, one a rank",
+        ),
+        ([GPU.format("critic", 0.5), "--critic.placement.ranks=2"], "two ranks could get the same GPU"),
+        ([GPU.format("policy", 1.5)], "gpus_per_rank 1.5 is more than one GPU and not whole"),
+        (["--policy.placement.cpus_per_rank=0"], "reserve no place"),
+    ],
+)
+def test_roles_that_cannot_share_are_refused_in_one_line(
+    changes: list[str], message: str, clinic: Path, tmp_path: Path, capsys: Any
+) -> None:
+    import yaml
+
+    recipe = tmp_path / "recipe.yaml"
+    values = settings(clinic).model_dump(mode="json")
+    del values["rollout"]["engine"]["gpu_memory_utilization"]
+    recipe.write_text(yaml.safe_dump({"ppo": values}, allow_unicode=True))
+    with pytest.raises(SystemExit) as end:
+        main(["--config", str(recipe), *changes])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
