@@ -19,6 +19,12 @@ from actors.worker import Worker
 from cluster.waiting import RoleError, get
 
 STOP_TIMEOUT_S = 30.0
+_SPINS = "1000000"
+"""How often an OpenMP thread looks for work before it sleeps: a few milliseconds.
+
+A decoded token is hundreds of short parallel regions. Threads that sleep between them take half as long again; threads
+that never sleep would take the core from the role whose turn it is.
+"""
 
 W = TypeVar("W", bound=Worker)
 RowsOfRanks = list[list[int]] | list[list[list[int]]]  # rank -> rows, or rank -> micro-batch -> rows
@@ -132,7 +138,11 @@ def _flat(rows: list[Any]) -> list[int]:
 
 
 def _environment(placement: PlacementConfig) -> dict[str, str]:
-    environment = {"OMP_NUM_THREADS": str(placement.threads), "MKL_NUM_THREADS": str(placement.threads)}
+    environment = {
+        "OMP_NUM_THREADS": str(placement.threads),
+        "MKL_NUM_THREADS": str(placement.threads),
+        "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",  # published weights are mapped by the engines, not copied
+    }
     if not placement.gpus_per_rank:
-        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "GOMP_SPINCOUNT": _SPINS}
     return environment

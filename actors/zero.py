@@ -126,8 +126,10 @@ class ZeroModel:
         """
         import deepspeed
 
-        # A forward pass may leave a parameter on its way that it fetched ahead of need; gathering that one fails.
-        self.engine.empty_partition_cache()
+        # A forward pass may leave a parameter on its way that it fetched ahead of need; gathering that one fails. The
+        # engine's method of this name would collect Python's garbage too, which takes longer than the gathering.
+        if hasattr(self.engine.optimizer, "empty_partition_cache"):  # ZeRO-3's
+            self.engine.optimizer.empty_partition_cache()
         seen: set[int] = set()
         for prefix, block in _blocks(self.model):
             named = [(prefix + name, p) for name, p in block if id(p) not in seen]
