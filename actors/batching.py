@@ -49,6 +49,12 @@ def rows_of(plan_of_rank: list[list[int]]) -> list[int]:
     return [row for micro in plan_of_rank for row in micro]
 
 
+def rows_at(plan: Plan, micro_batches: Sequence[Sequence[int]]) -> list[int]:
+    """The rows of the micro-batches whose indices are given, rank by rank, in ascending order."""
+    chosen = [plan[rank][index] for rank, indices in enumerate(micro_batches) for index in indices]
+    return sorted(row for rows in chosen for row in rows)
+
+
 def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_tokens: int) -> list[Plan]:
     """A plan for each of `minibatches` optimiser steps over equally many consecutive rows."""
     size = len(lengths) // minibatches

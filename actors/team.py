@@ -11,9 +11,10 @@ import pyarrow as pa
 import ray
 
 from actors.answers import Answers
-from actors.batching import Plan, forward_rows, minibatch_plans, row_chunks
+from actors.batching import Plan, forward_rows, minibatch_plans, row_chunks, rows_at
 from actors.colocation import Site
 from actors.critic import Critic
+from actors.diverged import DivergedError, NotFiniteError
 from actors.group import ColumnsInFlight, WorkerGroup
 from actors.judge import JudgeWorker
 from actors.learner import TrainBatch, Update
@@ -174,15 +175,25 @@ class Team:
     def learn(
         self, table: pa.Table, losses: Mapping[str, Loss[TrainBatch]], epochs: int
     ) -> dict[str, list[dict[str, float]]]:
-        """Optimiser steps of the roles in `losses` ("policy", "critic") at the same time: figures of each, by role."""
+        """Optimiser steps of the roles in `losses` ("policy", "critic") at the same time: figures of each, by role.
+
+        Raises DivergedError, with the rows of `table` concerned, where a role's loss or gradient is not finite.
+        """
         shared = ray.put(table)
         waiting = []
         for role, loss in losses.items():
             plans = self._plans(role, table)
             updates = [[Update(plan[rank]) for plan in plans] * epochs for rank in range(len(plans[0]))]
             group = self.groups[role]
-            waiting.append((role, group, group.submit_rows("learn", shared, updates, loss)))
-        return {role: group.wait(refs, "learn")[0] for role, group, refs in waiting}
+            waiting.append((role, plans, group.submit_rows("learn", shared, updates, loss)))
+        figures = {}
+        for role, plans, refs in waiting:
+            try:
+                figures[role] = self.groups[role].wait(refs, "learn")[0]
+            except NotFiniteError as error:
+                rows = rows_at(plans[error.update % len(plans)], error.micro_batches)
+                raise DivergedError(role, str(error), table.take(rows)) from error
+        return figures
 
     def save(self, folder: Path) -> None:
         """Writes policy and critic below `folder`."""

@@ -19,7 +19,7 @@ from cluster.connect import connect, require_resources
 from cluster.placement import total
 from configs.base import load, one_line_errors
 from trainers.advantages import add_advantages, add_weights
-from trainers.collapse import refuse_collapse
+from trainers.collapse import keeping_rows, refuse_collapse
 from trainers.config import STAGES
 from trainers.export import export_model, load_tokenizer, require_model
 from trainers.journal import Journal
@@ -68,7 +68,7 @@ def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
             with phases("score"):
                 table = team.score(table, prompts.samples, scoring)
                 table = shaper.add_score(add_reward(table, config.reward_weights))
-            with phases("learn"):
+            with phases("learn"), keeping_rows(run.path):
                 table = add_weights(table, algorithm, config.rollout.max_new_tokens)
                 table = add_advantages(table, algorithm, kl.coef)
                 figures = team.learn(table, losses(config, step, kl.coef), algorithm.epochs)

@@ -23,7 +23,7 @@ def main() -> None:
 
     from benchmarks.ppo_step.reward import reward
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def __init__(self) -> None:
             self.ends = [0.0]
 

@@ -11,6 +11,7 @@ from actors.batching import (
     frozen_plan,
     minibatch_plans,
     row_chunks,
+    rows_at,
     rows_of,
 )
 
@@ -65,3 +66,9 @@ def test_frozen_ranks_without_rows_get_none_and_a_minibatch_is_cut_as_for_learni
     assert frozen_plan([5], 3, 100) == [[[0]], [], []]
     lengths = [random.Random(i).randint(5, 200) for i in range(20)]
     assert [frozen_plan(lengths, 2, 300)] == minibatch_plans(lengths, 1, 2, 300)
+
+
+def test_rows_at_are_those_of_the_named_micro_batches_of_each_rank() -> None:
+    plan = [[[3], [0, 5]], [[4], [1, 2]]]
+    assert rows_at(plan, [[1], [0]]) == [0, 4, 5]
+    assert rows_at(plan, [[], []]) == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from finished import equal, finished_run, weights
+from finished import WarmTeam, equal, finished_run, weights
 
+from actors.team import Team
+from configs.base import dump
 from data.tables import PROMPTS, write_table
 from trainers.export import load_tokenizer
-from trainers.ppo import main, read_prompts, train
+from trainers.ppo import main, team_config
 from trainers.rlhf_config import PPOConfig
 from trainers.run import Run, read_metrics
 
@@ -27,19 +31,20 @@ def reward(samples):
 """
 
 
-@pytest.fixture
-def settings(clinic: Path, tmp_path: Path) -> Any:
+@pytest.fixture(scope="module")
+def settings(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Makes settings of a run whose rewards come from a function that also reads the prompt's row."""
     rows = [{"prompt": [{"role": "user", "content": f"病人{n}头痛怎么办"}]} for n in range(12)]
+    folder = tmp_path_factory.mktemp("rlhf")
     table = pa.Table.from_pylist(rows, PROMPTS).append_column("bonus", pa.array([0.5 * n for n in range(12)]))
-    write_table(table, tmp_path / "prompts.parquet")
-    (tmp_path / "rewards.py").write_text(REWARD)
+    write_table(table, folder / "prompts.parquet")
+    (folder / "rewards.py").write_text(REWARD)
     placement = {"cpus_per_rank": 0.1, "threads": 1}
 
     def make(name: str, **changes: Any) -> PPOConfig:
         values: dict[str, Any] = {
             "name": name,
-            "prompts": {"train": (str(tmp_path / "prompts.parquet"),), "max_tokens": 64},
+            "prompts": {"train": (str(folder / "prompts.parquet"),), "max_tokens": 64},
             "steps": 4,
             "prompts_per_step": 4,
             "samples_per_prompt": 2,
@@ -51,7 +56,7 @@ def settings(clinic: Path, tmp_path: Path) -> Any:
             "reference": {"model": str(clinic / "model"), "placement": placement},
             "judge": {
                 "placement": placement,
-                "functions": {"length": {"file": str(tmp_path / "rewards.py"), "weight": 2.0}},
+                "functions": {"length": {"file": str(folder / "rewards.py"), "weight": 2.0}},
             },
             "rollout": {
                 "placement": placement,
@@ -66,6 +71,18 @@ def settings(clinic: Path, tmp_path: Path) -> Any:
         return PPOConfig.model_validate(values)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def warm_team(settings: Any, ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmTeam]:
+    with Team(team_config(settings("rlhf", algorithm={"name": "grpo"}))) as team:
+        yield WarmTeam(team, tmp_path_factory.mktemp("start"))
+
+
+@pytest.fixture(autouse=True)
+def _warm(warm_team: WarmTeam, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run here is trained by the same processes."""
+    monkeypatch.setattr("trainers.ppo.Team", warm_team)
 
 
 def test_grpo_by_a_function_starts_no_critic_and_makes_no_pass_for_what_is_known(
@@ -105,16 +122,17 @@ def test_ahead_is_off_by_exactly_one_version_and_resumes_bit_for_bit(settings: A
 
 def broken(config: PPOConfig, after: int) -> None:
     """A run that ends right after it has learnt step `after`."""
-    with Run(config.name, config) as run, pytest.MonkeyPatch.context() as patch:
+    log = Run.log
 
-        def die(step: int, metrics: dict[str, float]) -> None:
-            if step == after:
-                raise KeyboardInterrupt
-            Run.log(run, step, metrics)
+    def die(run: Run, step: int, metrics: dict[str, float]) -> None:
+        if step == after:
+            raise KeyboardInterrupt
+        log(run, step, metrics)
 
-        patch.setattr(run, "log", die)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "log", die)
         with pytest.raises(KeyboardInterrupt):
-            train(config, run, read_prompts(config))
+            finished_run(config)
 
 
 def test_chunks_change_scores_by_rounding_only_and_resume_bit_for_bit(settings: Any, ray_cluster: Any) -> None:
@@ -186,6 +204,24 @@ def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_c
     assert [line["reward"] for line in read_metrics(run)] == [0.5, 0.5]
 
 
+def test_a_diverging_update_ends_in_one_line_and_keeps_its_rows(
+    settings: Any, tmp_path: Path, runs: Path, ray_cluster: Any, capsys: Any
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    dump(settings("wild", algorithm={"name": "grpo", "minibatches": 2}, checkpoint_every=1), recipe)
+    with pytest.raises(SystemExit) as end:
+        main(["--config", str(recipe), "--policy.optimizer.lr=1e30"])
+    assert end.value.code == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    rows = pq.read_table(runs / "wild" / "not_finite.parquet")
+    assert re.match(
+        r"python -m trainers.ppo: error: policy: the (loss|gradient) is n\w+.* at optimiser step 2; its rows", line
+    )
+    journalled = pq.read_table(runs / "wild" / "journal").column("response").to_pylist()
+    assert rows.column("response").to_pylist() == journalled[4:]
+    assert {"advantages", "logprobs", "weights"} <= set(rows.column_names)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -203,10 +239,6 @@ def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_c
 def test_bad_input_is_one_line(
     changes: list[str], message: str, settings: Any, tmp_path: Path, runs: Path, ray_cluster: Any, capsys: Any
 ) -> None:
-    import re
-
-    from configs.base import dump
-
     recipe = tmp_path / "recipe.yaml"
     dump(settings("bad", algorithm={"name": "grpo"}), recipe)
     with pytest.raises(SystemExit):
