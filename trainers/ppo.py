@@ -7,16 +7,20 @@ steps done: step t is answered by version t, or with `rollout.ahead` an older on
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from actors.checkpoint import CheckpointStore
 from actors.judge import sources_of
 from actors.learner import TrainBatch
 from actors.team import Team, TeamConfig
-from actors.weights.publisher import Publisher
+from actors.weights.publisher import Published, Publisher
 from actors.zero import Loss
 from cluster.connect import connect, require_resources
 from cluster.placement import total
+from cluster.waiting import RoleDied
 from configs.base import load, one_line_errors
 from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import keeping_rows, refuse_collapse
@@ -30,66 +34,112 @@ from trainers.prompts import PromptStream
 from trainers.restart import starting_again
 from trainers.rewards import KLController, RewardShaper, add_reward
 from trainers.rlhf_config import PPOConfig
-from trainers.rollouts import Rollouts
+from trainers.rollouts import Answered, Rollouts
 from trainers.run import Run, already_finished
 from trainers.samples import write_samples
+from trainers.stopping import Stopped, StopRequests
+from trainers.supervision import Supervisor
 
 PROG = "python -m trainers.ppo"
 
 
 def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
-    """Trains to the end. Roles whose process died start again, at most `config.max_failures` times a run.
+    """Trains to the end, also if processes of roles die or hang meanwhile: see trainers/supervision.py.
 
-    They go on from the newest checkpoint and learn from the journal what they had learnt since, so nothing changes.
+    Raises Stopped, after a checkpoint, where an end was asked for.
     """
+    with StopRequests() as stop:
+        with stop.may_interrupt():
+            starting = starting_again("ppo", config.max_failures, lambda: Team(team_config(config)))
+        with starting as team:
+            stop.watch_nodes(team.watch)
+            supervisor = Supervisor(team, stop, config.max_failures, config.failure_window_s)
+            supervisor.finish(lambda: ppo(config, run, prompts, team, supervisor, stop))
 
-    def work() -> None:
-        with Team(team_config(config)) as team:
-            ppo(config, run, prompts, team)
 
-    starting_again("ppo", config.max_failures, work)
-
-
-def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
+def ppo(
+    config: PPOConfig, run: Run, prompts: PromptStream, team: Team, supervisor: Supervisor, stop: StopRequests
+) -> None:
     """PPO (Schulman et al. 2017), or another of trainers/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
     algorithm = config.algorithm
     checkpoints = CheckpointStore(run.path / "checkpoints", config.keep_checkpoints)
     rollouts = Rollouts(config, team, prompts, Journal(run.path / "journal"))
     shaper, kl = RewardShaper(algorithm, config.rollout.max_new_tokens), KLController(algorithm)
     publisher = Publisher(config.publish, team.policy, team.rollout, prompts.probe(config.publish.probe_sequences))
-    first = resume(team, checkpoints, run, shaper, kl)
-    published = publisher.publish(first)
-    rollouts.start(first)
+
+    def publish(version: int) -> Published | None:
+        """Unless the journal has all that would be answered."""
+        if not rollouts.needs(version) and version < config.steps:
+            return None
+        published = publisher.publish(version)
+        rollouts.start(version)
+        return published
+
+    def publish_again(version: int) -> Published | None:
+        rollouts.drop()
+        return publish(version)
+
+    def take_again(step: int) -> Answered:
+        publish_again(step)
+        return rollouts.take(step)
+
+    first = supervisor.step = resume(team, checkpoints, run, shaper, kl)
+    supervisor.keep_at(partial(publish, first), partial(publish_again, first))
     with run.progress(config.steps, first, show=("reward", "kl_to_reference")) as progress:
         for step in range(first, config.steps):
-            phases = Phases()
-            with phases("generate"):
-                table, scoring = rollouts.take(step)
-            with phases("score"):
-                table = team.score(table, prompts.samples, scoring)
-                table = shaper.add_score(add_reward(table, config.reward_weights))
+            phases, supervisor.step = Phases(), step
+            before = {"step": step, "kl_coef": kl.coef, "rewards": shaper.state()}
+            with saving_when_stopped(team, checkpoints, before):
+                with phases("generate"), stop.may_interrupt():
+                    table, scoring = supervisor.keep_at(partial(rollouts.take, step), partial(take_again, step))
+                with phases("score"), stop.may_interrupt():
+                    table = supervisor.keep_at(
+                        partial(team.score, table, prompts.samples, scoring),
+                        partial(team.score, table, prompts.samples),
+                    )
             with phases("learn"), keeping_rows(run.path):
+                table = shaper.add_score(add_reward(table, config.reward_weights))
                 table = add_weights(table, algorithm, config.rollout.max_new_tokens)
                 table = add_advantages(table, algorithm, kl.coef)
                 figures = team.learn(table, losses(config, step, kl.coef), algorithm.epochs)
             with phases("publish"):
                 rollouts.settle()
-                published = publisher.publish(step + 1)
-                rollouts.start(step + 1)
-            metrics = step_metrics(table, figures, published, kl.coef, rollouts.staleness(step, table))
+                published = supervisor.keep_at(partial(publish, step + 1), partial(publish_again, step + 1))
+            metrics = step_metrics(table, figures, step + 1, published, kl.coef, rollouts.staleness(step, table))
             kl.observe(metrics.get("kl_to_reference", 0.0), len(table))
             with phases("checkpoint"):
                 if step % config.samples_every == 0 or step + 1 == config.steps:
                     write_samples(run.path / "samples", step + 1, prompts.samples(table), table)
                 if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-                    team.save(checkpoints.begin(step + 1))
-                    checkpoints.commit(step + 1, {"step": step + 1, "kl_coef": kl.coef, "rewards": shaper.state()})
+                    save(team, checkpoints, {"step": step + 1, "kl_coef": kl.coef, "rewards": shaper.state()})
             metrics |= phases.metrics(metrics["tokens"])
             run.log(step + 1, metrics)
             progress.update(step + 1, metrics)
             refuse_collapse(config.stop, step + 1, metrics)
     export_model(run.path / "model", prompts.tokenizer, lambda aside: team.policy.call("export", str(aside)))
-    run.finish({"steps": config.steps, "weights_version": published.version})
+    run.finish({"steps": config.steps, "weights_version": config.steps})
+
+
+def save(team: Team, checkpoints: CheckpointStore, state: dict[str, Any]) -> None:
+    """A checkpoint of policy and critic as they are, with the driver's `state` beside it."""
+    team.save(checkpoints.begin(state["step"]))
+    checkpoints.commit(state["step"], state)
+
+
+@contextmanager
+def saving_when_stopped(team: Team, checkpoints: CheckpointStore, state: dict[str, Any]) -> Iterator[None]:
+    """Work that Stopped may end: then policy and critic, which it did not change, are saved with the `state` of before."""
+    try:
+        yield
+    except Stopped as stopped:
+        step = state["step"]
+        try:
+            if step and step not in checkpoints.steps():
+                save(team, checkpoints, state)
+        except RoleDied as error:
+            print(f"ppo: no checkpoint of step {step}: {error}; an older one and the journal serve", flush=True)
+        print(f"ppo: stopped after step {step} ({stopped.reason}); the same command goes on", flush=True)
+        raise
 
 
 def losses(config: PPOConfig, step: int, kl_coef: float) -> dict[str, Loss[TrainBatch]]:
@@ -115,6 +165,7 @@ def resume(team: Team, checkpoints: CheckpointStore, run: Run, shaper: RewardSha
     """Restores the newest checkpoint, if there is one; returns the step to go on with."""
     newest = checkpoints.latest()
     if newest is None:
+        team.begin_anew()
         run.rewind(0)
         return 0
     folder, state = newest
@@ -138,6 +189,7 @@ def team_config(config: PPOConfig) -> TeamConfig:
         native_transfer="nccl" if config.publish.transport == "vllm_nccl" else None,
         start_timeout_s=config.cluster.start_timeout_s,
         call_timeout_s=config.cluster.collective_timeout_s,
+        hang_timeout_s=config.cluster.hang_timeout_s,
     )
 
 

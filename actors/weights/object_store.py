@@ -10,5 +10,5 @@ class ObjectStoreTransport(WeightTransport):
 
     def send(self, version: int) -> None:
         states = self.policy.submit("full_state")  # all ranks gather; the first holds the result
-        self.policy.wait(states[1:], "gather weights")
+        self.policy.wait(states[1:], "gather weights", partners=states)
         self.engines.call("load_weights", version, states[0])

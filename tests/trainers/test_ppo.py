@@ -22,6 +22,7 @@ from actors.weights.object_store import ObjectStoreTransport
 from actors.weights.publisher import Publisher, PublishError
 from cluster.waiting import RoleDied
 from configs.base import dump
+from configs.recipe import RunError
 from data.tables import PROMPTS, write_table
 from trainers.advantages import add_advantages, add_weights
 from trainers.export import load_tokenizer
@@ -210,10 +211,11 @@ def test_killed_roles_start_again_and_an_interrupted_run_resumes_without_generat
             finished_run(config)
     assert not victims
     said = capsys.readouterr().out
-    assert re.findall(r"ppo: (\w+): .*; the roles start again \(failure (\d) of at most 3\)", said) == [
-        ("policy", "1"),
-        ("rollout", "2"),
-    ]
+    assert re.findall(r"step (\d): .*; (\w+) \(rank .*\) starts again \(failure 1 of at most 3 in 600 s\)", said) == [
+        ("2", "policy"),
+        ("4", "rollout"),
+    ], said
+    assert said.count("back to the newest checkpoint") == 1, said  # not for an engine
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainers.ppo.Team", warm_team)
         patch.setattr(Team, "start_generating", lambda *_, **__: pytest.fail("the journal has every step"))
@@ -230,7 +232,9 @@ def test_a_run_gives_up_after_too_many_deaths(
 
     monkeypatch.setattr("trainers.ppo.Team", warm_team)
     monkeypatch.setattr(Team, "score", die)
-    with pytest.raises(RoleDied, match="reward: add_columns"):
+    with pytest.raises(
+        RunError, match=r"step 1: reward \(rank 0\) was lost 1 times .* at last: reward: add_columns: its"
+    ):
         finished_run(settings(clinic, name="given-up", max_failures=0))
 
 
