@@ -32,7 +32,9 @@ def draw(runs: int, seed: int, a_run: int = len(SLOTS), hangs: bool = True) -> l
     drawn = random.Random(seed)
     chosen = [(target, phase, "SIGKILL") for target in TARGETS for phase in PHASES]
     if hangs:
-        chosen += [((role, drawn.randrange(ranks)), drawn.choice(PHASES[:3]), "SIGSTOP") for role, ranks in RANKS.items()]
+        chosen += [
+            ((role, drawn.randrange(ranks)), drawn.choice(PHASES[:3]), "SIGSTOP") for role, ranks in RANKS.items()
+        ]
     drawn.shuffle(chosen)
     while len(chosen) < runs * a_run:
         chosen.append((drawn.choice(TARGETS), drawn.choice(PHASES), "SIGKILL"))
@@ -40,6 +42,4 @@ def draw(runs: int, seed: int, a_run: int = len(SLOTS), hangs: bool = True) -> l
     # A checkpoint is written in the first slots only: what is to hit one comes first, and is dealt round to all runs.
     chosen.sort(key=lambda blow: blow[1] != "checkpoint")
     dealt = [chosen[run::runs] for run in range(runs)]
-    return [
-        [Blow(*blow, step, drawn.random()) for blow, step in zip(blows, SLOTS, strict=False)] for blows in dealt
-    ]
+    return [[Blow(*blow, step, drawn.random()) for blow, step in zip(blows, SLOTS, strict=False)] for blows in dealt]

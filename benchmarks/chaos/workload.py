@@ -21,8 +21,8 @@ CHECKPOINT_EVERY = 2
 PHASES = ("generate", "score", "learn", "publish", "checkpoint")
 RANKS = {"policy": 2, "critic": 1, "reference": 1, "reward": 1, "rollout": 1}
 HANG_TIMEOUT_S = 12.0
-PATIENCE_S = 240.0
-"""Within which a run gets to its end, whatever happens to it."""
+PATIENCE_S = 300.0
+"""Within which a run gets to its end, whatever happens to it; on a machine that is busy otherwise it takes longer."""
 
 _TEXTS = [f"第{n}号病人头痛，建议多休息，按时服药。" * (1 + n % 3) for n in range(40)]
 _ARCHITECTURE = ArchitectureConfig(hidden_size=64, intermediate_size=128, layers=2, heads=2, kv_heads=1, context=512)
@@ -58,7 +58,7 @@ def write_recipe(folder: Path, name: str) -> Path:
     config = PPOConfig.model_validate(
         {
             "name": name,
-            "cluster": {"start_timeout_s": 90.0, "collective_timeout_s": 90.0, "hang_timeout_s": HANG_TIMEOUT_S},
+            "cluster": {"start_timeout_s": 120.0, "collective_timeout_s": 120.0, "hang_timeout_s": HANG_TIMEOUT_S},
             "prompts": {"train": (str(folder / "prompts.parquet"),), "max_tokens": 64},
             "steps": STEPS,
             "prompts_per_step": 8,
