@@ -15,10 +15,15 @@ from trainers.rlhf_config import PPOConfig
 from trainers.run import Run
 
 
+_ENGINES = ("placement", "engine", "in_flight")
+"""The rollout's settings that its processes are started with."""
+
+
 class WarmTeam:
     """Stands in for `Team` in trainers.ppo: gives the same processes, back at their first weights, to every run.
 
-    Starting processes is most of what a short run takes. What they are told anew are settings of policy and judge.
+    Starting processes is most of what a short run takes. What they are told anew are settings of policy and judge; a run
+    that wants other engines starts a team of its own.
     """
 
     def __init__(self, team: Team, folder: Path) -> None:
@@ -29,6 +34,10 @@ class WarmTeam:
     @contextmanager
     def __call__(self, config: TeamConfig) -> Iterator[Team]:
         roles = self.team.config.roles
+        if any(getattr(config.roles["rollout"], name) != getattr(roles["rollout"], name) for name in _ENGINES):
+            with Team(config) as own:
+                yield own
+            return
         again = {"policy": (config.updates, config.roles["rollout"].temperature), "judge": ()}
         for role, more in again.items():
             if role in config.roles and config.roles[role] != roles[role]:
