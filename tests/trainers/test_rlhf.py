@@ -179,7 +179,7 @@ def test_weights_change_under_answers_and_the_journal_repeats_the_run(
 
 def test_an_answer_ends_at_a_stop_token(settings: Any, ray_cluster: Any) -> None:
     tokenizer = load_tokenizer(settings("stopped", algorithm={"name": "rloo"}).policy.model)
-    stop = [tokenizer.convert_ids_to_tokens(token) for token in range(10, 60)]
+    stop = tuple(tokenizer.convert_ids_to_tokens(token) for token in range(10, 60))
     run = finished_run(settings("stopped", algorithm={"name": "rloo"}, steps=1, rollout={"stop": stop}))
     rows = pq.read_table(run / "journal" / "step-00000000.parquet").to_pylist()
     ends = {*range(10, 60), tokenizer.eos_token_id}
