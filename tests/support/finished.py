@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,10 +14,6 @@ from actors.team import Team, TeamConfig
 from trainers.ppo import read_prompts, train
 from trainers.rlhf_config import PPOConfig
 from trainers.run import Run
-
-
-_ENGINES = ("placement", "engine", "in_flight")
-"""The rollout's settings that its processes are started with."""
 
 
 class WarmTeam:
@@ -34,7 +31,7 @@ class WarmTeam:
     @contextmanager
     def __call__(self, config: TeamConfig) -> Iterator[Team]:
         roles = self.team.config.roles
-        if any(getattr(config.roles["rollout"], name) != getattr(roles["rollout"], name) for name in _ENGINES):
+        if _engines(config) != _engines(self.team.config):
             with Team(config) as own:
                 yield own
             return
@@ -45,6 +42,11 @@ class WarmTeam:
         self.team.config = replace(config, roles={**roles, **config.roles})
         self.team.load(self._start)
         yield self.team
+
+
+def _engines(config: TeamConfig) -> dict[str, Any]:
+    """The rollout's settings that its processes hold; the others are the driver's."""
+    return config.roles["rollout"].model_dump(exclude={"ahead", "chunk_rows"})
 
 
 def finished_run(config: PPOConfig) -> Path:

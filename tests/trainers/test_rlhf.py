@@ -136,9 +136,8 @@ def broken(config: PPOConfig, after: int) -> None:
 
 
 def test_chunks_change_scores_by_rounding_only_and_resume_bit_for_bit(settings: Any, ray_cluster: Any) -> None:
-    engines = {"ranks": 2, "cpus_per_rank": 0.1, "threads": 1}
     changes: dict[str, Any] = {"algorithm": {"name": "rloo", "minibatches": 2}, "steps": 3}
-    chunked = {"placement": engines, "chunk_rows": 3}
+    chunked = {"chunk_rows": 3}
     at_once = finished_run(settings("at-once", **changes))
     whole = finished_run(settings("chunked", **changes, rollout=chunked))
     for one, other in zip(read_metrics(at_once), read_metrics(whole), strict=True):
