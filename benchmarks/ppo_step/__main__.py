@@ -104,7 +104,7 @@ def _bare(config: PPOConfig, threads: int, ours: Measured) -> list[float]:
     """Seconds of bare vLLM for each measured step's requests."""
     given = {
         "model": config.policy.model,
-        "rollout": config.rollout.model_dump(mode="json"),
+        "rollout": config.rollout.model_dump_json(),
         "files": [str(path) for path in ours.journal],
     }
     return _in_process("benchmarks.ppo_step.bare", given, threads)
