@@ -131,6 +131,8 @@ def _in_process(module: str, given: dict[str, Any], threads: int) -> list[float]
     answer = Path(os.environ["CHIMED_RUNS"]) / "answer.json"
     given["answer"] = str(answer)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):  # ours, for roles that share cores; alone, the default is faster
+        environment.pop(name, None)
     command = [sys.executable, "-m", module, json.dumps(given)]
     done = subprocess.run(command, env=environment, stdout=sys.stderr, timeout=PEER_S)
     if done.returncode:
