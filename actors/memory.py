@@ -60,6 +60,14 @@ class Footprint:
         return max(total(self.work), total(self.load))
 
     @property
+    def moment(self) -> str:
+        """When the peak is, and what the other moment takes."""
+        work, load = total(self.work), total(self.load)
+        if work >= load:
+            return f"at work; {load / GIB:,.1f} GiB while loading"
+        return f"while loading; {work / GIB:,.1f} GiB at work"
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """The parts of the moment at which the peak is."""
         return self.work if total(self.work) >= total(self.load) else self.load
@@ -143,7 +151,7 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
     )
     if gpu_bytes is not None:
         share = int(config.gpu_memory_utilization * gpu_bytes)
-        left = share - weights.bytes - layer.bytes - sampled.bytes
+        left = max(0, share - weights.bytes - layer.bytes - sampled.bytes)
         room = Part("KV cache", left, f"what is left of {config.gpu_memory_utilization:g} of the GPU")
         host = [Part("process", GPU_PROCESS, "reserve"), weights]
         if through_store:

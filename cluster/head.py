@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+import ray
 from ray._private.gcs_utils import create_gcs_channel
-from ray._raylet import GCS_AUTOSCALER_CLUSTER_CONFIG_KEY, GCS_AUTOSCALER_STATE_NAMESPACE
 from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc, gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
 from cluster.board import NAMESPACE, Notice, parse
@@ -73,7 +73,8 @@ class Head:
 
     def limits(self) -> autoscaler_pb2.ClusterConfig | None:
         """The nodes that the autoscaler may add, by kind, where its provider has told the cluster; KubeRay does not."""
-        space, key = GCS_AUTOSCALER_STATE_NAMESPACE.encode(), GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode()
+        names = ray._raylet  # where ray._private.state finds them
+        space, key = names.GCS_AUTOSCALER_STATE_NAMESPACE.encode(), names.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode()
         request = gcs_service_pb2.InternalKVMultiGetRequest(namespace=space, keys=[key])
         found = self._ask(self._values.InternalKVMultiGet, request).results
         return autoscaler_pb2.ClusterConfig.FromString(found[0].value) if found else None

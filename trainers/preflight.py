@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from actors.config import FrozenRoleConfig, PlacementConfig, RolloutConfig, TrainedRoleConfig
+from actors.config import EngineConfig, FrozenRoleConfig, PlacementConfig, RolloutConfig, TrainedRoleConfig
 from actors.memory import (
     BYTES,
     FROZEN_PROCESS,
@@ -186,12 +186,14 @@ class _Planner:
     def _trained(self, role: str, model: str, settings: Any, work: Work) -> Need:
         placement, shape = settings.placement, self._shape(role, model)
         gpu = placement.gpus_per_rank > 0
-        return _need(role, placement, shape and trained(shape, settings.zero, placement.ranks, work, gpu))
+        return _need(
+            role, placement, None if shape is None else trained(shape, settings.zero, placement.ranks, work, gpu)
+        )
 
     def _frozen(self, role: str, settings: FrozenRoleConfig, work: Work) -> Need:
         shape = self._shape(role, settings.model)
         gpu = settings.placement.gpus_per_rank > 0
-        return _need(role, settings.placement, shape and frozen(shape, settings, work, gpu))
+        return _need(role, settings.placement, None if shape is None else frozen(shape, settings, work, gpu))
 
     def _engine(self, role: str, model: str, settings: RolloutConfig, asked: int, through_store: bool) -> Need:
         shape, config = self._shape(role, model), settings.engine
@@ -205,15 +207,7 @@ class _Planner:
             text = f"engine.max_model_len {config.max_model_len} exceeds the {shape.context} tokens of {model}"
             self._findings.append(Finding("refused", role, text))
         if not gpu or self._gpu_bytes:
-            one = kv_bytes(shape, config, config.max_model_len)
-            room = next(part.bytes for part in footprint.work if part.name == "KV cache")
-            text = (
-                f"a KV cache of {gib(room)} holds {max(0, room) / one:.1f} sequences of {config.max_model_len:,} tokens"
-            )
-            least = (
-                f", and vLLM wants room for one, {gib(one)}" if room < one else f"; {config.max_concurrent} at a time"
-            )
-            self._findings.append(Finding("refused" if room < one else "fits", role, text + least))
+            self._findings.append(_cache(role, footprint, kv_bytes(shape, config, config.max_model_len), config))
         return _need(role, settings.placement, footprint)
 
     def _shape(self, role: str, model: str) -> Shape | None:
@@ -248,6 +242,21 @@ class _Planner:
         return Plan(groups, (disk,), tuple(self._findings))
 
 
+def _cache(role: str, footprint: Footprint, one: int, config: EngineConfig) -> Finding:
+    """Whether the KV cache holds one sequence of `max_model_len`, `one` bytes, without which vLLM does not start."""
+    room = next(part.bytes for part in footprint.work if part.name == "KV cache")
+    if room == 0:
+        return Finding(
+            "refused",
+            role,
+            f"an engine's weights and activations need {gib(footprint.peak)}, more than engine.gpu_memory_utilization {config.gpu_memory_utilization:g} gives it of a GPU",
+        )
+    text = f"a KV cache of {gib(room)} holds {room / one:.1f} sequences of {config.max_model_len:,} tokens"
+    if room < one:
+        return Finding("refused", role, f"{text}, and vLLM wants room for one, {gib(one)}")
+    return Finding("fits", role, f"{text}; {config.max_concurrent} at a time")
+
+
 def _row(config: SupervisedConfig) -> int:
     """Most tokens of a row: a block, a chat, or a pair."""
     if isinstance(config, PretrainConfig):
@@ -262,15 +271,14 @@ def _need(role: str, placement: PlacementConfig, footprint: Footprint | None) ->
     bundle = {"CPU": placement.cpus_per_rank}
     if placement.gpus_per_rank:
         bundle["GPU"] = placement.gpus_per_rank
+    ranks, shared = placement.ranks, SHARED_LIBRARIES
     if footprint is None:
-        return Need(role, placement.ranks, bundle, FROZEN_PROCESS, SHARED_LIBRARIES)
+        return Need(role, ranks, bundle, FROZEN_PROCESS, shared)
+    rows, moment = _rows(footprint.parts), footprint.moment
     if placement.gpus_per_rank:
         host = footprint.host
-        size = total(host)
-        return Need(
-            role, placement.ranks, bundle, size, SHARED_LIBRARIES, footprint.peak, _rows(host), _rows(footprint.parts)
-        )
-    return Need(role, placement.ranks, bundle, footprint.peak, SHARED_LIBRARIES, host=_rows(footprint.parts))
+        return Need(role, ranks, bundle, total(host), shared, footprint.peak, _rows(host), rows, moment)
+    return Need(role, ranks, bundle, footprint.peak, shared, host=rows, moment=moment)
 
 
 def _rows(parts: tuple[Part, ...]) -> tuple[tuple[str, int, str], ...]:

@@ -22,6 +22,7 @@ class Need:
     gpu_bytes: int = 0  # memory of its GPU
     host: Sequence[Row] = ()
     gpu: Sequence[Row] = ()
+    moment: str = ""  # when the device that computes is fullest, in words
 
 
 @dataclass(frozen=True)

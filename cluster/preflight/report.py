@@ -37,7 +37,8 @@ def memory(needs: Sequence[Need]) -> Table:
     for need in needs:
         name = f"{need.role} x {need.ranks}"
         for device, total, rows in _devices(need):
-            table.add_row(name, device, "all", gib(total), "at the peak", style="bold")
+            moment = "" if need.gpu and device == "host" else need.moment
+            table.add_row(name, device, "all", gib(total), moment, style="bold")
             for part, size, why in rows:
                 table.add_row("", "", part, gib(size), Text(why))
             name = ""

@@ -19,7 +19,7 @@ def versions(locks: Path = REPOSITORY / "locks") -> Iterator[Finding]:
     installed = {name: _installed(name) for name in (*ENGINES, *STACK)}
     engine = next((name for name in ENGINES if installed[name]), None)
     if engine is None:
-        yield Finding("refused", "versions", f"neither {' nor '.join(ENGINES)} is installed; run make env")
+        yield Finding("refused", "versions", f"no engine is installed ({' or '.join(ENGINES)}); run make env")
         return
     locked = dict(
         line.strip().split("==", 1)
