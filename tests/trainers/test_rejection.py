@@ -189,7 +189,7 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
             "--sft.placement.cpus_per_rank=100",
             "fine-tuning: needs 100 CPU but the Ray cluster has 8 in all; .* --sft.placement.cpus_per_rank=7",
         ),
-        ("--reward.placement.cpus_per_rank=100", "needs 100.1 CPU .* of rollout.placement or reward.placement"),
+        ("--reward.placement.cpus_per_rank=100", "sampling: needs 100.1 CPU .* --reward.placement.cpus_per_rank=7"),
         ("--selection.kk=1", "did you mean 'k'"),
     ],
 )
