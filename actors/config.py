@@ -40,6 +40,14 @@ class PlacementConfig(Section):
     gpus_per_rank: float = Field(0.0, ge=0, description="GPUs that one rank reserves in its placement group")
     threads: int = Field(1, ge=1, description="OMP threads of one rank")
 
+    @model_validator(mode="after")
+    def _ray_can_give_it(self) -> PlacementConfig:
+        if not self.cpus_per_rank + self.gpus_per_rank:
+            raise ValueError("cpus_per_rank 0 and gpus_per_rank 0 reserve no place: raise one of them")
+        if self.gpus_per_rank > 1 and self.gpus_per_rank % 1:
+            raise ValueError(f"gpus_per_rank {self.gpus_per_rank:g} is more than one GPU and not whole: round it")
+        return self
+
 
 class ZeroConfig(Section):
     """DeepSpeed ZeRO."""
@@ -71,6 +79,16 @@ class TrainedRoleConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig(schedule="constant")
     zero: ZeroConfig = ZeroConfig()
     micro_batch_tokens: int = Field(4096, ge=1, description="tokens of one forward and backward pass on one rank")
+
+    @model_validator(mode="after")
+    def _ranks_have_their_own_gpus(self) -> TrainedRoleConfig:
+        placement = self.placement
+        if placement.ranks > 1 and 0 < placement.gpus_per_rank < 1:
+            raise ValueError(
+                f"placement.gpus_per_rank {placement.gpus_per_rank:g} with placement.ranks {placement.ranks}: two ranks "
+                f"could get the same GPU, which NCCL refuses; set gpus_per_rank to 1 and share GPUs between roles by colocate"
+            )
+        return self
 
 
 class FrozenRoleConfig(Section):
@@ -116,6 +134,10 @@ class EngineConfig(Section):
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="share of a GPU's memory the engine may use")
 
 
+InFlight = Literal["none", "keep", "recompute"]
+"""What becomes of running requests when an engine's weights change; `none`: there are none."""
+
+
 class RolloutConfig(Section):
     """The vLLM engines that generate; `placement.ranks` is the number of engines, each an actor of its own."""
 
@@ -123,12 +145,12 @@ class RolloutConfig(Section):
     engine: EngineConfig = EngineConfig()
     max_new_tokens: int = Field(128, ge=1, description="longest answer, in tokens")
     temperature: float = Field(1.0, gt=0, description="sampling temperature")
-    ahead: int = Field(
-        0,
-        ge=0,
-        description="steps for which engines generate while the trainers learn; their weights are so many steps old",
-    )
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; below 1 it no longer samples the policy")
+    top_k: int = Field(0, ge=0, description="sample among the k likeliest tokens, no longer the policy; 0 is all")
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="sample tokens of at least this share of the likeliest's probability"
+    )
+    stop: tuple[str, ...] = Field((), description="tokens that end an answer, beside the model's end mark")
 
     @model_validator(mode="after")
     def _room_for_a_prompt(self) -> RolloutConfig:
@@ -138,6 +160,42 @@ class RolloutConfig(Section):
                 f"rollout.engine.max_model_len {self.engine.max_model_len}: lower the one or raise the other"
             )
         return self
+
+    @model_validator(mode="after")
+    def _engines_fit_on_a_gpu(self) -> RolloutConfig:
+        if 0 < self.placement.gpus_per_rank < self.engine.gpu_memory_utilization:
+            raise ValueError(
+                f"rollout.placement.gpus_per_rank {self.placement.gpus_per_rank:g} lets others onto the engine's GPU, of "
+                f"whose memory it takes rollout.engine.gpu_memory_utilization {self.engine.gpu_memory_utilization:g}: "
+                f"lower the latter to the former at most"
+            )
+        return self
+
+
+class OverlappedRolloutConfig(RolloutConfig):
+    """Engines that generate beside roles that score and learn."""
+
+    chunk_rows: int | None = Field(
+        None,
+        ge=1,
+        description="neighbouring answers that reference, reward model and judge score as soon as all are finished, "
+        "while engines generate the others; else a minibatch. For roles with processors of their own",
+    )
+    ahead: int = Field(
+        0,
+        ge=0,
+        description="steps for which engines generate while the trainers learn; their weights are so many steps old",
+    )
+    in_flight: InFlight = Field(
+        "none",
+        description="with ahead: new weights do not wait for running answers, which go on with them, their KV cache "
+        "kept or recomputed. Timing then decides which weights make a token: only the journal repeats such a run",
+    )
+
+    @property
+    def calls_at_once(self) -> int:
+        """Calls that an engine's actor takes at a time: under running generations also new weights, probe, ping."""
+        return 1 if self.in_flight == "none" else self.ahead + 4
 
 
 class PublishConfig(Section):

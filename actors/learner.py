@@ -10,6 +10,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from actors.devices import device
+from actors.diverged import NotFiniteError
 from actors.packed import PackedBatch
 from actors.rows import pack, tokens
 from actors.worker import ForwardWorker
@@ -49,8 +50,15 @@ class Learner(ForwardWorker):
         raise NotImplementedError
 
     def learn(self, table: pa.Table, updates: list[Update], loss: Loss[TrainBatch]) -> list[dict[str, float]]:
-        """Takes the optimiser steps of `updates` in order; returns the figures of each."""
-        return [self.zero.update(self._batches(table, update), self.run_model, loss) for update in updates]
+        """Takes the optimiser steps of `updates` in order; returns the figures of each. Raises NotFiniteError."""
+        figures = []
+        for index, update in enumerate(updates):
+            try:
+                figures.append(self.zero.update(self._batches(table, update), self.run_model, loss))
+            except NotFiniteError as error:
+                error.update = index
+                raise
+        return figures
 
     def _batches(self, table: pa.Table, update: Update) -> list[TrainBatch]:
         target = device()

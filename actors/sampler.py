@@ -1,19 +1,21 @@
-"""The two roles of rejection sampling, each in its own placement group: engines that answer, a reward model that scores."""
+"""The two roles of rejection sampling: engines that answer, a reward model that scores. Apart, or in one placement group."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import ray
 
-from actors.batching import balanced_plan, even_shares
-from actors.config import FrozenRoleConfig, PlacementConfig, RolloutConfig
-from actors.group import ColumnsInFlight, WorkerGroup, bundles
+from actors.batching import even_shares, frozen_plan
+from actors.colocation import Site
+from actors.config import FrozenRoleConfig, RolloutConfig
+from actors.group import ColumnsInFlight, WorkerGroup
 from actors.reward import Reward
 from actors.rollout import Rollout
 from actors.rows import lengths
+from actors.worker import Worker
 from cluster.placement import release, reserve
 
 
@@ -24,13 +26,10 @@ class SamplerConfig:
     run: str  # what placement groups and actors are named after
     rollout: RolloutConfig
     reward: FrozenRoleConfig
+    sites: Sequence[Site]  # where both run
     seed: int
     start_timeout_s: float
     call_timeout_s: float
-
-    def placements(self) -> dict[str, PlacementConfig]:
-        """Every role's placement, by role."""
-        return {"rollout": self.rollout.placement, "reward": self.reward.placement}
 
 
 class Sampler:
@@ -45,15 +44,19 @@ class Sampler:
         Raises PlacementError or RoleError, naming the role, within the time limits of `config`.
         """
         self.config, self.version = config, version
-        placements = config.placements()
-        groups = {f"{config.run}/{role}": bundles(placement) for role, placement in placements.items()}
+        groups = {f"{config.run}/{site.name}": site.bundles() for site in config.sites}
         self._reserved = reserve(groups, config.start_timeout_s)
         try:
-            for role, worker in (("rollout", Rollout), ("reward", Reward)):
-                reserved = self._reserved[f"{config.run}/{role}"]
-                group = WorkerGroup(config.run, role, worker, placements[role], reserved, config.call_timeout_s)
-                setattr(self, role, group)
+            workers: dict[str, type[Worker]] = {"rollout": Rollout, "reward": Reward}
+            for site in config.sites:
+                reserved = self._reserved[f"{config.run}/{site.name}"]
+                for role in site.roles:
+                    group = WorkerGroup(config.run, role, workers[role], site, reserved, config.call_timeout_s)
+                    setattr(self, role, group)
             engines = self.rollout.submit("setup", config.rollout, model, config.seed, None)
+            if any(site.shares_gpu(role) for site in config.sites for role in site.roles):
+                # An engine plans with the GPU's memory as it finds it: nobody else may be taking some just then.
+                self.rollout.wait(engines, "load the model")
             self.reward.call("setup", config.reward)
             self.rollout.wait(engines, "load the model")
             self.rollout.call("set_version", version)
@@ -78,7 +81,7 @@ class Sampler:
 
     def stop(self) -> None:
         """Ends all processes and gives back what was reserved."""
-        for role in self.config.placements():
+        for role in ("rollout", "reward"):
             if hasattr(self, role):
                 getattr(self, role).stop()
         release(self._reserved)
@@ -91,10 +94,7 @@ class Sampler:
 
     def _scored(self, answers: ColumnsInFlight, prompts: pa.Table) -> pa.Table:
         table = answers.join(prompts)
-        ranks = min(self.reward.ranks, len(table))
-        plan = balanced_plan(
-            lengths(table, "prompt", "response").tolist(), ranks, self.config.reward.micro_batch_tokens
-        )
-        plan += [[] for _ in range(self.reward.ranks - ranks)]
+        sizes = lengths(table, "prompt", "response").tolist()
+        plan = frozen_plan(sizes, self.reward.ranks, self.config.reward.micro_batch_tokens)
         scored = ColumnsInFlight(self.reward, "add_columns", ray.put(table), plan).join(table)
         return scored.rename_columns({"reward_model": "reward"})

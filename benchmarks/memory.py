@@ -67,7 +67,8 @@ def compare(tokenizer: Path, architecture: ArchitectureConfig, micro_batch_token
     shutil.rmtree(run.path)
     return [
         Compared(need.role, watch.peaks[f"{config.name}/{need.role}-0"], need.host_bytes)
-        for need in wanted.groups["ppo"]
+        for place in wanted.groups["ppo"]
+        for need in place.needs
     ]
 
 

@@ -108,13 +108,14 @@ def _headline(run: RunView) -> Text:
 
 
 def _ranks(run: RunView) -> Table:
-    table = _table("role", "rank", "state", "node", "pid", "restarts", "memory", "heartbeat", "weights")
+    table = _table("role", "rank", "state", "node", "bundle", "pid", "restarts", "memory", "heartbeat", "weights")
     for rank in run.ranks:
         table.add_row(
             rank.role,
             str(rank.rank),
             Text(rank.state, style="green" if rank.state == "alive" else "bold red" if _is_bad(rank) else "yellow"),
             rank.node,
+            rank.bundle or "-",
             _or_dash(rank.pid),
             str(rank.restarts),
             "-" if rank.resident_bytes is None else f"{rank.resident_bytes / _GIB:.2f} GiB",

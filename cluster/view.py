@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -30,6 +30,8 @@ class RankView:
     state: str
     """Ray's state of the actor, lower case; `late` for one that is alive and says nothing."""
     node: str
+    bundle: str | None
+    """Placement group and bundle, e.g. `policy+critic 0`; processes with the same one share its CPUs and GPUs."""
     pid: int | None
     restarts: int
     resident_bytes: int | None
@@ -93,35 +95,46 @@ def look(head: Head) -> ClusterView:
     """Asks the head. Raises HeadError when it does not answer."""
     reply, now = head.resources(), time.time()
     names = node_names(reply)
+    groups = {group.placement_group_id: group.name for group in head.groups()}
     alive = {job.job_id.hex() for job in head.jobs() if not job.is_dead}
     notices = head.notices()
     runs = []
     for driver in sorted((notice for notice in notices if notice.role == DRIVER), key=lambda notice: notice.run):
         others = [notice for notice in notices if notice.run == driver.run and notice.job == driver.job]
         actors = head.actors(driver.job) if driver.job in alive else []
-        runs.append(run_view(driver, others, actors, driver.job in alive, names, now))
+        runs.append(run_view(driver, others, actors, driver.job in alive, names, groups, now))
     waiting = [WaitingView(group.name, describe(group, reply), seconds_asked(group)) for group in unplaced(head)]
     nodes = [node_view(node, names) for node in living(reply)]
     return ClusterView(head.address, tuple(runs), tuple(waiting), tuple(nodes), dict(coming(reply)))
 
 
 def run_view(
-    driver: Notice, notices: Iterable[Notice], actors: Iterable[Actor], alive: bool, names: dict[str, str], now: float
+    driver: Notice,
+    notices: Iterable[Notice],
+    actors: Iterable[Actor],
+    alive: bool,
+    names: dict[str, str],
+    groups: Mapping[bytes, str],
+    now: float,
 ) -> RunView:
     """A run as its driver's notice, its processes' notices and Ray's actors tell.
 
     Args:
         alive: whether the driver's job is.
         names: what to call a node, by its id.
+        groups: the names of placement groups, by their ids.
     """
     progress = driver.progress
     assert progress is not None  # every driver's notice has it
     state = progress.state if alive or progress.state != "running" else "ended without a word"
     by_id = {actor.actor_id.hex(): actor for actor in actors}
-    ranks = [_noticed(notice, by_id.pop(notice.actor, None), names, now) for notice in notices]
-    for actor in by_id.values():
+    bundles = {key: _bundle(actor, groups, driver.run) for key, actor in by_id.items()}
+    ranks = [
+        _noticed(notice, by_id.pop(notice.actor, None), names, bundles.get(notice.actor), now) for notice in notices
+    ]
+    for key, actor in by_id.items():
         if place := re.fullmatch(rf"{re.escape(driver.run)}/(\w+)-(\d+)", actor.name):
-            ranks.append(_not_noticed(actor, place[1], int(place[2]), names))
+            ranks.append(_not_noticed(actor, place[1], int(place[2]), names, bundles[key]))
     figures = progress.figures
     version = figures.get("weights_version")
     return RunView(
@@ -159,7 +172,7 @@ def node_view(node: autoscaler_pb2.NodeState, names: dict[str, str]) -> NodeView
     return NodeView(names[node.node_id.hex()], node.ray_node_type_name, state, total, used)
 
 
-def _noticed(notice: Notice, actor: Actor | None, names: dict[str, str], now: float) -> RankView:
+def _noticed(notice: Notice, actor: Actor | None, names: dict[str, str], bundle: str | None, now: float) -> RankView:
     beat = max(0.0, now - notice.at)
     state = "alive" if notice.role == DRIVER else _state(actor) if actor else "gone"
     return RankView(
@@ -167,6 +180,7 @@ def _noticed(notice: Notice, actor: Actor | None, names: dict[str, str], now: fl
         rank=notice.rank,
         state="late" if state == "alive" and beat > LATE_S else state,
         node=names.get(notice.node, "a node that is gone"),
+        bundle=bundle,
         pid=notice.pid,
         restarts=max(notice.restarts, actor.num_restarts if actor else 0),
         resident_bytes=notice.resident_bytes,
@@ -175,10 +189,19 @@ def _noticed(notice: Notice, actor: Actor | None, names: dict[str, str], now: fl
     )
 
 
-def _not_noticed(actor: Actor, role: str, rank: int, names: dict[str, str]) -> RankView:
+def _not_noticed(actor: Actor, role: str, rank: int, names: dict[str, str], bundle: str | None) -> RankView:
     """An actor that has said nothing: it waits for its place, starts, or died before it could."""
     node = names.get(actor.address.node_id.hex(), "")
-    return RankView(role, rank, _state(actor), node, actor.pid or None, actor.num_restarts, None, None, None)
+    return RankView(role, rank, _state(actor), node, bundle, actor.pid or None, actor.num_restarts, None, None, None)
+
+
+def _bundle(actor: Actor, groups: Mapping[bytes, str], run: str) -> str | None:
+    """In which bundle of which group an actor is; None outside named groups."""
+    name = groups.get(actor.placement_group_id, "").removeprefix(f"{run}/")
+    for resource in actor.required_resources:
+        if name and (found := re.match(r"bundle_group_(\d+)_", resource)):
+            return f"{name} {found[1]}"
+    return None
 
 
 def _state(actor: Actor) -> str:

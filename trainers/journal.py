@@ -23,18 +23,18 @@ class Journal:
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.parquet"
 
-    def recall(self, step: int, version: int) -> pa.Table | None:
+    def recall(self, step: int, version: int, newest: int | None = None) -> pa.Table | None:
         """The rollouts of `step` as recorded, or None when there are none.
 
-        Raises ValueError, naming the file, when they were made by other weights than `version`: such a journal belongs
-        to another course of the run.
+        Raises ValueError, naming the file, when they were made by other weights than `version`, or with `newest` by
+        none from the one to the other: such a journal belongs to another course of the run.
         """
         path = self.path(step)
         if not path.exists():
             return None
         table = pq.read_table(path)
         made_by = int((table.schema.metadata or {}).get(b"weights_version", b"-1"))
-        if made_by != version:
+        if not version <= made_by <= (version if newest is None else newest):
             raise ValueError(
                 f"{path}: rollouts of step {step} were made by weights version {made_by}, but the run is at version "
                 f"{version}; move the file away to generate them again"

@@ -18,7 +18,7 @@ from actors.zero import Loss
 from cluster.connect import connect
 from configs.base import load, one_line_errors
 from trainers.advantages import add_advantages, add_weights
-from trainers.collapse import refuse_collapse
+from trainers.collapse import keeping_rows, refuse_collapse
 from trainers.config import STAGES
 from trainers.export import export_model, load_tokenizer, require_model
 from trainers.journal import Journal
@@ -64,11 +64,11 @@ def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
         for step in range(first, config.steps):
             phases = Phases()
             with phases("generate"):
-                table = rollouts.take(step)
+                table, scoring = rollouts.take(step)
             with phases("score"):
-                samples = prompts.samples(table)
-                table = shaper.add_score(add_reward(team.score(table, samples), config.reward_weights))
-            with phases("learn"):
+                table = team.score(table, prompts.samples, scoring)
+                table = shaper.add_score(add_reward(table, config.reward_weights))
+            with phases("learn"), keeping_rows(run.path):
                 table = add_weights(table, algorithm, config.rollout.max_new_tokens)
                 table = add_advantages(table, algorithm, kl.coef)
                 figures = team.learn(table, losses(config, step, kl.coef), algorithm.epochs)
@@ -76,11 +76,11 @@ def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
                 rollouts.settle()
                 published = publisher.publish(step + 1)
                 rollouts.start(step + 1)
-            metrics = step_metrics(table, figures, published, kl.coef, step - rollouts.version(step))
+            metrics = step_metrics(table, figures, published, kl.coef, rollouts.staleness(step, table))
             kl.observe(metrics.get("kl_to_reference", 0.0), len(table))
             with phases("checkpoint"):
                 if step % config.samples_every == 0 or step + 1 == config.steps:
-                    write_samples(run.path / "samples", step + 1, samples, table)
+                    write_samples(run.path / "samples", step + 1, prompts.samples(table), table)
                 if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
                     team.save(checkpoints.begin(step + 1))
                     checkpoints.commit(step + 1, {"step": step + 1, "kl_coef": kl.coef, "rewards": shaper.state()})
@@ -130,6 +130,7 @@ def team_config(config: PPOConfig) -> TeamConfig:
     return TeamConfig(
         run=config.name,
         roles=config.roles,
+        sites=config.sites,
         updates=config.updates,
         minibatches=config.algorithm.minibatches,
         knows_logprobs=config.knows_logprobs,

@@ -6,9 +6,10 @@ Reading this file imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from actors.colocation import Site
 from actors.config import EngineConfig, FrozenRoleConfig, PlacementConfig, RolloutConfig, TrainedRoleConfig
 from actors.memory import (
     BYTES,
@@ -27,7 +28,7 @@ from actors.shape import Shape, new_shape, read_shape, vocabulary
 from cluster.paths import resolve, runs_root
 from cluster.preflight.capacity import Capacity, capacity_of
 from cluster.preflight.check import check
-from cluster.preflight.needs import Disk, Finding, Need, Plan, gib
+from cluster.preflight.needs import Disk, Finding, Need, Place, Plan, gib
 from configs.recipe import ConfigError
 from trainers.fitting import nearest
 from trainers.rlhf_config import PPOConfig, RejectionConfig
@@ -138,7 +139,7 @@ class _Planner:
             else:
                 needs.append(_need(role, settings.placement, None))
         self._journal(config.steps * config.rows_per_step, config.prompts.max_tokens, config.rollout.max_new_tokens)
-        return self._plan(config.name, {"ppo": needs})
+        return self._plan(config.name, {"ppo": _places(config.sites, needs)})
 
     def rejection(self, config: RejectionConfig) -> Plan:
         longest = config.prompts.max_tokens + config.rollout.max_new_tokens
@@ -153,17 +154,19 @@ class _Planner:
         if config.prompts_per_round:
             journalled = config.rounds * config.prompts_per_round * config.samples_per_prompt
             self._journal(journalled, config.prompts.max_tokens, config.rollout.max_new_tokens)
-        return self._plan(config.name, {"sampling": sampling, "fine-tuning": [tuning]})
+        groups = {
+            "sampling": _places(config.sites, sampling),
+            "fine-tuning": _places([Site({"sft": config.sft.placement})], [tuning]),
+        }
+        return self._plan(config.name, groups)
 
     def supervised(self, config: SupervisedConfig) -> Plan:
         if isinstance(config, PretrainConfig) and config.architecture is not None:
             architecture, tokenizer = config.architecture, config.tokenizer or ""
             self._shape_of = lambda _: new_shape(architecture, vocabulary(resolve(tokenizer)))
         row = _row(config)
-        return self._plan(
-            config.name,
-            {config.recipe_key: [self._learning("trainer", getattr(config, "model", None) or "", config, row)]},
-        )
+        need = self._learning("trainer", getattr(config, "model", None) or "", config, row)
+        return self._plan(config.name, {config.recipe_key: _places([Site({"trainer": config.placement})], [need])})
 
     def _learning(self, role: str, model: str, config: LearningConfig, row: int) -> Need:
         scorer = isinstance(config, RewardConfig)
@@ -235,7 +238,7 @@ class _Planner:
         size = rows * (4 * prompt + 8 * response)
         self._disk.append((size, f"journal, at most {gib(size)}"))
 
-    def _plan(self, name: str, groups: Mapping[str, list[Need]]) -> Plan:
+    def _plan(self, name: str, groups: Mapping[str, list[Place]]) -> Plan:
         disk = Disk(
             str(runs_root() / name), sum(size for size, _ in self._disk), ", ".join(why for _, why in self._disk)
         )
@@ -267,18 +270,21 @@ def _row(config: SupervisedConfig) -> int:
     return config.data.max_tokens
 
 
+def _places(sites: Sequence[Site], needs: Sequence[Need]) -> list[Place]:
+    """The needs where their roles run."""
+    by_role = {need.role: need for need in needs}
+    return [Place(site.name, site.bundles(), [by_role[role] for role in site.roles]) for site in sites]
+
+
 def _need(role: str, placement: PlacementConfig, footprint: Footprint | None) -> Need:
-    bundle = {"CPU": placement.cpus_per_rank}
-    if placement.gpus_per_rank:
-        bundle["GPU"] = placement.gpus_per_rank
     ranks, shared = placement.ranks, SHARED_LIBRARIES
     if footprint is None:
-        return Need(role, ranks, bundle, FROZEN_PROCESS, shared)
+        return Need(role, ranks, FROZEN_PROCESS, shared)
     rows, moment = _rows(footprint.parts), footprint.moment
     if placement.gpus_per_rank:
         host = footprint.host
-        return Need(role, ranks, bundle, total(host), shared, footprint.peak, _rows(host), rows, moment)
-    return Need(role, ranks, bundle, footprint.peak, shared, host=rows, moment=moment)
+        return Need(role, ranks, total(host), shared, footprint.peak, _rows(host), rows, moment)
+    return Need(role, ranks, footprint.peak, shared, host=rows, moment=moment)
 
 
 def _rows(parts: tuple[Part, ...]) -> tuple[tuple[str, int, str], ...]:

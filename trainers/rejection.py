@@ -142,6 +142,7 @@ def sampler_config(config: RejectionConfig) -> SamplerConfig:
         run=config.name,
         rollout=config.rollout,
         reward=config.reward,
+        sites=config.sites,
         seed=config.seed,
         start_timeout_s=config.cluster.start_timeout_s,
         call_timeout_s=config.cluster.collective_timeout_s,

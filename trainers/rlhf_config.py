@@ -6,9 +6,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from actors.colocation import Colocate, Site, require_memory_share, sites
 from actors.config import (
     FrozenRoleConfig,
     JudgeConfig,
+    OverlappedRolloutConfig,
     PublishConfig,
     RolloutConfig,
     TrainedRoleConfig,
@@ -134,8 +136,13 @@ class PPOConfig(StageConfig):
     reward: FrozenRoleConfig | None = Field(None, description="the reward model")
     reward_weight: float = Field(1.0, description="weight of the reward model's score")
     judge: JudgeConfig = JudgeConfig()
-    rollout: RolloutConfig = RolloutConfig()
+    rollout: OverlappedRolloutConfig = OverlappedRolloutConfig()
     publish: PublishConfig = PublishConfig()
+    colocate: Colocate = Field(
+        "none",
+        description="roles that share a placement group and its CPUs and GPUs: none, all, or groups such as "
+        "[[policy, critic], [reference, reward]]",
+    )
     samples_every: int = Field(10, ge=1, description="steps between those whose texts are written to samples/")
     checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints of policy and critic")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the newest")
@@ -158,6 +165,11 @@ class PPOConfig(StageConfig):
             "rollout": self.rollout,
         }
         return {role: settings for role, settings in wanted.items() if settings is not None}
+
+    @property
+    def sites(self) -> list[Site]:
+        """Where the roles run."""
+        return sites(self.colocate, {role: settings.placement for role, settings in self.roles.items()})
 
     @property
     def knows_logprobs(self) -> bool:
@@ -243,17 +255,33 @@ class PPOConfig(StageConfig):
             raise ValueError("algorithm.resample looks at a prompt's answers: raise samples_per_prompt above 1, or 0")
         if algorithm.resample and self.rollout.ahead:
             raise ValueError("algorithm.resample waits for scores, rollout.ahead does not: set one of them to 0")
+        if self.rollout.in_flight != "none" and not (self.rollout.ahead and algorithm.importance == "truncated"):
+            raise ValueError(
+                f"rollout.in_flight {self.rollout.in_flight} gives answers that several weights made: set rollout.ahead to "
+                "1 or more and algorithm.importance to truncated, or in_flight to none"
+            )
         return self
 
     @model_validator(mode="after")
     def _transport_has_its_hardware(self) -> PPOConfig:
         if self.publish.transport == "vllm_nccl" and not (
-            self.policy.placement.gpus_per_rank and self.rollout.placement.gpus_per_rank
+            self.policy.placement.gpus_per_rank >= 1 and self.rollout.placement.gpus_per_rank >= 1
         ):
             raise ValueError(
-                "publish.transport vllm_nccl needs GPUs: set policy.placement.gpus_per_rank and "
-                "rollout.placement.gpus_per_rank, or use object_store"
+                "publish.transport vllm_nccl needs GPUs, one a rank, which NCCL does not divide: set "
+                "policy.placement.gpus_per_rank and rollout.placement.gpus_per_rank to 1, or use object_store"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _roles_fit_together(self) -> PPOConfig:
+        for site in self.sites:
+            require_memory_share(site, self.rollout)
+            if self.publish.transport == "vllm_nccl" and {"policy", "rollout"} <= set(site.roles):
+                raise ValueError(
+                    "colocate puts policy and rollout on one GPU, where NCCL cannot bring the one's weights to the "
+                    "other: set publish.transport to object_store, or keep the two in different groups"
+                )
         return self
 
 
@@ -301,6 +329,9 @@ class RejectionConfig(StageConfig):
     samples_per_prompt: int = Field(4, ge=1, description="answers to each prompt")
     rollout: RolloutConfig = RolloutConfig()
     reward: FrozenRoleConfig
+    colocate: Colocate = Field(
+        "none", description="whether rollout and reward share a placement group and its CPUs and GPUs: none or all"
+    )
     selection: SelectionConfig = SelectionConfig()
     replay: tuple[str, ...] = Field((), description="SFT tables that are mixed in against forgetting")
     replay_share: float = Field(0.0, ge=0, lt=1, description="share of the fine-tuning's rows that come from `replay`")
@@ -311,6 +342,17 @@ class RejectionConfig(StageConfig):
     max_failures: int = Field(
         3, ge=0, description="how many times dead roles are started again before the run gives up"
     )
+
+    @property
+    def sites(self) -> list[Site]:
+        """Where the roles that sample run."""
+        return sites(self.colocate, {"rollout": self.rollout.placement, "reward": self.reward.placement})
+
+    @model_validator(mode="after")
+    def _roles_fit_together(self) -> RejectionConfig:
+        for site in self.sites:
+            require_memory_share(site, self.rollout)
+        return self
 
     @model_validator(mode="after")
     def _replay_has_share(self) -> RejectionConfig:

@@ -19,10 +19,12 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.queue import Queue
 
 from actors.devices import prepare_process
+from actors.diverged import DivergedError
 from cluster.connect import connect
 from cluster.pulse import Pulse
 from cluster.unplaced import Waiting
 from configs.base import ConfigError, load, one_line_errors
+from trainers.collapse import keeping_rows
 from trainers.config import STAGES
 from trainers.mailbox import Mailbox
 from trainers.preflight import require_fit
@@ -48,7 +50,8 @@ def train(stage: Stage[Any, Any]) -> None:
     """Trains `stage` from its newest checkpoint, or from its start, to its end.
 
     The run's folder is made only when data, model and cluster are known to fit, so a refusal leaves nothing behind.
-    Raises ConfigError for what the user gave that cannot work, and for workers that cannot be kept alive.
+    Raises ConfigError for what the user gave that cannot work, and for workers that cannot be kept alive;
+    RunError for a loss or gradient that is not finite.
     """
     config: SupervisedConfig = stage.config
     examples = stage.examples()
@@ -60,7 +63,7 @@ def train(stage: Stage[Any, Any]) -> None:
         with Run(config.name, config) as run, run.shown():
             for note in examples.notes:
                 print(f"{config.recipe_key}: {note}", flush=True)
-            with Mailbox(run, steps, stage.show) as queue:
+            with keeping_rows(run.path), Mailbox(run, steps, stage.show) as queue:
                 fit(Job(stage, run.path, steps), examples, queue)
             run.finish({"steps": steps, **run.metrics()[-1]})
             print(f"{config.recipe_key}: done, {run.path / 'model'}", flush=True)
@@ -135,5 +138,5 @@ def work(settings: dict[str, Any]) -> None:
     try:
         with Pulse(job.stage.config.name, "trainer", get_context().get_world_rank()):
             Rank(job, train, heldout, lambda *message: queue.put(message)).run()
-    except FloatingPointError as error:  # raised on every rank alike; trying again would end alike
-        queue.put(("diverged", 0, {"reason": str(error)}))
+    except DivergedError as error:  # raised on every rank alike; trying again would end alike
+        queue.put(("diverged", 0, {"error": error}))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cluster.placement import total
 from cluster.preflight.capacity import Capacity, Nodes
-from cluster.preflight.needs import Disk, Finding, Level, Need, Plan, gib
+from cluster.preflight.needs import Disk, Finding, Level, Need, Place, Plan, gib
 
 ERROR = 0.15
 """Largest error of the estimates, as tests hold them to it: what is over by less is said, not refused."""
@@ -19,61 +19,60 @@ ERROR = 0.15
 def check(plan: Plan, capacity: Capacity) -> list[Finding]:
     """All findings, the plan's own first."""
     found = list(plan.findings)
-    for name, needs in plan.groups.items():
-        found += _placement(needs, capacity, f"{name}: " if len(plan.groups) > 1 else "")
-        found += (finding for need in needs for finding in _gpu_memory(need, capacity))
-        found += _host_memory(needs, capacity)
+    for name, places in plan.groups.items():
+        found += _placement(places, capacity, f"{name}: " if len(plan.groups) > 1 else "")
+        found += (finding for place in places for finding in _gpu_memory(place, capacity))
+        found += _host_memory(places, capacity)
     return [*found, *(_space(disk) for disk in plan.disks)]
 
 
-def _placement(needs: Sequence[Need], capacity: Capacity, group: str) -> Iterator[Finding]:
-    """Whether there is enough of everything in all, and whether each role's processes find nodes that hold them."""
+def _placement(places: Sequence[Place], capacity: Capacity, group: str) -> Iterator[Finding]:
+    """Whether there is enough of everything in all, and whether each place's bundles find nodes that hold them."""
     short: Level = "unknown" if capacity.open_ended else "refused"
     asked = " now; its autoscaler will be asked for more" if capacity.open_ended else " in all"
-    for name, amount in total({need.role: [dict(need.bundle)] * need.ranks for need in needs}).items():
+    for name, amount in total({place.name: [dict(bundle) for bundle in place.bundles] for place in places}).items():
         has = capacity.all_of(name)
         if amount > has:
             yield Finding(short, "resources", f"{group}needs {amount:g} {name} but the Ray cluster has {has:g}{asked}")
         elif amount:
             yield Finding("fits", "resources", f"{group}{amount:g} of {has:g} {name}")
-    for need in needs:
-        places = sum(nodes.count * _holds(nodes, need) for nodes in capacity.nodes)
-        if places < need.ranks and all(
-            amount * need.ranks <= capacity.all_of(name) for name, amount in need.bundle.items()
-        ):
-            bundle = ", ".join(f"{amount:g} {name}" for name, amount in need.bundle.items())
-            yield Finding(short, need.role, f"needs {need.ranks} x ({bundle}) but nodes hold {places} of these{asked}")
+    for place in places:
+        bundle, count = place.bundles[0], len(place.bundles)  # no later one is larger
+        held = sum(nodes.count * _holds(nodes, bundle, count) for nodes in capacity.nodes)
+        if held < count and all(amount * count <= capacity.all_of(name) for name, amount in bundle.items()):
+            words = ", ".join(f"{amount:g} {name}" for name, amount in bundle.items())
+            yield Finding(short, place.name, f"needs {count} x ({words}) but nodes hold {held} of these{asked}")
 
 
-def _holds(nodes: Nodes, need: Need) -> int:
-    """How many of the role's processes one of these nodes holds."""
-    counts = [int(nodes.resources.get(name, 0.0) / amount + 1e-9) for name, amount in need.bundle.items() if amount > 0]
-    return min(counts, default=need.ranks)
+def _holds(nodes: Nodes, bundle: Mapping[str, float], most: int) -> int:
+    """How many such bundles, up to `most`, one of these nodes holds."""
+    counts = [int(nodes.resources.get(name, 0.0) / amount + 1e-9) for name, amount in bundle.items() if amount > 0]
+    return min([most, *counts])
 
 
-def _gpu_memory(need: Need, capacity: Capacity) -> Iterator[Finding]:
-    share = need.bundle.get("GPU", 0.0)
-    if not share:
+def _gpu_memory(place: Place, capacity: Capacity) -> Iterator[Finding]:
+    """The GPU of bundle 0, which holds a rank of each role that shares it; each keeps what it has."""
+    share = place.bundles[0].get("GPU", 0.0)
+    size = sum(need.gpu_bytes for need in place.of_rank(0))
+    if not share or not size:
         return
     if capacity.gpu_bytes is None:
-        what = gib(need.gpu_bytes)
-        yield Finding("unknown", need.role, f"takes {what} of a GPU, whose memory is not known here (--gpu-gib)")
+        yield Finding("unknown", place.name, f"takes {gib(size)} of a GPU, whose memory is not known here (--gpu-gib)")
         return
-    has = int(capacity.gpu_bytes * min(1.0, share))
-    yield _compared(need.role, need.gpu_bytes, has, "of a GPU", "a rank")
+    yield _compared(place.name, size, int(capacity.gpu_bytes * min(1.0, share)), "of a GPU", "a rank")
 
 
-def _host_memory(needs: Sequence[Need], capacity: Capacity) -> Iterator[Finding]:
-    """The fullest node, when processes are laid out role by role on the first node with room, as PACK does."""
+def _host_memory(places: Sequence[Place], capacity: Capacity) -> Iterator[Finding]:
+    """The fullest node, when bundles are laid out place by place on the first node with room, as PACK does."""
     free = [(nodes, dict(nodes.resources)) for nodes in capacity.nodes for _ in range(min(nodes.count, 4096))]
     held: list[list[Need]] = [[] for _ in free]
-    for need in needs:
-        for _ in range(need.ranks):
+    for place in places:
+        for rank, bundle in enumerate(place.bundles):
             for (_, left), here in zip(free, held, strict=True):
-                if all(left.get(name, 0.0) >= amount - 1e-9 for name, amount in need.bundle.items()):
-                    for name, amount in need.bundle.items():
+                if all(left.get(name, 0.0) >= amount - 1e-9 for name, amount in bundle.items()):
+                    for name, amount in bundle.items():
                         left[name] = left.get(name, 0.0) - amount
-                    here.append(need)
+                    here += place.of_rank(rank)
                     break
     sums = [(_together(here), nodes, here) for (nodes, _), here in zip(free, held, strict=True) if here]
     if not sums:

@@ -16,13 +16,25 @@ class Need:
 
     role: str
     ranks: int
-    bundle: Mapping[str, float]  # what it reserves, by Ray's names
     host_bytes: int = 0  # memory of its node
     host_shared_bytes: int = 0  # of those, pages that processes of one node share
     gpu_bytes: int = 0  # memory of its GPU
     host: Sequence[Row] = ()
     gpu: Sequence[Row] = ()
     moment: str = ""  # when the device that computes is fullest, in words
+
+
+@dataclass(frozen=True)
+class Place:
+    """One placement group: a role that is apart, or several that share. Bundle i holds rank i of each."""
+
+    name: str
+    bundles: Sequence[Mapping[str, float]]  # what it reserves, by Ray's names
+    needs: Sequence[Need]
+
+    def of_rank(self, rank: int) -> list[Need]:
+        """The roles that bundle `rank` holds a process of."""
+        return [need for need in self.needs if rank < need.ranks]
 
 
 @dataclass(frozen=True)
@@ -48,9 +60,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a stage needs. Roles of one group run at the same time, groups one after another."""
+    """All that a stage needs. Places of one group are there at the same time, groups one after another."""
 
-    groups: Mapping[str, Sequence[Need]]
+    groups: Mapping[str, Sequence[Place]]
     disks: Sequence[Disk] = ()
     findings: Sequence[Finding] = field(default_factory=tuple)  # what needs no cluster to be known
 

@@ -19,10 +19,10 @@ def show(title: str, plan: Plan | None, findings: Sequence[Finding]) -> None:
     """Prints what each role's ranks take, part by part, and what was found."""
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
     console.print(Text(title, style="bold"))
-    for group, needs in plan.groups.items() if plan else ():
+    for group, places in plan.groups.items() if plan else ():
         if plan and len(plan.groups) > 1:
             console.print(Text(f"  {group}"))
-        console.print(memory(needs))
+        console.print(memory([need for place in places for need in place.needs]))
     table = _table("", "", "")
     for finding in dict.fromkeys(findings):
         table.add_row(Text(finding.level, style=_COLOURS[finding.level]), finding.subject, Text(finding.text))

@@ -229,8 +229,8 @@ def test_watching_goes_on_when_the_head_does_not_answer(monkeypatch: pytest.Monk
 
 
 def test_the_whole_picture():
-    rank = RankView("rollout", 0, "late", "10.0.0.2", 71, 2, 3 * 2**29, 7300.0, 12)
-    waiting = RankView("policy", 0, "pending creation", "", None, 0, None, None, None)
+    rank = RankView("rollout", 0, "late", "10.0.0.2", "policy+rollout 0", 71, 2, 3 * 2**29, 7300.0, 12)
+    waiting = RankView("policy", 0, "pending creation", "", None, None, 0, None, None, None)
     run = RunView("a/ppo", "ppo", "running", 12, 40, 130.0, 900.0, 1.5, 0.25, None, 12, (rank, waiting))
     node = NodeView("10.0.0.2", "", "idle", {"CPU": 8.0, "memory": 2.0**34}, {"CPU": 0.5, "memory": 0.0})
     group = WaitingView("a/policy", "a/policy needs 8 GPU; the autoscaler is adding 2 nodes (2 trainer)", 65.0)
@@ -240,8 +240,18 @@ def test_the_whole_picture():
     assert " ".join(lines[0]) == (
         "a/ppo ppo running step 12 of 40, 2 min ago tokens/s 900 reward 1.5 KL 0.25 weights 12"
     )
-    assert lines[2] == ["rollout", "0", "late", "10.0.0.2", "71", "2", "1.50", "GiB", "2.0", "h", "ago", "12"]
-    assert lines[3] == ["policy", "0", "pending", "creation", "-", "0", "-", "-", "-"]
+    assert lines[2] == [
+        "rollout",
+        "0",
+        "late",
+        "10.0.0.2",
+        "policy+rollout",
+        "0",
+        "71",
+        "2",
+        *["1.50", "GiB", "2.0", "h", "ago", "12"],
+    ]
+    assert lines[3] == ["policy", "0", "pending", "creation", "-", "-", "0", "-", "-", "-"]
     assert " ".join(lines[4]) == "a/policy needs 8 GPU; the autoscaler is adding 2 nodes (2 trainer) (65 s)"
     assert " ".join(lines[5]) == "the autoscaler is adding: 2 trainer"
     assert " ".join(lines[7]) == "10.0.0.2 - idle 0.5/8 CPU, 0.0/16.0 GiB memory"

@@ -47,7 +47,7 @@ def test_a_run_with_every_kind_of_process(driver: Notice):
         actor(7, "another/ppo/policy-0", Actor.ALIVE),
         actor(8, "", Actor.ALIVE),
     ]
-    run = run_view(driver, notices, actors, True, NAMES, NOW)
+    run = run_view(driver, notices, actors, True, NAMES, {}, NOW)
     assert (run.name, run.stage, run.state, run.step, run.steps, run.step_s) == ("a/ppo", "ppo", "running", 12, 40, 30)
     assert (run.tokens_per_second, run.reward, run.kl_to_reference, run.loss) == (900.0, 1.5, 0.25, None)
     assert run.weights_version == 12
@@ -64,7 +64,7 @@ def test_a_run_with_every_kind_of_process(driver: Notice):
 
 
 def test_a_driver_that_was_killed_ended_without_a_word(driver: Notice):
-    run = run_view(driver, [driver, notice("policy", actor="03")], [], False, NAMES, NOW)
+    run = run_view(driver, [driver, notice("policy", actor="03")], [], False, NAMES, {}, NOW)
     assert (run.state, run.step, run.ranks) == ("ended without a word", 12, ())
 
 
@@ -72,7 +72,7 @@ def test_a_driver_that_failed_says_why(driver: Notice):
     assert driver.progress is not None
     driver.progress.state = "failed: RoleError: policy: learn: its process died"
     for alive in (True, False):
-        run = run_view(driver, [driver], [], alive, NAMES, NOW)
+        run = run_view(driver, [driver], [], alive, NAMES, {}, NOW)
         assert run.state == "failed: RoleError: policy: learn: its process died"
 
 
@@ -98,3 +98,34 @@ def test_a_node_shows_what_is_used_and_no_markers():
 def test_ray_still_calls_the_states_so():
     assert Actor.ActorState.Name(Actor.ALIVE) == "ALIVE"
     assert {"PENDING", "RESCHEDULING"} <= set(gcs_pb2.PlacementGroupTableData.PlacementGroupState.keys())
+
+
+def test_processes_that_share_a_bundle_say_the_same_one(driver: Notice):
+    def placed(number: int, name: str, group: bytes, bundle: int) -> Actor:
+        made = actor(number, name, Actor.ALIVE)
+        made.placement_group_id = group
+        for resource in (f"CPU_group_{bundle}_", "CPU_group_", f"bundle_group_{bundle}_", "bundle_group_"):
+            made.required_resources[resource + group.hex()] = 0.5
+        return made
+
+    actors = [
+        placed(1, "a/ppo/policy-0", b"\xa1", 0),
+        placed(2, "a/ppo/policy-1", b"\xa1", 1),
+        placed(3, "a/ppo/critic-0", b"\xa1", 0),
+        placed(4, "a/ppo/rollout-0", b"\xa2", 0),
+        placed(5, "a/ppo/reward-0", b"\xa3", 0),
+        actor(6, "a/ppo/reference-0", Actor.PENDING_CREATION),
+    ]
+    notices = [driver, notice("policy", 1, actor="02"), notice("reward", 1, actor="09")]
+    names = {b"\xa1": "a/ppo/policy+critic", b"\xa2": "a/ppo/rollout", b"\xa3": ""}
+    run = run_view(driver, notices, actors, True, NAMES, names, NOW)
+    assert [(rank.role, rank.rank, rank.bundle) for rank in run.ranks] == [
+        ("driver", 0, None),
+        ("critic", 0, "policy+critic 0"),
+        ("policy", 0, "policy+critic 0"),
+        ("policy", 1, "policy+critic 1"),
+        ("reference", 0, None),
+        ("reward", 0, None),
+        ("reward", 1, None),
+        ("rollout", 0, "rollout 0"),
+    ]

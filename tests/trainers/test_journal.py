@@ -25,3 +25,11 @@ def test_rollouts_of_other_weights_are_refused_by_name(tmp_path: Path) -> None:
     journal.record(3, 3, ROWS)
     with pytest.raises(ValueError, match=r"step-00000003\.parquet.*weights version 3.*version 4"):
         journal.recall(3, version=4)
+
+
+def test_rollouts_of_any_weights_in_between_are_recalled_where_allowed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.record(3, 2, ROWS)
+    assert journal.recall(3, version=1, newest=3) is not None
+    with pytest.raises(ValueError, match="weights version 2"):
+        journal.recall(3, version=3, newest=4)

@@ -36,20 +36,28 @@ def test_the_laptops_recipe_fits_a_laptop(stage: str, monkeypatch: pytest.Monkey
 
 def test_every_role_is_there_with_its_ranks() -> None:
     wanted = plan(recipe("ppo", name="configs/ziya2-13b-16xh100.yaml"), lambda _: THIRTEEN, 80 * 2**30)
-    needs = {need.role: need for need in wanted.groups["ppo"]}
+    places = {place.name: place for place in wanted.groups["ppo"]}
+    needs = {need.role: need for place in places.values() for need in place.needs}
     assert {role: need.ranks for role, need in needs.items()} == {
         "policy": 6, "critic": 6, "reference": 1, "reward": 1, "rollout": 2,
     }  # fmt: skip
-    assert needs["policy"].bundle == {"CPU": 4, "GPU": 1}
+    assert places["policy"].bundles == [{"CPU": 4, "GPU": 1}] * 6
     assert needs["rollout"].gpu_bytes == int(0.85 * 80 * 2**30)
     assert sum(size for _, size, _ in needs["policy"].gpu) == needs["policy"].gpu_bytes
     (disk,) = wanted.disks
     assert disk.bytes > 3 * 14 * (THIRTEEN.parameters() + THIRTEEN.parameters(scorer=True))
 
 
+def test_roles_that_share_a_place_are_reckoned_together() -> None:
+    shared = recipe("ppo", "--colocate=[[policy, critic]]", "--rollout.placement.ranks=2")
+    places = {place.name: place for place in plan(shared, lambda _: SMALL, None).groups["ppo"]}
+    assert list(places) == ["policy+critic", "reference", "reward", "rollout"]
+    assert [need.role for need in places["policy+critic"].needs] == ["policy", "critic"]
+
+
 def test_rejection_samples_before_it_tunes() -> None:
     wanted = plan(recipe("rejection"), lambda _: SMALL, None)
-    roles = {group: [need.role for need in needs] for group, needs in wanted.groups.items()}
+    roles = {group: [place.name for place in places] for group, places in wanted.groups.items()}
     assert roles == {"sampling": ["rollout", "reward"], "fine-tuning": ["sft"]}
 
 

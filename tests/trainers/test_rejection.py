@@ -11,16 +11,18 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from ray.util import placement_group_table
 
 from actors.models import load_scorer
 from actors.sampler import Sampler
 from cluster.waiting import RoleDied
-from configs.base import dump
+from configs.base import dump, read
 from data.chat import encode_chat
 from data.tables import PROMPTS, SFT, read_table, write_table
+from trainers.config import STAGES
 from trainers.export import export_model, load_tokenizer
 from trainers.journal import Journal
-from trainers.rejection import main
+from trainers.rejection import main, read_inputs, sampler_config
 from trainers.rlhf_config import RejectionConfig
 from trainers.run import Run
 
@@ -140,6 +142,26 @@ def test_two_rounds_choose_what_scores_best_and_learn_it(
     assert "is finished; nothing to do" in capsys.readouterr().out
 
 
+def test_roles_that_share_sample_what_roles_apart_sample(recipe: Any, models: Path, ray_cluster: Any) -> None:
+    found, reserved = [], []
+    for colocate in ("none", "all"):
+        config = read("rejection", STAGES, [*recipe(), f"--name=placed-{colocate}", f"--colocate={colocate}"])
+        assert isinstance(config, RejectionConfig)
+        prompts = read_inputs(config)
+        with Sampler(sampler_config(config), str(models / "policy"), 0) as sampler:
+            groups = [
+                group for group in placement_group_table().values() if group["name"].startswith(f"{config.name}/")
+            ]
+            reserved.append({group["name"].removeprefix(f"{config.name}/"): group["bundles"] for group in groups})
+            found.append(pa.concat_tables(sampler.samples([prompts.rows(0, 4), prompts.rows(4, 4)])))
+    assert reserved == [
+        {"rollout": {0: {"CPU": 0.1}}, "reward": {0: {"CPU": 0.1}}},
+        {"rollout+reward": {0: {"CPU": 0.1}}},
+    ]
+    assert len(found[0]) == 32
+    assert found[0].equals(found[1])
+
+
 def test_nothing_is_generated_twice_when_roles_or_driver_die(
     recipe: Any, runs: Path, ray_cluster: Any, capsys: Any
 ) -> None:
@@ -191,6 +213,7 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
         ),
         ("--reward.placement.cpus_per_rank=100", "sampling: needs 100.1 CPU .* --reward.placement.cpus_per_rank=7"),
         ("--selection.kk=1", "did you mean 'k'"),
+        ("--colocate=[[rollout,policy]]", "colocate names 'policy', which is no role .* they start rollout, reward$"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_made(

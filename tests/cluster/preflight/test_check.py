@@ -9,19 +9,20 @@ import pytest
 from cluster.preflight import check as module
 from cluster.preflight.capacity import GIB, Capacity, parse_nodes
 from cluster.preflight.check import check
-from cluster.preflight.needs import Disk, Need, Plan
+from cluster.preflight.needs import Disk, Need, Place, Plan
 
 
-def found(capacity: Capacity, *needs: Need) -> dict[str, list[str]]:
+def found(capacity: Capacity, *places: Place) -> dict[str, list[str]]:
     """Texts by level."""
     levels: dict[str, list[str]] = {}
-    for finding in check(Plan({"ppo": needs}), capacity):
+    for finding in check(Plan({"ppo": places}), capacity):
         levels.setdefault(finding.level, []).append(f"{finding.subject}: {finding.text}")
     return levels
 
 
-def need(role: str = "policy", ranks: int = 1, host: float = 0.0, gpu: float = 0.0, **bundle: float) -> Need:
-    return Need(role, ranks, bundle or {"CPU": 1.0}, int(host * GIB), 0, int(gpu * GIB))
+def need(role: str = "policy", ranks: int = 1, host: float = 0.0, gpu: float = 0.0, **bundle: float) -> Place:
+    """A place of one role, sizes in GiB."""
+    return Place(role, [bundle or {"CPU": 1.0}] * ranks, [Need(role, ranks, int(host * GIB), 0, int(gpu * GIB))])
 
 
 def test_all_roles_together_need_less_than_all_nodes_have() -> None:
@@ -56,7 +57,7 @@ def test_memory_is_refused_beyond_the_estimates_error(host: float, level: str) -
 
 
 def test_what_processes_share_counts_once_a_node() -> None:
-    two = Need("policy", 2, {"CPU": 1.0}, 3 * GIB, 2 * GIB)
+    two = Place("policy", [{"CPU": 1.0}] * 2, [Need("policy", 2, 3 * GIB, 2 * GIB)])
     assert any("(2 policy) needs 4.0 GiB" in text for text in found(parse_nodes("8CPU,8GiB"), two)["fits"])
 
 
@@ -73,6 +74,15 @@ def test_a_gpu_holds_its_rank_or_a_share_of_one() -> None:
     ]
     unknown = found(parse_nodes("8CPU,2GPU,500GiB"), need(gpu=20.0, CPU=1.0, GPU=1.0))["unknown"]
     assert unknown == ["policy: takes 20.0 GiB of a GPU, whose memory is not known here (--gpu-gib)"]
+
+
+def test_roles_that_share_a_place_share_its_gpu() -> None:
+    bundles = [{"CPU": 1.0, "GPU": 1.0}] * 2
+    both = Place("policy+critic", bundles, [Need("policy", 2, GIB, 0, 14 * GIB), Need("critic", 1, GIB, 0, 14 * GIB)])
+    levels = found(parse_nodes("4CPU,2GPU,64GiB,L4"), both)
+    assert levels["refused"] == ["policy+critic: a rank needs 28.0 GiB but has 23.3 GiB of a GPU"]
+    assert any("(2 policy, 1 critic) needs 3.0 GiB" in text for text in levels["fits"])
+    assert "resources: 2 of 2 GPU" in levels["fits"]
 
 
 def test_groups_follow_one_another() -> None:

@@ -1,0 +1,137 @@
+"""Which roles share a placement group, and what each rank then asks of its bundle. Reading this file imports no ray."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator
+
+from actors.config import PlacementConfig, RolloutConfig
+
+if TYPE_CHECKING:
+    from cluster.placement import Bundle
+
+
+def _groups(given: Any) -> Any:
+    """Lists as tuples. Raises ValueError for what are no groups: pydantic would speak of each arm of the union apart."""
+    if given in ("none", "all"):
+        return given
+    if isinstance(given, list | tuple) and given and all(isinstance(group, list | tuple) for group in given):
+        groups = tuple(tuple(group) for group in given)
+        if all(isinstance(role, str) for group in groups for role in group):
+            return groups
+    raise ValueError("must be none, all or a list of groups of roles such as [[policy, critic], [reference, reward]]")
+
+
+Colocate: TypeAlias = Annotated[Literal["none", "all"] | tuple[tuple[str, ...], ...], BeforeValidator(_groups)]
+"""Nobody shares, all share, or the groups of roles that do."""
+
+_RAY_STEP = 1e-4
+"""Ray counts resources in ten-thousandths and rounds: a share is rounded down, so that all fit their bundle."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One placement group and the roles in it: a role that is apart, or several that share.
+
+    Bundle i holds rank i of each role and is as large as the largest need among them, not as their sum.
+    """
+
+    roles: Mapping[str, PlacementConfig]
+
+    @property
+    def name(self) -> str:
+        """E.g. `policy+critic`."""
+        return "+".join(self.roles)
+
+    def bundles(self) -> list[Bundle]:
+        """What is reserved: one bundle a rank of the role with the most."""
+        ranks = max(placement.ranks for placement in self.roles.values())
+        return [
+            {name: max(amounts) for name, amounts in self._needs(rank).items() if any(amounts)} for rank in range(ranks)
+        ]
+
+    def shares(self, role: str) -> list[Bundle]:
+        """What each rank of `role` asks of its bundle: a part that is proportional to its need."""
+        placement = self.roles[role]
+        return [
+            {name: _part(amount, self._needs(rank)[name]) for name, amount in _need(placement).items()}
+            for rank in range(placement.ranks)
+        ]
+
+    def shares_gpu(self, role: str) -> bool:
+        """Whether ranks of other roles have the GPUs of `role` too."""
+        return bool(self.roles[role].gpus_per_rank and len(self.on_gpu()) > 1)
+
+    def on_gpu(self) -> list[str]:
+        """The roles that have GPUs."""
+        return [role for role, placement in self.roles.items() if placement.gpus_per_rank]
+
+    def _needs(self, rank: int) -> dict[str, list[float]]:
+        """By resource, the needs of every role that has a rank `rank`."""
+        needs = [_need(placement) for placement in self.roles.values() if rank < placement.ranks]
+        return {name: [need[name] for need in needs] for name in needs[0]}
+
+
+def sites(colocate: Colocate, placements: Mapping[str, PlacementConfig]) -> list[Site]:
+    """Where the roles of `placements` run: every role in one site.
+
+    Raises ValueError, one line that names the key, for groups that make no sense or that cannot share a GPU.
+    """
+    groups = (tuple(placements),) if colocate == "all" else () if colocate == "none" else colocate
+    for group in groups:
+        if len(group) < 2:
+            raise ValueError(
+                f"colocate has the group [{', '.join(group)}]: name two roles or more; a role in no group is apart"
+            )
+        for role in group:
+            if role not in placements:
+                raise ValueError(
+                    f"colocate names '{role}', which is no role that these settings start; "
+                    f"they start {', '.join(placements)}"
+                )
+    for role, count in Counter(role for group in groups for role in group).items():
+        if count > 1:
+            raise ValueError(f"colocate names {role} {count} times: a role has one place; name it once")
+    shared = {role for group in groups for role in group}
+    alone = [(role,) for role in placements if role not in shared]
+    made = [Site({role: placements[role] for role in group}) for group in (*groups, *alone)]
+    for site in made:
+        for role in site.on_gpu():
+            if site.shares_gpu(role) and placements[role].gpus_per_rank > 1:
+                raise ValueError(
+                    f"{role}.placement.gpus_per_rank {placements[role].gpus_per_rank:g}: colocate has {site.name} share "
+                    f"one GPU a rank; set it to 1"
+                )
+    return made
+
+
+def require_memory_share(site: Site, rollout: RolloutConfig) -> None:
+    """Refuses an engine that would take a GPU's memory from the roles it shares the GPU with, unless that was said.
+
+    Raises ValueError, one line that names the key.
+    """
+    if "rollout" not in site.roles or not site.shares_gpu("rollout"):
+        return
+    if "gpu_memory_utilization" not in rollout.engine.model_fields_set:
+        others = " and ".join(role for role in site.on_gpu() if role != "rollout")
+        raise ValueError(
+            f"rollout.engine.gpu_memory_utilization is not given, and colocate has the engine share its GPU with "
+            f"{others}: give the part of the GPU's memory that the engine may keep, e.g. 0.4"
+        )
+
+
+def _need(placement: PlacementConfig) -> Bundle:
+    return {"CPU": placement.cpus_per_rank, "GPU": placement.gpus_per_rank}
+
+
+def _part(need: float, needs: list[float]) -> float:
+    """The part of max(needs) that is to it as `need` to the sum."""
+    if not need:
+        return 0.0
+    steps = max(needs) * need / sum(needs) / _RAY_STEP
+    return math.floor(steps + 1e-6) * _RAY_STEP  # 1e-6: what floating point may have lost

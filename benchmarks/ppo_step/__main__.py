@@ -1,0 +1,151 @@
+"""python -m benchmarks.ppo_step: a step of RLHF against what the machine could do, bare vLLM, and TRL.
+
+Two workloads of GRPO on a Llama-shaped model of 34 million parameters: `fixed`, 32 answers of 128 tokens; `varied`, 64 answers
+that end by themselves, at 512 tokens at most. Reports seconds of every phase and these ratios, taken in the same run:
+
+    rollout_vs_vllm    speed of the whole phase "generate" over a bare LLM.generate of the same requests
+    publish_vs_memcpy  seconds in which new weights reach the engine over those of one copy of them in memory
+    driver_share       share of a step in which no role works
+    step_vs_floor      seconds of a step over those its floating-point operations take at the rate of the model's own matmuls
+    speedup_vs_trl     seconds of TRL's GRPOTrainer over ours, for the same model, prompts, group size and lengths (--peer trl)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+from benchmarks.ppo_step.floor import step_flops
+from benchmarks.ppo_step.machine import copy_seconds, matmul_flops
+from benchmarks.ppo_step.ours import Measured, measure, median_phases
+from benchmarks.ppo_step.workload import WORKLOADS, Workload, make_clinic, make_model, settings
+from configs.base import ConfigError, one_line_errors
+from trainers.rlhf_config import PPOConfig
+
+PROG = "python -m benchmarks.ppo_step"
+PEER_S = 3600.0
+
+
+def main() -> None:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [workload.name for workload in WORKLOADS]
+    parser.add_argument("--workload", choices=names, action="append", help="default: all")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each role (default: %(default)s)")
+    parser.add_argument("--peer", choices=("trl",), help="also measure that; pip install --no-deps trl==1.16.0 first")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    options = parser.parse_args()
+    with one_line_errors(PROG):
+        if options.peer and not find_spec("trl"):
+            raise ConfigError("--peer trl: TRL is not installed; pip install --no-deps trl==1.16.0, or leave it out")
+        wanted = [workload for workload in WORKLOADS if workload.name in (options.workload or names)]
+        with tempfile.TemporaryDirectory(prefix="chimed-step-") as folder:
+            result = compare(wanted, options.dtype, options.threads, options.peer, Path(folder))
+    text = json.dumps(result, indent=1)
+    if options.json and options.json != "-":
+        Path(options.json).write_text(text + "\n", encoding="utf-8")
+    else:
+        print(text)
+
+
+def compare(wanted: list[Workload], dtype: str, threads: int, peer: str | None, folder: Path) -> dict[str, Any]:
+    """`phases`, seconds, and `ratios`, for each workload; files go below `folder`."""
+    os.environ["CHIMED_RUNS"] = str(folder / "runs")
+    clinic = make_clinic(folder / "clinic")
+    phases, ratios, machine = {}, {}, {}
+    for workload in wanted:
+        model = make_model(folder / f"model-{workload.name}", clinic, workload)
+        config = settings(workload, model, clinic, workload.name, dtype, threads)
+        _say(f"{workload.name}, {dtype}: what the machine can do")
+        rate, copy = _machine(model, dtype, threads)
+        _say(f"{workload.name}, {dtype}: {config.steps} steps")
+        ours = measure(config)
+        _say(f"{workload.name}, {dtype}: bare vLLM")
+        bare = _bare(config, threads, ours)
+        floors = [step_flops(pq.read_table(path)) / rate for path in ours.journal]
+        phases[workload.name] = median_phases(ours.steps) | {"bare_generate": statistics.median(bare)}
+        machine[workload.name] = {"matmul_gflops": rate / 1e9, "memcpy": copy, "floor": statistics.median(floors)}
+        ratios[workload.name] = {
+            "rollout_vs_vllm": _median(b / step["seconds_generate"] for b, step in zip(bare, ours.steps, strict=True)),
+            "publish_vs_memcpy": _median(step["transfer_seconds"] / copy for step in ours.steps),
+            "driver_share": statistics.median(ours.idle),
+            "step_vs_floor": _median(step["seconds"] / floor for step, floor in zip(ours.steps, floors, strict=True)),
+        }
+        if peer:
+            _say(f"{workload.name}, {dtype}: {peer}")
+            theirs = _trl(config, workload, threads)
+            phases[workload.name][peer] = statistics.median(theirs)
+            ratios[workload.name][f"speedup_vs_{peer}"] = statistics.median(theirs) / phases[workload.name]["seconds"]
+    return {"dtype": dtype, "threads": threads, "phases": phases, "ratios": ratios, "machine": machine}
+
+
+def _machine(model: Path, dtype: str, threads: int) -> tuple[float, float]:
+    """Operations a second, and seconds to copy the model's weights."""
+    size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    precision = torch.float32 if dtype == "float32" else torch.bfloat16
+    return matmul_flops(precision, threads), copy_seconds(size * precision.itemsize // 4, threads)
+
+
+def _bare(config: PPOConfig, threads: int, ours: Measured) -> list[float]:
+    """Seconds of bare vLLM for each measured step's requests."""
+    given = {
+        "model": config.policy.model,
+        "rollout": config.rollout.model_dump(mode="json"),
+        "files": [str(path) for path in ours.journal],
+    }
+    return _in_process("benchmarks.ppo_step.bare", given, threads)
+
+
+def _trl(config: PPOConfig, workload: Workload, threads: int) -> list[float]:
+    """Seconds of each of TRL's steps but the first."""
+    given = {
+        "model": config.policy.model,
+        "prompts": config.prompts.train,
+        "threads": threads,
+        "dtype": config.policy.zero.dtype,
+        "rows": workload.rows,
+        "samples": workload.samples,
+        "max_new_tokens": workload.max_new_tokens,
+        "lr": config.policy.optimizer.lr,
+        "steps": 1 + (workload.steps if workload.mean_tokens is None else 1),  # a varied one takes minutes
+    }
+    return _in_process("benchmarks.ppo_step.trl_peer", given, threads)[1:]
+
+
+def _in_process(module: str, given: dict[str, Any], threads: int) -> list[float]:
+    """What `module` writes to the file `answer`, in a process with so many threads."""
+    answer = Path(os.environ["CHIMED_RUNS"]) / "answer.json"
+    given["answer"] = str(answer)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", module, json.dumps(given)]
+    done = subprocess.run(command, env=environment, stdout=sys.stderr, timeout=PEER_S)
+    if done.returncode:
+        raise RuntimeError(f"{module} ended with status {done.returncode}; its words stand above")
+    seconds: list[float] = json.loads(answer.read_text())
+    return seconds
+
+
+def _median(values: Any) -> float:
+    return statistics.median(values)
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

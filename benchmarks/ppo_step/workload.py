@@ -1,0 +1,122 @@
+"""What is measured: a Llama-shaped model of 34 million parameters, prompts of the sample clinic, and how answers end.
+
+The model is made so that every token has the same probability of ending an answer, whatever stands before it: lengths are
+geometric, or answers never end by themselves. Nothing else about it is unlike a model with random weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from actors.config import ArchitectureConfig
+from actors.models import new_causal_lm
+from configs.base import read
+from data.clinic.build import Sizes, build
+from trainers.config import STAGES
+from trainers.export import export_model, load_tokenizer
+from trainers.rlhf_config import PPOConfig
+
+ARCHITECTURE = ArchitectureConfig(
+    hidden_size=512, intermediate_size=1280, layers=10, heads=8, kv_heads=8, context=1024, tie_embeddings=False
+)
+VOCABULARY = 4096
+NEVER = -1e4  # a logit
+CONSTANT = 0  # the dimension of the residual stream that only the embedding writes
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One step's requests."""
+
+    name: str
+    prompts: int
+    samples: int  # answers to each prompt
+    max_new_tokens: int
+    mean_tokens: float | None  # of answers that end by themselves; None: all have max_new_tokens
+    steps: int  # measured; one more comes before them
+
+    @property
+    def rows(self) -> int:
+        return self.prompts * self.samples
+
+
+WORKLOADS = (
+    Workload("fixed", prompts=8, samples=4, max_new_tokens=128, mean_tokens=None, steps=3),
+    Workload("varied", prompts=16, samples=4, max_new_tokens=512, mean_tokens=96.0, steps=3),
+)
+
+
+def make_model(folder: Path, clinic: Path, workload: Workload) -> Path:
+    """Writes the workload's model with the clinic's tokenizer to `folder`, unless it is there."""
+    if folder.is_dir():
+        return folder
+    tokenizer = load_tokenizer(clinic / "tokenizer")
+    marks = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    model = new_causal_lm(ARCHITECTURE, VOCABULARY, *marks, seed=0)
+    _end_with(model, tokenizer.eos_token_id, 0.0 if workload.mean_tokens is None else 1.0 / workload.mean_tokens)
+    export_model(folder, tokenizer, model.save_pretrained)
+    return folder
+
+
+def make_clinic(folder: Path) -> Path:
+    """The sample clinic's prompts and tokenizer."""
+    build(folder, 0, Sizes())
+    return folder
+
+
+@torch.no_grad()
+def _end_with(model: PreTrainedModel, end: int, probability: float) -> None:
+    """Gives the end mark that probability after every token.
+
+    One dimension of the residual stream has the same value for every token and no layer writes it. The final norm divides it
+    by the stream's root mean square, which random weights keep nearly constant; the end mark's row of the head reads it.
+    """
+    model.get_input_embeddings().weight[:, CONSTANT] = 1.0
+    for name, parameter in model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            parameter[CONSTANT] = 0.0
+    head = model.get_output_embeddings().weight
+    head[:, CONSTANT] = 0.0
+    head[end] = 0.0
+    hidden = model.base_model(torch.arange(64)[None], sequence_lengths=(64,)).last_hidden_state[0]  # (64, hidden)
+    constant = hidden[:, CONSTANT].mean()
+    others = (hidden @ head.T).exp().sum(-1).mean() - 1.0
+    wanted = torch.tensor(NEVER) if probability == 0.0 else (others * probability / (1.0 - probability)).log()
+    head[end, CONSTANT] = wanted / constant
+
+
+def settings(workload: Workload, model: Path, clinic: Path, name: str, dtype: str, threads: int) -> PPOConfig:
+    """GRPO's step as the trainer's own settings: no reference (as TRL's default has it), one update."""
+    section: dict[str, Any] = {
+        "name": name,
+        "prompts.train": f"[{clinic / 'prompts.train.parquet'}]",
+        "steps": workload.steps + 1,
+        "prompts_per_step": workload.prompts,
+        "samples_per_prompt": workload.samples,
+        "algorithm.name": "grpo",
+        "algorithm.minibatches": 1,
+        "algorithm.kl_coef": 0,
+        "policy.model": model,
+        "policy.placement.threads": threads,
+        "policy.optimizer.lr": 1e-6,
+        "policy.zero.dtype": dtype,
+        "rollout.placement.threads": threads,
+        "rollout.max_new_tokens": workload.max_new_tokens,
+        "rollout.engine.dtype": dtype,
+        "rollout.engine.max_model_len": ARCHITECTURE.context,
+        "publish.tolerance": 1e-4 if dtype == "float32" else 0.5,
+        "reward": "null",
+        "judge.functions.length.file": Path(__file__).with_name("reward.py"),
+        "checkpoint_every": workload.steps + 1,
+        "samples_every": workload.steps + 1,
+    }
+    config = read(
+        "ppo", STAGES, ["--config", "configs/laptop.yaml", *(f"--{key}={value}" for key, value in section.items())]
+    )
+    assert isinstance(config, PPOConfig)
+    return config
