@@ -15,8 +15,7 @@ from actors.learner import TrainBatch
 from actors.team import Team, TeamConfig
 from actors.weights.publisher import Publisher
 from actors.zero import Loss
-from cluster.connect import connect, require_resources
-from cluster.placement import total
+from cluster.connect import connect
 from configs.base import load, one_line_errors
 from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import keeping_rows, refuse_collapse
@@ -26,6 +25,7 @@ from trainers.journal import Journal
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
 from trainers.ppo_metrics import step_metrics
+from trainers.preflight import require_fit
 from trainers.prompts import PromptStream
 from trainers.restart import starting_again
 from trainers.rewards import KLController, RewardShaper, add_reward
@@ -151,11 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prompts = read_prompts(config)
         sources_of(config.judge)  # refuses a function that is none, before anything starts
         with connect(**config.cluster.connection()):
-            require_resources(
-                total({site.name: site.bundles() for site in config.sites}),
-                f"lower ranks, cpus_per_rank or gpus_per_rank of {', '.join(config.roles)} (each under .placement), "
-                "have roles share by colocate, or join a larger cluster",
-            )
+            require_fit(config)
             with Run(config.name, config) as run, run.shown():
                 train(config, run, prompts)
                 print(f"ppo: done, {run.path / 'model'}", flush=True)
