@@ -16,7 +16,7 @@ from actors.batching import rows_of
 from actors.colocation import Site
 from actors.config import PlacementConfig
 from actors.worker import Worker
-from cluster.waiting import RoleError, get
+from cluster.waiting import RoleError, get, next_of
 from cluster.watch import Watch
 
 STOP_TIMEOUT_S = 30.0
@@ -109,12 +109,13 @@ class WorkerGroup(Generic[W]):
         chosen = range(self.ranks) if ranks is None else ranks
         return [getattr(self.actors[rank], method).remote(*arguments) for rank in chosen]
 
-    def wait(self, refs: list[ray.ObjectRef], doing: str, partners: Sequence[ray.ObjectRef] = ()) -> list[Any]:
-        """Every answer, in order. Raises RoleDied naming the role for a timeout, or a rank that is dead or hangs.
+    def wait(self, refs: list[ray.ObjectRef], doing: str) -> list[Any]:
+        """Every answer, in order. Raises RoleDied naming the role for a timeout, or a rank that is dead or hangs."""
+        return get(refs, f"{self.role}: {doing}", self.timeout_s, self.look)
 
-        `partners` are refs of this role that take part but are not wanted here; their rank may be the one that died.
-        """
-        return get(refs, f"{self.role}: {doing}", self.timeout_s, self.look, partners)
+    def next_of(self, stream: Any, doing: str) -> ray.ObjectRef | None:
+        """The next answer of a streaming call, None after the last; as `wait`."""
+        return next_of(stream, f"{self.role}: {doing}", self.timeout_s, self.look)
 
     def call(self, method: str, *arguments: Any) -> list[Any]:
         """Calls `method` on every rank and waits."""

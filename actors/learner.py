@@ -85,7 +85,3 @@ class Learner(ForwardWorker):
         state = self.zero.full_state()
         if self.zero.rank == 0:
             self.zero.model.save_pretrained(folder, state_dict=state)
-
-    def full_state(self) -> dict[str, Tensor]:
-        """Full weights by name, CPU copies, on rank 0; empty on the others."""
-        return self.zero.full_state()

@@ -59,7 +59,11 @@ class ZeroModel:
         self._total_steps = total_steps
         self.steps_done = 0
         adamw = torch.optim.AdamW(
-            _decay_groups(module, optimizer.weight_decay), lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps
+            _decay_groups(module, optimizer.weight_decay),
+            lr=optimizer.lr,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            fused=True,  # one pass over memory instead of nine
         )
         # DeepSpeed counts a norm that is not finite as -1 and takes the step, so gradients are looked at here.
         self._norms: list[Tensor] = []
@@ -119,10 +123,11 @@ class ZeroModel:
         torch.distributed.all_gather_object(found, mine)
         return found
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Full weights by name, in the model's order; on rank 0 real tensors (valid until the next item), elsewhere none.
+    def weight_blocks(self) -> Iterator[dict[str, Tensor]]:
+        """Full weights by name in the model's order, a decoder layer or what stands beside the layers at a time.
 
-        A tied weight appears once. Gathers one block of the model at a time, so the peak is one block, not the model.
+        On rank 0 real tensors, valid until the next block; on the others nothing comes, but all must ask. A tied weight
+        appears once. The peak is one block, not the model.
         """
         import deepspeed
 
@@ -137,8 +142,12 @@ class ZeroModel:
             sharded = [p for _, p in named if hasattr(p, "ds_id")]
             with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
                 if self.rank == 0:
-                    for name, parameter in named:
-                        yield name, parameter.data
+                    yield {name: parameter.data for name, parameter in named}
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Full weights one by one, with their names; see `weight_blocks`."""
+        for block in self.weight_blocks():
+            yield from block.items()
 
     def full_state(self) -> dict[str, Tensor]:
         """Full weights by name as CPU copies, on rank 0; an empty dict on the others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -41,13 +41,22 @@ class RoleDied(RoleError):
         return str(self).partition(":")[0]
 
 
-def get(
-    refs: Any, what: str, timeout_s: float, look: Look | None = None, partners: Sequence[ray.ObjectRef] = ()
-) -> Any:
+def next_of(stream: Any, what: str, timeout_s: float, look: Look | None = None) -> ray.ObjectRef | None:
+    """The next reference that a streaming call gives, None after its last one. Raises RoleDied as `get` does."""
+    deadline = time.monotonic() + timeout_s
+    while not ray.wait([stream], timeout=SECONDS_BETWEEN_LOOKS, fetch_local=False)[0]:
+        if time.monotonic() > deadline:
+            raise RoleDied(f"{what}: no answer after {timeout_s:.0f} s")
+        if look:
+            look()
+    return next(stream, None)
+
+
+def get(refs: Any, what: str, timeout_s: float, look: Look | None = None) -> Any:
     """`ray.get` that waits at most `timeout_s` seconds for `what`, e.g. "policy: learn", and looks around meanwhile.
 
     Raises RoleDied for a timeout or a dead process, and what `look` raises. What the remote code raised comes through as
-    it is, unless it was the death of another rank, of `refs` or of those of `partners`, that made it fail.
+    it is, unless it was the death of another rank of `refs` that made it fail.
     """
     try:
         return _get(refs, what, timeout_s, look)
@@ -55,8 +64,7 @@ def get(
         raise RoleDied(f"{what}: its process died: {_first_line(error)}") from error
     except RayTaskError as error:
         # A rank whose partner dies fails in their next collective call, maybe before its partner's death is known.
-        others = [*refs, *partners] if isinstance(refs, list) else list(partners)
-        if others and (death := _death(others)):
+        if isinstance(refs, list) and (death := _death(refs)):
             raise RoleDied(f"{what}: its process died: {_first_line(death)}") from error
         if isinstance(error.cause, RunError | ConfigError):
             raise error.cause from error  # its one line instead of the remote traceback

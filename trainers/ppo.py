@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,7 @@ from actors.learner import TrainBatch
 from actors.team import Team, TeamConfig
 from actors.weights.publisher import Published, Publisher
 from actors.zero import Loss
-from cluster.connect import connect, require_resources
-from cluster.placement import total
+from cluster.connect import connect
 from cluster.waiting import RoleDied
 from configs.base import load, one_line_errors
 from trainers.advantages import add_advantages, add_weights
@@ -30,6 +29,7 @@ from trainers.journal import Journal
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
 from trainers.ppo_metrics import step_metrics
+from trainers.preflight import require_fit
 from trainers.prompts import PromptStream
 from trainers.restart import starting_again
 from trainers.rewards import KLController, RewardShaper, add_reward
@@ -85,7 +85,7 @@ def ppo(
 
     first = supervisor.step = resume(team, checkpoints, run, shaper, kl)
     supervisor.keep_at(partial(publish, first), partial(publish_again, first))
-    with run.progress(config.steps, first, show=("reward", "kl_to_reference")) as progress:
+    with closing(rollouts), run.progress(config.steps, first, show=("reward", "kl_to_reference")) as progress:
         for step in range(first, config.steps):
             phases, supervisor.step = Phases(), step
             before = {"step": step, "kl_coef": kl.coef, "rewards": shaper.state()}
@@ -203,11 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prompts = read_prompts(config)
         sources_of(config.judge)  # refuses a function that is none, before anything starts
         with connect(**config.cluster.connection()):
-            require_resources(
-                total({site.name: site.bundles() for site in config.sites}),
-                f"lower ranks, cpus_per_rank or gpus_per_rank of {', '.join(config.roles)} (each under .placement), "
-                "have roles share by colocate, or join a larger cluster",
-            )
+            require_fit(config)
             with Run(config.name, config) as run, run.shown():
                 train(config, run, prompts)
                 print(f"ppo: done, {run.path / 'model'}", flush=True)

@@ -65,6 +65,10 @@ class Rollouts:
             answers.drop()
         self._asked.clear()
 
+    def close(self) -> None:
+        """Nobody waits for anything any more."""
+        self.drop()
+
     def take(self, step: int) -> Answered:
         """The answered rows of `step`."""
         if step in self._asked:

@@ -20,13 +20,14 @@ from ray.util.queue import Queue
 
 from actors.devices import prepare_process
 from actors.diverged import DivergedError
-from cluster.connect import connect, require_resources
+from cluster.connect import connect
 from cluster.pulse import Pulse
 from cluster.unplaced import Waiting
 from configs.base import ConfigError, load, one_line_errors
 from trainers.collapse import keeping_rows
 from trainers.config import STAGES
 from trainers.mailbox import Mailbox
+from trainers.preflight import require_fit
 from trainers.run import Run, already_finished
 from trainers.stage import Examples, Job, Stage
 from trainers.supervised_config import SupervisedConfig
@@ -55,14 +56,10 @@ def train(stage: Stage[Any, Any]) -> None:
     config: SupervisedConfig = stage.config
     examples = stage.examples()
     steps = total_steps(config, examples)
-    ranks, placement = config.placement.ranks, config.placement
     with connect(**config.cluster.connection()) as cluster:
         if cluster.started_here:  # nobody takes this machine away, so nothing needs to watch for it
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        require_resources(
-            {"CPU": ranks * placement.cpus_per_rank, "GPU": ranks * placement.gpus_per_rank},
-            "lower placement.ranks, placement.cpus_per_rank or placement.gpus_per_rank, or join a larger cluster",
-        )
+        require_fit(config)
         with Run(config.name, config) as run, run.shown():
             for note in examples.notes:
                 print(f"{config.recipe_key}: {note}", flush=True)

@@ -1,14 +1,21 @@
-"""Weights through Ray's object store: rank 0 puts them once, every engine maps them. Runs anywhere."""
+"""Weights through Ray's object store: the policy puts them block by block, every engine maps them. Runs anywhere."""
 
 from __future__ import annotations
+
+import ray
 
 from actors.weights.transport import WeightTransport
 
 
 class ObjectStoreTransport(WeightTransport):
-    """One full copy on the policy's first rank and one in the object store of every node with an engine."""
+    """Engines take a block while the policy gathers the next: a few blocks at a time lie in the object stores."""
 
     def send(self, version: int) -> None:
-        states = self.policy.submit("full_state")  # all ranks gather; the first holds the result
-        self.policy.wait(states[1:], "gather weights", partners=states)
-        self.engines.call("load_weights", version, states[0])
+        self.engines.call("begin_weights")
+        streams = [actor.weight_blocks.options(num_returns="streaming").remote() for actor in self.policy.actors]
+        taken: list[ray.ObjectRef] = []
+        while (block := self.policy.next_of(streams[0], "gather weights")) is not None:  # all gather; the first has it
+            taken += self.engines.submit("take_weights", block)
+        self.policy.wait([stream.completed() for stream in streams], "gather weights")
+        self.engines.wait(taken, "take weights")
+        self.engines.call("end_weights", version)

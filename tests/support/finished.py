@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +19,8 @@ from trainers.run import Run
 class WarmTeam:
     """Stands in for `Team` in trainers.ppo: gives the same processes, back at their first weights, to every run.
 
-    Starting processes is most of what a short run takes. What they are told anew are settings of policy and judge.
+    Starting processes is most of what a short run takes. What they are told anew are settings of policy and judge; a run
+    that wants other engines starts a team of its own.
     """
 
     def __init__(self, team: Team, folder: Path) -> None:
@@ -29,6 +31,10 @@ class WarmTeam:
     @contextmanager
     def __call__(self, config: TeamConfig) -> Iterator[Team]:
         roles = self.team.config.roles
+        if _engines(config) != _engines(self.team.config):
+            with Team(config) as own:
+                yield own
+            return
         again = {"policy": (config.updates, config.roles["rollout"].temperature), "judge": ()}
         for role, more in again.items():
             if role in config.roles and config.roles[role] != roles[role]:
@@ -37,6 +43,11 @@ class WarmTeam:
         self.team.load(self._start)
         self.team.learnt.clear()
         yield self.team
+
+
+def _engines(config: TeamConfig) -> dict[str, Any]:
+    """The rollout's settings that its processes hold; the others are the driver's."""
+    return config.roles["rollout"].model_dump(exclude={"ahead", "chunk_rows"})
 
 
 def finished_run(config: PPOConfig) -> Path:

@@ -136,9 +136,8 @@ def broken(config: PPOConfig, after: int) -> None:
 
 
 def test_chunks_change_scores_by_rounding_only_and_resume_bit_for_bit(settings: Any, ray_cluster: Any) -> None:
-    engines = {"ranks": 2, "cpus_per_rank": 0.1, "threads": 1}
     changes: dict[str, Any] = {"algorithm": {"name": "rloo", "minibatches": 2}, "steps": 3}
-    chunked = {"placement": engines, "chunk_rows": 3}
+    chunked = {"chunk_rows": 3}
     at_once = finished_run(settings("at-once", **changes))
     whole = finished_run(settings("chunked", **changes, rollout=chunked))
     for one, other in zip(read_metrics(at_once), read_metrics(whole), strict=True):
@@ -179,7 +178,7 @@ def test_weights_change_under_answers_and_the_journal_repeats_the_run(
 
 def test_an_answer_ends_at_a_stop_token(settings: Any, ray_cluster: Any) -> None:
     tokenizer = load_tokenizer(settings("stopped", algorithm={"name": "rloo"}).policy.model)
-    stop = [tokenizer.convert_ids_to_tokens(token) for token in range(10, 60)]
+    stop = tuple(tokenizer.convert_ids_to_tokens(token) for token in range(10, 60))
     run = finished_run(settings("stopped", algorithm={"name": "rloo"}, steps=1, rollout={"stop": stop}))
     rows = pq.read_table(run / "journal" / "step-00000000.parquet").to_pylist()
     ends = {*range(10, 60), tokenizer.eos_token_id}
