@@ -138,7 +138,7 @@ class ZeroModel:
 
         Training may go on at once; `saved` waits for the disk. Raises DiskError.
         """
-        with writing(folder):
+        with writing(folder, named=False):  # errors of copying name what is copied
             self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
 
     def saved(self, folder: Path) -> dict[str, str]:

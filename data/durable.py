@@ -24,15 +24,21 @@ _SEAL = b"# SHA-256 of the lines above: "
 class DiskError(RunError):
     """A file that cannot be written; the message names it, what is wrong and what to do."""
 
+    reason = ""
+    """What is wrong, in the operating system's words."""
+
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """A context in which an OSError becomes a DiskError about the file that it names, else about `path`."""
+def writing(path: Path, *, named: bool = True) -> Iterator[None]:
+    """A context in which an OSError becomes a DiskError about `path`, or about the file that the error has `named`."""
     try:
         yield
     except OSError as error:
         todo = _TODO.get(error.errno or 0, f"check the disk, {_AGAIN}")
-        raise DiskError(f"{error.filename or path}: cannot be written ({error.strerror or error}); {todo}") from error
+        where = (named and error.filename) or path
+        refused = DiskError(f"{where}: cannot be written ({error.strerror or error}); {todo}")
+        refused.reason = error.strerror or str(error)
+        raise refused from error
 
 
 def replace_file(path: Path, content: bytes | bytearray | memoryview, *, synced: bool = True) -> None:
@@ -41,10 +47,9 @@ def replace_file(path: Path, content: bytes | bytearray | memoryview, *, synced:
     When it has returned, a power cut cannot undo it, unless it was not `synced`.
 
     Raises:
-        DiskError: the disk is full or refuses; the old file is then still there.
+        DiskError: no such folder, a full disk, or one that refuses; an old file is then still there.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, named=False):
         handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -59,6 +64,12 @@ def replace_file(path: Path, content: bytes | bytearray | memoryview, *, synced:
             raise
         if synced:
             sync(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those around it, unless they are there. Raises DiskError."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def sync(path: Path) -> None:

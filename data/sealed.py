@@ -1,7 +1,7 @@
 """Parquet files that say what they are and cannot be damaged unnoticed.
 
-Among a file's Parquet metadata is the SHA-256 of all its bytes, taken with the checksum's own 64 digits as zeros. Any reader
-of Parquet can read such a file; `read_sealed` also notices every changed byte.
+Among a file's Parquet metadata (`pyarrow.parquet.read_metadata`) is the SHA-256 of all its bytes, taken with the checksum's
+own 64 digits as zeros. Any reader of Parquet can read such a file; `read_sealed` also notices every changed byte.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.recipe import RunError
-from data.durable import replace_file, writing
+from data.durable import make_folder, replace_file, writing
 
 KEY = "checksum"
 _MARK = b"sha256:"
@@ -28,11 +28,14 @@ class DamagedTable(RunError):
 def write_sealed(path: Path, table: pa.Table, facts: Mapping[str, str], *, synced: bool = True) -> None:
     """Writes `table` with `facts` as the file's metadata: aside, synced, renamed. Raises DiskError."""
     sink = pa.BufferOutputStream()
-    blank = _MARK.decode() + "0" * _DIGITS
-    pq.write_table(table.replace_schema_metadata({**facts, KEY: blank}), sink)
+    table = table.replace_schema_metadata(dict(facts))
+    with pq.ParquetWriter(sink, table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({KEY: _MARK.decode() + "0" * _DIGITS})
     content = bytearray(sink.getvalue())
     place = content.rindex(_MARK) + len(_MARK)
     content[place : place + _DIGITS] = hashlib.sha256(content).hexdigest().encode()
+    make_folder(path.parent)
     replace_file(path, content, synced=synced)
 
 
@@ -48,8 +51,8 @@ def read_sealed(path: Path) -> tuple[pa.Table, dict[str, str]]:
     if hashlib.sha256(content).hexdigest().encode() != seal:
         raise DamagedTable(f"{path}: damaged or cut off (its SHA-256 is not the one in it)")
     table = pq.read_table(pa.BufferReader(bytes(content)))
-    facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    return table.replace_schema_metadata(None), {key: value for key, value in facts.items() if key != KEY}
+    facts = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    return table.replace_schema_metadata(None), facts
 
 
 def read_or_put_aside(path: Path, then: str) -> tuple[pa.Table, dict[str, str]] | None:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.recipe import ConfigError
-from data.durable import replace_file
+from data.durable import make_folder, replace_file
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 ENTITIES = pa.list_(
@@ -74,6 +74,7 @@ def write_table(table: pa.Table, path: str | Path) -> None:
         raise DataError(f"{path}: tables are written as Parquet; let the name end in .parquet")
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
+    make_folder(path.parent)
     replace_file(path, memoryview(sink.getvalue()))
 
 

@@ -45,7 +45,7 @@ def report(run: str, out: str | None = None) -> Path:
         # Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes text such as \ud83d.
         write_whole(path, html.encode("utf-8", "backslashreplace").decode("utf-8"))
     except DiskError as error:
-        raise ConfigError(f"{error}, or give another file with --out") from error
+        raise ConfigError(f"{path}: cannot be written ({error.reason}); give another file with --out") from error
     return path
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from actors.judges.sample import Sample
 from actors.rows import lengths
-from data.durable import replace_file
+from data.durable import make_folder, replace_file
 
 
 def write_samples(folder: Path, step: int, samples: list[Sample], table: pa.Table) -> None:
@@ -34,4 +34,5 @@ def write_samples(folder: Path, step: int, samples: list[Sample], table: pa.Tabl
     ]
     lines.sort(key=lambda line: -line["reward"])
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    make_folder(folder)
     replace_file(folder / f"step-{step:08d}.jsonl", text.encode(), synced=False)  # learning again writes it again

@@ -65,11 +65,11 @@ def test_a_gap_ends_the_log_for_those_who_pass_it(journal: Journal, first: int, 
 def test_the_journal_reaches_as_far_as_it_is_intact(journal: Journal) -> None:
     for step in range(3):
         journal.record(step, step, ROWS)
-    assert journal.reaches(range(0, 3))
+    assert journal.reaches(range(3))
     assert journal.reaches(range(5, 5))
     assert not journal.reaches(range(2, 4))
     journal.path(2).write_bytes(b"damaged")
-    assert not journal.reaches(range(0, 3))
+    assert not journal.reaches(range(3))
 
 
 @pytest.fixture
