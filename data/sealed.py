@@ -45,7 +45,9 @@ def read_sealed(path: Path) -> tuple[pa.Table, dict[str, str]]:
         content = bytearray(path.read_bytes())
     except OSError as error:
         raise DamagedTable(f"{path}: not readable ({error.strerror})") from error
-    place = content.rfind(_MARK) + len(_MARK)
+    if _MARK not in content:
+        raise DamagedTable(f"{path}: damaged, or by an earlier version (there is no checksum in it)")
+    place = content.rindex(_MARK) + len(_MARK)
     seal = bytes(content[place : place + _DIGITS])
     content[place : place + _DIGITS] = b"0" * _DIGITS
     if hashlib.sha256(content).hexdigest().encode() != seal:

@@ -38,7 +38,7 @@ def test_every_changed_byte_is_noticed(path: Path) -> None:
     content = path.read_bytes()
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
-        with pytest.raises(DamagedTable, match=r"t\.parquet: damaged or cut off"):
+        with pytest.raises(DamagedTable, match=r"t\.parquet: damaged( or cut off|, or by an)"):
             read_sealed(path)
 
 
@@ -46,12 +46,12 @@ def test_a_file_cut_off_anywhere_is_noticed(path: Path) -> None:
     content = path.read_bytes()
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
-        with pytest.raises(DamagedTable, match=r"t\.parquet: damaged or cut off"):
+        with pytest.raises(DamagedTable, match=r"t\.parquet: damaged( or cut off|, or by an)"):
             read_sealed(path)
 
 
 def test_a_damaged_file_is_said_and_put_aside(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path.write_bytes(b"nonsense")
+    path.write_bytes(path.read_bytes()[:-1])
     assert read_or_put_aside(path, "it is made again") is None
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{path}: damaged or cut off")
