@@ -49,6 +49,12 @@ def rows_of(plan_of_rank: list[list[int]]) -> list[int]:
     return [row for micro in plan_of_rank for row in micro]
 
 
+def rows_at(plan: Plan, micro_batches: Sequence[Sequence[int]]) -> list[int]:
+    """The rows of the micro-batches whose indices are given, rank by rank, in ascending order."""
+    chosen = [plan[rank][index] for rank, indices in enumerate(micro_batches) for index in indices]
+    return sorted(row for rows in chosen for row in rows)
+
+
 def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_tokens: int) -> list[Plan]:
     """A plan for each of `minibatches` optimiser steps over equally many consecutive rows."""
     size = len(lengths) // minibatches
@@ -57,6 +63,26 @@ def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_to
         plan = balanced_plan(lengths[first : first + size], ranks, max_tokens)
         plans.append([[[first + row for row in micro] for micro in rank] for rank in plan])
     return plans
+
+
+def row_chunks(rows: int, minibatches: int, chunk_rows: int | None) -> list[list[int]]:
+    """Neighbouring rows that are scored together: a minibatch, cut evenly into chunks of `chunk_rows` or a few more.
+
+    It depends on nothing but these numbers, so that scores are rounded alike whatever was finished first.
+    """
+    size = rows // minibatches
+    pieces = max(1, size // chunk_rows) if chunk_rows else 1
+    return [
+        [first + row for row in piece]
+        for first in range(0, size * minibatches, size)
+        for piece in even_shares(size, pieces)
+    ]
+
+
+def frozen_plan(lengths: Sequence[int], ranks: int, max_tokens: int) -> Plan:
+    """As `balanced_plan`, for ranks that need nothing of each other: where there are too few rows, some get none."""
+    busy = min(ranks, len(lengths))
+    return balanced_plan(lengths, busy, max_tokens) + [[] for _ in range(ranks - busy)]
 
 
 def forward_rows(plans: list[Plan]) -> Plan:

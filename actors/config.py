@@ -134,6 +134,10 @@ class EngineConfig(Section):
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="share of a GPU's memory the engine may use")
 
 
+InFlight = Literal["none", "keep", "recompute"]
+"""What becomes of running requests when an engine's weights change; `none`: there are none."""
+
+
 class RolloutConfig(Section):
     """The vLLM engines that generate; `placement.ranks` is the number of engines, each an actor of its own."""
 
@@ -141,12 +145,12 @@ class RolloutConfig(Section):
     engine: EngineConfig = EngineConfig()
     max_new_tokens: int = Field(128, ge=1, description="longest answer, in tokens")
     temperature: float = Field(1.0, gt=0, description="sampling temperature")
-    ahead: int = Field(
-        0,
-        ge=0,
-        description="steps for which engines generate while the trainers learn; their weights are so many steps old",
-    )
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; below 1 it no longer samples the policy")
+    top_k: int = Field(0, ge=0, description="sample among the k likeliest tokens, no longer the policy; 0 is all")
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="sample tokens of at least this share of the likeliest's probability"
+    )
+    stop: tuple[str, ...] = Field((), description="tokens that end an answer, beside the model's end mark")
 
     @model_validator(mode="after")
     def _room_for_a_prompt(self) -> RolloutConfig:
@@ -166,6 +170,32 @@ class RolloutConfig(Section):
                 f"lower the latter to the former at most"
             )
         return self
+
+
+class OverlappedRolloutConfig(RolloutConfig):
+    """Engines that generate beside roles that score and learn."""
+
+    chunk_rows: int | None = Field(
+        None,
+        ge=1,
+        description="neighbouring answers that reference, reward model and judge score as soon as all are finished, "
+        "while engines generate the others; else a minibatch. For roles with processors of their own",
+    )
+    ahead: int = Field(
+        0,
+        ge=0,
+        description="steps for which engines generate while the trainers learn; their weights are so many steps old",
+    )
+    in_flight: InFlight = Field(
+        "none",
+        description="with ahead: new weights do not wait for running answers, which go on with them, their KV cache "
+        "kept or recomputed. Timing then decides which weights make a token: only the journal repeats such a run",
+    )
+
+    @property
+    def calls_at_once(self) -> int:
+        """Calls that an engine's actor takes at a time: under running generations also new weights, probe, ping."""
+        return 1 if self.in_flight == "none" else self.ahead + 4
 
 
 class PublishConfig(Section):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from actors.config import EngineConfig
+from actors.config import EngineConfig, InFlight
+from actors.requests import SPARE, Request, Requests
 from cluster.paths import require_dir
 
 if TYPE_CHECKING:
-    from vllm import RequestOutput, SamplingParams
+    from vllm import RequestOutput
 
 
 Bar = bool | Callable[..., Any]
@@ -31,12 +33,26 @@ CPU_ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn."""
+
+    temperature: float = 1.0  # 0 is greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0 is all
+    min_p: float = 0.0
+    stop: tuple[int, ...] = ()  # tokens that end an answer, beside the model's end mark
+    logprobs: bool = True  # without them it is faster
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the engine generated for one prompt."""
 
-    tokens: list[int]  # the end mark included, if it came
+    tokens: list[int]  # the end mark or stop token included, if it came
     logprobs: list[float]  # of each token, under the distribution it was sampled from; empty if not asked for
     finished: bool  # ended by itself; otherwise cut at the length limit
+    weights: int = 0  # how often the engine's weights had changed when it was asked for
+    changes: tuple[int, ...] = ()  # how many tokens it had at every change since then
 
 
 def engine_arguments(config: EngineConfig, on_gpus: bool) -> dict[str, Any]:
@@ -59,13 +75,23 @@ def engine_arguments(config: EngineConfig, on_gpus: bool) -> dict[str, Any]:
 
 
 class Engine:
-    """A vLLM `LLM` that runs inside the calling process, with weights that can be replaced."""
+    """A vLLM `LLM` that runs inside the calling process, with weights that can be replaced.
 
-    def __init__(self, model: str, config: EngineConfig, seed: int = 0, weight_transfer: str | None = None) -> None:
+    One thread asks for answers and steps the engine; where weights change under running requests others may, too.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        config: EngineConfig,
+        seed: int = 0,
+        weight_transfer: str | None = None,
+        in_flight: InFlight = "none",
+    ) -> None:
         """Loads `model`, a Hugging Face folder, and warms the engine up.
 
-        `weight_transfer` names one of vLLM's own backends ("nccl", "ipc") when weights will come that way.
-        Raises ConfigError, one line, for a missing folder.
+        `weight_transfer` names one of vLLM's own backends ("nccl", "ipc") when weights will come that way; `in_flight`
+        says what becomes of running requests when weights change. Raises ConfigError, one line, for a missing folder.
         """
         folder = require_dir(model, "engine model", "name a folder in Hugging Face format")
         os.environ.update(ENVIRONMENT)
@@ -76,6 +102,9 @@ class Engine:
         arguments = engine_arguments(config, torch.cuda.is_available())
         if weight_transfer:
             arguments["weight_transfer_config"] = {"backend": weight_transfer}
+        if in_flight != "none":
+            arguments["max_num_seqs"] += SPARE
+            arguments["async_scheduling"] = False  # else a token of the old weights may come after the change
         self._llm = LLM(
             model=str(folder),
             seed=seed,
@@ -86,7 +115,15 @@ class Engine:
             **arguments,
         )
         self.max_model_len = config.max_model_len
+        self._requests = Requests(self._llm.llm_engine, in_flight, config.max_concurrent)
+        self.turns = self._requests.turns
+        """Who takes a turn has the engine between two of its steps; to be held while weights change."""
         self.generate([[1, 2]], seeds=[0], max_new_tokens=2)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self._llm.get_tokenizer()
 
     def generate(
         self,
@@ -99,12 +136,30 @@ class Engine:
         logprobs: bool = True,
         progress: Bar = False,
     ) -> list[Answer]:
-        """One answer a prompt, of `max_new_tokens` tokens at most (one limit for all, or one each).
+        """One answer a prompt, in order; see `stream`."""
+        answers: list[Answer | None] = [None] * len(prompts)
+        sampling = Sampling(temperature, top_p, logprobs=logprobs)
+        with _bar(progress, len(prompts)) as advance:
+            for index, answer in self.stream(prompts, seeds=seeds, max_new_tokens=max_new_tokens, sampling=sampling):
+                answers[index] = answer
+                advance()
+        return [answer for answer in answers if answer is not None]
 
-        Temperature 0 is greedy; a prompt's own seed makes its answer repeatable, in any company. Without `logprobs`
-        the answers have none, which is faster. Raises ValueError for a prompt that leaves too little of the context.
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        seeds: Sequence[int | None],
+        max_new_tokens: int | Sequence[int],
+        sampling: Sampling,
+    ) -> Iterator[tuple[int, Answer]]:
+        """One answer a prompt with the prompt's index, each as soon as it is finished.
+
+        `max_new_tokens` is one limit for all, or one each. A prompt's own seed makes its answer repeatable, in any
+        company. Raises ValueError for a prompt that leaves too little of the context.
         """
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
         limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
         for index, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
@@ -115,16 +170,22 @@ class Engine:
                 )
         parameters = [
             SamplingParams(
-                temperature=temperature,
-                top_p=top_p,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                min_p=sampling.min_p,
+                stop_token_ids=list(sampling.stop),
                 max_tokens=limit,
                 seed=seed,
-                logprobs=0 if logprobs else None,
+                logprobs=0 if sampling.logprobs else None,
+                flat_logprobs=True,
                 detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
             )
             for seed, limit in zip(seeds, limits, strict=True)
         ]
-        return [_answer(output) for output in self._run(prompts, parameters, progress)]
+        for request, output in self._requests.outputs(prompts, parameters):
+            yield request.index, _answer(request, output)
 
     def score(self, sequences: Sequence[Sequence[int]], progress: Bar = False) -> list[list[float]]:
         """Log-probabilities of every token but the first of each sequence, under the raw model.
@@ -132,15 +193,41 @@ class Engine:
         A sequence may be one token shorter than the context: vLLM always generates one.
         """
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
-        parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, temperature=0.0, detokenize=False)
-        outputs = self._run(sequences, [parameters] * len(sequences), progress)
-        return [_prompt_logprobs(output) for output in outputs]
+        parameters = SamplingParams(
+            max_tokens=1,
+            prompt_logprobs=0,
+            flat_logprobs=True,
+            temperature=0.0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        scores: list[list[float]] = [[]] * len(sequences)
+        with _bar(progress, len(sequences)) as advance:
+            for request, output in self._requests.outputs(sequences, [parameters] * len(sequences), first=True):
+                scores[request.index] = _flat(output.prompt_logprobs)
+                advance()
+        return scores
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replaces the model's weights by (name, tensor) pairs in Hugging Face names; cached prefixes are dropped."""
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": self._with_tied_head(weights)})
-        self.drop_prefixes()
+        """Replaces the model's weights by (name, tensor) pairs in Hugging Face names; see `weights_changed`."""
+        self.begin_weights()
+        self.take_weights(weights)
+        self.end_weights()
+
+    def begin_weights(self) -> None:
+        """Makes the model ready to take new weights, in as many parts as they come in."""
+        self._llm.collective_rpc(_begin_weights)
+
+    def take_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Takes a part of the weights, in Hugging Face names. None may come twice."""
+        self._llm.collective_rpc(_take_weights, args=(list(self._with_tied_head(weights)),))
+
+    def end_weights(self) -> None:
+        """Ends what `begin_weights` began. A weight that did not come stays as it was."""
+        self._llm.collective_rpc(_end_weights)
+        self.weights_changed()
 
     def _with_tied_head(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Repeats a tied embedding as the output head: on CPU vLLM keeps a repacked copy of it for the head, and a
@@ -152,10 +239,14 @@ class Engine:
             if tied and name.endswith("embed_tokens.weight"):
                 yield "lm_head.weight", tensor
 
-    def drop_prefixes(self) -> None:
-        """Forgets cached prefixes, which belong to the old weights."""
-        if not self._llm.reset_prefix_cache():
-            raise RuntimeError("vLLM kept prefixes of the old weights: requests were still running during the update")
+    @property
+    def weights(self) -> int:
+        """How often the weights have changed since the start."""
+        return self._requests.weights
+
+    def weights_changed(self) -> None:
+        """Forgets what the old weights left; called for when all of the new ones are there. See `Requests`."""
+        self._requests.weights_changed()
 
     def control(self, method: str, *arguments: Any) -> Any:
         """Calls one of vLLM's own weight-transfer methods, e.g. `start_weight_update`."""
@@ -169,28 +260,57 @@ class Engine:
         del self._llm
         cleanup_dist_env_and_memory()
 
-    def _run(
-        self, prompts: Sequence[Sequence[int]], parameters: list[SamplingParams], progress: Bar
-    ) -> list[RequestOutput]:
-        if not prompts:
-            return []
-        from vllm import RequestOutput, TokensPrompt
 
-        requests = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
-        self._llm.enqueue(requests, parameters, use_tqdm=False)
-        outputs: list[RequestOutput] = self._llm.wait_for_completion(RequestOutput, use_tqdm=progress)
-        return outputs
+# In the engine's worker: the parts of vLLM's `reload_weights`, which takes all weights at once.
+def _begin_weights(worker: Any) -> None:
+    from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+
+    with _vllm_settings(worker):
+        initialize_layerwise_reload(worker.get_model())
 
 
-def _answer(output: RequestOutput) -> Answer:
+def _take_weights(worker: Any, weights: list[tuple[str, Tensor]]) -> None:
+    with _vllm_settings(worker):
+        worker.get_model().load_weights(weights)
+
+
+def _end_weights(worker: Any) -> None:
+    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+    with _vllm_settings(worker):
+        finalize_layerwise_reload(worker.get_model(), worker.model_config)
+
+
+def _vllm_settings(worker: Any) -> AbstractContextManager[None]:
+    from vllm.config import set_current_vllm_config
+
+    return set_current_vllm_config(worker.vllm_config)
+
+
+@contextmanager
+def _bar(progress: Bar, total: int) -> Iterator[Callable[[], object]]:
+    """What to call after each of `total` requests, so that a bar shows it if one is wanted."""
+    if not progress or not total:
+        yield lambda: None
+        return
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    make: Callable[..., Any] = tqdm if progress is True else progress
+    bar = make(total=total, desc="Processed prompts", dynamic_ncols=True)
+    try:
+        yield bar.update
+    finally:
+        bar.close()
+
+
+def _answer(request: Request, output: RequestOutput) -> Answer:
     completion = output.outputs[0]
-    steps = zip(completion.logprobs or [], completion.token_ids, strict=bool(completion.logprobs))
-    logprobs = [position[token].logprob for position, token in steps]
-    return Answer(list(completion.token_ids), logprobs, completion.finish_reason == "stop")
+    logprobs = _flat(completion.logprobs) if completion.logprobs is not None else []
+    finished = completion.finish_reason == "stop"
+    return Answer(list(completion.token_ids), logprobs, finished, request.weights, request.changes)
 
 
-def _prompt_logprobs(output: RequestOutput) -> list[float]:
-    assert output.prompt_logprobs is not None
-    assert output.prompt_token_ids is not None
-    pairs = zip(output.prompt_logprobs[1:], output.prompt_token_ids[1:], strict=True)
-    return [position[token].logprob for position, token in pairs if position is not None]
+def _flat(logprobs: Any) -> list[float]:
+    """vLLM's flat log-probabilities, one a position where there is one, as a list."""
+    values: list[float] = logprobs.logprobs
+    return values

@@ -19,6 +19,12 @@ from actors.worker import Worker
 from cluster.waiting import RoleError, get
 
 STOP_TIMEOUT_S = 30.0
+_SPINS = "1000000"
+"""How often an OpenMP thread looks for work before it sleeps: a few milliseconds.
+
+A decoded token is hundreds of short parallel regions. Threads that sleep between them take half as long again; threads
+that never sleep would take the core from the role whose turn it is.
+"""
 
 W = TypeVar("W", bound=Worker)
 RowsOfRanks = list[list[int]] | list[list[list[int]]]  # rank -> rows, or rank -> micro-batch -> rows
@@ -35,6 +41,7 @@ class WorkerGroup(Generic[W]):
         site: Site,
         group: PlacementGroup,
         timeout_s: float,
+        calls_at_once: int = 1,
     ) -> None:
         """Starts the processes, named RUN/ROLE-RANK; their class and name are what the Ray dashboard shows.
 
@@ -51,6 +58,7 @@ class WorkerGroup(Generic[W]):
                 name=name,
                 num_cpus=share["CPU"],
                 num_gpus=share["GPU"],
+                max_concurrency=calls_at_once,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
                 runtime_env={"env_vars": _environment(placement)},
             ).remote(placement.threads, (run, role, rank))
@@ -95,6 +103,14 @@ class WorkerGroup(Generic[W]):
             if mine
         ]
 
+    def submit_streams(self, method: str, table: ray.ObjectRef, parts: Sequence[Any], *more: Any) -> list[Any]:
+        """As `submit_rows` for a method that yields: a generator of references for every rank that has rows."""
+        return [
+            getattr(actor, method).options(num_returns="streaming").remote(table, mine, *more)
+            for actor, mine in zip(self.actors, parts, strict=True)
+            if mine
+        ]
+
 
 class ColumnsInFlight:
     """Columns that a group is computing for the rows of a table."""
@@ -109,14 +125,22 @@ class ColumnsInFlight:
 
     def join(self, table: pa.Table) -> pa.Table:
         """`table` with the new columns, each value at its row. Waits for all ranks."""
+        return with_columns(table, self.columns(len(table)))
+
+    def columns(self, rows: int) -> pa.Table:
+        """The new columns of all `rows` rows of the table. Waits for all ranks."""
         added = pa.concat_tables(self._group.wait(self._refs, self._method))
         position = {row: index for index, row in enumerate(self._order)}
-        if len(added) != len(table) or len(position) != len(table):
-            raise ValueError(f"{self._group.role}: {self._method} returned {len(added)} rows for {len(table)}")
-        added = added.take([position[row] for row in range(len(table))])
-        for name in added.column_names:
-            table = table.append_column(name, added.column(name))
-        return table
+        if len(added) != rows or len(position) != rows:
+            raise ValueError(f"{self._group.role}: {self._method} returned {len(added)} rows for {rows}")
+        return added.take([position[row] for row in range(rows)])
+
+
+def with_columns(table: pa.Table, added: pa.Table) -> pa.Table:
+    """`table` and the columns of `added` beside it, row by row."""
+    for name in added.column_names:
+        table = table.append_column(name, added.column(name))
+    return table
 
 
 def _taken(name: str) -> bool:
@@ -132,7 +156,11 @@ def _flat(rows: list[Any]) -> list[int]:
 
 
 def _environment(placement: PlacementConfig) -> dict[str, str]:
-    environment = {"OMP_NUM_THREADS": str(placement.threads), "MKL_NUM_THREADS": str(placement.threads)}
+    environment = {
+        "OMP_NUM_THREADS": str(placement.threads),
+        "MKL_NUM_THREADS": str(placement.threads),
+        "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",  # published weights are mapped by the engines, not copied
+    }
     if not placement.gpus_per_rank:
-        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "GOMP_SPINCOUNT": _SPINS}
     return environment

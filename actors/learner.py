@@ -10,6 +10,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from actors.devices import device
+from actors.diverged import NotFiniteError
 from actors.models import save_pretrained
 from actors.packed import PackedBatch
 from actors.rows import pack, tokens
@@ -50,8 +51,15 @@ class Learner(ForwardWorker):
         raise NotImplementedError
 
     def learn(self, table: pa.Table, updates: list[Update], loss: Loss[TrainBatch]) -> list[dict[str, float]]:
-        """Takes the optimiser steps of `updates` in order; returns the figures of each."""
-        return [self.zero.update(self._batches(table, update), self.run_model, loss) for update in updates]
+        """Takes the optimiser steps of `updates` in order; returns the figures of each. Raises NotFiniteError."""
+        figures = []
+        for index, update in enumerate(updates):
+            try:
+                figures.append(self.zero.update(self._batches(table, update), self.run_model, loss))
+            except NotFiniteError as error:
+                error.update = index
+                raise
+        return figures
 
     def _batches(self, table: pa.Table, update: Update) -> list[TrainBatch]:
         target = device()
@@ -82,7 +90,3 @@ class Learner(ForwardWorker):
         state = self.zero.full_state()
         if self.zero.rank == 0:
             save_pretrained(self.zero.model, state, Path(folder))
-
-    def full_state(self) -> dict[str, Tensor]:
-        """Full weights by name, CPU copies, on rank 0; empty on the others."""
-        return self.zero.full_state()

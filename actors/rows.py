@@ -2,6 +2,7 @@
 
 Columns and who adds them (A = tokens of a row's response):
     prompt, response: list<int32>; rollout_logprobs: list<float32> (A); finished: bool      rollout
+    versions: list<int32> (A), where they may differ: the weights behind each token         rollout
     ref_logprobs: list<float32> (A)                                                         reference
     reward_model: float32                                                                   reward
     reward_NAME: float32                                                                    judge, for every source NAME

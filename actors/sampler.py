@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import ray
 
-from actors.batching import balanced_plan, even_shares
+from actors.batching import even_shares, frozen_plan
 from actors.colocation import Site
 from actors.config import FrozenRoleConfig, RolloutConfig
 from actors.group import ColumnsInFlight, WorkerGroup
@@ -94,10 +94,7 @@ class Sampler:
 
     def _scored(self, answers: ColumnsInFlight, prompts: pa.Table) -> pa.Table:
         table = answers.join(prompts)
-        ranks = min(self.reward.ranks, len(table))
-        plan = balanced_plan(
-            lengths(table, "prompt", "response").tolist(), ranks, self.config.reward.micro_batch_tokens
-        )
-        plan += [[] for _ in range(self.reward.ranks - ranks)]
+        sizes = lengths(table, "prompt", "response").tolist()
+        plan = frozen_plan(sizes, self.reward.ranks, self.config.reward.micro_batch_tokens)
         scored = ColumnsInFlight(self.reward, "add_columns", ray.put(table), plan).join(table)
         return scored.rename_columns({"reward_model": "reward"})

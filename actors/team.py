@@ -10,18 +10,20 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from actors.batching import Plan, even_shares, forward_rows, minibatch_plans
+from actors.answers import Answers
+from actors.batching import Plan, forward_rows, minibatch_plans, row_chunks, rows_at
 from actors.colocation import Site
 from actors.critic import Critic
+from actors.diverged import DivergedError, NotFiniteError
 from actors.group import ColumnsInFlight, WorkerGroup
 from actors.judge import JudgeWorker
-from actors.judges.sample import Sample
 from actors.learner import TrainBatch, Update
 from actors.policy import Policy
 from actors.reference import Reference
 from actors.reward import Reward
 from actors.rollout import Rollout
 from actors.rows import lengths
+from actors.scoring import Samples, Scoring
 from actors.worker import Worker
 from actors.zero import Loss
 from cluster.placement import release, reserve
@@ -35,6 +37,7 @@ WORKERS: dict[str, type[Worker]] = {
     "rollout": Rollout,
 }
 LEARNERS = ("policy", "critic")
+FROZEN = ("reference", "reward", "judge")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class TeamConfig:
     native_transfer: str | None  # vLLM's weight-transfer backend, if the transport uses one
     start_timeout_s: float
     call_timeout_s: float
+
+    def calls_at_once(self, role: str) -> int:
+        """How many calls a process of `role` takes at a time."""
+        return self.roles["rollout"].calls_at_once if role == "rollout" else 1
 
 
 class Team:
@@ -71,7 +78,13 @@ class Team:
                 reserved = self._reserved[f"{config.run}/{site.name}"]
                 for role in site.roles:
                     self.groups[role] = WorkerGroup(
-                        config.run, role, WORKERS[role], site, reserved, config.call_timeout_s
+                        config.run,
+                        role,
+                        WORKERS[role],
+                        site,
+                        reserved,
+                        config.call_timeout_s,
+                        config.calls_at_once(role),
                     )
             self._load()
         except BaseException:
@@ -102,7 +115,7 @@ class Team:
         config, roles = self.config, self.config.roles
         temperature = roles["rollout"].temperature
         setups: dict[str, tuple[Any, ...]] = {
-            "rollout": (roles["policy"].model, config.seed, config.native_transfer),
+            "rollout": (roles["policy"].model, config.seed, config.native_transfer, roles["rollout"].in_flight),
             "reference": (temperature,),
             "reward": (),
             "judge": (),
@@ -122,54 +135,65 @@ class Team:
         for group, refs in waiting:
             group.wait(refs, "load the model")
 
-    def start_generating(self, prompts: pa.Table, version: int) -> ColumnsInFlight:
-        """Has every row of `prompts` answered with weights `version`; `join(prompts)` adds the rollout's columns."""
-        rows = even_shares(len(prompts), self.rollout.ranks)
-        return ColumnsInFlight(self.rollout, "generate", ray.put(prompts), rows, version)
+    def start_generating(
+        self, prompts: pa.Table, version: int, samples: Samples, roles: Sequence[str] = FROZEN
+    ) -> Answers:
+        """Has every row of `prompts` answered with weights `version`, and scored by `roles` as answers come in."""
+        chunks = self._chunks(prompts)
+        return Answers(self.rollout, prompts, chunks, version, self._scoring(roles, samples, len(chunks)))
 
-    def reward(self, table: pa.Table, samples: list[Sample]) -> pa.Table:
-        """Adds the columns `reward_NAME` of reward model and judge; `samples` are the table's rows in words."""
-        return self._add(table, ("reward",), samples)
-
-    def score(self, table: pa.Table, samples: list[Sample]) -> pa.Table:
+    def score(self, table: pa.Table, samples: Samples, asked: Scoring | None = None) -> pa.Table:
         """Adds every column that is wanted before learning and not there: `ref_logprobs`, `values`, `logprobs`, rewards.
 
-        The roles compute at the same time.
+        The roles compute at the same time; `asked` is what answers were scored by already as they came in, if they
+        were. `samples` puts rows in words for the judge.
         """
-        rewarded = any(name.startswith("reward_") for name in table.column_names)
-        policy = () if self.config.knows_logprobs else ("policy",)
-        if rewarded:
-            return self._add(table, ("reference", "critic", *policy), [])
-        return self._add(table, ("reference", "reward", "critic", *policy), samples)
-
-    def _add(self, table: pa.Table, roles: Sequence[str], samples: list[Sample]) -> pa.Table:
         shared = ray.put(table)
-        asked = [
+        learners = ("critic",) if self.config.knows_logprobs else LEARNERS
+        flying: list[ColumnsInFlight | Scoring] = [
             ColumnsInFlight(self.groups[role], "add_columns", shared, forward_rows(self._plans(role, table)))
-            for role in roles
+            for role in learners
             if role in self.groups
         ]
-        judge = self.groups.get("judge") if samples else None
-        judged = judge.submit("judge", samples) if judge else []
-        for columns in asked:
+        if asked is None:
+            rewarded = any(name.startswith("reward_") for name in table.column_names)
+            chunks = self._chunks(table)
+            asked = self._scoring(("reference",) if rewarded else FROZEN, samples, len(chunks))
+            for number, rows in enumerate(chunks):
+                asked.ask(number, table.take(rows).combine_chunks())
+        for columns in (asked, *flying):
             table = columns.join(table)
-        for added in judge.wait(judged, "judge") if judge else ():
-            for name in added.column_names:
-                table = table.append_column(name, added.column(name))
         return table
+
+    def _scoring(self, roles: Sequence[str], samples: Samples, chunks: int) -> Scoring:
+        groups = {role: self.groups[role] for role in roles if role in self.groups}
+        return Scoring(groups, self.config.roles, samples, chunks)
+
+    def _chunks(self, table: pa.Table) -> list[list[int]]:
+        return row_chunks(len(table), self.config.minibatches, self.config.roles["rollout"].chunk_rows)
 
     def learn(
         self, table: pa.Table, losses: Mapping[str, Loss[TrainBatch]], epochs: int
     ) -> dict[str, list[dict[str, float]]]:
-        """Optimiser steps of the roles in `losses` ("policy", "critic") at the same time: figures of each, by role."""
+        """Optimiser steps of the roles in `losses` ("policy", "critic") at the same time: figures of each, by role.
+
+        Raises DivergedError, with the rows of `table` concerned, where a role's loss or gradient is not finite.
+        """
         shared = ray.put(table)
         waiting = []
         for role, loss in losses.items():
             plans = self._plans(role, table)
             updates = [[Update(plan[rank]) for plan in plans] * epochs for rank in range(len(plans[0]))]
             group = self.groups[role]
-            waiting.append((role, group, group.submit_rows("learn", shared, updates, loss)))
-        return {role: group.wait(refs, "learn")[0] for role, group, refs in waiting}
+            waiting.append((role, plans, group.submit_rows("learn", shared, updates, loss)))
+        figures = {}
+        for role, plans, refs in waiting:
+            try:
+                figures[role] = self.groups[role].wait(refs, "learn")[0]
+            except NotFiniteError as error:
+                rows = rows_at(plans[error.update % len(plans)], error.micro_batches)
+                raise DivergedError(role, str(error), table.take(rows)) from error
+        return figures
 
     def save(self, folder: Path) -> None:
         """Begins to write policy and critic below `folder`; they may learn on at once."""

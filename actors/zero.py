@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from actors.config import OptimizerConfig, ZeroConfig
 from actors.devices import device
+from actors.diverged import NotFiniteError
 from actors.packed import PackedModule
 from data.durable import writing
 
@@ -61,6 +62,9 @@ class ZeroModel:
         adamw = torch.optim.AdamW(
             _decay_groups(module, optimizer.weight_decay), lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps
         )
+        # DeepSpeed counts a norm that is not finite as -1 and takes the step, so gradients are looked at here.
+        self._norms: list[Tensor] = []
+        adamw.register_step_pre_hook(lambda *_: self._norms.extend(_norms(adamw)))
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=_deepspeed_config(zero, optimizer))
         from actors.snapshot import SnapshotEngine  # brings DeepSpeed, which must find the process prepared
 
@@ -80,29 +84,33 @@ class ZeroModel:
         """One optimiser step over `micro_batches`; `run(engine, batch)` calls the model, `loss` weighs what it returned.
 
         Returns the summed figures of `loss` (over micro-batches and ranks) with `loss`, `grad_norm` and `lr`.
-        Raises FloatingPointError when the loss or the gradient norm is not finite; the weights are then unchanged or,
-        for a bad gradient norm, not to be trusted.
+        Raises NotFiniteError when the loss or the gradient is not finite; the weights are then unchanged or, for a bad
+        gradient, not to be trusted.
         """
         self.engine.train()
         lr = learning_rate(self._optimizer, self.steps_done, self._total_steps)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
         sums: dict[str, Tensor] = {}
+        finite: list[Tensor] = []
         for index, batch in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
             value, figures = loss(run(self.engine, batch), batch)
+            finite.append(value.detach().isfinite())
             self.engine.backward(value, scale_wrt_gas=False)
             for name, figure in {"loss": value.detach() / self.world_size, **figures}.items():
                 sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + figure.detach().double().cpu()
         totals = self.sum_over_ranks(sums)
         if not math.isfinite(totals["loss"]):
-            raise FloatingPointError(f"the loss is {totals['loss']} at optimiser step {self.steps_done}")
+            guilty = [index for index, is_finite in enumerate(finite) if not is_finite]
+            raise NotFiniteError(f"the loss is {totals['loss']}", self.steps_done + 1, self._of_every_rank(guilty))
+        self._norms.clear()
         self.engine.step()
         self.steps_done += 1
-        norm = float(self.engine.get_global_grad_norm())
-        if not math.isfinite(norm):
-            raise FloatingPointError(f"the gradient norm is {norm} at optimiser step {self.steps_done - 1}")
-        return {**totals, "grad_norm": norm, "lr": lr}
+        if self.sum_over_ranks({"bad": (~torch.stack(self._norms).isfinite()).sum().double()})["bad"]:
+            everything = self._of_every_rank(list(range(len(micro_batches))))
+            raise NotFiniteError("the gradient is not finite", self.steps_done, everything)
+        return {**totals, "grad_norm": float(self.engine.get_global_grad_norm()), "lr": lr}
 
     def sum_over_ranks(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Each scalar summed over ranks; every rank gives the same names."""
@@ -110,15 +118,23 @@ class ZeroModel:
         torch.distributed.all_reduce(stacked)
         return dict(zip(sorted(sums), stacked.tolist(), strict=True))
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Full weights by name, in the model's order; on rank 0 real tensors (valid until the next item), elsewhere none.
+    def _of_every_rank(self, mine: list[int]) -> list[list[int]]:
+        found: list[list[int]] = [[] for _ in range(self.world_size)]
+        torch.distributed.all_gather_object(found, mine)
+        return found
 
-        A tied weight appears once. Gathers one block of the model at a time, so the peak is one block, not the model.
+    def weight_blocks(self) -> Iterator[dict[str, Tensor]]:
+        """Full weights by name in the model's order, a decoder layer or what stands beside the layers at a time.
+
+        On rank 0 real tensors, valid until the next block; on the others nothing comes, but all must ask. A tied weight
+        appears once. The peak is one block, not the model.
         """
         import deepspeed
 
-        # A forward pass may leave a parameter on its way that it fetched ahead of need; gathering that one fails.
-        self.engine.empty_partition_cache()
+        # A forward pass may leave a parameter on its way that it fetched ahead of need; gathering that one fails. The
+        # engine's method of this name would collect Python's garbage too, which takes longer than the gathering.
+        if hasattr(self.engine.optimizer, "empty_partition_cache"):  # ZeRO-3's
+            self.engine.optimizer.empty_partition_cache()
         seen: set[int] = set()
         for prefix, block in _blocks(self.model):
             named = [(prefix + name, p) for name, p in block if id(p) not in seen]
@@ -126,8 +142,12 @@ class ZeroModel:
             sharded = [p for _, p in named if hasattr(p, "ds_id")]
             with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
                 if self.rank == 0:
-                    for name, parameter in named:
-                        yield name, parameter.data
+                    yield {name: parameter.data for name, parameter in named}
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Full weights one by one, with their names; see `weight_blocks`."""
+        for block in self.weight_blocks():
+            yield from block.items()
 
     def full_state(self) -> dict[str, Tensor]:
         """Full weights by name as CPU copies, on rank 0; an empty dict on the others."""
@@ -151,6 +171,12 @@ class ZeroModel:
             raise FileNotFoundError(f"{folder}: no DeepSpeed checkpoint here")
         _, state = self.engine.load_checkpoint(str(folder), tag="zero")
         self.steps_done = state["steps_done"]
+
+
+def _norms(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Of each gradient that the optimiser has at hand, after clipping: this rank's part."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return [torch.linalg.vector_norm(gradient) for gradient in gradients]
 
 
 def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, list[tuple[str, torch.nn.Parameter]]]]:

@@ -1,7 +1,8 @@
 """python -m benchmarks.verifiable: every algorithm on a task whose success can be checked (benchmarks/polite.py).
 
 Starts the quickstart's SFT model anew for each algorithm, seed and `rollout.ahead`, with the same budget. No prompt comes twice in
-that budget, so a step's success is that on prompts which were not learnt from. Prints a table and writes every curve as JSON.
+that budget, so a step's success is that on prompts which were not learnt from. Prints a table, and writes every curve as JSON and
+all of them as one picture.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.learning_curves import draw
 from cluster.paths import runs_root
 from trainers.run import read_metrics
 
@@ -30,6 +33,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="of each run (default: %(default)s)")
     parser.add_argument("--prompts", type=int, default=16, help="of each step, 4 answers each (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write the curves there")
+    parser.add_argument("--svg", metavar="FILE", help="also draw the curves there")
     options = parser.parse_args()
     curves: dict[str, list[float]] = {}
     print("| algorithm | ahead | seed | success, first step | last steps | seconds a step |\n|---|--:|--:|--:|--:|--:|")
@@ -44,6 +48,20 @@ def main() -> None:
                 print(f"| {algorithm} | {ahead} | {seed} | {figures} |", flush=True)
     if options.json:
         Path(options.json).write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
+    if options.svg:
+        Path(options.svg).write_text(
+            draw(by_algorithm(curves), "share of answers that succeed", LAST), encoding="utf-8"
+        )
+
+
+def by_algorithm(curves: Mapping[str, list[float]]) -> dict[str, list[list[float]]]:
+    """The seeds' curves under their algorithm's name, which says so where it worked ahead."""
+    found: dict[str, list[list[float]]] = {}
+    for name, curve in curves.items():
+        algorithm, ahead, _ = name.split("/")
+        steps = ahead.removeprefix("ahead-")
+        found.setdefault(algorithm if steps == "0" else f"{algorithm}, ahead {steps}", []).append(curve)
+    return found
 
 
 def run(algorithm: str, ahead: str, seed: str, steps: int, prompts: int) -> list[dict[str, float]]:

@@ -1,7 +1,6 @@
 """A trainer's way into Ray: the cluster it was told to join, or a small one of its own that only this machine reaches.
 
 with connect(num_cpus=8) as cluster:
-    require_resources({"CPU": 6})
     ...
 """
 
@@ -11,7 +10,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,32 +84,6 @@ def connect(
         yield _connection(started_here=address == "local")
     finally:
         ray.shutdown()
-
-
-def require_resources(needs: Mapping[str, float], advice: str = "ask for less, or join a larger cluster") -> None:
-    """Refuse what the cluster can never give, before anything waits for it.
-
-    Args:
-        needs: totals by Ray's resource names, e.g. `{"CPU": 6, "GPU": 1}`.
-        advice: what to change, naming the settings to lower.
-
-    Raises:
-        ConfigError: naming the first resource of which the cluster has less in all, where no autoscaler can add any.
-    """
-    import ray
-
-    from cluster.head import Head
-    from cluster.scaling import autoscaled
-
-    there = ray.cluster_resources()
-    for name, need in needs.items():
-        if need > there.get(name, 0.0):
-            with Head(ray.get_runtime_context().gcs_address) as head:
-                if autoscaled(head.resources()):
-                    return  # its limits are known to it alone: it is asked, and waited for with a limit
-            raise ConfigError(
-                f"needs {need:g} {name} but the Ray cluster has {there.get(name, 0.0):g} in all; {advice}"
-            )
 
 
 def _start(**options: Any) -> None:

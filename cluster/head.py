@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+import ray
 from ray._private.gcs_utils import create_gcs_channel
 from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc, gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
@@ -69,6 +70,14 @@ class Head:
         request = gcs_service_pb2.InternalKVMultiGetRequest(keys=keys, namespace=space)
         found = self._ask(self._values.InternalKVMultiGet, request).results if keys else []
         return [parse(entry.value) for entry in found]
+
+    def limits(self) -> autoscaler_pb2.ClusterConfig | None:
+        """The nodes that the autoscaler may add, by kind, where its provider has told the cluster; KubeRay does not."""
+        names = ray._raylet  # where ray._private.state finds them
+        space, key = names.GCS_AUTOSCALER_STATE_NAMESPACE.encode(), names.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode()
+        request = gcs_service_pb2.InternalKVMultiGetRequest(namespace=space, keys=[key])
+        found = self._ask(self._values.InternalKVMultiGet, request).results
+        return autoscaler_pb2.ClusterConfig.FromString(found[0].value) if found else None
 
     def close(self) -> None:
         self._channel.close()

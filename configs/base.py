@@ -28,7 +28,7 @@ DEFAULT_RECIPE = "configs/laptop.yaml"
 
 SectionT = TypeVar("SectionT", bound="Section")
 
-__all__ = ["ConfigError", "Section", "dump", "from_arguments", "load", "one_line_errors", "read"]
+__all__ = ["ConfigError", "Section", "dump", "find_recipe", "from_arguments", "load", "one_line_errors", "read"]
 
 
 class Section(BaseModel):
@@ -79,7 +79,7 @@ def load(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str],
 def read(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str]) -> Section:
     """As `load`, but raises `ConfigError` instead of leaving the program. All stages of the recipe are checked."""
     command = _read_command_line(argv)
-    recipe = read_recipe(_find_recipe(command.config), command.config)
+    recipe = read_recipe(find_recipe(command.config), command.config)
     for key in recipe.values:
         if key != "common" and key not in sections:
             raise ConfigError(
@@ -152,8 +152,8 @@ def _read_command_line(argv: Sequence[str]) -> _CommandLine:
     return command
 
 
-def _find_recipe(name: str) -> Path:
-    """A recipe is looked for below the working directory, then below the repository."""
+def find_recipe(name: str) -> Path:
+    """A recipe is looked for below the working directory, then below the repository. Raises ConfigError: in neither."""
     for path in (Path(name), REPOSITORY / name):
         if path.is_file():
             return path

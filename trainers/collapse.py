@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
+from actors.diverged import DivergedError
 from configs.recipe import RunError
+from data.tables import write_table
 from trainers.rlhf_config import StopConfig
 
 
 class CollapseError(RunError):
     """A figure of the run is not finite or beyond what `stop` allows."""
+
+
+@contextmanager
+def keeping_rows(folder: Path) -> Iterator[None]:
+    """Writes the rows of a DivergedError to `folder`/not_finite.parquet and says so in the RunError it becomes."""
+    try:
+        yield
+    except DivergedError as error:
+        path = folder / "not_finite.parquet"
+        write_table(error.rows, path)
+        raise RunError(f"{error}; rows: {path}") from error
 
 
 def refuse_collapse(stop: StopConfig, step: int, metrics: Mapping[str, float]) -> None:

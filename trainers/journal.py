@@ -55,18 +55,18 @@ class Journal:
         """Steps that have a file, ascending."""
         return recorded_steps(self.folder)
 
-    def recall(self, step: int, version: int) -> pa.Table | None:
+    def recall(self, step: int, version: int, newest: int | None = None) -> pa.Table | None:
         """The rollouts of `step` as recorded, or None when there are none, or none intact, which is said.
 
-        Raises RunError, naming the file, when they were made by other weights than `version` or with other settings:
-        such a journal belongs to another course of the run.
+        Raises RunError, naming the file, when they were made by other weights than `version`, or with `newest` by none from
+        the one to the other, or with other settings: such a journal belongs to another course of the run.
         """
         path = self.path(step)
         read = read_or_put_aside(path, "its step is generated again")
         if read is None:
             return None
         table, facts = read
-        if int(facts["weights_version"]) != version:
+        if not version <= int(facts["weights_version"]) <= (version if newest is None else newest):
             raise RunError(
                 f"{path}: rollouts of step {step} were made by weights version {facts['weights_version']}, but the run is "
                 f"at version {version}; move the file away to generate them again"

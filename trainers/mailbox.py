@@ -9,7 +9,6 @@ from typing import Any
 
 from ray.util.queue import Queue
 
-from configs.base import ConfigError
 from trainers.progress import Progress
 from trainers.run import Run
 
@@ -17,8 +16,8 @@ from trainers.run import Run
 class Mailbox:
     """A context that logs what the ranks send, step by step, into `run`, in a thread of its own.
 
-    Leaving it waits until everything sent has been logged. Then what went wrong is raised: ConfigError for a training
-    that diverged, or what logging itself raised.
+    Leaving it waits until everything sent has been logged. Then what went wrong is raised: DivergedError for a
+    training that diverged, or what logging itself raised.
     """
 
     def __init__(self, run: Run, steps: int, show: tuple[str, ...]) -> None:
@@ -62,4 +61,4 @@ class Mailbox:
             assert self._progress is not None  # every rank sends `start` first
             self._progress.update(done, figures)
         else:
-            raise ConfigError(f"training diverged: {figures['reason']}; lower optimizer.lr or optimizer.max_grad_norm")
+            raise figures["error"]

@@ -14,17 +14,17 @@ from actors.learner import TrainBatch
 from actors.team import Team, TeamConfig
 from actors.weights.publisher import Publisher
 from actors.zero import Loss
-from cluster.connect import connect, require_resources
-from cluster.placement import total
+from cluster.connect import connect
 from configs.base import load, one_line_errors
 from trainers.advantages import add_advantages, add_weights
-from trainers.collapse import refuse_collapse
+from trainers.collapse import keeping_rows, refuse_collapse
 from trainers.config import STAGES
 from trainers.export import export_model, load_tokenizer, require_model
 from trainers.journal import Journal, fingerprint
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
 from trainers.ppo_metrics import step_metrics
+from trainers.preflight import require_fit
 from trainers.prompts import PromptStream
 from trainers.restart import starting_again
 from trainers.rewards import KLController, RewardShaper, add_reward
@@ -65,11 +65,11 @@ def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
         for step in range(first, config.steps):
             phases = Phases()
             with phases("generate"):
-                table = rollouts.take(step)
+                table, scoring = rollouts.take(step)
             with phases("score"):
-                samples = prompts.samples(table)
-                table = shaper.add_score(add_reward(team.score(table, samples), config.reward_weights))
-            with phases("learn"):
+                table = team.score(table, prompts.samples, scoring)
+                table = shaper.add_score(add_reward(table, config.reward_weights))
+            with phases("learn"), keeping_rows(run.path):
                 table = add_weights(table, algorithm, config.rollout.max_new_tokens)
                 table = add_advantages(table, algorithm, kl.coef)
                 figures = team.learn(table, losses(config, step, kl.coef), algorithm.epochs)
@@ -77,12 +77,12 @@ def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
                 rollouts.settle()
                 published = publisher.publish(step + 1)
                 rollouts.start(step + 1)
-            metrics = step_metrics(table, figures, published, kl.coef, step - rollouts.version(step))
+            metrics = step_metrics(table, figures, published, kl.coef, rollouts.staleness(step, table))
             kl.observe(metrics.get("kl_to_reference", 0.0), len(table))
             with phases("checkpoint"):
                 journal.record_rewards(step, table)
                 if step % config.samples_every == 0 or step + 1 == config.steps:
-                    write_samples(run.path / "samples", step + 1, samples, table)
+                    write_samples(run.path / "samples", step + 1, prompts.samples(table), table)
                 savepoints.commit()  # of an earlier step: the disk has had the time since
                 if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
                     savepoints.begin(step + 1, {"kl_coef": kl.coef, "rewards": shaper.state()})
@@ -149,11 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prompts = read_prompts(config)
         sources_of(config.judge)  # refuses a function that is none, before anything starts
         with connect(**config.cluster.connection()):
-            require_resources(
-                total({site.name: site.bundles() for site in config.sites}),
-                f"lower ranks, cpus_per_rank or gpus_per_rank of {', '.join(config.roles)} (each under .placement), "
-                "have roles share by colocate, or join a larger cluster",
-            )
+            require_fit(config)
             with Run(config.name, config) as run, run.shown():
                 train(config, run, prompts)
                 print(f"ppo: done, {run.path / 'model'}", flush=True)

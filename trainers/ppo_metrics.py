@@ -15,7 +15,7 @@ def step_metrics(
     figures: dict[str, list[dict[str, float]]],
     published: Published,
     kl_coef: float,
-    staleness: int,
+    staleness: np.ndarray,
 ) -> dict[str, float]:
     """One flat mapping.
 
@@ -24,7 +24,7 @@ def step_metrics(
         figures: what each optimiser step of "policy" and "critic" reported, in order.
         published: the publish at the end of the step.
         kl_coef: the KL's weight in this step.
-        staleness: how many versions behind the policy the engines were that answered.
+        staleness: how many versions behind the policy the weights behind every response token were, (tokens,).
     """
     answers, prompts = lengths(table, "response"), lengths(table, "prompt")
     reward = table.column("reward").to_numpy()
@@ -34,7 +34,7 @@ def step_metrics(
         "reward_std": float(reward.std()),
         **({name: float(table.column(name).to_numpy().mean()) for name in sources} if len(sources) > 1 else {}),
         "score": float(table.column("score").to_numpy().mean()),
-        **_kl(table, staleness),
+        **_kl(table, stale=bool(staleness.any())),
         "kl_coef": kl_coef,
         "response_tokens": float(answers.mean()),
         "response_tokens_max": float(answers.max()),
@@ -45,13 +45,14 @@ def step_metrics(
         **_learning("policy", figures),
         **_learning("critic", figures),
         "weights_version": float(published.version),
-        "staleness": float(staleness),
+        "staleness": float(staleness.mean()),
+        "staleness_max": float(staleness.max()),
         "publish_drift": published.drift,
         "transfer_seconds": published.seconds,
     }
 
 
-def _kl(table: pa.Table, staleness: int) -> dict[str, float]:
+def _kl(table: pa.Table, stale: bool) -> dict[str, float]:
     """Of policy and reference, and of engine and policy, where those columns are there.
 
     Where nobody computed the policy's log-probabilities before learning, the engine's stand for them.
@@ -66,7 +67,7 @@ def _kl(table: pa.Table, staleness: int) -> dict[str, float]:
         metrics["kl_to_reference_per_token"] = float(kl.mean())
     if known:
         gap = np.abs(rollout - logprobs)
-        pair = "behind" if staleness else "engine_trainer"  # of the same weights, what differs is arithmetic
+        pair = "behind" if stale else "engine_trainer"  # of the same weights, what differs is arithmetic
         metrics[f"{pair}_gap_mean"] = float(gap.mean())
         metrics[f"{pair}_gap_max"] = float(gap.max())
         metrics[f"{pair}_kl"] = float((rollout - logprobs).mean())

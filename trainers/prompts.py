@@ -12,6 +12,7 @@ import pyarrow as pa
 from actors.judges.sample import Sample
 from cluster.paths import require_file
 from data.chat import Message, encode_prompt
+from data.stops import single_tokens
 from data.tables import PROMPTS, DataError, read_table
 from trainers.rlhf_config import PPOConfig, RejectionConfig
 
@@ -20,9 +21,12 @@ class PromptStream:
     """Epoch after epoch of shuffled prompts. The same settings give the same prompts at the same step, always."""
 
     def __init__(self, config: PPOConfig | RejectionConfig, tokenizer: Any) -> None:
-        """Reads and encodes the prompts. Raises DataError for a prompt longer than `prompts.max_tokens`, by row."""
+        """Reads and encodes the prompts. Raises DataError for a prompt longer than `prompts.max_tokens`, by row;
+        ConfigError for a stop that is no token.
+        """
         hint = "give tables with a `prompt` column, or make the sample clinic's with python -m data.clinic"
         paths = [require_file(path, "prompts", hint) for path in config.prompts.train]
+        single_tokens(tokenizer, config.rollout.stop, "rollout.stop")  # refuses what the engines would refuse
         self._rows = read_table(paths, PROMPTS, others=True).to_pylist()
         self.tokenizer = tokenizer
         self.messages: list[list[Message]] = [row.pop("prompt") for row in self._rows]

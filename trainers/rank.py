@@ -11,9 +11,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from actors.batching import balanced_plan
+from actors.batching import Plan, balanced_plan, rows_at
 from actors.checkpoint import CheckpointStore
 from actors.devices import device
+from actors.diverged import DivergedError, NotFiniteError
 from actors.models import save_pretrained
 from actors.packed import PackedBatch
 from actors.zero import ZeroModel
@@ -23,7 +24,7 @@ from trainers.stage import Job
 from trainers.starting import with_start_columns
 
 Send = Callable[[str, int, dict[str, Any]], None]
-"""(kind, steps done, figures) to the driver; the kinds are `start`, `step`, and `diverged` with its `reason`."""
+"""(kind, steps done, figures) to the driver; the kinds are `start`, `step`, and `diverged` with its `error`."""
 
 
 class Rank:
@@ -64,12 +65,16 @@ class Rank:
         self.export("model", self.stage.finish(self.model.full_state(), sums))
 
     def learn(self, step: int) -> dict[str, float]:
-        """One optimiser step. Its rows depend on seed and step, its loss on all of them: ranks only share the work."""
+        """One optimiser step. Its rows depend on seed and step, its loss on all of them: ranks only share the work.
+
+        Raises DivergedError, with the training rows concerned, where loss or gradient is not finite.
+        """
         began = time.perf_counter()
         rows = rows_of_step(step, self.config.batch_size, len(self.sizes), self.config.seed)
+        plan = self.plans([self.sizes[row] for row in rows])
         micro_batches = [
             self.stage.batch(self.train, [rows[index] for index in micro]).to(device())
-            for micro in self.plan([self.sizes[row] for row in rows])
+            for micro in plan[self.model.rank]
         ]
         terms = sum(self.weights[row] for row in rows)
 
@@ -78,7 +83,11 @@ class Rank:
             figures["computed"] = torch.tensor(batch.input_ids.numel())
             return self.stage.loss(outputs, batch) * (self.model.world_size / terms), figures
 
-        figures = self.model.update(micro_batches, self.stage.run, loss)
+        try:
+            figures = self.model.update(micro_batches, self.stage.run, loss)
+        except NotFiniteError as error:
+            guilty = [rows[index] for index in rows_at(plan, error.micro_batches)]
+            raise DivergedError(self.config.recipe_key, str(error), self.train.take(guilty)) from error
         computed = figures.pop("computed")
         tokens = sum(self.sizes[row] for row in rows)
         seconds = time.perf_counter() - began
@@ -103,7 +112,11 @@ class Rank:
 
     def plan(self, sizes: list[int]) -> list[list[int]]:
         """This rank's micro-batches of rows that cost `sizes` tokens."""
-        return balanced_plan(sizes, self.model.world_size, self.config.micro_batch_tokens)[self.model.rank]
+        return self.plans(sizes)[self.model.rank]
+
+    def plans(self, sizes: list[int]) -> Plan:
+        """Every rank's."""
+        return balanced_plan(sizes, self.model.world_size, self.config.micro_batch_tokens)
 
     def newest(self) -> Path | None:
         """The newest good checkpoint: rank 0 reads them, and all go on from the same."""

@@ -21,19 +21,18 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from actors.colocation import Site
 from actors.folders import ModelFolder
 from actors.rows import lengths
 from actors.sampler import Sampler, SamplerConfig
-from cluster.connect import connect, require_resources
+from cluster.connect import connect
 from cluster.paths import resolve
-from cluster.placement import total
 from configs.base import ConfigError, load, one_line_errors
 from data.tables import SFT, DataError, write_table
 from trainers import supervised
 from trainers.config import STAGES
 from trainers.export import export_model, load_tokenizer, require_model
 from trainers.journal import Journal, fingerprint
+from trainers.preflight import require_fit
 from trainers.prompts import PromptStream
 from trainers.restart import starting_again
 from trainers.rlhf_config import RejectionConfig
@@ -192,12 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         prompts = read_inputs(config)
         with connect(**config.cluster.connection()):
-            for part, sites in {
-                "rollout.placement or reward.placement": config.sites,
-                "sft.placement": [Site({"sft": config.sft.placement})],
-            }.items():
-                needs = total({site.name: site.bundles() for site in sites})
-                require_resources(needs, f"lower ranks, cpus_per_rank or gpus_per_rank of {part}, or join a larger one")
+            require_fit(config)
             with Run(config.name, config) as run, run.shown():
                 starting_again("rejection", config.max_failures, lambda: train(config, run, prompts))
                 print(f"rejection: done, {run.path / 'model'}", flush=True)

@@ -10,6 +10,7 @@ from actors.colocation import Colocate, Site, require_memory_share, sites
 from actors.config import (
     FrozenRoleConfig,
     JudgeConfig,
+    OverlappedRolloutConfig,
     PublishConfig,
     RolloutConfig,
     TrainedRoleConfig,
@@ -135,7 +136,7 @@ class PPOConfig(StageConfig):
     reward: FrozenRoleConfig | None = Field(None, description="the reward model")
     reward_weight: float = Field(1.0, description="weight of the reward model's score")
     judge: JudgeConfig = JudgeConfig()
-    rollout: RolloutConfig = RolloutConfig()
+    rollout: OverlappedRolloutConfig = OverlappedRolloutConfig()
     publish: PublishConfig = PublishConfig()
     colocate: Colocate = Field(
         "none",
@@ -254,6 +255,11 @@ class PPOConfig(StageConfig):
             raise ValueError("algorithm.resample looks at a prompt's answers: raise samples_per_prompt above 1, or 0")
         if algorithm.resample and self.rollout.ahead:
             raise ValueError("algorithm.resample waits for scores, rollout.ahead does not: set one of them to 0")
+        if self.rollout.in_flight != "none" and not (self.rollout.ahead and algorithm.importance == "truncated"):
+            raise ValueError(
+                f"rollout.in_flight {self.rollout.in_flight} gives answers that several weights made: set rollout.ahead to "
+                "1 or more and algorithm.importance to truncated, or in_flight to none"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,15 +1,20 @@
 """The answers that each step learns from: generated, as far ahead as is allowed, or recalled from the journal.
 
-Step t is answered by weights version t - ahead (at least 0), neither newer nor older, so a run is what it is at any speed. On
-the engines' queues a publish waits for the answers asked for before it; generating overlaps with scoring and learning.
+Step t is answered by weights version t - ahead (at least 0), neither newer nor older, so a run is what it is at any speed:
+a publish waits for the answers asked for before it, while generating overlaps with scoring and learning. With
+`rollout.in_flight` it does not wait, and newer weights finish what older ones began: none older than t - ahead.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 
-from actors.group import ColumnsInFlight
+from actors.answers import Answers
+from actors.rows import flat, lengths
+from actors.scoring import Scoring
 from actors.team import Team
 from configs.recipe import RunError
 from trainers.journal import Journal
@@ -17,54 +22,79 @@ from trainers.prompts import PromptStream
 from trainers.rewards import add_reward
 from trainers.rlhf_config import PPOConfig
 
+REWARDING = ("reward", "judge")
+
+
+class Answered(NamedTuple):
+    """The answered rows of a step, which are in the journal."""
+
+    table: pa.Table
+    scoring: Scoring | None = None  # by whom they were scored as they came in
+
 
 class Rollouts:
     """Asks for answers, and has each step's in the journal before anyone learns from them."""
 
     def __init__(self, config: PPOConfig, team: Team, prompts: PromptStream, journal: Journal) -> None:
         self._config, self._team, self._prompts, self._journal = config, team, prompts, journal
-        self._asked: dict[int, tuple[pa.Table, ColumnsInFlight]] = {}
+        self._in_flight = config.rollout.in_flight != "none"
+        self._asked: dict[int, tuple[int, Answers]] = {}  # with the version that was asked
+        self._finished: dict[int, Answered] = {}
 
     def version(self, step: int) -> int:
-        """The weights version that answers `step`."""
+        """The weights version that answers `step`, or the oldest that may."""
         return max(0, step - self._config.rollout.ahead)
 
     def start(self, version: int) -> None:
         """Has everything generated that `version`, just published, is to answer and the journal does not have."""
         for step in range(version, min(version + self._config.rollout.ahead + 1, self._config.steps)):
-            if self.version(step) == version and not self._journal.path(step).exists():
-                batch = self._batch(step)
-                self._asked[step] = (batch, self._team.start_generating(batch, version))
+            mine = self._in_flight or self.version(step) == version
+            if mine and step not in self._asked and not self._journal.path(step).exists():
+                self._asked[step] = version, self._ask(self._batch(step), version)
 
-    def take(self, step: int) -> pa.Table:
+    def take(self, step: int) -> Answered:
         """The answered rows of `step`."""
         if step in self._asked:
-            return self._finish(step)
-        table = self._journal.recall(step, self.version(step))
+            self._finish(step)
+        if step in self._finished:
+            return self._finished.pop(step)
+        table = self._journal.recall(step, self.version(step), newest=step if self._in_flight else None)
         if table is None:
             raise RunError(
                 f"{self._journal.path(step)} is missing, and the weights that answered step {step} are gone: "
                 "delete the run's newest checkpoint to go on from an older one"
             )
-        return table
+        return Answered(table)
 
     def settle(self) -> None:
-        """Waits for all that was asked for: with the weights that answered it gone, only the journal has it."""
-        for step in sorted(self._asked):
+        """Waits for all that must be answered before weights change: with them gone, only the journal has it."""
+        for step in [] if self._in_flight else sorted(self._asked):
             self._finish(step)
+
+    def staleness(self, step: int, table: pa.Table) -> np.ndarray:
+        """How many versions older than the policy of `step` the weights behind every token were: (tokens,)."""
+        if "versions" in table.column_names:
+            return step - flat(table, "versions")
+        return np.full(lengths(table, "response").sum(), step - self.version(step))
 
     def _batch(self, step: int, attempt: int = 0) -> pa.Table:
         """Every step has as many batches of prompts to itself as it may ask for."""
         return self._prompts.batch(step * (1 + self._config.algorithm.resample) + attempt)
 
-    def _finish(self, step: int) -> pa.Table:
-        batch, flying = self._asked.pop(step)
-        table = flying.join(batch)
-        if self._config.algorithm.resample:
-            table = self._resampled(step, table)
-        return self._journal.record(step, self.version(step), table)
+    def _ask(self, batch: pa.Table, version: int) -> Answers:
+        if self._config.algorithm.resample:  # only the answers that are kept are worth a reference
+            return self._team.start_generating(batch, version, self._prompts.samples, REWARDING)
+        return self._team.start_generating(batch, version, self._prompts.samples)
 
-    def _resampled(self, step: int, table: pa.Table) -> pa.Table:
+    def _finish(self, step: int) -> None:
+        version, answers = self._asked.pop(step)
+        if self._config.algorithm.resample:
+            answered = Answered(self._resampled(step, answers))
+        else:
+            answered = Answered(answers.join(), answers.scoring)
+        self._finished[step] = answered._replace(table=self._journal.record(step, version, answered.table))
+
+    def _resampled(self, step: int, answers: Answers) -> pa.Table:
         """Groups whose answers differ in reward, from further batches if need be (DAPO, Yu et al. 2025, section 3.2).
 
         If there are too few in all, the step is filled up with groups that teach nothing.
@@ -72,9 +102,8 @@ class Rollouts:
         wanted, kept, rest = self._config.rows_per_step, [], []
         for attempt in range(1 + self._config.algorithm.resample):
             if attempt:
-                batch = self._batch(step, attempt)
-                table = self._team.start_generating(batch, self.version(step)).join(batch)
-            table = self._team.reward(table, self._prompts.samples(table))
+                answers = self._ask(self._batch(step, attempt), self.version(step))
+            table = answers.scoring.join(answers.join())
             differs = differing(add_reward(table, self._config.reward_weights))
             kept.append(table.filter(pa.array(differs)))
             rest.append(table.filter(pa.array(~differs)))

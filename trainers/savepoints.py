@@ -17,7 +17,9 @@ class Savepoints:
     def __init__(self, config: PPOConfig, run: Path, team: Team, journal: Journal) -> None:
         self._store = CheckpointStore(run / "checkpoints", config.keep_checkpoints)
         self._team, self._journal = team, journal
-        self._ahead, self._steps = config.rollout.ahead, config.steps
+        # In flight, later weights may answer any step, and may have learnt from all steps before it.
+        self._ahead = config.rollout.ahead if config.rollout.in_flight == "none" else 0
+        self._steps = config.steps
         self._writing: tuple[int, dict[str, Any]] | None = None
 
     def begin(self, step: int, state: dict[str, Any]) -> None:

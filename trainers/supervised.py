@@ -19,12 +19,15 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.queue import Queue
 
 from actors.devices import prepare_process
-from cluster.connect import connect, require_resources
+from actors.diverged import DivergedError
+from cluster.connect import connect
 from cluster.pulse import Pulse
 from cluster.unplaced import Waiting
 from configs.base import ConfigError, load, one_line_errors
+from trainers.collapse import keeping_rows
 from trainers.config import STAGES
 from trainers.mailbox import Mailbox
+from trainers.preflight import require_fit
 from trainers.run import Run, already_finished
 from trainers.stage import Examples, Job, Stage
 from trainers.supervised_config import SupervisedConfig
@@ -47,23 +50,20 @@ def train(stage: Stage[Any, Any]) -> None:
     """Trains `stage` from its newest checkpoint, or from its start, to its end.
 
     The run's folder is made only when data, model and cluster are known to fit, so a refusal leaves nothing behind.
-    Raises ConfigError for what the user gave that cannot work, and for workers that cannot be kept alive.
+    Raises ConfigError for what the user gave that cannot work, and for workers that cannot be kept alive;
+    RunError for a loss or gradient that is not finite.
     """
     config: SupervisedConfig = stage.config
     examples = stage.examples()
     steps = total_steps(config, examples)
-    ranks, placement = config.placement.ranks, config.placement
     with connect(**config.cluster.connection()) as cluster:
         if cluster.started_here:  # nobody takes this machine away, so nothing needs to watch for it
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        require_resources(
-            {"CPU": ranks * placement.cpus_per_rank, "GPU": ranks * placement.gpus_per_rank},
-            "lower placement.ranks, placement.cpus_per_rank or placement.gpus_per_rank, or join a larger cluster",
-        )
+        require_fit(config)
         with Run(config.name, config) as run, run.shown():
             for note in examples.notes:
                 print(f"{config.recipe_key}: {note}", flush=True)
-            with Mailbox(run, steps, stage.show) as queue:
+            with keeping_rows(run.path), Mailbox(run, steps, stage.show) as queue:
                 fit(Job(stage, run.path, steps), examples, queue)
             run.finish({"steps": steps, **run.metrics()[-1]})
             print(f"{config.recipe_key}: done, {run.path / 'model'}", flush=True)
@@ -138,5 +138,5 @@ def work(settings: dict[str, Any]) -> None:
     try:
         with Pulse(job.stage.config.name, "trainer", get_context().get_world_rank()):
             Rank(job, train, heldout, lambda *message: queue.put(message)).run()
-    except FloatingPointError as error:  # raised on every rank alike; trying again would end alike
-        queue.put(("diverged", 0, {"reason": str(error)}))
+    except DivergedError as error:  # raised on every rank alike; trying again would end alike
+        queue.put(("diverged", 0, {"error": error}))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from actors.config import RolloutConfig
+from actors.config import OverlappedRolloutConfig
 from actors.engine import CPU_ENVIRONMENT, ENVIRONMENT, engine_arguments
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     os.environ.update({**ENVIRONMENT, **CPU_ENVIRONMENT})
     from vllm import LLM, SamplingParams, TokensPrompt
 
-    rollout = RolloutConfig.model_validate(given["rollout"])
+    rollout = OverlappedRolloutConfig.model_validate_json(given["rollout"])
     llm = LLM(
         model=given["model"],
         distributed_executor_backend="uni",

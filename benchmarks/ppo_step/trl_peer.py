@@ -1,4 +1,4 @@
-"""python -m benchmarks.ppo_step.trl_peer SETTINGS: the same step by TRL's GRPOTrainer. """
+"""python -m benchmarks.ppo_step.trl_peer SETTINGS: the same step by TRL's GRPOTrainer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main() -> None:
 
     from benchmarks.ppo_step.reward import reward
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def __init__(self) -> None:
             self.ends = [0.0]
 

@@ -115,6 +115,8 @@ def settings(workload: Workload, model: Path, clinic: Path, name: str, dtype: st
         "checkpoint_every": workload.steps + 1,
         "samples_every": workload.steps + 1,
     }
-    config = read("ppo", STAGES, ["--config", "configs/laptop.yaml", *(f"--{key}={value}" for key, value in section.items())])
+    config = read(
+        "ppo", STAGES, ["--config", "configs/laptop.yaml", *(f"--{key}={value}" for key, value in section.items())]
+    )
     assert isinstance(config, PPOConfig)
     return config

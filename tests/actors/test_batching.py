@@ -4,7 +4,16 @@ import random
 
 import pytest
 
-from actors.batching import balanced_plan, even_shares, forward_rows, minibatch_plans, rows_of
+from actors.batching import (
+    balanced_plan,
+    even_shares,
+    forward_rows,
+    frozen_plan,
+    minibatch_plans,
+    row_chunks,
+    rows_at,
+    rows_of,
+)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -44,3 +53,22 @@ def test_minibatches_are_consecutive_rows_and_the_forward_pass_keeps_their_cut()
 def test_even_shares_are_neighbours_and_some_are_empty_when_rows_are_few() -> None:
     assert even_shares(5, 2) == [[0, 1], [2, 3, 4]]
     assert even_shares(2, 3) == [[], [0], [1]]
+
+
+def test_chunks_are_neighbouring_rows_of_one_minibatch() -> None:
+    assert row_chunks(8, 1, None) == [[0, 1, 2, 3, 4, 5, 6, 7]]
+    assert row_chunks(8, 2, None) == row_chunks(8, 2, 4) == row_chunks(8, 2, 99) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert row_chunks(10, 1, 3) == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
+    assert row_chunks(12, 2, 2) == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
+
+
+def test_frozen_ranks_without_rows_get_none_and_a_minibatch_is_cut_as_for_learning() -> None:
+    assert frozen_plan([5], 3, 100) == [[[0]], [], []]
+    lengths = [random.Random(i).randint(5, 200) for i in range(20)]
+    assert [frozen_plan(lengths, 2, 300)] == minibatch_plans(lengths, 1, 2, 300)
+
+
+def test_rows_at_are_those_of_the_named_micro_batches_of_each_rank() -> None:
+    plan = [[[3], [0, 5]], [[4], [1, 2]]]
+    assert rows_at(plan, [[1], [0]]) == [0, 4, 5]
+    assert rows_at(plan, [[], []]) == []

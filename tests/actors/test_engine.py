@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from actors.config import EngineConfig
-from actors.engine import Engine
+from actors.engine import Engine, Sampling
 from actors.models import load_causal_lm
 from actors.packed import PackedBatch, PackedLM
 from configs.base import ConfigError
@@ -62,6 +62,34 @@ def test_new_weights_are_used_whole_tied_head_and_prefixes_included(clinic: Path
     for old, new, logprobs in zip(before, after, expected, strict=True):
         np.testing.assert_allclose(new, logprobs, atol=1e-4)
         assert np.abs(np.array(new) - old).max() > 1e-2
+
+
+def test_an_answer_ends_at_a_stop_token_and_counts_as_finished(engine: Engine) -> None:
+    free = dict(engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=24, sampling=Sampling()))
+    stop = free[0].tokens[5]
+    assert stop not in free[0].tokens[:5]
+    assert not free[0].finished
+    stopped = dict(engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=24, sampling=Sampling(stop=(stop,))))
+    assert stopped[0].tokens == free[0].tokens[:6]
+    assert stopped[0].logprobs == pytest.approx(free[0].logprobs[:6], abs=1e-4)
+    assert stopped[0].finished
+
+
+def test_only_the_likeliest_tokens_are_drawn_where_asked_for(engine: Engine) -> None:
+    greedy = engine.generate(PROMPTS, seeds=[1, 2, 3], max_new_tokens=8, temperature=0.0)
+    for sampling in (Sampling(top_k=1), Sampling(min_p=1.0)):
+        answers = dict(engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=8, sampling=sampling))
+        assert [answers[index].tokens for index in range(3)] == [answer.tokens for answer in greedy]
+
+
+def test_answers_come_as_they_finish_and_who_leaves_ends_the_rest(engine: Engine) -> None:
+    limits = [30, 3, 9]
+    order = [index for index, _ in engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=limits, sampling=Sampling())]
+    assert order == [1, 2, 0]
+    stream = engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=limits, sampling=Sampling())
+    assert next(stream)[0] == 1
+    stream.close()
+    engine.load_weights([])  # which is refused while requests run
 
 
 def test_a_prompt_without_room_is_refused_by_its_number(engine: Engine) -> None:

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ranks import on_ranks
 from torch import Tensor
 
 from actors.config import ArchitectureConfig, OptimizerConfig, ZeroConfig
+from actors.diverged import NotFiniteError
 from actors.models import new_causal_lm
 from actors.packed import PackedBatch, PackedLM
 from actors.zero import ZeroModel, learning_rate
@@ -124,9 +122,25 @@ def test_loading_nothing_is_an_error(world: None, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_leaves_the_weights_alone(world: None) -> None:
     zero = ZeroModel(module(), ZeroConfig(), OptimizerConfig(), total_steps=1)
     before = zero.full_state()
-    with pytest.raises(FloatingPointError, match=r"the loss is nan at optimiser step 0"):
-        zero.update(batches(1), run, lambda logprobs, batch: (logprobs.sum() * float("nan"), {}))
+    parts = batches(4)
+
+    def broken_in_the_third(logprobs: Tensor, batch: PackedBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        return logprobs.sum() * (float("nan") if batch is parts[2] else 1.0), {}
+
+    with pytest.raises(NotFiniteError, match=r"the loss is nan at optimiser step 1") as raised:
+        zero.update(parts, run, broken_in_the_third)
+    assert raised.value.micro_batches == [[2]]
     assert all(torch.equal(tensor, before[name]) for name, tensor in zero.full_state().items())
+
+
+@pytest.mark.parametrize(
+    "settings", [{"stage": 1}, {"stage": 2}, {}, {"offload_optimizer": True}, {"dtype": "bfloat16"}]
+)
+def test_a_gradient_that_is_not_finite_is_that_of_every_micro_batch(world: None, settings: Any) -> None:
+    zero = ZeroModel(module(), ZeroConfig(**settings), OptimizerConfig(), total_steps=1)
+    with pytest.raises(NotFiniteError, match=r"the gradient is not finite at optimiser step 1") as raised:
+        zero.update(batches(2), run, lambda logprobs, batch: ((logprobs - logprobs.detach()).sum().sqrt(), {}))
+    assert raised.value.micro_batches == [[0, 1]]
 
 
 def test_a_tied_weight_is_exported_once(world: None) -> None:
@@ -159,46 +173,18 @@ def test_learning_rate(schedule: Any, expected: list[float]) -> None:
     assert rates == pytest.approx(expected, abs=1e-4)
 
 
-RANK = """
-import sys
-from actors.devices import join_world, prepare_process
-rank, world, port = map(int, sys.argv[1:4])
-prepare_process(1)
-join_world(rank, world, "127.0.0.1", port, 60)
-import runpy, torch
-test = runpy.run_path(sys.argv[4])
-parts = test["batches"](2)
-zero = test["ZeroModel"](test["module"](), test["ZeroConfig"](), test["OptimizerConfig"](lr=1e-2), total_steps=3)
-mine = parts if world == 1 else [parts[rank]]
-figures = [zero.update(mine, test["run"], test["mean_loss"](parts, world)) for _ in range(3)]
-state = zero.full_state()
-if rank == 0:
-    torch.save({"figures": figures, "state": state}, sys.argv[5])
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()  # gloo threads left running can abort the exit
-"""
-
-
-def train_with(ranks: int, folder: Path) -> dict[str, Any]:
-    """Three updates in `ranks` processes of their own."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    result = folder / f"{ranks}.pt"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(rank), str(ranks), str(port), __file__, str(result)], env=environment
-        )
-        for rank in range(ranks)
-    ]
-    assert [process.wait(timeout=240) for process in processes] == [0] * ranks
-    found: dict[str, Any] = torch.load(result)
-    return found
+def three_updates(rank: int, world: int) -> dict[str, Any]:
+    """Figures of three updates, and the weights after them."""
+    parts = batches(2)
+    zero = ZeroModel(module(), ZeroConfig(), OptimizerConfig(lr=1e-2), total_steps=3)
+    mine = parts if world == 1 else [parts[rank]]
+    figures = [zero.update(mine, run, mean_loss(parts, world)) for _ in range(3)]
+    return {"figures": figures, "state": zero.full_state()}
 
 
 @pytest.mark.slow
 def test_one_and_two_ranks_give_the_same_losses_and_weights(tmp_path: Path) -> None:
-    one, two = train_with(1, tmp_path), train_with(2, tmp_path)
+    one, two = (on_ranks(ranks, __file__, "three_updates", tmp_path) for ranks in (1, 2))
     for first, second in zip(one["figures"], two["figures"], strict=True):
         assert first["loss"] == second["loss"]
         assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-6)

@@ -207,11 +207,10 @@ def test_nodes_come_for_a_trainers_groups_and_leave_afterwards(scaling: str, rec
 
 
 BEYOND = """
-from cluster.connect import connect, require_resources
+from cluster.connect import connect
 from cluster.placement import reserve
 from configs.base import one_line_errors
 with one_line_errors("beyond"), connect():
-    require_resources({"GPU": 1})
     reserve({"beyond": [{"GPU": 1.0}]}, timeout_s=12)
 """
 

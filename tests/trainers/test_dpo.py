@@ -265,18 +265,23 @@ def test_settings_that_cannot_work_are_refused(
 
 @pytest.mark.slow
 def test_two_ranks_give_the_losses_and_weights_of_one(
-    settings: dict[str, Any], runs: Path, tmp_path: Path, ray_cluster: None
+    train: Any,
+    stage: Callable[..., DpoStage],
+    settings: dict[str, Any],
+    runs: Path,
+    tmp_path: Path,
+    ray_cluster: None,
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     # The last step of the first pass is filled up with rows that another rank may have read before.
     recipe.write_text(json.dumps({"dpo": {**settings, "batch_size": 12}}))
-    for ranks in (1, 2):
-        main(DpoStage, "dpo", ["--config", str(recipe), f"--placement.ranks={ranks}", f"--name=r{ranks}"])
-    one, two = (list(read_metrics(runs / name)) for name in ("r1", "r2"))
+    main(DpoStage, "dpo", ["--config", str(recipe), "--placement.ranks=2"])
+    one = list(figures(train(stage(batch_size=12), tmp_path / "one")).values())
+    two = list(read_metrics(runs / "t"))
     assert one[0]["margin"] == two[0]["margin"] == 0.0
     for name in ("loss", "margin", "chosen_reward"):
         assert [line[name] for line in one] == pytest.approx([line[name] for line in two], rel=1e-4, abs=1e-5)
     assert one[-1]["heldout_loss"] == pytest.approx(two[-1]["heldout_loss"], rel=1e-4)
     assert one[-1]["heldout_loss"] < math.log(2)
-    first, second = (load_file(runs / name / "model" / "model.safetensors") for name in ("r1", "r2"))
+    first, second = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "one", runs / "t"))
     assert all(torch.allclose(first[name], second[name], rtol=1e-4, atol=1e-5) for name in first)

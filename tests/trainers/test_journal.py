@@ -111,3 +111,10 @@ def test_rewards_lie_beside_the_journal_and_choose(journal: Journal, tmp_path: P
     assert table.column("reward").to_pylist() == [1.0, 4.0]
     assert table.column("reward_model").to_pylist() == [0.5, 2.0]
     assert [chosen(table, None, None), chosen(table, 1, None), chosen(table, None, 1)] == [[0, 1], [1], [0]]
+
+
+def test_rollouts_of_any_weights_in_between_are_recalled_where_allowed(journal: Journal) -> None:
+    journal.record(3, 2, ROWS)
+    assert journal.recall(3, version=1, newest=3) is not None
+    with pytest.raises(RunError, match="weights version 2"):
+        journal.recall(3, version=3, newest=4)

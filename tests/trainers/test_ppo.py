@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import ray
 import torch
-from finished import equal, finished_run, weights
+from finished import WarmTeam, equal, finished_run, weights
 
 from actors.models import load_scorer
 from actors.team import Team
@@ -26,11 +26,11 @@ from data.tables import PROMPTS, write_table
 from trainers.advantages import add_advantages, add_weights
 from trainers.export import load_tokenizer
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
-from trainers.ppo import main, read_prompts, team_config, train
+from trainers.ppo import main, team_config
 from trainers.prompts import PromptStream
 from trainers.rewards import RewardShaper, add_reward
 from trainers.rlhf_config import AlgorithmConfig, PPOConfig
-from trainers.run import Run
+from trainers.run import Run, read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +50,7 @@ def _models(reward_model: Path) -> None:
 
 
 def settings(clinic: Path, **changes: Any) -> PPOConfig:
+    """Four steps of two updates; the policy has two ranks."""
     placement = {"cpus_per_rank": 0.1, "threads": 1}
     trained = {
         "model": str(clinic / "model"),
@@ -67,7 +68,7 @@ def settings(clinic: Path, **changes: Any) -> PPOConfig:
         "steps": 4,
         "prompts_per_step": 8,
         "algorithm": {"minibatches": 2},
-        "policy": trained,
+        "policy": {**trained, "placement": {**placement, "ranks": 2}},
         "critic": {**trained, "model": str(clinic / "scorer")},
         "reference": {"model": str(clinic / "model"), "placement": placement},
         "reward": scorer,
@@ -83,8 +84,16 @@ def settings(clinic: Path, **changes: Any) -> PPOConfig:
 
 
 @pytest.fixture(scope="module")
-def team(clinic: Path, reward_model: Path, ray_cluster: Any) -> Iterator[Team]:
+def warm_team(
+    clinic: Path, reward_model: Path, ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WarmTeam]:
     with Team(team_config(settings(clinic))) as team:
+        yield WarmTeam(team, tmp_path_factory.mktemp("start"))
+
+
+@pytest.fixture
+def team(clinic: Path, warm_team: WarmTeam) -> Iterator[Team]:
+    with warm_team(team_config(settings(clinic))) as team:
         yield team
 
 
@@ -101,7 +110,7 @@ def publisher(clinic: Path, team: Team, prompts: PromptStream) -> Publisher:
 def rollouts(team: Team, prompts: PromptStream, publisher: Publisher, version: int) -> pa.Table:
     publisher.publish(version)
     batch = prompts.batch(version)
-    return team.score(team.start_generating(batch, version).join(batch), [])
+    return team.score(team.start_generating(batch, version, prompts.samples).join(), prompts.samples)
 
 
 def with_advantages(table: pa.Table) -> pa.Table:
@@ -142,7 +151,7 @@ def test_the_first_update_has_kl_0_and_ratio_1_and_then_the_engine_follows(
     assert published.version == 1
     assert published.drift < 1e-4
     with pytest.raises(RuntimeError, match="holds weights version 1, but version 0 was asked for"):
-        team.start_generating(prompts.batch(0), version=0).join(prompts.batch(0))
+        team.start_generating(prompts.batch(0), 0, prompts.samples).join()
 
 
 class ForgetfulTransport(ObjectStoreTransport):
@@ -172,90 +181,65 @@ def test_a_mispublished_version_is_detected(
         publisher.publish(3)
 
 
-def test_interrupted_and_resumed_equals_uninterrupted_without_generating(clinic: Path, ray_cluster: Any) -> None:
-    whole = finished_run(settings(clinic, name="whole"))
-    config = settings(clinic, name="broken")
-    with Run("broken", config) as run, pytest.MonkeyPatch.context() as patch:
-
-        def die_at_step_4(step: int, metrics: dict[str, float]) -> None:
-            if step == 4:
-                raise KeyboardInterrupt
-            Run.log(run, step, metrics)
-
-        patch.setattr(run, "log", die_at_step_4)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, run, read_prompts(config))
-    with Run("broken", config) as run, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Team, "start_generating", lambda *_, **__: pytest.fail("the journal has every step"))
-        train(config, run, read_prompts(config))
-        assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4]
-    assert equal(weights(run.path), weights(whole))
+@pytest.fixture(scope="module")
+def whole(clinic: Path, warm_team: WarmTeam, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHIMED_RUNS", str(tmp_path_factory.mktemp("whole")))
+        patch.setattr("trainers.ppo.Team", warm_team)
+        return finished_run(settings(clinic, name="whole"))
 
 
-def test_killed_roles_are_started_again_and_nothing_changes(clinic: Path, ray_cluster: Any, capsys: Any) -> None:
-    two = {"ranks": 2, "cpus_per_rank": 0.1, "threads": 1}
-    policy = settings(clinic).policy.model_dump() | {"placement": two}
-    whole = finished_run(settings(clinic, name="spared", policy=policy))
+def test_killed_roles_start_again_and_an_interrupted_run_resumes_without_generating_and_nothing_changes(
+    clinic: Path, whole: Path, warm_team: WarmTeam, ray_cluster: Any, capsys: Any
+) -> None:
     victims = {1: "policy-1", 3: "rollout-0"}  # by the step after which they die
-    config = settings(clinic, name="killed", policy=policy)
+    config = settings(clinic, name="killed")
     log = Run.log
 
     def log_and_kill(run: Run, step: int, metrics: dict[str, float]) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
         log(run, step, metrics)
         if victim := victims.pop(step, None):
             os.kill(ray.get(ray.get_actor(f"killed/{victim}").ping.remote())["pid"], signal.SIGKILL)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "log", log_and_kill)
-        killed = finished_run(config)
-    said = capsys.readouterr().out
+        with pytest.raises(KeyboardInterrupt):
+            finished_run(config)
     assert not victims
+    said = capsys.readouterr().out
     assert re.findall(r"ppo: (\w+): .*; the roles start again \(failure (\d) of at most 3\)", said) == [
         ("policy", "1"),
         ("rollout", "2"),
     ]
-    with Run(config.name, config) as run:
-        assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4]
-    assert equal(weights(killed), weights(whole))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainers.ppo.Team", warm_team)
+        patch.setattr(Team, "start_generating", lambda *_, **__: pytest.fail("the journal has every step"))
+        resumed = finished_run(config)
+    assert [line["step"] for line in read_metrics(resumed)] == [1, 2, 3, 4]
+    assert equal(weights(resumed), weights(whole))
 
 
-def test_a_run_gives_up_after_too_many_deaths(clinic: Path, ray_cluster: Any) -> None:
+def test_a_run_gives_up_after_too_many_deaths(
+    clinic: Path, warm_team: WarmTeam, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def die(*_: Any, **__: Any) -> None:
         raise RoleDied("reward: add_columns: its process died")
 
-    config = settings(clinic, name="given-up", max_failures=0)
-    with Run(config.name, config) as run, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Team, "score", die)
-        with pytest.raises(RoleDied, match="reward: add_columns"):
-            train(config, run, read_prompts(config))
+    monkeypatch.setattr("trainers.ppo.Team", warm_team)
+    monkeypatch.setattr(Team, "score", die)
+    with pytest.raises(RoleDied, match="reward: add_columns"):
+        finished_run(settings(clinic, name="given-up", max_failures=0))
 
 
-def test_two_ranks_learn_what_one_rank_learns(clinic: Path, ray_cluster: Any) -> None:
-    one = finished_run(settings(clinic, name="one", steps=1))
-    placement = {"ranks": 2, "cpus_per_rank": 0.1, "threads": 1}
-    roles = {
-        role: getattr(settings(clinic), role).model_dump() | {"placement": placement} for role in ("policy", "critic")
-    }
-    two = finished_run(settings(clinic, name="two", steps=1, **roles))
-    first, second = weights(one), weights(two)
-    start = weights(clinic)
-    assert not equal(first, start)
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, atol=2e-6, rtol=0)
-
-
-def test_roles_that_share_learn_what_roles_apart_learn(clinic: Path, ray_cluster: Any) -> None:
-    two = {"ranks": 2, "cpus_per_rank": 0.1, "threads": 1}
-    policy = settings(clinic).policy.model_dump() | {"placement": two}
-    forms = {"none": "none", "pairs": (("policy", "critic"), ("reference", "reward")), "all": "all"}
-    runs = {
-        name: finished_run(settings(clinic, name=f"placed-{name}", policy=policy, steps=2, colocate=colocate))
-        for name, colocate in forms.items()
-    }
-    start, apart = weights(clinic), weights(runs["none"])
-    assert not equal(apart, start)
-    assert equal(weights(runs["pairs"]), apart)
-    assert equal(weights(runs["all"]), apart)
+@pytest.mark.parametrize("colocate", [(("policy", "critic"), ("reference", "reward")), "all"], ids=["pairs", "all"])
+def test_roles_that_share_learn_what_roles_apart_learn(
+    colocate: Any, clinic: Path, whole: Path, ray_cluster: Any
+) -> None:
+    assert not equal(weights(whole), weights(clinic))
+    assert equal(weights(finished_run(settings(clinic, name="placed", colocate=colocate))), weights(whole))
 
 
 GPU = "--{}.placement.gpus_per_rank={}"
@@ -314,7 +298,7 @@ def test_roles_that_cannot_share_are_refused_in_one_line(
         ("--prompts.max_tokens=500", "exceeds rollout.engine.max_model_len 512"),
         ("--prompts.max_tokens=4", "has .* tokens, prompts.max_tokens is 4"),
         ("--policy.placement.ranks=3", "minibatch of 4 samples .* is not divisible by policy.placement.ranks 3"),
-        ("--policy.placement.cpus_per_rank=100", "needs 100.4 CPU but the Ray cluster has 8 in all"),
+        ("--policy.placement.cpus_per_rank=100", "needs 200.4 CPU but the Ray cluster has 8 in all"),
         ("--algorithm.kl_coeff=1", "did you mean 'kl_coef'"),
     ],
 )
@@ -332,9 +316,16 @@ def test_bad_input_is_one_line_and_nothing_is_made(
     assert not runs.exists()
 
 
-def test_a_run_is_seen_while_it_runs(clinic: Path, tmp_path: Path, watched: Any, shown: Any) -> None:
+def test_a_run_is_seen_while_it_runs_and_other_ranks_learn_the_same(
+    clinic: Path, whole: Path, runs: Path, tmp_path: Path, watched: Any, shown: Any
+) -> None:
     recipe = tmp_path / "recipe.yaml"
-    dump(settings(clinic, name="seen/ppo"), recipe)
+    roles = settings(clinic).roles
+    ranks = {
+        role: roles[role].model_dump() | {"placement": {"cpus_per_rank": 0.1, "threads": 1, "ranks": ranks}}
+        for role, ranks in (("policy", 1), ("critic", 2))  # the other way round than in `whole`
+    }
+    dump(settings(clinic, name="seen/ppo", **ranks), recipe)
     log = Run.log
 
     def log_slowly(run: Run, step: int, metrics: dict[str, float]) -> None:
@@ -344,12 +335,12 @@ def test_a_run_is_seen_while_it_runs(clinic: Path, tmp_path: Path, watched: Any,
     with watched("seen/ppo") as views, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "log", log_slowly)
         main(["--config", str(recipe)])
-    full = [view for view in views if len(view.ranks) == 6]
+    full = [view for view in views if len(view.ranks) == 7]
     assert full, [len(view.ranks) for view in views]
-    roles = ["driver", "critic", "policy", "reference", "reward", "rollout"]
-    assert [rank.role for rank in full[-1].ranks] == roles
+    roles_shown = ["driver", "critic", "critic", "policy", "reference", "reward", "rollout"]
+    assert [rank.role for rank in full[-1].ranks] == roles_shown
     assert any({rank.state for rank in view.ranks} == {"alive"} for view in full)
-    assert len({rank.pid for rank in full[-1].ranks}) == 6
+    assert len({rank.pid for rank in full[-1].ranks}) == 7
     last = next(view for view in reversed(views) if view.step)
     assert (last.stage, last.state, last.steps) == ("ppo", "running", 4)
     assert last.weights_version == last.step
@@ -360,3 +351,7 @@ def test_a_run_is_seen_while_it_runs(clinic: Path, tmp_path: Path, watched: Any,
     assert versions == sorted(versions)
     assert 1 <= versions[-1] <= 4
     assert shown("seen/ppo") == []
+    first, second, start = weights(whole), weights(runs / "seen/ppo"), weights(clinic)
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-5, rtol=0)
+    assert max((tensor - start[name]).abs().max() for name, tensor in first.items()) > 1e-3

@@ -209,8 +209,11 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
         ("--prompts_per_round=21", "prompts_per_round 21 is more than the 20 prompts"),
         ("--sft.batch_size=64", "a round learns 12 rows at most, .* less than one sft.batch_size 64"),
         ("--sft.data.heldout=[/nowhere.parquet]", "/nowhere.parquet: no such file"),
-        ("--sft.placement.cpus_per_rank=100", "needs 100 CPU but the Ray cluster has 8 in all; .* of sft.placement"),
-        ("--reward.placement.cpus_per_rank=100", "needs 100.1 CPU .* of rollout.placement or reward.placement"),
+        (
+            "--sft.placement.cpus_per_rank=100",
+            "fine-tuning: needs 100 CPU but the Ray cluster has 8 in all; .* --sft.placement.cpus_per_rank=7",
+        ),
+        ("--reward.placement.cpus_per_rank=100", "sampling: needs 100.1 CPU .* --reward.placement.cpus_per_rank=7"),
         ("--selection.kk=1", "did you mean 'k'"),
         ("--colocate=[[rollout,policy]]", "colocate names 'policy', which is no role .* they start rollout, reward$"),
     ],

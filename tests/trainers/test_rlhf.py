@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from finished import equal, finished_run, weights
+from finished import WarmTeam, equal, finished_run, weights
 
+from actors.team import Team
+from configs.base import dump
 from data.tables import PROMPTS, write_table
-from trainers.ppo import main, read_prompts, train
+from trainers.export import load_tokenizer
+from trainers.ppo import main, team_config
 from trainers.rlhf_config import PPOConfig
 from trainers.run import Run, read_metrics
 
@@ -25,19 +31,20 @@ def reward(samples):
 """
 
 
-@pytest.fixture
-def settings(clinic: Path, tmp_path: Path) -> Any:
+@pytest.fixture(scope="module")
+def settings(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Makes settings of a run whose rewards come from a function that also reads the prompt's row."""
     rows = [{"prompt": [{"role": "user", "content": f"病人{n}头痛怎么办"}]} for n in range(12)]
+    folder = tmp_path_factory.mktemp("rlhf")
     table = pa.Table.from_pylist(rows, PROMPTS).append_column("bonus", pa.array([0.5 * n for n in range(12)]))
-    write_table(table, tmp_path / "prompts.parquet")
-    (tmp_path / "rewards.py").write_text(REWARD)
+    write_table(table, folder / "prompts.parquet")
+    (folder / "rewards.py").write_text(REWARD)
     placement = {"cpus_per_rank": 0.1, "threads": 1}
 
     def make(name: str, **changes: Any) -> PPOConfig:
         values: dict[str, Any] = {
             "name": name,
-            "prompts": {"train": (str(tmp_path / "prompts.parquet"),), "max_tokens": 64},
+            "prompts": {"train": (str(folder / "prompts.parquet"),), "max_tokens": 64},
             "steps": 4,
             "prompts_per_step": 4,
             "samples_per_prompt": 2,
@@ -49,7 +56,7 @@ def settings(clinic: Path, tmp_path: Path) -> Any:
             "reference": {"model": str(clinic / "model"), "placement": placement},
             "judge": {
                 "placement": placement,
-                "functions": {"length": {"file": str(tmp_path / "rewards.py"), "weight": 2.0}},
+                "functions": {"length": {"file": str(folder / "rewards.py"), "weight": 2.0}},
             },
             "rollout": {
                 "placement": placement,
@@ -64,6 +71,18 @@ def settings(clinic: Path, tmp_path: Path) -> Any:
         return PPOConfig.model_validate(values)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def warm_team(settings: Any, ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmTeam]:
+    with Team(team_config(settings("rlhf", algorithm={"name": "grpo"}))) as team:
+        yield WarmTeam(team, tmp_path_factory.mktemp("start"))
+
+
+@pytest.fixture(autouse=True)
+def _warm(warm_team: WarmTeam, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run here is trained by the same processes."""
+    monkeypatch.setattr("trainers.ppo.Team", warm_team)
 
 
 def test_grpo_by_a_function_starts_no_critic_and_makes_no_pass_for_what_is_known(
@@ -97,17 +116,76 @@ def test_ahead_is_off_by_exactly_one_version_and_resumes_bit_for_bit(settings: A
     first, *later = read_metrics(whole)
     assert first["engine_trainer_gap_max"] < 1e-4 < min(line["behind_gap_max"] for line in later)
     config = settings("ahead-broken", **changes)
-    with Run(config.name, config) as run, pytest.MonkeyPatch.context() as patch:
-
-        def die_at_step_3(step: int, metrics: dict[str, float]) -> None:
-            if step == 3:
-                raise KeyboardInterrupt
-            Run.log(run, step, metrics)
-
-        patch.setattr(run, "log", die_at_step_3)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, run, read_prompts(config))
+    broken(config, after=3)
     assert equal(weights(finished_run(config)), weights(whole))
+
+
+def broken(config: PPOConfig, after: int) -> None:
+    """A run that ends right after it has learnt step `after`."""
+    log = Run.log
+
+    def die(run: Run, step: int, metrics: dict[str, float]) -> None:
+        if step == after:
+            raise KeyboardInterrupt
+        log(run, step, metrics)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "log", die)
+        with pytest.raises(KeyboardInterrupt):
+            finished_run(config)
+
+
+def test_chunks_change_scores_by_rounding_only_and_resume_bit_for_bit(settings: Any, ray_cluster: Any) -> None:
+    changes: dict[str, Any] = {"algorithm": {"name": "rloo", "minibatches": 2}, "steps": 3}
+    chunked = {"chunk_rows": 3}
+    at_once = finished_run(settings("at-once", **changes))
+    whole = finished_run(settings("chunked", **changes, rollout=chunked))
+    for one, other in zip(read_metrics(at_once), read_metrics(whole), strict=True):
+        for name in ("reward", "kl_to_reference", "response_tokens"):
+            assert other[name] == pytest.approx(one[name], abs=1e-3)
+    config = settings("chunked-broken", **changes, rollout=chunked)
+    broken(config, after=2)
+    assert equal(weights(finished_run(config)), weights(whole))
+
+
+@pytest.mark.parametrize("in_flight", ["keep", "recompute"])
+def test_weights_change_under_answers_and_the_journal_repeats_the_run(
+    in_flight: str, settings: Any, ray_cluster: Any, runs: Path
+) -> None:
+    rollout = {
+        "ahead": 1,
+        "in_flight": in_flight,
+        "max_new_tokens": 64,  # one at a time: still at it when the first new weights come
+        "engine": {"max_model_len": 512, "kv_cache_bytes": 2**26, "max_concurrent": 1},
+    }
+    changes = {"algorithm": {"name": "rloo", "importance": "truncated"}, "rollout": rollout}
+    whole = finished_run(settings("flying", **changes))
+    mixed = 0
+    for step, path in enumerate(sorted((whole / "journal").glob("*.parquet"))):
+        for versions in pq.read_table(path).column("versions").to_pylist():
+            assert versions == sorted(versions)
+            assert versions[0] >= max(0, step - 1)
+            assert versions[-1] <= step
+            mixed += versions[0] < versions[-1]
+    assert mixed > 0
+    lines = list(read_metrics(whole))
+    assert max(line["staleness_max"] for line in lines) == 1.0
+    assert any(0.0 < line["staleness"] < 1.0 for line in lines)
+    again = runs / "flying-again"
+    shutil.copytree(whole / "journal", again / "journal")
+    assert equal(weights(finished_run(settings("flying-again", **changes))), weights(whole))
+
+
+def test_an_answer_ends_at_a_stop_token(settings: Any, ray_cluster: Any) -> None:
+    tokenizer = load_tokenizer(settings("stopped", algorithm={"name": "rloo"}).policy.model)
+    stop = tuple(tokenizer.convert_ids_to_tokens(token) for token in range(10, 60))
+    run = finished_run(settings("stopped", algorithm={"name": "rloo"}, steps=1, rollout={"stop": stop}))
+    rows = pq.read_table(run / "journal" / "step-00000000.parquet").to_pylist()
+    ends = {*range(10, 60), tokenizer.eos_token_id}
+    assert any(row["response"][-1] in ends - {tokenizer.eos_token_id} for row in rows)
+    for row in rows:
+        assert not ends.intersection(row["response"][:-1])
+        assert row["finished"] == (row["response"][-1] in ends)
 
 
 def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_cluster: Any, tmp_path: Path) -> None:
@@ -125,12 +203,32 @@ def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_c
     assert [line["reward"] for line in read_metrics(run)] == [0.5, 0.5]
 
 
+def test_a_diverging_update_ends_in_one_line_and_keeps_its_rows(
+    settings: Any, tmp_path: Path, runs: Path, ray_cluster: Any, capsys: Any
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    dump(settings("wild", algorithm={"name": "grpo", "minibatches": 2}, checkpoint_every=1), recipe)
+    with pytest.raises(SystemExit) as end:
+        main(["--config", str(recipe), "--policy.optimizer.lr=1e30"])
+    assert end.value.code == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    rows = pq.read_table(runs / "wild" / "not_finite.parquet")
+    assert re.match(
+        r"python -m trainers.ppo: error: policy: the (loss|gradient) is n\w+.* at optimiser step 2; its rows", line
+    )
+    journalled = pq.read_table(runs / "wild" / "journal").column("response").to_pylist()
+    assert rows.column("response").to_pylist() == journalled[4:]
+    assert {"advantages", "logprobs", "weights"} <= set(rows.column_names)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (["--algorithm.name=ppo"], "critic is missing, which algorithm.name ppo needs"),
         (["--samples_per_prompt=1"], "algorithm.name grpo compares answers to one prompt"),
         (["--algorithm.resample=1", "--rollout.ahead=1"], "algorithm.resample waits for scores"),
+        (["--rollout.in_flight=keep"], "rollout.in_flight keep gives answers that several weights made"),
+        (["--rollout.stop=[多休息，按时服药。]"], "rollout.stop: '多休息，按时服药。' is .* tokens"),
         (["--critic_warmup_steps=3"], "algorithm.name grpo has no critic; set it to 0"),
         (["--algorithm.overlong_buffer=17"], "exceeds rollout.max_new_tokens 16"),
         (["--judge.functions.length.file=/nowhere.py"], "/nowhere.py"),
@@ -140,10 +238,6 @@ def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_c
 def test_bad_input_is_one_line(
     changes: list[str], message: str, settings: Any, tmp_path: Path, runs: Path, ray_cluster: Any, capsys: Any
 ) -> None:
-    import re
-
-    from configs.base import dump
-
     recipe = tmp_path / "recipe.yaml"
     dump(settings("bad", algorithm={"name": "grpo"}), recipe)
     with pytest.raises(SystemExit):

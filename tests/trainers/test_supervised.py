@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -8,16 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from actors.diverged import DivergedError
+from cluster.paths import runs_root
 from configs.base import ConfigError
 from trainers.run import read_metrics
 from trainers.sft import SftStage
 from trainers.supervised import main, total_steps
 from trainers.supervised_config import SftConfig
+
+# In micro-batches of 64 tokens one rank adds up the same pieces as two ranks do.
+SMALL = ("--data.max_tokens=64", "--micro_batch_tokens=64")
 
 Message = tuple[str, int, dict[str, Any]]
 
@@ -100,8 +107,13 @@ def test_cutting_a_batch_otherwise_changes_nothing(train: Any, stage: Callable[.
 
 
 def test_a_diverging_loss_stops_the_training(train: Any, stage: Callable[..., SftStage], tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match=r"optimiser step"):
-        train(stage(optimizer={"lr": 1e30, "max_grad_norm": 1e30}), tmp_path)
+    sft = stage(optimizer={"lr": 1e30, "max_grad_norm": 1e30})
+    with pytest.raises(
+        DivergedError, match=r"sft: the (loss|gradient) is n\w+.* at optimiser step 2; its rows are"
+    ) as raised:
+        train(sft, tmp_path)
+    learnt = {tuple(tokens) for tokens in sft.examples().train["tokens"].to_pylist()}
+    assert {tuple(tokens) for tokens in raised.value.rows["tokens"].to_pylist()} <= learnt
 
 
 def test_the_number_of_steps_follows_epochs_and_max_steps(stage: Callable[..., SftStage]) -> None:
@@ -114,22 +126,35 @@ def test_the_number_of_steps_follows_epochs_and_max_steps(stage: Callable[..., S
         total_steps(stage(batch_size=16, placement={"ranks": 16}).config, examples)
 
 
-@pytest.fixture
-def recipe(clinic: Path, data: Any, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def recipe(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe with an SFT stage of 8 steps that can run on one or two ranks."""
     section = {
         "name": "t",
         "model": str(clinic / "model"),
-        "data": {**data("sft"), "max_tokens": 512},
+        "data": {
+            "train": [str(clinic / "sft.train.parquet")],
+            "heldout": [str(clinic / "sft.heldout.parquet")],
+            "max_tokens": 512,
+        },
         "batch_size": 4,
         "epochs": 1,
         "eval_every": 4,
         "checkpoint_every": 2,
         "optimizer": {"lr": 1e-2},
     }
-    path = tmp_path / "recipe.yaml"
+    path = tmp_path_factory.mktemp("sft") / "recipe.yaml"
     path.write_text(json.dumps({"sft": section}))
     return path
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on one rank that nothing interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHIMED_RUNS", str(tmp_path_factory.mktemp("whole")))
+        main(SftStage, "sft", ["--config", str(recipe), *SMALL])
+        return runs_root() / "t"
 
 
 @pytest.mark.parametrize(
@@ -156,52 +181,66 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_two_ranks_give_the_losses_and_weights_of_one(recipe: Path, runs: Path, ray_cluster: None) -> None:
-    for ranks in (1, 2):
-        # In micro-batches of 64 tokens one rank adds up the same pieces as two ranks do.
-        flags = [f"--placement.ranks={ranks}", f"--name=r{ranks}", "--data.max_tokens=64", "--micro_batch_tokens=64"]
+def test_a_diverging_loss_ends_in_one_line_and_keeps_its_rows(
+    recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str], ray_cluster: None
+) -> None:
+    flags = ["--optimizer.lr=1e30", "--optimizer.warmup_steps=0", "--checkpoint_every=1"]
+    with pytest.raises(SystemExit) as ended:
         main(SftStage, "sft", ["--config", str(recipe), *flags])
-    one, two = (list(read_metrics(runs / name)) for name in ("r1", "r2"))
+    assert ended.value.code == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    rows = runs / "t" / "not_finite.parquet"
+    assert re.match(
+        r"python -m trainers.sft: error: sft: the (loss|gradient) is n\w+.* at optimiser step 2; its rows", line
+    )
+    assert line.endswith(f"rows: {rows}")
+    assert len(pq.read_table(rows)) == 4
+    assert (runs / "t" / "checkpoints" / "step-00000001").is_dir()
+    assert not (runs / "t" / "DONE").exists()
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_losses_and_weights_of_one(recipe: Path, whole: Path, runs: Path, ray_cluster: None) -> None:
+    main(SftStage, "sft", ["--config", str(recipe), *SMALL, "--placement.ranks=2"])
+    one, two = (list(read_metrics(run)) for run in (whole, runs / "t"))
     assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], rel=1e-6)
     assert one[-1]["heldout_loss"] == pytest.approx(two[-1]["heldout_loss"], rel=1e-6)
-    first, second = (load_file(runs / name / "model" / "model.safetensors") for name in ("r1", "r2"))
+    first, second = (load_file(run / "model" / "model.safetensors") for run in (whole, runs / "t"))
     assert all(torch.allclose(first[name], second[name], rtol=1e-4, atol=1e-5) for name in first)
 
 
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
-    recipe: Path, runs: Path, watched: Any, shown: Any, capsys: pytest.CaptureFixture[str]
+    recipe: Path, whole: Path, runs: Path, watched: Any, shown: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(SftStage, "sft", ["--config", str(recipe), "--name=whole"])
     killer = threading.Thread(target=kill_a_worker_after, args=(runs / "killed", 3))
     killer.start()
     with watched("killed") as views:
-        main(SftStage, "sft", ["--config", str(recipe), "--name=killed"])
+        main(SftStage, "sft", ["--config", str(recipe), *SMALL, "--name=killed"])
     killer.join()
     ranks = [(rank.role, rank.rank, rank.state, rank.restarts) for view in views for rank in view.ranks]
     assert {("driver", 0, "alive", 0), ("trainer", 0, "alive", 0), ("trainer", 0, "alive", 1)} <= set(ranks)
     assert {(view.stage, view.steps) for view in views if view.step} == {("sft", 8)}
     assert shown("killed") == []
     assert "workers were replaced; going on from step" in capsys.readouterr().out
-    whole, killed = (list(read_metrics(runs / name)) for name in ("whole", "killed"))
+    spared, killed = (list(read_metrics(run)) for run in (whole, runs / "killed"))
     assert [line["step"] for line in killed] == list(range(1, 9))
-    assert [line["loss"] for line in killed] == [line["loss"] for line in whole]
-    first, second = (load_file(runs / name / "model" / "model.safetensors") for name in ("whole", "killed"))
+    assert [line["loss"] for line in killed] == [line["loss"] for line in spared]
+    first, second = (load_file(run / "model" / "model.safetensors") for run in (whole, runs / "killed"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.slow
 def test_a_finished_run_says_so_and_changes_nothing(
-    recipe: Path, runs: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+    recipe: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(SftStage, "sft", ["--config", str(recipe)])
-    before = {path: path.stat().st_mtime_ns for path in (runs / "t").rglob("*") if path.name != ".lock"}
-    capsys.readouterr()
-    main(SftStage, "sft", ["--config", str(recipe)])
+    monkeypatch.setenv("CHIMED_RUNS", str(whole.parent))
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name != ".lock"}
+    main(SftStage, "sft", ["--config", str(recipe), *SMALL])
     assert "is finished; nothing to do" in capsys.readouterr().out
-    assert {path: path.stat().st_mtime_ns for path in (runs / "t").rglob("*") if path.name != ".lock"} == before
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name != ".lock"} == before
     with pytest.raises(SystemExit):
-        main(SftStage, "sft", ["--config", str(recipe), "--batch_size=2"])
+        main(SftStage, "sft", ["--config", str(recipe), *SMALL, "--batch_size=2"])
     assert "started with sft.batch_size = 4, not 2" in capsys.readouterr().err
 
 

@@ -1,0 +1,197 @@
+"""How much memory a rank of a role takes, from shapes and settings alone: arithmetic, checked against measurements.
+
+    P parameters, N ranks, T tokens of a micro-batch, b bytes of an element in the forward pass, GiB = 2^30 bytes.
+
+ZeRO's shares of weights, gradients and optimiser are those of Rajbhandari et al. 2020 (section 3); the sizes of what
+DeepSpeed gathers and flattens beside them are its defaults. What a process takes before it holds any model, and how
+much more than their sum activations take in the C library's heap, was measured (docs/preflight.md says how).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.config import EngineConfig, FrozenRoleConfig, ZeroConfig
+from actors.shape import Shape
+
+GIB, MIB = 2**30, 2**20
+BYTES = {"float32": 4, "bfloat16": 2}
+ADAM_BYTES = 8  # two moments in fp32
+MASTER_BYTES = 4  # the optimiser's own fp32 weights
+STEP_BYTES = 12  # while AdamW steps: the gradient in fp32 and two temporaries of its size
+
+# DeepSpeed's defaults, in elements: gathered parameters at a time, a step's part of the optimiser, a gradient bucket.
+LIVE_ELEMENTS, SUB_GROUP_ELEMENTS, BUCKET_ELEMENTS = 10**9, 10**9, 5 * 10**8
+LOGIT_PIECES = 3 * 2**26 * 4  # actors/logprobs.py on GPUs: three fp32 pieces
+
+# Measured on CPU: resident size of a Ray actor with its imports and first calls done, without a model.
+TRAINED_PROCESS, FROZEN_PROCESS, ENGINE_PROCESS = 620 * MIB, 485 * MIB, 720 * MIB
+SHARED_LIBRARIES = 150 * MIB  # of which this is files' pages, which processes of one node share
+# Freed blocks between the kept ones are not given back: what activations take over the sum of what is kept of them.
+HEAP_FACTOR = 1.8
+# Not measured, no GPU was at hand: CUDA's context, libraries' workspaces and NCCL's buffers; the process beside it.
+GPU_CONTEXT, GPU_PROCESS = 2 * GIB, 4 * GIB
+VLLM_RELOAD_COPIES = 2  # while weights are reloaded on a CPU: what is new, and its repacked form
+
+
+@dataclass(frozen=True)
+class Part:
+    """One reason for memory, and the arithmetic that gave it."""
+
+    name: str
+    bytes: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one rank takes at its peak: `gpu` on its device, `host` in its node's memory. Empty `gpu`: it has none.
+
+    A rank loads, then works; of the two, the larger counts.
+    """
+
+    work: tuple[Part, ...]  # on the device that computes
+    load: tuple[Part, ...]
+    host: tuple[Part, ...] = ()  # of a rank with a GPU, in the node's memory
+
+    @property
+    def peak(self) -> int:
+        """Bytes on the device that computes."""
+        return max(total(self.work), total(self.load))
+
+    @property
+    def moment(self) -> str:
+        """When the peak is, and what the other moment takes."""
+        work, load = total(self.work), total(self.load)
+        if work >= load:
+            return f"at work; {load / GIB:,.1f} GiB while loading"
+        return f"while loading; {work / GIB:,.1f} GiB at work"
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of the moment at which the peak is."""
+        return self.work if total(self.work) >= total(self.load) else self.load
+
+
+def total(parts: tuple[Part, ...]) -> int:
+    """Bytes of all parts."""
+    return sum(part.bytes for part in parts)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a forward pass of a role gets at most."""
+
+    tokens: int  # of one micro-batch
+    scorer: bool = False  # a scalar head: no logits
+    publishes: bool = False  # its weights go through the object store
+    loads_as: str = "float32"  # precision in which the whole model is read, before it is cut into shards
+
+
+def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -> Footprint:
+    """One rank of a model under ZeRO with AdamW, as `actors.zero.ZeroModel` holds it."""
+    count, b = shape.parameters(work.scorer), BYTES[zero.dtype]
+    weights = ranks if zero.stage == 3 else 1
+    gradients = ranks if zero.stage >= 2 else 1
+    stepped = min(count // ranks, SUB_GROUP_ELEMENTS) if zero.stage == 3 else count // ranks
+    optimiser = (MASTER_BYTES + ADAM_BYTES) * count // ranks
+    parts = [
+        _process("trained", gpu),
+        Part("weights", b * count // weights, f"{b} B x {count:,} / {weights}"),
+        Part("gradients", b * count // gradients, f"{b} B x {count:,} / {gradients}"),
+    ]
+    if zero.stage == 3:
+        live = min(count, LIVE_ELEMENTS)
+        parts.append(Part("gathered", b * live, f"{b} B x min(P, 10^9) parameters in use at a time"))
+    offloaded = gpu and zero.offload_optimizer
+    state = Part("optimiser", optimiser, f"(4 + 8) B x {count:,} / {ranks}: fp32 weights, AdamW's moments")
+    step = Part("step", STEP_BYTES * stepped, f"12 B x {stepped:,}: fp32 gradient and AdamW's temporaries")
+    parts += [] if offloaded else [state, step]
+    if gpu:
+        parts.append(Part("bucket", b * BUCKET_ELEMENTS, f"{b} B x 5x10^8: gradients on their way"))
+    parts.append(_activations(shape, work, b, zero.gradient_checkpointing, gpu))
+    if not work.scorer:
+        parts.append(_logits(shape, work.tokens, 2 * b, gpu))
+    whole = BYTES[work.loads_as] * count
+    loading = Part("whole model", whole, f"{BYTES[work.loads_as]} B x {count:,}: every rank reads it before it is cut")
+    published = [Part("published", 2 * b * count, f"2 x {b} B x P: gathered, and its copy in the object store")]
+    if gpu:
+        host = [Part("process", GPU_PROCESS, "reserve"), loading, *(published if work.publishes else [])]
+        host += [state, step] if offloaded else []
+        return Footprint(tuple(parts), (_process("trained", gpu), loading), tuple(host))
+    if work.publishes:  # the gathered copy goes where the step's temporaries were
+        parts.append(Part("published", b * count, f"{b} B x {count:,}: its copy in the object store"))
+    halves = Part("cut", b * count + optimiser, "weights and optimiser's state as they are made")
+    return Footprint(tuple(parts), (_process("trained", gpu), loading, halves))
+
+
+def frozen(shape: Shape, config: FrozenRoleConfig, work: Work, gpu: bool) -> Footprint:
+    """One rank of a model that only reads: reference or reward model. Each rank holds all of it."""
+    count, b = shape.parameters(work.scorer), BYTES[config.dtype]
+    weights = Part("weights", b * count, f"{b} B x {count:,}")
+    size = b * work.tokens * shape.layer_activations
+    layer = Part("activations", size, f"{b} B x {work.tokens:,} x {shape.layer_activations:,}, one layer at a time")
+    parts = [_process("frozen", gpu), weights, layer]
+    if not work.scorer:
+        parts.append(_logits(shape, work.tokens, b, gpu))
+    if gpu:
+        return Footprint(tuple(parts), (parts[0], weights), (Part("process", GPU_PROCESS, "reserve"), weights))
+    read = Part("as read", 4 * count if b != 4 else 0, "4 B x P while it is converted, if its file has fp32")
+    return Footprint(tuple(parts), (parts[0], weights, read))
+
+
+def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | None, through_store: bool) -> Footprint:
+    """One vLLM engine. On a GPU (of `gpu_bytes`) it takes its share whatever the model is; what is left is KV cache."""
+    count, b = shape.parameters(), BYTES[config.dtype]
+    weights = Part("weights", b * count, f"{b} B x {count:,}")
+    size = b * tokens * shape.layer_activations
+    layer = Part("activations", size, f"{b} B x {tokens:,} tokens read at a time x {shape.layer_activations:,}")
+    sampled = Part(
+        "logits", 4 * 4 * config.max_concurrent * shape.vocab, f"4 x 4 B x {config.max_concurrent} x {shape.vocab:,}"
+    )
+    if gpu_bytes is not None:
+        share = int(config.gpu_memory_utilization * gpu_bytes)
+        left = max(0, share - weights.bytes - layer.bytes - sampled.bytes)
+        room = Part("KV cache", left, f"what is left of {config.gpu_memory_utilization:g} of the GPU")
+        host = [Part("process", GPU_PROCESS, "reserve"), weights]
+        if through_store:
+            host.append(Part("published", b * count, f"{b} B x P in the node's object store"))
+        return Footprint((weights, layer, sampled, room), (weights,), tuple(host))
+    parts = [
+        Part("process", ENGINE_PROCESS, "imports and first calls, measured"),
+        weights,
+        Part("KV cache", config.kv_cache_bytes, "kv_cache_bytes"),
+        layer,
+        sampled,
+        Part("reload", VLLM_RELOAD_COPIES * b * count, f"{VLLM_RELOAD_COPIES} x {b} B x P: new weights, and repacked"),
+    ]
+    if through_store:
+        parts.append(Part("published", 4 * count, "4 B x P mapped from the object store"))
+    return Footprint(tuple(parts), (parts[0], weights))
+
+
+def kv_bytes(shape: Shape, config: EngineConfig, tokens: int) -> int:
+    """Bytes of the KV cache that `tokens` tokens take."""
+    return BYTES[config.dtype] * shape.kv_elements * tokens
+
+
+def _process(kind: str, gpu: bool) -> Part:
+    if gpu:
+        return Part("process", GPU_CONTEXT, "reserve: CUDA's context, workspaces, NCCL")
+    size = TRAINED_PROCESS if kind == "trained" else FROZEN_PROCESS
+    return Part("process", size, "imports and first calls, measured")
+
+
+def _activations(shape: Shape, work: Work, b: int, checkpointing: bool, gpu: bool) -> Part:
+    """What the backward pass needs of T tokens: every layer's, or each layer's input and one layer's rest."""
+    a = shape.layer_activations
+    kept = shape.layers * shape.hidden + a if checkpointing else (shape.layers + 1) * a
+    which = f"({shape.layers} x {shape.hidden:,} + {a:,})" if checkpointing else f"({shape.layers} + 1) x {a:,}"
+    factor = 1.0 if gpu else HEAP_FACTOR
+    more = "" if gpu else f" x {HEAP_FACTOR}"
+    return Part("activations", int(factor * b * work.tokens * kept), f"{b} B x {work.tokens:,} x {which}{more}")
+
+
+def _logits(shape: Shape, tokens: int, b: int, gpu: bool) -> Part:
+    size = b * tokens * shape.vocab + (LOGIT_PIECES if gpu else 0)
+    return Part("logits", size, f"{b} B x {tokens:,} x {shape.vocab:,}" + (" + pieces" if gpu else ""))

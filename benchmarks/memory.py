@@ -1,0 +1,177 @@
+"""python -m benchmarks.memory: what preflight reckons for each role of a PPO run on CPUs, and what its processes took.
+
+Models of random weights, prompts and answers of one length and micro-batches that are full, so that the reckoned peak is
+met. Measured is the largest resident size of every role's process (VmHWM of /proc/PID/status) over two steps with
+publishing, a checkpoint and the export. One JSON line a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import ray
+import torch
+
+from actors.config import ArchitectureConfig
+from actors.models import load_scorer, new_causal_lm
+from cluster.connect import connect
+from cluster.head import Head
+from cluster.paths import resolve
+from configs.base import one_line_errors
+from data.chat import encode_prompt
+from data.tables import PROMPTS, write_table
+from trainers.export import export_model, load_tokenizer
+from trainers.ppo import read_prompts, train
+from trainers.preflight import plan, shape_in_folder
+from trainers.rlhf_config import PPOConfig
+from trainers.run import Run
+
+PROG = "python -m benchmarks.memory"
+# hidden, intermediate, layers, heads; with the sample clinic's vocabulary 4, 33 and 88 million parameters
+SIZES = {"4M": (256, 688, 4, 4), "34M": (512, 1376, 10, 8), "90M": (768, 2048, 12, 12)}
+ANSWER_TOKENS = 32
+_SECONDS_BETWEEN_LOOKS = 0.05
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A role's peak of one rank, bytes."""
+
+    role: str
+    measured: int
+    reckoned: int
+
+    @property
+    def error(self) -> float:
+        """How much too high (above 0) or low the reckoning is, as a share of what was measured."""
+        return self.reckoned / self.measured - 1
+
+
+def compare(tokenizer: Path, architecture: ArchitectureConfig, micro_batch_tokens: int, folder: Path) -> list[Compared]:
+    """Trains a model of random weights for two steps; files go to `folder`; the run's are removed at the end."""
+    config = _config(tokenizer, architecture, micro_batch_tokens, folder)
+    prompts = read_prompts(config)
+    wanted = plan(config, shape_in_folder, None)
+    with connect(**config.cluster.connection()), Run(config.name, config) as run, _Watch() as watch:
+        train(config, run, prompts)
+    shutil.rmtree(run.path)
+    return [
+        Compared(need.role, watch.peaks[f"{config.name}/{need.role}-0"], need.host_bytes)
+        for place in wanted.groups["ppo"]
+        for need in place.needs
+    ]
+
+
+class _Watch:
+    """Reads the peaks of this job's actors until it is left; a process keeps its own, so none is missed but its end's."""
+
+    def __init__(self) -> None:
+        context = ray.get_runtime_context()
+        self.peaks: dict[str, int] = {}
+        self._head, self._job = Head(context.gcs_address), context.get_job_id()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def _run(self) -> None:
+        pids: dict[str, int] = {}
+        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+            if len(pids) < 5:
+                pids = {actor.name: actor.pid for actor in self._head.actors(self._job) if actor.name and actor.pid}
+            for name, pid in pids.items():
+                self.peaks[name] = max(self.peaks.get(name, 0), peak_bytes(pid))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._head.close()
+
+
+def peak_bytes(pid: int) -> int:
+    """Largest resident size that a process has had; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def _config(tokenizer: Path, architecture: ArchitectureConfig, tokens: int, folder: Path) -> PPOConfig:
+    """Two steps of two minibatches, each of two full micro-batches."""
+    model, scorer, table = folder / "model", folder / "scorer", folder / "prompts.parquet"
+    words = load_tokenizer(tokenizer)
+    export_model(
+        model,
+        words,
+        new_causal_lm(
+            architecture, len(words), words.bos_token_id, words.eos_token_id, words.pad_token_id, 0
+        ).save_pretrained,
+    )
+    scores = load_scorer(str(model), torch.float32, seed=0)
+    torch.nn.init.normal_(scores.get_submodule("score").weight)
+    export_model(scorer, words, scores.save_pretrained)
+    chats = [[{"role": "user", "content": f"我今年{20 + n}岁，最近三天一直头痛，应该怎么办？"}] for n in range(70)]
+    length = max(len(encode_prompt(words, chat)) for chat in chats)
+    write_table(pa.Table.from_pylist([{"prompt": chat} for chat in chats], PROMPTS), table)
+    placement = {"cpus_per_rank": 0.25}
+    role: dict[str, Any] = {"placement": placement, "micro_batch_tokens": tokens}
+    return PPOConfig.model_validate(
+        {
+            "name": folder.name,
+            "prompts": {"train": (str(table),), "max_tokens": length},
+            "steps": 2,
+            "prompts_per_step": 4 * (tokens // (length + ANSWER_TOKENS)),
+            "algorithm": {"minibatches": 2},
+            "policy": {"model": str(model), **role},
+            "critic": {"model": str(scorer), **role},
+            "reference": {"model": str(model), **role},
+            "reward": {"model": str(scorer), **role},
+            "rollout": {
+                "placement": placement,
+                "max_new_tokens": ANSWER_TOKENS,
+                "engine": {"max_model_len": 512, "kv_cache_bytes": 2**27},
+            },
+            "checkpoint_every": 1,
+        }
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compares the sizes asked for."""
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
+    parser.add_argument("--tokenizer", default="runs/quickstart/clinic/tokenizer", help="(default: %(default)s)")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="(default: all)")
+    parser.add_argument("--micro-batch-tokens", type=int, default=1024, help="(default: %(default)s)")
+    options = parser.parse_args(argv)
+    with one_line_errors(PROG):
+        for size in options.sizes:
+            hidden, intermediate, layers, heads = SIZES[size]
+            architecture = ArchitectureConfig(
+                hidden_size=hidden, intermediate_size=intermediate, layers=layers, heads=heads, kv_heads=heads
+            )
+            with tempfile.TemporaryDirectory(prefix="memory-") as folder:
+                found = compare(resolve(options.tokenizer), architecture, options.micro_batch_tokens, Path(folder))
+            roles = {
+                one.role: {"measured_mib": one.measured >> 20, "reckoned_mib": one.reckoned >> 20, "error": one.error}
+                for one in found
+            }
+            print(json.dumps({"size": size, "micro_batch_tokens": options.micro_batch_tokens, **roles}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""python -m cluster.preflight: whether the stages of a recipe can work on a cluster, and what they would take.
+
+    python -m cluster.preflight --config configs/laptop.yaml                  every stage of the recipe
+    python -m cluster.preflight --config F --stage ppo --policy.zero.stage=2  one, with other settings
+    python -m cluster.preflight --config F --nodes 2x64CPU,8GPU,1000GiB,H100  on a cluster that is not there yet
+
+Without --nodes it asks the cluster of RAY_ADDRESS; without that, it looks at this machine, where a stage would start a
+cluster of its own. Nothing is started and no weights are read. Exit status: 0, or 2 when something is refused.
+
+It is the one command of this package that knows the stages: it imports `trainers`, and nothing imports it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from actors.shape import Shape, new_shape, parse_shape, read_shape, vocabulary
+from cluster.head import Head
+from cluster.paths import resolve
+from cluster.preflight.capacity import GIB, Capacity, capacity_of, parse_nodes, this_machine
+from cluster.preflight.check import check
+from cluster.preflight.needs import Finding, gib
+from cluster.preflight.report import show
+from cluster.preflight.versions import versions
+from configs.base import Section, find_recipe, one_line_errors, read
+from configs.recipe import ConfigError, read_recipe
+from trainers.config import STAGES
+from trainers.inputs import inputs
+from trainers.preflight import advice, plan
+from trainers.supervised_config import PretrainConfig
+
+PROG = "python -m cluster.preflight"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the tables of one stage or all; ends with status 2 and a line for each stage that is refused."""
+    options, settings = _parse(argv)
+    with one_line_errors(PROG):
+        arguments = ["--config", options.config, *settings]
+        stages = [options.stage] if options.stage else _stages(options.config)
+        if not options.stage and settings:
+            raise ConfigError(f"{settings[0]}: say which stage it is for with --stage {'|'.join(stages)}")
+        pretrain = _pretrain(options.config)
+        refused = [line for stage in stages for line in _look(read(stage, STAGES, arguments), pretrain, options)]
+        drifted = list(versions())
+        show("versions", None, drifted)
+        refused += [f"{finding.subject}: {finding.text}" for finding in drifted if finding.level == "refused"]
+        if refused:
+            raise ConfigError("; ".join(refused))
+
+
+def _look(config: Any, pretrain: PretrainConfig | None, options: argparse.Namespace) -> list[str]:
+    """Shows one stage; returns why it is refused, if it is."""
+    shape_of, capacity = _shapes(options.shape, pretrain), _capacity(config, options)
+    wanted = plan(config, shape_of, capacity.gpu_bytes)
+    disks = [Finding("fits", "disk", f"{gib(disk.bytes)} to write ({disk.why})") for disk in wanted.disks]
+    if options.nodes:  # this machine's disk is not that cluster's
+        wanted = replace(wanted, disks=(), findings=(*wanted.findings, *disks))
+    found = [*inputs(config, planned=bool(options.shape)), *check(wanted, capacity)]
+    show(f"{config.recipe_key} ({config.name})", wanted, found)
+    refused = [finding for finding in found if finding.level == "refused"]
+    if not refused:
+        return []
+    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+    lacks = any(finding.subject != "inputs" for finding in refused)
+    todo = f"; {advice(config, capacity, shape_of, disk=not options.nodes)}" if lacks else ""
+    return [f"{config.recipe_key}: {refused[0].subject}: {refused[0].text}{more}{todo}"]
+
+
+def _shapes(given: str | None, pretrain: PretrainConfig | None) -> Callable[[str], Shape]:
+    """Where the shape of a model is known from: its folder, else --shape, else the model that the recipe makes."""
+    fallback = parse_shape(given) if given else None
+
+    def shape_of(folder: str) -> Shape:
+        path = resolve(folder)
+        if path.exists():
+            return read_shape(path)
+        if fallback is not None:
+            return fallback
+        if pretrain and pretrain.architecture and pretrain.tokenizer:
+            return new_shape(pretrain.architecture, vocabulary(resolve(pretrain.tokenizer)))
+        raise ConfigError(f"there is no folder {path} yet; give --shape hidden=5120,layers=40,...")
+
+    return shape_of
+
+
+def _capacity(config: Any, options: argparse.Namespace) -> Capacity:
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    if options.nodes:
+        capacity = parse_nodes(options.nodes)
+    elif address == "local":
+        capacity = this_machine(config.cluster.num_cpus, config.cluster.num_gpus)
+    else:
+        from cluster.status import find
+
+        with Head(find(address)) as head:
+            capacity = capacity_of(head)
+    return capacity.with_gpus_of(int(options.gpu_gib * GIB) if options.gpu_gib else None)
+
+
+def _stages(recipe: str) -> list[str]:
+    """The stages that a recipe has."""
+    return [stage for stage in STAGES if stage in read_recipe(find_recipe(recipe), recipe).values]
+
+
+def _pretrain(recipe: str) -> PretrainConfig | None:
+    """The recipe's pretraining, whose model the other stages start from in the end."""
+    config: Section | None = read("pretrain", STAGES, ["--config", recipe]) if "pretrain" in _stages(recipe) else None
+    assert config is None or isinstance(config, PretrainConfig)
+    return config
+
+
+def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        epilog="Anything else, --a.b=value, is a setting of the stage.",
+    )
+    parser.add_argument("--config", default="configs/laptop.yaml", help="the recipe (default: %(default)s)")
+    parser.add_argument("--stage", choices=STAGES, help="one stage (default: all that the recipe has)")
+    parser.add_argument("--shape", help="of models whose folders are not there yet: hidden=5120,layers=40,...")
+    parser.add_argument("--nodes", help="a cluster that is not there yet: 2x64CPU,8GPU,1000GiB,H100, kinds joined by +")
+    parser.add_argument("--gpu-gib", type=float, help="memory of a GPU whose type Ray does not tell, GiB")
+    return parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == "__main__":
+    main()

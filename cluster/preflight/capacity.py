@@ -1,0 +1,129 @@
+"""What a cluster has, or may get: nodes with resources, memory, and the memory of their GPUs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from cluster.head import Head
+from cluster.scaling import autoscaled, living
+from configs.recipe import ConfigError
+
+GIB = 2**30
+MANY = 10_000
+"""Nodes of a kind whose number is not limited."""
+
+# Memory on the data sheet, GiB, by Ray's name of the accelerator. Types that come in several sizes are not here.
+GPU_GIB = {
+    "T4": 16, "A10G": 24, "L4": 24, "L40S": 48, "A100-40G": 40, "A100-80G": 80, "H100": 80, "H200": 141, "H20": 96, "B200": 180, "B300": 270,
+}  # fmt: skip
+GPU_USABLE = 0.97  # of it, once the driver has its own
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """`count` equal nodes. `None` is unknown."""
+
+    count: int
+    resources: Mapping[str, float]
+    host_bytes: int | None = None
+    gpu_bytes: int | None = None
+    name: str = "node"
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """A cluster as it is or may become."""
+
+    nodes: tuple[Nodes, ...]
+    open_ended: bool = False
+    """An autoscaler may add nodes, and only it knows which."""
+
+    def all_of(self, resource: str) -> float:
+        """What all nodes together have of a resource."""
+        return sum(nodes.count * nodes.resources.get(resource, 0.0) for nodes in self.nodes)
+
+    @property
+    def gpu_bytes(self) -> int | None:
+        """Memory of a GPU, the smallest of those that are known; None if none is."""
+        return min((nodes.gpu_bytes for nodes in self.nodes if nodes.gpu_bytes), default=None)
+
+    def with_gpus_of(self, gpu_bytes: int | None) -> Capacity:
+        """The same with a size for GPUs of which none is known."""
+        return replace(self, nodes=tuple(replace(n, gpu_bytes=n.gpu_bytes or gpu_bytes) for n in self.nodes))
+
+
+def capacity_of(head: Head) -> Capacity:
+    """The cluster's nodes and those that its autoscaler may add, where its limits were told to the cluster."""
+    reply = head.resources()
+    there = tuple(_nodes(1, node.total_resources, node.ray_node_type_name or "node") for node in living(reply))
+    limits = head.limits()
+    if limits is None:
+        return Capacity(there, open_ended=autoscaled(reply))
+    here = [node.ray_node_type_name for node in living(reply)]
+    more = tuple(
+        _nodes((MANY if group.max_count < 0 else group.max_count) - here.count(group.name), group.resources, group.name)
+        for group in limits.node_group_configs
+    )
+    return Capacity(there + tuple(nodes for nodes in more if nodes.count > 0))
+
+
+def this_machine(num_cpus: int | None, num_gpus: int | None) -> Capacity:
+    """What a cluster of its own would have here, with the settings of a stage's `cluster`."""
+    from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager as Gpus
+    from ray._private.utils import estimate_available_memory
+
+    gpus = Gpus.get_current_node_num_accelerators() if num_gpus is None else num_gpus
+    kind = Gpus.get_current_node_accelerator_type() if gpus else None
+    resources = {"CPU": float(num_cpus or os.cpu_count() or 1), **({"GPU": float(gpus)} if gpus else {})}
+    gpu = _usable(GPU_GIB[kind]) if kind in GPU_GIB else None
+    return Capacity((Nodes(1, resources, int(estimate_available_memory()), gpu, "this machine"),))
+
+
+def parse_nodes(text: str) -> Capacity:
+    """A cluster that is not there yet: `2x64CPU,8GPU,1000GiB,H100`, several kinds joined by `+`.
+
+    Raises ConfigError for what it cannot read.
+    """
+    return Capacity(tuple(_parsed(part.strip()) for part in text.split("+")))
+
+
+def _parsed(text: str) -> Nodes:
+    found = re.fullmatch(r"(?:(\d+)x)?(\w[\w.,-]*)", text)
+    parts = found[2].split(",") if found else []
+    resources: dict[str, float] = {}
+    host = gpu = None
+    for part in parts:
+        amount = re.fullmatch(r"(\d+(?:\.\d+)?)(CPU|GPU|GiB)", part)
+        if amount and amount[2] == "GiB":
+            host = int(float(amount[1]) * GIB)
+        elif amount:
+            resources[amount[2]] = float(amount[1])
+        elif part in GPU_GIB:
+            gpu = _usable(GPU_GIB[part])
+        else:
+            raise ConfigError(
+                f"--nodes: {part!r} is none of 64CPU, 8GPU, 1000GiB and a GPU's name ({', '.join(GPU_GIB)})"
+            )
+    if not found or not resources:
+        raise ConfigError(f"--nodes: {text!r} is not nodes; give e.g. 2x64CPU,8GPU,1000GiB,H100")
+    return Nodes(int(found[1] or 1), resources, host, gpu)
+
+
+def _nodes(count: int, resources: Mapping[str, float], name: str) -> Nodes:
+    """Ray's `memory` is what its node could give when it started, less the object store."""
+    memory = resources.get("memory", 0) + resources.get("object_store_memory", 0)
+    gpu = next((_usable(GPU_GIB[kind]) for kind in _accelerators(resources) if kind in GPU_GIB), None)
+    return Nodes(count, dict(resources), int(memory) or None, gpu, name)
+
+
+def _accelerators(resources: Mapping[str, float]) -> Iterator[str]:
+    for name in resources:
+        if name.startswith("accelerator_type:"):
+            yield name.partition(":")[2]
+
+
+def _usable(gib: float) -> int:
+    return int(GPU_USABLE * gib * GIB)

@@ -1,0 +1,58 @@
+"""A plan and its findings as tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cluster.preflight.needs import Finding, Need, Plan, Row, gib
+
+_PLAIN_WIDTH = 150  # of output that is no terminal
+_COLOURS = {"fits": "green", "tight": "yellow", "unknown": "yellow", "refused": "bold red"}
+
+
+def show(title: str, plan: Plan | None, findings: Sequence[Finding]) -> None:
+    """Prints what each role's ranks take, part by part, and what was found."""
+    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+    console.print(Text(title, style="bold"))
+    for group, places in plan.groups.items() if plan else ():
+        if plan and len(plan.groups) > 1:
+            console.print(Text(f"  {group}"))
+        console.print(memory([need for place in places for need in place.needs]))
+    table = _table("", "", "")
+    for finding in dict.fromkeys(findings):
+        table.add_row(Text(finding.level, style=_COLOURS[finding.level]), finding.subject, Text(finding.text))
+    console.print(table)
+    console.print()
+
+
+def memory(needs: Sequence[Need]) -> Table:
+    """A row a part: role, where, its part, bytes, and how they were reckoned."""
+    table = _table("role", "of each rank", "part", "takes", "reckoned as")
+    table.columns[3].justify = "right"
+    for need in needs:
+        name = f"{need.role} x {need.ranks}"
+        for device, total, rows in _devices(need):
+            moment = "" if need.gpu and device == "host" else need.moment
+            table.add_row(name, device, "all", gib(total), moment, style="bold")
+            for part, size, why in rows:
+                table.add_row("", "", part, gib(size), Text(why))
+            name = ""
+    return table
+
+
+def _devices(need: Need) -> Iterator[tuple[str, int, Sequence[Row]]]:
+    if need.gpu:
+        yield "GPU", need.gpu_bytes, need.gpu
+    yield "host", need.host_bytes, need.host
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, show_header=any(columns), header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column)
+    return table

@@ -1,0 +1,68 @@
+"""The arithmetic of memory, against figures worked out by hand."""
+
+from __future__ import annotations
+
+from actors.config import EngineConfig, FrozenRoleConfig, ZeroConfig
+from actors.memory import GIB, Footprint, Work, engine, frozen, kv_bytes, trained
+from actors.shape import Shape
+
+TEN = Shape(hidden=4096, layers=48, intermediate=11008, heads=32, vocab=32000)
+P = TEN.parameters()
+
+
+def sizes(footprint: Footprint) -> dict[str, int]:
+    return {part.name: part.bytes for part in footprint.work}
+
+
+def test_zero_shards_what_its_stage_says() -> None:
+    work = Work(tokens=100, loads_as="bfloat16")
+    for stage, weights, gradients in ((1, 2 * P, 2 * P), (2, 2 * P, 2 * P // 8), (3, 2 * P // 8, 2 * P // 8)):
+        found = sizes(trained(TEN, ZeroConfig(stage=stage, dtype="bfloat16"), 8, work, gpu=True))
+        assert (found["weights"], found["gradients"], found["optimiser"]) == (weights, gradients, 12 * P // 8)
+        assert ("gathered" in found) == (stage == 3)
+
+
+def test_recomputing_keeps_a_layers_input_only() -> None:
+    kept = [
+        sizes(trained(TEN, ZeroConfig(gradient_checkpointing=on), 1, Work(tokens=10), gpu=True))["activations"]
+        for on in (False, True)
+    ]
+    layer = 11 * 4096 + 4 * 11008
+    assert kept == [4 * 10 * 49 * layer, 4 * 10 * (48 * 4096 + layer)]
+
+
+def test_a_large_model_takes_most_while_it_is_loaded_whole() -> None:
+    footprint = trained(TEN, ZeroConfig(dtype="bfloat16", gradient_checkpointing=True), 64, Work(4096), gpu=True)
+    assert [part.name for part in footprint.parts] == ["process", "whole model"]
+    assert footprint.peak == 2 * GIB + 4 * P
+    assert sum(part.bytes for part in footprint.work) < 4 * P
+
+
+def test_offloading_moves_the_optimiser_to_the_host() -> None:
+    settings = [ZeroConfig(dtype="bfloat16", offload_optimizer=on) for on in (False, True)]
+    here, away = (trained(TEN, zero, 4, Work(100), gpu=True) for zero in settings)
+    assert {"optimiser", "step"} == set(sizes(here)) - set(sizes(away))
+    assert {"optimiser", "step"} == {part.name for part in away.host} - {part.name for part in here.host}
+
+
+def test_publishing_through_the_store_costs_a_copy() -> None:
+    with_copy = trained(TEN, ZeroConfig(), 1, Work(100, publishes=True), gpu=False)
+    without = trained(TEN, ZeroConfig(), 1, Work(100), gpu=False)
+    assert with_copy.peak - without.peak == 4 * P
+
+
+def test_a_frozen_model_is_held_whole() -> None:
+    config = FrozenRoleConfig(model="m", dtype="bfloat16")
+    assert sizes(frozen(TEN, config, Work(100), gpu=True))["weights"] == 2 * P
+    scorer = sizes(frozen(TEN, config, Work(100, scorer=True), gpu=True))
+    assert scorer["weights"] == 2 * TEN.parameters(scorer=True)
+    assert "logits" not in scorer
+
+
+def test_an_engine_fills_its_share_of_a_gpu_with_cache() -> None:
+    config = EngineConfig(dtype="bfloat16", max_model_len=2048, gpu_memory_utilization=0.5)
+    footprint = engine(TEN, config, 2048, 80 * GIB, through_store=False)
+    assert footprint.peak == 40 * GIB
+    assert kv_bytes(TEN, config, 2048) == 2 * 2 * 48 * 4096 * 2048
+    on_cpu = engine(TEN, config, 2048, None, through_store=True)
+    assert sizes(on_cpu)["KV cache"] == 256 * 2**20

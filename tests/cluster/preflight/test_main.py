@@ -1,0 +1,94 @@
+"""The command, on recipes whose models need not be there."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.preflight.__main__ import main
+
+ROOT = Path(__file__).parents[3]
+ZIYA = [
+    "--config",
+    "configs/ziya2-13b-16xh100.yaml",
+    "--shape",
+    "hidden=5120,layers=40,intermediate=13824,heads=40,vocab=39424",
+]
+NODES = ["--nodes", "2x64CPU,8GPU,1000GiB,H100"]
+
+
+def refused(capsys: Any, *arguments: str) -> tuple[str, str]:
+    """Output and the one line on stderr of a call that is refused."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    return out, err
+
+
+def test_the_recipe_for_sixteen_gpus_fits_them(capsys: Any) -> None:
+    main([*ZIYA, *NODES])
+    out = capsys.readouterr().out
+    for stage in ("pretrain", "sft", "reward", "dpo", "ppo", "rejection"):
+        assert f"{stage} (ziya2-13b/{stage})" in out
+    assert "refused" not in out
+    assert "policy x 6     GPU" in out
+    assert "12 B x 13,091,886,080 / 6".replace("12 B", "(4 + 8) B") in out
+
+
+def test_half_of_them_are_too_few(capsys: Any) -> None:
+    _, err = refused(capsys, *ZIYA, "--stage", "ppo", "--nodes", "1x64CPU,8GPU,2000GiB,H100")
+    assert "ppo: resources: needs 16 GPU but the Ray cluster has 8 in all" in err
+
+
+def test_too_small_gpus_are_refused_with_what_would_fit(capsys: Any) -> None:
+    _, err = refused(capsys, *ZIYA, "--stage", "sft", "--nodes", "2x64CPU,8GPU,1000GiB,L4")
+    assert "sft: trainer: a rank needs" in err
+    assert "the nearest setting that would fit: --" in err or "no setting of the roles alone would fit" in err
+
+
+def test_a_seventy_billion_model_fits_where_a_gpu_holds_it_whole(capsys: Any) -> None:
+    shape = "hidden=8192,layers=80,intermediate=28672,heads=64,kv_heads=8,vocab=128256"
+    asked = [*ZIYA[:2], "--shape", shape, "--stage", "sft", "--placement.ranks=128", "--nodes"]
+    _, err = refused(capsys, *asked, "16x128CPU,8GPU,2000GiB,H100")
+    assert "sft: trainer: a rank needs 133.4 GiB but has 77.6 GiB of a GPU" in err
+    main([*asked, "16x128CPU,8GPU,2000GiB,H200"])
+    _, err = refused(capsys, *ZIYA[:2], "--shape", shape, "--stage", "ppo", "--nodes", "16x128CPU,8GPU,2000GiB,H100")
+    assert "rollout: an engine's weights and activations need 134." in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "nowhere.yaml"], "--config=nowhere.yaml: there is no such file"),
+        ([*ZIYA, "--seed=1"], "--seed=1: say which stage it is for with --stage pretrain|sft"),
+        ([*ZIYA, *NODES, "--stage", "ppo", "--policy.zero.stag=2"], "did you mean 'stage'"),
+        ([*ZIYA, "--nodes", "many"], "--nodes: 'many' is none of"),
+        ([*ZIYA[:2], "--shape", "layers=2"], "--shape: give "),
+        ([*ZIYA[:2], *NODES, "--stage", "sft"], "sft: inputs: model: there is no folder"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(arguments: list[str], message: str, capsys: Any) -> None:
+    assert message in refused(capsys, *arguments)[1]
+
+
+@pytest.mark.slow
+def test_too_much_for_this_machine_is_refused_in_ten_seconds(clinic: Path) -> None:
+    tables = [f"--data.{split}=[{clinic / f'sft.{split}.parquet'}]" for split in ("train", "heldout")]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.preflight", "--config", "configs/laptop.yaml", "--stage", "sft",
+         f"--model={clinic / 'model'}", "--data.max_tokens=512", "--placement.gpus_per_rank=1", *tables],
+        capture_output=True, text=True, cwd=ROOT, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "sft: resources: needs 1 GPU but the Ray cluster has 0 in all" in done.stderr
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Of the processor: the clock on the wall would measure this machine's other work too.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
