@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ class SnapshotEngine(TorchCheckpointEngine):
         self._written: dict[str, Future[str]] = {}
 
     def create(self, info: CheckpointCommitInfo) -> None:
-        """Begins a checkpoint; one that is still being written is waited for, so that memory holds one at most."""
-        self.finish()
+        """Begins a checkpoint. One that nobody asked for is waited for, so that memory holds one at most, and forgotten."""
+        wait(self._written.values())
+        self._written = {}
 
     def save(self, state_dict: Any, path: str) -> None:
         """Copies what is to be saved; it may change as soon as this has returned."""
