@@ -60,7 +60,11 @@ class ZeroModel:
         self._total_steps = total_steps
         self.steps_done = 0
         adamw = torch.optim.AdamW(
-            _decay_groups(module, optimizer.weight_decay), lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps
+            _decay_groups(module, optimizer.weight_decay),
+            lr=optimizer.lr,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            fused=True,  # one pass over memory instead of nine
         )
         # DeepSpeed counts a norm that is not finite as -1 and takes the step, so gradients are looked at here.
         self._norms: list[Tensor] = []
