@@ -15,6 +15,7 @@ from actors.config import OptimizerConfig, ZeroConfig
 from actors.devices import device
 from actors.diverged import NotFiniteError
 from actors.packed import PackedModule
+from data.durable import writing
 
 Batch = TypeVar("Batch")
 # (what the model returned, the batch) -> (loss, figures to report). A loss is the micro-batch's *share* of the global
@@ -69,6 +70,9 @@ class ZeroModel:
         self._norms: list[Tensor] = []
         adamw.register_step_pre_hook(lambda *_: self._norms.extend(_norms(adamw)))
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=_deepspeed_config(zero, optimizer))
+        from actors.snapshot import SnapshotEngine  # brings DeepSpeed, which must find the process prepared
+
+        self.engine.checkpoint_engine = self._snapshot = SnapshotEngine()
         self.world_size: int = torch.distributed.get_world_size()
         self.rank: int = torch.distributed.get_rank()
 
@@ -154,13 +158,22 @@ class ZeroModel:
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.weights()}
 
     def save(self, folder: Path) -> None:
-        """Writes every rank's shard of weights, optimiser and step count under `folder`."""
-        self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
+        """Copies every rank's shard of weights, optimiser and step count, and begins to write it under `folder`.
+
+        Training may go on at once; `saved` waits for the disk. Raises DiskError.
+        """
+        with writing(folder, named=False):  # errors of copying name what is copied
+            self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
+
+    def saved(self, folder: Path) -> dict[str, str]:
+        """Waits until this rank's shard is on the disk: the SHA-256 of each of its files, by path below `folder`."""
+        return {str(Path(path).relative_to(folder)): digest for path, digest in self._snapshot.finish().items()}
 
     def load(self, folder: Path) -> None:
         """Restores what `save` wrote with the same number of ranks. Raises FileNotFoundError where there is nothing."""
         if not (folder / "zero").is_dir():
             raise FileNotFoundError(f"{folder}: no DeepSpeed checkpoint here")
+        self._snapshot.forget()  # of steps that are now to be taken again
         _, state = self.engine.load_checkpoint(str(folder), tag="zero")
         self.steps_done = state["steps_done"]
 

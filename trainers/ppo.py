@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
-from actors.checkpoint import CheckpointStore
 from actors.judge import sources_of
 from actors.learner import TrainBatch
 from actors.team import Team, TeamConfig
@@ -25,7 +24,7 @@ from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import keeping_rows, refuse_collapse
 from trainers.config import STAGES
 from trainers.export import export_model, load_tokenizer, require_model
-from trainers.journal import Journal
+from trainers.journal import Journal, fingerprint
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
 from trainers.ppo_metrics import step_metrics
@@ -37,6 +36,7 @@ from trainers.rlhf_config import PPOConfig
 from trainers.rollouts import Answered, Rollouts
 from trainers.run import Run, already_finished
 from trainers.samples import write_samples
+from trainers.savepoints import Savepoints
 from trainers.stopping import Stopped, StopRequests
 from trainers.supervision import Supervisor
 
@@ -62,13 +62,14 @@ def ppo(
 ) -> None:
     """PPO (Schulman et al. 2017), or another of trainers/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
     algorithm = config.algorithm
-    checkpoints = CheckpointStore(run.path / "checkpoints", config.keep_checkpoints)
-    rollouts = Rollouts(config, team, prompts, Journal(run.path / "journal"))
+    journal = Journal(run.path, fingerprint(config))
+    savepoints = Savepoints(config, run.path, team, journal)
+    rollouts = Rollouts(config, team, prompts, journal)
     shaper, kl = RewardShaper(algorithm, config.rollout.max_new_tokens), KLController(algorithm)
     publisher = Publisher(config.publish, team.policy, team.rollout, prompts.probe(config.publish.probe_sequences))
 
     def publish(version: int) -> Published | None:
-        """Unless the journal has all that would be answered."""
+        """Brings `version` to the engines and has them answer, unless the journal has all those answers."""
         if not rollouts.needs(version) and version < config.steps:
             return None
         published = publisher.publish(version)
@@ -83,13 +84,13 @@ def ppo(
         publish_again(step)
         return rollouts.take(step)
 
-    first = supervisor.step = resume(team, checkpoints, run, shaper, kl)
-    supervisor.keep_at(partial(publish, first), partial(publish_again, first))
+    first = supervisor.step = resume(savepoints, run, shaper, kl)
     with closing(rollouts), run.progress(config.steps, first, show=("reward", "kl_to_reference")) as progress:
+        supervisor.keep_at(partial(publish, first), partial(publish_again, first))
         for step in range(first, config.steps):
             phases, supervisor.step = Phases(), step
-            before = {"step": step, "kl_coef": kl.coef, "rewards": shaper.state()}
-            with saving_when_stopped(team, checkpoints, before):
+            before = {"kl_coef": kl.coef, "rewards": shaper.state()}
+            with saving_when_stopped(savepoints, step, before):
                 with phases("generate"), stop.may_interrupt():
                     table, scoring = supervisor.keep_at(partial(rollouts.take, step), partial(take_again, step))
                 with phases("score"), stop.may_interrupt():
@@ -108,10 +109,12 @@ def ppo(
             metrics = step_metrics(table, figures, step + 1, published, kl.coef, rollouts.staleness(step, table))
             kl.observe(metrics.get("kl_to_reference", 0.0), len(table))
             with phases("checkpoint"):
+                journal.record_rewards(step, table)
                 if step % config.samples_every == 0 or step + 1 == config.steps:
                     write_samples(run.path / "samples", step + 1, prompts.samples(table), table)
+                savepoints.commit()  # of an earlier step: the disk has had the time since
                 if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-                    save(team, checkpoints, {"step": step + 1, "kl_coef": kl.coef, "rewards": shaper.state()})
+                    savepoints.begin(step + 1, {"kl_coef": kl.coef, "rewards": shaper.state()})
             metrics |= phases.metrics(metrics["tokens"])
             run.log(step + 1, metrics)
             progress.update(step + 1, metrics)
@@ -120,22 +123,14 @@ def ppo(
     run.finish({"steps": config.steps, "weights_version": config.steps})
 
 
-def save(team: Team, checkpoints: CheckpointStore, state: dict[str, Any]) -> None:
-    """A checkpoint of policy and critic as they are, with the driver's `state` beside it."""
-    team.save(checkpoints.begin(state["step"]))
-    checkpoints.commit(state["step"], state)
-
-
 @contextmanager
-def saving_when_stopped(team: Team, checkpoints: CheckpointStore, state: dict[str, Any]) -> Iterator[None]:
+def saving_when_stopped(savepoints: Savepoints, step: int, state: dict[str, Any]) -> Iterator[None]:
     """Work that Stopped may end: then policy and critic, which it did not change, are saved with the `state` of before."""
     try:
         yield
     except Stopped as stopped:
-        step = state["step"]
         try:
-            if step and step not in checkpoints.steps():
-                save(team, checkpoints, state)
+            savepoints.save(step, state)
         except RoleDied as error:
             print(f"ppo: no checkpoint of step {step}: {error}; an older one and the journal serve", flush=True)
         print(f"ppo: stopped after step {step} ({stopped.reason}); the same command goes on", flush=True)
@@ -161,19 +156,14 @@ def read_prompts(config: PPOConfig) -> PromptStream:
     return PromptStream(config, load_tokenizer(config.policy.model))
 
 
-def resume(team: Team, checkpoints: CheckpointStore, run: Run, shaper: RewardShaper, kl: KLController) -> int:
-    """Restores the newest checkpoint, if there is one; returns the step to go on with."""
-    newest = checkpoints.latest()
-    if newest is None:
-        team.begin_anew()
-        run.rewind(0)
-        return 0
-    folder, state = newest
-    team.load(folder)
-    shaper.restore(state["rewards"])
-    kl.coef = state["kl_coef"]
-    run.rewind(state["step"])
-    return state["step"]
+def resume(savepoints: Savepoints, run: Run, shaper: RewardShaper, kl: KLController) -> int:
+    """Restores the newest state that can be gone on from, if there is one; returns the step to go on with."""
+    step, state = savepoints.restore()
+    if state is not None:
+        shaper.restore(state["rewards"])
+        kl.coef = state["kl_coef"]
+    run.rewind(step)
+    return step
 
 
 def team_config(config: PPOConfig) -> TeamConfig:
