@@ -182,6 +182,17 @@ def test_a_mispublished_version_is_detected(
         publisher.publish(3)
 
 
+class Counted:
+    """A method that counts its calls."""
+
+    def __init__(self, method: Any) -> None:
+        self.method, self.calls = method, 0
+
+    def __get__(self, owner: Any, kind: Any) -> Any:
+        self.calls += 1
+        return self.method.__get__(owner, kind)
+
+
 @pytest.fixture(scope="module")
 def whole(clinic: Path, warm_team: WarmTeam, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted."""
@@ -221,6 +232,30 @@ def test_killed_roles_start_again_and_an_interrupted_run_resumes_without_generat
         patch.setattr(Team, "start_generating", lambda *_, **__: pytest.fail("the journal has every step"))
         resumed = finished_run(config)
     assert [line["step"] for line in read_metrics(resumed)] == [1, 2, 3, 4]
+    assert equal(weights(resumed), weights(whole))
+
+
+def test_a_stop_that_was_asked_for_saves_and_the_same_command_goes_on(
+    clinic: Path, whole: Path, warm_team: WarmTeam, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    log = Run.log
+
+    def log_and_ask(run: Run, step: int, metrics: dict[str, float]) -> None:
+        log(run, step, metrics)
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("trainers.ppo.Team", warm_team)
+    config = settings(clinic, name="stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "log", log_and_ask)
+        with pytest.raises(SystemExit) as end:
+            finished_run(config)
+    assert end.value.code == 75
+    assert capsys.readouterr().out.endswith("ppo: stopped after step 3 (SIGTERM); the same command goes on\n")
+    monkeypatch.setattr(Team, "learn", counted := Counted(Team.learn))
+    resumed = finished_run(config)
+    assert counted.calls == 1  # from the checkpoint of step 3, which checkpoint_every does not ask for
     assert equal(weights(resumed), weights(whole))
 
 
