@@ -12,7 +12,7 @@ from ray.core.generated.gcs_pb2 import ActorTableData
 from ray.exceptions import RayError
 
 from cluster.board import Notice, said
-from cluster.head import Head
+from cluster.head import Head, HeadError
 from cluster.waiting import SECONDS_BETWEEN_LOOKS, RoleDied
 
 Place = tuple[str, int]
@@ -73,11 +73,20 @@ class Watch:
         return silent
 
     def dead(self) -> list[Place]:
-        """Every process that Ray knows to be dead."""
-        context = ray.get_runtime_context()
-        with Head(context.gcs_address) as head:
-            gone = {a.actor_id.hex() for a in head.actors(context.get_job_id()) if a.state == ActorTableData.DEAD}
-        return sorted(place for place, actor in self._actors.items() if actor in gone)
+        """Every process that Ray knows to be dead. A head that is silent for a while is asked again.
+
+        Raises HeadError when it stays silent for the time after which a process counts as hung.
+        """
+        until = time.monotonic() + self.limit_s
+        while True:
+            try:
+                gone = _dead_actors()
+            except HeadError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            else:
+                return sorted(place for place, actor in self._actors.items() if actor in gone)
 
     def leaving(self) -> str | None:
         """Id of a node that Ray is emptying (a spot node's notice) and that the driver or a process of the run is on."""
@@ -90,3 +99,11 @@ class Watch:
     def last_of(self, role: str, ranks: Sequence[int]) -> list[Notice]:
         """What processes in these places said last, where they said anything."""
         return [self.last[role, rank] for rank in ranks if (role, rank) in self.last]
+
+
+def _dead_actors() -> set[str]:
+    context = ray.get_runtime_context()
+    with Head(context.gcs_address) as head:
+        return {
+            actor.actor_id.hex() for actor in head.actors(context.get_job_id()) if actor.state == ActorTableData.DEAD
+        }

@@ -20,7 +20,7 @@ STEPS = 6
 CHECKPOINT_EVERY = 2
 PHASES = ("generate", "score", "learn", "publish", "checkpoint")
 RANKS = {"policy": 2, "critic": 1, "reference": 1, "reward": 1, "rollout": 1}
-HANG_TIMEOUT_S = 12.0
+HANG_TIMEOUT_S = 20.0
 PATIENCE_S = 300.0
 """Within which a run gets to its end, whatever happens to it; on a machine that is busy otherwise it takes longer."""
 
