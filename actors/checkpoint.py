@@ -1,15 +1,31 @@
-"""Checkpoints on a shared file system: written aside, committed by one rename, the old ones removed afterwards."""
+"""Checkpoints on a shared file system: written aside, with a checksum of every file, then committed by one rename.
+
+checkpoints/step-00000020/SHA256SUMS    every file below, written last; `sha256sum -c SHA256SUMS` checks it too
+                          state.json    what the driver keeps beside the weights
+                          policy/...    what each role wrote
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from configs.recipe import RunError
+from data.durable import broken_seal, replace_file, sha256, sync, with_seal, writing
+
+MANIFEST = "SHA256SUMS"
+STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8})")
+_THREADS = 8  # that read and hash at a time
+
+
+class DamagedCheckpoint(RunError):
+    """A checkpoint that is not what was written; the message names the file."""
 
 
 class CheckpointStore:
@@ -26,26 +42,38 @@ class CheckpointStore:
         return self.root / f"aside-{step:08d}"
 
     def begin(self, step: int) -> Path:
-        """Makes an empty `aside(step)`; what an interrupted writer left there is removed."""
+        """Makes an empty `aside(step)`; what interrupted writers left is removed."""
         folder = self.aside(step)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        with writing(folder):
+            for left in [*self.root.glob("aside-*"), *self.root.glob("discarded-*")]:
+                shutil.rmtree(left)
+            folder.mkdir(parents=True)
         return folder
 
-    def commit(self, step: int, state: dict[str, Any]) -> Path:
+    def commit(self, step: int, state: dict[str, Any], digests: Mapping[str, str] | None = None) -> Path:
         """Makes `aside(step)` the checkpoint of `step`, with `state` (JSON) beside the weights; then drops the oldest.
 
-        After `commit` has returned, a crash at any moment leaves this checkpoint or a later one.
+        After `commit` has returned, a crash at any moment leaves this checkpoint or a later one; until then, those before.
+
+        Args:
+            digests: SHA-256 by path of the files that their writers have hashed and synced; the others are here.
+
+        Raises DiskError, or RunError for a file of `digests` that is not there.
         """
-        folder, final = self.aside(step), self.root / f"step-{step:08d}"
-        (folder / "state.json").write_text(json.dumps(state))
-        for path in folder.rglob("*"):
-            _sync(path)
-        shutil.rmtree(final, ignore_errors=True)
-        folder.rename(final)
-        _sync(self.root)
-        for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.root / f"step-{old:08d}")
+        folder, final = self.aside(step), self._folder(step)
+        with writing(folder):
+            replace_file(folder / STATE, json.dumps(state).encode())
+            replace_file(folder / MANIFEST, with_seal(_manifest(folder, digests or {})))
+            for path in folder.rglob("*"):
+                if path.is_dir():
+                    sync(path)
+            sync(folder)
+            if final.exists():
+                self._discard(final)
+            folder.rename(final)
+            sync(self.root)
+            for old in self.steps()[: -self.keep]:
+                self._discard(self._folder(old))
         return final
 
     def steps(self) -> list[int]:
@@ -54,18 +82,72 @@ class CheckpointStore:
             return []
         return sorted(int(m[1]) for path in self.root.iterdir() if (m := _NAME.fullmatch(path.name)))
 
+    def good(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Folder and state of every checkpoint whose files are all as they were written, newest first.
+
+        Each is read whole when its turn comes; one that is refused is named, with its file, on stdout.
+        """
+        for step in reversed(self.steps()):
+            folder = self._folder(step)
+            try:
+                verify(folder)
+            except DamagedCheckpoint as error:
+                print(f"{error}; {folder.name} is not used, but what there was before it", flush=True)
+                continue
+            yield folder, json.loads((folder / STATE).read_text(encoding="utf-8"))
+
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Folder and state of the newest committed checkpoint, or None when there is none yet."""
-        steps = self.steps()
-        if not steps:
-            return None
-        folder = self.root / f"step-{steps[-1]:08d}"
-        return folder, json.loads((folder / "state.json").read_text())
+        """Folder and state of the newest good checkpoint, or None when there is none yet."""
+        return next(self.good(), None)
+
+    def _folder(self, step: int) -> Path:
+        return self.root / f"step-{step:08d}"
+
+    def _discard(self, folder: Path) -> None:
+        """Removes a checkpoint; a crash meanwhile leaves no half of one under its name."""
+        aside = folder.with_name(f"discarded-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        shutil.rmtree(aside)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def verify(folder: Path) -> None:
+    """Reads every file of a checkpoint. Raises DamagedCheckpoint for the first that is missing, cut off or changed."""
+    expected = _read_manifest(folder / MANIFEST)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        found = threads.map(_wrong, [folder / name for name in expected], expected.values())
+        for name, wrong in zip(expected, found, strict=True):
+            if wrong:
+                raise DamagedCheckpoint(f"{folder / name}: {wrong}")
+
+
+def _wrong(path: Path, digest: str) -> str | None:
+    """What is wrong with a file, as a message's words."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return None if sha256(path) == digest else "damaged (its SHA-256 is another)"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"not readable ({error.strerror})"
+
+
+def _manifest(folder: Path, digests: Mapping[str, str]) -> str:
+    """A line a file, as sha256sum writes it; files that are not in `digests` are hashed and synced here."""
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    for name in sorted(set(digests) - names):
+        raise RunError(f"{folder / name}: written, but not here: all machines must share one runs folder")
+    for name in sorted(names - set(digests)):
+        sync(folder / name)
+    return "".join(f"{digests.get(name) or sha256(folder / name)}  {name}\n" for name in sorted(names))
+
+
+def _read_manifest(path: Path) -> dict[str, str]:
+    """SHA-256 by file."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedCheckpoint(f"{path}: {_wrong(path, '')}") from error
+    if reason := broken_seal(content):
+        raise DamagedCheckpoint(f"{path}: {reason}")
+    lines = content.decode().splitlines()[:-1]
+    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -212,7 +212,21 @@ class Engine:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replaces the model's weights by (name, tensor) pairs in Hugging Face names; see `weights_changed`."""
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": self._with_tied_head(weights)})
+        self.begin_weights()
+        self.take_weights(weights)
+        self.end_weights()
+
+    def begin_weights(self) -> None:
+        """Makes the model ready to take new weights, in as many parts as they come in."""
+        self._llm.collective_rpc(_begin_weights)
+
+    def take_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Takes a part of the weights, in Hugging Face names. None may come twice."""
+        self._llm.collective_rpc(_take_weights, args=(list(self._with_tied_head(weights)),))
+
+    def end_weights(self) -> None:
+        """Ends what `begin_weights` began. A weight that did not come stays as it was."""
+        self._llm.collective_rpc(_end_weights)
         self.weights_changed()
 
     def _with_tied_head(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
@@ -245,6 +259,32 @@ class Engine:
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
         cleanup_dist_env_and_memory()
+
+
+# In the engine's worker: the parts of vLLM's `reload_weights`, which takes all weights at once.
+def _begin_weights(worker: Any) -> None:
+    from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+
+    with _vllm_settings(worker):
+        initialize_layerwise_reload(worker.get_model())
+
+
+def _take_weights(worker: Any, weights: list[tuple[str, Tensor]]) -> None:
+    with _vllm_settings(worker):
+        worker.get_model().load_weights(weights)
+
+
+def _end_weights(worker: Any) -> None:
+    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+    with _vllm_settings(worker):
+        finalize_layerwise_reload(worker.get_model(), worker.model_config)
+
+
+def _vllm_settings(worker: Any) -> AbstractContextManager[None]:
+    from vllm.config import set_current_vllm_config
+
+    return set_current_vllm_config(worker.vllm_config)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from actors.devices import device
 from actors.diverged import NotFiniteError
+from actors.models import save_pretrained
 from actors.packed import PackedBatch
 from actors.rows import pack, tokens
 from actors.worker import ForwardWorker
@@ -73,8 +74,12 @@ class Learner(ForwardWorker):
         ]
 
     def save(self, folder: str) -> None:
-        """Writes this rank's share of a checkpoint."""
+        """Copies this rank's share of a checkpoint and begins to write it."""
         self.zero.save(Path(folder))
+
+    def saved(self, folder: str) -> dict[str, str]:
+        """Waits until that is on the disk; see `ZeroModel.saved`."""
+        return self.zero.saved(Path(folder))
 
     def load(self, folder: str) -> None:
         """Restores what `save` wrote."""
@@ -84,8 +89,4 @@ class Learner(ForwardWorker):
         """Writes the full model to `folder` in Hugging Face format (rank 0 writes, all ranks gather)."""
         state = self.zero.full_state()
         if self.zero.rank == 0:
-            self.zero.model.save_pretrained(folder, state_dict=state)
-
-    def full_state(self) -> dict[str, Tensor]:
-        """Full weights by name, CPU copies, on rank 0; empty on the others."""
-        return self.zero.full_state()
+            save_pretrained(self.zero.model, state, Path(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,6 +18,7 @@ from transformers import (
 from actors.config import ArchitectureConfig
 from actors.packed import ATTENTION
 from cluster.paths import require_dir
+from data.durable import writing
 
 
 def new_causal_lm(
@@ -65,8 +67,12 @@ def load_scorer(folder: str, dtype: torch.dtype, seed: int) -> PreTrainedModel:
 
 
 def save_pretrained(model: PreTrainedModel, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    """Writes `weights` and the model's config to `folder` so that Transformers and vLLM load them."""
-    model.save_pretrained(folder, state_dict=weights)
+    """Writes `weights` and the model's config to `folder` so that Transformers and vLLM load them. Raises DiskError."""
+    with writing(folder):
+        try:
+            model.save_pretrained(folder, state_dict=weights)
+        except SafetensorError as error:  # where Python would raise OSError
+            raise OSError(str(error)) from error
 
 
 def _model_dir(folder: str) -> Path:

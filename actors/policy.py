@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -39,6 +40,11 @@ class Policy(Learner):
         batch = PackedBatch.of(sequences).to(device())
         logprobs, _ = self.zero.forward(batch)
         return [part.tolist() for part in logprobs.split(batch.target_counts)]
+
+    def weight_blocks(self) -> Iterator[dict[str, Tensor]]:
+        """Full weights by name, block by block, on the first rank; every rank calls it, because gathering is a collective."""
+        for block in self.zero.weight_blocks():
+            yield {name: tensor.detach().cpu() for name, tensor in block.items()}
 
     def open_weight_transfer(self, engines: list[Any], host: str, port: int) -> None:
         """Joins vLLM's NCCL transfer group of this role's first rank, the sender, and the engine actors."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from torch import Tensor
 
 from actors.config import InFlight, RolloutConfig
@@ -97,15 +96,25 @@ class Rollout(Worker):
         held = [self._versions[answer.weights + later] for later in range(len(spans))]
         return np.repeat(np.array(held, np.int32), spans)
 
-    def load_weights(self, version: int, state: Mapping[str, Tensor]) -> None:
-        """Takes full weights by name as version `version`, between two steps of the engine."""
-        with self.engine.turns:
-            # Arrays out of the object store are read-only views; vLLM copies from them.
-            self.engine.load_weights((name, torch.as_tensor(tensor)) for name, tensor in state.items())
-            self._hold(version)
+    def begin_weights(self) -> None:
+        """Stops the engine between two of its steps, ready to take the policy's weights. Ends a try that broke off."""
+        if self._updating:
+            self.engine.end_weights()
+        else:
+            self._stop_engine()
+        self.engine.begin_weights()
+
+    def take_weights(self, block: Mapping[str, Tensor]) -> None:
+        """Takes some of the weights by name."""
+        self.engine.take_weights(block.items())
+
+    def end_weights(self, version: int) -> None:
+        """Names what has come `version`; the engine goes on with it."""
+        self.engine.end_weights()
+        self.set_version(version)
 
     def set_version(self, version: int) -> None:
-        """Names the weights that a native transfer has just brought; the engine then goes on."""
+        """Names the weights that have just come; the engine then goes on."""
         self._hold(version)
         if self._updating:
             self._updating = False
@@ -124,8 +133,7 @@ class Rollout(Worker):
         self.engine.control("init_weight_transfer_engine", request)
 
     def start_weight_update(self) -> None:
-        self.engine.turns.take()
-        self._updating = True
+        self._stop_engine()
         self.engine.control("start_weight_update")
 
     def update_weights(self, request: Any) -> None:
@@ -134,6 +142,10 @@ class Rollout(Worker):
     def finish_weight_update(self) -> None:
         self.engine.control("finish_weight_update")
         self.engine.weights_changed()
+
+    def _stop_engine(self) -> None:
+        self.engine.turns.take()
+        self._updating = True
 
     def _require(self, version: int) -> None:
         if self.version < version if self._in_flight else self.version != version:

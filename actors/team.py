@@ -196,17 +196,27 @@ class Team:
         return figures
 
     def save(self, folder: Path) -> None:
-        """Writes policy and critic below `folder`."""
+        """Begins to write policy and critic below `folder`; they may learn on at once."""
         self._learners("save", folder)
+
+    def saved(self, folder: Path) -> dict[str, str]:
+        """Waits until all is on the disk: the SHA-256 of every file, by its path below `folder`."""
+        return {
+            f"{role}/{path}": digest
+            for role, ranks in self._learners("saved", folder).items()
+            for written in ranks
+            for path, digest in written.items()
+        }
 
     def load(self, folder: Path) -> None:
         """Restores policy and critic from what `save` wrote."""
         self._learners("load", folder)
 
-    def _learners(self, method: str, folder: Path) -> None:
+    def _learners(self, method: str, folder: Path) -> dict[str, list[Any]]:
+        """What the ranks of policy and critic answer, by role."""
         groups = [self.groups[role] for role in LEARNERS if role in self.groups]
-        for group, refs in [(group, group.submit(method, str(folder / group.role))) for group in groups]:
-            group.wait(refs, f"{method} a checkpoint")
+        asked = [(group, group.submit(method, str(folder / group.role))) for group in groups]
+        return {group.role: group.wait(refs, f"{method} a checkpoint") for group, refs in asked}
 
     def _plans(self, role: str, table: pa.Table) -> list[Plan]:
         settings = self.config.roles[role]

@@ -15,6 +15,7 @@ from actors.config import OptimizerConfig, ZeroConfig
 from actors.devices import device
 from actors.diverged import NotFiniteError
 from actors.packed import PackedModule
+from data.durable import writing
 
 Batch = TypeVar("Batch")
 # (what the model returned, the batch) -> (loss, figures to report). A loss is the micro-batch's *share* of the global
@@ -59,12 +60,19 @@ class ZeroModel:
         self._total_steps = total_steps
         self.steps_done = 0
         adamw = torch.optim.AdamW(
-            _decay_groups(module, optimizer.weight_decay), lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps
+            _decay_groups(module, optimizer.weight_decay),
+            lr=optimizer.lr,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            fused=True,  # one pass over memory instead of nine
         )
         # DeepSpeed counts a norm that is not finite as -1 and takes the step, so gradients are looked at here.
         self._norms: list[Tensor] = []
         adamw.register_step_pre_hook(lambda *_: self._norms.extend(_norms(adamw)))
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=_deepspeed_config(zero, optimizer))
+        from actors.snapshot import SnapshotEngine  # brings DeepSpeed, which must find the process prepared
+
+        self.engine.checkpoint_engine = self._snapshot = SnapshotEngine()
         self.world_size: int = torch.distributed.get_world_size()
         self.rank: int = torch.distributed.get_rank()
 
@@ -119,10 +127,11 @@ class ZeroModel:
         torch.distributed.all_gather_object(found, mine)
         return found
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Full weights by name, in the model's order; on rank 0 real tensors (valid until the next item), elsewhere none.
+    def weight_blocks(self) -> Iterator[dict[str, Tensor]]:
+        """Full weights by name in the model's order, a decoder layer or what stands beside the layers at a time.
 
-        A tied weight appears once. Gathers one block of the model at a time, so the peak is one block, not the model.
+        On rank 0 real tensors, valid until the next block; on the others nothing comes, but all must ask. A tied weight
+        appears once. The peak is one block, not the model.
         """
         import deepspeed
 
@@ -137,16 +146,28 @@ class ZeroModel:
             sharded = [p for _, p in named if hasattr(p, "ds_id")]
             with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
                 if self.rank == 0:
-                    for name, parameter in named:
-                        yield name, parameter.data
+                    yield {name: parameter.data for name, parameter in named}
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Full weights one by one, with their names; see `weight_blocks`."""
+        for block in self.weight_blocks():
+            yield from block.items()
 
     def full_state(self) -> dict[str, Tensor]:
         """Full weights by name as CPU copies, on rank 0; an empty dict on the others."""
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.weights()}
 
     def save(self, folder: Path) -> None:
-        """Writes every rank's shard of weights, optimiser and step count under `folder`."""
-        self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
+        """Copies every rank's shard of weights, optimiser and step count, and begins to write it under `folder`.
+
+        Training may go on at once; `saved` waits for the disk. Raises DiskError.
+        """
+        with writing(folder, named=False):  # errors of copying name what is copied
+            self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
+
+    def saved(self, folder: Path) -> dict[str, str]:
+        """Waits until this rank's shard is on the disk: the SHA-256 of each of its files, by path below `folder`."""
+        return {str(Path(path).relative_to(folder)): digest for path, digest in self._snapshot.finish().items()}
 
     def load(self, folder: Path) -> None:
         """Restores what `save` wrote with the same number of ranks. Raises FileNotFoundError where there is nothing."""

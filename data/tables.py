@@ -7,8 +7,6 @@ written by hand. Reading either gives the same Arrow table, or a `DataError` tha
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.recipe import ConfigError
+from data.durable import make_folder, replace_file
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 ENTITIES = pa.list_(
@@ -68,32 +67,15 @@ def write_table(table: pa.Table, path: str | Path) -> None:
 
     Raises:
         DataError: `path` does not end in .parquet.
+        DiskError: the disk is full or refuses.
     """
     path = Path(path)
     if path.suffix != ".parquet":
         raise DataError(f"{path}: tables are written as Parquet; let the name end in .parquet")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(aside, 0o644)  # mkstemp gives 0600, which would keep a shared run folder's other readers out
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    make_folder(path.parent)
+    replace_file(path, memoryview(sink.getvalue()))
 
 
 def _read_file(path: Path, schema: pa.Schema, others: bool) -> pa.Table:

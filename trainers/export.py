@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cluster.paths import require_dir
 from configs.base import ConfigError
+from data.durable import sync, writing
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
@@ -46,11 +47,18 @@ def require_model(folder: str | Path, tokens: int, field: str) -> None:
 
 
 def export_model(folder: Path, tokenizer: PreTrainedTokenizerBase, write: Callable[[Path], Any]) -> None:
-    """Makes `folder` a model with its tokenizer; `write` puts the weights into a folder aside, then that is renamed."""
+    """Makes `folder` a model with its tokenizer; `write` puts the weights into a folder aside, then that is renamed.
+
+    When it has returned, the model is on the disk. Raises DiskError.
+    """
     aside = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write(aside)
-    tokenizer.save_pretrained(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with writing(aside):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        write(aside)
+        tokenizer.save_pretrained(aside)
+        for path in [*aside.rglob("*"), aside]:
+            sync(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+        sync(folder.parent)

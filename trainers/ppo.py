@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from actors.checkpoint import CheckpointStore
 from actors.judge import sources_of
 from actors.learner import TrainBatch
 from actors.team import Team, TeamConfig
@@ -21,7 +20,7 @@ from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import keeping_rows, refuse_collapse
 from trainers.config import STAGES
 from trainers.export import export_model, load_tokenizer, require_model
-from trainers.journal import Journal
+from trainers.journal import Journal, fingerprint
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
 from trainers.ppo_metrics import step_metrics
@@ -33,6 +32,7 @@ from trainers.rlhf_config import PPOConfig
 from trainers.rollouts import Rollouts
 from trainers.run import Run, already_finished
 from trainers.samples import write_samples
+from trainers.savepoints import Savepoints
 
 PROG = "python -m trainers.ppo"
 
@@ -53,11 +53,12 @@ def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
 def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
     """PPO (Schulman et al. 2017), or another of trainers/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
     algorithm = config.algorithm
-    checkpoints = CheckpointStore(run.path / "checkpoints", config.keep_checkpoints)
-    rollouts = Rollouts(config, team, prompts, Journal(run.path / "journal"))
+    journal = Journal(run.path, fingerprint(config))
+    savepoints = Savepoints(config, run.path, team, journal)
+    rollouts = Rollouts(config, team, prompts, journal)
     shaper, kl = RewardShaper(algorithm, config.rollout.max_new_tokens), KLController(algorithm)
     publisher = Publisher(config.publish, team.policy, team.rollout, prompts.probe(config.publish.probe_sequences))
-    first = resume(team, checkpoints, run, shaper, kl)
+    first = resume(savepoints, run, shaper, kl)
     published = publisher.publish(first)
     rollouts.start(first)
     with run.progress(config.steps, first, show=("reward", "kl_to_reference")) as progress:
@@ -79,11 +80,12 @@ def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
             metrics = step_metrics(table, figures, published, kl.coef, rollouts.staleness(step, table))
             kl.observe(metrics.get("kl_to_reference", 0.0), len(table))
             with phases("checkpoint"):
+                journal.record_rewards(step, table)
                 if step % config.samples_every == 0 or step + 1 == config.steps:
                     write_samples(run.path / "samples", step + 1, prompts.samples(table), table)
+                savepoints.commit()  # of an earlier step: the disk has had the time since
                 if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-                    team.save(checkpoints.begin(step + 1))
-                    checkpoints.commit(step + 1, {"step": step + 1, "kl_coef": kl.coef, "rewards": shaper.state()})
+                    savepoints.begin(step + 1, {"kl_coef": kl.coef, "rewards": shaper.state()})
             metrics |= phases.metrics(metrics["tokens"])
             run.log(step + 1, metrics)
             progress.update(step + 1, metrics)
@@ -111,18 +113,14 @@ def read_prompts(config: PPOConfig) -> PromptStream:
     return PromptStream(config, load_tokenizer(config.policy.model))
 
 
-def resume(team: Team, checkpoints: CheckpointStore, run: Run, shaper: RewardShaper, kl: KLController) -> int:
-    """Restores the newest checkpoint, if there is one; returns the step to go on with."""
-    newest = checkpoints.latest()
-    if newest is None:
-        run.rewind(0)
-        return 0
-    folder, state = newest
-    team.load(folder)
-    shaper.restore(state["rewards"])
-    kl.coef = state["kl_coef"]
-    run.rewind(state["step"])
-    return state["step"]
+def resume(savepoints: Savepoints, run: Run, shaper: RewardShaper, kl: KLController) -> int:
+    """Restores the newest state that can be gone on from, if there is one; returns the step to go on with."""
+    step, state = savepoints.restore()
+    if state is not None:
+        shaper.restore(state["rewards"])
+        kl.coef = state["kl_coef"]
+    run.rewind(step)
+    return step
 
 
 def team_config(config: PPOConfig) -> TeamConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -34,6 +35,8 @@ class Rank:
         self.stage, self.config = job.stage, job.stage.config
         self.model = ZeroModel(self.stage.module(), self.config.zero, self.config.optimizer, job.steps)
         self.checkpoints = CheckpointStore(job.folder / "checkpoints", self.config.keep_checkpoints)
+        self.saving: int | None = None
+        """The step whose checkpoint is being written."""
         self.send: Send = send if self.model.rank == 0 else lambda *_: None
         self.sizes: list[int] = train.column("size").to_pylist()
         self.weights: list[int] = train.column("weight").to_pylist()
@@ -42,15 +45,16 @@ class Rank:
     def run(self) -> None:
         if self.stage.start_columns:
             self.train, self.heldout = with_start_columns(self)
-        newest = self.checkpoints.latest()
+        newest = self.newest()
         if newest is not None:
-            self.model.load(newest[0])
+            self.model.load(newest)
         self.send("start", self.model.steps_done, {})
         if newest is None and self.stage.start_export is not None:
             self.export(self.stage.start_export, self.model.full_state())
         sums: dict[str, float] = {}
         for step in range(self.model.steps_done, self.job.steps):
             metrics = self.learn(step)
+            self.commit()  # of the step before: the disk has had a step's time
             done = step + 1
             if done % self.config.eval_every == 0 or done == self.job.steps:
                 sums = self.evaluate()
@@ -114,15 +118,29 @@ class Rank:
         """Every rank's."""
         return balanced_plan(sizes, self.model.world_size, self.config.micro_batch_tokens)
 
+    def newest(self) -> Path | None:
+        """The newest good checkpoint: rank 0 reads them, and all go on from the same."""
+        found = [self.checkpoints.latest() if self.model.rank == 0 else None]
+        torch.distributed.broadcast_object_list(found)
+        return found[0][0] if found[0] else None
+
     def save(self, done: int) -> None:
-        """Every rank writes its shard aside, then one rename makes them the checkpoint."""
+        """Every rank copies its shard and begins to write it aside; `commit` makes them the checkpoint."""
         if self.model.rank == 0:
             self.checkpoints.begin(done)
         torch.distributed.barrier()
         self.model.save(self.checkpoints.aside(done))
-        torch.distributed.barrier()
+        self.saving = done
+
+    def commit(self) -> None:
+        """Waits for the shards that are being written, if any; then one rename makes them the checkpoint."""
+        if self.saving is None:
+            return
+        done, self.saving = self.saving, None
+        shards: list[dict[str, str]] = [{}] * self.model.world_size
+        torch.distributed.all_gather_object(shards, self.model.saved(self.checkpoints.aside(done)))
         if self.model.rank == 0:
-            self.checkpoints.commit(done, {"steps": done})
+            self.checkpoints.commit(done, {"steps": done}, {name: of for shard in shards for name, of in shard.items()})
 
     def export(self, name: str, weights: dict[str, Tensor]) -> None:
         """Writes rank 0's `weights` to the run's folder `name` in Hugging Face format."""

@@ -31,7 +31,7 @@ from data.tables import SFT, DataError, write_table
 from trainers import supervised
 from trainers.config import STAGES
 from trainers.export import export_model, load_tokenizer, require_model
-from trainers.journal import Journal
+from trainers.journal import Journal, fingerprint
 from trainers.preflight import require_fit
 from trainers.prompts import PromptStream
 from trainers.restart import starting_again
@@ -64,16 +64,16 @@ def train(config: RejectionConfig, run: Run, prompts: PromptStream) -> None:
 
 def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
     """The round's samples with their scores, of which those in the journal are not generated again."""
-    config, number, journal = one.config, one.number, Journal(run.path / "journal")
+    config, number, journal = one.config, one.number, Journal(run.path, fingerprint(one.config))
     per_round = config.prompts_per_round or len(prompts)
     count = -(-per_round // config.prompts_per_step)
     steps = range(number * count, (number + 1) * count)
     recalled = {step: journal.recall(step, number) for step in steps}
     found = {step: table.select(NEEDED) for step, table in recalled.items() if table is not None}
     missing = [step for step in steps if step not in found]
-    logged = len(run.metrics())  # a line a step, in order; a crash may have come between journal and line
+    logged = {line["step"] for line in run.metrics()}  # a crash may have come between journal and line
     for step, table in found.items():
-        if step >= logged:
+        if step + 1 not in logged:
             run.log(step + 1, step_metrics(table, number))
     if not missing:
         return pa.concat_tables(found[step] for step in steps)

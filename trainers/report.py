@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cluster.paths import require_dir, resolve
 from configs.base import ConfigError, one_line_errors
+from data.durable import DiskError
 from trainers.reporting.page import render
 from trainers.reporting.record import read_record
 from trainers.reporting.samples import read_samples
@@ -43,8 +44,8 @@ def report(run: str, out: str | None = None) -> Path:
     try:
         # Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes text such as \ud83d.
         write_whole(path, html.encode("utf-8", "backslashreplace").decode("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another file with --out") from error
+    except DiskError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.reason}); give another file with --out") from error
     return path
 
 

@@ -5,17 +5,20 @@
     tb/             the same for TensorBoard
     DONE            written last: the summary, as JSON
 
-One driver at a time holds a run; the same command again continues it, or says that it is finished.
+One driver at a time holds a run; the same command again continues it, or says that it is finished. config.yaml and DONE
+hold their own checksums. Of metrics.jsonl a damaged line is named and left out: people read it, nothing is computed from it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
 import time
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
@@ -24,8 +27,11 @@ from cluster.paths import runs_root
 from cluster.pulse import DriverPulse
 from configs.base import Section, dump, read
 from configs.recipe import ConfigError, short
+from data.durable import broken_seal, replace_file, with_seal, writing
 from trainers.events import TensorBoard
 from trainers.progress import Progress
+
+_CHECKSUM = "sha256"  # a key of DONE: of the rest
 
 
 class Run:
@@ -37,6 +43,7 @@ class Run:
 
     Raises:
         ConfigError: a bad name, another driver in the same run, or a run that was started with other settings.
+        DiskError: a folder that cannot be written.
     """
 
     def __init__(self, name: str, config: Section) -> None:
@@ -45,13 +52,14 @@ class Run:
             raise ConfigError(f"run {name!r}: give a name such as quickstart/ppo, a folder below {runs_root()}")
         self.name, self.config = name, config
         self.path = runs_root().joinpath(*parts)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.path)
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.path)
         try:
             self._check_or_write_config()
-            self.finished: dict[str, Any] | None = _read_json(self.path / "DONE")
-            self._metrics = open(self.path / "metrics.jsonl", "a+", encoding="utf-8")  # noqa: SIM115 (closed by close)
-            _drop_torn_line(self.path / "metrics.jsonl")
+            self.finished = _read_done(self.path / "DONE")
+            _drop_damaged_lines(self.path / "metrics.jsonl")
+            self._metrics = self._open_metrics()
             self._tensorboard = TensorBoard(self.path / "tb")
             self._pulse: DriverPulse | None = None
         except BaseException:
@@ -59,11 +67,16 @@ class Run:
             raise
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line of metrics, and the same to TensorBoard. NaN and infinities become null in the file."""
+        """Append one line of metrics, and the same to TensorBoard. NaN and infinities become null in the file.
+
+        Raises DiskError.
+        """
         values = {name: float(value) for name, value in metrics.items()}
         line = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._metrics.write(json.dumps({"step": step, "time": round(time.time(), 3), **line}) + "\n")
-        self._metrics.flush()
+        content = json.dumps({"step": step, "time": round(time.time(), 3), **line}).encode() + b"\n"
+        with writing(self.path / "metrics.jsonl"):
+            while content:
+                content = content[self._metrics.write(content) :]
         self._tensorboard.add_scalars(step, values)
         if self._pulse:
             self._pulse.step(step, values)
@@ -80,9 +93,9 @@ class Run:
     def rewind(self, step: int) -> None:
         """Forget the metrics of the steps after `step`, which are about to be made again."""
         kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-        self._metrics.close()
         write_whole(self.path / "metrics.jsonl", "".join(kept))
-        self._metrics = open(self.path / "metrics.jsonl", "a+", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._metrics.close()
+        self._metrics = self._open_metrics()
         self._tensorboard.void_from(step + 1)
 
     def progress(self, total: int, start: int = 0, show: tuple[str, ...] = ()) -> Progress:
@@ -94,16 +107,22 @@ class Run:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Mark the run as finished; its outputs must be complete on disk."""
         self.finished = dict(summary)
-        write_whole(self.path / "DONE", json.dumps(self.finished, ensure_ascii=False, indent=1) + "\n")
+        write_whole(self.path / "DONE", _done_text({**self.finished, _CHECKSUM: _checksum(self.finished)}))
 
     def finished_text(self) -> str:
         """What to tell someone who starts a finished run."""
         return f"{self.path} is finished; nothing to do (delete the folder to train it again)"
 
     def close(self) -> None:
+        """Gives the run free. Everything that was logged is in the files already."""
         self._metrics.close()
         self._tensorboard.close()
         os.close(self._lock)
+
+    def _open_metrics(self) -> FileIO:
+        """Unbuffered, so that a full disk is met where a line is written and not again when the file is closed."""
+        with writing(self.path / "metrics.jsonl"):
+            return (self.path / "metrics.jsonl").open("ab", buffering=0)
 
     def __enter__(self) -> Self:
         return self
@@ -116,10 +135,16 @@ class Run:
     def _check_or_write_config(self) -> None:
         path, stage = self.path / "config.yaml", self.config.recipe_key
         if not path.exists():
-            aside = path.with_name("config.yaml.new")
-            dump(self.config, aside)
-            aside.replace(path)
+            with writing(path):
+                aside = path.with_name("config.yaml.new")
+                dump(self.config, aside)
+                replace_file(path, with_seal(aside.read_text(encoding="utf-8")))
+                aside.unlink()
             return
+        if damage := broken_seal(path.read_bytes(), required=False):
+            raise ConfigError(
+                f"{path}: {damage}; put it back as it was, or delete it to go on with the settings that you give now"
+            )
         stored = read(stage, {stage: type(self.config)}, ["--config", str(path)])
         difference = _first_difference(stored.model_dump(mode="json"), self.config.model_dump(mode="json"), stage)
         if difference:
@@ -149,13 +174,13 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
     path = run / "metrics.jsonl"
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:
                 raise ConfigError(f"{path}:{number}: not a line of JSON; repair or remove it") from error
 
 
@@ -165,7 +190,7 @@ def _locked(folder: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.read(descriptor, 32).decode().strip() or "?"
+        holder = os.read(descriptor, 32).decode(errors="replace").strip() or "?"
         os.close(descriptor)
         raise ConfigError(
             f"{folder}: another process (pid {holder}) is writing this run; wait for it or choose another run name"
@@ -186,22 +211,50 @@ def _first_difference(old: Any, new: Any, key: str) -> tuple[str, Any, Any] | No
     return None if old == new else (key, old, new)
 
 
-def _drop_torn_line(path: Path) -> None:
-    """Cut off a last line that a crash left incomplete."""
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
+def _drop_damaged_lines(path: Path) -> None:
+    """Leaves out a last line that a crash left incomplete, and, saying so, lines that are no line of metrics."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith(b"\n")]
+    good = [line for line in whole if _is_metrics(line)]
+    for number, line in enumerate(whole, start=1):
+        if not _is_metrics(line):
+            print(f"{path}:{number}: damaged (not a line of metrics); the line is left out", flush=True)
+    if len(good) < len(lines):
+        replace_file(path, b"".join(good))
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _is_metrics(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line)["step"], int)
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+def _read_done(path: Path) -> dict[str, Any] | None:
+    """The summary of a finished run, else None; a damaged one is said and put aside, as if the run were not finished."""
     if not path.exists():
         return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    try:
+        content = json.loads(path.read_bytes())
+        stored = content.pop(_CHECKSUM, None)
+        if stored in (None, _checksum(content)):
+            return dict(content)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass  # as damaged as one whose checksum differs
+    with writing(path):
+        path.replace(path.with_name("DONE.damaged"))
+    print(f"{path}: damaged; kept as DONE.damaged, the run goes on from its newest good state to its end", flush=True)
+    return None
+
+
+def _done_text(summary: Mapping[str, Any]) -> str:
+    return json.dumps(summary, ensure_ascii=False, indent=1) + "\n"
+
+
+def _checksum(summary: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_done_text(summary).encode()).hexdigest()
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file at once: a reader sees the old one or the new one."""
-    aside = path.with_name(path.name + ".new")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    """Replaces a file of text at once; see `replace_file`. Raises DiskError."""
+    replace_file(path, text.encode())

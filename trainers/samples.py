@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from actors.judges.sample import Sample
 from actors.rows import lengths
+from data.durable import make_folder, replace_file
 
 
 def write_samples(folder: Path, step: int, samples: list[Sample], table: pa.Table) -> None:
-    """Writes the answers of `step`, best rewarded first, with the reward of every source."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes the answers of `step`, best rewarded first, with the reward of every source. Raises DiskError."""
     sources = [name for name in table.column_names if name.startswith("reward_")]
     rewards, tokens = table.column("reward").to_pylist(), lengths(table, "response").tolist()
     parts = [
@@ -33,7 +33,6 @@ def write_samples(folder: Path, step: int, samples: list[Sample], table: pa.Tabl
         for sample, reward, count, of in zip(samples, rewards, tokens, parts, strict=True)
     ]
     lines.sort(key=lambda line: -line["reward"])
-    path = folder / f"step-{step:08d}.jsonl"
-    aside = path.with_suffix(".new")
-    aside.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    aside.replace(path)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    make_folder(folder)
+    replace_file(folder / f"step-{step:08d}.jsonl", text.encode(), synced=False)  # learning again writes it again

@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from actors.devices import device
 from configs.base import ConfigError
 from data.packing import rows_of_step
-from data.tables import write_table
+from data.sealed import read_or_put_aside, read_sealed, write_sealed
 
 if TYPE_CHECKING:
     from trainers.rank import Rank
@@ -32,16 +31,19 @@ def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
     """
     path = rank.job.folder / FILE
     sizes = pa.concat_tables([rank.train.select(["size"]), rank.heldout.select(["size"])])
-    if not path.exists():
+    read = read_or_put_aside(path, "it is made again") if rank.model.rank == 0 else None
+    there = [read is not None]
+    torch.distributed.broadcast_object_list(there)
+    if not there[0]:
         heldout = list(range(rank.heldout.num_rows))
         train = _outputs(rank, rank.train, _learnt_rows(rank), rank.config.batch_size)
         outputs = torch.cat([train, _outputs(rank, rank.heldout, heldout, len(heldout))])
         if rank.model.rank == 0:
             for name, column in zip(rank.stage.start_columns, outputs.T, strict=True):
                 sizes = sizes.append_column(name, pa.array(column.numpy()))
-            write_table(sizes, path)
+            write_sealed(path, sizes, {})
         torch.distributed.barrier()
-    kept = pq.read_table(path)
+    kept, _ = read_sealed(path)
     if not kept.column("size").equals(sizes.column("size")):
         raise ConfigError(
             f"{path}: made from other rows than data.train and data.heldout have now; put the tables back as they were, "

@@ -104,7 +104,7 @@ def _bare(config: PPOConfig, threads: int, ours: Measured) -> list[float]:
     """Seconds of bare vLLM for each measured step's requests."""
     given = {
         "model": config.policy.model,
-        "rollout": config.rollout.model_dump(mode="json"),
+        "rollout": config.rollout.model_dump_json(),
         "files": [str(path) for path in ours.journal],
     }
     return _in_process("benchmarks.ppo_step.bare", given, threads)
@@ -131,6 +131,8 @@ def _in_process(module: str, given: dict[str, Any], threads: int) -> list[float]
     answer = Path(os.environ["CHIMED_RUNS"]) / "answer.json"
     given["answer"] = str(answer)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):  # ours, for roles that share cores; alone, the default is faster
+        environment.pop(name, None)
     command = [sys.executable, "-m", module, json.dumps(given)]
     done = subprocess.run(command, env=environment, stdout=sys.stderr, timeout=PEER_S)
     if done.returncode:

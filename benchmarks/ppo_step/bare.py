@@ -23,7 +23,7 @@ def main() -> None:
     os.environ.update({**ENVIRONMENT, **CPU_ENVIRONMENT})
     from vllm import LLM, SamplingParams, TokensPrompt
 
-    rollout = OverlappedRolloutConfig.model_validate(given["rollout"])
+    rollout = OverlappedRolloutConfig.model_validate_json(given["rollout"])
     llm = LLM(
         model=given["model"],
         distributed_executor_backend="uni",

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from cluster.connect import connect
-from trainers.journal import Journal
+from trainers.journal import step_path
 from trainers.ppo import read_prompts, train
 from trainers.rlhf_config import PPOConfig
 from trainers.run import Run
@@ -36,11 +36,10 @@ def measure(config: PPOConfig) -> Measured:
         train(config, run, read_prompts(config))
         steps = run.metrics()[1:]
         work = _recorded_until(float(steps[-1]["time"]))
-    journal = Journal(run.path / "journal")
     return Measured(
         steps,
         [_idle(work, (step["time"] - step["seconds"], step["time"])) for step in steps],
-        [journal.path(int(step["step"]) - 1) for step in steps],
+        [step_path(run.path / "journal", int(step["step"]) - 1) for step in steps],
     )
 
 

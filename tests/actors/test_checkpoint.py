@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from actors.checkpoint import CheckpointStore
+from actors.checkpoint import CheckpointStore, DamagedCheckpoint, verify
+from configs.recipe import RunError
+from data.durable import DiskError, sha256
 
 
-def write(store: CheckpointStore, step: int) -> None:
-    (store.begin(step) / "weights").write_text(f"weights of {step}")
+def write(store: CheckpointStore, step: int, begun: bool = False) -> None:
+    folder = store.aside(step) if begun else store.begin(step)
+    (folder / "weights").write_text(f"weights of {step}")
     store.commit(step, {"steps": step})
 
 
@@ -65,9 +71,76 @@ def test_a_crash_before_the_rename_leaves_the_checkpoint_before(
 
     (store.begin(2) / "weights").write_text("complete")
     monkeypatch.setattr(Path, "rename", crash)
-    with pytest.raises(OSError, match=r"power cut"):
+    with pytest.raises(DiskError, match=r"power cut"):
         store.commit(2, {"steps": 2})
     assert store.steps() == [1]
+
+
+def damage(path: Path, kind: str) -> None:
+    """Flips a bit of the file's middle byte, cuts its second half off, or deletes it."""
+    if kind == "deleted":
+        path.unlink()
+        return
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content[: len(content) // 2] if kind == "truncated" else content)
+
+
+@pytest.mark.parametrize("kind", ["flipped", "truncated", "deleted"])
+@pytest.mark.parametrize("file", ["weights", "policy/shard.pt", "state.json", "SHA256SUMS"])
+def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_used(
+    tmp_path: Path, file: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2):
+        shard = store.begin(step) / "policy" / "shard.pt"
+        shard.parent.mkdir()
+        shard.write_bytes(bytes(range(256)))
+        write(store, step, begun=True)
+    damage(tmp_path / "step-00000002" / file, kind)
+    found = store.latest()
+    assert found == (tmp_path / "step-00000001", {"steps": 1})
+    (line,) = capsys.readouterr().out.splitlines()
+    word = "missing" if kind == "deleted" else "(damaged|cut off)"
+    assert re.match(rf"{tmp_path}/step-00000002/{file}: {word}.*; step-00000002 is not used", line), line
+    write(store, 2)
+    assert store.latest() == (tmp_path / "step-00000002", {"steps": 2})
+    assert capsys.readouterr().out == ""
+
+
+def test_the_manifest_is_one_that_sha256sum_checks(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    write(store, 1)
+    command = ["sha256sum", "--strict", "--check", "SHA256SUMS"]
+    checked = subprocess.run(command, cwd=tmp_path / "step-00000001", capture_output=True, text=True, check=True)
+    assert checked.stdout.splitlines() == ["state.json: OK", "weights: OK"]
+
+
+def test_a_writers_own_checksum_is_believed_and_its_file_must_be_there(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    (store.begin(1) / "weights").write_text("as written")
+    digest = sha256(store.aside(1) / "weights")
+    (store.aside(1) / "weights").write_text("changed on its way")
+    verified = store.commit(1, {}, {"weights": digest})
+    with pytest.raises(DamagedCheckpoint, match=r"step-00000001/weights: damaged"):
+        verify(verified)
+    store.begin(2)
+    with pytest.raises(RunError, match=r"aside-00000002/weights: written, but not here: all machines must share"):
+        store.commit(2, {}, {"weights": digest})
+    assert store.steps() == [1]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, file_size_limit: Callable[[int], None]) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    write(store, 1)
+    (store.begin(2) / "weights").write_text("complete")
+    file_size_limit(100)
+    with pytest.raises(DiskError, match=r"aside-00000002/SHA256SUMS: cannot be written .*; make room, then the same"):
+        store.commit(2, {"steps": 2})
+    file_size_limit(2**30)
+    assert store.latest() == (tmp_path / "step-00000001", {"steps": 1})
+    write(store, 2)
+    assert store.steps() == [2]
 
 
 def test_keeping_none_is_refused(tmp_path: Path) -> None:

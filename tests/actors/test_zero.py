@@ -14,6 +14,7 @@ from actors.diverged import NotFiniteError
 from actors.models import new_causal_lm
 from actors.packed import PackedBatch, PackedLM
 from actors.zero import ZeroModel, learning_rate
+from data.durable import sha256
 
 SHAPE = ArchitectureConfig(hidden_size=16, intermediate_size=24, layers=3, heads=2, kv_heads=2, context=32)
 
@@ -88,7 +89,10 @@ def test_saved_and_loaded_goes_on_bit_for_bit(world: None, tmp_path: Path) -> No
     for _ in range(2):
         zero.update(parts, run, mean_loss(parts))
     zero.save(tmp_path)
-    onward = [zero.update(parts, run, mean_loss(parts)) for _ in range(3)]
+    onward = [zero.update(parts, run, mean_loss(parts)) for _ in range(3)]  # while a thread writes
+    digests = zero.saved(tmp_path)
+    assert digests == {str(path.relative_to(tmp_path)): sha256(path) for path in tmp_path.rglob("*.pt")}
+    assert len(digests) == 2
     other = ZeroModel(module(seed=9), ZeroConfig(), OptimizerConfig(warmup_steps=3), total_steps=6)
     other.load(tmp_path)
     assert other.steps_done == 2

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data import tables
+from data.durable import DiskError
 from data.tables import DataError, read_table, write_table
 
 CHAT = [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答"}]
@@ -123,7 +124,7 @@ def test_a_failed_write_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DiskError, match="disk full"):
         write_table(pa.table({"text": ["new"]}), path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
     assert read_table(path, tables.PRETRAIN).column("text").to_pylist() == ["old"]

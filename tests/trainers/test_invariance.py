@@ -81,7 +81,7 @@ def learnt(learner: Learner, start: str, table: pa.Table, loss: str, cut: tuple[
     plans = minibatch_plans(lengths(weighed, "prompt", "response").tolist(), MINIBATCHES, ranks, tokens)
     chosen = ClippedValueLoss(0.5) if loss == "value" else ClippedPolicyLoss(algorithm(loss), KL_COEF)
     learner.learn(weighed, [Update(plan[rank]) for plan in plans], chosen)
-    return learner.full_state()
+    return learner.zero.full_state()
 
 
 def after_every_cut(rank: int, ranks: int, folder: str) -> dict[str, Weights]:

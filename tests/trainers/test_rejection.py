@@ -21,7 +21,7 @@ from data.chat import encode_chat
 from data.tables import PROMPTS, SFT, read_table, write_table
 from trainers.config import STAGES
 from trainers.export import export_model, load_tokenizer
-from trainers.journal import Journal
+from trainers.journal import Journal, fingerprint
 from trainers.rejection import main, read_inputs, sampler_config
 from trainers.rlhf_config import RejectionConfig
 from trainers.run import Run
@@ -105,11 +105,13 @@ def weights(model: Path) -> dict[str, torch.Tensor]:
 def test_two_rounds_choose_what_scores_best_and_learn_it(
     clinic: Path, models: Path, recipe: Any, runs: Path, ray_cluster: Any, capsys: Any
 ) -> None:
-    replay = {"replay": [str(clinic / "sft.train.parquet")], "replay_share": 0.25}
-    main(recipe(**replay))
+    arguments = recipe(replay=[str(clinic / "sft.train.parquet")], replay_share=0.25)
+    config = read("rejection", STAGES, arguments)
+    assert isinstance(config, RejectionConfig)
+    main(arguments)
     run = runs / "rejection"
     assert capsys.readouterr().out.endswith(f"rejection: done, {run / 'model'}\n")
-    tokenizer, journal = load_tokenizer(run / "model"), Journal(run / "journal")
+    tokenizer, journal = load_tokenizer(run / "model"), Journal(run, fingerprint(config))
     seeds = []
     for number in range(2):
         steps = [journal.recall(step, number) for step in (2 * number, 2 * number + 1)]
@@ -138,7 +140,7 @@ def test_two_rounds_choose_what_scores_best_and_learn_it(
     last, start = weights(run / "round-1" / "sft" / "model"), weights(models / "policy")
     assert all(torch.equal(tensor, last[name]) for name, tensor in model.items())
     assert not all(torch.equal(tensor, start[name]) for name, tensor in model.items())
-    main(recipe(**replay))
+    main(arguments)
     assert "is finished; nothing to do" in capsys.readouterr().out
 
 

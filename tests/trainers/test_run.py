@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from typing import ClassVar
 
 import pytest
@@ -13,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from configs.base import Section, read
 from configs.recipe import ConfigError
+from data.durable import DiskError
 from trainers.run import Run, read_metrics
 
 
@@ -102,6 +104,86 @@ def test_a_broken_line_is_named(runs):
     with pytest.raises(ConfigError, match="metrics.jsonl:2: not a line of JSON"):
         list(read_metrics(runs / "sft"))
     assert list(read_metrics(runs / "none")) == []
+
+
+def flip(path):
+    """Flips a bit of the middle byte."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+def test_a_damaged_line_is_named_and_left_out(runs, capsys):
+    with Run("sft", SFT()) as run:
+        for step in (1, 2, 3):
+            run.log(step, {"loss": float(step)})
+    path = runs / "sft" / "metrics.jsonl"
+    first, second, third = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + b"\xff" + second[1:] + third)
+    with pytest.raises(ConfigError, match=r"metrics.jsonl:2: not a line of JSON"):
+        list(read_metrics(runs / "sft"))
+    with Run("sft", SFT()) as run:
+        assert lines(run) == [(1, 1.0), (3, 3.0)]
+    assert capsys.readouterr().out == f"{path}:2: damaged (not a line of metrics); the line is left out\n"
+    assert path.read_bytes() == first + third
+
+
+def test_damaged_settings_are_refused_in_one_line(runs):
+    Run("sft", SFT()).close()
+    path = runs / "sft" / "config.yaml"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"seed: 0", b"seed: 4"))
+    with pytest.raises(ConfigError) as caught:
+        Run("sft", SFT())
+    assert str(caught.value) == (
+        f"{path}: damaged or changed (its last line is not the SHA-256 of the others); put it back as it was, or delete it "
+        "to go on with the settings that you give now"
+    )
+    path.unlink()
+    Run("sft", SFT()).close()
+    assert path.read_bytes() == whole
+
+
+def test_every_changed_byte_of_the_settings_is_refused_or_harmless(runs):
+    Run("sft", SFT()).close()
+    path = runs / "sft" / "config.yaml"
+    whole = path.read_bytes()
+    accepted = []
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        with suppress(ConfigError):
+            Run("sft", SFT()).close()
+            accepted.append(place)
+    assert all(place > whole.index(b"# SHA-256") for place in accepted)  # the word of the comment, not what it is about
+
+
+def test_a_damaged_word_of_the_end_is_put_aside(runs, capsys):
+    with Run("sft", SFT()) as run:
+        run.finish({"loss": 1.5})
+    flip(runs / "sft" / "DONE")
+    with Run("sft", SFT()) as run:
+        assert run.finished is None
+        run.finish({"loss": 1.5})
+    said = capsys.readouterr().out
+    assert said.startswith(
+        f"{runs}/sft/DONE: damaged; kept as DONE.damaged, the run goes on from its newest good state"
+    )
+    with Run("sft", SFT()) as run:
+        assert run.finished == {"loss": 1.5}
+    assert capsys.readouterr().out == ""
+
+
+def test_a_full_disk_is_one_line_and_the_next_driver_goes_on(runs, file_size_limit):
+    with Run("sft", SFT()) as run:
+        run.log(1, {"loss": 1.0})
+        path = runs / "sft" / "metrics.jsonl"
+        file_size_limit(path.stat().st_size + 10)
+        with pytest.raises(DiskError, match=rf"{path}: cannot be written \(File too large\); make room, then the same"):
+            run.log(2, {"loss": 2.0})
+    file_size_limit(2**30)
+    with Run("sft", SFT()) as run:
+        run.log(2, {"loss": 2.0})
+        assert lines(run) == [(1, 1.0), (2, 2.0)]
 
 
 def test_a_finished_run_says_so(runs):

@@ -1,0 +1,109 @@
+"""Files that survive a crash and a power cut: written aside, synced, renamed; and one line about a disk that refuses."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from configs.recipe import RunError
+
+_AGAIN = "then the same command goes on from the newest good state"
+_TODO = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, {_AGAIN}"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), f"make its folder writable, {_AGAIN}"),
+}
+_CHUNK = 2**22
+_SEAL = b"# SHA-256 of the lines above: "
+
+
+class DiskError(RunError):
+    """A file that cannot be written; the message names it, what is wrong and what to do."""
+
+    reason = ""
+    """What is wrong, in the operating system's words."""
+
+
+@contextmanager
+def writing(path: Path, *, named: bool = True) -> Iterator[None]:
+    """A context in which an OSError becomes a DiskError about `path`, or about the file that the error has `named`."""
+    try:
+        yield
+    except OSError as error:
+        todo = _TODO.get(error.errno or 0, f"check the disk, {_AGAIN}")
+        where = (named and error.filename) or path
+        refused = DiskError(f"{where}: cannot be written ({error.strerror or error}); {todo}")
+        refused.reason = error.strerror or str(error)
+        raise refused from error
+
+
+def replace_file(path: Path, content: bytes | bytearray | memoryview, *, synced: bool = True) -> None:
+    """Makes `content` the file `path` at once: a reader, or a crash, meets the old file or the new one.
+
+    When it has returned, a power cut cannot undo it, unless it was not `synced`.
+
+    Raises:
+        DiskError: no such folder, a full disk, or one that refuses; an old file is then still there.
+    """
+    with writing(path, named=False):
+        handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                if synced:
+                    os.fsync(file.fileno())
+            os.chmod(aside, 0o644)  # mkstemp gives 0600, which would keep a shared run folder's other readers out
+            os.replace(aside, path)
+        except BaseException:
+            os.unlink(aside)
+            raise
+        if synced:
+            sync(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those around it, unless they are there. Raises DiskError."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Has a file's content, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def with_seal(text: str) -> bytes:
+    """`text` in UTF-8 with its SHA-256 in a last line, which is a comment where `#` begins one."""
+    content = text.encode()
+    return content + _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def broken_seal(content: bytes, *, required: bool = True) -> str | None:
+    """What is wrong with text that `with_seal` made, as a message's words; None if nothing is.
+
+    Without a last line of that kind it is cut off, or written by other means, which is right where none is `required`.
+    """
+    text, seal, digest = content.rpartition(_SEAL)
+    if not seal:
+        return "cut off (its last line, a SHA-256, is missing)" if required else None
+    if digest != hashlib.sha256(text).hexdigest().encode() + b"\n":
+        return "damaged or changed (its last line is not the SHA-256 of the others)"
+    return None

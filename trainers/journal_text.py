@@ -1,0 +1,115 @@
+"""A step of the journal in words, as `python -m trainers.journal show` prints it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from actors.rows import lengths
+from cluster.paths import require_dir
+from configs.base import read
+from configs.recipe import ConfigError, read_recipe
+from data.sealed import read_sealed
+from trainers.config import STAGES
+from trainers.export import load_tokenizer
+from trainers.journal import recorded_steps, step_path
+from trainers.rlhf_config import PPOConfig
+
+PROG = "python -m trainers.journal"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints what is asked for. Raises ConfigError or RunError, one line each."""
+    options = _parse(argv)
+    run = require_dir(options.run, "run", "give the folder of a run, such as runs/quickstart/ppo")
+    steps = recorded_steps(run / "journal")
+    if not steps:
+        raise ConfigError(f"{run}: has no journal; name a run of trainers.ppo or trainers.rejection that has begun")
+    step = steps[-1] if options.step is None else options.step
+    if step not in steps:
+        raise ConfigError(f"--step={step}: the journal of {run} has steps {steps[0]} to {steps[-1]}; give one of them")
+    table, facts = read_sealed(step_path(run / "journal", step))
+    table = with_rewards(table, step_path(run / "rewards", step))
+    rows = chosen(table, options.best, options.worst)
+    print(f"step {step}, weights version {facts['weights_version']}, {len(table)} answers{_summary(table)}")
+    tokenizer = load_tokenizer(_model(run))
+    for row in table.take(rows).to_pylist():
+        print("\n" + as_text(row, tokenizer))
+
+
+def with_rewards(table: pa.Table, path: Path) -> pa.Table:
+    """`table` with the columns of the rewards' file, if it has none itself and the step has been scored."""
+    if "reward" in table.column_names or not path.exists():
+        return table
+    rewards, _ = read_sealed(path)
+    if len(rewards) != len(table):
+        raise ConfigError(f"{path}: has {len(rewards)} rewards for {len(table)} answers; remove it to go without")
+    for name in rewards.column_names:
+        table = table.append_column(name, rewards.column(name))
+    return table
+
+
+def chosen(table: pa.Table, best: int | None, worst: int | None) -> list[int]:
+    """Rows to show: the `best` highest rewards falling, the `worst` lowest rising, or all as they lie.
+
+    Raises ConfigError for a choice by reward of a step that was not scored.
+    """
+    if best is None and worst is None:
+        return list(range(len(table)))
+    if "reward" not in table.column_names:
+        raise ConfigError("--best, --worst: this step has no rewards yet; leave them out, or give an earlier --step")
+    rewards = table.column("reward").to_pylist()
+    order = sorted(range(len(rewards)), key=lambda row: -rewards[row] if best is not None else rewards[row])
+    return order[: best if best is not None else worst]
+
+
+def as_text(row: dict[str, Any], tokenizer: Any) -> str:
+    """One answer with its prompt, decoded without the marks of the vocabulary, and a line of figures above."""
+    parts = {name.removeprefix("reward_"): row[name] for name in row if name.startswith("reward_")}
+    reward = f"reward {row['reward']:.4f}" if "reward" in row else "not scored"
+    sources = "".join(f" {name} {value:.4f}" for name, value in parts.items()) if len(parts) > 1 else ""
+    end = "finished" if row["finished"] else "cut off"
+    prompt, answer = (tokenizer.decode(row[name], skip_special_tokens=True) for name in ("prompt", "response"))
+    head = (
+        f"-- prompt {row['prompt_id']}, sample {row['sample']}: {reward}{sources}, {len(row['response'])} tokens, {end}"
+    )
+    return f"{head}\n{prompt.strip()}\n{answer.strip()}"
+
+
+def _summary(table: pa.Table) -> str:
+    tokens = f", {lengths(table, 'response').mean():.1f} tokens each"
+    if "reward" not in table.column_names:
+        return f"{tokens}, not scored"
+    rewards = table.column("reward").to_numpy()
+    return f"{tokens}, reward {rewards.mean():.4f} (from {rewards.min():.4f} to {rewards.max():.4f})"
+
+
+def _model(run: Path) -> str | Path:
+    """A folder with the run's tokenizer: what it has exported, else the model that it starts from."""
+    if (run / "model").is_dir():
+        return run / "model"
+    path = run / "config.yaml"
+    stages = read_recipe(path, str(path)).values
+    config: Any = read(next((stage for stage in stages if stage in STAGES), "ppo"), STAGES, ["--config", str(path)])
+    return str(config.policy.model if isinstance(config, PPOConfig) else config.model)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=PROG, description="What a run has journalled.")
+    show = parser.add_subparsers(required=True).add_parser("show", help="prints prompts, answers and rewards of a step")
+    show.add_argument("run", metavar="runs/NAME", help="the run's folder")
+    show.add_argument("--step", type=int, help="the step, counted from 0 (default: the newest)")
+    which = show.add_mutually_exclusive_group()
+    which.add_argument("--best", type=_count, metavar="K", help="only the K answers with the highest rewards")
+    which.add_argument("--worst", type=_count, metavar="K", help="only the K answers with the lowest rewards")
+    return parser.parse_args(argv)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
