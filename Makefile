@@ -4,7 +4,7 @@ python := .venv/bin/python
 packages := actors benchmarks cluster configs data evals serve trainers
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test test-fast lint
+.PHONY: help env quickstart test test-fast chaos lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,9 @@ test: env ## every test but those that need a GPU
 
 test-fast: env ## the tests of a few seconds
 	@$(python) -m pytest -m "not slow and not gpu" $(ARGS)
+
+chaos: env ## runs whose processes are killed must end as if nothing had happened; ARGS='--runs=2' is a short form
+	@$(python) -m benchmarks.chaos $(ARGS)
 
 lint: env ## ruff and mypy
 	@$(python) -m ruff check .

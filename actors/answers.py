@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ from actors.batching import even_shares
 from actors.group import WorkerGroup, with_columns
 from actors.rollout import Rollout
 from actors.scoring import Scoring
-from cluster.waiting import RoleDied, get
+from cluster.waiting import SECONDS_BETWEEN_LOOKS, RoleDied, get
 
 
 class Answers:
@@ -43,6 +45,7 @@ class Answers:
             if mine:  # an engine without rows is not asked
                 numbers.append(list(mine))
         streams = engines.submit_streams("stream", ray.put(prompts), rows, version)
+        self._dropped = threading.Event()
         thread = ThreadPoolExecutor(1, "answers")
         self._all = thread.submit(self._collect, streams, numbers)
         thread.shutdown(wait=False)
@@ -54,13 +57,24 @@ class Answers:
             raise RoleDied(f"{self._engines.role}: generate: no answer after {limit:.0f} s")
         return self._all.result()
 
+    def drop(self) -> None:
+        """Nobody wants these answers any more."""
+        self._dropped.set()
+
     def _collect(self, streams: list[ray.ObjectRefGenerator], numbers: list[list[int]]) -> pa.Table:
-        """Ends when all has come, or an engine has failed; one that is silent fails when it is ended."""
+        """Ends when all has come, when an engine has failed, hangs or is silent, or when nobody wants it any more."""
         role, limit = self._engines.role, self._engines.timeout_s
         whole: dict[int, pa.Table] = {}
         engine_of = {stream: engine for engine, stream in enumerate(streams)}
-        while engine_of:
-            ready, _ = ray.wait(list(engine_of), timeout=limit)
+        heard = time.monotonic()
+        while engine_of and not self._dropped.is_set():
+            ready, _ = ray.wait(list(engine_of), timeout=SECONDS_BETWEEN_LOOKS)
+            if ready:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > limit:
+                raise RoleDied(f"{role}: generate: no answer after {limit:.0f} s")
+            else:
+                self._engines.look()
             for stream in ready:
                 engine = engine_of[stream]
                 reference = next(stream, None)

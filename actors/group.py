@@ -16,7 +16,8 @@ from actors.batching import rows_of
 from actors.colocation import Site
 from actors.config import PlacementConfig
 from actors.worker import Worker
-from cluster.waiting import RoleError, get
+from cluster.waiting import RoleError, get, next_of
+from cluster.watch import Watch
 
 STOP_TIMEOUT_S = 30.0
 _SPINS = "1000000"
@@ -42,54 +43,79 @@ class WorkerGroup(Generic[W]):
         group: PlacementGroup,
         timeout_s: float,
         calls_at_once: int = 1,
+        watch: Watch | None = None,
     ) -> None:
         """Starts the processes, named RUN/ROLE-RANK; their class and name are what the Ray dashboard shows.
 
-        `group` is what was reserved for `site`; rank i gets its share of bundle i.
+        `group` is what was reserved for `site`; rank i gets its share of bundle i. Whoever waits for an answer looks at
+        `watch` meanwhile, and does not wait for a process that hangs.
         """
-        placement = site.roles[role]
-        self.role = role
-        self.timeout_s = timeout_s
-        self.ranks = placement.ranks
-        self.names = [f"{run}/{role}-{rank}" for rank in range(placement.ranks)]
-        remote = ray.remote(worker)
-        self.actors: list[ActorHandle] = [
-            remote.options(
-                name=name,
+        self.role, self.timeout_s, self.watch = role, timeout_s, watch
+        self.ranks = site.roles[role].ranks
+        self.names = [f"{run}/{role}-{rank}" for rank in range(self.ranks)]
+        self._run, self._worker, self._calls_at_once = run, worker, calls_at_once
+        self._site, self._group = site, group
+        self.actors: list[ActorHandle] = [self._start(rank) for rank in range(self.ranks)]
+
+    def _start(self, rank: int) -> ActorHandle:
+        placement, share = self._site.roles[self.role], self._site.shares(self.role)[rank]
+        actor = (
+            ray.remote(self._worker)
+            .options(
+                name=self.names[rank],
                 num_cpus=share["CPU"],
                 num_gpus=share["GPU"],
-                max_concurrency=calls_at_once,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
+                max_concurrency=self._calls_at_once,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank),
                 runtime_env={"env_vars": _environment(placement)},
-            ).remote(placement.threads, (run, role, rank))
-            for rank, (name, share) in enumerate(zip(self.names, site.shares(role), strict=True))
-        ]
+            )
+            .remote(placement.threads, (self._run, self.role, rank))
+        )
+        if self.watch:
+            self.watch.expect((self.role, rank), actor)
+        return actor
 
-    def stop(self) -> None:
-        """Ends the processes, the dead and the hung ones included, and returns when their names are free again."""
-        for actor in self.actors:
-            ray.kill(actor)
+    def stop(self, ranks: Sequence[int] | None = None) -> None:
+        """Ends all processes or those of `ranks`, the dead and the hung ones too; returns when their names are free."""
+        ranks = range(self.ranks) if ranks is None else ranks
+        for rank in ranks:
+            ray.kill(self.actors[rank])
         until = time.monotonic() + STOP_TIMEOUT_S
-        for name in self.names:
-            while _taken(name):
+        for rank in ranks:
+            while _taken(self.names[rank]):
                 if time.monotonic() > until:
-                    raise RoleError(f"{name}: still there {STOP_TIMEOUT_S:.0f} s after it was ended")
+                    raise RoleError(f"{self.names[rank]}: still there {STOP_TIMEOUT_S:.0f} s after it was ended")
                 time.sleep(0.02)
+
+    def start_again(self, ranks: Sequence[int]) -> None:
+        """New processes in the places of `ranks`, whose old ones were stopped. They have loaded nothing yet."""
+        for rank in ranks:
+            self.actors[rank] = self._start(rank)
 
     def join_world(self) -> None:
         """Makes the ranks one torch.distributed world."""
-        host, port = get(self.actors[0].address.remote(), f"{self.role}: start", self.timeout_s)
+        host, port = get(self.actors[0].address.remote(), f"{self.role}: start", self.timeout_s, self.look)
         self.wait(
             [a.join.remote(rank, self.ranks, host, port, self.timeout_s) for rank, a in enumerate(self.actors)], "join"
         )
 
-    def submit(self, method: str, *arguments: Any) -> list[ray.ObjectRef]:
-        """Calls `method` on every rank with the same arguments; returns at once."""
-        return [getattr(actor, method).remote(*arguments) for actor in self.actors]
+    def look(self) -> None:
+        """Raises RoleDied when a process of this role hangs."""
+        if self.watch:
+            self.watch.look((self.role,))
+
+    def submit(self, method: str, *arguments: Any, ranks: Sequence[int] | None = None) -> list[ray.ObjectRef]:
+        """Calls `method` on every rank, or on `ranks`, with the same arguments; returns at once."""
+        chosen = range(self.ranks) if ranks is None else ranks
+        return [getattr(self.actors[rank], method).remote(*arguments) for rank in chosen]
 
     def wait(self, refs: list[ray.ObjectRef], doing: str) -> list[Any]:
-        """Every rank's answer, in rank order. Raises RoleError naming the role for a timeout or a dead rank."""
-        return get(refs, f"{self.role}: {doing}", self.timeout_s)
+        """Every answer, in order. Raises RoleDied naming the role for a timeout, or a rank that is dead or hangs."""
+        return get(refs, f"{self.role}: {doing}", self.timeout_s, self.look)
+
+    def next_of(self, stream: Any, doing: str) -> ray.ObjectRef | None:
+        """The next answer of a streaming call, None after the last; as `wait`."""
+        return next_of(stream, f"{self.role}: {doing}", self.timeout_s, self.look)
 
     def call(self, method: str, *arguments: Any) -> list[Any]:
         """Calls `method` on every rank and waits."""

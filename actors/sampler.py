@@ -17,6 +17,7 @@ from actors.rollout import Rollout
 from actors.rows import lengths
 from actors.worker import Worker
 from cluster.placement import release, reserve
+from cluster.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class SamplerConfig:
     seed: int
     start_timeout_s: float
     call_timeout_s: float
+    hang_timeout_s: float  # after its last sign of life a process counts as hung
 
 
 class Sampler:
@@ -47,11 +49,14 @@ class Sampler:
         groups = {f"{config.run}/{site.name}": site.bundles() for site in config.sites}
         self._reserved = reserve(groups, config.start_timeout_s)
         try:
+            watch = Watch(config.run, config.hang_timeout_s)
             workers: dict[str, type[Worker]] = {"rollout": Rollout, "reward": Reward}
             for site in config.sites:
                 reserved = self._reserved[f"{config.run}/{site.name}"]
                 for role in site.roles:
-                    group = WorkerGroup(config.run, role, workers[role], site, reserved, config.call_timeout_s)
+                    group = WorkerGroup(
+                        config.run, role, workers[role], site, reserved, config.call_timeout_s, watch=watch
+                    )
                     setattr(self, role, group)
             engines = self.rollout.submit("setup", config.rollout, model, config.seed, None)
             if any(site.shares_gpu(role) for site in config.sites for role in site.roles):

@@ -29,14 +29,18 @@ class SnapshotEngine(TorchCheckpointEngine):
 
     def create(self, info: CheckpointCommitInfo) -> None:
         """Begins a checkpoint. One that nobody asked for is waited for, so that memory holds one at most, and forgotten."""
-        wait(self._written.values())
-        self._written = {}
+        self.forget()
 
     def save(self, state_dict: Any, path: str) -> None:
         """Copies what is to be saved; it may change as soon as this has returned."""
         content = io.BytesIO()
         torch.save(state_dict, content)
         self._written[path] = self._thread.submit(_write, Path(path), content)
+
+    def forget(self) -> None:
+        """Waits until nothing is written any more; what became of it nobody wants to know."""
+        wait(self._written.values())
+        self._written = {}
 
     def finish(self) -> dict[str, str]:
         """Waits until all files are on the disk: the SHA-256 of each, by path. Raises DiskError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ from actors.rows import lengths
 from actors.scoring import Samples, Scoring
 from actors.worker import Worker
 from actors.zero import Loss
-from cluster.placement import release, reserve
+from cluster.placement import placed_again, release, reserve
+from cluster.waiting import RoleDied
+from cluster.watch import Watch
 
 WORKERS: dict[str, type[Worker]] = {
     "policy": Policy,
@@ -38,6 +41,8 @@ WORKERS: dict[str, type[Worker]] = {
 }
 LEARNERS = ("policy", "critic")
 FROZEN = ("reference", "reward", "judge")
+_DEATH_IS_REPORTED_S = 2.0
+"""How long after an error that a death caused the death itself may become known."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class TeamConfig:
     native_transfer: str | None  # vLLM's weight-transfer backend, if the transport uses one
     start_timeout_s: float
     call_timeout_s: float
+    hang_timeout_s: float = 60.0  # after its last sign of life a process counts as hung
 
     def calls_at_once(self, role: str) -> int:
         """How many calls a process of `role` takes at a time."""
@@ -70,6 +76,8 @@ class Team:
         """
         self.config = config
         self.groups: dict[str, WorkerGroup[Any]] = {}
+        self.watch = Watch(config.run, config.hang_timeout_s)
+        self.learnt: set[str] = set()  # the learners whose weights are not those of the start any more
         self._reserved = reserve(
             {f"{config.run}/{site.name}": site.bundles() for site in config.sites}, config.start_timeout_s
         )
@@ -85,8 +93,9 @@ class Team:
                         reserved,
                         config.call_timeout_s,
                         config.calls_at_once(role),
+                        self.watch,
                     )
-            self._load()
+            self._load({role: self._all(role) for role in self.groups})
         except BaseException:
             self.stop()
             raise
@@ -111,7 +120,45 @@ class Team:
             group.stop()
         release(self._reserved)
 
-    def _load(self) -> None:
+    def lost(self, error: RoleDied) -> dict[str, list[int]]:
+        """Whose ranks are dead or hang, by role, after `error`; where none is, all of the role that it names."""
+        until = time.monotonic() + _DEATH_IS_REPORTED_S
+        while not (places := {*self.watch.silent(), *self.watch.dead()}) and time.monotonic() < until:
+            time.sleep(0.2)
+        lost: dict[str, list[int]] = {}
+        for role, rank in sorted(places):
+            lost.setdefault(role, []).append(rank)
+        if not lost and error.role not in self.groups:
+            raise error
+        return lost or {error.role: list(range(self.groups[error.role].ranks))}
+
+    def replace(self, lost: Mapping[str, Sequence[int]]) -> None:
+        """New processes, with their models as at the start, for those of `lost`; ranks that are one world all together.
+
+        Where a node went, it is waited for that Ray finds its placement groups another. Raises PlacementError, or
+        RoleDied where a process dies meanwhile.
+        """
+        ranks = {role: self._all(role) if role in LEARNERS else list(some) for role, some in lost.items()}
+        if self.config.native_transfer and ranks.keys() & {*LEARNERS, "rollout"}:
+            ranks |= {role: self._all(role) for role in ("policy", "rollout")}  # one NCCL world, opened once
+        for role, some in ranks.items():
+            self.groups[role].stop(some)
+        placed_again(self._reserved, self.config.start_timeout_s)
+        for role, some in ranks.items():
+            self.groups[role].start_again(some)
+        self._load(ranks)
+        self.learnt -= ranks.keys()
+
+    def begin_anew(self) -> None:
+        """Brings policy and critic back to the weights of the start."""
+        if self.learnt:
+            self.replace({role: self._all(role) for role in sorted(self.learnt)})
+
+    def _all(self, role: str) -> list[int]:
+        return list(range(self.groups[role].ranks))
+
+    def _load(self, started: Mapping[str, Sequence[int]]) -> None:
+        """Has the processes `started`, by role, load their models."""
         config, roles = self.config, self.config.roles
         temperature = roles["rollout"].temperature
         setups: dict[str, tuple[Any, ...]] = {
@@ -125,13 +172,14 @@ class Team:
         waiting: list[tuple[WorkerGroup[Any], list[ray.ObjectRef]]] = []
         on_shared_gpu = [role for site in config.sites for role in site.roles if site.shares_gpu(role)]
         for role, more in setups.items():
-            if role in roles:
+            if role in started:
+                group = self.groups[role]
                 if role in LEARNERS:
-                    self.groups[role].join_world()
-                waiting.append((self.groups[role], self.groups[role].submit("setup", roles[role], *more)))
+                    group.join_world()
+                waiting.append((group, group.submit("setup", roles[role], *more, ranks=started[role])))
                 if role == "rollout" and role in on_shared_gpu:
                     # An engine plans with the GPU's memory as it finds it: nobody else may be taking some just then.
-                    self.groups[role].wait(waiting[-1][1], "load the model")
+                    group.wait(waiting[-1][1], "load the model")
         for group, refs in waiting:
             group.wait(refs, "load the model")
 
@@ -180,6 +228,7 @@ class Team:
         Raises DivergedError, with the rows of `table` concerned, where a role's loss or gradient is not finite.
         """
         shared = ray.put(table)
+        self.learnt |= losses.keys()
         waiting = []
         for role, loss in losses.items():
             plans = self._plans(role, table)
@@ -210,6 +259,7 @@ class Team:
 
     def load(self, folder: Path) -> None:
         """Restores policy and critic from what `save` wrote."""
+        self.learnt |= self.groups.keys() & {*LEARNERS}
         self._learners("load", folder)
 
     def _learners(self, method: str, folder: Path) -> dict[str, list[Any]]:

@@ -173,6 +173,7 @@ class ZeroModel:
         """Restores what `save` wrote with the same number of ranks. Raises FileNotFoundError where there is nothing."""
         if not (folder / "zero").is_dir():
             raise FileNotFoundError(f"{folder}: no DeepSpeed checkpoint here")
+        self._snapshot.forget()  # of steps that are now to be taken again
         _, state = self.engine.load_checkpoint(str(folder), tag="zero")
         self.steps_done = state["steps_done"]
 

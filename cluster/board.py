@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 DRIVER = "driver"
@@ -19,6 +19,7 @@ DRIVER = "driver"
 
 NAMESPACE = "chimed"
 _DAY_S = 86_400.0
+_SECONDS_TO_ANSWER = 10.0
 
 
 @dataclass
@@ -83,6 +84,15 @@ def last_of(run: str, role: str, rank: int) -> Notice | None:
 
     text = _internal_kv_get(f"{_prefix(run)}{role}/{rank}", namespace=NAMESPACE)
     return parse(text) if text else None
+
+
+def said(run: str, places: Sequence[tuple[str, int]]) -> list[Notice]:
+    """What the processes in these places, role and rank, said last. Raises RayError when the head does not answer."""
+    from ray.experimental.internal_kv import internal_kv_get_gcs_client
+
+    keys = [f"{_prefix(run)}{role}/{rank}".encode() for role, rank in places]
+    found = internal_kv_get_gcs_client().internal_kv_multi_get(keys, NAMESPACE.encode(), timeout=_SECONDS_TO_ANSWER)
+    return [parse(text) for text in found.values()]
 
 
 def take_down(run: str) -> None:

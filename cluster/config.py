@@ -23,6 +23,9 @@ class ClusterConfig(Section):
     collective_timeout_s: float = Field(
         600.0, gt=0, description="longest wait inside a torch.distributed call, seconds"
     )
+    hang_timeout_s: float = Field(
+        60.0, ge=10, description="after its last sign of life a role's process counts as dead, seconds"
+    )
 
     def connection(self) -> dict[str, Any]:
         """Keyword arguments of `cluster.connect.connect`."""

@@ -10,6 +10,7 @@ from cluster.unplaced import Waiting
 from configs.recipe import RunError
 
 Bundle = dict[str, float]
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class PlacementError(RunError):
@@ -34,6 +35,19 @@ def reserve(groups: dict[str, list[Bundle]], timeout_s: float) -> dict[str, Plac
             release(asked)
             raise
     return asked
+
+
+def placed_again(groups: dict[str, PlacementGroup], timeout_s: float) -> None:
+    """Returns when every bundle of `groups` has a place: at once, unless a node went and Ray has to find it another.
+
+    Says what is waited for, as `reserve` does. Raises PlacementError, in the same words, after `timeout_s` seconds.
+    """
+    with Waiting() as waiting:
+        deadline = time.monotonic() + timeout_s
+        while words := waiting.words(groups):
+            if time.monotonic() > deadline:
+                raise PlacementError(f"{words}: gave up after {timeout_s:.0f} s")
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def release(groups: dict[str, PlacementGroup]) -> None:

@@ -144,5 +144,9 @@ class DriverPulse(Pulse):
                 take_down(self.notice.run)
             else:
                 text = " ".join(str(error).split())
-                self.progress.state = f"failed: {type(error).__name__}: {text}"[:300].removesuffix(": ")
+                self.progress.state = (
+                    "stopped"
+                    if isinstance(error, SystemExit)
+                    else f"failed: {type(error).__name__}: {text}"[:300].removesuffix(": ")
+                )
                 put_up(self.notice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
@@ -47,9 +48,9 @@ class Waiting:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="waiting", daemon=True)
 
-    def words(self) -> str:
-        """One line about the first group that waits, and how many more do; nothing if none does."""
-        groups = unplaced(self._head, self._job)
+    def words(self, names: Collection[str] | None = None) -> str:
+        """One line about the first group, of all or of `names`, that waits, and how many more do; nothing if none does."""
+        groups = [group for group in unplaced(self._head, self._job) if names is None or group.name in names]
         if not groups:
             return ""
         more = f" (and {len(groups) - 1} more wait)" if len(groups) > 1 else ""

@@ -7,14 +7,18 @@ steps done: step t is answered by version t, or with `rollout.ahead` an older on
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any
 
 from actors.judge import sources_of
 from actors.learner import TrainBatch
 from actors.team import Team, TeamConfig
-from actors.weights.publisher import Publisher
+from actors.weights.publisher import Published, Publisher
 from actors.zero import Loss
 from cluster.connect import connect
+from cluster.waiting import RoleDied
 from configs.base import load, one_line_errors
 from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import keeping_rows, refuse_collapse
@@ -29,28 +33,33 @@ from trainers.prompts import PromptStream
 from trainers.restart import starting_again
 from trainers.rewards import KLController, RewardShaper, add_reward
 from trainers.rlhf_config import PPOConfig
-from trainers.rollouts import Rollouts
+from trainers.rollouts import Answered, Rollouts
 from trainers.run import Run, already_finished
 from trainers.samples import write_samples
 from trainers.savepoints import Savepoints
+from trainers.stopping import Stopped, StopRequests
+from trainers.supervision import Supervisor
 
 PROG = "python -m trainers.ppo"
 
 
 def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
-    """Trains to the end. Roles whose process died start again, at most `config.max_failures` times a run.
+    """Trains to the end, also if processes of roles die or hang meanwhile: see trainers/supervision.py.
 
-    They go on from the newest checkpoint and learn from the journal what they had learnt since, so nothing changes.
+    Raises Stopped, after a checkpoint, where an end was asked for.
     """
+    with StopRequests() as stop:
+        with stop.may_interrupt():
+            starting = starting_again("ppo", config.max_failures, lambda: Team(team_config(config)))
+        with starting as team:
+            stop.watch_nodes(team.watch)
+            supervisor = Supervisor(team, stop, config.max_failures, config.failure_window_s)
+            supervisor.finish(lambda: ppo(config, run, prompts, team, supervisor, stop))
 
-    def work() -> None:
-        with Team(team_config(config)) as team:
-            ppo(config, run, prompts, team)
 
-    starting_again("ppo", config.max_failures, work)
-
-
-def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
+def ppo(
+    config: PPOConfig, run: Run, prompts: PromptStream, team: Team, supervisor: Supervisor, stop: StopRequests
+) -> None:
     """PPO (Schulman et al. 2017), or another of trainers/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
     algorithm = config.algorithm
     journal = Journal(run.path, fingerprint(config))
@@ -58,26 +67,46 @@ def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
     rollouts = Rollouts(config, team, prompts, journal)
     shaper, kl = RewardShaper(algorithm, config.rollout.max_new_tokens), KLController(algorithm)
     publisher = Publisher(config.publish, team.policy, team.rollout, prompts.probe(config.publish.probe_sequences))
-    first = resume(savepoints, run, shaper, kl)
-    published = publisher.publish(first)
-    rollouts.start(first)
-    with run.progress(config.steps, first, show=("reward", "kl_to_reference")) as progress:
+
+    def publish(version: int) -> Published | None:
+        """Brings `version` to the engines and has them answer, unless the journal has all those answers."""
+        if not rollouts.needs(version) and version < config.steps:
+            return None
+        published = publisher.publish(version)
+        rollouts.start(version)
+        return published
+
+    def publish_again(version: int) -> Published | None:
+        rollouts.drop()
+        return publish(version)
+
+    def take_again(step: int) -> Answered:
+        publish_again(step)
+        return rollouts.take(step)
+
+    first = supervisor.step = resume(savepoints, run, shaper, kl)
+    with closing(rollouts), run.progress(config.steps, first, show=("reward", "kl_to_reference")) as progress:
+        supervisor.keep_at(partial(publish, first), partial(publish_again, first))
         for step in range(first, config.steps):
-            phases = Phases()
-            with phases("generate"):
-                table, scoring = rollouts.take(step)
-            with phases("score"):
-                table = team.score(table, prompts.samples, scoring)
-                table = shaper.add_score(add_reward(table, config.reward_weights))
+            phases, supervisor.step = Phases(), step
+            before = {"kl_coef": kl.coef, "rewards": shaper.state()}
+            with saving_when_stopped(savepoints, step, before):
+                with phases("generate"), stop.may_interrupt():
+                    table, scoring = supervisor.keep_at(partial(rollouts.take, step), partial(take_again, step))
+                with phases("score"), stop.may_interrupt():
+                    table = supervisor.keep_at(
+                        partial(team.score, table, prompts.samples, scoring),
+                        partial(team.score, table, prompts.samples),
+                    )
             with phases("learn"), keeping_rows(run.path):
+                table = shaper.add_score(add_reward(table, config.reward_weights))
                 table = add_weights(table, algorithm, config.rollout.max_new_tokens)
                 table = add_advantages(table, algorithm, kl.coef)
                 figures = team.learn(table, losses(config, step, kl.coef), algorithm.epochs)
             with phases("publish"):
                 rollouts.settle()
-                published = publisher.publish(step + 1)
-                rollouts.start(step + 1)
-            metrics = step_metrics(table, figures, published, kl.coef, rollouts.staleness(step, table))
+                published = supervisor.keep_at(partial(publish, step + 1), partial(publish_again, step + 1))
+            metrics = step_metrics(table, figures, step + 1, published, kl.coef, rollouts.staleness(step, table))
             kl.observe(metrics.get("kl_to_reference", 0.0), len(table))
             with phases("checkpoint"):
                 journal.record_rewards(step, table)
@@ -91,7 +120,21 @@ def ppo(config: PPOConfig, run: Run, prompts: PromptStream, team: Team) -> None:
             progress.update(step + 1, metrics)
             refuse_collapse(config.stop, step + 1, metrics)
     export_model(run.path / "model", prompts.tokenizer, lambda aside: team.policy.call("export", str(aside)))
-    run.finish({"steps": config.steps, "weights_version": published.version})
+    run.finish({"steps": config.steps, "weights_version": config.steps})
+
+
+@contextmanager
+def saving_when_stopped(savepoints: Savepoints, step: int, state: dict[str, Any]) -> Iterator[None]:
+    """Work that Stopped may end: then policy and critic, which it did not change, are saved with the `state` of before."""
+    try:
+        yield
+    except Stopped as stopped:
+        try:
+            savepoints.save(step, state)
+        except RoleDied as error:
+            print(f"ppo: no checkpoint of step {step}: {error}; an older one and the journal serve", flush=True)
+        print(f"ppo: stopped after step {step} ({stopped.reason}); the same command goes on", flush=True)
+        raise
 
 
 def losses(config: PPOConfig, step: int, kl_coef: float) -> dict[str, Loss[TrainBatch]]:
@@ -136,6 +179,7 @@ def team_config(config: PPOConfig) -> TeamConfig:
         native_transfer="nccl" if config.publish.transport == "vllm_nccl" else None,
         start_timeout_s=config.cluster.start_timeout_s,
         call_timeout_s=config.cluster.collective_timeout_s,
+        hang_timeout_s=config.cluster.hang_timeout_s,
     )
 
 

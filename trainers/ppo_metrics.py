@@ -13,7 +13,8 @@ from trainers.advantages import explained_variance
 def step_metrics(
     table: pa.Table,
     figures: dict[str, list[dict[str, float]]],
-    published: Published,
+    version: int,
+    published: Published | None,
     kl_coef: float,
     staleness: np.ndarray,
 ) -> dict[str, float]:
@@ -22,7 +23,8 @@ def step_metrics(
     Args:
         table: the step's rows with every column (see actors/rows.py).
         figures: what each optimiser step of "policy" and "critic" reported, in order.
-        published: the publish at the end of the step.
+        version: the policy's at the end of the step.
+        published: the publish at the end of the step, if there was one.
         kl_coef: the KL's weight in this step.
         staleness: how many versions behind the policy the weights behind every response token were, (tokens,).
     """
@@ -44,11 +46,10 @@ def step_metrics(
         **({"explained_variance": explained_variance(table)} if "returns" in table.column_names else {}),
         **_learning("policy", figures),
         **_learning("critic", figures),
-        "weights_version": float(published.version),
+        "weights_version": float(version),
         "staleness": float(staleness.mean()),
         "staleness_max": float(staleness.max()),
-        "publish_drift": published.drift,
-        "transfer_seconds": published.seconds,
+        **({"publish_drift": published.drift, "transfer_seconds": published.seconds} if published else {}),
     }
 
 

@@ -146,6 +146,7 @@ def sampler_config(config: RejectionConfig) -> SamplerConfig:
         seed=config.seed,
         start_timeout_s=config.cluster.start_timeout_s,
         call_timeout_s=config.cluster.collective_timeout_s,
+        hang_timeout_s=config.cluster.hang_timeout_s,
     )
 
 

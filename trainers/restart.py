@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from cluster.waiting import RoleDied
 
+T = TypeVar("T")
 
-def starting_again(stage: str, max_failures: int, work: Callable[[], None]) -> None:
-    """Calls `work` until it returns, again whenever a role's process died in it.
+
+def starting_again(stage: str, max_failures: int, work: Callable[[], T]) -> T:
+    """What `work` returns; it is called again whenever a role's process died in it.
 
     `work` starts the roles it needs, ends them also when it fails, and goes on from what lies on disk. Raises RoleDied
     at the death after the `max_failures`-th.

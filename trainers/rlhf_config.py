@@ -149,8 +149,9 @@ class PPOConfig(StageConfig):
     critic_warmup_steps: int = Field(0, ge=0, description="first steps in which only the critic learns")
     stop: StopConfig = StopConfig()
     max_failures: int = Field(
-        3, ge=0, description="how many times dead roles are started again before the run gives up"
+        3, ge=0, description="how often lost processes of a role are replaced within failure_window_s, or one step"
     )
+    failure_window_s: float = Field(600.0, gt=0, description="seconds after which a loss no longer counts")
 
     @property
     def roles(self) -> dict[str, Any]:

@@ -45,12 +45,29 @@ class Rollouts:
         """The weights version that answers `step`, or the oldest that may."""
         return max(0, step - self._config.rollout.ahead)
 
+    def needs(self, version: int) -> list[int]:
+        """The steps that `version` is to answer, or may help to, of which the journal has no answers yet."""
+        return [
+            step
+            for step in range(version, min(version + self._config.rollout.ahead + 1, self._config.steps))
+            if (self._in_flight or self.version(step) == version) and not self._journal.path(step).exists()
+        ]
+
     def start(self, version: int) -> None:
-        """Has everything generated that `version`, just published, is to answer and the journal does not have."""
-        for step in range(version, min(version + self._config.rollout.ahead + 1, self._config.steps)):
-            mine = self._in_flight or self.version(step) == version
-            if mine and step not in self._asked and not self._journal.path(step).exists():
+        """Has everything generated that needs `version`, just published, and that nobody was asked for."""
+        for step in self.needs(version):
+            if step not in self._asked:
                 self._asked[step] = version, self._ask(self._batch(step), version)
+
+    def drop(self) -> None:
+        """Forgets all answers that are not there yet, since some of them will not come: `start` asks for them again."""
+        for _, answers in self._asked.values():
+            answers.drop()
+        self._asked.clear()
+
+    def close(self) -> None:
+        """Nobody waits for anything any more."""
+        self.drop()
 
     def take(self, step: int) -> Answered:
         """The answered rows of `step`."""
@@ -87,12 +104,13 @@ class Rollouts:
         return self._team.start_generating(batch, version, self._prompts.samples)
 
     def _finish(self, step: int) -> None:
-        version, answers = self._asked.pop(step)
+        version, answers = self._asked[step]
         if self._config.algorithm.resample:
             answered = Answered(self._resampled(step, answers))
         else:
             answered = Answered(answers.join(), answers.scoring)
         self._finished[step] = answered._replace(table=self._journal.record(step, version, answered.table))
+        del self._asked[step]
 
     def _resampled(self, step: int, answers: Answers) -> pa.Table:
         """Groups whose answers differ in reward, from further batches if need be (DAPO, Yu et al. 2025, section 3.2).

@@ -35,10 +35,17 @@ class Savepoints:
         (step, state), self._writing = self._writing, None
         self._store.commit(step, state, self._team.saved(self._store.aside(step)))
 
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """A checkpoint of policy and critic as they are after `step` steps, unless there is one. Waits for the disk."""
+        self.commit()
+        if step and step not in self._store.steps():
+            self.begin(step, state)
+            self.commit()
+
     def restore(self) -> tuple[int, dict[str, Any] | None]:
         """Loads the newest good checkpoint that the journal reaches from; its step and what was saved with it.
 
-        Without one it is step 0: the weights are those of the start. Everything that is refused is said.
+        Without one it is step 0, with the weights of the start. Everything that is refused is said.
         """
         step, state = 0, None
         for folder, found in self._store.good():
@@ -48,5 +55,7 @@ class Savepoints:
                 step, state = found["step"], found
                 break
             print(f"{folder}: not used, since the journal does not have the answers made ahead of it", flush=True)
+        if state is None:
+            self._team.begin_anew()
         self._journal.mend(step, self._ahead)
         return step, state

@@ -46,7 +46,7 @@ class Bare:
 class Empty(team.Team):
     """The roles' processes and nothing in them."""
 
-    def _load(self) -> None:
+    def _load(self, started: Any) -> None:
         pass
 
 

@@ -22,6 +22,7 @@ from actors.weights.object_store import ObjectStoreTransport
 from actors.weights.publisher import Publisher, PublishError
 from cluster.waiting import RoleDied
 from configs.base import dump
+from configs.recipe import RunError
 from data.tables import PROMPTS, write_table
 from trainers.advantages import add_advantages, add_weights
 from trainers.export import load_tokenizer
@@ -181,6 +182,17 @@ def test_a_mispublished_version_is_detected(
         publisher.publish(3)
 
 
+class Counted:
+    """A method that counts its calls."""
+
+    def __init__(self, method: Any) -> None:
+        self.method, self.calls = method, 0
+
+    def __get__(self, owner: Any, kind: Any) -> Any:
+        self.calls += 1
+        return self.method.__get__(owner, kind)
+
+
 @pytest.fixture(scope="module")
 def whole(clinic: Path, warm_team: WarmTeam, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted."""
@@ -210,15 +222,40 @@ def test_killed_roles_start_again_and_an_interrupted_run_resumes_without_generat
             finished_run(config)
     assert not victims
     said = capsys.readouterr().out
-    assert re.findall(r"ppo: (\w+): .*; the roles start again \(failure (\d) of at most 3\)", said) == [
-        ("policy", "1"),
-        ("rollout", "2"),
-    ]
+    assert re.findall(r"step (\d): .*; (\w+) \(rank .*\) starts again \(failure 1 of at most 3 in 600 s\)", said) == [
+        ("2", "policy"),
+        ("4", "rollout"),
+    ], said
+    assert said.count("back to the newest checkpoint") == 1, said  # not for an engine
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainers.ppo.Team", warm_team)
         patch.setattr(Team, "start_generating", lambda *_, **__: pytest.fail("the journal has every step"))
         resumed = finished_run(config)
     assert [line["step"] for line in read_metrics(resumed)] == [1, 2, 3, 4]
+    assert equal(weights(resumed), weights(whole))
+
+
+def test_a_stop_that_was_asked_for_saves_and_the_same_command_goes_on(
+    clinic: Path, whole: Path, warm_team: WarmTeam, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    log = Run.log
+
+    def log_and_ask(run: Run, step: int, metrics: dict[str, float]) -> None:
+        log(run, step, metrics)
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("trainers.ppo.Team", warm_team)
+    config = settings(clinic, name="stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "log", log_and_ask)
+        with pytest.raises(SystemExit) as end:
+            finished_run(config)
+    assert end.value.code == 75
+    assert capsys.readouterr().out.endswith("ppo: stopped after step 3 (SIGTERM); the same command goes on\n")
+    monkeypatch.setattr(Team, "learn", counted := Counted(Team.learn))
+    resumed = finished_run(config)
+    assert counted.calls == 1  # from the checkpoint of step 3, which checkpoint_every does not ask for
     assert equal(weights(resumed), weights(whole))
 
 
@@ -230,7 +267,9 @@ def test_a_run_gives_up_after_too_many_deaths(
 
     monkeypatch.setattr("trainers.ppo.Team", warm_team)
     monkeypatch.setattr(Team, "score", die)
-    with pytest.raises(RoleDied, match="reward: add_columns"):
+    with pytest.raises(
+        RunError, match=r"step 1: reward \(rank 0\) was lost 1 times .* at last: reward: add_columns: its"
+    ):
         finished_run(settings(clinic, name="given-up", max_failures=0))
 
 

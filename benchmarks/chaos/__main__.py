@@ -1,0 +1,104 @@
+"""python -m benchmarks.chaos: runs of PPO whose processes are killed and stopped must end as if nothing had happened.
+
+    make chaos                      21 runs, 63 blows: every role, the driver and a node's raylet in every phase of a step,
+                                    and a hang of every role
+    make chaos ARGS='--runs=2'      a short form
+
+A run is six steps on two Ray nodes of this machine; three times in each a process gets SIGKILL, or SIGSTOP for a hang. Whoever
+it was, the same command has to get to the end, with the weights of policy and critic bit for bit those of an undisturbed run,
+and every prompt learnt from once. Exits with status 1 where one did not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+from benchmarks.chaos.cluster import TwoNodes
+from benchmarks.chaos.disturbed import ChaosError, Course, disturbed
+from benchmarks.chaos.plan import SLOTS, Blow, draw
+from benchmarks.chaos.proof import identical, prompts_doubled, prompts_lost
+from benchmarks.chaos.workload import PATIENCE_S, make_inputs, write_recipe
+
+PROG = "python -m benchmarks.chaos"
+
+
+def main() -> None:
+    """Makes the undisturbed run, then the others; prints what became of each, and the sums in the last line."""
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=21, help="disturbed runs (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=len(SLOTS), choices=range(1, len(SLOTS) + 1), help="blows a run")
+    parser.add_argument("--seed", type=int, default=0, help="of the first plan (default: %(default)s)")
+    parser.add_argument("--no-hangs", action="store_true", help="kills only")
+    parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds for a run (default: %(default)g)")
+    parser.add_argument("--keep", metavar="DIR", type=Path, help="work there and remove nothing")
+    options = parser.parse_args()
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="chimed-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = draw(options.runs, options.seed, options.kills, not options.no_hangs)
+    print(f"seed {options.seed}: {len(plan)} runs, {sum(map(len, plan))} blows; everything is in {folder}", flush=True)
+    good = chaos(folder, plan, options.patience)
+    if good and not options.keep:
+        shutil.rmtree(folder)
+    sys.exit(not good)
+
+
+def chaos(folder: Path, plan: list[list[Blow]], patience_s: float) -> bool:
+    """Whether all was well. What runs left is in `folder`."""
+    counts = {"kills": 0, "runs": 0, "identical": 0, "prompts_lost": 0, "prompts_doubled": 0}
+    costs: dict[str, list[float]] = defaultdict(list)
+    make_inputs(folder)
+    good = True
+    with TwoNodes() as nodes:
+        whole = disturbed(nodes, write_recipe(folder, "undisturbed"), "undisturbed", [], patience_s)
+        print(f"undisturbed: {whole.ended - whole.began:.1f} s", flush=True)
+        for number, blows in enumerate(plan):
+            name = f"run-{number:02}"
+            began = time.monotonic()
+            try:
+                course = disturbed(nodes, write_recipe(folder, name), name, blows, patience_s, whole)
+            except ChaosError as error:
+                print(f"{name}: {error}", flush=True)
+                good = False
+                continue
+            mine, undisturbed = folder / "runs" / name, folder / "runs" / "undisturbed"
+            lost, doubled = prompts_lost(mine, undisturbed), prompts_doubled(mine, undisturbed)
+            same = identical(mine, undisturbed)
+            for (blow, _, _), cost in zip(course.struck, course.lost(whole), strict=True):
+                costs[blow.target[0] + (" (hang)" if blow.signal == "SIGSTOP" else "")].append(cost)
+            counts["kills"] += len(course.struck)
+            counts["runs"] += 1
+            counts["identical"] += same
+            counts["prompts_lost"] += lost
+            counts["prompts_doubled"] += doubled
+            good &= same and not lost and not doubled and len(course.struck) == len(blows)
+            print(
+                f"{name}: {_told(course, whole)}; {'identical' if same else 'OTHER WEIGHTS'}, "
+                f"{time.monotonic() - began:.1f} s",
+                flush=True,
+            )
+    for who, seconds in sorted(costs.items()):
+        print(
+            f"lost by a blow to {who}: {mean(seconds):.1f} s on average of {len(seconds)}, {max(seconds):.1f} s at most"
+        )
+    print(" ".join(f"{name}={count}" for name, count in counts.items()), flush=True)
+    return good
+
+
+def _told(course: Course, whole: Course) -> str:
+    return ", ".join(
+        f"{blow.signal} {blow.target[0]}-{blow.target[1]} in {blow.phase} of step {blow.step + 1} (+{cost:.1f} s)"
+        for (blow, _, _), cost in zip(course.struck, course.lost(whole), strict=True)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Two Ray nodes on this machine, of which the second may lose its raylet, and who runs where on them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+# A raylet that was killed is missed within seconds instead of Ray's quarter of a minute; a busy machine is forgiven.
+_HEALTH = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "3",
+}
+_NODE = {"num_cpus": 4, "object_store_memory": 80 * 2**20}
+PATIENCE_S = 30.0
+
+
+class TwoNodes:
+    """The cluster; a context. All processes that it starts end with it."""
+
+    def __init__(self) -> None:
+        os.environ.update({"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", **_HEALTH})
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(initialize_head=True, head_node_args={**_NODE, "include_dashboard": False})
+        self.address: str = self._cluster.address
+        self._second = self._add()
+
+    def _add(self) -> Any:
+        return self._cluster.add_node(**_NODE)
+
+    def kill_raylet(self) -> None:
+        """SIGKILL for the second node's raylet; another node comes in its place, as an autoscaler would bring one."""
+        (raylet,) = self._second.all_processes["raylet"]
+        os.kill(raylet.process.pid, signal.SIGKILL)
+        raylet.process.wait(PATIENCE_S)
+        gone, self._second = self._second, self._add()
+        gone.kill_all_processes(check_alive=False, allow_graceful=False)
+
+    def strike(self, run: str, role: str, rank: int, blow: signal.Signals) -> bool:
+        """Sends `blow` to the process of `run` that is now in this place; False if there is none."""
+        from cluster.head import Head
+
+        with Head(self.address) as head:
+            pids = [n.pid for n in head.notices() if (n.run, n.role, n.rank) == (run, role, rank)]
+        with suppress(psutil.NoSuchProcess):
+            for pid in pids:
+                if psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED):
+                    os.kill(pid, blow)
+                    return True
+        return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._cluster.shutdown()

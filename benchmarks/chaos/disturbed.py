@@ -1,0 +1,140 @@
+"""One run of the workload, struck as planned, started again when its driver was killed, to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from benchmarks.chaos.cluster import TwoNodes
+from benchmarks.chaos.plan import Blow
+from benchmarks.chaos.workload import PHASES
+from configs.recipe import RunError
+
+Position = tuple[int, int]
+"""Step, from 0, and phase by its number: how far a run is."""
+
+
+class ChaosError(RunError):
+    """A run did not get to its end; the message says where its output is."""
+
+
+@dataclass
+class Course:
+    """When a run got where: what it announced first, and when it was struck. Seconds on the monotonic clock."""
+
+    began: float = field(default_factory=time.monotonic)
+    ended: float = 0.0
+    reached: dict[Position, float] = field(default_factory=dict)
+    struck: list[tuple[Blow, Position, float]] = field(default_factory=list)
+
+    @property
+    def frontier(self) -> Position:
+        return max(self.reached)
+
+    def lost(self, undisturbed: Course) -> list[float]:
+        """Seconds that each blow cost: from it to the next one or the end, less what that took undisturbed."""
+        ends = [*((position, at) for _, position, at in self.struck[1:]), (None, self.ended)]
+        return [
+            (until - at) - (undisturbed.at(end) - undisturbed.at(position))
+            for (_, position, at), (end, until) in zip(self.struck, ends, strict=True)
+        ]
+
+    def at(self, position: Position | None) -> float:
+        """When `position` was reached, or None's: when the run ended."""
+        return self.ended if position is None else self.reached[position]
+
+    def seconds(self, phase: str) -> float:
+        """Of the phase, in its last step."""
+        times = sorted(self.reached.items())
+        spans = [later[1] - mine[1] for mine, later in pairwise(times) if mine[0][1] == PHASES.index(phase)]
+        return spans[-1]
+
+
+def disturbed(
+    nodes: TwoNodes, recipe: Path, run: str, blows: list[Blow], patience_s: float, undisturbed: Course | None = None
+) -> Course:
+    """Runs `recipe`, whose name is `run`, with `blows`. Raises ChaosError when it does not end well within `patience_s` seconds."""
+    course, pending, output = Course(), list(blows), recipe.with_suffix(".out")
+    while True:
+        words: queue.Queue[tuple[Position, float] | None] = queue.Queue()
+        driver = _start(nodes, recipe, output, words)
+        try:
+            deadline = course.began + patience_s
+            while (word := _next(words, deadline)) is not None:
+                position, at = word
+                course.reached.setdefault(position, at)
+                if (
+                    pending
+                    and (pending[0].step, PHASES.index(pending[0].phase)) <= position
+                    and _in_phase(pending[0], position)
+                ):
+                    if undisturbed:
+                        time.sleep(pending[0].delay * undisturbed.seconds(pending[0].phase))
+                    if _strike(nodes, run, driver, pending[0]):
+                        course.struck.append((pending.pop(0), course.frontier, time.monotonic()))
+            code = driver.wait(max(1.0, deadline - time.monotonic()))
+        except (queue.Empty, subprocess.TimeoutExpired) as error:
+            raise ChaosError(f"{run} was not at its end after {patience_s:.0f} s; its output: {output}") from error
+        finally:
+            if driver.poll() is None:
+                driver.kill()
+                driver.wait()
+        if code == 0:
+            course.ended = time.monotonic()
+            return course
+        if code != -signal.SIGKILL:
+            raise ChaosError(f"{run} ended with exit status {code}; its output: {output}")
+
+
+def _in_phase(blow: Blow, position: Position) -> bool:
+    return position[1] == PHASES.index(blow.phase)
+
+
+def _strike(nodes: TwoNodes, run: str, driver: subprocess.Popen[bytes], blow: Blow) -> bool:
+    role, rank = blow.target
+    if role == "raylet":
+        nodes.kill_raylet()
+        return True
+    if role == "driver":
+        driver.kill()
+        return True
+    return nodes.strike(run, role, rank, signal.Signals[blow.signal])
+
+
+def _start(
+    nodes: TwoNodes, recipe: Path, output: Path, words: queue.Queue[tuple[Position, float] | None]
+) -> subprocess.Popen[bytes]:
+    """The driver in a process of its own, whose announcements come into `words`, and None when it is gone."""
+    reading, writing = os.pipe()
+    with output.open("ab") as out:
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.chaos.driver", str(writing), "--config", str(recipe)],
+            env={**os.environ, "RAY_ADDRESS": nodes.address, "CHIMED_RUNS": str(recipe.parent / "runs")},
+            stdout=out,
+            stderr=out,
+            pass_fds=(writing,),
+        )
+    os.close(writing)
+
+    def listen() -> None:
+        with open(reading, encoding="utf-8") as lines:
+            for line in lines:
+                step, phase, at = json.loads(line)
+                words.put(((step, PHASES.index(phase) if phase in PHASES else 0), at))
+        words.put(None)
+
+    threading.Thread(target=listen, daemon=True).start()
+    return driver
+
+
+def _next(words: queue.Queue[tuple[Position, float] | None], deadline: float) -> tuple[Position, float] | None:
+    return words.get(timeout=max(0.1, deadline - time.monotonic()))
