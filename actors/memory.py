@@ -31,7 +31,6 @@ SHARED_LIBRARIES = 150 * MIB  # of which this is files' pages, which processes o
 HEAP_FACTOR = 1.8
 # Not measured, no GPU was at hand: CUDA's context, libraries' workspaces and NCCL's buffers; the process beside it.
 GPU_CONTEXT, GPU_PROCESS = 2 * GIB, 4 * GIB
-VLLM_RELOAD_COPIES = 2  # while weights are reloaded on a CPU: what is new, and its repacked form
 
 
 @dataclass(frozen=True)
@@ -163,9 +162,8 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
         Part("KV cache", config.kv_cache_bytes, "kv_cache_bytes"),
         layer,
         sampled,
-        Part("reload", VLLM_RELOAD_COPIES * b * count, f"{VLLM_RELOAD_COPIES} x {b} B x P: new weights, and repacked"),
     ]
-    if through_store:
+    if through_store:  # vLLM copies from there layer by layer
         parts.append(Part("published", 4 * count, "4 B x P mapped from the object store"))
     return Footprint(tuple(parts), (parts[0], weights))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from actors.folders import ModelFolder
 from cluster.paths import require_dir, resolve
 from configs.recipe import ConfigError
-from evals.subject import Row, Settings
+from evals.subject import ANSWER_TOKENS, Row, Settings
 from evals.tasks import TASKS, Task
 
 PROG = "python -m evals.run"
@@ -53,6 +53,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--reference", metavar="DIR", help="the model that the kl task measures from, e.g. SFT")
     parser.add_argument("--limit", type=count, metavar="N", help="use at most N rows of each table")
     parser.add_argument(
+        "--answer-tokens", type=count, default=ANSWER_TOKENS, metavar="N",
+        help="longest answer to an open question or a prompt; give what your references need (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="chooses rows and samples answers (default: 0)"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the results there")
@@ -84,7 +88,12 @@ def make_plan(options: argparse.Namespace) -> Plan:
         models=models,
         named=named,
         tasks={name: TASKS[name].read(data, limits[name], options.seed) for name in names},
-        settings=Settings(seed=options.seed, limits=limits),
+        settings=Settings(
+            seed=options.seed,
+            limits=limits,
+            open_tokens=options.answer_tokens,
+            sample_tokens=options.answer_tokens,
+        ),
         data=data,
         reward_model=reward_model,
         reference=reference,

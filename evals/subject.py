@@ -16,6 +16,9 @@ from evals.reward_model import RewardModel
 Row = dict[str, Any]
 """One row of a task's table, by column."""
 
+ANSWER_TOKENS = 64
+"""Longest answer where none is given: enough for the sample clinic's."""
+
 Metrics = dict[str, Any]
 """A task's result, JSON: floats and counts by name, `n` among them."""
 
@@ -29,9 +32,9 @@ class Settings(Section):
     """Rows of each task's table that are used at most."""
     ner_tokens: int = 64
     """Longest NER answer, in tokens."""
-    open_tokens: int = 64
+    open_tokens: int = ANSWER_TOKENS
     """Longest answer to an open question, in tokens."""
-    sample_tokens: int = 64
+    sample_tokens: int = ANSWER_TOKENS
     """Longest sampled answer, in tokens."""
     samples_per_prompt: int = 2
     """Sampled answers to each prompt, for reward and kl."""

@@ -62,6 +62,8 @@ class Task:
             DataError: the table cannot be read, or a row cannot be scored.
         """
         path = data / f"{self.table}.heldout.parquet"
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; make it, or let --tasks name only tasks whose tables are there")
         rows: list[Row] = read_table(path, self.schema).to_pylist()
         for number, row in enumerate(rows):
             try:

@@ -38,7 +38,7 @@ def measure(config: PPOConfig) -> Measured:
         work = _recorded_until(float(steps[-1]["time"]))
     return Measured(
         steps,
-        [_idle(work, (step["time"] - step["seconds"], step["time"])) for step in steps],
+        [idle(work, (step["time"] - step["seconds"], step["time"])) for step in steps],
         [step_path(run.path / "journal", int(step["step"]) - 1) for step in steps],
     )
 
@@ -62,7 +62,7 @@ def _recorded_until(end: float) -> list[Span]:
         time.sleep(0.5)
 
 
-def _idle(work: Sequence[Span], step: Span) -> float:
+def idle(work: Sequence[Span], step: Span) -> float:
     """The share of `step` that none of the sorted spans of `work` covers."""
     covered, reached = 0.0, step[0]
     for begun, ended in work:

@@ -83,7 +83,8 @@ def _end_with(model: PreTrainedModel, end: int, probability: float) -> None:
     head = model.get_output_embeddings().weight
     head[:, CONSTANT] = 0.0
     head[end] = 0.0
-    hidden = model.base_model(torch.arange(64)[None], sequence_lengths=(64,)).last_hidden_state[0]  # (64, hidden)
+    tokens = torch.randint(VOCABULARY, (1, 256), generator=torch.Generator().manual_seed(0))
+    hidden = model.base_model(tokens, sequence_lengths=(256,)).last_hidden_state[0]  # (256, hidden)
     constant = hidden[:, CONSTANT].mean()
     others = (hidden @ head.T).exp().sum(-1).mean() - 1.0
     wanted = torch.tensor(NEVER) if probability == 0.0 else (others * probability / (1.0 - probability)).log()

@@ -53,6 +53,14 @@ def test_a_limit_takes_rows_by_the_seed_in_their_order(plan: Planner, make_model
     assert five != questions("--limit", "5", "--seed", "1")
 
 
+def test_longer_answers_are_allowed_where_asked_for(plan: Planner, make_model: Callable[..., Path]) -> None:
+    model = str(make_model("a"))
+    usual, longer = plan("--model", model).settings, plan("--model", model, "--answer-tokens", "160").settings
+    assert (usual.open_tokens, usual.sample_tokens) == (64, 64)
+    assert (longer.open_tokens, longer.sample_tokens) == (160, 160)
+    assert longer.ner_tokens == usual.ner_tokens
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -96,7 +104,7 @@ def test_bad_rows_are_named_with_file_and_row(plan: Planner, make_model: Callabl
     write_table(pa.Table.from_pylist([{"prompt": turns}], PROMPTS), tmp_path / "prompts.heldout.parquet")
     with pytest.raises(DataError, match=r"prompts.heldout.parquet: row 0: prompt does not end with the user's turn"):
         plan("--model", model, "--tasks", "kl", "--reference", model, "--data", str(tmp_path))
-    with pytest.raises(DataError, match=r"ner.heldout.parquet: no such file"):
+    with pytest.raises(DataError, match=r"ner.heldout.parquet: no such file; make it, or let --tasks name"):
         plan("--model", model, "--tasks", "ner", "--data", str(tmp_path))
 
 

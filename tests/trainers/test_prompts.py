@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from actors.config import RolloutConfig
 from configs.base import ConfigError
 from data.tables import PROMPTS, DataError, write_table
 from trainers.prompts import PromptStream
@@ -27,7 +28,12 @@ def stream(tmp_path: Path, tokenizer: Any) -> Any:
         prompts = PromptData(train=(train,), max_tokens=max_tokens)
         algorithm = SimpleNamespace(resample=resample)
         settings: Any = SimpleNamespace(
-            prompts=prompts, prompts_per_step=4, samples_per_prompt=2, seed=seed, algorithm=algorithm
+            prompts=prompts,
+            prompts_per_step=4,
+            samples_per_prompt=2,
+            seed=seed,
+            algorithm=algorithm,
+            rollout=RolloutConfig(),
         )
         return PromptStream(settings, tokenizer)
 
