@@ -98,7 +98,7 @@ def _start(**options: Any) -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         ray.init(address="local", dashboard_host="127.0.0.1", **options)
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises this very class where a node does not come up in time
         raise ConfigError(f"Ray cannot start here: {error}") from error
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = multi_node

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.connect import connect
+from configs.recipe import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = """
@@ -153,3 +154,17 @@ def test_a_connection_that_exists_is_used_and_left(ray_cluster):
         assert cluster.session_dir.is_dir()
     assert ray.is_initialized()
     assert ray.cluster_resources()["CPU"] == 8
+
+
+def test_a_cluster_that_does_not_come_up_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray does on a machine that is overloaded
+
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setattr("cluster.connect.for_local_cluster", dict)
+    monkeypatch.setattr("ray.init", late)
+    with (
+        pytest.raises(ConfigError, match=r"^Ray cannot start here: The current node timed out during startup\.$"),
+        connect(),
+    ):
+        pass
