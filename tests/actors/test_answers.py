@@ -64,12 +64,13 @@ class Group:
     """A worker group of actors that are no roles."""
 
     timeout_s = 120.0
+    watch = None
 
     def __init__(self, role: str, actors: list[Any]) -> None:
         from actors.group import WorkerGroup
 
         self.role, self.actors, self.ranks = role, actors, len(actors)
-        for method in ("submit", "wait", "submit_rows", "submit_streams"):
+        for method in ("look", "submit", "wait", "submit_rows", "submit_streams"):
             setattr(self, method, getattr(WorkerGroup, method).__get__(self))
 
 
