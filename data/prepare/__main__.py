@@ -1,0 +1,112 @@
+"""`python -m data.prepare --input PATH ... --kind KIND --out DIR`: any team's files → tables that the trainers read."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from configs.base import one_line_errors
+from configs.recipe import ConfigError
+from data.prepare.options import SCHEMAS, STEPS, TEXT_UNITS, Options
+from data.prepare.pools import open_pool
+from data.prepare.run import Outcome, prepare
+from data.prepare.schemas import FIELDS
+from data.prepare.sources import find_files
+
+PROG = "python -m data.prepare"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; its defaults are those of `Options`."""
+    default = Options("text")
+    found = argparse.ArgumentParser(
+        prog=PROG,
+        description="Clean files of text, chats, preference pairs or prompts into Parquet shards, with a report.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = found.add_argument
+    add("--input", nargs="+", required=True, metavar="PATH", help="files, folders or patterns")
+    add("--kind", choices=list(SCHEMAS), required=True, help="the table to make")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    add("--map", action="append", default=[], metavar="FIELD=COLUMN", help=f"where a field is; of {', '.join(FIELDS)}")
+    add(
+        "--on-bad", choices=["skip", "fail"], default="skip", help="list bad rows in rejects.jsonl, or end at the first"
+    )
+    add("--skip", action="append", default=[], choices=STEPS, metavar="STEP", help=f"leave out: {', '.join(STEPS)}")
+    add("--decontaminate", nargs="+", default=[], metavar="PATH", help="evaluation files whose items must not come in")
+    add("--text-unit", choices=TEXT_UNITS, default=default.text_unit, help="what a document of a text file is")
+    add("--min-chars", type=int, metavar="N", help="shortest row; 10 for text, else 2")
+    add(
+        "--max-chars",
+        type=int,
+        default=default.max_chars,
+        metavar="N",
+        help="longest row; texts are cut, others removed",
+    )
+    add("--max-repeated", type=float, default=default.max_repeated, metavar="P", help="largest share of repetition")
+    add("--near-threshold", type=float, default=default.near_threshold, metavar="P", help="likeness of near duplicates")
+    add("--ngram", type=int, default=default.ngram, metavar="N", help="characters in common with an evaluation item")
+    add("--max-row-bytes", type=int, default=default.max_row_bytes, metavar="N", help="longest line or JSON element")
+    add("--shard-bytes", type=int, default=default.shard_bytes, metavar="N", help="text in a shard")
+    add("--workers", type=int, metavar="N", help="processes; default: $RAY_ADDRESS's cluster, else this machine's CPUs")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prepare, and say in a few lines what came in, what came out and where the report is."""
+    given = parser().parse_args(arguments)
+    with one_line_errors(PROG):
+        options = _options(given)
+        size = sum(Path(file).stat().st_size for file in find_files(given.input)[0])
+        with open_pool(given.workers, size) as pool:
+            outcome = prepare(given.input, given.out, options, pool, given.decontaminate)
+    _say(outcome, given.out)
+    return 0
+
+
+def _options(given: argparse.Namespace) -> Options:
+    columns = []
+    for pair in given.map:
+        field, equals, column = pair.partition("=")
+        if not equals or not column or field not in FIELDS:
+            raise ConfigError(f"--map {pair}: give FIELD=COLUMN, FIELD one of {', '.join(FIELDS)}")
+        columns.append((field, column))
+    if given.workers is not None and given.workers < 1:
+        raise ConfigError(f"--workers {given.workers}: must be at least 1")
+    return Options(
+        kind=given.kind,
+        columns=tuple(columns),
+        skip=tuple(sorted(set(given.skip))),
+        on_bad=given.on_bad,
+        text_unit=given.text_unit,
+        min_chars=given.min_chars,
+        max_chars=given.max_chars,
+        max_repeated=given.max_repeated,
+        near_threshold=given.near_threshold,
+        ngram=given.ngram,
+        max_row_bytes=given.max_row_bytes,
+        shard_bytes=given.shard_bytes,
+    )
+
+
+def _say(outcome: Outcome, out: Path) -> None:
+    report = outcome.report
+    if not outcome.made:
+        print(f"{out}: already prepared from these inputs, nothing changed")
+    elif outcome.replaced:
+        print(f"{out}: prepared anew, because these were different: {outcome.replaced}")
+    else:
+        print(f"{out}: prepared")
+    print(f"  {report['records']:>10,} records in, {report['rows']:,} rows out, {report['characters']:,} characters")
+    for name, count in report["bad"].items():
+        print(f"  {count:>10,} bad: {name}")
+    for name, count in report["removed"].items():
+        print(f"  {count:>10,} removed by {name}")
+    if outcome.manifest["left_out"]:
+        print(f"  {len(outcome.manifest['left_out']):>10,} files of no known kind left out; manifest.json names them")
+    print(f"  {out / 'report.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The elements of one JSON list, one at a time, with memory for the largest of them only."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from data.prepare.lines import CHUNK, Unreadable, chunks
+from data.prepare.options import MIB
+
+_DECODER: Final = json.JSONDecoder()
+_BETWEEN: Final = re.compile(r"[\s,]*")
+_NEXT: Final = re.compile(r"[}\]\"\w]\s*,\s*(?=\{)")
+_WIDEST: Final = 4096  # characters that may lie between two elements
+_UNDECODED: Final = re.compile("[\udc80-\udcff]")
+
+
+def begins_list(path: str) -> bool:
+    """Whether a file's first character is a list's bracket."""
+    try:
+        for chunk in chunks(Path(path)):
+            text = chunk.removeprefix(codecs.BOM_UTF8).lstrip()
+            if text:
+                return text.startswith(b"[")
+    except Unreadable:  # reading it says what is wrong
+        return False
+    return False
+
+
+def elements(path: str, encoding: str, longest: int) -> Iterator[tuple[int, Any, str]]:
+    """Elements of the list in a file as `(line, value, why it is bad)`.
+
+    After an element that is no JSON, reading goes on at the next place where an object begins that has a column in
+    common with the list's first.
+
+    Raises:
+        Unreadable: the file is damaged; what came before has been given.
+    """
+    text = _Text(path, encoding)
+    text.skip(re.compile(r"\s*\[?"))
+    known: set[str] = set()
+    while True:
+        text.skip(_BETWEEN)
+        if not text.more():
+            yield text.line, None, "the list is cut off: its closing bracket is missing"
+            return
+        if text.at("]"):
+            text.skip(re.compile(r"\]\s*"))
+            if text.more():
+                yield text.line, None, "something follows the list's closing bracket; it was not read"
+            return
+        line = text.line
+        value, bad = text.element(longest)
+        if not bad:
+            if not known and isinstance(value, dict):
+                known = set(value)
+            yield line, value, ""
+            continue
+        yield line, None, bad
+        if not text.find_next(known):
+            return
+
+
+class _Text:
+    """The file's text from the place that is read: it grows at its end and is dropped behind."""
+
+    def __init__(self, path: str, encoding: str) -> None:
+        self._parts = chunks(Path(path))
+        self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+        self._ended = False
+        self._damage: Unreadable | None = None
+        self._text, self._place = "", 0
+        self.line = 1
+        self._grow()
+        self._text = self._text.removeprefix("\ufeff")
+
+    def _grow(self) -> bool:
+        """Read on, at least doubling what is there: an element is then parsed a few times, however long it is."""
+        wanted = max(CHUNK, len(self._text) - self._place)
+        new: list[str] = []
+        while not self._ended and sum(map(len, new)) < wanted:
+            try:
+                chunk = next(self._parts, b"")
+            except Unreadable as error:
+                chunk, self._damage = b"", error
+            self._ended = not chunk
+            new.append(self._decoder.decode(chunk, final=self._ended))
+        self._text, self._place = self._text[self._place :] + "".join(new), 0
+        return any(new)
+
+    def more(self) -> bool:
+        """Whether anything is left. Raises `Unreadable` at the end of what could be read of a damaged file."""
+        while self._place == len(self._text):
+            if not self._grow():
+                if self._damage:
+                    raise self._damage
+                return False
+        return True
+
+    def at(self, character: str) -> bool:
+        return self._text.startswith(character, self._place)
+
+    def skip(self, pattern: re.Pattern[str]) -> None:
+        """Pass over what fits."""
+        while True:
+            fits = pattern.match(self._text, self._place)
+            self._pass(fits.end() if fits else self._place)
+            if self._place < len(self._text) or not self._grow():
+                return
+
+    def element(self, longest: int) -> tuple[Any, str]:
+        """The value that begins here, or why there is none; the place moves behind it, or stays."""
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._place)
+            except RecursionError:
+                return None, "not usable JSON: nested too deeply"
+            except ValueError as error:
+                position = error.pos if isinstance(error, json.JSONDecodeError) else self._place
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                if len(self._text) - self._place > longest:
+                    return None, f"no JSON value ends within {longest // MIB or longest} million characters"
+                # Only what fails close to the end, or inside a text that may end later, can be mended by reading on.
+                cut = position > len(self._text) - 16 or reason.startswith("Unterminated string")
+                if cut and self._grow():
+                    continue
+                if self._damage:
+                    raise self._damage from error
+                return None, f"not JSON: {reason}"
+            if end == len(self._text) and self._grow():
+                continue  # a number may go on
+            undecoded = _UNDECODED.search(self._text, self._place, end)
+            self._pass(end)
+            return (None, "holds bytes that are not in the file's encoding") if undecoded else (value, "")
+
+    def find_next(self, known: set[str]) -> bool:
+        """Go to where the next element begins after a bad one; False if there is none."""
+        while True:
+            fits = _NEXT.search(self._text, self._place)
+            if fits is None:
+                self._pass(max(self._place, len(self._text) - _WIDEST))
+                if self._grow():
+                    continue
+                return False
+            self._pass(fits.end())
+            try:
+                value, _ = _DECODER.raw_decode(self._text, self._place)
+            except (ValueError, RecursionError):
+                if len(self._text) - self._place < CHUNK and self._grow():
+                    value, _ = self._peek()
+                else:
+                    continue
+            if isinstance(value, dict) and (not known or known & set(value)):
+                return True
+
+    def _peek(self) -> tuple[Any, int]:
+        try:
+            return _DECODER.raw_decode(self._text, self._place)
+        except (ValueError, RecursionError):
+            return None, self._place
+
+    def _pass(self, place: int) -> None:
+        self.line += self._text.count("\n", self._place, place)
+        self._place = place

@@ -1,0 +1,88 @@
+"""What a preparation is asked to do: everything that decides which rows come out, and nothing that does not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+
+from configs.recipe import ConfigError
+from data.tables import PREFERENCE, PRETRAIN, PROMPTS, SFT
+
+MIB: Final = 1024 * 1024
+
+SCHEMAS: Final[dict[str, pa.Schema]] = {"text": PRETRAIN, "chat": SFT, "preference": PREFERENCE, "prompts": PROMPTS}
+"""The table that each kind becomes: what the trainers of that stage read."""
+
+STEPS: Final = ("unicode", "markup", "privacy", "length", "repetition", "exact", "near")
+"""The cleaning steps that can be switched off, in the order in which they are taken."""
+
+TEXT_UNITS: Final = ("file", "paragraph", "line")
+_MIN_CHARS: Final = {"text": 10, "chat": 2, "preference": 2, "prompts": 2}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Attributes:
+    kind: a key of `SCHEMAS`.
+    columns: `(field, column)` pairs: where a record's known fields are, for schemas that are not recognised.
+    skip: steps that are not taken.
+    on_bad: `skip` lists input that cannot be used and goes on, `fail` ends the run at the first.
+    text_unit: what one document of a text file is: the `file`, a `paragraph` between blank lines, or a `line`.
+    min_chars: rows with fewer characters in all are removed.
+    max_chars: longer documents are cut at a line's end; longer rows of other kinds are removed.
+    max_repeated: rows are removed of whose windows of ten characters more than this share came before in the row.
+    near_threshold: Jaccard similarity of five-character shingles from which two rows are near duplicates.
+    ngram: a row that shares so many characters in a row with an evaluation item is removed.
+    max_row_bytes: a longer line or JSON element is refused, so that one cannot take the memory.
+    shard_bytes: a shard is closed once it holds so much text.
+    """
+
+    kind: str
+    columns: tuple[tuple[str, str], ...] = ()
+    skip: tuple[str, ...] = ()
+    on_bad: str = "skip"
+    text_unit: str = "file"
+    min_chars: int | None = None
+    max_chars: int = 100_000
+    max_repeated: float = 0.6
+    near_threshold: float = 0.8
+    ngram: int = 13
+    max_row_bytes: int = 64 * MIB
+    shard_bytes: int = 256 * MIB
+
+    def __post_init__(self) -> None:
+        if self.kind not in SCHEMAS:
+            raise ConfigError(f"--kind {self.kind}: unknown; use {', '.join(SCHEMAS)}")
+        for step in self.skip:
+            if step not in STEPS:
+                raise ConfigError(f"--skip {step}: there is no such step; there are {', '.join(STEPS)}")
+        if self.on_bad not in ("skip", "fail"):
+            raise ConfigError(f"--on-bad {self.on_bad}: unknown; use skip or fail")
+        if self.text_unit not in TEXT_UNITS:
+            raise ConfigError(f"--text-unit {self.text_unit}: unknown; use {', '.join(TEXT_UNITS)}")
+        for name in ("max_repeated", "near_threshold"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0 and at most 1")
+        for name in ("max_chars", "ngram", "max_row_bytes", "shard_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if self.shortest > self.max_chars:
+            raise ConfigError(f"--min-chars {self.shortest}: is more than --max-chars {self.max_chars}")
+
+    @property
+    def schema(self) -> pa.Schema:
+        return SCHEMAS[self.kind]
+
+    @property
+    def shortest(self) -> int:
+        return _MIN_CHARS[self.kind] if self.min_chars is None else self.min_chars
+
+    def takes(self, step: str) -> bool:
+        return step not in self.skip
+
+    def as_json(self) -> dict[str, Any]:
+        """As the manifest has them; equal options give equal JSON."""
+        found = asdict(self)
+        return {**found, "columns": dict(self.columns), "skip": sorted(self.skip), "min_chars": self.shortest}

@@ -1,0 +1,155 @@
+"""A piece of an input file → cleaned rows aside, with what is needed to find duplicates among all pieces.
+
+The work of one task. Its memory is bounded by the largest record and by `FLUSH` characters of rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.prepare.cleaning import Removed, clean
+from data.prepare.options import Options
+from data.prepare.readers import read
+from data.prepare.schemas import Row, row_of, texts_of
+from data.prepare.sources import Piece
+from data.prepare.tally import Tally
+from data.prepare.windows import SIGNATURE_BYTES, Evaluation, signature
+from data.tables import DataError
+
+FLUSH: Final = 2 * 1024 * 1024
+DIGEST_BYTES: Final = 16
+LINE, SIZE, DIGEST, SIGNATURE = "_line", "_characters", "_digest", "_signature"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one call of `prepare_piece` does: piece number `index` of all, written to `folder`."""
+
+    index: int
+    piece: Piece
+    options: Options
+    folder: str
+    evaluation: Evaluation | None = None
+
+    @property
+    def rows(self) -> Path:
+        return Path(self.folder, f"{self.index:06}.parquet")
+
+    @property
+    def rejects(self) -> Path:
+        return Path(self.folder, f"{self.index:06}.rejects.jsonl")
+
+
+@dataclass
+class Done:
+    """A piece that is written: the lines it spans, and by row group its rows and characters."""
+
+    lines: int = 0
+    groups: list[tuple[int, int]] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    failure: tuple[int, str] | None = None
+    """Under `--on-bad fail`, the first bad record's line and reason; nothing after it was read."""
+
+
+def aside_schema(options: Options) -> pa.Schema:
+    """The columns of a piece's rows: the table's own, then those that find duplicates and name the row."""
+    extra = [(LINE, pa.int64()), (SIZE, pa.int32())]
+    if options.takes("exact") or options.takes("near"):
+        extra.append((DIGEST, pa.binary(DIGEST_BYTES)))
+    if options.takes("near"):
+        extra.append((SIGNATURE, pa.binary(SIGNATURE_BYTES)))
+    return pa.schema([*options.schema, *(pa.field(*column) for column in extra)])
+
+
+def prepare_piece(task: Task) -> Done:
+    """Read, recognise and clean a piece.
+
+    Raises:
+        OSError: its rows cannot be written.
+    """
+    done = Done()
+    schema = aside_schema(task.options)
+    with (
+        pq.ParquetWriter(task.rows, schema, compression="zstd") as writer,
+        task.rejects.open("w", encoding="utf-8") as rejects,
+    ):
+        rows: list[Row] = []
+        size = 0
+        for row in _rows(task, done, rejects):
+            rows.append(row)
+            size += row[SIZE]
+            if size >= FLUSH:
+                _flush(writer, rows, size, schema, done)
+                rows, size = [], 0
+        if rows:
+            _flush(writer, rows, size, schema, done)
+    return done
+
+
+def _flush(writer: Any, rows: list[Row], size: int, schema: pa.Schema, done: Done) -> None:
+    writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=len(rows))
+    done.groups.append((len(rows), size))
+
+
+def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
+    options, source, tally = task.options, task.piece.source.path, done.tally
+    tally.records[source] += 0
+
+    def refuse(line: int, step: str, reason: str) -> None:
+        rejects.write(json.dumps({"line": line, "step": step, "reason": reason}, ensure_ascii=False) + "\n")
+
+    for found in read(task.piece, options):
+        done.lines = max(done.lines, found.line)
+        tally.records[source] += 1
+        where = f"{source}:{found.line}"
+        try:
+            if found.bad:
+                raise DataError(found.bad)
+            outcomes = list(clean(row_of(found.record, options), options, task.evaluation, where, tally))
+        except DataError as error:
+            if options.on_bad == "fail":
+                done.failure = found.line, str(error)
+                return
+            tally.bad[_sort(found.bad, str(error))] += 1
+            tally.show("bad", where, str(error), _shown(found.record))
+            refuse(found.line, "bad", str(error))
+            continue
+        for outcome in outcomes:
+            if isinstance(outcome, Removed):
+                tally.removed[outcome.step] += 1
+                tally.show(outcome.step, where, outcome.reason, outcome.text)
+                refuse(found.line, outcome.step, outcome.reason)
+            else:
+                yield _keyed(outcome, found.line, options, source, tally)
+
+
+def _keyed(row: Row, line: int, options: Options, source: str, tally: Tally) -> Row:
+    texts = texts_of(row)
+    size = sum(map(len, texts))
+    tally.keep(source, size)
+    row = {**row, LINE: line, SIZE: size}
+    whole = "\x1f".join(texts)
+    if options.takes("exact") or options.takes("near"):
+        row[DIGEST] = hashlib.blake2b(whole.encode(), digest_size=DIGEST_BYTES).digest()
+    if options.takes("near"):
+        row[SIGNATURE] = signature(whole)
+    return row
+
+
+def _sort(unread: str, reason: str) -> str:
+    """What the report counts bad records by: the reason without what is particular to one."""
+    if unread:
+        return "cannot be read"
+    return reason.split(";")[0].split(" (")[0].split(": contains")[0][:60]
+
+
+def _shown(record: Any) -> str:
+    return "" if record is None else str(record)

@@ -1,0 +1,202 @@
+"""One reader a format: a piece of a file → its records, each with its line, and what could not be read.
+
+A reader gives everything that is whole. Damage costs the line or element that it is in, or, where the rest of a file
+can no longer be read, what comes after; it never ends the run by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.prepare.lines import Unreadable, chunks, decode, lines
+from data.prepare.options import MIB, Options
+from data.prepare.sources import Piece
+from data.prepare.tabular import read_csv
+from data.tables import DataError
+
+ROWS: Final = 256  # rows of a binary table that are made Python objects at a time
+
+
+class Found(NamedTuple):
+    """A record and the line (or row, or element's first line) it stands on, from 1; or why there is none."""
+
+    line: int
+    record: Any
+    bad: str = ""
+
+
+def read(piece: Piece, options: Options) -> Iterator[Found]:
+    """The records of a piece, in order; lines are counted from the piece's beginning."""
+    if piece.source.unreadable:
+        yield Found(1, None, piece.source.unreadable)
+        return
+    line = 0
+    try:
+        for found in _READERS[piece.source.format](piece, options):
+            line = found.line
+            yield found
+    except Unreadable as error:
+        yield Found(line + 1, None, str(error))
+
+
+def text_lines(piece: Piece, options: Options) -> Iterator[tuple[int, str, str]]:
+    """Lines as `(number, text, why it is bad)`."""
+    longest = options.max_row_bytes
+    for number, line in lines(chunks(Path(piece.source.path), piece.start, piece.end), longest):
+        if line is None:
+            yield (
+                number,
+                "",
+                f"the line has more than {longest // MIB or longest} {'MiB' if longest >= MIB else 'bytes'}",
+            )
+            continue
+        try:
+            yield number, decode(line, piece.source.encoding), ""
+        except DataError as error:
+            yield number, "", str(error)
+
+
+def parse(text: str) -> Any:
+    """JSON as the standard has it.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise DataError("not usable JSON: nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"not JSON: {error.msg} at character {error.pos + 1}") from error
+    except ValueError as error:
+        raise DataError(f"not usable JSON: {error}") from error
+
+
+def _jsonl(piece: Piece, options: Options) -> Iterator[Found]:
+    for number, text, bad in text_lines(piece, options):
+        if bad:
+            yield Found(number, None, bad)
+        elif text.strip():
+            try:
+                yield Found(number, parse(text))
+            except DataError as error:
+                yield Found(number, None, str(error))
+
+
+def _json(piece: Piece, options: Options) -> Iterator[Found]:
+    # Its elements are read one at a time, so that a list may be larger than the memory.
+    from data.prepare.json_list import begins_list, elements
+
+    if not begins_list(piece.source.path):
+        yield from _jsonl(piece, options)
+        return
+    for line, record, bad in elements(piece.source.path, piece.source.encoding, options.max_row_bytes):
+        yield Found(line, record, bad)
+
+
+def _text(piece: Piece, options: Options) -> Iterator[Found]:
+    """Documents of a text file: see `Options.text_unit`; a file of classics falls into its <篇名> sections."""
+    kept: list[str] = []
+    first, size, titled = 1, 0, False
+    for number, text, bad in text_lines(piece, options):
+        if bad:
+            yield Found(number, None, bad)
+            continue
+        opens = text.startswith(("<目录>", "<篇名>"))
+        ends = {"line": True, "paragraph": not text.strip(), "file": opens and not titled}[options.text_unit]
+        if (ends or size > options.max_chars) and any(line.strip() for line in kept):
+            yield Found(first, {"text": "\n".join(kept)})
+            kept, size = [], 0
+        if not kept:
+            first = number
+        kept.append(text)
+        size += len(text) + 1
+        # A <目录> line names the part, the <篇名> line after it the section: both begin the same document.
+        titled = text.startswith("<目录>") or (titled and not text.strip())
+    if any(line.strip() for line in kept):
+        yield Found(first, {"text": "\n".join(kept)})
+
+
+def _csv(piece: Piece, options: Options) -> Iterator[Found]:
+    delimiter = "\t" if piece.source.format == "tsv" else ","
+    for line, record, bad in read_csv(text_lines(piece, options), delimiter, options.max_row_bytes):
+        yield Found(line, record, bad)
+
+
+_SPEAKERS: Final = {"P": "user", "D": "assistant"}
+
+
+def _dialog(piece: Piece, options: Options) -> Iterator[Found]:
+    """Dialogues of tab-separated lines, `P` the patient's and `D` the doctor's, a blank line between dialogues.
+
+    What one speaker says in several lines is one turn. Other lines (`id`, `SUM1`, ...) are about the dialogue.
+    """
+    turns: list[dict[str, str]] = []
+    first, broken = 1, ""
+    for number, text, bad in [*text_lines(piece, options), (0, "", "")]:
+        if text.strip() or bad:
+            if not turns:
+                first = number
+            speaker, _, rest = text.partition("\t")
+            broken = broken or (bad and f"line {number}: {bad}")
+            if speaker in _SPEAKERS:
+                said = rest.rpartition("\t")[0] or rest
+                if turns and turns[-1]["role"] == _SPEAKERS[speaker]:
+                    turns[-1]["content"] += "\n" + said
+                else:
+                    turns.append({"role": _SPEAKERS[speaker], "content": said})
+            continue
+        if turns or broken:
+            yield Found(first, None if broken else {"messages": turns}, broken)
+        turns, broken = [], ""
+
+
+def _parquet(piece: Piece, options: Options) -> Iterator[Found]:
+    try:
+        file = pq.ParquetFile(piece.source.path)
+        groups = range(file.num_row_groups) if piece.end is None else range(piece.start, piece.end)
+        before = sum(file.metadata.row_group(group).num_rows for group in range(piece.start))
+        batches = file.iter_batches(ROWS, row_groups=list(groups))
+        yield from _rows(batches, before)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise Unreadable(f"not readable as Parquet ({str(error).splitlines()[0]}); what follows is lost") from error
+
+
+def _arrow(piece: Piece, options: Options) -> Iterator[Found]:
+    """The Arrow streams of a saved `datasets` folder, and Arrow files."""
+    try:
+        with pa.memory_map(piece.source.path) as file:
+            if bytes(file.read(6)) == b"ARROW1":
+                reader = pa.ipc.open_file(file)
+                yield from _rows((reader.get_batch(index) for index in range(reader.num_record_batches)), 0)
+            else:
+                file.seek(0)
+                yield from _rows(iter(pa.ipc.open_stream(file)), 0)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise Unreadable(f"not readable as Arrow ({str(error).splitlines()[0]}); what follows is lost") from error
+
+
+def _rows(batches: Iterator[pa.RecordBatch], row: int) -> Iterator[Found]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, ROWS):
+            for record in batch.slice(start, ROWS).to_pylist():
+                row += 1
+                yield Found(row, record)
+
+
+_READERS: Final[dict[str, Callable[[Piece, Options], Iterator[Found]]]] = {
+    "text": _text,
+    "jsonl": _jsonl,
+    "json": _json,
+    "csv": _csv,
+    "tsv": _csv,
+    "dialog": _dialog,
+    "parquet": _parquet,
+    "arrow": _arrow,
+}

@@ -1,0 +1,70 @@
+"""The report as a page for people: counts in and out, why rows went, how long they are, and examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from data.prepare.options import STEPS
+from data.prepare.tally import BINS
+
+WHAT: Final = {
+    "bad": "cannot be used",
+    "unicode": "characters normalised",
+    "markup": "mark-up and boilerplate removed",
+    "privacy": "personal numbers masked",
+    "length": "too short or too long",
+    "repetition": "repeats itself",
+    "decontamination": "shares text with an evaluation item",
+    "exact": "repeats another row",
+    "near": "nearly repeats another row",
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of the length histogram: rows of `label` characters, its height in percent of the highest."""
+
+    label: str
+    rows: int
+    height: float
+
+
+def render(report: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """The page's HTML, from `report.json` and what was asked for; every text goes through escaping."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    order = ["bad", *STEPS[:3], "length", "repetition", "decontamination", "exact", "near"]
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        asked=asked,
+        what=WHAT,
+        steps=[step for step in order if step in report["removed"] or step in report["changed"]],
+        examples=[(step, report["examples"][step]) for step in order if step in report["examples"]],
+        bars=bars({int(key): count for key, count in report["lengths"].items()}),
+    )
+
+
+def bars(lengths: Mapping[int, int]) -> list[Bar]:
+    """The histogram from its first bin with rows to its last."""
+    if not lengths:
+        return []
+    highest = max(lengths.values())
+    return [
+        Bar(_label(index), lengths.get(index, 0), 100 * lengths.get(index, 0) / highest)
+        for index in range(min(lengths), max(lengths) + 1)
+    ]
+
+
+def _label(index: int) -> str:
+    low = round(2 ** (index / 2))
+    return f"{low:,} or more" if index == BINS - 1 else f"{low:,} to {round(2 ** ((index + 1) / 2)):,}"

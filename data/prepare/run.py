@@ -1,0 +1,220 @@
+"""A whole preparation: files → pieces → duplicates → shards, manifest and report, in a folder that is whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from configs.recipe import RunError
+from data.prepare.duplicates import NONE, find_duplicates
+from data.prepare.options import Options
+from data.prepare.piece import Done, Task, prepare_piece
+from data.prepare.pools import Pool
+from data.prepare.readers import read
+from data.prepare.report import render
+from data.prepare.shards import file_hash, plan_shards, write_rejects, write_shard
+from data.prepare.sources import Piece, Source, describe, find_files, pieces_of
+from data.prepare.tally import Tally
+from data.prepare.windows import Evaluation
+from data.tables import DataError
+
+MANIFEST: Final = "manifest.json"
+REPORT: Final = "report.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Attributes:
+    manifest: as it lies in the folder.
+    report: likewise.
+    made: False if the folder held just this already.
+    replaced: what of an earlier preparation in the folder was different, if one was replaced.
+    """
+
+    manifest: dict[str, Any]
+    report: dict[str, Any]
+    made: bool
+    replaced: str = ""
+
+
+def prepare(
+    inputs: Sequence[str], out: Path, options: Options, pool: Pool, decontaminate: Sequence[str] = ()
+) -> Outcome:
+    """Prepare files for one stage of training and write them to the folder `out`.
+
+    The same files, named alike, and the same options give the same bytes in any pool. `out` is written aside and
+    renamed; an earlier preparation there is replaced if its inputs or options were others.
+
+    Args:
+        decontaminate: evaluation files; rows that share `options.ngram` characters with an item of them are removed.
+
+    Raises:
+        DataError: nothing to read, unusable evaluation files, `out` holds something else, no row is left; under
+            `--on-bad fail`, the first bad record.
+        RunError: the disk is full or not writable.
+    """
+    files, left_out = find_files(inputs)
+    sources = list(pool.map(describe, files))
+    judged = list(pool.map(describe, find_files(decontaminate)[0])) if decontaminate else []
+    asked: dict[str, Any] = {
+        "kind": options.kind,
+        "options": options.as_json(),
+        "sources": [asdict(source) for source in sources],
+        "left_out": left_out,
+        "evaluation": [asdict(source) for source in judged],
+        "tool": _tool(options),
+    }
+    replaced = ""
+    if out.exists():
+        replaced, found = _earlier(out, asked)
+        if found:
+            return found
+    with _writing(out), _aside(out) as folder:
+        evaluation = _evaluation(judged, options) if judged else None
+        manifest, report = _build(folder, sources, options, pool, evaluation, asked)
+        _swap(folder, out)
+    return Outcome(manifest, report, True, replaced)
+
+
+def _build(
+    folder: Path,
+    sources: Sequence[Source],
+    options: Options,
+    pool: Pool,
+    evaluation: Evaluation | None,
+    asked: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    work = folder / ".pieces"
+    work.mkdir()
+    pieces = [piece for source in sources for piece in pieces_of(source)]
+    tasks = [Task(index, piece, options, str(work), evaluation) for index, piece in enumerate(pieces)]
+    tally, done = Tally(), list[Done]()
+    for task, piece in zip(tasks, pool.map(prepare_piece, tasks), strict=True):
+        if piece.failure:
+            raise _first_bad(task, piece, tasks, done)
+        done.append(piece)
+        tally.add(piece.tally)
+    rows = [sum(count for count, _ in piece.groups) for piece in done]
+    exact, near = find_duplicates([task.rows for task in tasks], rows, options, work)
+    write_rejects(folder / "rejects.jsonl", tasks, done, exact, near, tally)
+    if not sum(tally.rows.values()):
+        raise DataError(f"no row is left of {sum(tally.records.values())} records: {_why(tally)}")
+    shards = list(pool.map(write_shard, plan_shards(tasks, done, (exact == NONE) & (near == NONE), options, folder)))
+    shutil.rmtree(work)
+    looked_for = {"texts": evaluation.items, "too_short_to_look_for": evaluation.short} if evaluation else None
+    report = {"kind": options.kind, **tally.as_json(), "evaluation": looked_for}
+    columns = {field.name: str(field.type) for field in options.schema}
+    counts = {"records": report["records"], "rows": report["rows"], "characters": report["characters"]}
+    manifest = {**asked, "schema": columns, "counts": counts, "shards": shards}
+    (folder / REPORT).write_text(_json(report), "utf-8")
+    (folder / "report.html").write_text(render(report, asked), "utf-8")
+    (folder / MANIFEST).write_text(_json(manifest), "utf-8")
+    return manifest, report
+
+
+def _first_bad(task: Task, piece: Done, tasks: Sequence[Task], done: Sequence[Done]) -> DataError:
+    assert piece.failure
+    line, reason = piece.failure
+    source = task.piece.source
+    if source.format != "parquet":
+        line += sum(d.lines for t, d in zip(tasks, done, strict=False) if t.piece.source == source)
+    return DataError(f"{source.path}:{line}: {reason}; mend it, or list and pass over such rows with --on-bad skip")
+
+
+def _why(tally: Tally) -> str:
+    return ", ".join(f"{count} {name}" for name, count in [*tally.bad.most_common(3), *tally.removed.most_common(3)])
+
+
+def _evaluation(sources: Iterable[Source], options: Options) -> Evaluation:
+    texts: list[str] = []
+    for source in sources:
+        for found in read(Piece(source), options):
+            if found.bad:
+                raise DataError(f"--decontaminate {source.path}:{found.line}: {found.bad}; mend the evaluation file")
+            texts += _strings(found.record)
+    return Evaluation.of_texts(texts, options.ngram)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _strings(one)
+
+
+def _tool(options: Options) -> dict[str, str]:
+    """What else decides the bytes: this code, and the packages that write and hash."""
+    here = Path(__file__).parent
+    code = [
+        *sorted(here.glob("*.py")),
+        *sorted(here.glob("*.jinja")),
+        here.parent / "chat.py",
+        here.parent / "tables.py",
+    ]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in code)).hexdigest()
+    packages = ["pyarrow", *(["datasketch"] if options.takes("near") else [])]
+    return {"code": digest[:16], **{name: version(name) for name in packages}}
+
+
+def _earlier(out: Path, asked: dict[str, Any]) -> tuple[str, Outcome | None]:
+    """What is different in the preparation that `out` holds; or that preparation, if it is the one that is asked for."""
+    if not out.is_dir():
+        raise DataError(f"{out}: is a file; name a folder")
+    if not any(out.iterdir()):
+        return "", None
+    try:
+        manifest = json.loads((out / MANIFEST).read_text("utf-8"))
+        report = json.loads((out / REPORT).read_text("utf-8"))
+        shards = {shard["file"]: shard["sha256"] for shard in manifest["shards"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{out}: is not empty and holds no prepared data; choose another folder") from error
+    wanted = json.loads(_json(asked))
+    different = [key for key in wanted if manifest.get(key) != wanted[key]]
+    different += [name for name, sha in shards.items() if not (out / name).is_file() or file_hash(out / name) != sha]
+    if different:
+        return ", ".join(different), None
+    return "", Outcome(manifest, report, False)
+
+
+@contextmanager
+def _aside(out: Path) -> Iterator[Path]:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        folder.chmod(0o755)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # renamed away when all went well
+
+
+def _swap(folder: Path, out: Path) -> None:
+    """Put the finished folder in the place of `out`; at no time does `out` hold a part of one."""
+    if out.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+        os.replace(out, old)
+        os.replace(folder, out)
+        shutil.rmtree(old)
+    else:
+        os.replace(folder, out)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written ({error.strerror or error}); nothing was left there") from error
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"

@@ -1,0 +1,144 @@
+"""Pieces' rows, less the duplicates, as the shards that trainers read; and the list of what was left out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from data.prepare.duplicates import NONE, Rows
+from data.prepare.lines import CHUNK
+from data.prepare.options import Options
+from data.prepare.piece import LINE, SIZE, Done, Task
+from data.prepare.schemas import texts_of
+from data.prepare.tally import EXAMPLES, Tally
+
+_BYTES_A_CHARACTER: Final = 3  # of Chinese in UTF-8
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one row group of a piece that are kept: `keep` has a byte a row."""
+
+    path: str
+    group: int
+    keep: bytes
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one call of `write_shard` does."""
+
+    path: str
+    schema: pa.Schema
+    parts: tuple[Part, ...]
+
+
+def plan_shards(
+    tasks: Sequence[Task], done: Sequence[Done], keep: NDArray[np.bool_], options: Options, folder: Path
+) -> list[Shard]:
+    """Consecutive row groups until a shard has `options.shard_bytes` of text; nothing else decides where one ends."""
+    plans: list[list[Part]] = []
+    size = float(options.shard_bytes)  # full: the first group opens the first shard
+    place = 0
+    for task, piece in zip(tasks, done, strict=True):
+        for group, (rows, characters) in enumerate(piece.groups):
+            mask = keep[place : place + rows]
+            place += rows
+            if not mask.any():
+                continue
+            if size >= options.shard_bytes:
+                plans.append([])
+                size = 0.0
+            plans[-1].append(Part(str(task.rows), group, mask.tobytes()))
+            size += characters * _BYTES_A_CHARACTER * mask.mean()
+    return [
+        Shard(str(folder / f"part-{index:05}.parquet"), options.schema, tuple(parts))
+        for index, parts in enumerate(plans)
+    ]
+
+
+def write_shard(shard: Shard) -> dict[str, Any]:
+    """Write a shard, a row group at a time, and tell its name, rows, bytes and hash."""
+    rows = 0
+    with open(shard.path, "wb") as file:
+        with pq.ParquetWriter(file, shard.schema, compression="zstd") as writer:
+            for part in shard.parts:
+                table = pq.ParquetFile(part.path).read_row_group(part.group, columns=shard.schema.names)
+                table = table.filter(pa.array(np.frombuffer(part.keep, bool)))
+                writer.write_table(table.select(shard.schema.names).cast(shard.schema), row_group_size=table.num_rows)
+                rows += table.num_rows
+        file.flush()
+        os.fsync(file.fileno())
+    path = Path(shard.path)
+    return {"file": path.name, "rows": rows, "bytes": path.stat().st_size, "sha256": file_hash(path)}
+
+
+def file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def first_lines(tasks: Sequence[Task], done: Sequence[Done]) -> list[int]:
+    """How many lines of its source come before each piece."""
+    before: list[int] = []
+    for index, task in enumerate(tasks):
+        # Row groups of Parquet are counted from the file's beginning already.
+        goes_on = index > 0 and tasks[index - 1].piece.source == task.piece.source
+        counts_anew = task.piece.source.format != "parquet"
+        before.append(before[-1] + done[index - 1].lines if goes_on and counts_anew else 0)
+    return before
+
+
+def write_rejects(
+    path: Path, tasks: Sequence[Task], done: Sequence[Done], exact: Rows, near: Rows, tally: Tally
+) -> None:
+    """`rejects.jsonl`: what was left out, by file and line, and why. Takes duplicates out of the tally's rows."""
+    offsets = first_lines(tasks, done)
+    starts = np.cumsum([0, *(sum(rows for rows, _ in piece.groups) for piece in done)])
+    lines = np.concatenate([np.zeros(0, np.int64), *(_column(task, LINE) for task in tasks)])
+    with path.open("w", encoding="utf-8") as file:
+        for index, task in enumerate(tasks):
+            source = task.piece.source.path
+            span = slice(starts[index], starts[index + 1])
+            twice = np.flatnonzero((exact[span] != NONE) | (near[span] != NONE)) + starts[index]
+            found = [json.loads(line) for line in task.rejects.open(encoding="utf-8")]
+            sizes = _column(task, SIZE) if len(twice) else np.zeros(0, np.int64)
+            for row in twice:
+                step, first = ("exact", exact[row]) if exact[row] != NONE else ("near", near[row])
+                of = int(np.searchsorted(starts, first, side="right")) - 1
+                reason = f"repeats {tasks[of].piece.source.path}:{int(lines[first]) + offsets[of]}"
+                found.append({"line": int(lines[row]), "step": step, "reason": reason})
+                tally.removed[step] += 1
+                tally.drop(source, int(sizes[row - starts[index]]))
+                if len(tally.examples.get(step, ())) < EXAMPLES:
+                    where = f"{source}:{int(lines[row]) + offsets[index]}"
+                    tally.show(step, where, reason, _text_of(task, done[index], int(row - starts[index])))
+            for one in sorted(found, key=lambda one: one["line"]):
+                line = {"file": source, **one, "line": one["line"] + offsets[index]}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _column(task: Task, name: str) -> NDArray[np.int64]:
+    return np.asarray(pq.read_table(task.rows, columns=[name]).column(name), dtype=np.int64)
+
+
+def _text_of(task: Task, done: Done, row: int) -> str:
+    for group, (rows, _) in enumerate(done.groups):
+        if row < rows:
+            table = pq.ParquetFile(task.rows).read_row_group(group, columns=task.options.schema.names)
+            return "\n".join(texts_of(table.slice(row, 1).to_pylist()[0]))
+        row -= rows
+    raise IndexError(row)

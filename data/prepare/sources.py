@@ -1,0 +1,162 @@
+"""The files that were named, in an order of their own, and the pieces that they are read in.
+
+Pieces depend on the files alone, never on the number of workers: what comes out is the same on any number.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow.parquet as pq
+
+from data.prepare.lines import CHUNK, Unreadable, detect_encoding, line_starts
+from data.prepare.options import MIB
+from data.tables import DataError
+
+PIECE_BYTES: Final = 16 * MIB
+FORMATS: Final = {
+    ".txt": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".dialog": "dialog",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+TEXTUAL: Final = frozenset({"text", "jsonl", "json", "csv", "tsv", "dialog"})
+_BY_LINES: Final = frozenset({"text", "jsonl"})
+_PACKED: Final = (".gz", ".zst")
+_DATASET: Final = ("dataset_dict.json", "state.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input file.
+
+    Attributes:
+        path: as it was named or found.
+        format: a value of `FORMATS`.
+        sha256: of the file's bytes, compressed ones as they lie there.
+        encoding: of text; empty for binary formats and for files that cannot be read.
+        unreadable: why nothing can be read, if so.
+    """
+
+    path: str
+    format: str
+    bytes: int
+    sha256: str
+    encoding: str = ""
+    unreadable: str = ""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a source that one task reads: bytes `start` to `end`, or row groups of a Parquet file.
+
+    Attributes:
+        start: 0 with `end` None is the whole file.
+    """
+
+    source: Source
+    start: int = 0
+    end: int | None = None
+
+
+def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files that `inputs` name (files, folders, patterns), sorted, each once; and those in folders that are left out.
+
+    Hidden files, and in a folder files of no known format, are left out.
+
+    Raises:
+        DataError: a path or pattern that is not there, a named file of unknown format, or nothing to read at all.
+    """
+    found: dict[str, None] = {}
+    left_out: dict[str, None] = {}
+    for given in inputs:
+        named = [given] if Path(given).exists() else sorted(glob.glob(given, recursive=True))
+        if not named:
+            raise DataError(f"--input {given}: there is no such file or folder, and no file fits it as a pattern")
+        for name in named:
+            if Path(name).is_dir():
+                for file in _files_in(Path(name)):
+                    (found if _format(file) else left_out)[file] = None
+            elif _format(name):
+                found[name] = None
+            elif named == [given]:
+                endings = " ".join(FORMATS)
+                raise DataError(f"--input {given}: unknown kind of file; give {endings}, also with .gz or .zst")
+            else:
+                left_out[name] = None
+    if not found:
+        raise DataError(f"--input {' '.join(inputs)}: no file of a known kind there; give {' '.join(FORMATS)}")
+    return sorted(found), sorted(left_out)
+
+
+def describe(path: str) -> Source:
+    """A file's size, hash and encoding. Reads it once, a megabyte at a time."""
+    file, digest, size = Path(path), hashlib.sha256(), 0
+    kind = _format(path)
+    try:
+        with file.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    if size == 0:
+        return Source(path, kind, 0, digest.hexdigest(), unreadable="the file is empty")
+    if kind not in TEXTUAL:
+        return Source(path, kind, size, digest.hexdigest())
+    try:
+        return Source(path, kind, size, digest.hexdigest(), encoding=detect_encoding(file))
+    except Unreadable as error:
+        return Source(path, kind, size, digest.hexdigest(), unreadable=str(error))
+
+
+def pieces_of(source: Source, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
+    """The pieces of a source: large files that can be cut are, at line ends or between row groups."""
+    path = Path(source.path)
+    if source.unreadable or path.suffix in _PACKED or source.bytes <= piece_bytes:
+        return [Piece(source)]
+    if source.format in _BY_LINES:
+        starts = line_starts(path, piece_bytes)
+        return [Piece(source, start, end) for start, end in zip(starts, [*starts[1:], source.bytes], strict=True)]
+    if source.format == "parquet":
+        try:
+            groups = pq.ParquetFile(path).num_row_groups
+        except (OSError, ValueError):  # reading it will say what is wrong; ArrowInvalid is a ValueError
+            return [Piece(source)]
+        return [Piece(source, group, group + 1) for group in range(groups)] or [Piece(source)]
+    return [Piece(source)]
+
+
+def _files_in(folder: Path) -> list[str]:
+    """Files below a folder. Of a saved `datasets` folder, those that its state names, in that order."""
+    if (folder / "state.json").is_file():
+        try:
+            state = json.loads((folder / "state.json").read_text("utf-8"))
+            return [str(folder / file["filename"]) for file in state["_data_files"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{folder / 'state.json'}: not as `datasets` saves it; save the data set again") from error
+    files: list[str] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name in _DATASET:
+            continue
+        files += _files_in(path) if path.is_dir() else [str(path)]
+    return files
+
+
+def _format(name: str) -> str:
+    path = Path(name)
+    if path.suffix in _PACKED:
+        kind = FORMATS.get(path.with_suffix("").suffix.lower(), "")
+        return kind if kind in TEXTUAL else ""
+    return FORMATS.get(path.suffix.lower(), "")

@@ -1,0 +1,74 @@
+"""Comma- and tab-separated records, in which a stray quote costs its own line and not the rest of the file."""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+MOST_LINES: Final = 1000
+"""A quoted cell may go on for so many lines; beyond, its quote is taken for a stray one."""
+
+
+def read_csv(
+    texts: Iterator[tuple[int, str, str]], delimiter: str, longest: int
+) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    """Records as `(line, record, why it is bad)` of numbered lines `(line, text, why it is bad)`; the first is the head.
+
+    A record is a dict by the head's names. Where a record cannot be read, its first line is bad and reading goes on
+    with its second.
+    """
+    csv.field_size_limit(longest)
+    waiting: deque[tuple[int, str, str]] = deque()
+    head: list[str] | None = None
+    while True:
+        taken = _next_record(waiting, texts)
+        if not taken:
+            return
+        line, _, bad = taken[0]
+        if bad:
+            yield line, None, bad
+            waiting.extendleft(reversed(taken[1:]))
+            continue
+        joined = "\n".join(text for _, text, _ in taken)
+        if head is None:
+            head = _cells(joined, delimiter)
+            if head is None:
+                yield line, None, "the head line is not readable: a quote is not closed"
+                return
+            continue
+        if not joined.strip():
+            continue
+        cells = _cells(joined, delimiter)
+        if cells is None or len(cells) != len(head):
+            found = "a quote is not closed or stands inside a cell" if cells is None else f"{len(cells)} cells"
+            yield line, None, f"{found}; the head line has {len(head)} columns"
+            waiting.extendleft(reversed(taken[1:]))
+            continue
+        yield line, dict(zip(head, cells, strict=True)), ""
+
+
+def _next_record(
+    waiting: deque[tuple[int, str, str]], texts: Iterator[tuple[int, str, str]]
+) -> list[tuple[int, str, str]]:
+    """The lines of the next record: one, or more while a quote is open; empty at the end."""
+    taken: list[tuple[int, str, str]] = []
+    open_quote = False
+    while len(taken) < MOST_LINES:
+        numbered = waiting.popleft() if waiting else next(texts, None)
+        if numbered is None:
+            return taken
+        taken.append(numbered)
+        open_quote ^= numbered[1].count('"') % 2 == 1
+        if numbered[2] or not open_quote:
+            return taken
+    return taken
+
+
+def _cells(text: str, delimiter: str) -> list[str] | None:
+    try:
+        rows = list(csv.reader([text], delimiter=delimiter, strict=True))
+    except csv.Error:
+        return None
+    return rows[0] if len(rows) == 1 else None

@@ -1,0 +1,86 @@
+"""What happened to rows, counted: kept small, and merged in the order of the pieces."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+EXAMPLES: Final = 3
+SHOWN: Final = 300  # characters of an example
+BINS: Final = 40
+"""Bins of the length histogram: bin b holds rows of 2^(b/2) up to 2^((b+1)/2) characters."""
+
+
+def length_bin(characters: int) -> int:
+    return min(BINS - 1, int(2 * math.log2(max(characters, 1))))
+
+
+@dataclass
+class Tally:
+    """Attributes:
+    records: read, by source.
+    rows: that came out of the pieces, by source.
+    bad: records that cannot be used, by reason's kind.
+    removed: rows that a step removed, by step.
+    changed: rows that a step changed, by step.
+    masked: personal numbers masked.
+    cut: documents that were cut into several.
+    characters, lengths: of rows out; a histogram by `length_bin`.
+    examples: by step, a few texts: `{"where", "why", "text"}`.
+    """
+
+    records: Counter[str] = field(default_factory=Counter)
+    rows: Counter[str] = field(default_factory=Counter)
+    bad: Counter[str] = field(default_factory=Counter)
+    removed: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+    masked: int = 0
+    cut: int = 0
+    characters: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)
+    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+
+    def add(self, other: Tally) -> None:
+        for name in ("records", "rows", "bad", "removed", "changed", "lengths"):
+            getattr(self, name).update(getattr(other, name))
+        self.masked += other.masked
+        self.cut += other.cut
+        self.characters += other.characters
+        for step, ones in other.examples.items():
+            for one in ones:
+                self.show(step, **one)
+
+    def show(self, step: str, where: str, why: str, text: str) -> None:
+        """Keep an example of a step, if there are not enough yet."""
+        ones = self.examples.setdefault(step, [])
+        if len(ones) < EXAMPLES:
+            ones.append({"where": where, "why": why, "text": text if len(text) <= SHOWN else text[:SHOWN] + "…"})
+
+    def keep(self, source: str, characters: int) -> None:
+        """Count a row that comes out."""
+        self.rows[source] += 1
+        self.characters += characters
+        self.lengths[length_bin(characters)] += 1
+
+    def drop(self, source: str, characters: int) -> None:
+        """Take back what `keep` counted of a row that a later step removes."""
+        self.rows[source] -= 1
+        self.characters -= characters
+        self.lengths[length_bin(characters)] -= 1
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "records": sum(self.records.values()),
+            "rows": sum(self.rows.values()),
+            "characters": self.characters,
+            "bad": dict(sorted(self.bad.items())),
+            "removed": dict(sorted(self.removed.items())),
+            "changed": dict(sorted(self.changed.items())),
+            "masked": self.masked,
+            "cut": self.cut,
+            "sources": {name: {"records": count, "rows": self.rows[name]} for name, count in self.records.items()},
+            "lengths": {str(key): count for key, count in sorted(self.lengths.items()) if count},
+            "examples": {step: self.examples[step] for step in sorted(self.examples)},
+        }
