@@ -304,12 +304,7 @@ GPU = "--{}.placement.gpus_per_rank={}"
             "colocate puts policy and rollout on one GPU, .* set publish.transport to object_store",
         ),
         (
-            [
-                "--publish.transport=vllm_nccl",
-                GPU.format("policy", 0.5),
-                "--policy.placement.ranks=1",
-                GPU.format("rollout", 1),
-            ],
+            ["--publish.transport=vllm_nccl", "--policy.placement.ranks=1", GPU.format("policy", 0.5)],
             "publish.transport vllm_nccl needs GPUs, one a rank",
         ),
         ([GPU.format("critic", 0.5), "--critic.placement.ranks=2"], "two ranks could get the same GPU"),
