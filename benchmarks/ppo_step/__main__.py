@@ -111,7 +111,8 @@ def _bare(config: PPOConfig, threads: int, ours: Measured) -> list[float]:
 
 
 def _trl(config: PPOConfig, workload: Workload, threads: int) -> list[float]:
-    """Seconds of each of TRL's steps but the first."""
+    """Seconds of each of TRL's steps but the first; of the first one where it takes minutes, which needs no warming up."""
+    minutes = workload.mean_tokens is not None
     given = {
         "model": config.policy.model,
         "prompts": config.prompts.train,
@@ -121,9 +122,10 @@ def _trl(config: PPOConfig, workload: Workload, threads: int) -> list[float]:
         "samples": workload.samples,
         "max_new_tokens": workload.max_new_tokens,
         "lr": config.policy.optimizer.lr,
-        "steps": 1 + (workload.steps if workload.mean_tokens is None else 1),  # a varied one takes minutes
+        "steps": 1 if minutes else 1 + workload.steps,
     }
-    return _in_process("benchmarks.ppo_step.trl_peer", given, threads)[1:]
+    seconds = _in_process("benchmarks.ppo_step.trl_peer", given, threads)
+    return seconds if minutes else seconds[1:]
 
 
 def _in_process(module: str, given: dict[str, Any], threads: int) -> list[float]:

@@ -13,7 +13,7 @@ import torch
 
 
 def main() -> None:
-    """One step to warm up, then as many as are asked for."""
+    """Takes as many steps as are asked for."""
     given = json.loads(sys.argv[1])
     torch.set_num_threads(given["threads"])
     import pyarrow.parquet as pq
