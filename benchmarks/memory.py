@@ -62,20 +62,19 @@ def compare(tokenizer: Path, architecture: ArchitectureConfig, micro_batch_token
     config = _config(tokenizer, architecture, micro_batch_tokens, folder)
     prompts = read_prompts(config)
     wanted = plan(config, shape_in_folder, None)
-    with connect(**config.cluster.connection()), Run(config.name, config) as run, _Watch() as watch:
+    needs = [need for place in wanted.groups["ppo"] for need in place.needs]
+    names = {need.role: f"{config.name}/{need.role}-0" for need in needs}
+    with connect(**config.cluster.connection()), Run(config.name, config) as run, _Watch({*names.values()}) as watch:
         train(config, run, prompts)
     shutil.rmtree(run.path)
-    return [
-        Compared(need.role, watch.peaks[f"{config.name}/{need.role}-0"], need.host_bytes)
-        for place in wanted.groups["ppo"]
-        for need in place.needs
-    ]
+    return [Compared(need.role, watch.peaks[names[need.role]], need.host_bytes) for need in needs]
 
 
 class _Watch:
-    """Reads the peaks of this job's actors until it is left; a process keeps its own, so none is missed but its end's."""
+    """Reads the peaks of actors by `names` until it is left; a process keeps its own, so none is missed but its end's."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: set[str]) -> None:
+        self._names = names
         context = ray.get_runtime_context()
         self.peaks: dict[str, int] = {}
         self._head, self._job = Head(context.gcs_address), context.get_job_id()
@@ -85,8 +84,9 @@ class _Watch:
     def _run(self) -> None:
         pids: dict[str, int] = {}
         while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
-            if len(pids) < 5:
-                pids = {actor.name: actor.pid for actor in self._head.actors(self._job) if actor.name and actor.pid}
+            if pids.keys() != self._names:
+                actors = self._head.actors(self._job)
+                pids = {actor.name: actor.pid for actor in actors if actor.name in self._names and actor.pid}
             for name, pid in pids.items():
                 self.peaks[name] = max(self.peaks.get(name, 0), peak_bytes(pid))
 

@@ -53,7 +53,11 @@ class Rank:
             self.export(self.stage.start_export, self.model.full_state())
         sums: dict[str, float] = {}
         for step in range(self.model.steps_done, self.job.steps):
-            metrics = self.learn(step)
+            try:
+                metrics = self.learn(step)
+            except DivergedError:  # on every rank alike
+                self.commit()
+                raise
             self.commit()  # of the step before: the disk has had a step's time
             done = step + 1
             if done % self.config.eval_every == 0 or done == self.job.steps:

@@ -25,6 +25,8 @@ from trainers.journal_text import main as show
 from trainers.ppo import ppo, read_prompts, team_config
 from trainers.rlhf_config import PPOConfig
 from trainers.run import Run, already_finished
+from trainers.stopping import StopRequests
+from trainers.supervision import Supervisor
 
 pytestmark = pytest.mark.slow
 
@@ -76,8 +78,9 @@ def team(config: PPOConfig, ray_cluster: None) -> Iterator[Team]:
 
 
 def finish(config: PPOConfig, team: Team) -> Path:
-    with Run(config.name, config) as run:
-        ppo(config, run, read_prompts(config), team)
+    with Run(config.name, config) as run, StopRequests() as stop:
+        supervisor = Supervisor(team, stop, config.max_failures, config.failure_window_s)
+        ppo(config, run, read_prompts(config), team, supervisor, stop)
         return run.path
 
 
