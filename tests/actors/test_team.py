@@ -113,9 +113,11 @@ def test_all_share_what_the_largest_role_needs(placed: dict[str, Any]) -> None:
         "policy-1": (0.6666, 0.5),
         "rollout-1": (0.3333, 0.5),
     }
-    first = {rank["devices"] for name, rank in ranks.items() if name.endswith("-0") and name != "reward-0"}
-    second = {rank["devices"] for name, rank in ranks.items() if name.endswith("-1")}
-    assert len(first) == len(second) == len(first ^ second) - 1 == 1
+    gpu = {name: (rank["node"], rank["devices"]) for name, rank in ranks.items() if name != "reward-0"}
+    first = {place for name, place in gpu.items() if name.endswith("-0")}
+    second = {place for name, place in gpu.items() if name.endswith("-1")}
+    assert len(first) == len(second) == 1
+    assert first != second
 
 
 @pytest.mark.parametrize("form", FORMS)
