@@ -163,6 +163,8 @@ def test_a_cluster_that_does_not_come_up_is_one_line(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("RAY_ADDRESS", "local")
     monkeypatch.setattr("cluster.connect.for_local_cluster", dict)
     monkeypatch.setattr("ray.init", late)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests' cluster is not asked, and not ended
+    monkeypatch.setattr("ray.shutdown", lambda: None)
     with (
         pytest.raises(ConfigError, match=r"^Ray cannot start here: The current node timed out during startup\.$"),
         connect(),

@@ -65,7 +65,7 @@ def ppo_step() -> dict[str, float]:
     figures = {"policy": [{"kl": 0.0, "clip_fraction": 0.25, "entropy": 1.5}]}
     phases = Phases()
     phases.seconds = {"generate": 2.0, "learn": 1.0}
-    step = step_metrics(table, figures, Published(7, 0.1, 1e-6), kl_coef=0.1, staleness=np.zeros(3))
+    step = step_metrics(table, figures, 7, Published(7, 0.1, 1e-6), kl_coef=0.1, staleness=np.zeros(3))
     return step | phases.metrics(step["tokens"])
 
 
