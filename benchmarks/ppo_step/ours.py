@@ -35,7 +35,7 @@ def measure(config: PPOConfig) -> Measured:
     with connect(**config.cluster.connection()), Run(config.name, config) as run:
         train(config, run, read_prompts(config))
         steps = run.metrics()[1:]
-        work = _recorded_until(float(steps[-1]["time"]))
+        work = _recorded()
     return Measured(
         steps,
         [idle(work, (step["time"] - step["seconds"], step["time"])) for step in steps],
@@ -49,17 +49,18 @@ def median_phases(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {name.removeprefix("seconds_"): statistics.median(step[name] for step in steps) for name in names}
 
 
-def _recorded_until(end: float) -> list[Span]:
-    """When calls of the roles' actors ran. Waits until the record reaches `end`."""
+def _recorded() -> list[Span]:
+    """When calls of the roles' actors ran, once Ray's record, which it brings up to date every second, grows no more."""
     deadline = time.monotonic() + RECORD_S
-    while True:
+    spans: list[Span] = []
+    while time.monotonic() < deadline:
+        time.sleep(2.5)
+        before = len(spans)
         events = [event for event in ray.timeline() if event["cat"].startswith("task::")]
         spans = sorted((event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6) for event in events)
-        if spans and max(last for _, last in spans) > end - 1.0:
+        if before and len(spans) == before:
             return spans
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"Ray's record of calls did not reach the last step in {RECORD_S:g} s")
-        time.sleep(0.5)
+    raise TimeoutError(f"Ray's record of calls was not complete after {RECORD_S:g} s")
 
 
 def idle(work: Sequence[Span], step: Span) -> float:
