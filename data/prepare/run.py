@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from configs.recipe import RunError
+from data.durable import sha256
 from data.prepare.duplicates import NONE, find_duplicates
 from data.prepare.options import Options
 from data.prepare.piece import Done, Task, prepare_piece
 from data.prepare.pools import Pool
 from data.prepare.readers import read
 from data.prepare.report import render
-from data.prepare.shards import file_hash, plan_shards, write_rejects, write_shard
+from data.prepare.shards import plan_shards, write_rejects, write_shard
 from data.prepare.sources import Piece, Source, describe, find_files, pieces_of
 from data.prepare.tally import Tally
 from data.prepare.windows import Evaluation
@@ -180,7 +181,7 @@ def _earlier(out: Path, asked: dict[str, Any]) -> tuple[str, Outcome | None]:
         raise DataError(f"{out}: is not empty and holds no prepared data; choose another folder") from error
     wanted = json.loads(_json(asked))
     different = [key for key in wanted if manifest.get(key) != wanted[key]]
-    different += [name for name, sha in shards.items() if not (out / name).is_file() or file_hash(out / name) != sha]
+    different += [name for name, sha in shards.items() if not (out / name).is_file() or sha256(out / name) != sha]
     if different:
         return ", ".join(different), None
     return "", Outcome(manifest, report, False)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data.durable import sha256, sync
 from data.prepare.duplicates import NONE, Rows
-from data.prepare.lines import CHUNK
 from data.prepare.options import Options
 from data.prepare.piece import LINE, SIZE, Done, Task
 from data.prepare.schemas import texts_of
@@ -70,25 +68,15 @@ def plan_shards(
 def write_shard(shard: Shard) -> dict[str, Any]:
     """Write a shard, a row group at a time, and tell its name, rows, bytes and hash."""
     rows = 0
-    with open(shard.path, "wb") as file:
-        with pq.ParquetWriter(file, shard.schema, compression="zstd") as writer:
-            for part in shard.parts:
-                table = pq.ParquetFile(part.path).read_row_group(part.group, columns=shard.schema.names)
-                table = table.filter(pa.array(np.frombuffer(part.keep, bool)))
-                writer.write_table(table.select(shard.schema.names).cast(shard.schema), row_group_size=table.num_rows)
-                rows += table.num_rows
-        file.flush()
-        os.fsync(file.fileno())
+    with open(shard.path, "wb") as file, pq.ParquetWriter(file, shard.schema, compression="zstd") as writer:
+        for part in shard.parts:
+            table = pq.ParquetFile(part.path).read_row_group(part.group, columns=shard.schema.names)
+            table = table.filter(pa.array(np.frombuffer(part.keep, bool)))
+            writer.write_table(table.select(shard.schema.names).cast(shard.schema), row_group_size=table.num_rows)
+            rows += table.num_rows
     path = Path(shard.path)
-    return {"file": path.name, "rows": rows, "bytes": path.stat().st_size, "sha256": file_hash(path)}
-
-
-def file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    sync(path)
+    return {"file": path.name, "rows": rows, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def first_lines(tasks: Sequence[Task], done: Sequence[Done]) -> list[int]:
