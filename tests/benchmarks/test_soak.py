@@ -26,7 +26,8 @@ def test_growth_before_the_warm_up_does_not_count() -> None:
     warm = int(WARM_UP_S / LOOK_S)
     one = judged(life([100.0 + min(n, warm) for n in range(LOOKS)]))
     assert one.memory_mib == (100.0 + warm, 100.0 + warm)
-    assert one.growth == 0.0 and one.flat
+    assert one.growth == 0.0
+    assert one.flat
 
 
 @pytest.mark.parametrize(("a_look", "flat"), [(0.05, True), (0.5, False)])
