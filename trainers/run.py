@@ -56,8 +56,8 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
         try:
-            self._check_or_write_config()
             self.finished = _read_done(self.path / "DONE")
+            self._check_or_write_config()
             _drop_damaged_lines(self.path / "metrics.jsonl")
             self._metrics = self._open_metrics()
             self._tensorboard = TensorBoard(self.path / "tb")
@@ -135,24 +135,34 @@ class Run:
     def _check_or_write_config(self) -> None:
         path, stage = self.path / "config.yaml", self.config.recipe_key
         if not path.exists():
-            with writing(path):
-                aside = path.with_name("config.yaml.new")
-                dump(self.config, aside)
-                replace_file(path, with_seal(aside.read_text(encoding="utf-8")))
-                aside.unlink()
+            self._write_config()
             return
         if damage := broken_seal(path.read_bytes(), required=False):
             raise ConfigError(
                 f"{path}: {damage}; put it back as it was, or delete it to go on with the settings that you give now"
             )
         stored = read(stage, {stage: type(self.config)}, ["--config", str(path)])
-        difference = _first_difference(stored.model_dump(mode="json"), self.config.model_dump(mode="json"), stage)
-        if difference:
+        free = set(type(self.config).may_change)
+        before, now = (config.model_dump(mode="json", exclude=free) for config in (stored, self.config))
+        if difference := _first_difference(before, now, stage):
             key, old, new = difference
             raise ConfigError(
                 f"{path}: this run was started with {key} = {short(old)}, not {short(new)}; "
                 "continue it with the old value, choose another run name, or delete the folder"
             )
+        before, now = (config.model_dump(mode="json") for config in (stored, self.config))
+        if (difference := _first_difference(before, now, stage)) and not self.finished:
+            key, old, new = difference
+            print(f"{self.path}: goes on with {key} = {short(new)} instead of {short(old)}", flush=True)
+            self._write_config()
+
+    def _write_config(self) -> None:
+        path = self.path / "config.yaml"
+        with writing(path):
+            aside = path.with_name("config.yaml.new")
+            dump(self.config, aside)
+            replace_file(path, with_seal(aside.read_text(encoding="utf-8")))
+            aside.unlink()
 
 
 def already_finished(name: str, config: Section) -> bool:
