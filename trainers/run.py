@@ -56,8 +56,11 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
         try:
+            changed = self._check_or_write_config()
             self.finished = _read_done(self.path / "DONE")
-            self._check_or_write_config()
+            if changed and not self.finished:
+                print(f"{self.path}: goes on with {changed}", flush=True)
+                self._write_config()
             _drop_damaged_lines(self.path / "metrics.jsonl")
             self._metrics = self._open_metrics()
             self._tensorboard = TensorBoard(self.path / "tb")
@@ -132,11 +135,12 @@ class Run:
     ) -> None:
         self.close()
 
-    def _check_or_write_config(self) -> None:
+    def _check_or_write_config(self) -> str | None:
+        """What may change and has, in words. Raises ConfigError for what may not."""
         path, stage = self.path / "config.yaml", self.config.recipe_key
         if not path.exists():
             self._write_config()
-            return
+            return None
         if damage := broken_seal(path.read_bytes(), required=False):
             raise ConfigError(
                 f"{path}: {damage}; put it back as it was, or delete it to go on with the settings that you give now"
@@ -151,10 +155,10 @@ class Run:
                 "continue it with the old value, choose another run name, or delete the folder"
             )
         before, now = (config.model_dump(mode="json") for config in (stored, self.config))
-        if (difference := _first_difference(before, now, stage)) and not self.finished:
+        if difference := _first_difference(before, now, stage):
             key, old, new = difference
-            print(f"{self.path}: goes on with {key} = {short(new)} instead of {short(old)}", flush=True)
-            self._write_config()
+            return f"{key} = {short(new)} instead of {short(old)}"
+        return None
 
     def _write_config(self) -> None:
         path = self.path / "config.yaml"

@@ -9,9 +9,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from actors.config import ArchitectureConfig, LoraConfig, OptimizerConfig, ZeroConfig
-from actors.lora import ADAPTER, add_lora
+from actors.lora import ADAPTER, add_lora, merged
+from actors.memory import lora_parameters
 from actors.models import new_causal_lm, save_pretrained
 from actors.packed import PackedBatch, PackedLM
+from actors.shape import shape_of
 from actors.zero import ZeroModel, learning_rate
 from configs.base import ConfigError
 
@@ -82,6 +84,26 @@ def test_it_starts_as_the_model_was_and_follows_the_seed() -> None:
     first, same, other = (module(seed=seed).model.get_parameter(name) for seed in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+
+
+def test_merging_is_pefts_own_bit_for_bit() -> None:
+    model = module().model
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(generator=generator)
+    ours = merged(model, dict(model.named_parameters()))
+    for name, layer in model.named_modules():
+        if hasattr(layer, "get_delta_weight"):
+            layer.merge(safe_merge=True)
+            assert torch.equal(ours[f"{name}.weight"], layer.base_layer.weight)
+
+
+def test_its_parameters_are_counted_beforehand() -> None:
+    lora = LoraConfig(rank=4, targets=("q_proj", "v_proj", "down_proj"))
+    learnt = sum(p.numel() for p in module(lora).parameters() if p.requires_grad)
+    assert lora_parameters(shape_of(module().model.config.to_dict(), "it"), lora) == learnt
 
 
 def test_targets_are_those_asked_for_and_a_wrong_one_is_named() -> None:
