@@ -51,15 +51,15 @@ class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
         require_model(self.config.model, data.max_tokens, "data.max_tokens")
         self.tokenizer = load_tokenizer(self.config.model)
         encode = partial(encode_pairs, self.tokenizer, data)
-        train, rows, notes = from_sources("data.train", data.train, encode)
-        heldout, _, heldout_notes = from_sources("data.heldout", data.heldout, encode)
+        train, rows, notes = from_sources(data, encode)
+        heldout, note = encode("data.heldout", data.heldout)
         order, mixture = ordered(data, rows, self.config.seed)
         for name in self.start_columns:
             train, heldout = (
                 table.append_column(name, pa.array(np.full(table.num_rows, np.nan, np.float32)))
                 for table in (train, heldout)
             )
-        notes += [*heldout_notes, *mixture]
+        notes += [f"held out: {note}", *mixture]
         notes += ["DPO does not use the pairs' margins"] if any(train.column("margin").to_pylist()) else []
         notes.append("the starting model reads the pairs once, before the first step")
         return Examples(train, heldout, order, tuple(notes))

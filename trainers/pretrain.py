@@ -34,11 +34,7 @@ class PretrainStage(LanguageStage[PretrainConfig]):
         if self.config.model is not None:
             require_model(self.config.model, data.block_tokens, "data.block_tokens")
         self.tokenizer = load_tokenizer(self.config.tokenizer or self.config.model or "")
-        if data.weights is None:  # documents of all sources share blocks
-            train, note = self._blocks("data.train", data.train)
-            rows, notes = [train.num_rows], [f"data.train: {note}"]
-        else:
-            train, rows, notes = from_sources("data.train", data.train, self._blocks)
+        train, rows, notes = from_sources(data, self._blocks)
         heldout = _with_costs(cut_documents(self._encode(data.heldout), data.block_tokens))
         order, mixture = ordered(data, rows, self.config.seed)
         return Examples(train, heldout, order, (*notes, *mixture))

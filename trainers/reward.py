@@ -41,12 +41,12 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         require_model(self.config.model, data.max_tokens, "data.max_tokens")
         self.tokenizer = load_tokenizer(self.config.model)
         encode = partial(encode_pairs, self.tokenizer, data)
-        train, rows, notes = from_sources("data.train", data.train, encode)
-        heldout, _, heldout_notes = from_sources("data.heldout", data.heldout, encode)
+        train, rows, notes = from_sources(data, encode)
+        heldout, note = encode("data.heldout", data.heldout)
         order, mixture = ordered(data, rows, self.config.seed)
         lengths = (_array(heldout, f"{side}_answer") for side in ("chosen", "rejected"))
         baseline = f"by length alone {length_baseline(*lengths):.3f} of the held-out pairs are told apart"
-        return Examples(train, heldout, order, (*notes, *heldout_notes, *mixture, baseline))
+        return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture, baseline))
 
     def module(self) -> PackedModule:
         from actors.models import load_scorer

@@ -29,10 +29,10 @@ class SftStage(LanguageStage[SftConfig]):
         require_model(self.config.model, self.config.data.max_tokens, "data.max_tokens")
         self.tokenizer = load_tokenizer(self.config.model)
         data = self.config.data
-        train, rows, notes = from_sources("data.train", data.train, self._encode)
-        heldout, _, heldout_notes = from_sources("data.heldout", data.heldout, self._encode)
+        train, rows, notes = from_sources(data, self._encode)
+        heldout, note = self._encode("data.heldout", data.heldout)
         order, mixture = ordered(data, rows, self.config.seed)
-        return Examples(train, heldout, order, (*notes, *heldout_notes, *mixture))
+        return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture))
 
     def module(self) -> PackedModule:
         from actors.models import load_causal_lm

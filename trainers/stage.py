@@ -147,14 +147,19 @@ class LanguageStage(Stage[Config, "PackedBatch"]):
 
 
 def from_sources(
-    field: str, paths: Sequence[str], encode: Callable[[str, tuple[str, ...]], tuple[pa.Table, str]]
+    data: TrainTables, encode: Callable[[str, tuple[str, ...]], tuple[pa.Table, str]]
 ) -> tuple[pa.Table, list[int], list[str]]:
-    """The tables that `encode(field, (path,))` makes of each path, end to end; the rows of each, and its note."""
-    names = [field if len(paths) == 1 else f"{field}[{index}]" for index in range(len(paths))]
-    encoded = [encode(name, (path,)) for name, path in zip(names, paths, strict=True)]
-    rows = [table.num_rows for table, _ in encoded]
+    """What `encode(field, paths)` makes of data.train: table, the rows of each source in it, and notes.
+
+    With weights the entries are sources, encoded one by one; without they are one.
+    """
+    if data.weights is None:
+        table, note = encode("data.train", data.train)
+        return table, [table.num_rows], [f"train: {note}"]
+    names = [f"data.train[{index}]" for index in range(len(data.train))]
+    encoded = [encode(name, (path,)) for name, path in zip(names, data.train, strict=True)]
     notes = [f"{name}: {note}" for name, (_, note) in zip(names, encoded, strict=True)]
-    return pa.concat_tables(table for table, _ in encoded), rows, notes
+    return pa.concat_tables(table for table, _ in encoded), [table.num_rows for table, _ in encoded], notes
 
 
 def ordered(data: TrainTables, rows: Sequence[int], seed: int) -> tuple[Order, list[str]]:
