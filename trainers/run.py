@@ -58,7 +58,7 @@ class Run:
         try:
             changed = self._check_or_write_config()
             self.finished = _read_done(self.path / "DONE")
-            if changed and not self.finished:
+            if changed and self.finished is None:
                 print(f"{self.path}: goes on with {changed}", flush=True)
                 self._write_config()
             _drop_damaged_lines(self.path / "metrics.jsonl")
