@@ -58,6 +58,19 @@ class ZeroConfig(Section):
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
 
 
+class LoraConfig(Section):
+    """Low-rank matrices that are trained in place of the model's own, and merged into them on export."""
+
+    rank: int = Field(16, ge=1, description="rank of the matrices")
+    alpha: float = Field(32.0, gt=0, description="their product counts alpha / rank times")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of a layer's inputs that they do not see")
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="last names of the linear layers beside which they stand",
+    )
+
+
 class OptimizerConfig(Section):
     """AdamW with a warm-up and a schedule."""
 

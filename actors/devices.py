@@ -6,6 +6,8 @@ import os
 
 import torch
 
+from cluster.memory import peak_resident_bytes
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -14,6 +16,11 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had: of its GPU if it computes on one, else of the machine."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident_bytes()
 
 
 def choose_accelerator() -> None:

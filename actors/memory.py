@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actors.config import EngineConfig, FrozenRoleConfig, ZeroConfig
+from actors.config import EngineConfig, FrozenRoleConfig, LoraConfig, ZeroConfig
 from actors.shape import Shape
 
 GIB, MIB = 2**30, 2**20
@@ -77,6 +77,18 @@ def total(parts: tuple[Part, ...]) -> int:
     return sum(part.bytes for part in parts)
 
 
+def lora_parameters(shape: Shape, lora: LoraConfig) -> int:
+    """Parameters of LoRA's matrices beside the linear layers of a decoder that `lora` names."""
+    widths = {
+        "q_proj": (shape.hidden, shape.q),
+        "k_proj": (shape.hidden, shape.kv),
+        "v_proj": (shape.hidden, shape.kv),
+        "o_proj": (shape.q, shape.hidden),
+        **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), (shape.hidden, shape.intermediate)),
+    }
+    return shape.layers * lora.rank * sum(sum(widths[target]) for target in lora.targets if target in widths)
+
+
 @dataclass(frozen=True)
 class Work:
     """What a forward pass of a role gets at most."""
@@ -85,25 +97,27 @@ class Work:
     scorer: bool = False  # a scalar head: no logits
     publishes: bool = False  # its weights go through the object store
     loads_as: str = "float32"  # precision in which the whole model is read, before it is cut into shards
+    learnt: int | None = None  # parameters that have a gradient, where not all have
 
 
 def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -> Footprint:
     """One rank of a model under ZeRO with AdamW, as `actors.zero.ZeroModel` holds it."""
     count, b = shape.parameters(work.scorer), BYTES[zero.dtype]
+    learnt = count if work.learnt is None else work.learnt
     weights = ranks if zero.stage == 3 else 1
     gradients = ranks if zero.stage >= 2 else 1
-    stepped = min(count // ranks, SUB_GROUP_ELEMENTS) if zero.stage == 3 else count // ranks
-    optimiser = (MASTER_BYTES + ADAM_BYTES) * count // ranks
+    stepped = min(learnt // ranks, SUB_GROUP_ELEMENTS) if zero.stage == 3 else learnt // ranks
+    optimiser = (MASTER_BYTES + ADAM_BYTES) * learnt // ranks
     parts = [
         _process("trained", gpu),
         Part("weights", b * count // weights, f"{b} B x {count:,} / {weights}"),
-        Part("gradients", b * count // gradients, f"{b} B x {count:,} / {gradients}"),
+        Part("gradients", b * learnt // gradients, f"{b} B x {learnt:,} / {gradients}"),
     ]
     if zero.stage == 3:
         live = min(count, LIVE_ELEMENTS)
         parts.append(Part("gathered", b * live, f"{b} B x min(P, 10^9) parameters in use at a time"))
     offloaded = gpu and zero.offload_optimizer
-    state = Part("optimiser", optimiser, f"(4 + 8) B x {count:,} / {ranks}: fp32 weights, AdamW's moments")
+    state = Part("optimiser", optimiser, f"(4 + 8) B x {learnt:,} / {ranks}: fp32 weights, AdamW's moments")
     step = Part("step", STEP_BYTES * stepped, f"12 B x {stepped:,}: fp32 gradient and AdamW's temporaries")
     parts += [] if offloaded else [state, step]
     if gpu:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -66,13 +69,22 @@ def load_scorer(folder: str, dtype: torch.dtype, seed: int) -> PreTrainedModel:
     return model
 
 
-def save_pretrained(model: PreTrainedModel, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    """Writes `weights` and the model's config to `folder` so that Transformers and vLLM load them. Raises DiskError."""
+def save_pretrained(
+    model: PreTrainedModel, weights: dict[str, torch.Tensor], folder: Path, settings: Mapping[str, Any] | None = None
+) -> None:
+    """Writes `weights` and the model's config, with `settings` in it, to `folder` so that Transformers and vLLM load them.
+
+    Raises DiskError.
+    """
     with writing(folder):
         try:
             model.save_pretrained(folder, state_dict=weights)
         except SafetensorError as error:  # where Python would raise OSError
             raise OSError(str(error)) from error
+        if settings:
+            path = folder / "config.json"
+            config = {**json.loads(path.read_text(encoding="utf-8")), **settings}
+            path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _model_dir(folder: str) -> Path:

@@ -160,10 +160,19 @@ class PackedLM(PackedModule):
         return token_logprobs(logits, batch.targets, temperature, entropy)
 
 
+LOGIT_MEAN = "logit_mean"
+"""Key of a scorer's config.json: what is taken off its head's scalar, a head without bias. vLLM's pooler calls it so too."""
+
+
 class PackedScorer(PackedModule):
     """A sequence classifier with one label, read as a scalar at every token (reward model and critic)."""
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """The head's scalar after each token, (T,) fp32."""
+        """The head's scalar after each token, less the config's `logit_mean`, (T,) fp32."""
         hidden = self.model.base_model(**batch.model_inputs()).last_hidden_state
-        return self.model.get_submodule("score")(hidden)[0, :, 0].float()
+        return self.model.get_submodule("score")(hidden)[0, :, 0].float() - logit_mean(self.model.config)
+
+
+def logit_mean(config: Any) -> float:
+    """What is taken off the scalar of a scorer with this config; 0 for a model that says nothing of it."""
+    return float(getattr(config, LOGIT_MEAN, None) or 0.0)

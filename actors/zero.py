@@ -14,7 +14,9 @@ from transformers import PreTrainedModel
 from actors.config import OptimizerConfig, ZeroConfig
 from actors.devices import device
 from actors.diverged import NotFiniteError
+from actors.lora import merged
 from actors.packed import PackedModule
+from actors.reshard import load_universal, resharded
 from data.durable import writing
 
 Batch = TypeVar("Batch")
@@ -118,9 +120,17 @@ class ZeroModel:
 
     def sum_over_ranks(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Each scalar summed over ranks; every rank gives the same names."""
+        if not sums:
+            return {}
         stacked = torch.stack([sums[name] for name in sorted(sums)]).to(device())
         torch.distributed.all_reduce(stacked)
         return dict(zip(sorted(sums), stacked.tolist(), strict=True))
+
+    def largest_over_ranks(self, value: float) -> float:
+        """The largest `value` of any rank."""
+        found = torch.tensor(value, dtype=torch.float64, device=device())
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        return float(found)
 
     def _of_every_rank(self, mine: list[int]) -> list[list[int]]:
         found: list[list[int]] = [[] for _ in range(self.world_size)]
@@ -131,7 +141,7 @@ class ZeroModel:
         """Full weights by name in the model's order, a decoder layer or what stands beside the layers at a time.
 
         On rank 0 real tensors, valid until the next block; on the others nothing comes, but all must ask. A tied weight
-        appears once. The peak is one block, not the model.
+        appears once, LoRA's matrices within those they belong to. The peak is one block, not the model.
         """
         import deepspeed
 
@@ -146,7 +156,7 @@ class ZeroModel:
             sharded = [p for _, p in named if hasattr(p, "ds_id")]
             with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
                 if self.rank == 0:
-                    yield {name: parameter.data for name, parameter in named}
+                    yield merged(self.model, {name: parameter.data for name, parameter in named})
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Full weights one by one, with their names; see `weight_blocks`."""
@@ -169,12 +179,19 @@ class ZeroModel:
         """Waits until this rank's shard is on the disk: the SHA-256 of each of its files, by path below `folder`."""
         return {str(Path(path).relative_to(folder)): digest for path, digest in self._snapshot.finish().items()}
 
-    def load(self, folder: Path) -> None:
-        """Restores what `save` wrote with the same number of ranks. Raises FileNotFoundError where there is nothing."""
+    def load(self, folder: Path, ranks: int | None = None) -> None:
+        """Restores what `save` wrote, with `ranks` ranks if not with as many as now.
+
+        Raises FileNotFoundError where there is nothing.
+        """
         if not (folder / "zero").is_dir():
             raise FileNotFoundError(f"{folder}: no DeepSpeed checkpoint here")
         self._snapshot.forget()  # of steps that are now to be taken again
-        _, state = self.engine.load_checkpoint(str(folder), tag="zero")
+        if ranks in (None, self.world_size):
+            _, state = self.engine.load_checkpoint(str(folder), tag="zero")
+        else:
+            with resharded(folder) as universal:
+                state = load_universal(self.engine, universal)
         self.steps_done = state["steps_done"]
 
 
@@ -203,10 +220,11 @@ def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, list[tuple[str, torch
 def _decay_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices only: norms and biases are left alone."""
     parameters = [p for p in module.parameters() if p.requires_grad]
-    return [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
+    return [group for group in groups if group["params"]]
 
 
 def _deepspeed_config(zero: ZeroConfig, optimizer: OptimizerConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ what they take from the machine together. Resident sizes would count every share
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import uuid
 from pathlib import Path
@@ -113,6 +114,11 @@ def process_bytes(pid: int) -> int:
 def resident_bytes() -> int:
     """This process's resident size."""
     return int((_PROC / "self" / "statm").read_bytes().split()[1]) * _PAGE
+
+
+def peak_resident_bytes() -> int:
+    """The most that this process's resident size has been."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _parent_and_start(pid: int) -> tuple[int, int] | None:

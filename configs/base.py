@@ -45,6 +45,8 @@ class Section(BaseModel):
 
     recipe_key: ClassVar[str] = ""
     """The stage's key in a recipe, on the settings of a whole stage: `recipe_key = "ppo"`."""
+    may_change: ClassVar[frozenset[str]] = frozenset()
+    """Keys of a stage that a run may be continued with other values of: they say where it computes, not what."""
 
 
 @contextmanager

@@ -62,20 +62,6 @@ def cut_documents(documents: Sequence[Ids], block_tokens: int) -> pa.Table:
     return pa.table([_lists(np.concatenate(pieces), offsets), _lists(lengths, rows)], schema=BLOCKS)
 
 
-def rows_of_step(step: int, batch_size: int, rows: int, seed: int) -> list[int]:
-    """The rows of a table that optimiser step `step` (from 0) learns from, `batch_size` of them.
-
-    Passes over the `rows` follow one another, each in its own order, a step taking the next `batch_size`; where a pass
-    ends the next begins within the step. The rows depend on nothing that came before, so any step can be resumed at.
-    """
-    first, last = step * batch_size, (step + 1) * batch_size
-    taken: list[int] = []
-    for epoch in range(first // rows, -(-last // rows)):
-        order = np.random.default_rng((seed, 1, epoch)).permutation(rows)
-        taken += order[max(0, first - epoch * rows) : last - epoch * rows].tolist()
-    return taken
-
-
 @dataclass(frozen=True)
 class Fit:
     """What holding samples to a length did: which rows stay, and how many were cut or left out."""

@@ -7,7 +7,8 @@ written by hand. Reading either gives the same Arrow table, or a `DataError` tha
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ SFT = pa.schema([("messages", MESSAGES), ("task", pa.string())])
 PREFERENCE = pa.schema(
     [("prompt", MESSAGES), ("chosen", pa.string()), ("rejected", pa.string()), ("flaw", pa.string())]
 )
+PREFERENCE_WITH_MARGIN = PREFERENCE.append(pa.field("margin", pa.float32()))
 PROMPTS = pa.schema([("prompt", MESSAGES)])
 NER = pa.schema([("text", pa.string()), ("entities", ENTITIES)])
 CHOICE = pa.schema(
@@ -35,31 +37,53 @@ CHOICE = pa.schema(
 )
 OPEN = pa.schema([("question", pa.string()), ("reference", pa.string())])
 
+MAY_LACK: dict[str, Any] = {"task": "", "flaw": "", "margin": 0.0}
+"""Columns that a table for training may lack, with what every row of it then has."""
+
 
 class DataError(ConfigError):
     """Data that cannot be used: the message says where, what is wrong and what to do."""
 
 
-def read_table(paths: str | Path | Sequence[str | Path], schema: pa.Schema, others: bool = False) -> pa.Table:
+def read_table(
+    paths: str | Path | Sequence[str | Path],
+    schema: pa.Schema,
+    others: bool = False,
+    may_lack: Mapping[str, Any] | None = None,
+) -> pa.Table:
     """Read one or several .parquet or .jsonl files as one table of exactly `schema`, rows in the order of `paths`.
 
-    No value may be null, and every column of `schema` must be there, with its type (a wider integer or string type
+    A folder stands for the Parquet files in it, such as `python -m data.prepare` writes, in the order of their names.
+    No value may be null, and every column of `schema` must be there, with its type (a wider integer, float or string type
     of the same kind is narrowed when nothing is lost) and no column beside it, unless `others` are wanted: those are kept as
-    they are, and must have the same types in every file.
+    they are, and must have the same types in every file. A column of `may_lack` that a file does not have holds the value
+    there in all of its rows.
 
     Raises:
         DataError: a file is missing, unreadable or empty, or has a missing, unknown or wrongly typed column or value.
     """
-    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    listed = [
+        file for path in ([paths] if isinstance(paths, str | Path) else paths) for file in table_files(Path(path))
+    ]
     if not listed:
         raise DataError("no data files given: name at least one .parquet or .jsonl file")
-    tables = [_read_file(Path(path), schema, others) for path in listed]
+    tables = [_read_file(Path(path), schema, others, may_lack or {}) for path in listed]
     for path, table in zip(listed, tables, strict=True):
         if table.schema != tables[0].schema:
             raise DataError(
                 f"{path}: its columns are not those of {listed[0]}; give all files the same columns and types"
             )
     return pa.concat_tables(tables)
+
+
+def table_files(path: Path) -> list[Path]:
+    """The file itself, or the Parquet files of a folder in the order of their names. Raises DataError for a folder without."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.glob("*.parquet"))
+    if not files:
+        raise DataError(f"{path}: a folder without .parquet files; name a table, or a folder that data.prepare made")
+    return files
 
 
 def write_table(table: pa.Table, path: str | Path) -> None:
@@ -78,13 +102,13 @@ def write_table(table: pa.Table, path: str | Path) -> None:
     replace_file(path, memoryview(sink.getvalue()))
 
 
-def _read_file(path: Path, schema: pa.Schema, others: bool) -> pa.Table:
+def _read_file(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[str, Any]) -> pa.Table:
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path, or write the sample data with `python -m data.clinic`")
     if path.suffix == ".parquet":
-        table = _read_parquet(path, schema, others)
+        table = _read_parquet(path, schema, others, may_lack)
     elif path.suffix == ".jsonl":
-        table = _read_jsonl(path, schema, others)
+        table = _read_jsonl(path, schema, others, may_lack)
     else:
         raise DataError(f"{path}: unknown kind of file; convert it to .parquet or .jsonl")
     if table.num_rows == 0:
@@ -92,9 +116,11 @@ def _read_file(path: Path, schema: pa.Schema, others: bool) -> pa.Table:
     return table
 
 
-def _check_columns(found: Sequence[str], schema: pa.Schema, where: str, others: bool) -> None:
+def _check_columns(
+    found: Sequence[str], schema: pa.Schema, where: str, others: bool, may_lack: Mapping[str, Any]
+) -> None:
     for name in schema.names:
-        if name not in found:
+        if name not in found and name not in may_lack:
             raise DataError(f"{where}: column '{name}' is missing; expected the columns {', '.join(schema.names)}")
     for name in found:
         if name not in schema.names and not others:
@@ -103,14 +129,17 @@ def _check_columns(found: Sequence[str], schema: pa.Schema, where: str, others: 
             )
 
 
-def _read_parquet(path: Path, schema: pa.Schema, others: bool) -> pa.Table:
+def _read_parquet(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[str, Any]) -> pa.Table:
     try:
         table = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not readable as Parquet ({_first_line(error)}); write the file again") from error
-    _check_columns(table.column_names, schema, str(path), others)
+    _check_columns(table.column_names, schema, str(path), others, may_lack)
     columns = []
     for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.repeat(pa.scalar(may_lack[field.name], field.type), table.num_rows))
+            continue
         column = table.column(field.name).combine_chunks()
         if not _same_kind(column.type, field.type):
             raise DataError(f"{path}: column '{field.name}' has type {column.type}; it must be {field.type}")
@@ -139,6 +168,8 @@ def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
         return bool(listed) and _same_kind(found.value_type, wanted.value_type)
     if pa.types.is_string(wanted):
         return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
+    if pa.types.is_floating(wanted):
+        return bool(pa.types.is_floating(found) or pa.types.is_integer(found))
     return bool(pa.types.is_integer(wanted) and pa.types.is_integer(found))
 
 
@@ -155,7 +186,7 @@ def _first_null_row(column: pa.Array) -> int | None:
     return None
 
 
-def _read_jsonl(path: Path, schema: pa.Schema, others: bool) -> pa.Table:
+def _read_jsonl(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[str, Any]) -> pa.Table:
     rows: list[dict[str, Any]] = []
     try:
         lines = path.read_bytes().decode("utf-8").splitlines()
@@ -169,7 +200,8 @@ def _read_jsonl(path: Path, schema: pa.Schema, others: bool) -> pa.Table:
             raise DataError(f"{where}: not a JSON object ({error.msg}); write one object a line") from error
         if not isinstance(row, dict):
             raise DataError(f"{where}: holds {_json_kind(row)}; write one JSON object a line")
-        _check_columns(list(row), schema, where, others)
+        _check_columns(list(row), schema, where, others, may_lack)
+        row = {**{name: may_lack[name] for name in schema.names if name not in row}, **row}
         for field in schema:
             _check_value(row[field.name], field.type, f"{where}: {field.name}")
         rows.append(row)
@@ -199,6 +231,9 @@ def _check_value(value: Any, wanted: pa.DataType, where: str) -> None:
     elif pa.types.is_string(wanted):
         if not isinstance(value, str):
             raise DataError(f"{where}: holds {_json_kind(value)}; it must be a string")
+    elif pa.types.is_floating(wanted):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise DataError(f"{where}: holds {_json_kind(value)} {value!r}; it must be a finite number")
     elif isinstance(value, bool) or not isinstance(value, int) or not -(2**31) <= value < 2**31:
         raise DataError(f"{where}: holds {_json_kind(value)} {value!r}; it must be a whole number of 32 bits")
 

@@ -12,7 +12,8 @@ _BATCH_TOKENS = 8192
 
 
 class RewardModel:
-    """Scores token sequences with a Transformers sequence-classification model of one label, in float32.
+    """Scores token sequences with a Transformers sequence-classification model of one label, in float32, centred as
+    its config says (`logit_mean`).
 
     The head is read at the last token by position. Transformers' own forward looks for the last token that is not
     padding instead, which goes wrong when an answer contains the padding token.
@@ -82,10 +83,12 @@ def _last_scores(model: Any, sequences: Sequence[Sequence[int]]) -> list[float]:
     """Padded on the right, where a causal model's real tokens cannot see it: no mask is needed."""
     import torch
 
+    from actors.packed import logit_mean
+
     longest = max(map(len, sequences))
     ids_BT = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in sequences], device=model.device)
     hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
     last_B = torch.tensor([len(ids) - 1 for ids in sequences], device=model.device)
     scores_B1 = model.get_submodule("score")(hidden_BTD[torch.arange(len(sequences), device=model.device), last_B])
-    values: list[float] = scores_B1.squeeze(-1).float().tolist()
+    values: list[float] = (scores_B1.squeeze(-1).float() - logit_mean(model.config)).tolist()
     return values

@@ -64,7 +64,7 @@ class Task:
         path = data / f"{self.table}.heldout.parquet"
         if not path.is_file():
             raise DataError(f"{path}: no such file; make it, or let --tasks name only tasks whose tables are there")
-        rows: list[Row] = read_table(path, self.schema).to_pylist()
+        rows: list[Row] = read_table(path, self.schema, may_lack=tables.MAY_LACK).to_pylist()
         for number, row in enumerate(rows):
             try:
                 self.check(row)
@@ -84,7 +84,7 @@ TASKS: dict[str, Task] = {
     "kl": Task("prompts", tables.PROMPTS, 96, _awaits_answer, kl.evaluate, "per_sequence", needs="--reference"),
     "pairwise": Task(
         "preference",
-        tables.PREFERENCE,
+        tables.PREFERENCE_WITH_MARGIN,
         1000,
         _filled("chosen", "rejected"),
         pairwise.evaluate,

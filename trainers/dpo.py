@@ -16,6 +16,7 @@ two numbers a pair are kept in the run's folder, so that training holds one mode
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from torch import Tensor
 from actors.devices import DTYPES
 from trainers.export import load_tokenizer, require_model
 from trainers.preferences import encode_pairs
-from trainers.stage import Examples, Stage, list_row
+from trainers.stage import Examples, Stage, from_sources, list_row, ordered
 from trainers.supervised_config import DpoConfig
 
 if TYPE_CHECKING:
@@ -49,15 +50,19 @@ class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
         data = self.config.data
         require_model(self.config.model, data.max_tokens, "data.max_tokens")
         self.tokenizer = load_tokenizer(self.config.model)
-        train, note = encode_pairs(self.tokenizer, data, "data.train", data.train)
-        heldout, heldout_note = encode_pairs(self.tokenizer, data, "data.heldout", data.heldout)
+        encode = partial(encode_pairs, self.tokenizer, data)
+        train, rows, notes = from_sources(data, encode)
+        heldout, note = encode("data.heldout", data.heldout)
+        order, mixture = ordered(data, rows, self.config.seed)
         for name in self.start_columns:
             train, heldout = (
                 table.append_column(name, pa.array(np.full(table.num_rows, np.nan, np.float32)))
                 for table in (train, heldout)
             )
-        reference = "the starting model reads the pairs once, before the first step"
-        return Examples(train, heldout, (f"train: {note}", f"held out: {heldout_note}", reference))
+        notes += [f"held out: {note}", *mixture]
+        notes += ["DPO does not use the pairs' margins"] if any(train.column("margin").to_pylist()) else []
+        notes.append("the starting model reads the pairs once, before the first step")
+        return Examples(train, heldout, order, tuple(notes))
 
     def module(self) -> PackedModule:
         from actors.models import load_causal_lm
@@ -98,7 +103,7 @@ class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
         sums = {"loss": self.loss(outputs, batch), **self.figures(outputs, batch)}
         return {**sums, "pairs": torch.tensor(len(outputs))}
 
-    def heldout_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
+    def heldout_metrics(self, sums: Mapping[str, float], rows: pa.Table) -> dict[str, float]:
         return {f"heldout_{name}": sums[name] / sums["pairs"] for name in sums if name != "pairs"}
 
 

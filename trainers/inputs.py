@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.paths import require_dir, require_file
+from cluster.paths import require_dir, require_file, resolve
 from cluster.preflight.needs import Finding
 from configs.recipe import ConfigError
-from data.tables import PREFERENCE, PRETRAIN, PROMPTS, SFT, DataError
+from data.tables import MAY_LACK, PREFERENCE, PRETRAIN, PROMPTS, SFT, DataError, table_files
 from trainers.export import load_tokenizer, require_model
 
 TABLES: Mapping[str, pa.Schema] = {
@@ -35,7 +35,13 @@ def inputs(config: Any, planned: bool) -> Iterator[Finding]:
         yield _model(key, folder, planned)
     for key, paths in _tables(values):
         schema = next(schema for name, schema in TABLES.items() if f"{config.recipe_key}.{key}".startswith(name))
-        yield from (_table(key, path, schema, planned) for path in paths)
+        for path in paths:
+            try:
+                files = table_files(resolve(path))
+            except DataError as error:
+                yield Finding("refused", "inputs", f"{key}: {error}")
+                continue
+            yield from (_table(key, str(file), schema, planned) for file in files)
 
 
 def _models(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -78,7 +84,7 @@ def _table(key: str, name: str, schema: pa.Schema, planned: bool) -> Finding:
         columns = _columns(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         return Finding("refused", "inputs", f"{key}: {path} cannot be read ({str(error).splitlines()[0]})")
-    missing = [column for column in schema.names if column not in columns]
+    missing = [column for column in schema.names if column not in columns and column not in MAY_LACK]
     if missing:
         return Finding(
             "refused", "inputs", f"{key}: {path} has no column {', '.join(missing)}; it has {', '.join(columns)}"

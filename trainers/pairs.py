@@ -17,26 +17,35 @@ from actors.packed import PackedBatch, Tokens
 class PairBatch(PackedBatch):
     """P pairs as 2P sequences, each chosen one followed by its rejected one."""
 
-    flaws: Tensor  # (P,) int64: the rejected answer's flaw, an index into the stage's names, -1 for one not among them
+    margins: Tensor  # (P,) fp32: by how much the chosen score should exceed the rejected one
 
     @classmethod
-    def of_pairs(cls, sequences: Sequence[Tokens], flaws: Sequence[int]) -> PairBatch:
-        """Packs chosen and rejected sequences in turn; one flaw a pair."""
+    def of_pairs(cls, sequences: Sequence[Tokens], margins: Sequence[float]) -> PairBatch:
+        """Packs chosen and rejected sequences in turn; one margin a pair."""
         packed = PackedBatch.of(sequences)
-        return cls(packed.input_ids, packed.lengths, packed.predict, torch.tensor(flaws))
+        return cls(packed.input_ids, packed.lengths, packed.predict, torch.tensor(margins, dtype=torch.float32))
 
     def to(self, device: torch.device | str) -> PairBatch:
         moved = super().to(device)
-        return replace(self, input_ids=moved.input_ids, predict=moved.predict, flaws=self.flaws.to(device))
+        return replace(self, input_ids=moved.input_ids, predict=moved.predict, margins=self.margins.to(device))
 
     def scores(self, scalars: Tensor) -> Tensor:
         """Scores of the pairs, (P, 2) for chosen and rejected, from the head's scalars after each token, (T,)."""
         return scalars[self.last_positions].view(-1, 2)
 
 
-def pair_loss(scores: Tensor) -> Tensor:
-    """Sum over pairs of -log sigmoid(chosen - rejected), given scores (P, 2); openrlhf's is the mean."""
-    return PairWiseLoss()(scores[:, 0], scores[:, 1]) * len(scores)
+def pair_loss(scores: Tensor, margins: Tensor, label_smoothing: float) -> Tensor:
+    """Sum over pairs of Bradley-Terry's loss, given scores (P, 2) and margins (P,); openrlhf's is the mean.
+
+    A pair's is -log sigmoid(d) with d = chosen - rejected - margin (Touvron et al. 2023, Llama 2, eq. 2). Label smoothing e
+    is the cross-entropy of sigmoid(d) with a label that is right with probability 1 - e:
+    -(1 - e) log sigmoid(d) - e log sigmoid(-d) (Szegedy et al. 2016, section 7, for two classes).
+    """
+    chosen, rejected = scores.unbind(1)
+    loss = (1.0 - label_smoothing) * PairWiseLoss()(chosen, rejected, margins)
+    if label_smoothing:
+        loss = loss + label_smoothing * PairWiseLoss()(rejected, chosen, -margins)
+    return loss * len(scores)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 from cluster.paths import resolve
 from data.chat import check_messages, encode_prompt, render_turn
 from data.packing import fit_lengths
-from data.tables import PREFERENCE, DataError, read_table
+from data.tables import MAY_LACK, PREFERENCE_WITH_MARGIN, DataError, read_table
 from trainers.supervised_config import ChatData
 
 CUT_OFF = "cut_off"  # the flaw whose rejected answers lack the end mark
@@ -20,12 +21,12 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
     """The pairs in the tables `paths`, which the setting `field` names, a row a pair; and a note for the user.
 
     Columns: `chosen` and `rejected`, list<int32>, prompt and answer; `chosen_answer` and `rejected_answer`, the
-    answers' own tokens before any cut; `flaw`; `size`, tokens of both sides; `weight`, 1. A side that is too long is
+    answers' own tokens before any cut; `flaw`; `margin`, fp32; `size`, tokens of both sides; `weight`, 1. A side that is too long is
     cut at its front, so that the end of the answer stays.
 
     Raises DataError, naming field and row, for what cannot be read or encoded and for pairs refused as too long.
     """
-    rows = read_table([resolve(path) for path in paths], PREFERENCE).to_pylist()
+    rows = read_table([resolve(path) for path in paths], PREFERENCE_WITH_MARGIN, may_lack=MAY_LACK).to_pylist()
     pairs = []
     for index, row in enumerate(rows):
         try:
@@ -45,14 +46,21 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
         "chosen_answer": pa.array([len(chosen) for _, chosen, _ in kept], pa.int32()),
         "rejected_answer": pa.array([len(rejected) for _, _, rejected in kept], pa.int32()),
         "flaw": pa.array([rows[index]["flaw"] for index in fit.kept], pa.string()),
+        "margin": pa.array([rows[index]["margin"] for index in fit.kept], pa.float32()),
         "size": pa.array(sizes, pa.int32()),
         "weight": pa.array([1] * len(kept), pa.int32()),
     }
-    return pa.table(columns), f"{fit}, {sum(sizes):,} tokens"
+    margins = sum(rows[index]["margin"] > 0 for index in fit.kept)
+    return pa.table(columns), f"{fit}, {sum(sizes):,} tokens" + (f", {margins} with a margin" if margins else "")
 
 
 def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> tuple[list[int], list[int], list[int]]:
-    """Token ids of prompt, chosen and rejected answer. Raises DataError for what the chat format cannot express."""
+    """Token ids of prompt, chosen and rejected answer.
+
+    Raises DataError for what the chat format cannot express, and for a margin that is negative or not finite.
+    """
+    if not 0.0 <= row.get("margin", 0.0) < math.inf:
+        raise DataError(f"margin {row['margin']}: it must be 0 or more: chosen is the better answer")
     prompt = encode_prompt(tokenizer, row["prompt"])
     answers = []
     for side in ("chosen", "rejected"):

@@ -21,6 +21,7 @@ from actors.memory import (
     engine,
     frozen,
     kv_bytes,
+    lora_parameters,
     total,
     trained,
 )
@@ -173,9 +174,19 @@ class _Planner:
         rows = config.batch_size // config.placement.ranks
         tokens = self._micro_batch(role, config, config.batch_size, row)
         self._fact("batch", f"{config.batch_size} samples a step, {rows} a rank")
-        self._checkpoints(role, model, config.zero.dtype, config.keep_checkpoints, scorer)
+        learnt, exports = self._learnt(role, model, config), 1 if config.export == "last" else 2
+        self._checkpoints(role, model, config.zero.dtype, config.keep_checkpoints, scorer, learnt, exports)
         new = isinstance(config, PretrainConfig) and config.architecture is not None
-        return self._trained(role, model, config, Work(tokens, scorer, False, "float32" if new else config.zero.dtype))
+        work = Work(tokens, scorer, False, "float32" if new else config.zero.dtype, learnt)
+        return self._trained(role, model, config, work)
+
+    def _learnt(self, role: str, model: str, config: LearningConfig) -> int | None:
+        """Parameters that are trained, where it is not all of them."""
+        shape = self._shape(role, model)
+        if config.lora is None or shape is None:
+            return None
+        head = shape.hidden if isinstance(config, RewardConfig) else 0
+        return lora_parameters(shape, config.lora) + head
 
     def _micro_batch(self, role: str, settings: Any, rows: int, longest: int) -> int:
         """Most tokens of a micro-batch: what is allowed, a row that is longer alone, or all that a rank gets."""
@@ -224,14 +235,17 @@ class _Planner:
     def _fact(self, subject: str, text: str) -> None:
         self._findings.append(Finding("fits", subject, text))
 
-    def _checkpoints(self, role: str, model: str, dtype: str, keep: int, scorer: bool) -> None:
+    def _checkpoints(
+        self, role: str, model: str, dtype: str, keep: int, scorer: bool, learnt: int | None = None, exports: int = 1
+    ) -> None:
         shape = self._shape(role, model)
         if shape is not None:
             count, b = shape.parameters(scorer), BYTES[dtype]
-            each = (b + CHECKPOINT_BYTES) * count
+            each = b * count + CHECKPOINT_BYTES * (count if learnt is None else learnt)
             self._disk.append((each * (keep + 1), f"{keep + 1} checkpoints of {role}, {gib(each)} each"))
             if role != "critic":
-                self._disk.append((b * count, f"its model, {gib(b * count)}"))
+                times = f"{exports} x " if exports > 1 else ""
+                self._disk.append((exports * b * count, f"its model, {times}{gib(b * count)}"))
 
     def _journal(self, rows: int, prompt: int, response: int) -> None:
         """Uncompressed at full length: prompt and answer as int32, one fp32 log-probability a token of the answer."""

@@ -15,7 +15,7 @@ from cluster.paths import resolve
 from data.packing import cut_documents, pack_blocks
 from data.tables import PRETRAIN, read_table
 from trainers.export import load_tokenizer, require_model
-from trainers.stage import Examples, LanguageStage, list_row
+from trainers.stage import Examples, LanguageStage, from_sources, list_row, ordered
 from trainers.supervised_config import PretrainConfig
 
 if TYPE_CHECKING:
@@ -34,12 +34,10 @@ class PretrainStage(LanguageStage[PretrainConfig]):
         if self.config.model is not None:
             require_model(self.config.model, data.block_tokens, "data.block_tokens")
         self.tokenizer = load_tokenizer(self.config.tokenizer or self.config.model or "")
-        documents = self._encode(data.train)
-        train = _with_costs(pack_blocks(documents, data.block_tokens, self.config.seed))
+        train, rows, notes = from_sources(data, self._blocks)
         heldout = _with_costs(cut_documents(self._encode(data.heldout), data.block_tokens))
-        tokens = sum(map(len, documents))
-        note = f"{len(documents):,} documents, {tokens:,} tokens in {train.num_rows:,} blocks of {data.block_tokens:,}"
-        return Examples(train, heldout, (note,))
+        order, mixture = ordered(data, rows, self.config.seed)
+        return Examples(train, heldout, order, (*notes, *mixture))
 
     def module(self) -> PackedModule:
         from actors.models import load_causal_lm, new_causal_lm
@@ -59,6 +57,13 @@ class PretrainStage(LanguageStage[PretrainConfig]):
         tokens = np.concatenate([list_row(table, "tokens", row) for row in rows])
         documents = np.split(tokens, np.cumsum(lengths)[:-1])
         return PackedBatch.of(sorted(documents, key=len))  # see `packed_attention`
+
+    def _blocks(self, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
+        """Blocks of the documents in the tables `paths`, which `field` names, and a note."""
+        documents, size = self._encode(paths), self.config.data.block_tokens
+        blocks = _with_costs(pack_blocks(documents, size, self.config.seed))
+        tokens = sum(map(len, documents))
+        return blocks, f"{len(documents):,} documents, {tokens:,} tokens in {blocks.num_rows:,} blocks of {size:,}"
 
     def _encode(self, paths: tuple[str, ...]) -> list[np.ndarray]:
         """Token ids of every document, each with the end mark."""

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from actors.batching import Plan, balanced_plan, rows_at
 from actors.checkpoint import CheckpointStore
-from actors.devices import device
+from actors.devices import device, peak_bytes
 from actors.diverged import DivergedError, NotFiniteError
+from actors.lora import add_lora
 from actors.models import save_pretrained
 from actors.packed import PackedBatch
 from actors.zero import ZeroModel
-from data.packing import rows_of_step
+from trainers.best import Best, write_evaluation
 from trainers.export import export_model
-from trainers.stage import Job
+from trainers.stage import Evaluation, Job
 from trainers.starting import with_start_columns
+from trainers.utilisation import Utilisation
 
 Send = Callable[[str, int, dict[str, Any]], None]
 """(kind, steps done, figures) to the driver; the kinds are `start`, `step`, and `diverged` with its `error`."""
@@ -33,10 +37,15 @@ class Rank:
     def __init__(self, job: Job, train: pa.Table, heldout: pa.Table, send: Send) -> None:
         self.job, self.train, self.heldout = job, train, heldout
         self.stage, self.config = job.stage, job.stage.config
-        self.model = ZeroModel(self.stage.module(), self.config.zero, self.config.optimizer, job.steps)
+        module = self.stage.module()
+        if self.config.lora is not None:
+            add_lora(module.model, self.config.lora, self.config.seed)
+        self.model = ZeroModel(module, self.config.zero, self.config.optimizer, job.steps)
+        self.utilisation = Utilisation(self.model, module, self.config)
         self.checkpoints = CheckpointStore(job.folder / "checkpoints", self.config.keep_checkpoints)
         self.saving: int | None = None
         """The step whose checkpoint is being written."""
+        self.best = Best(job.folder)
         self.send: Send = send if self.model.rank == 0 else lambda *_: None
         self.sizes: list[int] = train.column("size").to_pylist()
         self.weights: list[int] = train.column("weight").to_pylist()
@@ -47,11 +56,12 @@ class Rank:
             self.train, self.heldout = with_start_columns(self)
         newest = self.newest()
         if newest is not None:
-            self.model.load(newest)
+            folder, state = newest
+            self.model.load(folder, state.get("ranks"))
         self.send("start", self.model.steps_done, {})
         if newest is None and self.stage.start_export is not None:
-            self.export(self.stage.start_export, self.model.full_state())
-        sums: dict[str, float] = {}
+            self.export(self.stage.start_export)
+        evaluation: Evaluation | None = None
         for step in range(self.model.steps_done, self.job.steps):
             try:
                 metrics = self.learn(step)
@@ -61,12 +71,16 @@ class Rank:
             self.commit()  # of the step before: the disk has had a step's time
             done = step + 1
             if done % self.config.eval_every == 0 or done == self.job.steps:
-                sums = self.evaluate()
-                metrics |= self.stage.heldout_metrics(sums)
+                evaluation = self.evaluate(done)
+                metrics |= evaluation.metrics
+                self.keep_if_best(evaluation)
             self.send("step", done, metrics)
             if done % self.config.checkpoint_every == 0 and done < self.job.steps:
                 self.save(done)
-        self.export("model", self.stage.finish(self.model.full_state(), sums))
+        if self.config.export == "best":
+            self.copy_best()
+        else:
+            self.export("model", evaluation)
 
     def learn(self, step: int) -> dict[str, float]:
         """One optimiser step. Its rows depend on seed and step, its loss on all of them: ranks only share the work.
@@ -74,7 +88,8 @@ class Rank:
         Raises DivergedError, with the training rows concerned, where loss or gradient is not finite.
         """
         began = time.perf_counter()
-        rows = rows_of_step(step, self.config.batch_size, len(self.sizes), self.config.seed)
+        self.seed_dropout(step)
+        rows = self.job.order.of_step(step, self.config.batch_size)
         plan = self.plans([self.sizes[row] for row in rows])
         micro_batches = [
             self.stage.batch(self.train, [rows[index] for index in micro]).to(device())
@@ -85,6 +100,7 @@ class Rank:
         def loss(outputs: Tensor, batch: PackedBatch) -> tuple[Tensor, dict[str, Tensor]]:
             figures = {name: figure / terms for name, figure in self.stage.figures(outputs.detach(), batch).items()}
             figures["computed"] = torch.tensor(batch.input_ids.numel())
+            figures["flops"] = torch.tensor(self.utilisation.flops(batch), dtype=torch.float64)
             return self.stage.loss(outputs, batch) * (self.model.world_size / terms), figures
 
         try:
@@ -92,7 +108,7 @@ class Rank:
         except NotFiniteError as error:
             guilty = [rows[index] for index in rows_at(plan, error.micro_batches)]
             raise DivergedError(self.config.recipe_key, str(error), self.train.take(guilty)) from error
-        computed = figures.pop("computed")
+        computed, flops = figures.pop("computed"), figures.pop("flops")
         tokens = sum(self.sizes[row] for row in rows)
         seconds = time.perf_counter() - began
         return {
@@ -101,18 +117,59 @@ class Rank:
             "tokens": tokens,
             "density": tokens / computed,  # share of what was computed that is not padding
             "tokens_per_second": tokens / seconds,
+            **self.utilisation.metrics(flops, seconds),
+            "peak_memory_bytes": self.model.largest_over_ranks(peak_bytes()),
             "seconds": seconds,
         }
 
-    def evaluate(self) -> dict[str, float]:
-        """The stage's figures summed over all held-out rows and ranks."""
+    def seed_dropout(self, step: int) -> None:
+        """Makes what is random in a step a matter of seed, step and rank, so that a resumed run draws it again."""
+        words = np.random.SeedSequence((self.config.seed, step, self.model.rank)).generate_state(1, np.uint64)
+        torch.manual_seed(int(words[0]))
+
+    def evaluate(self, done: int) -> Evaluation:
+        """The stage's figures of all held-out rows, by all ranks, with the weights of `done` steps."""
         sums: dict[str, Tensor] = {}
+        names = self.stage.heldout_columns
+        found = torch.zeros(self.heldout.num_rows, len(names), device=device())
         for micro in self.heldout_plan:
             batch = self.stage.batch(self.heldout, micro).to(device())
-            figures = self.stage.heldout_sums(self.stage.run(self.model.forward, batch), batch)
-            for name, figure in figures.items():
+            outputs = self.stage.run(self.model.forward, batch)
+            for name, figure in self.stage.heldout_sums(outputs, batch).items():
                 sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + figure.detach().double().cpu()
-        return self.model.sum_over_ranks(sums)
+            if names:
+                found[micro] = outputs
+        if names:
+            torch.distributed.all_reduce(found)  # a row was computed by one rank and is 0 on the others
+        rows = self.heldout
+        for name, column in zip(names, found.cpu().T, strict=True):
+            rows = rows.append_column(name, pa.array(column.numpy()))
+        return Evaluation(
+            done, self.stage.heldout_metrics(self.model.sum_over_ranks(sums), rows), self.stage.report(rows)
+        )
+
+    def keep_if_best(self, evaluation: Evaluation) -> None:
+        """Exports the weights to best/ if that is wanted and no earlier ones had a lower held-out loss."""
+        if self.config.export == "last":
+            return
+        beaten = [self.best.is_beaten_by(evaluation.metrics["heldout_loss"])]
+        torch.distributed.broadcast_object_list(beaten)
+        if beaten[0]:
+            folder = self.best.of_step(evaluation.step)
+            self.export(str(folder.relative_to(self.job.folder)), evaluation)
+            if self.model.rank == 0:
+                self.best.keep_only(evaluation.step)
+
+    def copy_best(self) -> None:
+        """Makes the best export the run's model."""
+        if self.model.rank == 0:
+            best = self.best.path()
+            export_model(
+                self.job.folder / "model",
+                self.stage.tokenizer,
+                lambda aside: shutil.copytree(best, aside, dirs_exist_ok=True),
+            )
+        torch.distributed.barrier()
 
     def plan(self, sizes: list[int]) -> list[list[int]]:
         """This rank's micro-batches of rows that cost `sizes` tokens."""
@@ -122,11 +179,11 @@ class Rank:
         """Every rank's."""
         return balanced_plan(sizes, self.model.world_size, self.config.micro_batch_tokens)
 
-    def newest(self) -> Path | None:
-        """The newest good checkpoint: rank 0 reads them, and all go on from the same."""
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """Folder and state of the newest good checkpoint: rank 0 reads them, and all go on from the same."""
         found = [self.checkpoints.latest() if self.model.rank == 0 else None]
         torch.distributed.broadcast_object_list(found)
-        return found[0][0] if found[0] else None
+        return found[0]
 
     def save(self, done: int) -> None:
         """Every rank copies its shard and begins to write it aside; `commit` makes them the checkpoint."""
@@ -144,14 +201,21 @@ class Rank:
         shards: list[dict[str, str]] = [{}] * self.model.world_size
         torch.distributed.all_gather_object(shards, self.model.saved(self.checkpoints.aside(done)))
         if self.model.rank == 0:
-            self.checkpoints.commit(done, {"steps": done}, {name: of for shard in shards for name, of in shard.items()})
+            state = {"steps": done, "ranks": self.model.world_size}
+            self.checkpoints.commit(done, state, {name: of for shard in shards for name, of in shard.items()})
 
-    def export(self, name: str, weights: dict[str, Tensor]) -> None:
-        """Writes rank 0's `weights` to the run's folder `name` in Hugging Face format."""
+    def export(self, name: str, evaluation: Evaluation | None = None) -> None:
+        """Writes the weights to the run's folder `name` in Hugging Face format, as the stage finishes them."""
+        weights = self.model.full_state()
+        settings: dict[str, Any] = {}
         if self.model.rank == 0:
-            export_model(
-                self.job.folder / name,
-                self.stage.tokenizer,
-                lambda aside: save_pretrained(self.model.model, weights, aside),
-            )
+            if evaluation is not None:
+                weights, settings = self.stage.finish(weights, evaluation.metrics)
+
+            def write(aside: Path) -> None:
+                save_pretrained(self.model.model, weights, aside, settings)
+                if evaluation is not None:
+                    write_evaluation(aside, evaluation)
+
+            export_model(self.job.folder / name, self.stage.tokenizer, write)
         torch.distributed.barrier()

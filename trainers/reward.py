@@ -3,22 +3,27 @@
     python -m trainers.reward --config configs/laptop.yaml [--a.b=value ...]
 
 The score of an answer is the head's scalar at its last token. That is the end mark if the answer is complete; an answer
-that was cut off has none. A head has no bias and Bradley-Terry sees differences only, so the level of the scores means
-nothing; their scale is set on export, so that the held-out answers' scores have standard deviation 1.
+that was cut off has none. Bradley-Terry sees differences only, so level and scale of the scores mean nothing; on export
+they are set, so that the held-out answers' scores have mean 0 and standard deviation 1. The scale goes into the head's
+weights. A head has no bias, in Transformers and in vLLM, so the level goes into config.json as `logit_mean`, which all
+readers here take off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
 from actors.devices import DTYPES
 from trainers.export import load_tokenizer, require_model
 from trainers.preferences import encode_pairs
-from trainers.stage import Examples, Stage, list_row
+from trainers.scores import Scored, centred_and_scaled, length_baseline, metrics, report
+from trainers.stage import Examples, Stage, from_sources, list_row, ordered
 from trainers.supervised_config import RewardConfig
 
 if TYPE_CHECKING:
@@ -29,34 +34,33 @@ if TYPE_CHECKING:
 class RewardStage(Stage[RewardConfig, "PairBatch"]):
     """A row is a pair, and a loss term is a pair's."""
 
-    flaws: tuple[str, ...]  # of the held-out pairs, in alphabetical order
-    length_baseline: float
+    heldout_columns = ("chosen_score", "rejected_score")
 
     def examples(self) -> Examples:
         data = self.config.data
         require_model(self.config.model, data.max_tokens, "data.max_tokens")
         self.tokenizer = load_tokenizer(self.config.model)
-        train, note = encode_pairs(self.tokenizer, data, "data.train", data.train)
-        heldout, heldout_note = encode_pairs(self.tokenizer, data, "data.heldout", data.heldout)
-        self.flaws = tuple(sorted(set(heldout.column("flaw").to_pylist())))
-        self.length_baseline = length_baseline(
-            heldout.column("chosen_answer").to_pylist(), heldout.column("rejected_answer").to_pylist()
-        )
-        baseline = f"by length alone {self.length_baseline:.3f} of the held-out pairs are told apart"
-        return Examples(train, heldout, (f"train: {note}", f"held out: {heldout_note}", baseline))
+        encode = partial(encode_pairs, self.tokenizer, data)
+        train, rows, notes = from_sources(data, encode)
+        heldout, note = encode("data.heldout", data.heldout)
+        order, mixture = ordered(data, rows, self.config.seed)
+        lengths = (_array(heldout, f"{side}_answer") for side in ("chosen", "rejected"))
+        baseline = f"by length alone {length_baseline(*lengths):.3f} of the held-out pairs are told apart"
+        return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture, baseline))
 
     def module(self) -> PackedModule:
         from actors.models import load_scorer
-        from actors.packed import PackedScorer
+        from actors.packed import LOGIT_MEAN, PackedScorer
 
-        return PackedScorer(load_scorer(self.config.model, DTYPES[self.config.zero.dtype], self.config.seed))
+        scorer = load_scorer(self.config.model, DTYPES[self.config.zero.dtype], self.config.seed)
+        setattr(scorer.config, LOGIT_MEAN, 0.0)  # of a reward model that is trained on; the export's is measured anew
+        return PackedScorer(scorer)
 
     def batch(self, table: pa.Table, rows: list[int]) -> PairBatch:
         from trainers.pairs import PairBatch
 
         sequences = [list_row(table, side, row) for row in rows for side in ("chosen", "rejected")]
-        flaws = [table.column("flaw")[row].as_py() for row in rows]
-        return PairBatch.of_pairs(sequences, [self.flaws.index(name) if name in self.flaws else -1 for name in flaws])
+        return PairBatch.of_pairs(sequences, [table.column("margin")[row].as_py() for row in rows])
 
     def run(self, engine: Any, batch: PairBatch) -> Tensor:
         """Scores of the pairs, (P, 2): chosen, rejected."""
@@ -65,47 +69,37 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
     def loss(self, outputs: Tensor, batch: PairBatch) -> Tensor:
         from trainers.pairs import pair_loss
 
-        return pair_loss(outputs)
+        return pair_loss(outputs, batch.margins, self.config.label_smoothing)
 
-    def heldout_sums(self, outputs: Tensor, batch: PairBatch) -> dict[str, Tensor]:
-        margins = (outputs[:, 0] - outputs[:, 1]).double()
-        right = (margins > 0).double() + 0.5 * (margins == 0)  # a tie is a coin's toss
-        sums = {"loss": self.loss(outputs, batch), "margin": margins.sum()}
-        sums |= {"score": outputs.double().sum(), "score_squared": outputs.double().square().sum()}
-        for index, flaw in enumerate(self.flaws):
-            sums[f"pairs/{flaw}"] = (batch.flaws == index).sum()
-            sums[f"right/{flaw}"] = right[batch.flaws == index].sum()
-        return sums
+    def heldout_metrics(self, sums: Mapping[str, float], rows: pa.Table) -> dict[str, float]:
+        return metrics(_scored(rows))
 
-    def heldout_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        pairs = sum(sums[f"pairs/{flaw}"] for flaw in self.flaws)
-        right = sum(sums[f"right/{flaw}"] for flaw in self.flaws)
-        return {
-            "heldout_loss": sums["loss"] / pairs,
-            "heldout_margin": sums["margin"] / pairs,
-            "heldout_accuracy": right / pairs,
-            **{f"heldout_accuracy/{flaw}": sums[f"right/{flaw}"] / sums[f"pairs/{flaw}"] for flaw in self.flaws},
-            "length_baseline": self.length_baseline,
-            "score_std": _score_std(sums, pairs),
-        }
+    def report(self, rows: pa.Table) -> dict[str, Any]:
+        return report(_scored(rows))
 
-    def finish(self, weights: dict[str, Tensor], sums: Mapping[str, float]) -> dict[str, Tensor]:
-        """Scales the head to scores of standard deviation 1; one that gives every answer the same score stays."""
-        std = _score_std(sums, sum(sums[f"pairs/{flaw}"] for flaw in self.flaws))
-        return {
-            name: tensor / std if name == "score.weight" and std > 0 else tensor for name, tensor in weights.items()
-        }
+    def finish(
+        self, weights: dict[str, Tensor], metrics: Mapping[str, float]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Scales the head to scores of standard deviation 1, and puts their mean into the config."""
+        from actors.packed import LOGIT_MEAN
+
+        scale, mean = centred_and_scaled(metrics)
+        scaled = {name: tensor / scale if name == "score.weight" else tensor for name, tensor in weights.items()}
+        return scaled, {LOGIT_MEAN: mean}
 
 
-def length_baseline(chosen: Sequence[int], rejected: Sequence[int]) -> float:
-    """Share of pairs told apart by the answers' lengths alone, in the better of the two directions; ties count half."""
-    longer = sum((c > r) + 0.5 * (c == r) for c, r in zip(chosen, rejected, strict=True)) / len(chosen)
-    return max(longer, 1.0 - longer)
+def _scored(rows: pa.Table) -> Scored:
+    return Scored(
+        chosen=_array(rows, "chosen_score"),
+        rejected=_array(rows, "rejected_score"),
+        chosen_tokens=_array(rows, "chosen_answer"),
+        rejected_tokens=_array(rows, "rejected_answer"),
+        flaws=np.array(rows.column("flaw").to_pylist()),
+    )
 
 
-def _score_std(sums: Mapping[str, float], pairs: float) -> float:
-    mean = sums["score"] / (2 * pairs)
-    return max(0.0, sums["score_squared"] / (2 * pairs) - mean**2) ** 0.5
+def _array(rows: pa.Table, column: str) -> np.ndarray:
+    return rows.column(column).to_numpy().astype(np.float64)
 
 
 if __name__ == "__main__":

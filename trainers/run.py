@@ -56,8 +56,11 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
         try:
-            self._check_or_write_config()
+            changed = self._check_or_write_config()
             self.finished = _read_done(self.path / "DONE")
+            if changed and self.finished is None:
+                print(f"{self.path}: goes on with {changed}", flush=True)
+                self._write_config()
             _drop_damaged_lines(self.path / "metrics.jsonl")
             self._metrics = self._open_metrics()
             self._tensorboard = TensorBoard(self.path / "tb")
@@ -132,27 +135,38 @@ class Run:
     ) -> None:
         self.close()
 
-    def _check_or_write_config(self) -> None:
+    def _check_or_write_config(self) -> str | None:
+        """What may change and has, in words. Raises ConfigError for what may not."""
         path, stage = self.path / "config.yaml", self.config.recipe_key
         if not path.exists():
-            with writing(path):
-                aside = path.with_name("config.yaml.new")
-                dump(self.config, aside)
-                replace_file(path, with_seal(aside.read_text(encoding="utf-8")))
-                aside.unlink()
-            return
+            self._write_config()
+            return None
         if damage := broken_seal(path.read_bytes(), required=False):
             raise ConfigError(
                 f"{path}: {damage}; put it back as it was, or delete it to go on with the settings that you give now"
             )
         stored = read(stage, {stage: type(self.config)}, ["--config", str(path)])
-        difference = _first_difference(stored.model_dump(mode="json"), self.config.model_dump(mode="json"), stage)
-        if difference:
+        free = set(type(self.config).may_change)
+        before, now = (config.model_dump(mode="json", exclude=free) for config in (stored, self.config))
+        if difference := _first_difference(before, now, stage):
             key, old, new = difference
             raise ConfigError(
                 f"{path}: this run was started with {key} = {short(old)}, not {short(new)}; "
                 "continue it with the old value, choose another run name, or delete the folder"
             )
+        before, now = (config.model_dump(mode="json") for config in (stored, self.config))
+        if difference := _first_difference(before, now, stage):
+            key, old, new = difference
+            return f"{key} = {short(new)} instead of {short(old)}"
+        return None
+
+    def _write_config(self) -> None:
+        path = self.path / "config.yaml"
+        with writing(path):
+            aside = path.with_name("config.yaml.new")
+            dump(self.config, aside)
+            replace_file(path, with_seal(aside.read_text(encoding="utf-8")))
+            aside.unlink()
 
 
 def already_finished(name: str, config: Section) -> bool:

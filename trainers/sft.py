@@ -13,9 +13,9 @@ from actors.devices import DTYPES
 from cluster.paths import resolve
 from data.chat import encode_chat
 from data.packing import fit_lengths
-from data.tables import SFT, DataError, read_table
+from data.tables import MAY_LACK, SFT, DataError, read_table
 from trainers.export import load_tokenizer, require_model
-from trainers.stage import Examples, LanguageStage, list_row
+from trainers.stage import Examples, LanguageStage, from_sources, list_row, ordered
 from trainers.supervised_config import SftConfig
 
 if TYPE_CHECKING:
@@ -28,9 +28,11 @@ class SftStage(LanguageStage[SftConfig]):
     def examples(self) -> Examples:
         require_model(self.config.model, self.config.data.max_tokens, "data.max_tokens")
         self.tokenizer = load_tokenizer(self.config.model)
-        train, note = self._encode("data.train", self.config.data.train)
-        heldout, heldout_note = self._encode("data.heldout", self.config.data.heldout)
-        return Examples(train, heldout, (f"train: {note}", f"held out: {heldout_note}"))
+        data = self.config.data
+        train, rows, notes = from_sources(data, self._encode)
+        heldout, note = self._encode("data.heldout", data.heldout)
+        order, mixture = ordered(data, rows, self.config.seed)
+        return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture))
 
     def module(self) -> PackedModule:
         from actors.models import load_causal_lm
@@ -47,7 +49,7 @@ class SftStage(LanguageStage[SftConfig]):
 
     def _encode(self, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
         """Columns `tokens` and `targets`, both list<int32> of one length, `size` and `weight`; and a note."""
-        chats = read_table([resolve(path) for path in paths], SFT).column("messages").to_pylist()
+        chats = read_table([resolve(path) for path in paths], SFT, may_lack=MAY_LACK).column("messages").to_pylist()
         encoded = []
         for row, messages in enumerate(chats):
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers.supervised_config import SupervisedConfig
+from data.mixing import Order
+from trainers.supervised_config import SupervisedConfig, TrainTables
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,6 +36,8 @@ class Examples:
 
     train: pa.Table
     heldout: pa.Table
+    order: Order
+    """Of the rows of `train`."""
     notes: tuple[str, ...] = ()
 
 
@@ -50,6 +53,9 @@ class Stage(ABC, Generic[Config, Batch]):
 
     start_columns: tuple[str, ...] = ()
     """fp32 columns of both tables for what `run` gives of the starting model, (rows, columns); NaN until ranks fill them."""
+
+    heldout_columns: tuple[str, ...] = ()
+    """Columns for what `run` gives of every held-out row, (rows, columns), where `heldout_metrics` needs more than sums."""
 
     show: tuple[str, ...] = ("loss", "tokens_per_second")
     """Metrics that the progress bar shows."""
@@ -81,17 +87,23 @@ class Stage(ABC, Generic[Config, Batch]):
         """Figures beside the loss of a micro-batch that is learnt, summed over its loss terms; their means are logged."""
         return {}
 
-    @abstractmethod
     def heldout_sums(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Figures of a held-out micro-batch that add up over micro-batches and ranks; the same names for each."""
+        return {}
 
     @abstractmethod
-    def heldout_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """What is reported of those sums over all held-out rows."""
+    def heldout_metrics(self, sums: Mapping[str, float], rows: pa.Table) -> dict[str, float]:
+        """What is reported of those sums, and of the held-out rows with `heldout_columns`; `heldout_loss` is in it."""
 
-    def finish(self, weights: dict[str, Tensor], sums: Mapping[str, float]) -> dict[str, Tensor]:
-        """The weights to export, given the trained ones and their held-out sums."""
-        return weights
+    def report(self, rows: pa.Table) -> dict[str, Any]:
+        """More than numbers about the held-out rows with `heldout_columns`, as JSON, beside the exported model."""
+        return {}
+
+    def finish(
+        self, weights: dict[str, Tensor], metrics: Mapping[str, float]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The weights to export, given the trained ones and their held-out metrics, and what config.json says beside."""
+        return weights, {}
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,17 @@ class Job:
     """The run's folder, absolute, on a file system that all ranks and the driver share."""
     steps: int
     """Optimiser steps in all."""
+    order: Order
+    """Of the training rows."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the held-out rows say of the weights after `step` optimiser steps."""
+
+    step: int
+    metrics: dict[str, float]
+    report: dict[str, Any]
 
 
 class LanguageStage(Stage[Config, "PackedBatch"]):
@@ -118,9 +141,37 @@ class LanguageStage(Stage[Config, "PackedBatch"]):
     def heldout_sums(self, outputs: Tensor, batch: PackedBatch) -> dict[str, Tensor]:
         return {"nll": -outputs.double().sum(), "predicted": torch.tensor(len(batch.predict))}
 
-    def heldout_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
+    def heldout_metrics(self, sums: Mapping[str, float], rows: pa.Table) -> dict[str, float]:
         loss = sums["nll"] / sums["predicted"]
         return {"heldout_loss": loss, "heldout_perplexity": math.exp(loss)}
+
+
+def from_sources(
+    data: TrainTables, encode: Callable[[str, tuple[str, ...]], tuple[pa.Table, str]]
+) -> tuple[pa.Table, list[int], list[str]]:
+    """What `encode(field, paths)` makes of data.train: table, the rows of each source in it, and notes.
+
+    With weights the entries are sources, encoded one by one; without they are one.
+    """
+    if data.weights is None:
+        table, note = encode("data.train", data.train)
+        return table, [table.num_rows], [f"train: {note}"]
+    names = [f"data.train[{index}]" for index in range(len(data.train))]
+    encoded = [encode(name, (path,)) for name, path in zip(names, data.train, strict=True)]
+    notes = [f"{name}: {note}" for name, (_, note) in zip(names, encoded, strict=True)]
+    return pa.concat_tables(table for table, _ in encoded), [table.num_rows for table, _ in encoded], notes
+
+
+def ordered(data: TrainTables, rows: Sequence[int], seed: int) -> tuple[Order, list[str]]:
+    """The order in which rows of the entries of data.train, so many of each, are learnt, and a note for each weight."""
+    order = Order(tuple(rows), seed, data.weights)
+    if data.weights is None:
+        return order, []
+    said = [
+        f"{name}: {share / order.rows:.1%} of what is learnt, {passes:.3g} passes an epoch"
+        for name, share, passes in zip(data.train, order.shares, order.passes, strict=True)
+    ]
+    return order, said
 
 
 def list_row(table: pa.Table, column: str, row: int) -> NDArray[np.int64]:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from actors.devices import device
 from configs.base import ConfigError
-from data.packing import rows_of_step
 from data.sealed import read_or_put_aside, read_sealed, write_sealed
 
 if TYPE_CHECKING:
@@ -53,10 +52,11 @@ def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
 
 
 def _learnt_rows(rank: Rank) -> list[int]:
-    """The training rows that any step learns from, each once, in the order of the first pass over them."""
-    size, rows = rank.config.batch_size, rank.train.num_rows
-    first_pass = range(min(rank.job.steps, -(-rows // size)))
-    return list(dict.fromkeys(row for step in first_pass for row in rows_of_step(step, size, rows, rank.config.seed)))
+    """The training rows that any step learns from, each once, in the order in which they first come."""
+    steps, size, order = rank.job.steps, rank.config.batch_size, rank.job.order
+    if order.weights is None:  # then the first epoch has them all
+        steps = min(steps, -(-order.rows // size))
+    return list(dict.fromkeys(row for step in range(steps) for row in order.of_step(step, size)))
 
 
 def _outputs(rank: Rank, table: pa.Table, order: list[int], size: int) -> Tensor:

@@ -64,7 +64,7 @@ def train(stage: Stage[Any, Any]) -> None:
             for note in examples.notes:
                 print(f"{config.recipe_key}: {note}", flush=True)
             with keeping_rows(run.path), Mailbox(run, steps, stage.show) as queue:
-                fit(Job(stage, run.path, steps), examples, queue)
+                fit(Job(stage, run.path, steps, examples.order), examples, queue)
             run.finish({"steps": steps, **run.metrics()[-1]})
             print(f"{config.recipe_key}: done, {run.path / 'model'}", flush=True)
 

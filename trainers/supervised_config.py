@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from actors.config import (
     ArchitectureConfig,
+    LoraConfig,
     OptimizerConfig,
     PlacementConfig,
     ZeroConfig,
@@ -24,10 +26,30 @@ class StageConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
 
 
-class PretrainData(Section):
-    """Medical text, cut into blocks."""
+class TrainTables(Section):
+    """What is learnt from."""
 
-    train: tuple[str, ...] = Field(min_length=1, description="tables with a `text` column, .parquet or .jsonl")
+    train: tuple[str, ...] = Field(
+        min_length=1, description="tables, .parquet or .jsonl, or folders of .parquet files; each entry is a source"
+    )
+    weights: tuple[float, ...] | None = Field(
+        None, description="one an entry of train: its share of the samples that are learnt; else by their numbers"
+    )
+
+    @model_validator(mode="after")
+    def _a_weight_an_entry(self) -> Self:
+        if self.weights is not None and len(self.weights) != len(self.train):
+            raise ValueError(f"weights has {len(self.weights)} numbers for {len(self.train)} entries of train")
+        if self.weights is not None and not all(0 < weight < math.inf for weight in self.weights):
+            raise ValueError(
+                f"weights {list(self.weights)}: each must be above 0; leave out an entry that is not wanted"
+            )
+        return self
+
+
+class PretrainData(TrainTables):
+    """Medical text, tables with a `text` column, cut into blocks."""
+
     heldout: tuple[str, ...] = Field(min_length=1, description="tables of the same kind that are only evaluated on")
     block_tokens: int = Field(4096, ge=16, description="tokens of a block; documents in it cannot see each other")
 
@@ -42,10 +64,8 @@ class HeldoutData(Section):
     )
 
 
-class ChatData(HeldoutData):
+class ChatData(HeldoutData, TrainTables):
     """Chats or preference pairs, encoded whole."""
-
-    train: tuple[str, ...] = Field(min_length=1, description="tables of samples, .parquet or .jsonl")
 
 
 class LearningConfig(Section):
@@ -54,6 +74,7 @@ class LearningConfig(Section):
     placement: PlacementConfig = PlacementConfig()
     zero: ZeroConfig = ZeroConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    lora: LoraConfig | None = Field(None, description="train low-rank matrices instead of all weights")
     epochs: float = Field(1.0, gt=0, description="passes over the training samples")
     max_steps: int | None = Field(
         None, ge=1, description="end after this many optimiser steps, if epochs would be more"
@@ -61,6 +82,11 @@ class LearningConfig(Section):
     batch_size: int = Field(8, ge=1, description="samples of one optimiser step, over all ranks")
     micro_batch_tokens: int = Field(4096, ge=16, description="tokens of one forward and backward pass on one rank")
     eval_every: int = Field(100, ge=1, description="optimiser steps between held-out evaluations; one is at the end")
+    export: Literal["last", "best", "both"] = Field(
+        "last",
+        description="whose weights model/ has: those after the last step, or of the lowest held-out loss, which are kept "
+        "in best/; both: the last in model/, the best in best/",
+    )
     checkpoint_every: int = Field(100, ge=1, description="optimiser steps between checkpoints; none is made at the end")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the newest")
     max_failures: int = Field(3, ge=0, description="how many times dead workers are replaced before the stage gives up")
@@ -84,7 +110,9 @@ class LearningConfig(Section):
 
 
 class SupervisedConfig(LearningConfig, StageConfig):
-    """What pretraining, SFT and reward-model training share."""
+    """What pretraining, SFT, reward-model training and DPO share."""
+
+    may_change: ClassVar[frozenset[str]] = frozenset({"placement", "cluster", "max_failures"})
 
 
 class PretrainConfig(SupervisedConfig):
@@ -139,6 +167,9 @@ class RewardConfig(SupervisedConfig):
 
     data: ChatData
     model: str = Field(description="folder of the causal model whose weights the scalar head is put on")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="probability that a pair's label is taken to be wrong"
+    )
 
     @model_validator(mode="after")
     def _pair_fits(self) -> RewardConfig:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from actors.config import EngineConfig, FrozenRoleConfig, ZeroConfig
-from actors.memory import GIB, Footprint, Work, engine, frozen, kv_bytes, trained
+from actors.config import EngineConfig, FrozenRoleConfig, LoraConfig, ZeroConfig
+from actors.memory import GIB, Footprint, Work, engine, frozen, kv_bytes, lora_parameters, trained
 from actors.shape import Shape
 
 TEN = Shape(hidden=4096, layers=48, intermediate=11008, heads=32, vocab=32000)
@@ -20,6 +20,14 @@ def test_zero_shards_what_its_stage_says() -> None:
         found = sizes(trained(TEN, ZeroConfig(stage=stage, dtype="bfloat16"), 8, work, gpu=True))
         assert (found["weights"], found["gradients"], found["optimiser"]) == (weights, gradients, 12 * P // 8)
         assert ("gathered" in found) == (stage == 3)
+
+
+def test_what_is_not_learnt_has_no_gradient_and_no_optimiser() -> None:
+    lora = LoraConfig(rank=8, targets=("q_proj", "down_proj"))
+    learnt = lora_parameters(TEN, lora)
+    assert learnt == 48 * 8 * ((4096 + 4096) + (11008 + 4096))
+    found = sizes(trained(TEN, ZeroConfig(stage=2), 1, Work(tokens=100, learnt=learnt), gpu=True))
+    assert (found["weights"], found["gradients"], found["optimiser"]) == (4 * P, 4 * learnt, 12 * learnt)
 
 
 def test_recomputing_keeps_a_layers_input_only() -> None:

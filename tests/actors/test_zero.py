@@ -190,3 +190,41 @@ def test_one_and_two_ranks_give_the_same_losses_and_weights(tmp_path: Path) -> N
         assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-6)
     for name, tensor in one["state"].items():
         torch.testing.assert_close(tensor, two["state"][name], rtol=1e-5, atol=1e-6)
+
+
+DECAY = OptimizerConfig(lr=1e-2, weight_decay=0.1)
+
+
+def going_on(rank: int, world: int, folder: str) -> dict[str, Any]:
+    """Two updates after the checkpoint that one rank left of each stage, and the weights after them."""
+    found: dict[str, Any] = {}
+    for stage in (1, 2, 3):
+        zero = ZeroModel(module(seed=9), ZeroConfig(stage=stage), DECAY, total_steps=4)
+        zero.load(Path(folder) / str(stage), ranks=1)
+        parts = batches(2)
+        figures = [zero.update([parts[rank]], run, mean_loss(parts, world)) for _ in range(2)]
+        found[str(stage)] = (zero.steps_done, figures, zero.full_state())
+    return found
+
+
+@pytest.mark.slow
+def test_what_one_rank_saved_two_ranks_go_on_from(world: None, tmp_path: Path) -> None:
+    expected = {}
+    for stage in (1, 2, 3):
+        parts = batches(2)
+        zero = ZeroModel(module(), ZeroConfig(stage=stage), DECAY, total_steps=4)
+        for _ in range(2):
+            zero.update(parts, run, mean_loss(parts))
+        (tmp_path / str(stage)).mkdir()
+        zero.save(tmp_path / str(stage))
+        zero.saved(tmp_path / str(stage))
+        expected[str(stage)] = [zero.update(parts, run, mean_loss(parts)) for _ in range(2)], zero.full_state()
+    before = sorted(tmp_path.rglob("*"))
+    for stage, (steps, figures, state) in on_ranks(2, __file__, "going_on", tmp_path, tmp_path).items():
+        alone, weights = expected[stage]
+        assert steps == 4
+        for ours, theirs in zip(figures, alone, strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6), stage
+        for name, tensor in weights.items():
+            torch.testing.assert_close(state[name], tensor, rtol=1e-5, atol=1e-6)
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.suffix != ".pt" or "zero" in path.parts] == before

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.packing import cut_documents, fit_lengths, pack_blocks, rows_of_step
+from data.packing import cut_documents, fit_lengths, pack_blocks
 from data.tables import DataError
 
 END = 2
@@ -66,19 +66,6 @@ def test_evaluation_rows_keep_documents_whole() -> None:
 def test_nothing_to_pack_is_refused(documents: list[np.ndarray]) -> None:
     with pytest.raises(DataError, match=r"no documents|row 1: the document has no tokens"):
         pack_blocks(documents, 8, seed=0)
-
-
-def test_each_pass_takes_every_row_once_in_another_order() -> None:
-    taken = [row for step in range(10) for row in rows_of_step(step, 4, 20, seed=0)]
-    first, second = taken[:20], taken[20:]
-    assert sorted(first) == sorted(second) == list(range(20))
-    assert first != second
-
-
-def test_a_step_that_meets_the_end_of_a_pass_goes_on_with_the_next() -> None:
-    stream = [row for step in range(14) for row in rows_of_step(step, 1, 7, seed=5)]
-    assert rows_of_step(1, 5, 7, seed=5) == stream[5:10]
-    assert rows_of_step(0, 14, 7, seed=5) == stream
 
 
 def test_too_long_samples_are_refused_cut_or_dropped() -> None:

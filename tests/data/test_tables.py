@@ -96,6 +96,41 @@ def test_bad_parquet(tmp_path: Path, columns: dict[str, object], message: str) -
         read_table(tmp_path / "a.parquet", tables.PRETRAIN)
 
 
+def test_a_column_that_may_be_lacking_is_filled_and_still_checked_where_it_is(tmp_path: Path) -> None:
+    wide, bare = [{"messages": CHAT, "task": "qa"}], [{"messages": CHAT}]
+    paths = [jsonl(tmp_path / "a.jsonl", *wide), jsonl(tmp_path / "b.jsonl", *bare)]
+    pq.write_table(pa.Table.from_pylist(bare, tables.SFT.remove(1)), tmp_path / "c.parquet")
+    read = read_table([*paths, tmp_path / "c.parquet"], tables.SFT, may_lack=tables.MAY_LACK)
+    assert read.schema == tables.SFT
+    assert read["task"].to_pylist() == ["qa", "", ""]
+    with pytest.raises(DataError, match="task: holds a number; it must be a string"):
+        read_table(jsonl(tmp_path / "d.jsonl", {"messages": CHAT, "task": 1}), tables.SFT, may_lack=tables.MAY_LACK)
+    with pytest.raises(DataError, match="column 'messages' is missing"):
+        read_table(jsonl(tmp_path / "e.jsonl", {"task": "qa"}), tables.SFT, may_lack=tables.MAY_LACK)
+
+
+def test_margins_are_numbers(tmp_path: Path) -> None:
+    def read(margin: object) -> float:
+        row = {"prompt": CHAT[:1], "chosen": "a", "rejected": "b", "margin": margin}
+        path = jsonl(tmp_path / "a.jsonl", row)
+        return read_table(path, tables.PREFERENCE_WITH_MARGIN, may_lack=tables.MAY_LACK)["margin"][0].as_py()
+
+    assert [read(2), read(0.5)] == [2.0, 0.5]
+    for wrong in ("1", True, None):
+        with pytest.raises(DataError, match=r":1: margin: .* finite number"):
+            read(wrong)
+
+
+def test_a_folder_is_its_parquet_files_in_order(tmp_path: Path) -> None:
+    for name in ("part-00001", "part-00000"):
+        pq.write_table(pa.table({"text": [name]}), tmp_path / f"{name}.parquet")
+    (tmp_path / "report.json").write_text("{}")
+    assert read_table(tmp_path, tables.PRETRAIN)["text"].to_pylist() == ["part-00000", "part-00001"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: a folder without .parquet files"):
+        read_table(tmp_path / "empty", tables.PRETRAIN)
+
+
 def test_nested_null_names_its_row(tmp_path: Path) -> None:
     rows = [{"prompt": CHAT[:1]}, {"prompt": [*CHAT, {"role": "user", "content": None}]}]
     pq.write_table(pa.Table.from_pylist(rows, schema=tables.PROMPTS), tmp_path / "a.parquet")

@@ -41,7 +41,12 @@ def train(world: None) -> Callable[..., list[Message]]:
             if kind == "step" and done == die_at:
                 raise SystemExit("stands for a process that dies")
 
-        rank = Rank(Job(stage, folder, total_steps(stage.config, examples)), examples.train, examples.heldout, send)
+        rank = Rank(
+            Job(stage, folder, total_steps(stage.config, examples), examples.order),
+            examples.train,
+            examples.heldout,
+            send,
+        )
         try:
             rank.run()
         finally:

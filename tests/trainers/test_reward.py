@@ -5,18 +5,36 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
-from data.tables import DataError
-from trainers.preferences import encode_pair
-from trainers.reward import RewardStage, length_baseline
+from actors.config import FrozenRoleConfig
+from actors.folders import ModelFolder
+from actors.reward import Reward
+from data.tables import PREFERENCE_WITH_MARGIN, DataError, write_table
+from evals.reward_model import RewardModel
+from trainers.export import export_model
+from trainers.preferences import encode_pair, encode_pairs
+from trainers.reward import RewardStage
 from trainers.supervised_config import RewardConfig
+
+
+def pair(n: int) -> dict[str, Any]:
+    prompt = [{"role": "user", "content": f"病人{n}头痛怎么办"}]
+    return {"prompt": prompt, "chosen": "建议多休息。", "rejected": "别烦我。", "flaw": "rude"}
 
 
 @pytest.fixture
 def stage(data: Any, clinic: Path) -> RewardStage:
-    values = {"name": "t", "model": str(clinic / "model"), "data": {**data("preference"), "max_tokens": 512}}
+    values = {
+        "name": "t",
+        "model": str(clinic / "model"),
+        "data": {**data("preference"), "max_tokens": 512},
+        "optimizer": {"lr": 3e-3},
+    }
     return RewardStage(RewardConfig.model_validate_json(json.dumps(values)))
 
 
@@ -50,48 +68,92 @@ def test_scores_are_read_at_each_sequences_last_token(stage: RewardStage) -> Non
                 assert scores[pair, column].item() == pytest.approx(alone.item(), abs=1e-6)
 
 
+def scored(stage: RewardStage, outputs: torch.Tensor) -> pa.Table:
+    """The first held-out rows with these scores."""
+    rows = stage.examples().heldout.slice(0, len(outputs))
+    for name, column in zip(stage.heldout_columns, outputs.T, strict=True):
+        rows = rows.append_column(name, pa.array(column.numpy()))
+    return rows
+
+
 def test_a_fresh_head_scores_zero_and_calls_every_pair_a_tie(stage: RewardStage) -> None:
     heldout = stage.examples().heldout
     batch = stage.batch(heldout, list(range(8)))
-    outputs = stage.run(stage.module(), batch)
+    with torch.no_grad():
+        outputs = stage.run(stage.module(), batch)
     assert outputs.abs().max() == 0
     assert stage.loss(outputs, batch).item() == pytest.approx(8 * math.log(2))
-    metrics = stage.heldout_metrics(
-        {name: figure.item() for name, figure in stage.heldout_sums(outputs, batch).items()}
-    )
+    metrics = stage.heldout_metrics({}, scored(stage, outputs))
     assert metrics["heldout_accuracy"] == 0.5
     assert metrics["heldout_loss"] == pytest.approx(math.log(2))
+    assert math.isnan(metrics["heldout_length_pearson"])
 
 
 def test_accuracy_is_counted_per_flaw(stage: RewardStage) -> None:
-    heldout = stage.examples().heldout  # rows alternate: rude, cut_off
-    batch = stage.batch(heldout, [0, 1, 2, 3])
-    outputs = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [1.0, 0.0]])
-    sums = {name: figure.item() for name, figure in stage.heldout_sums(outputs, batch).items()}
-    metrics = stage.heldout_metrics(sums)
+    outputs = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [1.0, 0.0]])  # rows alternate: rude, cut_off
+    metrics = stage.heldout_metrics({}, scored(stage, outputs))
     assert metrics["heldout_accuracy/rude"] == 1.0
     assert metrics["heldout_accuracy/cut_off"] == 0.5
     assert metrics["heldout_accuracy"] == 0.75
     assert metrics["heldout_margin"] == pytest.approx((1 - 3 + 1 + 1) / 4)
     assert metrics["score_std"] == pytest.approx(outputs.std(correction=0).item())
-    expected = sum(math.log1p(math.exp(-margin)) for margin in (1, -3, 1, 1))
-    assert sums["loss"] == pytest.approx(expected, rel=1e-6)
+    assert metrics["score_mean"] == 1.0
 
 
-def test_the_exported_head_is_scaled_to_unit_deviation(stage: RewardStage) -> None:
-    batch = stage.batch(stage.examples().heldout, [0, 1])
-    outputs = torch.tensor([[2.0, -2.0], [2.0, -2.0]])
-    sums = {name: figure.item() for name, figure in stage.heldout_sums(outputs, batch).items()}
-    weights = {"score.weight": torch.tensor([[4.0]]), "norm": torch.tensor([4.0])}
-    finished = stage.finish(weights, sums)
-    assert finished["score.weight"].item() == pytest.approx(2.0)
-    assert finished["norm"].item() == 4.0
+def test_a_margin_asks_for_more_and_smoothing_for_less(stage: RewardStage, tmp_path: Path) -> None:
+    rows = [{**pair(n), "margin": 0.5 * n} for n in range(3)]
+    write_table(pa.Table.from_pylist(rows, PREFERENCE_WITH_MARGIN), tmp_path / "margins.parquet")
+    section = stage.config.data.model_copy(update={"train": (str(tmp_path / "margins.parquet"),)})
+    smoothed = RewardStage(stage.config.model_copy(update={"data": section, "label_smoothing": 0.1}))
+    examples = smoothed.examples()
+    assert examples.notes[0].endswith(", 2 with a margin")
+    outputs = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]])
+    differences = (2 - 1 - 0.0, 0 - 3 - 0.5, 1 - 0 - 1.0)
+    expected = sum(0.9 * math.log1p(math.exp(-d)) + 0.1 * math.log1p(math.exp(d)) for d in differences)
+    assert smoothed.loss(outputs, smoothed.batch(examples.train, [0, 1, 2])).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_length_alone_is_judged_in_its_better_direction() -> None:
-    assert length_baseline([5, 1, 1, 1], [1, 5, 5, 5]) == 0.75
-    assert length_baseline([1, 2], [2, 1]) == 0.5
-    assert length_baseline([3, 3], [3, 1]) == 0.75
+@pytest.mark.parametrize("margin", [-0.1, float("nan"), float("inf")])
+def test_a_margin_that_is_none_is_named_by_its_row(stage: RewardStage, tmp_path: Path, margin: float) -> None:
+    rows = [pair(0) | {"margin": 0.0}, pair(1) | {"margin": margin}]
+    write_table(pa.Table.from_pylist(rows, PREFERENCE_WITH_MARGIN), tmp_path / "margins.parquet")
+    with pytest.raises(DataError, match=r"t: row 1: margin .*: it must be 0 or more"):
+        encode_pairs(stage.examples() and stage.tokenizer, stage.config.data, "t", (str(tmp_path / "margins.parquet"),))
+
+
+def test_the_exported_scores_have_mean_0_and_deviation_1_for_every_reader(
+    train: Any, stage: RewardStage, tmp_path: Path
+) -> None:
+    sent = train(stage, tmp_path)
+    folder = tmp_path / "model"
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["metrics"]["heldout_accuracy"] == sent[-1][2]["heldout_accuracy"]
+    assert evaluation["report"]["pairs"] == 8
+    heldout = stage.examples().heldout
+    sequences = [heldout[side][row].as_py() for side in ("chosen", "rejected") for row in range(8)]
+    ours = RewardModel(ModelFolder(str(folder))).score(sequences)
+    assert np.mean(ours) == pytest.approx(0.0, abs=1e-5)
+    assert np.std(ours) == pytest.approx(1.0, rel=1e-5)
+    mean = json.loads((folder / "config.json").read_text())["logit_mean"]
+    assert abs(mean) > 1e-3
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        raw = [model(torch.tensor([ids])).logits.item() for ids in sequences]
+    assert np.array(raw) - mean == pytest.approx(np.array(ours), abs=1e-5)
+    role = Reward(threads=1)
+    role.setup(FrozenRoleConfig(model=str(folder)))
+    rows = pa.table({"prompt": [ids[:3] for ids in sequences], "response": [ids[3:] for ids in sequences]})
+    assert role.add_columns(rows, [list(range(16))])["reward_model"].to_pylist() == pytest.approx(ours, abs=1e-5)
+
+
+def test_training_on_from_a_reward_model_forgets_its_level(stage: RewardStage, tmp_path: Path, clinic: Path) -> None:
+    stage.examples()
+    scorer = stage.module().model
+    scorer.config.logit_mean = 5.0
+    export_model(tmp_path / "scorer", stage.tokenizer, scorer.save_pretrained)
+    again = RewardStage(stage.config.model_copy(update={"model": str(tmp_path / "scorer")}))
+    batch = again.batch(again.examples().heldout, [0])
+    assert again.run(again.module(), batch).abs().max() == 0
 
 
 def test_pairs_keep_their_ends_when_cut(stage: RewardStage) -> None:

@@ -24,7 +24,9 @@ class Optimizer(Section):
 
 class SFT(Section):
     recipe_key: ClassVar[str] = "sft"
+    may_change: ClassVar[frozenset[str]] = frozenset({"ranks"})
     seed: int = 0
+    ranks: int = 1
     optimizer: Optimizer = Field(Optimizer())
 
 
@@ -58,6 +60,19 @@ def test_settings_must_be_those_of_the_start(runs):
     )
     assert (runs / "sft" / "config.yaml").read_bytes() == before
     Run("sft", SFT()).close()  # the refusal gave the lock free
+
+
+def test_where_a_run_computes_may_change_until_it_is_finished(runs, capsys):
+    Run("sft", SFT()).close()
+    with Run("sft", SFT(ranks=3)) as run:
+        assert capsys.readouterr().out == f"{run.path}: goes on with sft.ranks = 3 instead of 1\n"
+        assert read("sft", {"sft": SFT}, ["--config", str(run.path / "config.yaml")]) == SFT(ranks=3)
+        run.finish({})
+    Run("sft", SFT(ranks=2)).close()
+    assert capsys.readouterr().out == ""
+    assert read("sft", {"sft": SFT}, ["--config", str(runs / "sft" / "config.yaml")]) == SFT(ranks=3)
+    with pytest.raises(ConfigError, match="started with sft.seed = 0, not 1"):
+        Run("sft", SFT(seed=1, ranks=2))
 
 
 def test_a_setting_added_since_the_start_has_its_default(runs):

@@ -47,7 +47,8 @@ def test_earlier_answers_are_only_read_if_asked_for(data: Any, clinic: Path, tmp
 
 def test_the_loss_is_the_sum_over_answer_tokens(data: Any, clinic: Path) -> None:
     sft = stage(data, clinic)
-    batch = sft.batch(sft.examples().train, [0, 1, 2])
+    train = sft.examples().train
+    batch = sft.batch(train, [0, 1, 2])
     module = sft.module()
     with torch.no_grad():
         logits = module.get_submodule("model")(**batch.model_inputs()).logits[0]
@@ -56,7 +57,7 @@ def test_the_loss_is_the_sum_over_answer_tokens(data: Any, clinic: Path) -> None
     assert sft.loss(outputs, batch).item() == pytest.approx(by_hand.item(), rel=1e-6)
     sums = {name: figure.item() for name, figure in sft.heldout_sums(outputs, batch).items()}
     mean = by_hand.item() / len(batch.predict)
-    assert sft.heldout_metrics(sums)["heldout_loss"] == pytest.approx(mean, rel=1e-6)
+    assert sft.heldout_metrics(sums, train)["heldout_loss"] == pytest.approx(mean, rel=1e-6)
 
 
 def test_a_long_chat_is_refused_or_cut(data: Any, clinic: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
@@ -12,6 +13,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from ranks import on_ranks
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,11 +22,22 @@ from cluster.paths import runs_root
 from configs.base import ConfigError
 from trainers.run import read_metrics
 from trainers.sft import SftStage
+from trainers.stage import Job
 from trainers.supervised import main, total_steps
 from trainers.supervised_config import SftConfig
 
 # In micro-batches of 64 tokens one rank adds up the same pieces as two ranks do.
 SMALL = ("--data.max_tokens=64", "--micro_batch_tokens=64")
+
+SETTINGS: dict[str, Any] = {
+    "name": "t",
+    "batch_size": 4,
+    "epochs": 1,
+    "micro_batch_tokens": 80,
+    "eval_every": 3,
+    "checkpoint_every": 2,
+    "optimizer": {"lr": 1e-2, "warmup_steps": 2},
+}
 
 Message = tuple[str, int, dict[str, Any]]
 
@@ -33,15 +46,9 @@ Message = tuple[str, int, dict[str, Any]]
 def stage(data: Any, clinic: Path) -> Callable[..., SftStage]:
     def make(**settings: Any) -> SftStage:
         values = {
-            "name": "t",
+            **SETTINGS,
             "model": str(clinic / "model"),
             "data": {**data("sft"), "max_tokens": 64},
-            "batch_size": 4,
-            "epochs": 1,
-            "micro_batch_tokens": 80,
-            "eval_every": 3,
-            "checkpoint_every": 2,
-            "optimizer": {"lr": 1e-2, "warmup_steps": 2},
             **settings,
         }
         return SftStage(SftConfig.model_validate_json(json.dumps(values)))
@@ -62,6 +69,8 @@ def test_training_lowers_the_loss_and_exports_what_transformers_loads(
     assert losses(sent)[8] < 0.8 * losses(sent)[1]
     assert [done for kind, done, figures in sent if "heldout_loss" in figures] == [3, 6, 8]
     assert sent[-1][2]["density"] == 1.0
+    assert all(0.0 < figures["mfu"] < 1.0 for kind, _, figures in sent if kind == "step")
+    assert 50e6 < sent[-1][2]["peak_memory_bytes"] < 50e9
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "病人1头痛怎么办"}], return_tensors="pt")
@@ -98,6 +107,58 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "broken"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_best_weights_are_kept_and_exported(train: Any, stage: Callable[..., SftStage], tmp_path: Path) -> None:
+    worse_in_the_end = {"epochs": 2, "eval_every": 2, "optimizer": {"lr": 5e-2, "schedule": "constant"}}
+    sent = train(stage(export="both", **worse_in_the_end), tmp_path / "both")
+    found = {done: figures["heldout_loss"] for _, done, figures in sent if "heldout_loss" in figures}
+    best = min(found, key=lambda step: found[step])
+    assert best < 16
+    assert [path.name for path in (tmp_path / "both" / "best").iterdir()] == [f"step-{best:08d}"]
+    kept = tmp_path / "both" / "best" / f"step-{best:08d}"
+    assert json.loads((kept / "evaluation.json").read_text())["metrics"]["heldout_loss"] == found[best]
+    assert json.loads((tmp_path / "both" / "model" / "evaluation.json").read_text())["step"] == 16
+    with pytest.raises(SystemExit):
+        train(stage(export="best", **worse_in_the_end), tmp_path / "best", die_at=best + 1)
+    train(stage(export="best", **worse_in_the_end), tmp_path / "best")
+    first, second = (load_file(folder / "model.safetensors") for folder in (kept, tmp_path / "best" / "model"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    AutoTokenizer.from_pretrained(tmp_path / "best" / "model")
+
+
+def test_lora_with_dropout_resumes_bit_for_bit(train: Any, stage: Callable[..., SftStage], tmp_path: Path) -> None:
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.3}
+    whole = train(stage(lora=lora), tmp_path / "whole")
+    assert losses(whole)[8] < losses(whole)[1]
+    with pytest.raises(SystemExit):
+        train(stage(lora=lora), tmp_path / "broken", die_at=5)
+    resumed = train(stage(lora=lora), tmp_path / "broken")
+    assert losses(resumed) == {done: loss for done, loss in losses(whole).items() if done > 4}
+    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any("lora" in name for name in first)
+
+
+def test_sources_are_mixed_by_weight_and_resumed_bit_for_bit(
+    train: Any, stage: Callable[..., SftStage], data: Any, tmp_path: Path
+) -> None:
+    tables = data("sft")
+    mixed = {"train": [*tables["train"], *tables["heldout"]], "heldout": tables["heldout"], "max_tokens": 64}
+    sft = stage(data={**mixed, "weights": [1, 3]})
+    examples = sft.examples()
+    assert examples.order.shares == (10, 30)
+    assert examples.notes[-1].endswith("sft.heldout.parquet: 75.0% of what is learnt, 3.75 passes an epoch")
+    whole = train(sft, tmp_path / "whole")
+    with pytest.raises(SystemExit):
+        train(sft, tmp_path / "broken", die_at=5)
+    assert losses(train(sft, tmp_path / "broken")) == {s: loss for s, loss in losses(whole).items() if s > 4}
+    by_size = train(stage(data=mixed), tmp_path / "by_size")
+    assert losses(by_size)[10] != losses(whole)[10]
+    with pytest.raises(ValueError, match="weights has 3 numbers for 2 entries of train"):
+        stage(data={**mixed, "weights": [1, 1, 1]})
+    with pytest.raises(ValueError, match="each must be above 0"):
+        stage(data={**mixed, "weights": [1, 0]})
 
 
 def test_cutting_a_batch_otherwise_changes_nothing(train: Any, stage: Callable[..., SftStage], tmp_path: Path) -> None:
@@ -242,6 +303,53 @@ def test_a_finished_run_says_so_and_changes_nothing(
     with pytest.raises(SystemExit):
         main(SftStage, "sft", ["--config", str(recipe), *SMALL, "--batch_size=2"])
     assert "started with sft.batch_size = 4, not 2" in capsys.readouterr().err
+
+
+def stopped_after(rank: int, world: int, clinic: str, folder: str, step: str) -> dict[int, float]:
+    """The losses of a run on these ranks, which all end when `step` has been reported; from its newest checkpoint on."""
+    from trainers.rank import Rank
+
+    values = SETTINGS | {
+        "model": f"{clinic}/model",
+        "data": {
+            "train": [f"{clinic}/sft.train.parquet"],
+            "heldout": [f"{clinic}/sft.heldout.parquet"],
+            "max_tokens": 64,
+        },
+        "batch_size": 6,
+        "epochs": 1.5,
+        "placement": {"ranks": world},
+    }
+    sft = SftStage(SftConfig.model_validate_json(json.dumps(values)))
+    examples, found = sft.examples(), {}
+
+    def send(kind: str, done: int, figures: dict[str, Any]) -> None:
+        if kind == "step":
+            found[done] = figures["loss"]
+        if done == int(step):
+            raise InterruptedError
+
+    job = Job(sft, Path(folder), total_steps(sft.config, examples), examples.order)
+    one = Rank(job, examples.train, examples.heldout, send)
+    one.send = send  # on every rank
+    with contextlib.suppress(InterruptedError):
+        one.run()
+    return found
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_other_numbers_of_ranks(clinic: Path, tmp_path: Path) -> None:
+    def go(ranks: int, folder: str, step: int) -> dict[int, float]:
+        return on_ranks(ranks, __file__, "stopped_after", tmp_path, clinic, tmp_path / folder, step)
+
+    whole = go(1, "whole", 99)
+    assert list(whole) == list(range(1, 9))
+    parts = [go(2, "changing", 3), go(3, "changing", 5), go(1, "changing", 99)]
+    assert [list(part) for part in parts] == [[1, 2, 3], [3, 4, 5], [5, 6, 7, 8]]
+    for part in parts:
+        assert part == pytest.approx({step: whole[step] for step in part}, rel=1e-5)
+    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "changing"))
+    assert all(torch.allclose(first[name], second[name], rtol=1e-4, atol=1e-5) for name in first)
 
 
 def kill_a_worker_after(run: Path, step: int) -> None:

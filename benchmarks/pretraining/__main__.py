@@ -1,0 +1,124 @@
+"""python -m benchmarks.pretraining: tokens a second of pretraining on one rank, beside a plain PyTorch loop and
+transformers.Trainer, on the same model and the same blocks of 4,096 tokens, in one run.
+
+    ours_vs_loop     tokens a second of `python -m trainers.pretrain` over those of the loop (benchmarks.pretraining.bare)
+    ours_vs_trainer  over those of transformers.Trainer
+    mfu              floating-point operations a second of ours over those of a matmul, measured in the training process
+
+Each is a process of its own with the same threads. A contender's tokens a second are those of its median step, the first
+ones left out. `loss_difference` is the largest difference of a step's loss from the loop's: they do the same work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.pretraining.workload import WARM_UP, Workload, given, make_inputs
+from configs.base import dump, one_line_errors
+from trainers.run import read_metrics
+from trainers.supervised_config import PretrainConfig
+
+PROG = "python -m benchmarks.pretraining"
+PATIENCE_S = 3600.0
+
+
+def main() -> None:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), action="append", help="default: both")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: %(default)s")
+    for name, what in (("block_tokens", "tokens of a block"), ("blocks", "blocks of a step"), ("steps", "measured")):
+        flag, default = f"--{name.replace('_', '-')}", getattr(Workload, name)
+        parser.add_argument(flag, type=int, default=default, help=f"{what} (default: %(default)s)")
+    parser.add_argument("--hidden", type=int, default=Workload.hidden, help="width of the model (default: %(default)s)")
+    parser.add_argument("--layers", type=int, default=Workload.layers, help="default: %(default)s")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    options = vars(parser.parse_args())
+    dtypes, target = options.pop("dtype") or ["float32", "bfloat16"], options.pop("json")
+    workload = Workload(dtype=dtypes[0], **options)
+    with one_line_errors(PROG), tempfile.TemporaryDirectory(prefix="chimed-pretraining-") as folder:
+        result = {dtype: compare(replace(workload, dtype=dtype), Path(folder)) for dtype in dtypes}
+    text = json.dumps({"threads": workload.threads, **result}, indent=1)
+    if target and target != "-":
+        Path(target).write_text(text + "\n", encoding="utf-8")
+    else:
+        print(text)
+
+
+def compare(workload: Workload, folder: Path) -> dict[str, Any]:
+    """`tokens_per_second` of each, ratios, and how far the losses are apart; files go below `folder`."""
+    config = make_inputs(folder, workload)
+    found = {"ours": _ours(config, workload, folder)}
+    for name in ("bare", "trainer_peer"):
+        found[name] = _contender(name, config, workload, folder)
+    tokens = workload.blocks * workload.block_tokens
+    measured = slice(WARM_UP, WARM_UP + workload.steps)
+    speed = {name: tokens / statistics.median(each["seconds"][measured]) for name, each in found.items()}
+    losses = {name: np.array(each["losses"][measured]) for name, each in found.items()}
+    apart = {name: float(abs(found - losses["bare"]).max()) for name, found in losses.items()}
+    return {
+        "parameters": found["ours"]["parameters"],
+        "tokens_per_second": {"ours": speed["ours"], "loop": speed["bare"], "trainer": speed["trainer_peer"]},
+        "ours_vs_loop": speed["ours"] / speed["bare"],
+        "ours_vs_trainer": speed["ours"] / speed["trainer_peer"],
+        "mfu": statistics.median(found["ours"]["mfu"][measured]),
+        "peak_memory_bytes": max(found["ours"]["peak_memory_bytes"]),
+        "loss_difference": {"ours": apart["ours"], "trainer": apart["trainer_peer"]},
+    }
+
+
+def _ours(config: PretrainConfig, workload: Workload, folder: Path) -> dict[str, Any]:
+    """By the command itself: seconds between the lines of metrics.jsonl, so that all it does between steps counts."""
+    from actors.shape import read_shape
+
+    recipe = folder / f"{config.name}.yaml"
+    dump(config, recipe)
+    _run(["-m", "trainers.pretrain", "--config", str(recipe)], workload, folder)
+    lines = list(read_metrics(folder / "runs" / config.name))
+    times = [lines[0]["time"] - lines[0]["seconds"], *(line["time"] for line in lines)]
+    return {
+        "seconds": [end - begun for begun, end in pairwise(times)],
+        "losses": [line["loss"] for line in lines],
+        "mfu": [line["mfu"] for line in lines],
+        "peak_memory_bytes": [line["peak_memory_bytes"] for line in lines],
+        "parameters": read_shape(Path(str(config.model))).parameters(),
+    }
+
+
+def _contender(name: str, config: PretrainConfig, workload: Workload, folder: Path) -> dict[str, Any]:
+    """What benchmarks.pretraining.NAME writes."""
+    answer = folder / f"{name}-{workload.dtype}.json"
+    _run(["-m", f"benchmarks.pretraining.{name}", given(config, workload, answer)], workload, folder)
+    found: dict[str, Any] = json.loads(answer.read_text())
+    return found
+
+
+def _run(arguments: list[str], workload: Workload, folder: Path) -> None:
+    print(f"{workload.dtype}: {arguments[1]}", file=sys.stderr, flush=True)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(workload.threads),
+        "MKL_NUM_THREADS": str(workload.threads),
+        "CHIMED_RUNS": str(folder / "runs"),
+    }
+    done = subprocess.run([sys.executable, *arguments], env=environment, stdout=sys.stderr, timeout=PATIENCE_S)
+    if done.returncode:
+        raise RuntimeError(f"{arguments[1]} ended with status {done.returncode}; its words stand above")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""python -m benchmarks.stage_kills: SFT whose worker or driver is killed (SIGKILL) at random moments must end as if it had not been.
+
+A run for each kill, of driver and worker in turn, at a moment anywhere between the start of the command and its end: while
+Ray starts, while the model is loaded, in a step, in a checkpoint, in an export. The same command is then given again until it
+gets to its end, whose weights and losses have to be those of an undisturbed run, bit for bit. Exits with status 1 where they
+are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.chaos.workload import make_inputs
+from configs.base import dump
+from data.tables import SFT, write_table
+from trainers.run import read_metrics
+from trainers.supervised_config import SftConfig
+
+PROG = "python -m benchmarks.stage_kills"
+PATIENCE_S = 600.0
+TARGETS = ("driver", "worker")
+CHATS = 96
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Of whom, and when: seconds after the command was given, or as soon as there is such a process."""
+
+    target: str
+    at_s: float
+
+
+def main() -> None:
+    """Makes the undisturbed run, then the others; prints what became of each, and the sums in the last line."""
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("--keep", metavar="DIR", type=Path, help="work there and remove nothing")
+    options = parser.parse_args()
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="chimed-kills-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    good = kills(folder, options.kills, random.Random(options.seed))
+    if good and not options.keep:
+        shutil.rmtree(folder)
+    sys.exit(not good)
+
+
+def kills(folder: Path, count: int, draw: random.Random) -> bool:
+    """Whether all runs ended alike. What they left is in `folder`."""
+    make_inputs(folder)
+    rows = [
+        {"messages": [_turn("user", f"病人{n}头痛怎么办"), _turn("assistant", "多休息，" * (1 + n % 4))], "task": "qa"}
+        for n in range(CHATS)
+    ]
+    write_table(pa.Table.from_pylist(rows, SFT), folder / "chats.parquet")
+    began = time.monotonic()
+    run(folder, "undisturbed", None)
+    whole_s = time.monotonic() - began
+    print(f"undisturbed: {whole_s:.1f} s; everything is in {folder}", flush=True)
+    identical = struck = 0
+    for number in range(count):
+        kill = Kill(TARGETS[number % len(TARGETS)], draw.uniform(0.05, 0.95) * whole_s)
+        began = time.monotonic()
+        name = f"run-{number:02}"
+        reached = run(folder, name, kill)
+        same = alike(folder / "runs" / name, folder / "runs" / "undisturbed")
+        identical += same
+        struck += reached is not None
+        print(
+            f"{name}: {kill.target} killed after {kill.at_s:.1f} s, "
+            f"{'which was too late' if reached is None else f'{reached} steps done'}; "
+            f"{'identical' if same else 'OTHER WEIGHTS'}, {time.monotonic() - began:.1f} s",
+            flush=True,
+        )
+    print(f"kills={struck} runs={count} identical={identical}", flush=True)
+    return identical == count
+
+
+def run(folder: Path, name: str, kill: Kill | None) -> int | None:
+    """Gives the command until it is at its end, killing once; how many steps the run had logged then, None without a kill.
+
+    Raises RuntimeError for a command that fails otherwise, subprocess.TimeoutExpired for one that does not end.
+    """
+    recipe, out = folder / f"{name}.yaml", (folder / f"{name}.out").open("ab")
+    dump(_config(folder, name), recipe)
+    reached: int | None = None
+    while True:
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "trainers.sft", "--config", str(recipe)],
+            env={
+                **os.environ,
+                "CHIMED_RUNS": str(folder / "runs"),
+                "RAY_AUTH_MODE": "disabled",
+                "RAY_ADDRESS": "local",
+            },
+            stdout=out,
+            stderr=out,
+        )
+        if kill is not None and reached is None:
+            reached = _strike(driver, kill, folder / "runs" / name)
+        code = driver.wait(PATIENCE_S)
+        if code == 0:
+            return reached
+        if code != -signal.SIGKILL:
+            raise RuntimeError(f"{name} ended with status {code}; its output: {out.name}")
+
+
+def alike(run: Path, other: Path) -> bool:
+    """Whether weights and every step's loss are the same, bit for bit."""
+    mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (run, other))
+    losses = [[(line["step"], line["loss"]) for line in read_metrics(folder)] for folder in (run, other)]
+    same = mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    return same and losses[0] == losses[1]
+
+
+def _strike(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> int | None:
+    """Waits for the moment, and kills; steps logged by then. None where the run was at its end before."""
+    deadline = time.monotonic() + kill.at_s
+    while driver.poll() is None:
+        time.sleep(max(0.01, min(0.05, deadline - time.monotonic())))
+        if time.monotonic() < deadline:
+            continue
+        family = psutil.Process(driver.pid).children(recursive=True)
+        targets = [one for one in family if _is_worker(one)] if kill.target == "worker" else [driver]
+        if targets:
+            steps = max((line["step"] for line in read_metrics(run)), default=0)
+            targets[0].kill()
+            if kill.target == "driver":
+                _end(family)
+            return steps
+    return None
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.name().startswith("ray::RayTrain")
+    return False
+
+
+def _end(family: list[psutil.Process]) -> None:
+    """Ray's processes end with their driver; what is left of them after a while would hold the next one's memory."""
+    _, left = psutil.wait_procs(family, timeout=30)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _config(folder: Path, name: str) -> SftConfig:
+    tables = [str(folder / "chats.parquet")]
+    section = {
+        "name": name,
+        "model": str(folder / "model"),
+        "data": {"train": tables, "heldout": tables, "max_tokens": 128},
+        "batch_size": 4,
+        "epochs": 3,
+        "micro_batch_tokens": 512,
+        "eval_every": 10,
+        "export": "both",
+        "checkpoint_every": 4,
+        "optimizer": {"lr": 3e-3},
+    }
+    return SftConfig.model_validate_json(json.dumps(section))
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_sft_whose_driver_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.stage_kills", "--kills=1", "--seed=1", "--keep", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=550)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert "run-00: driver killed after" in done.stdout
+    assert done.stdout.splitlines()[-1] == "kills=1 runs=1 identical=1"
