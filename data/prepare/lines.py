@@ -6,14 +6,14 @@ import codecs
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
-from data.tables import DataError
+from data.prepare.options import MIB
 
 CHUNK: Final = 1024 * 1024
 ENCODINGS: Final = ("utf-8", "gb18030")
@@ -102,35 +102,51 @@ def _decodes(text: bytes, encoding: str) -> bool:
     return True
 
 
-def lines(parts: Iterator[bytes], longest: int) -> Iterator[tuple[int, bytes | None]]:
-    """Numbered lines, from 1, without their ends; None for one of more than `longest` bytes, which is passed over.
+def lines(parts: Iterator[bytes], encoding: str, longest: int) -> Iterator[tuple[int, str, str]]:
+    """Lines as `(number from 1, text without its end, why it is bad)`; one of more than `longest` bytes is passed over.
 
     Raises:
         Unreadable: as `chunks`; all whole lines before have been given.
     """
-    number, kept, size = 1, list[bytes](), 0
+    number, kept, size = 1, list[bytes](), 0  # of a line that began in an earlier chunk: what is kept, and its bytes
     for chunk in parts:
-        first, *rest = chunk.split(b"\n")
+        first, ended, rest = chunk.partition(b"\n")
         size += len(first)
         kept = [*kept, first] if size <= longest else []
-        for piece in rest:
-            yield number, (b"".join(kept) if size <= longest else None)
-            number, kept, size = number + 1, [piece], len(piece)
+        if not ended:
+            continue
+        yield number, *_decoded(b"".join(kept), size, encoding, longest)
+        whole, some, last = rest.rpartition(b"\n")
+        if some:
+            for text, bad in _all_decoded(whole, encoding, longest):
+                number += 1
+                yield number, text, bad
+        number, kept, size = number + 1, [last], len(last)
     if size:
-        yield number, (b"".join(kept) if size <= longest else None)
+        yield number, *_decoded(b"".join(kept), size, encoding, longest)
 
 
-def decode(line: bytes, encoding: str) -> str:
-    """A line as text, without a byte order mark.
+def _all_decoded(whole: bytes, encoding: str, longest: int) -> Iterable[tuple[str, str]]:
+    """Lines of one stretch as `(text, why it is bad)`: decoded together where all are right, else one by one."""
+    if len(whole) <= longest:
+        try:
+            text = whole.decode(encoding)
+        except UnicodeDecodeError:
+            pass
+        else:
+            return ((line.removeprefix("\ufeff").rstrip("\r"), "") for line in text.split("\n"))
+    return (_decoded(line, len(line), encoding, longest) for line in whole.split(b"\n"))
 
-    Raises:
-        DataError: the line is not in this encoding.
-    """
+
+def _decoded(line: bytes, size: int, encoding: str, longest: int) -> tuple[str, str]:
+    if size > longest:
+        most, unit = (longest // MIB, "MiB") if longest >= MIB else (longest, "bytes")
+        return "", f"the line has more than {most} {unit}"
     try:
-        return line.decode(encoding).removeprefix("\ufeff").rstrip("\r")
+        return line.decode(encoding).removeprefix("\ufeff").rstrip("\r"), ""
     except UnicodeDecodeError as error:
         name = {"utf-8": "UTF-8", "gb18030": "GB18030"}[encoding]
-        raise DataError(f"byte {error.start} of the line is not {name}, which the file is written in") from error
+        return "", f"byte {error.start} of the line is not {name}, which the file is written in"
 
 
 def line_starts(path: Path, step: int) -> list[int]:

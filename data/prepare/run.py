@@ -126,8 +126,7 @@ def _first_bad(task: Task, piece: Done, tasks: Sequence[Task], done: Sequence[Do
     assert piece.failure
     line, reason = piece.failure
     source = task.piece.source
-    if source.format != "parquet":
-        line += sum(d.lines for t, d in zip(tasks, done, strict=False) if t.piece.source == source)
+    line += sum(before.lines for other, before in zip(tasks, done, strict=False) if other.piece.source == source)
     return DataError(f"{source.path}:{line}: {reason}; mend it, or list and pass over such rows with --on-bad skip")
 
 
@@ -163,7 +162,7 @@ def _tool(options: Options) -> dict[str, str]:
         here.parent / "tables.py",
     ]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in code)).hexdigest()
-    packages = ["pyarrow", *(["datasketch"] if options.takes("near") else [])]
+    packages = ["pyarrow", *(["rensa"] if options.takes("near") else [])]
     return {"code": digest[:16], **{name: version(name) for name in packages}}
 
 

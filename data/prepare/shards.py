@@ -83,10 +83,8 @@ def first_lines(tasks: Sequence[Task], done: Sequence[Done]) -> list[int]:
     """How many lines of its source come before each piece."""
     before: list[int] = []
     for index, task in enumerate(tasks):
-        # Row groups of Parquet are counted from the file's beginning already.
         goes_on = index > 0 and tasks[index - 1].piece.source == task.piece.source
-        counts_anew = task.piece.source.format != "parquet"
-        before.append(before[-1] + done[index - 1].lines if goes_on and counts_anew else 0)
+        before.append(before[-1] + done[index - 1].lines if goes_on else 0)
     return before
 
 
