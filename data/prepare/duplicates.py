@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.prepare.options import Options
-from data.prepare.piece import DIGEST, SIGNATURE
+from data.prepare.piece import DIGEST, ID, SIGNATURE
 from data.prepare.windows import PERMUTATIONS, SIGNATURE_BYTES, Signatures, bands
 
 Rows = NDArray[np.int64]
@@ -25,37 +26,83 @@ NONE: Final = -1
 _PAIRS: Final = 16384  # pairs whose signatures are compared at a time
 
 
-def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Options, folder: Path) -> tuple[Rows, Rows]:
-    """For each of the N rows of `files`, the earlier row that it repeats exactly, and nearly, or `NONE`: two of (N,).
+@dataclass(frozen=True)
+class Repeats:
+    """For each of N rows an earlier row that it repeats, or `NONE`; at most one of the three names one.
+
+    Attributes:
+        ids: with the same id in the same file, but another content: one of the two is wrong.
+        exact: with the same content.
+        near: with nearly the same content.
+    """
+
+    ids: Rows  # (N,)
+    exact: Rows  # (N,)
+    near: Rows  # (N,)
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """Rows that repeat none, (N,)."""
+        return (self.ids == NONE) & (self.exact == NONE) & (self.near == NONE)
+
+
+def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Options, folder: Path) -> Repeats:
+    """What the N rows of `files` repeat. A row that repeats an id is not one that others are held against.
 
     Args:
         counts: rows of each file.
         folder: for the signatures, up to 700 bytes a row.
     """
     total = sum(counts)
-    exact, near = np.full(total, NONE), np.full(total, NONE)
-    if not total or not (options.takes("exact") or options.takes("near")):
-        return exact, near
-    digests = np.zeros((total, 2), np.uint64)
-    place = 0
-    for batch in _batches(files, counts, DIGEST):
-        digests[place : place + len(batch)] = _numbers(batch, np.dtype("<u8"))
-        place += len(batch)
-    same = exact_duplicates(digests)
+    found = Repeats(*(np.full(total, NONE) for _ in range(3)))
+    if not total:
+        return found
+    digests = None
+    if options.takes("exact") or options.takes("near"):
+        digests, _ = _read_digests(files, counts, DIGEST)
+    if options.takes("ids"):
+        ids, there = _read_digests(files, counts, ID)
+        rows = np.flatnonzero(there)
+        found.ids[rows] = _of(rows, exact_duplicates(ids[rows]))
+        if digests is not None:  # a record that stands there twice is no contradiction
+            found.ids[(digests == digests[found.ids]).all(axis=1)] = NONE
+    if digests is None:
+        return found
+    rows = np.flatnonzero(found.ids == NONE)
+    same = np.full(total, NONE)
+    same[rows] = _of(rows, exact_duplicates(digests[rows]))
     if options.takes("exact"):
-        exact = same
+        found.exact[:] = same
     if options.takes("near"):
+        if not options.takes("exact"):
+            found.near[:] = same
+        alone = (found.ids == NONE) & (same == NONE)
         stored = Stored(folder, *bands(options.near_threshold))
         place = 0
         for batch in _batches(files, counts, SIGNATURE):
-            stored.add(_numbers(batch, np.dtype("<u4"))[same[place : place + len(batch)] == NONE])
+            stored.add(_numbers(batch, np.dtype("<u4"))[alone[place : place + len(batch)]])
             place += len(batch)
-        first = np.flatnonzero(same == NONE)
-        found = near_duplicates(stored, options.near_threshold)
-        near[first] = np.where(found == NONE, NONE, first[found])
-        if not options.takes("exact"):
-            near = np.where(same == NONE, near, same)
-    return exact, near
+        rows = np.flatnonzero(alone)
+        found.near[rows] = _of(rows, near_duplicates(stored, options.near_threshold))
+    return found
+
+
+def _of(rows: Rows, found: Rows) -> Rows:
+    """Places among `rows`, or `NONE`, as rows."""
+    return np.where(found == NONE, NONE, rows[found]) if len(rows) else found
+
+
+def _read_digests(
+    files: Sequence[Path], counts: Sequence[int], column: str
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """The digests of all N rows, (N, 2), and which rows have one, (N,)."""
+    digests, there = np.zeros((sum(counts), 2), np.uint64), np.zeros(sum(counts), bool)
+    place = 0
+    for batch in _batches(files, counts, column):
+        span = slice(place, place + len(batch))
+        digests[span], there[span] = _numbers(batch, np.dtype("<u8")), batch.is_valid()
+        place = span.stop
+    return digests, there
 
 
 def _batches(files: Sequence[Path], counts: Sequence[int], column: str) -> Iterator[pa.Array]:

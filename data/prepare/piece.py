@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from data.prepare.cleaning import Removed, clean
 from data.prepare.options import Options
 from data.prepare.readers import read
-from data.prepare.schemas import Row, row_of, texts_of
+from data.prepare.schemas import Row, id_of, row_of, texts_of
 from data.prepare.sources import Piece, lines_in
 from data.prepare.tally import Tally
 from data.prepare.windows import SIGNATURE_BYTES, Evaluation, signatures
@@ -26,7 +26,7 @@ from data.tables import DataError
 
 FLUSH: Final = 512 * 1024
 DIGEST_BYTES: Final = 16
-LINE, SIZE, DIGEST, SIGNATURE = "_line", "_characters", "_digest", "_signature"
+LINE, SIZE, ID, DIGEST, SIGNATURE = "_line", "_characters", "_id", "_digest", "_signature"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Done:
 def aside_schema(options: Options) -> pa.Schema:
     """The columns of a piece's rows: the table's own, then those that name the row and find duplicates of it."""
     extra = [(LINE, pa.int64()), (SIZE, pa.int32())]
+    if options.takes("ids"):
+        extra.append((ID, pa.binary(DIGEST_BYTES)))
     if options.takes("exact") or options.takes("near"):
         extra.append((DIGEST, pa.binary(DIGEST_BYTES)))
     if options.takes("near"):
@@ -100,14 +102,17 @@ def _flush(writer: Any, rows: list[Row], size: int, schema: pa.Schema, done: Don
     table = pa.Table.from_pylist(rows, named)
     wholes = ["\x1f".join(texts_of(row)) for row in rows]
     if DIGEST in schema.names:
-        digests = [hashlib.blake2b(whole.encode(), digest_size=DIGEST_BYTES).digest() for whole in wholes]
-        table = table.append_column(DIGEST, pa.array(digests, schema.field(DIGEST).type))
+        table = table.append_column(DIGEST, pa.array(map(_digest, wholes), schema.field(DIGEST).type))
     if SIGNATURE in schema.names:
         data = pa.py_buffer(signatures(wholes).astype("<u4").tobytes())
         kind = schema.field(SIGNATURE).type
         table = table.append_column(SIGNATURE, pa.Array.from_buffers(kind, len(rows), [None, data]))
     writer.write_table(table, row_group_size=len(rows))
     done.groups.append((len(rows), size))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
@@ -132,6 +137,8 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
             tally.show("bad", where, str(error), _shown(found.record))
             refuse(found.line, "bad", str(error))
             continue
+        name = id_of(found.record, options)
+        key = _digest(f"{source}\0{name}") if name and options.takes("ids") else None
         for outcome in outcomes:
             if isinstance(outcome, Removed):
                 tally.removed[outcome.step] += 1
@@ -140,7 +147,8 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
             else:
                 size = sum(map(len, texts_of(outcome)))
                 tally.keep(source, size)
-                yield {**outcome, LINE: found.line, SIZE: size}
+                yield {**outcome, LINE: found.line, SIZE: size, ID: key}
+                key = None  # of a document that was cut, the first part has it
 
 
 def _sort(unread: str, reason: str) -> str:

@@ -159,14 +159,23 @@ def _dialog(piece: Piece, options: Options) -> Iterator[Found]:
 
 
 def _parquet(piece: Piece, options: Options) -> Iterator[Found]:
+    """Rows of the row groups of a piece; a damaged group costs what of it was not read before the damage."""
     try:
         file = pq.ParquetFile(piece.source.path)
         groups = range(file.num_row_groups) if piece.end is None else range(piece.start, piece.end)
-        before = sum(file.metadata.row_group(group).num_rows for group in range(piece.start))
-        batches = file.iter_batches(ROWS, row_groups=list(groups))
-        yield from _rows(batches, before)
+        sizes = [file.metadata.row_group(group).num_rows for group in range(groups.stop)]
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise Unreadable(f"not readable as Parquet ({str(error).splitlines()[0]}); what follows is lost") from error
+        raise Unreadable(f"not readable as Parquet ({_first_line(error)}); all of it is lost") from error
+    with file:
+        for group in groups:
+            row = sum(sizes[:group])
+            try:
+                for found in _rows(file.iter_batches(ROWS, row_groups=[group]), row):
+                    row = found.line
+                    yield found
+            except (OSError, ValueError, pa.ArrowException) as error:
+                lost = sum(sizes[: group + 1]) - row
+                yield Found(row + 1, None, f"not readable as Parquet ({_first_line(error)}); {lost} rows are lost")
 
 
 def _arrow(piece: Piece, options: Options) -> Iterator[Found]:
@@ -180,7 +189,11 @@ def _arrow(piece: Piece, options: Options) -> Iterator[Found]:
                 file.seek(0)
                 yield from _rows(iter(pa.ipc.open_stream(file)), 0)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise Unreadable(f"not readable as Arrow ({str(error).splitlines()[0]}); what follows is lost") from error
+        raise Unreadable(f"not readable as Arrow ({_first_line(error)}); what follows is lost") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _rows(batches: Iterator[pa.RecordBatch], row: int) -> Iterator[Found]:

@@ -34,7 +34,7 @@ CHATS: Final = ("messages", "conversations", "conversation")
 TEXTS: Final = ("text", "content")
 SIDES: Final = (("chosen", "rejected"), ("response_chosen", "response_rejected"))
 CHOICE: Final = ("Question", "A", "B", "C", "D", "Answer")
-FIELDS: Final = (*QUESTIONS, *ANSWERS, *CHATS, *TEXTS, *SIDES[0], *SIDES[1], "input", "history", "system")
+FIELDS: Final = (*QUESTIONS, *ANSWERS, *CHATS, *TEXTS, *SIDES[0], *SIDES[1], "input", "history", "system", "id")
 """What `--map` may name."""
 
 
@@ -53,6 +53,12 @@ def row_of(record: Any, options: Options) -> Row:
         columns = ", ".join(map(str, record)) or "none"
         raise DataError(f"no known schema has its columns ({columns}); name them with --map field=column")
     return _as_kind(row, options.kind)
+
+
+def id_of(record: Any, options: Options) -> str:
+    """A record's own name for itself, its `id`; empty if it has none."""
+    value = record.get(dict(options.columns).get("id", "id")) if isinstance(record, Mapping) else None
+    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def texts_of(row: Row) -> list[str]:

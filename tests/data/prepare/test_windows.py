@@ -74,9 +74,9 @@ def test_exact_duplicates_name_the_first():
 
 
 @pytest.fixture
-def grouped(tmp_path):
+def grouped(tmp_path_factory):
     def find(texts, threshold=0.8):
-        stored = Stored(tmp_path, *bands(threshold))
+        stored = Stored(tmp_path_factory.mktemp("stored"), *bands(threshold))
         stored.add(signatures(texts[:7]))
         stored.add(signatures(texts[7:]))
         return near_duplicates(stored, threshold).tolist()
