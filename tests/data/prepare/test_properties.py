@@ -68,7 +68,11 @@ def test_each_line_is_judged_by_itself(parts, encoding, longest, data):
     assert len(found) == len(parts)
     for part, (_, text, bad) in zip(parts, found, strict=True):
         try:
-            wanted = part.decode(encoding).removeprefix("\ufeff").rstrip("\r") if len(part) <= longest and 0 not in part else None
+            wanted = (
+                part.decode(encoding).removeprefix("\ufeff").rstrip("\r")
+                if len(part) <= longest and 0 not in part
+                else None
+            )
         except UnicodeDecodeError:
             wanted = None
         assert (text, bool(bad)) == (wanted or "", wanted is None)
