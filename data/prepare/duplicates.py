@@ -63,9 +63,10 @@ def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Optio
     if options.takes("ids"):
         ids, there = _read_digests(files, counts, ID)
         rows = np.flatnonzero(there)
-        found.ids[rows] = _of(rows, exact_duplicates(ids[rows]))
+        earlier = _of(rows, exact_duplicates(ids[rows]))
         if digests is not None:  # a record that stands there twice is no contradiction
-            found.ids[(digests == digests[found.ids]).all(axis=1)] = NONE
+            earlier[(digests[rows] == digests[earlier]).all(axis=1)] = NONE
+        found.ids[rows] = earlier
     if digests is None:
         return found
     rows = np.flatnonzero(found.ids == NONE)

@@ -100,7 +100,7 @@ def open_pool(workers: int | None, size: int) -> Iterator[Pool]:
         yield Here()
         return
     context = multiprocessing.get_context("forkserver")  # imports once; fork alone is unsafe beside Arrow's threads
-    context.set_forkserver_preload(["data.prepare.piece", "rensa"])
+    context.set_forkserver_preload(["data.prepare.piece"])
     with ProcessPoolExecutor(count, context) as executor:
         try:
             yield Processes(executor, count)

@@ -63,8 +63,10 @@ def id_of(record: Any, options: Options) -> str:
 
 def texts_of(row: Row) -> list[str]:
     """Every text of a row, in order."""
+    if "text" in row:
+        return [row["text"]]
     turns = [turn["content"] for name in ("messages", "prompt") for turn in row.get(name, ())]
-    return [*turns, *(row[name] for name in ("text", "chosen", "rejected") if name in row)]
+    return [*turns, *(row[name] for name in ("chosen", "rejected") if name in row)]
 
 
 def with_texts(row: Row, texts: Sequence[str]) -> Row:

@@ -104,13 +104,14 @@ def write_rejects(
     path: Path, tasks: Sequence[Task], done: Sequence[Done], repeats: Repeats, places: Places, tally: Tally
 ) -> None:
     """`rejects.jsonl`: what was left out, by file and line, and why. Takes rows that repeat others out of the tally."""
+    kept = repeats.kept
     with path.open("w", encoding="utf-8") as file:
         for index, task in enumerate(tasks):
             source = task.piece.source.path
             start = int(places.starts[index])
             with task.rejects.open(encoding="utf-8") as listed:
                 found = [json.loads(line) for line in listed]
-            again = np.flatnonzero(~repeats.kept[start : places.starts[index + 1]])
+            again = np.flatnonzero(~kept[start : places.starts[index + 1]])
             sizes = _column(task, SIZE) if len(again) else np.zeros(0, np.int64)
             for row in again.tolist():
                 step, reason = _why_again(repeats, places, start + row)

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from rensa import RMinHash
 
 Hashes = NDArray[np.uint64]
 Signatures = NDArray[np.uint32]  # (N, PERMUTATIONS)
@@ -69,9 +70,7 @@ def repeated_share(text: str) -> float:
 
 def signatures(texts: Sequence[str]) -> Signatures:
     """The MinHash (Broder 1997) of each text's five-character shingles."""
-    from rensa import RMinHash
-
-    padded = [text.ljust(SHINGLE, "\0") for text in texts]
+    padded = [text.ljust(SHINGLE, "\0") for text in texts]  # each has a window of its own
     ends = np.cumsum([len(text) for text in padded])
     hashes = window_hashes("".join(padded), SHINGLE)
     within = np.ones(ends[-1], bool)

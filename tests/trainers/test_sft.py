@@ -65,21 +65,16 @@ def test_a_long_chat_is_refused_or_cut(data: Any, clinic: Path) -> None:
 
 
 def test_a_long_chat_is_cut_at_the_end_of_an_answer(data: Any, clinic: Path, tmp_path: Path) -> None:
-    turns = [(("user", "头痛怎么办"), ("assistant", f"多休息{'，多休息' * n}。")) for n in range(6)]
-    messages = [{"role": role, "content": content} for pair in turns for role, content in pair]
-    first, last = messages[:2], messages[-2:]
-    tables = [table(tmp_path / f"{n}.parquet", chat)[0] for n, chat in enumerate((messages, first, last))]
-    whole = stage(data, clinic, train=tables).examples().train["size"].to_pylist()
-    sft = stage(data, clinic, train=tables, heldout=tables, max_tokens=whole[1] + 18, too_long="cut")
+    pair = [{"role": "user", "content": "头痛怎么办"}, {"role": "assistant", "content": "多休息。"}]
+    long = [pair[0], {"role": "assistant", "content": "多休息，" * 60}]
+    tables = [table(tmp_path / f"{n}.parquet", chat)[0] for n, chat in enumerate((pair * 6, pair, long))]
+    size = stage(data, clinic, train=tables).examples().train["size"].to_pylist()[1]
+    sft = stage(data, clinic, train=tables, heldout=tables, max_tokens=2 * size + 3, too_long="cut")
     examples = sft.examples()
     cut, kept = examples.train["tokens"].to_pylist()
     assert sft.tokenizer.decode(kept) == "[human]:头痛怎么办\n[bot]:多休息。</s>"
-    assert sft.tokenizer.decode(cut).endswith("</s>")
-    assert cut[: len(kept)] == kept
-    left = sft.tokenizer.decode(cut).count("[human]:")
-    assert 1 <= left < 6
-    dropped = 12 - 2 * left
-    assert f"2 samples, 1 of them cut, {dropped} turns in all, 1 left out as too long" in examples.notes[0]
+    assert cut == kept * 2
+    assert "2 samples, 1 of them cut, 8 turns in all, 1 left out as too long" in examples.notes[0]
     with pytest.raises(DataError, match="no chat's first answer ends within data.max_tokens 16"):
         stage(data, clinic, train=tables[2:], max_tokens=16, too_long="cut").examples()
 

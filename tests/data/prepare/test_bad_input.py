@@ -177,7 +177,7 @@ def test_lines_of_later_pieces_are_counted_from_the_files_beginning(tmp_path, pr
     monkeypatch.setattr(sources.pieces_of, "__defaults__", (150,))
     text = "".join(f"第{n}例：头痛{n}天，\n加重{n * n}天，\n\n\n多休息。\n" for n in range(20))
     place = text.index("第15例")
-    (tmp_path / "a.txt").write_bytes(text[:place].encode() + "头痛\n".encode("gb18030") + text[place:].encode())
+    (tmp_path / "a.txt").write_bytes(text[:place].encode() + "患者\n".encode("gb18030") + text[place:].encode())
     _, _, rejects = prepared("text", tmp_path / "a.txt", text_unit="line", min_chars=1, skip=("near", "exact"))
     assert [one["line"] for one in rejects] == [15 * 5 + 1]
     with pytest.raises(DataError, match=r"a\.txt:76: byte 0 of the line is not UTF-8"):
