@@ -118,12 +118,12 @@ def texts_in(paths: Sequence[str | Path]) -> Iterator[str]:
 def load(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer in a folder in Hugging Face's format. Raises DataError if there is none with a tokenizer.json."""
     try:
-        found = AutoTokenizer.from_pretrained(folder)
+        found: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: no tokenizer in Hugging Face format here; name a folder that has one") from error
     if not found.is_fast:
         raise DataError(f"{folder}: this tokenizer has no tokenizer.json; save it with a fast tokenizer first")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def save_extended(old: PreTrainedTokenizerFast, new: Tokenizer, folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,10 +29,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def extended(make_model: Callable[..., Path], prepared: Path, tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
-    """A model's folder and that of the same model extended: `extended(tie_word_embeddings=False)`."""
+    """A model's folder and that of the same model extended."""
 
-    def make(**config: Any) -> tuple[Path, Path]:
-        old = make_model(f"small-{config}", **config)
+    def make(tied: bool) -> tuple[Path, Path]:
+        old = make_model("small")
+        if not tied:
+            old = untied(old, tmp_path / "old")
         extending = ["extend", "--tokenizer", str(old), "--input", str(prepared), "--more", str(MORE)]
         tokenizers.main([*extending, "--out", str(tmp_path / "tokenizer")])
         main(["--model", str(old), "--tokenizer", str(tmp_path / "tokenizer"), "--out", str(tmp_path / "model")])
@@ -42,11 +43,21 @@ def extended(make_model: Callable[..., Path], prepared: Path, tmp_path: Path) ->
     return make
 
 
+def untied(folder: Path, out: Path) -> Path:
+    """A model of the same shape with an output head of its own."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    LlamaForCausalLM(LlamaConfig.from_pretrained(folder, tie_word_embeddings=False)).save_pretrained(out)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(out)
+    return out
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_old_pieces_stay_and_new_ones_are_means(extended: Callable[..., tuple[Path, Path]], tied: bool) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folders = extended(tie_word_embeddings=tied)
+    folders = extended(tied)
     old, new = (AutoModelForCausalLM.from_pretrained(folder) for folder in folders)
     before, after = (AutoTokenizer.from_pretrained(folder) for folder in folders)
     size = len(before)
@@ -86,7 +97,7 @@ def test_vllm_loads_it_and_agrees(extended: Callable[..., tuple[Path, Path]]) ->
     from actors.config import EngineConfig
     from actors.engine import Engine
 
-    _, folder = extended(tie_word_embeddings=True)
+    _, folder = extended(True)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     prompt = tokenizer.encode("每日三次，高血压", add_special_tokens=False)
     assert max(prompt) >= len(tokenizer) - MORE

@@ -184,6 +184,7 @@ def test_lines_of_later_pieces_are_counted_from_the_files_beginning(tmp_path, pr
         prepared("text", tmp_path / "a.txt", text_unit="line", min_chars=1, on_bad="fail")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.dialog", "a.csv"])
 def test_a_line_of_200_megabytes_is_passed_over_in_little_memory(tmp_path, name):
     head = b"question,answer\n" if name == "a.csv" else b""
