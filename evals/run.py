@@ -111,7 +111,10 @@ def _check_finite(value: Any, name: str) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check_finite(item, f"{name}.{key}")
-    elif not math.isfinite(value):
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_finite(item, f"{name}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} is {value}: the model's weights are broken, or it was trained until it diverged")
 
 
