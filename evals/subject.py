@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from actors.folders import ModelFolder
 from configs.base import Section
@@ -18,6 +18,8 @@ Row = dict[str, Any]
 
 ANSWER_TOKENS = 64
 """Longest answer where none is given: enough for the sample clinic's."""
+
+Method = Literal["likelihood", "generation"]
 
 Metrics = dict[str, Any]
 """A task's result, JSON: floats and counts by name, `n` among them."""
@@ -38,6 +40,14 @@ class Settings(Section):
     """Longest sampled answer, in tokens."""
     samples_per_prompt: int = 2
     """Sampled answers to each prompt, for reward and kl."""
+    methods: tuple[Method, ...] = ("likelihood", "generation")
+    """How lettered options are chosen."""
+    shots: tuple[int, ...] = (0, 5)
+    """Examples before a choice question; each number is an evaluation of its own."""
+    rotate: bool = True
+    """Whether options are asked for in every rotation, by log-likelihood."""
+    choice_tokens: int = 16
+    """Longest written answer to a choice question, in tokens."""
 
 
 @dataclass(frozen=True)
