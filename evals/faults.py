@@ -10,6 +10,10 @@ from evals.subject import Metrics
 
 MOST_NAMED = 50
 
+EMPTY = "the model wrote nothing"
+TOO_LONG = "longer than the context"
+UNTOLD = "no option's log-probability was told"
+
 
 @dataclass(frozen=True)
 class Fault:

@@ -40,7 +40,11 @@ class Ledger:
             self._read()
 
     def through(
-        self, what: Sequence[Any], requests: Sequence[Request], ask: Callable[[Sequence[Request]], list[Any]]
+        self,
+        what: Sequence[Any],
+        requests: Sequence[Request],
+        ask: Callable[[Sequence[Request]], list[Any]],
+        size: int = CHUNK,
     ) -> list[Any]:
         """The answers to `requests`, in order, those that are known without asking.
 
@@ -48,13 +52,14 @@ class Ledger:
             what: everything that the answers depend on beside the requests, as JSON: the model, the settings.
             requests: JSON values.
             ask: answers a chunk of them, with JSON values.
+            size: requests in a chunk.
 
         Raises:
             DiskError: the answers cannot be kept.
         """
         answers: list[Any] = []
-        for start in range(0, len(requests), CHUNK):
-            chunk = requests[start : start + CHUNK]
+        for start in range(0, len(requests), size):
+            chunk = requests[start : start + size]
             digest = _digest([what, chunk])
             if digest in self._known:
                 self.recalled += len(chunk)

@@ -80,6 +80,11 @@ def rotation_scores(rotations: Sequence[Sequence[Question]], choices: Sequence[S
     }
 
 
+def likeliest(values: Sequence[float]) -> Choice:
+    """The option of the highest log-probability, the first one of equals; None where nothing is known of any."""
+    return max(range(len(values)), key=values.__getitem__) if values else None
+
+
 def _tally(choices: Sequence[Choice], width: int) -> dict[str, int]:
     counts = Counter(choices)
     return {LETTERS[place]: counts[place] for place in range(width)}

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from data.chat import Message
 from evals.exam.prompts import prompt
 from evals.exam.questions import Exam, Question
-from evals.exam.scoring import Choice, accuracies, rotation_scores
-from evals.faults import Fault, fault_counts
+from evals.exam.scoring import Choice, accuracies, likeliest, rotation_scores
+from evals.faults import EMPTY, TOO_LONG, UNTOLD, Fault, fault_counts
 from evals.letters import chosen_option
 from evals.respondent import Respondent
 from evals.subject import Metrics, Settings
 
-TOO_LONG = "longer than the context"
-EMPTY = "the model wrote nothing"
 _LETTER_TOKENS = 1
 
 
@@ -90,11 +88,16 @@ def _by_likelihood(asked: _Asked, questions: Sequence[Question], settings: Setti
     wanted = [(chat, list(q.letters)) for chat, q in zip(chats, flat, strict=True) if chat is not None]
     label = f"choices by likelihood, {asked._shots} examples"
     weights = iter(asked.model.weigh([chat for chat, _ in wanted], [letters for _, letters in wanted], label))
-    picks: list[Choice] = [None if chat is None else _argmax(next(weights)) for chat in chats]
+    picks: list[Choice] = []
+    for question, chat in zip(flat, chats, strict=True):
+        own = [] if chat is None else next(weights)
+        if chat is not None and not own:
+            asked.faults.append(Fault(UNTOLD, question.where))
+        picks.append(likeliest(own))
     choices, start = [], 0
-    for own in rotations:
-        choices.append(picks[start : start + len(own)])
-        start += len(own)
+    for turned in rotations:
+        choices.append(picks[start : start + len(turned)])
+        start += len(turned)
     metrics = accuracies(questions, [own[0] for own in choices]) | {"dropped_examples": asked.dropped}
     if settings.rotate:
         usable = [place for place, question in enumerate(questions) if not question.fault]
@@ -113,7 +116,3 @@ def _by_generation(asked: _Asked, questions: Sequence[Question], settings: Setti
             asked.faults.append(Fault(reply.problem or EMPTY, question.where))
         choices.append(None if reply is None else chosen_option(reply.text, question.letters, question.options))
     return accuracies(questions, choices) | {"dropped_examples": asked.dropped}
-
-
-def _argmax(values: Sequence[float]) -> int:
-    return max(range(len(values)), key=values.__getitem__)

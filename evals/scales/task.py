@@ -14,16 +14,13 @@ from statistics import fmean
 
 from data.chat import Message
 from evals.exam.questions import LETTERS, Question
-from evals.exam.scoring import FAVOURITE, Choice
-from evals.faults import Fault, fault_counts
+from evals.exam.scoring import FAVOURITE, Choice, likeliest
+from evals.faults import EMPTY, TOO_LONG, UNTOLD, Fault, fault_counts
 from evals.intervals import mean_interval
 from evals.letters import chosen_option
 from evals.respondent import Respondent
 from evals.scales.schema import Item, Scale
 from evals.subject import Metrics, Settings
-
-EMPTY = "the model wrote nothing"
-TOO_LONG = "longer than the context"
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,8 @@ def evaluate(model: Respondent, scale: Scale, settings: Settings) -> Metrics:
             weights = model.weigh(
                 [chat for _, chat in usable], [list(one.question.letters) for one, _ in usable], label
             )
-            found: list[Choice] = [max(range(len(own)), key=own.__getitem__) for own in weights]
+            faults += [Fault(UNTOLD, one.where) for (one, _), own in zip(usable, weights, strict=True) if not own]
+            found: list[Choice] = [likeliest(own) for own in weights]
         else:
             replies = model.answer([chat for _, chat in usable], settings.choice_tokens, label)
             pairs = list(zip(usable, replies, strict=True))
