@@ -121,7 +121,8 @@ def scale_scores(scale: Scale, asked: Sequence[Asked], choices: Sequence[Choice]
 def _subscale(scale: Scale, name: str, by_item: dict[str, list[int | None]]) -> Metrics:
     """`mean` of the answers, with its 95 % `interval` over items; None where nothing was answered. `bounds`: the mean if
     every missing answer had been the lowest, or the highest. `forward` and `reversed`: the means of the items of either
-    kind, scored alike, so that a respondent that agrees with everything has one high and one low. `answered`: share.
+    kind, scored alike, so that a respondent that agrees with everything has one high and one low. `answered`: share. `ends`: the
+    least and the most that a mean can be.
     """
     items = [item for item in scale.items if item.subscale == name]
     scores = {item.id: [scale.scored(item, v) for v in by_item[item.id] if v is not None] for item in items}
@@ -140,6 +141,7 @@ def _subscale(scale: Scale, name: str, by_item: dict[str, list[int | None]]) -> 
         "forward": of(False),
         "reversed": of(True),
         "answered": answered / asked,
+        "ends": [scale.least, scale.most],
         "items": len(items),
     }
 

@@ -12,7 +12,8 @@ import pytest
 from configs.base import REPOSITORY
 from configs.recipe import ConfigError
 from data.tables import CHOICE, PROMPTS, DataError, write_table
-from evals.plan import Plan, make_plan, parse
+from evals.options import parse
+from evals.plan import Plan, make_plan
 
 Planner = Callable[..., Plan]
 

@@ -29,7 +29,7 @@ def test_several_models_in_one_process_equal_each_in_its_own(
     assert main([*models, *common, "--json", str(tmp_path / "deep" / "all.json")]) == 0
     assert "pairwise" in capfd.readouterr().out
     together = json.loads((tmp_path / "deep" / "all.json").read_text())
-    assert set(together) == {"models", "settings", "seconds"}
+    assert set(together) == {"models", "settings", "seconds", "recalled"}
     assert set(together["models"]) == {"a", "b", "r"}
     assert tuple(together["models"]["r"]["tasks"]) == ("pairwise",)
     assert tuple(together["models"]["a"]["tasks"]) == LANGUAGE
@@ -40,7 +40,7 @@ def test_several_models_in_one_process_equal_each_in_its_own(
 
     assert main(["--model", folders["b"], *common, "--json", str(tmp_path / "b.json")]) == 0
     alone = json.loads((tmp_path / "b.json").read_text())
-    assert set(alone) == {"model", "tasks", "settings", "seconds"}
+    assert set(alone) == {"model", "sha256", "tasks", "settings", "seconds", "recalled"}
     assert _without_seconds(alone["tasks"]) == _without_seconds(together["models"]["b"]["tasks"])
     for name in LANGUAGE:
         assert alone["tasks"][name]["n"] == (24 if name in ("reward", "kl") else 12)
@@ -53,7 +53,7 @@ def test_a_task_that_fails_names_itself_and_writes_nothing(
     def fail(prompts: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("evals.ner.parse_entities", fail)
+    monkeypatch.setattr("evals.ner.read_entities", fail)
     options = ["--model", f"first={folders['a']}", "--data", str(clinic), "--tasks", "ner"]
     with pytest.raises(ZeroDivisionError) as caught:
         main([*options, "--json", str(tmp_path / "a.json")])
