@@ -8,7 +8,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from evals.entities import Gold, micro_scores, overlap_scores, read_entities
 
-TYPES = ("疾病", "症状", "药物")
+TYPES = ("疾病", "症状", "药物", "检查")
 A, B, C = ("药物", "布洛芬"), ("症状", "头痛"), ("疾病", "感冒")
 
 
@@ -22,6 +22,9 @@ A, B, C = ("药物", "布洛芬"), ("症状", "头痛"), ("疾病", "感冒")
         ('实体如下：[{"type": "药物", "text": "布洛芬"}, {"type": "年龄", "text": "三岁"}]', [A]),
         ("药物:布洛芬;疾病:无", [A]),
         ("药物:布洛芬，头痛药", [A, ("药物", "头痛药")]),
+        (" 症状:反酸、;检查: ", [("症状", "反酸")]),
+        ("您好，请及时就医。", None),
+        ("科室:眼科;药物", None),
         ("无", []),
         ("没有。", []),
         ("{}", []),
