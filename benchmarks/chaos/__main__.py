@@ -1,12 +1,12 @@
 """python -m benchmarks.chaos: runs of PPO whose processes are killed and stopped must end as if nothing had happened.
 
-    make chaos                      21 runs, 63 blows: every role, the driver and a node's raylet in every phase of a step,
-                                    and a hang of every role
+    make chaos                      21 runs, 63 blows: every role, the driver and a node's raylet in every phase of a step, a hang
+                                    of every role, and the notice that a node will be taken away
     make chaos ARGS='--runs=2'      a short form
 
-A run is six steps on two Ray nodes of this machine; three times in each a process gets SIGKILL, or SIGSTOP for a hang. Whoever
-it was, the same command has to get to the end, with the weights of policy and critic bit for bit those of an undisturbed run,
-and every prompt learnt from once. Exits with status 1 where one did not.
+A run is six steps on two Ray nodes of this machine; three times in each a process gets SIGKILL, or SIGSTOP for a hang, or Ray
+drains a node, for which the run stops in order. Whoever it was, the same command has to get to the end, with the weights of policy
+and critic bit for bit those of an undisturbed run, and every prompt learnt from once. Exits with status 1 where one did not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from statistics import mean
 
 from benchmarks.chaos.cluster import TwoNodes
 from benchmarks.chaos.disturbed import ChaosError, Course, disturbed
-from benchmarks.chaos.plan import SLOTS, Blow, draw
+from benchmarks.chaos.plan import NOTICE, SLOTS, Blow, draw
 from benchmarks.chaos.proof import identical, prompts_doubled, prompts_lost
 from benchmarks.chaos.workload import PATIENCE_S, make_inputs, write_recipe
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=21, help="disturbed runs (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=len(SLOTS), choices=range(1, len(SLOTS) + 1), help="blows a run")
     parser.add_argument("--seed", type=int, default=0, help="of the first plan (default: %(default)s)")
-    parser.add_argument("--no-hangs", action="store_true", help="kills only")
+    parser.add_argument("--no-hangs", action="store_true", help="kills only: no hangs, no notices")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds for a run (default: %(default)g)")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="work there and remove nothing")
     options = parser.parse_args()
@@ -73,7 +73,7 @@ def chaos(folder: Path, plan: list[list[Blow]], patience_s: float) -> bool:
             lost, doubled = prompts_lost(mine, undisturbed), prompts_doubled(mine, undisturbed)
             same = identical(mine, undisturbed)
             for (blow, _, _), cost in zip(course.struck, course.lost(whole), strict=True):
-                costs[blow.target[0] + (" (hang)" if blow.signal == "SIGSTOP" else "")].append(cost)
+                costs[blow.target[0] + {"SIGSTOP": " (hang)", NOTICE: " (notice)"}.get(blow.signal, "")].append(cost)
             counts["kills"] += len(course.struck)
             counts["runs"] += 1
             counts["identical"] += same

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
+
+from configs.recipe import RunError
 
 # A raylet that was killed is missed within seconds instead of Ray's quarter of a minute; a busy machine is forgiven.
 _HEALTH = {
@@ -18,6 +21,7 @@ _HEALTH = {
 }
 _NODE = {"num_cpus": 4, "object_store_memory": 80 * 2**20}
 PATIENCE_S = 30.0
+DRAIN_S = 120.0  # what clouds give a spot instance
 
 
 class TwoNodes:
@@ -39,6 +43,26 @@ class TwoNodes:
         (raylet,) = self._second.all_processes["raylet"]
         os.kill(raylet.process.pid, signal.SIGKILL)
         raylet.process.wait(PATIENCE_S)
+        self._second_is_gone()
+
+    def drain(self) -> None:
+        """Gives notice that the second node will be taken away, as Ray's autoscaler does for a spot instance."""
+        import ray
+        from ray.core.generated import autoscaler_pb2
+
+        preemption = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+        deadline_ms = int((time.time() + DRAIN_S) * 1000)
+        accepted, refusal = ray._raylet.GcsClient(address=self.address).drain_node(
+            self._second.node_id, preemption, "spot instance", deadline_ms
+        )
+        if not accepted:
+            raise RunError(f"Ray does not drain node {self._second.node_id}: {refusal}")
+
+    def take_drained(self) -> None:
+        """Takes the second node away; another comes in its place."""
+        self._second_is_gone()
+
+    def _second_is_gone(self) -> None:
         gone, self._second = self._second, self._add()
         gone.kill_all_processes(check_alive=False, allow_graceful=False)
 

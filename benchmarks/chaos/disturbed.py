@@ -15,9 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.chaos.cluster import TwoNodes
-from benchmarks.chaos.plan import Blow
+from benchmarks.chaos.plan import NOTICE, Blow
 from benchmarks.chaos.workload import PHASES
 from configs.recipe import RunError
+from trainers.stopping import EXIT_CODE
 
 Position = tuple[int, int]
 """Step, from 0, and phase by its number: how far a run is."""
@@ -91,7 +92,9 @@ def disturbed(
         if code == 0:
             course.ended = time.monotonic()
             return course
-        if code != -signal.SIGKILL:
+        if code == EXIT_CODE and course.struck and course.struck[-1][0].signal == NOTICE:
+            nodes.take_drained()
+        elif code != -signal.SIGKILL:
             raise ChaosError(f"{run} ended with exit status {code}; its output: {output}")
 
 
@@ -101,6 +104,9 @@ def _in_phase(blow: Blow, position: Position) -> bool:
 
 def _strike(nodes: TwoNodes, run: str, driver: subprocess.Popen[bytes], blow: Blow) -> bool:
     role, rank = blow.target
+    if blow.signal == NOTICE:
+        nodes.drain()
+        return True
     if role == "raylet":
         nodes.kill_raylet()
         return True

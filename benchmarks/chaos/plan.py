@@ -7,14 +7,17 @@ from dataclasses import dataclass
 
 from benchmarks.chaos.workload import PHASES, RANKS
 
-TARGETS = (*((role, rank) for role, ranks in RANKS.items() for rank in range(ranks)), ("driver", 0), ("raylet", 0))
+NODE = ("raylet", 0)
+TARGETS = (*((role, rank) for role, ranks in RANKS.items() for rank in range(ranks)), ("driver", 0), NODE)
+NOTICE = "drain"
+"""What is sent to a node: it will be taken away."""
 SLOTS = (1, 3, 4)
 """Steps, from 0, in which something happens; checkpoints are written in the first two."""
 
 
 @dataclass(frozen=True)
 class Blow:
-    """One SIGKILL or SIGSTOP."""
+    """One SIGKILL or SIGSTOP, or a node's notice."""
 
     target: tuple[str, int]
     phase: str
@@ -27,6 +30,8 @@ class Blow:
 def draw(runs: int, seed: int, a_run: int = len(SLOTS), hangs: bool = True) -> list[list[Blow]]:
     """`a_run` blows for each of `runs` runs: every target in every phase and, with `hangs`, every role stopped once.
 
+    With these comes the notice that the second node will be taken away, in a phase of generating and one of learning.
+
     As many of these as there is room for, in an order drawn from `seed`; the rest are kills drawn at random.
     """
     drawn = random.Random(seed)
@@ -35,6 +40,7 @@ def draw(runs: int, seed: int, a_run: int = len(SLOTS), hangs: bool = True) -> l
         chosen += [
             ((role, drawn.randrange(ranks)), drawn.choice(PHASES[:3]), "SIGSTOP") for role, ranks in RANKS.items()
         ]
+        chosen += [(NODE, phase, NOTICE) for phase in ("generate", "learn")]
     drawn.shuffle(chosen)
     while len(chosen) < runs * a_run:
         chosen.append((drawn.choice(TARGETS), drawn.choice(PHASES), "SIGKILL"))

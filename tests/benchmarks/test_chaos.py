@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos.disturbed import Course
-from benchmarks.chaos.plan import SLOTS, TARGETS, draw
+from benchmarks.chaos.plan import NOTICE, SLOTS, TARGETS, draw
 from benchmarks.chaos.workload import PHASES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +24,8 @@ def test_a_full_plan_has_every_target_in_every_phase_and_a_hang_of_every_role() 
     }
     hung = sorted(blow.target[0] for blow in blows if blow.signal == "SIGSTOP")
     assert hung == ["critic", "policy", "reference", "reward", "rollout"]
+    notices = sorted(blow.phase for blow in blows if blow.signal == NOTICE)
+    assert notices == ["generate", "learn"]
     for run in plan:
         assert [blow.step for blow in run] == list(SLOTS)
         assert all(blow.phase != "checkpoint" for blow in run[2:]) or run[1].phase == "checkpoint"

@@ -1,0 +1,171 @@
+"""python -m benchmarks.soak [--minutes N] [--kill-every S] -- ARGUMENTS: does a long run with deaths grow?
+
+Starts `python -m trainers.ppo ARGUMENTS`, kills one of its roles after another with SIGKILL, asks it to stop at the end, and
+looks all the while at the memory and the open files of its driver, its roles and Ray's own processes. The run has to be
+longer than that: the arguments give it steps enough. What it prints is in runs/NAME.out.
+
+A process that lived long enough is judged: its medians in the first and in the last quarter of what follows its warm-up. Memory is
+what the process has for itself (USS). Exits with status 1 where one grew, or where the run did not go on after a death.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+from cluster.paths import runs_root
+from configs.base import load
+from trainers.config import STAGES
+from trainers.rlhf_config import PPOConfig
+from trainers.run import read_metrics
+from trainers.stopping import EXIT_CODE
+
+PROG = "python -m benchmarks.soak"
+ROLES = ("Rollout", "Policy", "Reward", "Critic", "Reference")  # in the order in which they die
+RAY = ("gcs_server", "raylet")
+LOOK_S = 10.0
+WARM_UP_S = 240.0
+"""A process grows for the first minutes of its life: caches fill, allocators find their size."""
+JUDGED_S = 240.0  # at least so long after the warm-up
+GROWTH = 0.05  # part of the memory
+FILES = 2  # more of them than before: one that is being written, one connection that is being made
+STOP_S = 300.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """At one process: seconds since the start, bytes, open files."""
+
+    at: float
+    memory: int
+    files: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A process that lived long enough: its figures early and late, and by how much the memory grew."""
+
+    process: str
+    seconds: float
+    memory_mib: tuple[float, float]
+    files: tuple[float, float]
+
+    @property
+    def growth(self) -> float:
+        return self.memory_mib[1] / self.memory_mib[0] - 1.0
+
+    @property
+    def flat(self) -> bool:
+        return self.growth <= GROWTH and self.files[1] - self.files[0] <= FILES
+
+
+def main() -> None:
+    """Prints a line at every kill, a table of what was judged as JSON, and the sums in the last line."""
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long (default: %(default)g)")
+    parser.add_argument("--kill-every", type=float, default=180.0, help="seconds between kills (default: %(default)g)")
+    parser.add_argument("arguments", nargs="*", metavar="ARGUMENTS", help="of trainers.ppo, after --")
+    options = parser.parse_args()
+    config = load("ppo", STAGES, options.arguments, PROG)
+    assert isinstance(config, PPOConfig)
+    sys.exit(not soak(options.arguments, runs_root() / config.name, options.minutes * 60, options.kill_every))
+
+
+def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> bool:
+    """Whether the run in the folder `run` went on after every death, stopped as it should, and nothing grew."""
+    looks: dict[tuple[str, int], list[Look]] = {}
+    victims = cycle(ROLES)
+    kills = survived = 0
+    began = time.monotonic()
+    next_kill, steps_then = kill_every, 0
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with run.with_suffix(".out").open("ab") as out:
+        driver = subprocess.Popen([sys.executable, "-m", "trainers.ppo", *arguments], stdout=out, stderr=out)
+    try:
+        while (now := time.monotonic() - began) < seconds and driver.poll() is None:
+            for name, process in _processes(driver.pid):
+                with suppress(psutil.NoSuchProcess):
+                    look = Look(now, process.memory_full_info().uss, process.num_fds())
+                    looks.setdefault((name, process.pid), []).append(look)
+            if now >= next_kill:
+                steps = _steps(run)
+                survived += kills > 0 and steps > steps_then
+                victim = next(victims)
+                _kill(driver.pid, victim)
+                kills, steps_then, next_kill = kills + 1, steps, next_kill + kill_every
+                left = (seconds - now) / 60
+                print(f"{now / 60:.1f} min, step {steps}: killed {victim}; eta {left:.0f} min", flush=True)
+            time.sleep(LOOK_S)
+        early = driver.poll()
+        if early is None:
+            driver.terminate()
+        code = driver.wait(STOP_S)
+    finally:
+        if driver.poll() is None:
+            driver.kill()
+    steps = _steps(run)
+    survived += kills > 0 and steps > steps_then
+    judged = [one for key, life in looks.items() if (one := judge(key[0], life)) is not None]
+    print(json.dumps([{**asdict(one), "growth": round(one.growth, 4)} for one in judged], indent=1))
+    flat = sum(one.flat for one in judged)
+    print(
+        f"minutes={seconds / 60:g} steps={steps} kills={kills} survived={survived} processes={len(judged)} flat={flat} "
+        f"growth_max={max((one.growth for one in judged), default=math.nan):.3f} exit={code}",
+        flush=True,
+    )
+    return early is None and code == EXIT_CODE and survived == kills and 0 < flat == len(judged)
+
+
+def judge(name: str, life: list[Look]) -> Judged | None:
+    """Compares the first with the last quarter after the warm-up; None for a process that did not live long enough."""
+    after = [look for look in life if look.at - life[0].at >= WARM_UP_S]
+    if not after or after[-1].at - after[0].at < JUDGED_S:
+        return None
+    quarter = max(1, len(after) // 4)
+    first, last = after[:quarter], after[-quarter:]
+    memory = tuple(round(median(look.memory for look in part) / 2**20, 1) for part in (first, last))
+    files = tuple(median(look.files for look in part) for part in (first, last))
+    return Judged(name, life[-1].at - life[0].at, (memory[0], memory[1]), (files[0], files[1]))
+
+
+def _processes(driver: int) -> Iterator[tuple[str, psutil.Process]]:
+    """The driver, and of what it started its roles and Ray's own two, by name."""
+    root = psutil.Process(driver)
+    yield "driver", root
+    for process in root.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            title = (process.cmdline() or [""])[0]
+            name = title.removeprefix("ray::").split(".")[0].split()[0] if title.startswith("ray::") else ""
+            name = name or os.path.basename(title)
+            if name in ROLES or name in RAY:
+                yield name, process
+
+
+def _steps(run: Path) -> int:
+    return sum(1 for _ in read_metrics(run))
+
+
+def _kill(driver: int, role: str) -> None:
+    for name, process in _processes(driver):
+        if name == role:
+            process.send_signal(signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
