@@ -17,8 +17,9 @@ _ANY = r"(?<![A-Za-z0-9])([{letters}])(?![A-Za-z0-9])"
 def chosen_option(answer: str, letters: str, options: Sequence[str]) -> int | None:
     """The index of the option that a text chooses, None if it chooses none or more than one.
 
-    In this order: the option that the text is, the letter that it begins with, the one that it states (`答案是B`, `故选B`), the only one it
-    names, the only option whose text it contains. Letters that it denies (`不是A`) do not count. Nothing is guessed.
+    In this order: the option that the text is, the letter that it begins with, the one that it states (`答案是B`,
+    `故选B`), the only one it names, the only option whose text it contains. Letters that it denies (`不是A`) do not
+    count. Nothing is guessed.
     """
     text = _DENIED.sub("", answer.translate(_FULL_WIDTH)).strip()
     if text.rstrip("。.") in options:

@@ -63,17 +63,17 @@ class _Asked:
 
     def __init__(self, model: Respondent, exam: Exam, shots: int, tokens: int) -> None:
         self.model, self.faults, self.dropped = model, list[Fault](), 0
-        self._exam, self._shots, self._tokens = exam, shots, tokens
+        self.shots, self._exam, self._tokens = shots, exam, tokens
 
     def chat(self, question: Question) -> list[Message] | None:
         """The chat that asks it; None if it cannot be asked."""
         if question.fault:
             return None
-        examples = self._exam.examples.get(question.subject, [])[: self._shots]
+        examples = self._exam.examples.get(question.subject, [])[: self.shots]
         for kept in range(len(examples), -1, -1):
             chat: list[Message] = [{"role": "user", "content": prompt(self._exam.name, question, examples[:kept])}]
             if self.model.fits(chat, self._tokens):
-                self.dropped += self._shots - kept
+                self.dropped += self.shots - kept
                 return chat
         self.faults.append(Fault(TOO_LONG, question.where))
         return None
@@ -86,7 +86,7 @@ def _by_likelihood(asked: _Asked, questions: Sequence[Question], settings: Setti
     flat = [question for own in rotations for question in own]
     chats = [asked.chat(question) for question in flat]
     wanted = [(chat, list(q.letters)) for chat, q in zip(chats, flat, strict=True) if chat is not None]
-    label = f"choices by likelihood, {asked._shots} examples"
+    label = f"choices by likelihood, {asked.shots} examples"
     weights = iter(asked.model.weigh([chat for chat, _ in wanted], [letters for _, letters in wanted], label))
     picks: list[Choice] = []
     for question, chat in zip(flat, chats, strict=True):
@@ -107,7 +107,7 @@ def _by_likelihood(asked: _Asked, questions: Sequence[Question], settings: Setti
 
 def _by_generation(asked: _Asked, questions: Sequence[Question], settings: Settings) -> Metrics:
     chats = [asked.chat(question) for question in questions]
-    label = f"choices by generation, {asked._shots} examples"
+    label = f"choices by generation, {asked.shots} examples"
     replies = iter(asked.model.answer([chat for chat in chats if chat is not None], settings.choice_tokens, label))
     choices: list[Choice] = []
     for question, chat in zip(questions, chats, strict=True):

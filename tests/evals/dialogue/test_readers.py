@@ -87,4 +87,5 @@ def test_a_file_without_anything_is_refused(tmp_path: Path) -> None:
 def test_hetmc_is_read_whole() -> None:
     dialogues = read_dialogues(CORPORA / "hetmc_train.dialog")
     assert len(dialogues.conversations) == 360
+    assert sum(fault.kind == "conversation given twice" for fault in dialogues.faults) == 360 - 36
     assert sum(not e.fault for own in dialogues.conversations for e in own if e.last) > 340
