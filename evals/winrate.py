@@ -18,6 +18,7 @@ from evals.pairwise import win
 from evals.subject import Metrics, Row, Subject
 
 _RIDGE = 1e-3  # keeps the fit finite where length alone tells every win
+_TINY = 1e-6  # and where one model wins every time
 _STEPS = 100
 
 
@@ -78,7 +79,7 @@ def _at_equal_length(wins: Sequence[float], differences: Sequence[int]) -> tuple
     y_N, d_N = np.asarray(wins), np.asarray(differences, dtype=float)
     spread = d_N.std()
     x_N2 = np.stack([np.ones_like(d_N), np.tanh(d_N / spread) if spread else np.zeros_like(d_N)], axis=1)
-    ridge_2 = _RIDGE * len(y_N) * np.array([1.0, 1.0])
+    ridge_2 = len(y_N) * np.array([_TINY, _RIDGE])
     w_2 = np.zeros(2)
     for _ in range(_STEPS):
         p_N = 1 / (1 + np.exp(-x_N2 @ w_2))

@@ -38,6 +38,14 @@ class Plot:
     line: float | None = None
     """Percent along the axis where a dashed line stands, e.g. chance."""
 
+    @property
+    def groups(self) -> list[tuple[str, list[Bar]]]:
+        """The bars by label, in order."""
+        found: dict[str, list[Bar]] = {}
+        for bar in self.bars:
+            found.setdefault(bar.label, []).append(bar)
+        return list(found.items())
+
 
 def choice_plots(task: str, results: Results) -> list[Plot]:
     """Accuracy by subject for every method and number of examples, and how often each letter was chosen."""
@@ -57,8 +65,6 @@ def choice_plots(task: str, results: Results) -> list[Plot]:
                 for subject, values in rows.items():
                     bars.append(_bar(subject, model, colour, values["accuracy"], values["accuracy_interval"], 0, 1))
             if bars:
-                order = list(dict.fromkeys(bar.label for bar in bars))
-                bars.sort(key=lambda bar: order.index(bar.label))
                 hint = "Share right, with its 95 % interval; the dashed line is guessing."
                 plots.append(Plot(f"{method}, {shot.replace('_', ' ')}", hint, _PERCENT, bars, chance))
     return [*plots, *_letter_plots(task, results)]
@@ -81,8 +87,6 @@ def scale_plots(task: str, results: Results) -> list[Plot]:
                 if each["mean"] is not None:
                     bars.append(_bar(label, model, colour, each["mean"], each["interval"], *ends, filled=False))
         if bars:
-            order = list(dict.fromkeys(bar.label for bar in bars))
-            bars.sort(key=lambda bar: order.index(bar.label))
             middle = sum(ends) / 2
             ticks = [(100 * (v - ends[0]) / (ends[1] - ends[0]), f"{v:g}") for v in (ends[0], middle, ends[1])]
             hint = "Mean of the items with its 95 % interval; the dashed line is neither agreement nor disagreement."
@@ -90,7 +94,7 @@ def scale_plots(task: str, results: Results) -> list[Plot]:
     return [*plots, *_letter_plots(task, results)]
 
 
-_PERCENT = [(0.0, "0"), (25.0, "25"), (50.0, "50"), (75.0, "75"), (100.0, "100 %")]
+_PERCENT = [(0.0, "0"), (50.0, "50"), (100.0, "100 %")]
 
 
 def _letter_plots(task: str, results: Results) -> list[Plot]:
@@ -103,7 +107,6 @@ def _letter_plots(task: str, results: Results) -> list[Plot]:
             bars.append(_bar(letter, model, colour, share, None, 0, 1))
     if not bars:
         return []
-    bars.sort(key=lambda bar: bar.label)
     hint = "Share of all choices under rotation, by log-likelihood; the dashed line is no preference."
     return [Plot("letters chosen", hint, _PERCENT, bars, even)]
 

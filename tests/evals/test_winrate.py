@@ -23,8 +23,14 @@ def test_a_judge_of_length_alone_is_even_at_equal_length() -> None:
     own = [length + 40 for length in own]
     rates = win_rates([float(n) for n in own], [float(n) for n in other], own, other)
     assert rates["win_rate"] > 0.65
-    assert rates["length_controlled"] == pytest.approx(0.5, abs=0.06)
+    assert rates["length_controlled"] == pytest.approx(0.5, abs=0.1)
     assert rates["length_effect"] > 2
+
+
+def test_who_always_wins_has_a_finite_fit() -> None:
+    rates = win_rates([1.0] * 20, [0.0] * 20, [5] * 20, [3] * 20)
+    assert (rates["win_rate"], rates["length_effect"]) == (1.0, 0.0)
+    assert 0.999 < rates["length_controlled"] < 1
 
 
 def test_a_judge_of_content_is_not_moved() -> None:
