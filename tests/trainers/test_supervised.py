@@ -109,12 +109,18 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_best_weights_are_kept_and_exported(train: Any, stage: Callable[..., SftStage], tmp_path: Path) -> None:
-    worse_in_the_end = {"epochs": 2, "eval_every": 2, "optimizer": {"lr": 5e-2, "schedule": "constant"}}
+def test_the_best_weights_are_kept_and_exported(
+    train: Any, stage: Callable[..., SftStage], data: Any, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.jsonl"  # what is learnt in the end makes these answers less likely
+    turns = [{"role": "user", "content": "病人1头痛怎么办"}, {"role": "assistant", "content": "少吃盐，早睡觉。"}]
+    other.write_text(json.dumps({"messages": turns, "task": "qa"}) + "\n")
+    tables = {**data("sft"), "heldout": [str(other)], "max_tokens": 64}
+    worse_in_the_end = {"epochs": 2, "eval_every": 2, "data": tables}
     sent = train(stage(export="both", **worse_in_the_end), tmp_path / "both")
     found = {done: figures["heldout_loss"] for _, done, figures in sent if "heldout_loss" in figures}
     best = min(found, key=lambda step: found[step])
-    assert best < 16
+    assert best < 16, found
     assert [path.name for path in (tmp_path / "both" / "best").iterdir()] == [f"step-{best:08d}"]
     kept = tmp_path / "both" / "best" / f"step-{best:08d}"
     assert json.loads((kept / "evaluation.json").read_text())["metrics"]["heldout_loss"] == found[best]
