@@ -115,10 +115,10 @@ def test_inputs_are_looked_at(clinic: Path, tmp_path: Path) -> None:
     files = f"--data.train=[{good},{lines},{broken},/nowhere.parquet]"
     config = recipe("sft", f"--model={clinic / 'model'}", files, f"--data.heldout=[{good}]")
     found = [(finding.level, finding.text) for finding in inputs(config, planned=False)]
-    assert [level for level, _ in found] == ["fits", "fits", "fits", "refused", "refused", "refused"]
-    assert "has no column messages, task; it has text" in found[3][1]
-    assert "cannot be read" in found[4][1]
-    assert "there is no file /nowhere.parquet" in found[5][1]
+    assert [level for level, _ in found] == ["fits", "fits", "refused", "refused", "refused", "fits"]
+    assert "has no column messages; it has text" in found[2][1]
+    assert "cannot be read" in found[3][1]
+    assert "there is no file /nowhere.parquet" in found[4][1]
     planned = inputs(recipe("sft", "--model=/nowhere", files), planned=True)
     assert next(planned).level == "unknown"
 
