@@ -137,11 +137,10 @@ def make_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Call
             torch.manual_seed(seed)
             settings = LlamaConfig(
                 vocab_size=len(tokenizer),
-                max_position_embeddings=256,
                 tie_word_embeddings=True,
                 initializer_range=0.2,  # ten times the usual: distributions sharp enough to tell two models apart
                 pad_token_id=tokenizer.pad_token_id,
-                **{**SHAPE, **({"num_labels": 1} if reward else {}), **config},
+                **{**SHAPE, "max_position_embeddings": 256, **({"num_labels": 1} if reward else {}), **config},
             )
             model = (LlamaForSequenceClassification if reward else LlamaForCausalLM)(settings)
             model.save_pretrained(root / name)

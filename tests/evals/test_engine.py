@@ -64,21 +64,19 @@ def test_next_tokens_weigh_as_in_transformers_with_and_without_cached_prefixes(
     assert engine.weigh([], []) == []
 
 
-def test_answers_in_the_ledger_are_not_computed_again(make_model: Callable[..., Path], tmp_path: Path) -> None:
-    prompts = sequences(20, 30)
-
+def test_answers_in_the_ledger_are_not_computed_again(
+    engine: Engine, make_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Idle:
         def __getattr__(self, name: str) -> Any:
             raise AssertionError(f"{name} was called")
 
-    first = Engine(Ledger(tmp_path / "ledger.jsonl"))
-    try:
-        first.load(ModelFolder(make_model("a")))
-        asked = first.generate(prompts, 8), first.score(prompts), first.weigh(prompts, [[5, 6], [7]])
-    finally:
-        first.close()
+    prompts, folder = sequences(20, 30), ModelFolder(make_model("a"))
+    engine.load(folder)
+    monkeypatch.setattr(engine, "_digest", folder.digest)
+    monkeypatch.setattr(engine, "_ledger", Ledger(tmp_path / "ledger.jsonl"))
+    asked = engine.generate(prompts, 8), engine.score(prompts), engine.weigh(prompts, [[5, 6], [7]])
     again = Engine(Ledger(tmp_path / "ledger.jsonl"))
-    folder = ModelFolder(make_model("a"))
     again._engine, again._folder, again._digest = Idle(), folder, folder.digest  # type: ignore[assignment]
     assert (again.generate(prompts, 8), again.score(prompts), again.weigh(prompts, [[5, 6], [7]])) == asked
 

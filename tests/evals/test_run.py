@@ -51,7 +51,7 @@ def test_several_models_in_one_process_equal_each_in_its_own(
 def test_a_task_that_fails_names_itself_and_writes_nothing(
     clinic: Path, folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(prompts: Any) -> None:
+    def fail(*_: Any) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("evals.ner.read_entities", fail)
@@ -59,7 +59,7 @@ def test_a_task_that_fails_names_itself_and_writes_nothing(
     with pytest.raises(ZeroDivisionError) as caught:
         main([*options, "--json", str(tmp_path / "a.json")])
     assert caught.value.__notes__ == ["(first, task ner)"]
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "a.json").exists()
 
 
 @pytest.mark.slow
