@@ -4,7 +4,7 @@ python := .venv/bin/python
 packages := actors benchmarks cluster configs data evals serve trainers
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test test-fast chaos lint
+.PHONY: help env quickstart test test-fast test-long chaos lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -15,11 +15,14 @@ env: ## the environment in .venv (PYTHON=... chooses the interpreter)
 quickstart: env ## the whole regime on the sample clinic; ARGS='--seed=1' overrides settings
 	@$(python) -m trainers.quickstart $(ARGS)
 
-test: env ## every test but those that need a GPU
-	@$(python) -m pytest -m "not gpu" $(ARGS)
+test: env ## every test but the long ones and those that need a GPU
+	@$(python) -m pytest -m "not long and not gpu" $(ARGS)
 
 test-fast: env ## the tests of a few seconds
-	@$(python) -m pytest -m "not slow and not gpu" $(ARGS)
+	@$(python) -m pytest -m "not slow and not long and not gpu" $(ARGS)
+
+test-long: env ## whole runs that are killed, rolled over and measured: a quarter of an hour
+	@$(python) -m pytest -m "long and not gpu" $(ARGS)
 
 chaos: env ## runs whose processes are killed must end as if nothing had happened; ARGS='--runs=2' is a short form
 	@$(python) -m benchmarks.chaos $(ARGS)

@@ -210,6 +210,39 @@ class Engine:
                 advance()
         return scores
 
+    def weigh(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]], progress: Bar = False
+    ) -> list[list[float]]:
+        """For each prompt the log-probabilities of its `choices` as the next token, under the raw model.
+
+        One request a prompt, and what prompts share is computed once: asking for log-probabilities of the prompt's own
+        tokens, as `score` does, would keep vLLM from using what it has cached.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        parameters = [
+            SamplingParams(
+                max_tokens=1,
+                logprob_token_ids=list(tokens),
+                temperature=0.0,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            for tokens in choices
+        ]
+        weights: list[list[float]] = [[]] * len(prompts)
+        with _bar(progress, len(prompts)) as advance:
+            for request, output in self._requests.outputs(prompts, parameters):
+                (told,) = output.outputs[0].logprobs
+                weights[request.index] = [told[token].logprob for token in choices[request.index]]
+                advance()
+        return weights
+
+    def forget_prefixes(self) -> None:
+        """Makes the next prompts be computed from their beginning, as those of a new engine are."""
+        self._llm.reset_prefix_cache()
+
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replaces the model's weights by (name, tensor) pairs in Hugging Face names; see `weights_changed`."""
         self.begin_weights()

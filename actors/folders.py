@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from cluster.paths import require_dir
 from configs.recipe import ConfigError
 from data.chat import END
+from data.durable import sha256
 
 _HINT = "name a folder in Hugging Face format, such as a run's model/"
 # Settings that change nothing about a model's tensors or arithmetic.
@@ -109,6 +111,13 @@ class ModelFolder:
             with safe_open(file, framework="pt") as tensors:
                 for name in sorted(tensors.keys()):
                     yield name, tensors.get_tensor(name)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights, config and tokenizer: two folders of one digest answer alike. Reads them all."""
+        files = [*self._files(), *sorted(self.path.glob("*.json")), *sorted(self.path.glob("tokenizer.model"))]
+        lines = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
 
     def architecture(self) -> Architecture:
         """See `Architecture`; reads the headers of the weights only.

@@ -110,6 +110,18 @@ def encode_chat(
     return ids, loss_mask
 
 
+def turns_within(tokenizer: Any, messages: Sequence[Mapping[str, Any]], max_tokens: int) -> int:
+    """How many turns from the chat's beginning fit into `max_tokens` whole, the last of them an assistant's; maybe 0."""
+    size, fit = 0, 0
+    for index, message in enumerate(messages, start=1):
+        size += len(tokenizer.encode(render_turn(message), add_special_tokens=False))
+        if size > max_tokens:
+            break
+        if message["role"] == "assistant":
+            fit = index
+    return fit
+
+
 def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[int]:
     """Encode a chat that awaits an answer: its last turn is the user's, so its last token is `[bot]:`.
 

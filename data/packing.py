@@ -64,15 +64,17 @@ def cut_documents(documents: Sequence[Ids], block_tokens: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class Fit:
-    """What holding samples to a length did: which rows stay, and how many were cut or left out."""
+    """What holding samples to a length did: which rows stay, how many were cut, by how many turns, or left out."""
 
     kept: list[int]
     cut: int
     dropped: int
+    turns: int = 0
 
     def __str__(self) -> str:
         said = [f"{len(self.kept)} samples"]
-        said += [f"{self.cut} of them cut"] if self.cut else []
+        by_turns = f", {self.turns} turns in all" if self.turns else ""
+        said += [f"{self.cut} of them cut{by_turns}"] if self.cut else []
         said += [f"{self.dropped} left out as too long"] if self.dropped else []
         return ", ".join(said)
 

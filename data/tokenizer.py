@@ -1,4 +1,7 @@
-"""A byte-level BPE tokenizer trained on a clinic's texts, saved in Hugging Face's format with the chat template.
+"""A byte-level BPE tokenizer trained on texts, saved in Hugging Face's format with the chat template.
+
+python -m data.tokenizer train --input PATH … --vocabulary N --out DIR
+python -m data.tokenizer extend --tokenizer DIR --input PATH … --more N --out DIR
 
 Given words, such as entity names, are split off before BPE, so that a name has the same tokens, one or a few, wherever
 it stands. Without that, merges run over a name's edges (…炎的) in such repetitive text, and a small model meets one
@@ -9,17 +12,32 @@ decoding is exact.
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
-from collections.abc import Iterable, Sequence
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from configs.base import one_line_errors
 from data.chat import BOT, CHAT_TEMPLATE, HUMAN
+from data.durable import writing
+from data.prepare.schemas import texts_of
+from data.tables import DataError
+from data.vocabulary import extend
+
+PROG: Final = "python -m data.tokenizer"
 
 SPECIAL: Final = ("<unk>", "<s>", "</s>", "<pad>")
 LONGEST_TOKEN: Final = 18  # bytes: six Chinese characters, the longest entity name
@@ -37,7 +55,7 @@ def train_tokenizer(texts: Iterable[str], names: Sequence[str], vocabulary: int)
         vocabulary: its size, special tokens and role markers included.
 
     Raises:
-        ValueError: the texts give fewer merges than asked for, so that the size is missed.
+        DataError: the texts give fewer merges than asked for, so that the size is missed.
     """
     tokenizer = Tokenizer(BPE(unk_token="<unk>"))
     longest_first = "|".join(re.escape(name) for name in sorted(set(names), key=lambda name: (-len(name), name)))
@@ -55,7 +73,7 @@ def train_tokenizer(texts: Iterable[str], names: Sequence[str], vocabulary: int)
     # Declared anew as not "special": decoding shows them, so that an answer that goes on with a turn of its own is seen.
     tokenizer.add_tokens([AddedToken(mark, normalized=False, special=False) for mark in (HUMAN, BOT)])
     if tokenizer.get_vocab_size() != vocabulary:
-        raise ValueError(
+        raise DataError(
             f"the texts give a vocabulary of {tokenizer.get_vocab_size()}, not {vocabulary}; "
             "ask for a smaller vocabulary or give more text"
         )
@@ -76,3 +94,102 @@ def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     untyped: Any = PreTrainedTokenizerFast  # transformers gives its constructor no types
     wrapped: PreTrainedTokenizerFast = untyped(tokenizer_object=tokenizer, **settings)
     return wrapped
+
+
+def texts_in(paths: Sequence[str | Path]) -> Iterator[str]:
+    """Every text of tables that `data.prepare` wrote: files, or its folders; read a batch at a time.
+
+    Raises:
+        DataError: a path that is no such table.
+    """
+    for path in map(Path, paths):
+        files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+        if not files:
+            raise DataError(f"--input {path}: no part-*.parquet here; prepare the texts with python -m data.prepare")
+        for file in files:
+            try:
+                for batch in pq.ParquetFile(file).iter_batches(1024):
+                    for row in batch.to_pylist():
+                        yield from texts_of(row)
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"--input {file}: not readable as Parquet ({str(error).splitlines()[0]})") from error
+
+
+def load(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer in a folder in Hugging Face's format. Raises DataError if there is none with a tokenizer.json."""
+    try:
+        found: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: no tokenizer in Hugging Face format here; name a folder that has one") from error
+    if not found.is_fast:
+        raise DataError(f"{folder}: this tokenizer has no tokenizer.json; save it with a fast tokenizer first")
+    return found
+
+
+def save_extended(old: PreTrainedTokenizerFast, new: Tokenizer, folder: Path) -> None:
+    """Write `new` with all settings of `old`, from which it was extended."""
+    old.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(new.to_str(pretty=True), "utf-8")
+    (folder / "tokenizer.model").unlink(missing_ok=True)  # the old pieces in another format
+    if (length := len(load(folder))) != new.get_vocab_size():
+        raise DataError(f"{folder}: read again, the tokenizer has {length} pieces and not {new.get_vocab_size()}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(prog=PROG, description="Train a tokenizer, or give one more pieces.")
+    commands = found.add_subparsers(required=True, dest="command")
+    train = commands.add_parser("train", help="a new byte-level BPE tokenizer")
+    train.add_argument("--vocabulary", type=int, required=True, metavar="N", help="its size, special tokens included")
+    train.add_argument("--names", type=Path, metavar="FILE", help="words that are never merged with others, one a line")
+    more = commands.add_parser("extend", help="an existing BPE tokenizer with further pieces; old ids stay as they are")
+    more.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="the existing one's folder")
+    more.add_argument("--more", type=int, required=True, metavar="N", help="further pieces")
+    for command in (train, more):
+        command.add_argument(
+            "--input", nargs="+", required=True, metavar="PATH", help="folders that data.prepare wrote"
+        )
+        command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train or extend, and say what the tokenizer makes of its texts."""
+    given = parser().parse_args(arguments)
+    with one_line_errors(PROG):
+        if given.out.exists():
+            raise DataError(f"--out {given.out}: is there already; name a new folder")
+        with _folder(given.out) as aside:
+            if given.command == "train":
+                names = given.names.read_text("utf-8").split() if given.names else []
+                train_tokenizer(texts_in(given.input), names, given.vocabulary).save_pretrained(aside)
+            else:
+                old = load(given.tokenizer)
+                save_extended(old, extend(old.backend_tokenizer, lambda: texts_in(given.input), given.more), aside)
+        print(json.dumps(figures(load(given.out), texts_in(given.input))))
+    return 0
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """A folder aside that becomes `out` when all went well, and else is gone."""
+    aside = out.with_name(f"{out.name}.new")
+    with writing(aside):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+            aside.rename(out)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def figures(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], most: int = 1000) -> dict[str, float]:
+    """The vocabulary's size, and the characters a token has in the first texts."""
+    some = [text for text, _ in zip(texts, range(most), strict=False)]
+    tokens = sum(map(len, tokenizer(some, add_special_tokens=False)["input_ids"]))
+    return {"vocabulary": len(tokenizer), "characters_a_token": round(sum(map(len, some)) / tokens, 3)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

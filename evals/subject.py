@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from actors.folders import ModelFolder
 from configs.base import Section
@@ -19,6 +19,8 @@ Row = dict[str, Any]
 ANSWER_TOKENS = 64
 """Longest answer where none is given: enough for the sample clinic's."""
 
+Method = Literal["likelihood", "generation"]
+
 Metrics = dict[str, Any]
 """A task's result, JSON: floats and counts by name, `n` among them."""
 
@@ -30,14 +32,26 @@ class Settings(Section):
     """Chooses the rows where a table has more than the limit, and samples answers."""
     limits: dict[str, int]
     """Rows of each task's table that are used at most."""
+    entity_tokens: int = 256
+    """Longest list of the entities of a sentence of a file, in tokens."""
     ner_tokens: int = 64
-    """Longest NER answer, in tokens."""
+    """Longest NER answer on the sample clinic, in tokens."""
     open_tokens: int = ANSWER_TOKENS
     """Longest answer to an open question, in tokens."""
     sample_tokens: int = ANSWER_TOKENS
     """Longest sampled answer, in tokens."""
     samples_per_prompt: int = 2
     """Sampled answers to each prompt, for reward and kl."""
+    methods: tuple[Method, ...] = ("likelihood", "generation")
+    """How lettered options are chosen."""
+    shots: tuple[int, ...] = (0, 5)
+    """Examples before a choice question; each number is an evaluation of its own."""
+    rotate: bool = True
+    """Whether options are asked for in every rotation, by log-likelihood."""
+    every_turn: bool = True
+    """Whether conversations are scored at every answer, not only at the last."""
+    choice_tokens: int = 16
+    """Longest written answer to a choice question, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,7 @@ class Subject:
     settings: Settings
     reward: RewardModel | None = None
     reference: ModelFolder | None = None
+    rival: ModelFolder | None = None
     _sampled_rows: list[Row] = field(default_factory=list)
     _samples: list[Sample] = field(default_factory=list)
 
@@ -71,7 +86,7 @@ class Subject:
         Raises:
             ConfigError: the model cannot be loaded, or has another vocabulary than the reward model or the reference.
         """
-        others = [self.reward.folder if self.reward else None, self.reference]
+        others = [self.reward.folder if self.reward else None, self.reference, self.rival]
         for other in others:
             if other is not None and other.tokenizer.get_vocab() != self.folder.tokenizer.get_vocab():
                 raise ConfigError(f"{self.folder.path} and {other.path} have different vocabularies; use models of one")

@@ -13,7 +13,7 @@ import pyarrow as pa
 from data import tables
 from data.chat import check_messages
 from data.tables import DataError, read_table
-from evals import choice, kl, ner, open, pairwise, perplexity, reward
+from evals import choice, kl, ner, open, pairwise, perplexity, reward, winrate
 from evals.subject import Metrics, Row
 
 
@@ -50,10 +50,14 @@ class Task:
     """Takes a `Subject`, or a `RewardModel` if `of_reward_model`."""
     headline: str
     """The metric that the printed table shows."""
-    needs: str = ""
-    """The option that names a second model, without which the task cannot run."""
+    needs: tuple[str, ...] = ()
+    """The options that name further models, without which the task cannot run."""
     of_reward_model: bool = False
     """Whether it evaluates a reward model; all others evaluate language models."""
+
+    def path(self, data: Path) -> Path:
+        """Its table in a folder."""
+        return data / f"{self.table}.heldout.parquet"
 
     def read(self, data: Path, limit: int, seed: int) -> list[Row]:
         """The task's rows: all, or `limit` of them chosen by `seed`, in the table's order.
@@ -61,7 +65,7 @@ class Task:
         Raises:
             DataError: the table cannot be read, or a row cannot be scored.
         """
-        path = data / f"{self.table}.heldout.parquet"
+        path = self.path(data)
         if not path.is_file():
             raise DataError(f"{path}: no such file; make it, or let --tasks name only tasks whose tables are there")
         rows: list[Row] = read_table(path, self.schema, may_lack=tables.MAY_LACK).to_pylist()
@@ -80,8 +84,17 @@ TASKS: dict[str, Task] = {
     "choice": Task("choice", tables.CHOICE, 300, choice.check, choice.evaluate, "accuracy"),
     "ner": Task("ner", tables.NER, 200, _filled("text"), ner.evaluate, "f1"),
     "open": Task("open", tables.OPEN, 150, _filled("question", "reference"), open.evaluate, "rouge_l"),
-    "reward": Task("prompts", tables.PROMPTS, 96, _awaits_answer, reward.evaluate, "mean", needs="--reward-model"),
-    "kl": Task("prompts", tables.PROMPTS, 96, _awaits_answer, kl.evaluate, "per_sequence", needs="--reference"),
+    "reward": Task("prompts", tables.PROMPTS, 96, _awaits_answer, reward.evaluate, "mean", needs=("--reward-model",)),
+    "kl": Task("prompts", tables.PROMPTS, 96, _awaits_answer, kl.evaluate, "per_sequence", needs=("--reference",)),
+    "preference": Task(
+        "prompts",
+        tables.PROMPTS,
+        96,
+        _awaits_answer,
+        winrate.evaluate,
+        "win_rate",
+        needs=("--reward-model", "--against"),
+    ),
     "pairwise": Task(
         "preference",
         tables.PREFERENCE_WITH_MARGIN,

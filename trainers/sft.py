@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from actors.devices import DTYPES
 from cluster.paths import resolve
-from data.chat import encode_chat
-from data.packing import fit_lengths
+from data.chat import encode_chat, turns_within
+from data.packing import Fit, fit_lengths
 from data.tables import MAY_LACK, SFT, DataError, read_table
 from trainers.export import load_tokenizer, require_model
 from trainers.stage import Examples, LanguageStage, from_sources, list_row, ordered
@@ -20,6 +20,9 @@ from trainers.supervised_config import SftConfig
 
 if TYPE_CHECKING:
     from actors.packed import PackedBatch, PackedModule
+
+
+Chats = list[list[dict[str, str]]]
 
 
 class SftStage(LanguageStage[SftConfig]):
@@ -58,8 +61,8 @@ class SftStage(LanguageStage[SftConfig]):
                 raise DataError(f"{field}: row {row}: {error}") from error
         limit = self.config.data.max_tokens
         fit = fit_lengths([len(ids) for ids, _ in encoded], limit, self.config.data.too_long, field)
-        tokens = [encoded[row][0][:limit] for row in fit.kept]
-        targets = [encoded[row][1][:limit] for row in fit.kept]
+        fit = self._cut(field, chats, encoded, fit)
+        tokens, targets = ([encoded[row][side] for row in fit.kept] for side in (0, 1))
         weights = [sum(mask[1:]) for mask in targets]
         if 0 in weights:
             row = fit.kept[weights.index(0)]
@@ -73,6 +76,21 @@ class SftStage(LanguageStage[SftConfig]):
             "weight": pa.array(weights, pa.int32()),
         }
         return pa.table(columns), f"{fit}, {sum(map(len, tokens)):,} tokens of which {sum(weights):,} are learnt"
+
+    def _cut(self, field: str, chats: Chats, encoded: list[tuple[list[int], list[int]]], fit: Fit) -> Fit:
+        """Encodes longer chats anew without their last turns, so that what stays is whole; none may be left of one."""
+        limit = self.config.data.max_tokens
+        long = [row for row in fit.kept if len(encoded[row][0]) > limit]
+        whole = {row: turns_within(self.tokenizer, chats[row], limit) for row in long}
+        for row, turns in whole.items():
+            if turns:
+                encoded[row] = encode_chat(self.tokenizer, chats[row][:turns], self.config.learn == "last_answer")
+        kept = [row for row in fit.kept if whole.get(row, 1)]
+        if not kept:
+            raise DataError(f"{field}: no chat's first answer ends within data.max_tokens {limit}; raise it")
+        lost = len(fit.kept) - len(kept)
+        turns = sum(len(chats[row]) - turns for row, turns in whole.items() if turns)
+        return Fit(kept, fit.cut - lost, fit.dropped + lost, turns)
 
 
 if __name__ == "__main__":

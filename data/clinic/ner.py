@@ -1,4 +1,4 @@
-"""Named entities: the answer's format and its parser, and sentences with gold spans.
+"""Named entities: the answer's format, and sentences with gold spans.
 
 The format, written here once: `疾病:A;症状:B、C;药物:D;检查:E`, the types in the order of `TYPES`, each only if it has
 entities, which stand in the order of the text and once each; `无` if the sentence has none.
@@ -126,19 +126,6 @@ def format_entities(entities: Iterable[tuple[str, str]]) -> str:
         if text not in by_type[kind]:
             by_type[kind].append(text)
     return ";".join(f"{kind}:{'、'.join(texts)}" for kind, texts in by_type.items() if texts) or NONE
-
-
-def parse_entities(answer: str) -> set[tuple[str, str]]:
-    """The `(type, text)` pairs that an answer lists; what does not follow the format counts as nothing listed.
-
-    Full-width punctuation is read like the format's own, since a model may write either.
-    """
-    found = set()
-    for part in answer.strip().replace("；", ";").replace("：", ":").split(";"):
-        kind, colon, texts = part.strip().partition(":")
-        if colon and kind in TYPES:
-            found |= {(kind, text.strip()) for text in texts.split("、") if text.strip()}
-    return found
 
 
 def ner_question(text: str) -> str:

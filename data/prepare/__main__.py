@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from configs.base import one_line_errors
 from configs.recipe import ConfigError
 from data.prepare.options import SCHEMAS, STEPS, TEXT_UNITS, Options
-from data.prepare.pools import open_pool
+from data.prepare.pools import OnRay, Pool, open_pool
 from data.prepare.run import Outcome, prepare
 from data.prepare.schemas import FIELDS
 from data.prepare.sources import find_files
@@ -59,10 +62,23 @@ def main(arguments: list[str] | None = None) -> int:
     with one_line_errors(PROG):
         options = _options(given)
         size = sum(Path(file).stat().st_size for file in find_files(given.input)[0])
-        with open_pool(given.workers, size) as pool:
+        with _pool(given.workers, size) as pool:
             outcome = prepare(given.input, given.out, options, pool, given.decontaminate)
     _say(outcome, given.out)
     return 0
+
+
+@contextmanager
+def _pool(workers: int | None, size: int) -> Iterator[Pool]:
+    """The cluster of `$RAY_ADDRESS`, which a submitted job always has, unless `--workers` asks for this machine."""
+    if workers is None and os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
+        from cluster.connect import connect
+
+        with connect():
+            yield OnRay()
+    else:
+        with open_pool(workers, size) as pool:
+            yield pool
 
 
 def _options(given: argparse.Namespace) -> Options:

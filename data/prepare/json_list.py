@@ -55,13 +55,10 @@ def elements(path: str, encoding: str, longest: int) -> Iterator[tuple[int, Any,
             return
         line = text.line
         value, bad = text.element(longest)
-        if not bad:
-            if not known and isinstance(value, dict):
-                known = set(value)
-            yield line, value, ""
-            continue
-        yield line, None, bad
-        if not text.find_next(known):
+        if isinstance(value, dict):
+            known = known or set(value)
+        yield line, None if bad else value, bad
+        if bad and value is None and not text.find_next(known):
             return
 
 
@@ -113,7 +110,7 @@ class _Text:
                 return
 
     def element(self, longest: int) -> tuple[Any, str]:
-        """The value that begins here, or why there is none; the place moves behind it, or stays."""
+        """The value that begins here, and why it cannot be used; the place moves behind it. None: the place stays."""
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._place)
@@ -135,7 +132,7 @@ class _Text:
                 continue  # a number may go on
             undecoded = _UNDECODED.search(self._text, self._place, end)
             self._pass(end)
-            return (None, "holds bytes that are not in the file's encoding") if undecoded else (value, "")
+            return value, "holds bytes that are not in the file's encoding" if undecoded else ""
 
     def find_next(self, known: set[str]) -> bool:
         """Go to where the next element begins after a bad one; False if there is none."""

@@ -15,7 +15,7 @@ MIB: Final = 1024 * 1024
 SCHEMAS: Final[dict[str, pa.Schema]] = {"text": PRETRAIN, "chat": SFT, "preference": PREFERENCE, "prompts": PROMPTS}
 """The table that each kind becomes: what the trainers of that stage read."""
 
-STEPS: Final = ("unicode", "markup", "privacy", "length", "repetition", "exact", "near")
+STEPS: Final = ("unicode", "markup", "privacy", "length", "repetition", "ids", "exact", "near")
 """The cleaning steps that can be switched off, in the order in which they are taken."""
 
 TEXT_UNITS: Final = ("file", "paragraph", "line")

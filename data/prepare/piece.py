@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 from data.prepare.cleaning import Removed, clean
 from data.prepare.options import Options
 from data.prepare.readers import read
-from data.prepare.schemas import Row, row_of, texts_of
-from data.prepare.sources import Piece
+from data.prepare.schemas import Row, id_of, row_of, texts_of
+from data.prepare.sources import Piece, lines_in
 from data.prepare.tally import Tally
-from data.prepare.windows import SIGNATURE_BYTES, Evaluation, signature
+from data.prepare.windows import SIGNATURE_BYTES, Evaluation, signatures
 from data.tables import DataError
 
-FLUSH: Final = 2 * 1024 * 1024
+FLUSH: Final = 512 * 1024
 DIGEST_BYTES: Final = 16
-LINE, SIZE, DIGEST, SIGNATURE = "_line", "_characters", "_digest", "_signature"
+LINE, SIZE, ID, DIGEST, SIGNATURE = "_line", "_characters", "_id", "_digest", "_signature"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Task:
 
 @dataclass
 class Done:
-    """A piece that is written: the lines it spans, and by row group its rows and characters."""
+    """A piece that is written: the lines it spans, of a file that is read in several, and by row group its rows and
+    characters."""
 
     lines: int = 0
     groups: list[tuple[int, int]] = field(default_factory=list)
@@ -60,8 +61,10 @@ class Done:
 
 
 def aside_schema(options: Options) -> pa.Schema:
-    """The columns of a piece's rows: the table's own, then those that find duplicates and name the row."""
+    """The columns of a piece's rows: the table's own, then those that name the row and find duplicates of it."""
     extra = [(LINE, pa.int64()), (SIZE, pa.int32())]
+    if options.takes("ids"):
+        extra.append((ID, pa.binary(DIGEST_BYTES)))
     if options.takes("exact") or options.takes("near"):
         extra.append((DIGEST, pa.binary(DIGEST_BYTES)))
     if options.takes("near"):
@@ -75,7 +78,7 @@ def prepare_piece(task: Task) -> Done:
     Raises:
         OSError: its rows cannot be written.
     """
-    done = Done()
+    done = Done(lines_in(task.piece))
     schema = aside_schema(task.options)
     with (
         pq.ParquetWriter(task.rows, schema, compression="zstd") as writer,
@@ -95,8 +98,21 @@ def prepare_piece(task: Task) -> Done:
 
 
 def _flush(writer: Any, rows: list[Row], size: int, schema: pa.Schema, done: Done) -> None:
-    writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=len(rows))
+    named = pa.schema([field for field in schema if field.name not in (DIGEST, SIGNATURE)])
+    table = pa.Table.from_pylist(rows, named)
+    wholes = ["\x1f".join(texts_of(row)) for row in rows]
+    if DIGEST in schema.names:
+        table = table.append_column(DIGEST, pa.array(map(_digest, wholes), schema.field(DIGEST).type))
+    if SIGNATURE in schema.names:
+        data = pa.py_buffer(signatures(wholes).astype("<u4").tobytes())
+        kind = schema.field(SIGNATURE).type
+        table = table.append_column(SIGNATURE, pa.Array.from_buffers(kind, len(rows), [None, data]))
+    writer.write_table(table, row_group_size=len(rows))
     done.groups.append((len(rows), size))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
@@ -107,7 +123,6 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
         rejects.write(json.dumps({"line": line, "step": step, "reason": reason}, ensure_ascii=False) + "\n")
 
     for found in read(task.piece, options):
-        done.lines = max(done.lines, found.line)
         tally.records[source] += 1
         where = f"{source}:{found.line}"
         try:
@@ -122,26 +137,18 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
             tally.show("bad", where, str(error), _shown(found.record))
             refuse(found.line, "bad", str(error))
             continue
+        name = id_of(found.record, options)
+        key = _digest(f"{source}\0{name}") if name and options.takes("ids") else None
         for outcome in outcomes:
             if isinstance(outcome, Removed):
                 tally.removed[outcome.step] += 1
                 tally.show(outcome.step, where, outcome.reason, outcome.text)
                 refuse(found.line, outcome.step, outcome.reason)
             else:
-                yield _keyed(outcome, found.line, options, source, tally)
-
-
-def _keyed(row: Row, line: int, options: Options, source: str, tally: Tally) -> Row:
-    texts = texts_of(row)
-    size = sum(map(len, texts))
-    tally.keep(source, size)
-    row = {**row, LINE: line, SIZE: size}
-    whole = "\x1f".join(texts)
-    if options.takes("exact") or options.takes("near"):
-        row[DIGEST] = hashlib.blake2b(whole.encode(), digest_size=DIGEST_BYTES).digest()
-    if options.takes("near"):
-        row[SIGNATURE] = signature(whole)
-    return row
+                size = sum(map(len, texts_of(outcome)))
+                tally.keep(source, size)
+                yield {**outcome, LINE: found.line, SIZE: size, ID: key}
+                key = None  # of a document that was cut, the first part has it
 
 
 def _sort(unread: str, reason: str) -> str:

@@ -12,10 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from typing import Any, Final, Protocol, TypeVar
 
-from configs.base import REPOSITORY
 from configs.recipe import ConfigError, RunError
 
 Item = TypeVar("Item")
@@ -64,7 +63,7 @@ class OnRay:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        task = ray.remote(work).options(num_cpus=1, scheduling_strategy="SPREAD")
+        task = ray.remote(_from_here(work)).options(num_cpus=1, scheduling_strategy="SPREAD")
         cpus = int(ray.cluster_resources().get("CPU", 1))
         try:
             yield from _bounded(task.remote, ray.get, items, _AHEAD * max(cpus, 1))
@@ -78,31 +77,24 @@ class OnRay:
             ) from error
 
 
+def _from_here(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """The work, done in this process's working folder where a node has it: paths may be relative to it."""
+    here = os.getcwd()
+
+    def done_there(item: Item) -> Result:
+        with chdir(here) if os.path.isdir(here) else nullcontext():
+            return work(item)
+
+    return done_there
+
+
 @contextmanager
 def open_pool(workers: int | None, size: int) -> Iterator[Pool]:
-    """The pool for an input of `size` bytes: the cluster of `$RAY_ADDRESS` if it names one, else this machine.
+    """The pool of this machine for an input of `size` bytes.
 
     Args:
-        workers: processes on this machine; by default its CPUs, and none for an input that is read sooner than
-            processes start. A cluster has its own number.
-
-    Raises:
-        ConfigError: the cluster cannot be joined.
+        workers: processes; by default as many as CPUs, and none for an input that is read sooner than processes start.
     """
-    address = os.environ.get("RAY_ADDRESS", "local")
-    if address != "local" and workers is None:
-        import ray
-
-        try:
-            if not ray.is_initialized():
-                # A submitted job has its own copy of the project; workers of another driver get this one.
-                in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-                runtime_env = {} if in_job else {"working_dir": str(REPOSITORY)}
-                ray.init(address=address, runtime_env=runtime_env, log_to_driver=False)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise ConfigError(f"cannot join the Ray cluster at RAY_ADDRESS={address}: {error}") from error
-        yield OnRay()
-        return
     count = workers or (len(os.sched_getaffinity(0)) if size > _WORTH_PROCESSES else 1)
     if count == 1:
         yield Here()

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.prepare.lines import Unreadable, chunks, decode, lines
-from data.prepare.options import MIB, Options
+from data.prepare.lines import Unreadable, chunks, lines
+from data.prepare.options import Options
 from data.prepare.sources import Piece
 from data.prepare.tabular import read_csv
 from data.tables import DataError
@@ -47,19 +48,8 @@ def read(piece: Piece, options: Options) -> Iterator[Found]:
 
 def text_lines(piece: Piece, options: Options) -> Iterator[tuple[int, str, str]]:
     """Lines as `(number, text, why it is bad)`."""
-    longest = options.max_row_bytes
-    for number, line in lines(chunks(Path(piece.source.path), piece.start, piece.end), longest):
-        if line is None:
-            yield (
-                number,
-                "",
-                f"the line has more than {longest // MIB or longest} {'MiB' if longest >= MIB else 'bytes'}",
-            )
-            continue
-        try:
-            yield number, decode(line, piece.source.encoding), ""
-        except DataError as error:
-            yield number, "", str(error)
+    source = piece.source
+    return lines(chunks(Path(source.path), piece.start, piece.end), source.encoding, options.max_row_bytes)
 
 
 def parse(text: str) -> Any:
@@ -100,17 +90,23 @@ def _json(piece: Piece, options: Options) -> Iterator[Found]:
         yield Found(line, record, bad)
 
 
+_PART: Final = "<目录>"
+_OPENS: Final = (_PART, "<篇名>")
+
+
 def _text(piece: Piece, options: Options) -> Iterator[Found]:
     """Documents of a text file: see `Options.text_unit`; a file of classics falls into its <篇名> sections."""
+    unit, most = options.text_unit, options.max_chars
     kept: list[str] = []
     first, size, titled = 1, 0, False
     for number, text, bad in text_lines(piece, options):
         if bad:
             yield Found(number, None, bad)
             continue
-        opens = text.startswith(("<目录>", "<篇名>"))
-        ends = {"line": True, "paragraph": not text.strip(), "file": opens and not titled}[options.text_unit]
-        if (ends or size > options.max_chars) and any(line.strip() for line in kept):
+        blank = not text or text.isspace()
+        opens = text.startswith(_OPENS)
+        ends = (opens and not titled) if unit == "file" else unit == "line" or blank
+        if (ends or size > most) and any(map(str.strip, kept)):
             yield Found(first, {"text": "\n".join(kept)})
             kept, size = [], 0
         if not kept:
@@ -118,8 +114,8 @@ def _text(piece: Piece, options: Options) -> Iterator[Found]:
         kept.append(text)
         size += len(text) + 1
         # A <目录> line names the part, the <篇名> line after it the section: both begin the same document.
-        titled = text.startswith("<目录>") or (titled and not text.strip())
-    if any(line.strip() for line in kept):
+        titled = (titled and blank) or (opens and text.startswith(_PART))
+    if any(map(str.strip, kept)):
         yield Found(first, {"text": "\n".join(kept)})
 
 
@@ -135,17 +131,22 @@ _SPEAKERS: Final = {"P": "user", "D": "assistant"}
 def _dialog(piece: Piece, options: Options) -> Iterator[Found]:
     """Dialogues of tab-separated lines, `P` the patient's and `D` the doctor's, a blank line between dialogues.
 
-    What one speaker says in several lines is one turn. Other lines (`id`, `SUM1`, ...) are about the dialogue.
+    What one speaker says in several lines is one turn. Other lines (`id`, `SUM1`, ...) are about the dialogue. One of
+    more than `max_row_bytes` is bad as a line of that size is, and is not kept.
     """
     turns: list[dict[str, str]] = []
-    first, broken = 1, ""
-    for number, text, bad in [*text_lines(piece, options), (0, "", "")]:
+    first, size, broken = 0, 0, ""
+    for number, text, bad in chain(text_lines(piece, options), [(0, "", "")]):
         if text.strip() or bad:
-            if not turns:
-                first = number
+            first = first or number
             speaker, _, rest = text.partition("\t")
+            size += len(text)
+            if size > options.max_row_bytes:
+                bad = bad or "the dialogue has more text than a record may have"
             broken = broken or (bad and f"line {number}: {bad}")
-            if speaker in _SPEAKERS:
+            if broken:
+                turns = []
+            elif speaker in _SPEAKERS:
                 said = rest.rpartition("\t")[0] or rest
                 if turns and turns[-1]["role"] == _SPEAKERS[speaker]:
                     turns[-1]["content"] += "\n" + said
@@ -154,18 +155,27 @@ def _dialog(piece: Piece, options: Options) -> Iterator[Found]:
             continue
         if turns or broken:
             yield Found(first, None if broken else {"messages": turns}, broken)
-        turns, broken = [], ""
+        turns, first, size, broken = [], 0, 0, ""
 
 
 def _parquet(piece: Piece, options: Options) -> Iterator[Found]:
+    """Rows of the row groups of a piece; a damaged group costs what of it was not read before the damage."""
     try:
         file = pq.ParquetFile(piece.source.path)
         groups = range(file.num_row_groups) if piece.end is None else range(piece.start, piece.end)
-        before = sum(file.metadata.row_group(group).num_rows for group in range(piece.start))
-        batches = file.iter_batches(ROWS, row_groups=list(groups))
-        yield from _rows(batches, before)
+        sizes = [file.metadata.row_group(group).num_rows for group in range(groups.stop)]
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise Unreadable(f"not readable as Parquet ({str(error).splitlines()[0]}); what follows is lost") from error
+        raise Unreadable(f"not readable as Parquet ({_first_line(error)}); all of it is lost") from error
+    with file:
+        for group in groups:
+            row = sum(sizes[:group])
+            try:
+                for found in _rows(file.iter_batches(ROWS, row_groups=[group]), row):
+                    row = found.line
+                    yield found
+            except (OSError, ValueError, pa.ArrowException) as error:
+                lost = sum(sizes[: group + 1]) - row
+                yield Found(row + 1, None, f"not readable as Parquet ({_first_line(error)}); {lost} rows are lost")
 
 
 def _arrow(piece: Piece, options: Options) -> Iterator[Found]:
@@ -179,7 +189,11 @@ def _arrow(piece: Piece, options: Options) -> Iterator[Found]:
                 file.seek(0)
                 yield from _rows(iter(pa.ipc.open_stream(file)), 0)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise Unreadable(f"not readable as Arrow ({str(error).splitlines()[0]}); what follows is lost") from error
+        raise Unreadable(f"not readable as Arrow ({_first_line(error)}); what follows is lost") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _rows(batches: Iterator[pa.RecordBatch], row: int) -> Iterator[Found]:

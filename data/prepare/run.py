@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from configs.recipe import RunError
 from data.durable import sha256
 from data.prepare.duplicates import NONE, find_duplicates
@@ -22,7 +24,7 @@ from data.prepare.piece import Done, Task, prepare_piece
 from data.prepare.pools import Pool
 from data.prepare.readers import read
 from data.prepare.report import render
-from data.prepare.shards import plan_shards, write_rejects, write_shard
+from data.prepare.shards import Places, plan_shards, write_rejects, write_shard
 from data.prepare.sources import Piece, Source, describe, find_files, pieces_of
 from data.prepare.tally import Tally
 from data.prepare.windows import Evaluation
@@ -105,11 +107,14 @@ def _build(
         done.append(piece)
         tally.add(piece.tally)
     rows = [sum(count for count, _ in piece.groups) for piece in done]
-    exact, near = find_duplicates([task.rows for task in tasks], rows, options, work)
-    write_rejects(folder / "rejects.jsonl", tasks, done, exact, near, tally)
+    repeats, places = find_duplicates([task.rows for task in tasks], rows, options, work), Places(tasks, done)
+    if options.on_bad == "fail" and (repeats.ids != NONE).any():
+        row = int(np.argmax(repeats.ids != NONE))
+        raise _bad(places[row], f"has the id of {places[repeats.ids[row]]}, but another content")
+    write_rejects(folder / "rejects.jsonl", tasks, done, repeats, places, tally)
     if not sum(tally.rows.values()):
         raise DataError(f"no row is left of {sum(tally.records.values())} records: {_why(tally)}")
-    shards = list(pool.map(write_shard, plan_shards(tasks, done, (exact == NONE) & (near == NONE), options, folder)))
+    shards = list(pool.map(write_shard, plan_shards(tasks, done, repeats.kept, options, folder)))
     shutil.rmtree(work)
     looked_for = {"texts": evaluation.items, "too_short_to_look_for": evaluation.short} if evaluation else None
     report = {"kind": options.kind, **tally.as_json(), "evaluation": looked_for}
@@ -126,9 +131,12 @@ def _first_bad(task: Task, piece: Done, tasks: Sequence[Task], done: Sequence[Do
     assert piece.failure
     line, reason = piece.failure
     source = task.piece.source
-    if source.format != "parquet":
-        line += sum(d.lines for t, d in zip(tasks, done, strict=False) if t.piece.source == source)
-    return DataError(f"{source.path}:{line}: {reason}; mend it, or list and pass over such rows with --on-bad skip")
+    line += sum(before.lines for other, before in zip(tasks, done, strict=False) if other.piece.source == source)
+    return _bad(f"{source.path}:{line}", reason)
+
+
+def _bad(where: str, reason: str) -> DataError:
+    return DataError(f"{where}: {reason}; mend it, or list and pass over such rows with --on-bad skip")
 
 
 def _why(tally: Tally) -> str:
@@ -163,7 +171,7 @@ def _tool(options: Options) -> dict[str, str]:
         here.parent / "tables.py",
     ]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in code)).hexdigest()
-    packages = ["pyarrow", *(["datasketch"] if options.takes("near") else [])]
+    packages = ["pyarrow", *(["rensa"] if options.takes("near") else [])]
     return {"code": digest[:16], **{name: version(name) for name in packages}}
 
 

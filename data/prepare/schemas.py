@@ -34,7 +34,7 @@ CHATS: Final = ("messages", "conversations", "conversation")
 TEXTS: Final = ("text", "content")
 SIDES: Final = (("chosen", "rejected"), ("response_chosen", "response_rejected"))
 CHOICE: Final = ("Question", "A", "B", "C", "D", "Answer")
-FIELDS: Final = (*QUESTIONS, *ANSWERS, *CHATS, *TEXTS, *SIDES[0], *SIDES[1], "input", "history", "system")
+FIELDS: Final = (*QUESTIONS, *ANSWERS, *CHATS, *TEXTS, *SIDES[0], *SIDES[1], "input", "history", "system", "id")
 """What `--map` may name."""
 
 
@@ -55,10 +55,18 @@ def row_of(record: Any, options: Options) -> Row:
     return _as_kind(row, options.kind)
 
 
+def id_of(record: Any, options: Options) -> str:
+    """A record's own name for itself, its `id`; empty if it has none."""
+    value = record.get(dict(options.columns).get("id", "id")) if isinstance(record, Mapping) else None
+    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
 def texts_of(row: Row) -> list[str]:
     """Every text of a row, in order."""
+    if "text" in row:
+        return [row["text"]]
     turns = [turn["content"] for name in ("messages", "prompt") for turn in row.get(name, ())]
-    return [*turns, *(row[name] for name in ("text", "chosen", "rejected") if name in row)]
+    return [*turns, *(row[name] for name in ("chosen", "rejected") if name in row)]
 
 
 def with_texts(row: Row, texts: Sequence[str]) -> Row:

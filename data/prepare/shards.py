@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.durable import sha256, sync
-from data.prepare.duplicates import NONE, Rows
+from data.prepare.duplicates import NONE, Repeats
 from data.prepare.options import Options
 from data.prepare.piece import LINE, SIZE, Done, Task
 from data.prepare.schemas import texts_of
@@ -79,44 +79,62 @@ def write_shard(shard: Shard) -> dict[str, Any]:
     return {"file": path.name, "rows": rows, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def first_lines(tasks: Sequence[Task], done: Sequence[Done]) -> list[int]:
-    """How many lines of its source come before each piece."""
-    before: list[int] = []
-    for index, task in enumerate(tasks):
-        # Row groups of Parquet are counted from the file's beginning already.
-        goes_on = index > 0 and tasks[index - 1].piece.source == task.piece.source
-        counts_anew = task.piece.source.format != "parquet"
-        before.append(before[-1] + done[index - 1].lines if goes_on and counts_anew else 0)
-    return before
+class Places:
+    """Where each row came from, by its number among all rows of all pieces."""
+
+    def __init__(self, tasks: Sequence[Task], done: Sequence[Done]) -> None:
+        self._tasks = tasks
+        self.starts = np.cumsum([0, *(sum(rows for rows, _ in piece.groups) for piece in done)])
+        self.lines = np.concatenate([np.zeros(0, np.int64), *(_column(task, LINE) for task in tasks)])
+        self.offsets: list[int] = []  # lines of its source that come before a piece
+        for index, task in enumerate(tasks):
+            goes_on = index > 0 and tasks[index - 1].piece.source == task.piece.source
+            self.offsets.append(self.offsets[-1] + done[index - 1].lines if goes_on else 0)
+
+    def __getitem__(self, row: int) -> str:
+        """`file:line`."""
+        of = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return f"{self._tasks[of].piece.source.path}:{int(self.lines[row]) + self.offsets[of]}"
+
+
+TWICE: Final = "has the id of an earlier record"
 
 
 def write_rejects(
-    path: Path, tasks: Sequence[Task], done: Sequence[Done], exact: Rows, near: Rows, tally: Tally
+    path: Path, tasks: Sequence[Task], done: Sequence[Done], repeats: Repeats, places: Places, tally: Tally
 ) -> None:
-    """`rejects.jsonl`: what was left out, by file and line, and why. Takes duplicates out of the tally's rows."""
-    offsets = first_lines(tasks, done)
-    starts = np.cumsum([0, *(sum(rows for rows, _ in piece.groups) for piece in done)])
-    lines = np.concatenate([np.zeros(0, np.int64), *(_column(task, LINE) for task in tasks)])
+    """`rejects.jsonl`: what was left out, by file and line, and why. Takes rows that repeat others out of the tally."""
+    kept = repeats.kept
     with path.open("w", encoding="utf-8") as file:
         for index, task in enumerate(tasks):
             source = task.piece.source.path
-            span = slice(starts[index], starts[index + 1])
-            twice = np.flatnonzero((exact[span] != NONE) | (near[span] != NONE)) + starts[index]
-            found = [json.loads(line) for line in task.rejects.open(encoding="utf-8")]
-            sizes = _column(task, SIZE) if len(twice) else np.zeros(0, np.int64)
-            for row in twice:
-                step, first = ("exact", exact[row]) if exact[row] != NONE else ("near", near[row])
-                of = int(np.searchsorted(starts, first, side="right")) - 1
-                reason = f"repeats {tasks[of].piece.source.path}:{int(lines[first]) + offsets[of]}"
-                found.append({"line": int(lines[row]), "step": step, "reason": reason})
-                tally.removed[step] += 1
-                tally.drop(source, int(sizes[row - starts[index]]))
+            start = int(places.starts[index])
+            with task.rejects.open(encoding="utf-8") as listed:
+                found = [json.loads(line) for line in listed]
+            again = np.flatnonzero(~kept[start : places.starts[index + 1]])
+            sizes = _column(task, SIZE) if len(again) else np.zeros(0, np.int64)
+            for row in again.tolist():
+                step, reason = _why_again(repeats, places, start + row)
+                found.append({"line": int(places.lines[start + row]), "step": step, "reason": reason})
+                if step == "bad":
+                    tally.bad[TWICE] += 1
+                else:
+                    tally.removed[step] += 1
+                tally.drop(source, int(sizes[row]))
                 if len(tally.examples.get(step, ())) < EXAMPLES:
-                    where = f"{source}:{int(lines[row]) + offsets[index]}"
-                    tally.show(step, where, reason, _text_of(task, done[index], int(row - starts[index])))
+                    tally.show(step, places[start + row], reason, _text_of(task, done[index], row))
             for one in sorted(found, key=lambda one: one["line"]):
-                line = {"file": source, **one, "line": one["line"] + offsets[index]}
+                line = {"file": source, **one, "line": one["line"] + places.offsets[index]}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _why_again(repeats: Repeats, places: Places, row: int) -> tuple[str, str]:
+    """The step that takes a row out which repeats another, and the reason."""
+    if repeats.ids[row] != NONE:
+        return "bad", f"has the id of {places[repeats.ids[row]]}, but another content"
+    if repeats.exact[row] != NONE:
+        return "exact", f"repeats {places[repeats.exact[row]]}"
+    return "near", f"repeats {places[repeats.near[row]]}"
 
 
 def _column(task: Task, name: str) -> NDArray[np.int64]:

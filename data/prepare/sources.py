@@ -15,7 +15,7 @@ from typing import Final
 
 import pyarrow.parquet as pq
 
-from data.prepare.lines import CHUNK, Unreadable, detect_encoding, line_starts
+from data.prepare.lines import CHUNK, Unreadable, chunks, detect_encoding, line_starts
 from data.prepare.options import MIB
 from data.tables import DataError
 
@@ -136,6 +136,13 @@ def pieces_of(source: Source, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
             return [Piece(source)]
         return [Piece(source, group, group + 1) for group in range(groups)] or [Piece(source)]
     return [Piece(source)]
+
+
+def lines_in(piece: Piece) -> int:
+    """How many lines a stretch of a text file has; 0 for other pieces, after which no other counts lines."""
+    if piece.end is None or piece.source.format not in _BY_LINES:
+        return 0
+    return sum(chunk.count(b"\n") for chunk in chunks(Path(piece.source.path), piece.start, piece.end))
 
 
 def _files_in(folder: Path) -> list[str]:

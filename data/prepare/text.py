@@ -13,8 +13,9 @@ from typing import Final
 _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff\ufffc-\uffff\ue000-\uf8ff\U000f0000-\U0010ffff]"
 )
-_LINE_END: Final = re.compile(r"[ \t\u3000\xa0]*(?:\r+\n|\n|\r|\u2028|\u2029)")
-_BLANKS: Final = re.compile(r"[\t \xa0\u2000-\u200a\u3000]+")
+_LINE_ENDS: Final = re.compile(r"\r+\n|[\r\u2028\u2029]")
+_ODD_BLANKS: Final = re.compile(r"[\t\xa0\u2000-\u200a\u3000]+")
+_BLANKS: Final = re.compile(r"  +")
 _EMPTY_LINES: Final = re.compile(r"\n{3,}")
 _WIDE: Final = re.compile("[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]+")
 _WIDE_BY: Final = 0xFEE0  # from a full-width form to its ASCII character
@@ -51,6 +52,7 @@ _WECHAT: Final = re.compile(
     re.IGNORECASE,
 )  # a word without digit, dash or underscore behind such a word is more often English than a number
 _DIGITS: Final = re.compile(r"[0-9]{3}")
+_NAME: Final = re.compile(r"[A-Za-z][-_A-Za-z0-9]{5}")
 
 
 def normalise(text: str) -> str:
@@ -58,8 +60,18 @@ def normalise(text: str) -> str:
     characters that cannot be seen; one kind of line end and blank, at most one empty line."""
     text = unicodedata.normalize("NFC", text)
     text = _WIDE.sub(lambda found: "".join(chr(ord(one) - _WIDE_BY) for one in found[0]), text)
-    text = _INVISIBLE.sub("", _LINE_END.sub("\n", text)).replace("∶", "：")
-    return _EMPTY_LINES.sub("\n\n", _BLANKS.sub(" ", text)).strip()
+    text = _LINE_ENDS.sub("\n", text)
+    text = _ODD_BLANKS.sub(" ", _INVISIBLE.sub("", text).replace("∶", "："))
+    if "  " in text:
+        text = _BLANKS.sub(" ", text)
+    return _trimmed(text.replace(" \n", "\n"))
+
+
+def _trimmed(text: str) -> str:
+    """At most one empty line in a row, none at the ends."""
+    if "\n\n\n" in text:  # ten times as fast as to let the pattern look for them
+        text = _EMPTY_LINES.sub("\n\n", text)
+    return text.strip()
 
 
 def remove_markup(text: str) -> str:
@@ -77,7 +89,7 @@ def remove_markup(text: str) -> str:
         text = _PART.sub("", text).replace(_SECTION, "")
         text = _EMPHASIS.sub("", _LABEL.sub("", text))
         text = _joined(text)
-    return _EMPTY_LINES.sub("\n\n", text).strip()
+    return _trimmed(text)
 
 
 def _joined(text: str) -> str:
@@ -104,8 +116,10 @@ def mask(text: str) -> tuple[str, int]:
         for name, pattern in _PRIVATE:
             text, found = pattern.subn(name, text)
             count += found
-    text, found = _WECHAT.subn(r"\1【微信】", text)
-    return text, count + found
+    if _NAME.search(text):
+        text, found = _WECHAT.subn(r"\1【微信】", text)
+        count += found
+    return text, count
 
 
 TEXT_STEPS: Final[dict[str, Callable[[str], tuple[str, int]]]] = {

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cache
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from datasketch import MinHash
+from rensa import RMinHash
 
 Hashes = NDArray[np.uint64]
+Signatures = NDArray[np.uint32]  # (N, PERMUTATIONS)
 
 PERMUTATIONS: Final = 128
 SHINGLE: Final = 5
 REPETITION: Final = 10
 SIGNATURE_BYTES: Final = 4 * PERMUTATIONS
-_BATCH: Final = 1024  # shingles a time: their permutations stay in the processor's cache
-_BASE: Final = np.uint64(0x9E3779B97F4A7C15)
+_SEED: Final = 1
+_BASE: Final = 0x9E3779B97F4A7C15
+_MODULUS: Final = 2**64
 _NOT_WORDS: Final = (
     "".join(chr(code) for code in range(128) if not chr(code).isalnum())
     + "\u3000，。、；：？！“”‘’（）《》【】〈〉「」『』—…·～￥"
@@ -33,15 +33,28 @@ def window_hashes(text: str, size: int) -> Hashes:
     A polynomial in an odd base modulo 2^64, as Rabin and Karp's, with the high bits folded onto the low ones.
     """
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
-    size = max(1, min(size, len(codes)))
-    count = len(codes) - size + 1
-    hashes = np.zeros(max(count, 0), np.uint64)
-    for offset in range(size):
-        hashes *= _BASE
-        hashes += codes[offset : offset + count]
+    if not len(codes):
+        return codes
+    hashes = _polynomials(codes, min(size, len(codes)))
     hashes ^= hashes >> np.uint64(29)
-    hashes *= _BASE
-    return hashes ^ (hashes >> np.uint64(32))
+    hashes *= np.uint64(_BASE)
+    hashes ^= hashes >> np.uint64(32)
+    return hashes
+
+
+def _polynomials(codes: Hashes, size: int) -> Hashes:
+    """Of every window, the polynomial whose coefficients are its `size` codes; from those of windows half as long."""
+    if size == 1:
+        return codes.copy()
+    half = size // 2
+    halves = _polynomials(codes, half)
+    joined = halves[:-half] * np.uint64(pow(_BASE, half, _MODULUS))
+    joined += halves[half:]
+    if size % 2:
+        joined = joined[:-1]
+        joined *= np.uint64(_BASE)
+        joined += codes[size - 1 :]
+    return joined
 
 
 def repeated_share(text: str) -> float:
@@ -55,28 +68,37 @@ def repeated_share(text: str) -> float:
     return int((hashes[1:] == hashes[:-1]).sum()) / len(hashes)
 
 
-def signature(text: str) -> bytes:
-    """The MinHash (Broder 1997) of a text's five-character shingles: `PERMUTATIONS` uint32, little endian."""
-    shingles = (window_hashes(text, SHINGLE) >> np.uint64(32)).astype(np.uint32)  # with repeats: a minimum is the same
-    minhash = _empty().copy()
-    for start in range(0, len(shingles), _BATCH):
-        minhash.update_batch(shingles[start : start + _BATCH].tolist())
-    return bytes(minhash.hashvalues.astype("<u4").tobytes())
+def signatures(texts: Sequence[str]) -> Signatures:
+    """The MinHash (Broder 1997) of each text's five-character shingles."""
+    padded = [text.ljust(SHINGLE, "\0") for text in texts]  # each has a window of its own
+    ends = np.cumsum([len(text) for text in padded])
+    hashes = window_hashes("".join(padded), SHINGLE)
+    within = np.ones(ends[-1], bool)
+    for place in range(1, SHINGLE):
+        within[ends - place] = False  # windows that begin here go on in the next text
+    counts = np.diff(ends, prepend=0) - (SHINGLE - 1)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
+    found = RMinHash.digest_matrix_from_flat_token_hashes(hashes[within[: len(hashes)]], offsets, PERMUTATIONS, _SEED)
+    return np.array(found.to_rows(), np.uint32)
 
 
 def bands(threshold: float) -> tuple[int, int]:
-    """`(bands, rows)` of an index that finds pairs from `threshold` on, missing one being worse than one too many."""
-    from datasketch import MinHashLSH
+    """`(bands, rows)` of an index that finds pairs from `threshold` on, missing one being worse than one too many.
 
-    index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
-    return index.b, index.r
+    The least weighted error among all that `PERMUTATIONS` allow: the probability of becoming a candidate,
+    1 - (1 - s^rows)^bands (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4.2), added up over the likeness s
+    below the threshold, and what is wanting to 1, nine times as heavy, above it.
+    """
+    likeness = (np.arange(1000) + 0.5) / 1000
+    weights = np.where(likeness < threshold, 0.1, 0.9)
 
+    def error(choice: tuple[int, int]) -> float:
+        count, width = choice
+        candidate = 1 - (1 - likeness**width) ** count
+        return float((weights * np.where(likeness < threshold, candidate, 1 - candidate)).sum())
 
-@cache
-def _empty() -> MinHash:
-    from datasketch import MinHash  # brings scipy, seconds to import: not for who switches the step off
-
-    return MinHash(num_perm=PERMUTATIONS, hashfunc=int)  # shingles are hashes already
+    sizes = range(1, PERMUTATIONS + 1)
+    return min((choice for choice in product(sizes, sizes) if choice[0] * choice[1] <= PERMUTATIONS), key=error)
 
 
 class Evaluation:

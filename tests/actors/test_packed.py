@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -7,6 +8,7 @@ from transformers import PreTrainedModel
 from actors.config import ArchitectureConfig
 from actors.models import new_causal_lm
 from actors.packed import PackedBatch, PackedLM, packed_attention
+from data.packing import pack_blocks
 
 SEQUENCES = [[5, 6, 7, 8, 9], [10], [11, 12, 13], [5, 6, 7, 14]]
 
@@ -53,6 +55,34 @@ def test_a_sequence_does_not_see_its_neighbours(model: PreTrainedModel) -> None:
     first, _ = lm(PackedBatch.of([[20, 21, 22, 23], SEQUENCES[0]]))
     second, _ = lm(PackedBatch.of([[30, 31], SEQUENCES[0], [40, 41]]))
     torch.testing.assert_close(first[3:], second[1:5], rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_changing_one_document_changes_no_other_documents_loss(model: PreTrainedModel) -> None:
+    rng = np.random.default_rng(0)
+    documents = [np.array([10 + n, *rng.integers(4, 10, n), 2], dtype=np.int32) for n in range(24)]  # told by the first
+    changed = [*documents[:7], np.array([17, *rng.integers(30, 49, 7), 2], dtype=np.int32), *documents[8:]]
+
+    def losses(corpus: list[np.ndarray]) -> dict[tuple[int, int], list[float]]:
+        """Of every document, by its place in the blocks: its tokens' log-probabilities."""
+        found = {}
+        for number, block in enumerate(pack_blocks(corpus, 48, seed=5).to_pylist()):
+            sequences = np.split(np.array(block["tokens"]), np.cumsum(block["lengths"])[:-1])
+            batch = PackedBatch.of(sequences)
+            logprobs = PackedLM(model)(batch)[0].split(batch.target_counts)
+            found |= {(number, place): each.tolist() for place, each in enumerate(logprobs)}
+        return found
+
+    before, after = losses(documents), losses(changed)
+    assert before.keys() == after.keys()
+    blocks = pack_blocks(documents, 48, seed=5).to_pylist(), pack_blocks(changed, 48, seed=5).to_pylist()
+    touched = [
+        (number, int(np.searchsorted(np.cumsum(one["lengths"]), place, side="right")))
+        for number, (one, other) in enumerate(zip(*blocks, strict=True))
+        for place in np.flatnonzero(np.array(one["tokens"]) != np.array(other["tokens"])).tolist()
+    ]
+    assert touched
+    assert {key for key in before if before[key] != after[key]} == set(touched)
 
 
 @torch.no_grad()

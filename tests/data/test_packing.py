@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from data.packing import cut_documents, fit_lengths, pack_blocks
 from data.tables import DataError
 
 END = 2
+CORPORA = Path(os.environ.get("CHIMED_CORPORA", Path(__file__).parents[3] / "shared/corpora"))
 
 
 def corpus(count: int = 50, seed: int = 0) -> list[np.ndarray]:
@@ -78,3 +82,19 @@ def test_too_long_samples_are_refused_cut_or_dropped() -> None:
     assert str(dropped) == "2 samples, 2 left out as too long"
     with pytest.raises(DataError, match=r"every sample"):
         fit_lengths([9], 8, "drop", "sft.train")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CORPORA.is_dir(), reason="there is no folder of real corpora; name one with CHIMED_CORPORA")
+def test_blocks_of_the_classics_are_full() -> None:
+    from data.prepare.options import Options
+    from data.prepare.readers import read
+    from data.prepare.sources import describe, find_files, pieces_of
+
+    files, _ = find_files([str(CORPORA / "tcm_classics")])
+    found = [one for file in files for piece in pieces_of(describe(file)) for one in read(piece, Options("text"))]
+    documents = [np.frombuffer(one.record["text"].encode("utf-32-le"), np.int32) for one in found if not one.bad]
+    blocks = pack_blocks(documents, 4096, seed=0)  # a character a token: the fewest documents a block
+    assert set(map(len, blocks.column("tokens"))) == {4096}
+    assert sum(map(len, documents)) / (4096 * blocks.num_rows) > 0.99  # what is left came twice
+    assert max(map(sum, blocks.column("lengths").to_pylist())) == 4096

@@ -7,6 +7,7 @@ import pytest
 from transformers import AutoTokenizer, LlamaConfig
 
 from data.clinic.build import Clinic, entity_names
+from data.tables import DataError
 from data.tokenizer import train_tokenizer
 
 
@@ -61,5 +62,5 @@ def test_it_loads_beside_a_llama_config(tokenizer: Any, tmp_path: Path) -> None:
 
 
 def test_too_little_text_for_the_vocabulary_is_refused() -> None:
-    with pytest.raises(ValueError, match="ask for a smaller vocabulary"):
+    with pytest.raises(DataError, match="ask for a smaller vocabulary"):
         train_tokenizer(["感冒"], ["感冒"], vocabulary=1000)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from actors.folders import ModelFolder
 from configs.recipe import ConfigError
 from evals.engine import Engine
+from evals.ledger import Ledger
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +50,37 @@ def test_scores_equal_transformers_at_every_length(engine: Engine, make_model: C
         assert score == pytest.approx(logprobs(model, ids), abs=1e-4)
     assert max(scores[1]) - min(scores[1]) > 1.0  # else any two models would agree
     assert engine.score([]) == []
+
+
+def test_next_tokens_weigh_as_in_transformers_with_and_without_cached_prefixes(
+    engine: Engine, make_model: Callable[..., Path]
+) -> None:
+    engine.load(ModelFolder(make_model("a")))
+    model, (shared,) = transformers(make_model("a")), sequences(160)
+    prompts = [shared + ending for ending in sequences(3, 40, 1, 17)]
+    choices = [[20, 30, 40], [20, 30], [5, 6, 7, 8], [11, 250]]
+    for prompt, own, weights in zip(prompts, choices, engine.weigh(prompts, choices), strict=True):
+        assert weights == pytest.approx([logprobs(model, [*prompt, token])[-1] for token in own], abs=1e-4)
+    assert engine.weigh([], []) == []
+
+
+def test_answers_in_the_ledger_are_not_computed_again(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    prompts = sequences(20, 30)
+
+    class Idle:
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(f"{name} was called")
+
+    first = Engine(Ledger(tmp_path / "ledger.jsonl"))
+    try:
+        first.load(ModelFolder(make_model("a")))
+        asked = first.generate(prompts, 8), first.score(prompts), first.weigh(prompts, [[5, 6], [7]])
+    finally:
+        first.close()
+    again = Engine(Ledger(tmp_path / "ledger.jsonl"))
+    folder = ModelFolder(make_model("a"))
+    again._engine, again._folder, again._digest = Idle(), folder, folder.digest  # type: ignore[assignment]
+    assert (again.generate(prompts, 8), again.score(prompts), again.weigh(prompts, [[5, 6], [7]])) == asked
 
 
 def test_greedy_answers_equal_transformers(engine: Engine, make_model: Callable[..., Path]) -> None:

@@ -6,34 +6,10 @@ from typing import Any
 import pytest
 
 from evals.engine import Answer
-from evals.ner import evaluate, micro_scores
+from evals.ner import evaluate, ner_metrics, question, types_of
 from evals.subject import Settings, Subject
 
-A, B, C = ("药物", "布洛芬"), ("症状", "头痛"), ("疾病", "感冒")
-
-
-def test_micro_scores_by_hand() -> None:
-    scores = micro_scores([{A, B}, {C}, set()], [{A}, {C, B}, {A}])
-    assert scores == {
-        "precision": pytest.approx(2 / 3),  # A and C of A, B, C
-        "recall": pytest.approx(2 / 4),
-        "f1": pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2)),
-        "right": 2,
-        "found": 3,
-        "gold": 4,
-    }
-
-
-def test_an_entity_is_matched_once_within_its_sentence_by_type_and_text() -> None:
-    assert micro_scores([[A, A, A]], [[A, A]])["right"] == 2
-    assert micro_scores([[A], []], [[], [A]])["right"] == 0
-    assert micro_scores([[("症状", "布洛芬")]], [[A]])["right"] == 0
-
-
-def test_nothing_found_and_nothing_to_find_are_zero_not_an_error() -> None:
-    assert micro_scores([[]], [[A]])["f1"] == 0.0
-    assert micro_scores([[A]], [[]])["recall"] == 0.0
-    assert micro_scores([[]], [[]]) == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "right": 0, "found": 0, "gold": 0}
+DRUG = {"type": "药物", "start": 0, "end": 3, "text": "布洛芬"}
 
 
 def test_answers_are_parsed_and_what_cannot_be_is_counted(tokenizer: Any) -> None:
@@ -49,9 +25,22 @@ def test_answers_are_parsed_and_what_cannot_be_is_counted(tokenizer: Any) -> Non
         engine=SimpleNamespace(generate=generate),  # type: ignore[arg-type]
         settings=Settings(seed=0, limits={}),
     )
-    drug = {"type": "药物", "start": 0, "end": 3, "text": "布洛芬"}
-    rows = [{"text": f"布洛芬{n}", "entities": [] if n == 1 else [drug, drug]} for n in range(5)]
+    rows = [{"text": f"布洛芬{n}", "entities": [] if n == 1 else [DRUG, DRUG]} for n in range(5)]
     metrics = evaluate(subject, rows)
     assert "找出句中的疾病、症状、药物和检查：布洛芬2" in tokenizer.decode(asked[2])
     assert (metrics["right"], metrics["found"], metrics["gold"]) == (2, 3, 4)
-    assert (metrics["unparseable"], metrics["unfinished"], metrics["n"]) == (2, 0.2, 5)
+    assert (metrics["unparseable"], metrics["empty"], metrics["unfinished"], metrics["n"]) == (2, 1, 0.2, 5)
+    assert metrics["by_type"]["药物"]["precision"] == 1.0
+    assert metrics["by_type"]["症状"] == {
+        **dict.fromkeys(("precision", "recall", "f1", "right", "gold"), 0),
+        "found": 1,
+        "overlap": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "absent": 1},
+    }
+
+
+def test_other_types_are_named_in_the_question_and_read_from_the_answer() -> None:
+    rows = [{"text": "胃窦癌术后", "entities": [{"type": "疾病和诊断", "start": 0, "end": 3, "text": "胃窦癌"}]}]
+    assert types_of(rows) == ("疾病和诊断",)
+    assert "类型有疾病和诊断。" in question("胃窦癌术后", types_of(rows))
+    metrics = ner_metrics(rows, ["疾病和诊断：胃窦"])
+    assert (metrics["f1"], metrics["overlap"]["f1"]) == (0.0, pytest.approx(1.0))

@@ -12,7 +12,8 @@ import pytest
 from configs.base import REPOSITORY
 from configs.recipe import ConfigError
 from data.tables import CHOICE, PROMPTS, DataError, write_table
-from evals.plan import Plan, make_plan, parse
+from evals.options import parse
+from evals.plan import Plan, make_plan
 
 Planner = Callable[..., Plan]
 
@@ -79,6 +80,15 @@ def test_longer_answers_are_allowed_where_asked_for(plan: Planner, make_model: C
         (["--model", "A", "--reference", "gone"], "--reference: there is no folder gone"),
         (["--model", "A", "--data", "gone"], "--data: there is no folder gone"),
         (["--model", "A", "--json", "."], "--json=.: is a folder"),
+        (["--model", "A", "--html", "."], "--html=.: is a folder"),
+        (["--model", "A", "--tasks", "preference", "--reward-model", "R"], "preference needs --against DIR"),
+        (["--model", "A", "--tasks", "exam"], "exam needs a file; name it with --file exam=PATH"),
+        (["--model", "A", "--tasks", "cmmlu"], r"cmmlu needs a file \(looked for cmmlu in "),
+        (["--model", "A", "--file", "exam=gone"], "--file exam=gone: there is no such file"),
+        (["--model", "A", "--file", "cloze=x"], "write --file TASK=PATH, TASK being one of cmmlu"),
+        (["--model", "A", "--file", "exam=x", "--file", "exam=y"], "exam has a file already"),
+        (["--model", "A", "--tasks", "ner", "--file", "exam=x"], "--tasks does not name exam"),
+        (["--endpoint", "http://x/v1", "--tasks", "ner"], "ner needs a model's folder, not an endpoint"),
     ],
 )
 def test_what_cannot_work_is_refused(
@@ -91,6 +101,35 @@ def test_what_cannot_work_is_refused(
         given.append(name + equals + folders.get(folder, folder))
     with pytest.raises(ConfigError, match=said):
         plan(*given)
+
+
+def test_benchmarks_read_their_files(plan: Planner, make_model: Callable[..., Path], tmp_path: Path) -> None:
+    file = tmp_path / "骨科.csv"
+    file.write_text("Question,A,B,Answer\n一,甲,乙,A\n二,甲,乙,B\n", encoding="utf-8")
+    model = str(make_model("a"))
+    made = plan(
+        "--model", model, "--tasks", "exam,cami,safety", "--file", f"exam={file}", "--limit", "1", "--shots", "3"
+    )
+    assert list(made.tasks) == ["exam", "cami", "safety"]
+    assert len(made.tasks["exam"].questions) == len(made.tasks["safety"].requests) == 1
+    assert len(made.tasks["cami"].items) == 40  # a part of a scale measures something else
+    assert made.settings.shots == (3,)
+    assert {name: len(files) for name, files in made.files.items()} == {"exam": 1, "cami": 1, "safety": 1}
+    assert len(made.files["exam"][str(file)]) == 64
+    assert list(plan("--model", model, "--file", f"exam={file}").tasks)[-1] == "exam"
+
+
+def test_an_endpoint_is_asked_what_needs_no_files(plan: Planner) -> None:
+    made = plan("--endpoint", "http://127.0.0.1:1/v1")
+    assert (list(made.tasks), dict(made.models), made.endpoint) == (["cami", "safety"], {}, "http://127.0.0.1:1/v1")
+
+
+@pytest.mark.parametrize(
+    "option", [["--shots", "0,0"], ["--shots", "-1"], ["--methods", "guessing"], ["--methods", ""]]
+)
+def test_options_without_sense_are_refused(option: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--model", "a", *option])
 
 
 def test_bad_rows_are_named_with_file_and_row(plan: Planner, make_model: Callable[..., Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from actors.engine import Engine
 from evals.run import _check_finite, main, write_json
 from evals.tasks import TASKS
 
@@ -29,7 +30,7 @@ def test_several_models_in_one_process_equal_each_in_its_own(
     assert main([*models, *common, "--json", str(tmp_path / "deep" / "all.json")]) == 0
     assert "pairwise" in capfd.readouterr().out
     together = json.loads((tmp_path / "deep" / "all.json").read_text())
-    assert set(together) == {"models", "settings", "seconds"}
+    assert set(together) == {"models", "settings", "seconds", "recalled"}
     assert set(together["models"]) == {"a", "b", "r"}
     assert tuple(together["models"]["r"]["tasks"]) == ("pairwise",)
     assert tuple(together["models"]["a"]["tasks"]) == LANGUAGE
@@ -40,7 +41,7 @@ def test_several_models_in_one_process_equal_each_in_its_own(
 
     assert main(["--model", folders["b"], *common, "--json", str(tmp_path / "b.json")]) == 0
     alone = json.loads((tmp_path / "b.json").read_text())
-    assert set(alone) == {"model", "tasks", "settings", "seconds"}
+    assert set(alone) == {"model", "sha256", "tasks", "settings", "seconds", "recalled"}
     assert _without_seconds(alone["tasks"]) == _without_seconds(together["models"]["b"]["tasks"])
     for name in LANGUAGE:
         assert alone["tasks"][name]["n"] == (24 if name in ("reward", "kl") else 12)
@@ -53,12 +54,44 @@ def test_a_task_that_fails_names_itself_and_writes_nothing(
     def fail(prompts: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("evals.ner.parse_entities", fail)
+    monkeypatch.setattr("evals.ner.read_entities", fail)
     options = ["--model", f"first={folders['a']}", "--data", str(clinic), "--tasks", "ner"]
     with pytest.raises(ZeroDivisionError) as caught:
         main([*options, "--json", str(tmp_path / "a.json")])
     assert caught.value.__notes__ == ["(first, task ner)"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_and_gives_the_same_numbers(
+    folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exam = tmp_path / "exam.csv"
+    rows = [f"第{n}号病人用什么药？,布洛芬,内科,头痛发热,休息,{'ABCD'[n % 4]}" for n in range(100)]
+    exam.write_text("Question,A,B,C,D,Answer\n" + "\n".join(rows), encoding="utf-8")
+    options = ["--model", folders["a"], "--file", f"exam={exam}", "--tasks", "exam", "--shots", "0"]
+    results = tmp_path / "results.json"
+    whole, asked = Engine.weigh, list[int]()
+
+    def killed(engine: Engine, prompts: Any, choices: Any, progress: Any = False) -> list[list[float]]:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(len(prompts))
+        return whole(engine, prompts, choices, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "weigh", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main([*options, "--json", str(results)])
+    assert asked == [256]  # of 400 rotations
+    assert not results.exists()
+    assert main([*options, "--json", str(results)]) == 0
+    resumed = json.loads(results.read_text())
+    assert main([*options, "--json", str(results)]) == 0
+    fresh = json.loads(results.read_text())
+    assert (resumed["recalled"], fresh["recalled"]) == (256, 0)
+    assert _without_seconds(resumed["tasks"]) == _without_seconds(fresh["tasks"])
+    assert len(set(fresh["tasks"]["exam"]["likelihood"]["0_shot"]["letters"].values())) > 1
 
 
 def _without_seconds(tasks: dict[str, Any]) -> dict[str, Any]:

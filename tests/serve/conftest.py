@@ -60,7 +60,7 @@ class Endpoint:
             return build({**self.arguments, **changes})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def endpoint(ray_cluster: None, make_model: Callable[..., Path]) -> Iterator[Endpoint]:
     """Two engines with a tiny model of random weights, and a reward model."""
     from ray import serve

@@ -63,9 +63,21 @@ def test_the_loss_is_the_sum_over_answer_tokens(data: Any, clinic: Path) -> None
 def test_a_long_chat_is_refused_or_cut(data: Any, clinic: Path) -> None:
     with pytest.raises(DataError, match=r"data.train: row 0 has \d+ tokens, more than data.max_tokens 16"):
         stage(data, clinic, max_tokens=16).examples()
-    examples = stage(data, clinic, max_tokens=28, too_long="cut").examples()
-    assert max(examples.train["size"].to_pylist()) == 28
-    assert "of them cut" in examples.notes[0]
+
+
+def test_a_long_chat_is_cut_at_the_end_of_an_answer(data: Any, clinic: Path, tmp_path: Path) -> None:
+    pair = [{"role": "user", "content": "头痛怎么办"}, {"role": "assistant", "content": "多休息。"}]
+    long = [pair[0], {"role": "assistant", "content": "多休息，" * 60}]
+    tables = [table(tmp_path / f"{n}.parquet", chat)[0] for n, chat in enumerate((pair * 6, pair, long))]
+    size = stage(data, clinic, train=tables).examples().train["size"].to_pylist()[1]
+    sft = stage(data, clinic, train=tables, heldout=tables, max_tokens=2 * size + 3, too_long="cut")
+    examples = sft.examples()
+    cut, kept = examples.train["tokens"].to_pylist()
+    assert sft.tokenizer.decode(kept) == "[human]:头痛怎么办\n[bot]:多休息。</s>"
+    assert cut == kept * 2
+    assert "2 samples, 1 of them cut, 8 turns in all, 1 left out as too long" in examples.notes[0]
+    with pytest.raises(DataError, match="no chat's first answer ends within data.max_tokens 16"):
+        stage(data, clinic, train=tables[2:], max_tokens=16, too_long="cut").examples()
 
 
 def test_a_bad_chat_is_named_by_its_row(data: Any, clinic: Path, tmp_path: Path) -> None:

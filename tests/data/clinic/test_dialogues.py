@@ -10,7 +10,8 @@ from data.clinic import phrasing
 from data.clinic.answers import CRAWLED
 from data.clinic.build import Clinic
 from data.clinic.dialogues import Row, make_sft
-from data.clinic.ner import INSTRUCTION, parse_entities
+from data.clinic.ner import INSTRUCTION, TYPES
+from evals.entities import read_entities
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,10 @@ def test_ner_answers_name_what_the_sentence_has(rows: list[Row]) -> None:
         if row["task"] == "ner":
             question, answer = (m["content"] for m in row["messages"])
             assert question.startswith(INSTRUCTION.format(text=""))
-            assert answer == "无" or parse_entities(answer)
-            assert all(text in question for _, text in parse_entities(answer))
+            found = read_entities(answer, TYPES)
+            assert found is not None
+            assert (answer == "无") == (not found)
+            assert all(text in question for _, text in found)
 
 
 def test_choice_answers_are_bare_values(rows: list[Row], clinic: Clinic) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -35,8 +36,9 @@ def test_processes(inputs, tmp_path):
     assert content(tmp_path / "here") == content(tmp_path / "two")
 
 
-def test_ray(inputs, tmp_path, ray_cluster):
+def test_ray(inputs, tmp_path, ray_cluster, monkeypatch):
     options = Options("text")
-    prepare(inputs, tmp_path / "here", options, Here())
-    prepare(inputs, tmp_path / "ray", options, OnRay())
+    monkeypatch.chdir(tmp_path)
+    prepare(["a.jsonl", "b.jsonl"], tmp_path / "here", options, Here())
+    prepare(["a.jsonl", "b.jsonl"], Path("ray"), options, OnRay())
     assert content(tmp_path / "here") == content(tmp_path / "ray")

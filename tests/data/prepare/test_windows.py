@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from data.prepare.duplicates import NONE, exact_duplicates, near_duplicates
-from data.prepare.windows import PERMUTATIONS, Evaluation, repeated_share, signature, window_hashes
+from data.prepare.duplicates import NONE, Stored, exact_duplicates, near_duplicates
+from data.prepare.windows import PERMUTATIONS, Evaluation, bands, repeated_share, signatures, window_hashes
 
 LETTERS = "头痛发热咳嗽乏力胸闷腹泻心悸失眠纳差便秘盗汗自汗"
 
@@ -44,11 +44,28 @@ def test_signatures_estimate_jaccard(share):
     one = draw(1, 3000)
     rng = random.Random(2)
     other = "".join(rng.choice(LETTERS) if rng.random() < share else letter for letter in one)
-    signatures = [np.frombuffer(signature(text), "<u4") for text in (one, other)]
-    assert len(signatures[0]) == PERMUTATIONS
+    first, second = signatures([one, other])
+    assert len(first) == PERMUTATIONS
     deviation = (jaccard(one, other) * (1 - jaccard(one, other)) / PERMUTATIONS) ** 0.5
-    assert abs((signatures[0] == signatures[1]).mean() - jaccard(one, other)) < 4 * deviation
-    assert signature("") == signature("")
+    assert abs((first == second).mean() - jaccard(one, other)) < 4 * deviation
+
+
+def test_a_signature_is_that_of_the_text_alone():
+    texts = [draw(1, 300), "头", draw(2, 4), "", draw(3, 5), draw(4, 3000), draw(1, 300)]
+    together = signatures(texts)
+    for text, one in zip(texts, together, strict=True):
+        assert (signatures([text])[0] == one).all()
+    assert (together[0] == together[-1]).all()
+    assert len({one.tobytes() for one in together}) == len(texts) - 1
+
+
+def test_bands_find_pairs_from_the_threshold_on():
+    for threshold in (0.5, 0.8, 0.95):
+        count, width = bands(threshold)
+        assert count * width <= PERMUTATIONS
+        found = [1 - (1 - likeness**width) ** count for likeness in (threshold - 0.25, threshold + 0.03)]
+        assert found[0] < 0.25
+        assert found[1] > 0.9
 
 
 def test_exact_duplicates_name_the_first():
@@ -56,18 +73,32 @@ def test_exact_duplicates_name_the_first():
     assert exact_duplicates(digests).tolist() == [NONE, NONE, 0, NONE, 0, 1]
 
 
-def test_near_duplicates_are_found_and_others_are_not():
+@pytest.fixture
+def grouped(tmp_path_factory):
+    def find(texts, threshold=0.8):
+        stored = Stored(tmp_path_factory.mktemp("stored"), *bands(threshold))
+        stored.add(signatures(texts[:7]))
+        stored.add(signatures(texts[7:]))
+        return near_duplicates(stored, threshold).tolist()
+
+    return find
+
+
+def test_near_duplicates_are_found_and_others_are_not(grouped):
     texts = [draw(seed, 400) for seed in range(60)]
     texts += [text[:200] + "，" + text[200:] for text in texts[:20]]  # Jaccard 0.98
     texts += [text[:250] + draw(99, 150) for text in texts[20:40]]  # below 0.5
-    signatures = np.stack([np.frombuffer(signature(text), "<u4") for text in texts])
-    found = near_duplicates(signatures, np.arange(len(texts)), 0.8)
-    assert found[60:80].tolist() == list(range(20))
-    assert (found[:60] == NONE).all()
-    assert (found[80:] == NONE).all()
-    without = near_duplicates(signatures, np.arange(1, len(texts)), 0.8)
-    assert without[60] == NONE
-    assert without[61] == 1
+    assert grouped(texts) == [NONE] * 60 + list(range(20)) + [NONE] * 20
+
+
+def test_a_group_is_what_near_pairs_join(grouped):
+    chain = [draw(7, 600)]
+    for step in range(12):  # each near to the one before it, the last far from the first
+        chain.append(chain[-1][: 30 * step] + "，" + chain[-1][30 * step + 12 :])
+    assert jaccard(chain[0], chain[-1]) < 0.7
+    texts = [draw(1, 300), *chain, draw(2, 300)]
+    assert grouped(texts) == [NONE, NONE, *[1] * 12, NONE]
+    assert grouped([texts[0], *reversed(chain), texts[-1]]) == [NONE, NONE, *[1] * 12, NONE]
 
 
 def test_overlap_with_evaluation_items():

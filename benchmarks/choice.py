@@ -1,0 +1,147 @@
+"""python -m benchmarks.choice: choice questions by log-likelihood, here and in a plain Transformers loop.
+
+The same questions, examples, prompts and tokens on both sides, one after the other in one process with as many threads:
+
+    ours            evals.respondent: a request a question, what prompts share computed once
+    loop            Transformers, a forward pass an option, one at a time, as published evaluation scripts do
+    loop_question   Transformers, a forward pass a question that all its letters are read from
+
+Speed is questions per second with tokenisation, engine and model warm. `speedup` is ours over each loop; `same_choice` is
+the share of questions for which both sides choose the same letter, `largest_difference` that of their log-probabilities.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+PROG = "python -m benchmarks.choice"
+
+
+def main() -> None:
+    """Measures and prints; JSON on standard output."""
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, metavar="DIR", help="a model's folder")
+    parser.add_argument(
+        "--data", required=True, metavar="PATH", help="choice questions, .csv or .jsonl, or their folder"
+    )
+    parser.add_argument("--shots", type=int, default=5, help="examples before a question (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=100, help="questions, chosen by seed 0 (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of both (default: %(default)s)")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read when torch is loaded, which is below
+
+    from configs.base import one_line_errors
+
+    with one_line_errors(PROG):
+        json.dump(measure(options), sys.stdout, ensure_ascii=False, indent=1)
+    print()
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of this module's head, with the size of the work."""
+    from actors.folders import ModelFolder
+    from evals.engine import Engine
+    from evals.exam.prompts import prompt
+    from evals.exam.readers import read_exam
+    from evals.exam.task import sampled
+    from evals.respondent import LocalRespondent
+
+    exam = sampled(read_exam(Path(options.data)), options.limit, seed=0)
+    questions = [question for question in exam.questions if not question.fault]
+    texts = [prompt(exam.name, q, exam.examples.get(q.subject, [])[: options.shots]) for q in questions]
+    chats: list[Any] = [[{"role": "user", "content": text}] for text in texts]
+    letters = [list(question.letters) for question in questions]
+    folder = ModelFolder(options.model, "--model")
+    engine = Engine()
+    engine.load(folder)
+    LocalRespondent(engine).weigh(chats[:2], letters[:2], "warm-up")
+    ours, ours_s = _timed(lambda: LocalRespondent(engine).weigh(chats, letters, "ours"))
+    engine.close()
+    loop = _Loop(folder, options.threads)
+    loop.by_option(chats[:1], letters[:1])
+    by_option, option_s = _timed(lambda: loop.by_option(chats, letters))
+    by_question, question_s = _timed(lambda: loop.by_question(chats, letters))
+    count = len(questions)
+    return {
+        "questions": count,
+        "shots": options.shots,
+        "prompt_tokens": sum(len(loop.encode(chat)) for chat in chats) / count,
+        "parameters": loop.parameters,
+        "threads": options.threads,
+        "questions_per_second": {"ours": count / ours_s, "loop": count / option_s, "loop_question": count / question_s},
+        "speedup": {"loop": option_s / ours_s, "loop_question": question_s / ours_s},
+        "same_choice": _same(ours, by_option),
+        "largest_difference": max(_apart(ours, by_option), _apart(ours, by_question)),
+    }
+
+
+class _Loop:
+    """What one writes without an engine."""
+
+    def __init__(self, folder: Any, threads: int) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        torch.set_num_threads(threads)
+        self._tokenizer = folder.tokenizer
+        self._model = AutoModelForCausalLM.from_pretrained(folder.path, dtype=torch.float32).eval()
+        self.parameters = sum(parameter.numel() for parameter in self._model.parameters())
+
+    def encode(self, chat: Any) -> list[int]:
+        from data.chat import encode_prompt
+
+        return encode_prompt(self._tokenizer, chat)
+
+    def by_option(self, chats: Sequence[Any], letters: Sequence[Sequence[str]]) -> list[list[float]]:
+        """A forward pass of prompt and option for each of them."""
+        return [
+            [float(self._logprobs([*self.encode(chat), self._token(x)], -2)[self._token(x)]) for x in own]
+            for chat, own in zip(chats, letters, strict=True)
+        ]
+
+    def by_question(self, chats: Sequence[Any], letters: Sequence[Sequence[str]]) -> list[list[float]]:
+        """A forward pass of each prompt."""
+        scores = []
+        for chat, own in zip(chats, letters, strict=True):
+            told = self._logprobs(self.encode(chat), -1)
+            scores.append([float(told[self._token(letter)]) for letter in own])
+        return scores
+
+    def _token(self, letter: str) -> int:
+        (token,) = self._tokenizer.encode(letter, add_special_tokens=False)
+        return int(token)
+
+    def _logprobs(self, ids: list[int], place: int) -> Any:
+        """(V,) log-probabilities of the token after the one at `place`."""
+        import torch
+
+        with torch.inference_mode():
+            return torch.log_softmax(self._model(input_ids=torch.tensor([ids])).logits[0, place], dim=-1)
+
+
+def _timed(work: Callable[[], list[list[float]]]) -> tuple[list[list[float]], float]:
+    begun = time.perf_counter()
+    return work(), time.perf_counter() - begun
+
+
+def _same(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
+    from evals.exam.scoring import likeliest
+
+    return sum(likeliest(a) == likeliest(b) for a, b in zip(one, other, strict=True)) / len(one)
+
+
+def _apart(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
+    return max(abs(x - y) for a, b in zip(one, other, strict=True) for x, y in zip(a, b, strict=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""python -m benchmarks.preparing --input PATH … [--megabytes 2000]: speed and memory of data.prepare on a large text.
+
+The input is made of the files given, over and over: in each round, of every document a drawn share of the characters is
+replaced by others, so that some repeat an earlier one, some nearly do and some do not. With `--megabytes 0` the files
+are taken as they are. Then the command runs as a user would run it. Prints JSON: MB/s of the whole command, start and
+end included, and the most memory that it and its workers had at one time, as the sum of their resident sets (shared
+pages counted in each process) and of their proportional ones (shared pages counted once).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from configs.base import one_line_errors
+from configs.recipe import RunError
+from data.prepare.options import Options
+from data.prepare.readers import read
+from data.prepare.sources import describe, find_files, pieces_of
+
+PROG: Final = "python -m benchmarks.preparing"
+MB: Final = 1_000_000
+FILE_BYTES: Final = 100 * MB
+SHARES: Final = (0.0, 0.005, 0.02, 0.1, 0.4)
+"""Of a document's characters, how many a copy has others for: below 0.02 most are near duplicates."""
+_KEPT: Final = re.compile("<目录>|<篇名>|内容：")
+_EVERY_S: Final = 0.1
+
+Codes = NDArray[np.uint32]  # characters, (C,)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Makes the input, runs the command and prints what it took."""
+    parser = argparse.ArgumentParser(prog=PROG, description=(__doc__ or "").split("\n", 1)[1])
+    parser.add_argument("--input", nargs="+", required=True, metavar="PATH", help="text files to begin with")
+    parser.add_argument(
+        "--megabytes", type=int, default=2000, help="size of the input to make; 0: the files as they are"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is replaced (default: 0)")
+    parser.add_argument("--folder", type=Path, help="where input and output lie meanwhile; default: a temporary folder")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("rest", nargs="*", metavar="-- OPTION …", help="options of data.prepare, such as --workers 2")
+    given = parser.parse_args(arguments)
+    with one_line_errors(PROG), tempfile.TemporaryDirectory(prefix="preparing.", dir=given.folder) as folder:
+        inputs = given.input
+        if given.megabytes:
+            made = Path(folder, "input")
+            make_input(find_files(given.input)[0], made, given.megabytes * MB, given.seed)
+            inputs = [str(made)]
+        figures = measure(inputs, Path(folder, "out"), given.rest)
+    text = json.dumps(figures, indent=1, ensure_ascii=False)
+    if given.json:
+        given.json.write_text(text + "\n", "utf-8")
+    print(text)
+
+
+def make_input(files: Iterable[str], folder: Path, size: int, seed: int) -> None:
+    """Write GB18030 text files of about `size` bytes in all to `folder`."""
+    documents = [
+        found.record["text"]
+        for file in files
+        for piece in pieces_of(describe(file))
+        for found in read(piece, Options("text"))
+        if not found.bad
+    ]
+    whole = "\n".join([*documents, ""])
+    lengths = np.array([len(document) + 1 for document in documents])
+    codes = np.frombuffer(whole.encode("utf-32-le"), np.uint32)
+    free = (codes >= 0x4E00) & (codes < 0xA000)
+    for mark in _KEPT.finditer(whole):
+        free[mark.start() : mark.end()] = False
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    written = index = 0
+    while written < size:
+        with Path(folder, f"{index:04}.txt").open("wb") as file:
+            while file.tell() < FILE_BYTES and written < size:
+                content = varied(codes, free, lengths, rng).tobytes().decode("utf-32-le").encode("gb18030")
+                content = content[: content.rfind(b"\n", 0, size - written) + 1]
+                file.write(content)
+                written += max(len(content), 1)
+        index += 1
+
+
+def varied(codes: Codes, free: NDArray[np.bool_], lengths: NDArray[np.int64], rng: np.random.Generator) -> Codes:
+    """Of each document, a share drawn from `SHARES` of the `free` characters replaced by others of the text, (C,)."""
+    chances = np.repeat(rng.choice(np.array(SHARES, np.float32), len(lengths)), lengths)
+    change = free & (rng.random(len(codes), dtype=np.float32) < chances)
+    new = codes.copy()
+    new[change] = rng.choice(codes[free], int(change.sum()))
+    return new
+
+
+def measure(inputs: list[str], out: Path, options: list[str]) -> dict[str, Any]:
+    """Run data.prepare and watch it. Raises RunError if it fails."""
+    command = [sys.executable, "-m", "data.prepare", "--kind", "text", "--out", str(out), *options, "--input", *inputs]
+    began = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    watched = psutil.Process(process.pid)
+    resident = proportional = processes = 0
+    while process.poll() is None:
+        memory = [one for one in map(_memory, [watched, *_children(watched)]) if one is not None]
+        resident = max(resident, sum(rss for rss, _ in memory))
+        proportional = max(proportional, sum(pss for _, pss in memory))
+        processes = max(processes, len(memory))
+        time.sleep(_EVERY_S)
+    seconds = time.monotonic() - began
+    if process.returncode:
+        raise RunError(f"data.prepare ended with status {process.returncode}; its words are above")
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    size = sum(Path(file).stat().st_size for file in find_files(inputs)[0])
+    return {
+        "input_mb": round(size / MB, 1),
+        "seconds": round(seconds, 2),
+        "mb_per_s": round(size / MB / seconds, 2),
+        "peak_resident_mib": round(resident / 2**20),
+        "peak_proportional_mib": round(proportional / 2**20),
+        "processes": processes,
+        **{key: report[key] for key in ("records", "rows", "bad", "removed")},
+    }
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _memory(process: psutil.Process) -> tuple[int, int] | None:
+    try:
+        found = process.memory_full_info()
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return None
+    return found.rss, found.pss
+
+
+if __name__ == "__main__":
+    main()

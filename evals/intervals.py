@@ -1,0 +1,35 @@
+"""Bootstrap confidence intervals: what a figure would have been with other items of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+Interval = list[float]
+"""Lower and upper end."""
+
+
+def mean_interval(values: Sequence[float], seed: int = 0) -> Interval:
+    """The 95 % percentile interval of the mean of `values`, by resampling them with replacement.
+
+    After Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. The same seed, the same interval.
+    """
+    return group_interval({"": values}, seed)
+
+
+def group_interval(groups: Mapping[str, Sequence[float]], seed: int = 0) -> Interval:
+    """The interval of the mean of the groups' means (a macro average): items are resampled within their group."""
+    rng = np.random.default_rng(seed)
+    means_GR = []
+    for values in groups.values():
+        values_N = np.asarray(values, dtype=float)
+        # Only how often each item is drawn matters, which is multinomial: one draw a resample, not N.
+        counts_RN = rng.multinomial(len(values_N), np.full(len(values_N), 1 / len(values_N)), size=RESAMPLES)
+        means_GR.append(counts_RN @ values_N / len(values_N))
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(np.mean(means_GR, axis=0), [tail, 1 - tail])
+    return [float(low), float(high)]

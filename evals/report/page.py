@@ -1,0 +1,133 @@
+"""The report of an evaluation: Markdown for a repository, one HTML file with plots for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from data.durable import make_folder, replace_file
+from evals.report.plots import Plot, choice_plots, scale_plots
+from evals.report.tables import (
+    Results,
+    Table,
+    comparisons,
+    every_metric,
+    markdown,
+    overview,
+    speed,
+    warnings,
+)
+
+FILES = Path(__file__).parent
+_CHOICES = ("cmmlu", "ceval", "medqa", "exam")
+_SCALES = ("cami", "scale")
+DISCLAIMER = (
+    "A score on exam questions or on the words of an answer says nothing about safety with patients. No figure here makes a "
+    "model fit for medical advice."
+)
+
+
+def write_reports(results: Mapping[str, Any], markdown_file: Path | None, html_file: Path | None) -> None:
+    """Write what is wanted, whole or not at all.
+
+    Raises:
+        DiskError: the disk refuses.
+    """
+    for file, make in ((markdown_file, to_markdown), (html_file, to_html)):
+        if file is not None:
+            make_folder(file.parent)
+            replace_file(file, make(results).encode())
+
+
+def models_of(results: Mapping[str, Any]) -> Results:
+    """The results by model, whether the run had named ones or not."""
+    if "models" in results:
+        return dict(results["models"])
+    name = Path(results["model"]).name if "://" not in results["model"] else results["model"]
+    parent = Path(results["model"]).parent.name
+    return {f"{parent}/{name}" if name == "model" else name: results}
+
+
+def to_markdown(results: Mapping[str, Any]) -> str:
+    """The report as Markdown."""
+    models = models_of(results)
+    parts = ["# Evaluation", "", DISCLAIMER, ""]
+    parts += [f"- {line}" for line in warnings(models)]
+    for table in [overview(models), *comparisons(models)]:
+        parts += ["", f"## {table.title}", "", markdown(table)]
+    for task in _tasks(models):
+        parts += ["", f"## {task}", "", markdown(every_metric(task, models))]
+    parts += ["", "## How it was done", ""]
+    parts += [f"- {name}: {value}" for name, value in facts(results)]
+    return "\n".join(parts) + "\n"
+
+
+def to_html(results: Mapping[str, Any], now: float | None = None) -> str:
+    """The report as a page that needs nothing beside it. Every text goes through the template's escaping.
+
+    Args:
+        now: Unix seconds at which the report is made.
+    """
+    models = models_of(results)
+    environment = Environment(
+        loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.jinja").render(
+        models=models,
+        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now)),
+        disclaimer=DISCLAIMER,
+        warnings=list(warnings(models)),
+        overview=overview(models),
+        comparisons=comparisons(models),
+        sections=[_section(task, models) for task in _tasks(models)],
+        facts=facts(results),
+        style=Markup((FILES / "page.css").read_text(encoding="utf-8")),
+    )
+
+
+def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What decides the numbers: models, data, settings, versions; name and value."""
+    settings = results["settings"]
+    found = [
+        (f"model {name}", f"{result['model']} ({'SHA-256 ' + result['sha256'] if result['sha256'] else 'an endpoint'})")
+        for name, result in models_of(results).items()
+    ]
+    for task, files in settings["files"].items():
+        found += [(f"data of {task}", f"{path} (SHA-256 {digest})") for path, digest in files.items()]
+    found += [(name, str(value)) for name, value in settings.items() if name not in ("files", "versions")]
+    found += [("versions", ", ".join(f"{name} {version}" for name, version in settings["versions"].items()))]
+    if results["recalled"]:
+        found.append(
+            ("recalled", f"{results['recalled']} answers are from an interrupted run; seconds are the last run's")
+        )
+    return found
+
+
+def _tasks(models: Results) -> list[str]:
+    return list(dict.fromkeys(task for result in models.values() for task in result["tasks"]))
+
+
+def _section(task: str, models: Results) -> dict[str, Any]:
+    own = {name: result["tasks"][task] for name, result in models.items() if task in result["tasks"]}
+    first = next(iter(own.values()))
+    plots: list[Plot] = []
+    if task in _CHOICES:
+        plots = choice_plots(task, models)
+    elif task in _SCALES:
+        plots = scale_plots(task, models)
+    table: Table = every_metric(task, models)
+    return {
+        "task": task,
+        "plots": plots,
+        "table": table,
+        "speed": [(name, speed(values)) for name, values in own.items()],
+        "prompt": first.get("prompt"),
+        "scale": first.get("scale"),
+        "samples": [(name, values["samples"]) for name, values in own.items() if values.get("samples")],
+        "faults": [(name, line) for name, values in own.items() for line in values.get("faults", {}).get("named", [])],
+    }

@@ -1,0 +1,137 @@
+"""What the page draws, as positions in percent: bars with intervals, and marks on a scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evals.report.tables import Results
+
+_COLOURS = 8
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One value with its interval."""
+
+    label: str
+    model: str
+    colour: int
+    value: str
+    at: float
+    """Percent along the axis."""
+    low: float
+    high: float
+    filled: bool
+    """A bar from the left end; else a mark."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One chart: rows of values on one axis."""
+
+    title: str
+    hint: str
+    ticks: list[tuple[float, str]]
+    bars: list[Bar]
+    line: float | None = None
+    """Percent along the axis where a dashed line stands, e.g. chance."""
+
+    @property
+    def groups(self) -> list[tuple[str, list[Bar]]]:
+        """The bars by label, in order."""
+        found: dict[str, list[Bar]] = {}
+        for bar in self.bars:
+            found.setdefault(bar.label, []).append(bar)
+        return list(found.items())
+
+
+def choice_plots(task: str, results: Results) -> list[Plot]:
+    """Accuracy by subject for every method and number of examples, and how often each letter was chosen."""
+    plots = []
+    for method in ("likelihood", "generation"):
+        shots = next(
+            (list(r["tasks"][task][method]) for r in results.values() if method in r["tasks"].get(task, {})), []
+        )
+        for shot in shots:
+            bars, chance = [], None
+            for colour, (model, result) in enumerate(results.items()):
+                scores = result["tasks"].get(task, {}).get(method, {}).get(shot)
+                if not scores:
+                    continue
+                chance = 100 * scores["chance"]
+                rows = {"all": scores, **scores["by_subject"]}
+                for subject, values in rows.items():
+                    bars.append(_bar(subject, model, colour, values["accuracy"], values["accuracy_interval"], 0, 1))
+            if bars:
+                hint = "Share right, with its 95 % interval; the dashed line is guessing."
+                plots.append(Plot(f"{method}, {shot.replace('_', ' ')}", hint, _PERCENT, bars, chance))
+    return [*plots, *_letter_plots(task, results)]
+
+
+def scale_plots(task: str, results: Results) -> list[Plot]:
+    """Each subscale's mean for every model, on the scale's own axis, by each method; and the letters."""
+    plots = []
+    for method in ("likelihood", "generation"):
+        bars: list[Bar] = []
+        ends = (1.0, 5.0)
+        for colour, (model, result) in enumerate(results.items()):
+            values = result["tasks"].get(task, {})
+            if method not in values:
+                continue
+            for name, each in values[method]["subscales"].items():
+                title = values["titles"][name]
+                ends = tuple(each["ends"])
+                label = f"{name.replace('_', ' ')} {title['title']} (high: {title['high']})"
+                if each["mean"] is not None:
+                    bars.append(_bar(label, model, colour, each["mean"], each["interval"], *ends, filled=False))
+        if bars:
+            middle = sum(ends) / 2
+            ticks = [(100 * (v - ends[0]) / (ends[1] - ends[0]), f"{v:g}") for v in (ends[0], middle, ends[1])]
+            hint = "Mean of the items with its 95 % interval; the dashed line is neither agreement nor disagreement."
+            plots.append(Plot(f"by {method}", hint, ticks, bars, 50.0))
+    return [*plots, *_letter_plots(task, results)]
+
+
+_PERCENT = [(0.0, "0"), (50.0, "50"), (100.0, "100 %")]
+
+
+def _letter_plots(task: str, results: Results) -> list[Plot]:
+    """The letters chosen when every option stood under every letter: even without a preference."""
+    bars, even = [], None
+    for colour, (model, result) in enumerate(results.items()):
+        letters = _rotated_letters(result["tasks"].get(task, {}))
+        for letter, share in letters.items():
+            even = 100 / len(letters)
+            bars.append(_bar(letter, model, colour, share, None, 0, 1))
+    if not bars:
+        return []
+    hint = "Share of all choices under rotation, by log-likelihood; the dashed line is no preference."
+    return [Plot("letters chosen", hint, _PERCENT, bars, even)]
+
+
+def _rotated_letters(values: Mapping[str, Any]) -> Mapping[str, float]:
+    by_likelihood = values.get("likelihood", {})
+    if "letters" in by_likelihood:
+        return dict(by_likelihood["letters"])
+    first: Mapping[str, Any] = next(iter(by_likelihood.values()), {})
+    return dict(first.get("rotation", {}).get("letters", {}))
+
+
+def _bar(
+    label: str,
+    model: str,
+    colour: int,
+    value: float,
+    interval: list[float] | None,
+    least: float,
+    most: float,
+    filled: bool = True,
+) -> Bar:
+    def at(x: float) -> float:
+        return round(100 * (x - least) / (most - least), 2)
+
+    low, high = interval or [value, value]
+    told = f"{100 * value:.1f}" if filled else f"{value:.2f}"
+    return Bar(label, model, colour % _COLOURS, told, at(value), at(low), at(high), filled)

@@ -1,0 +1,180 @@
+"""The report's tables, for Markdown and HTML alike: the user's rows beside published ones, and every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evals.benchmarks import BENCHMARKS
+from evals.tasks import TASKS
+
+PUBLISHED = Path(__file__).with_name("published.yaml")
+
+Results = Mapping[str, Mapping[str, Any]]
+"""What `evals.run` gives for each model, by name."""
+
+_TURN = {"ROUGE-1": "rouge_1", "ROUGE-2": "rouge_2", "ROUGE-L": "rouge_l"}
+_SCRIPTED = {"BLEU-1 as scripted": "script_like_bleu_1", "BLEU-2 as scripted": "script_like_bleu_2"}
+_RIGHT = {"BLEU-1": "bleu_1", "BLEU-2": "bleu_2", "chrF": "chrf"}
+_SHARES = frozenset(_TURN.values())
+
+_WHERE: dict[str, dict[str, tuple[str, ...]]] = {
+    "ner": {"CCKS-2019": ("ccks", "f1")},
+    "choice": {name: (name.lower().replace("-", ""), "accuracy") for name in ("C-Eval", "CMMLU", "MedQA")},
+    **{
+        task: {title: (task, "last_turn", key) for title, key in {**_SCRIPTED, **_TURN, **_RIGHT}.items()}
+        for task in ("qa", "dialogue")
+    },
+}
+"""Where the user's results hold a published table's columns; columns that nobody published come last."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's cells."""
+
+    name: str
+    cells: list[str]
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table."""
+
+    title: str
+    columns: list[str]
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+
+
+def comparisons(results: Results) -> list[Table]:
+    """The tables of the paper for which the results have a figure: the user's rows first, then the published ones."""
+    published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
+    tables = []
+    for name, table in published["tables"].items():
+        columns = list(dict.fromkeys([*table["columns"], *_WHERE[name]]))
+        mine = [
+            Row(model, [_percent(result, _WHERE[name].get(column)) for column in columns])
+            for model, result in results.items()
+        ]
+        if all(cell == "" for row in mine for cell in row.cells):
+            continue
+        width = len(columns) - len(table["columns"])
+        theirs = [
+            Row(model, [f"{value:.2f}" for value in values] + [""] * width, published=True)
+            for model, values in table["rows"].items()
+        ]
+        notes = [*table["differences"], f"Published rows: {published['source'].strip()}."]
+        tables.append(Table(table["title"], columns, [*mine, *theirs], notes))
+    return tables
+
+
+def overview(results: Results) -> Table:
+    """The metric that stands for each task, a column a task, with its 95 % interval where there is one, and speed."""
+    tasks = list(dict.fromkeys(task for result in results.values() for task in result["tasks"]))
+    rows = []
+    for model, result in results.items():
+        cells = []
+        for task in tasks:
+            values = result["tasks"].get(task, {})
+            cells.append(_with_interval(values, _headline(task)))
+        rows.append(Row(model, cells))
+    return Table("Overview", [f"{task}: {_headline(task)}" for task in tasks], rows)
+
+
+def every_metric(task: str, results: Results) -> Table:
+    """All numbers of a task, a row a metric, a column a model."""
+    found = {model: dict(_flat(result["tasks"].get(task, {}))) for model, result in results.items()}
+    names = list(dict.fromkeys(name for values in found.values() for name in values))
+    rows = [Row(name, [_number(values.get(name)) for values in found.values()]) for name in names]
+    return Table(task, list(found), rows)
+
+
+def warnings(results: Results) -> Iterator[str]:
+    """What a reader must know before believing a figure."""
+    for model, result in results.items():
+        for task, values in result["tasks"].items():
+            for path, inner in _inner(values):
+                if inner.get("favourite"):
+                    letter, share = max(inner["letters"].items(), key=lambda item: item[1])
+                    yield f"{model}, {task}{path}: chooses the letter {letter} in {share:.0%} of all rotations, whatever stands there"
+                if inner.get("no_answer"):
+                    count = inner["no_answer"]
+                    told = f"{count:.0%} of the questions" if isinstance(count, float) else f"{count} questions"
+                    yield f"{model}, {task}{path}: no answer to {told}, which count as wrong or missing, never as right"
+                if inner.get("dropped_examples"):
+                    yield f"{model}, {task}{path}: {inner['dropped_examples']} examples were left out, for want of room or because there are none"
+            for kind, count in values.get("faults", {}).get("counts", {}).items():
+                yield f"{model}, {task}: {kind}: {count}"
+
+
+def _inner(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield path, values
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _inner(value, f"{path} {key}")
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        name = f"{path}{key}"
+        if key in ("faults", "titles", "scale"):
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        elif (
+            value is None
+            or isinstance(value, int | float)
+            or (isinstance(value, list) and value and all(isinstance(item, int | float) for item in value))
+        ):
+            yield name, value
+
+
+def _headline(task: str) -> str:
+    return TASKS[task].headline if task in TASKS else BENCHMARKS[task].headline
+
+
+def _with_interval(values: Mapping[str, Any], metric: str) -> str:
+    if metric not in values:
+        return ""
+    interval = values.get(f"{metric}_interval")
+    told = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+    return _number(values[metric]) + told
+
+
+def _percent(result: Mapping[str, Any], path: Sequence[str] | None) -> str:
+    value: Any = result["tasks"] if path else None
+    for key in path or ():
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if value is None or not path:
+        return ""
+    share = path[-1] in _SHARES or path[-1] in ("f1", "accuracy")
+    return f"{value * 100 if share else value:.2f}"
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return " – ".join(_number(item) for item in value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+
+
+def speed(task: Mapping[str, Any]) -> str:
+    """Items per second, of those that this run has done."""
+    return f"{task['n'] / task['seconds']:.1f}" if task.get("seconds") else ""
+
+
+def markdown(table: Table) -> str:
+    """A table in Markdown; published rows say so."""
+    head = ["", *table.columns]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * len(table.columns)]
+    for row in table.rows:
+        name = f"*{row.name} (published)*" if row.published else f"**{row.name}**"
+        lines.append("| " + " | ".join([name, *row.cells]) + " |")
+    return "\n".join(lines + [f"\n- {note}" if place == 0 else f"- {note}" for place, note in enumerate(table.notes)])

@@ -1,0 +1,113 @@
+"""An attitude scale as a file: statements, the points of agreement, subscales. CAMI is shipped, others are the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from configs.base import Section
+from data.tables import DataError
+from evals.exam.questions import LETTERS
+
+CAMI = Path(__file__).with_name("cami.yaml")
+
+PHRASINGS = [
+    "请说明你对下面这句话的态度。\n“{item}”\n{options}\n请只回答一个字母：",
+    "下面是一个观点：{item}\n你在多大程度上同意这个观点？\n{options}\n答案：",
+    "有人说：“{item}”你怎么看？请从下列选项中选择一个。\n{options}\n选择：",
+]
+"""How a statement is put where the file has no wordings of its own."""
+
+
+class Subscale(Section):
+    """What some of the items measure together."""
+
+    title: str
+    """Its name for readers."""
+    high: Literal["prejudiced", "tolerant"]
+    """What a high mean says."""
+
+
+class Item(Section):
+    """One statement to agree with or not."""
+
+    id: str
+    subscale: str
+    reversed: bool
+    """Whether agreement counts against the subscale."""
+    text: str = Field(min_length=1)
+    original: str = ""
+    """The statement in the scale's own language, where the text is a translation."""
+
+
+class Scale(Section):
+    """A scale of statements."""
+
+    name: str
+    source: str
+    """Where it was published."""
+    acknowledgement: str = ""
+    changes: list[str] = Field([])
+    """What differs from the published instrument; reported with the results."""
+    points: dict[str, int] = Field(min_length=2, max_length=len(LETTERS))
+    """What can be answered, in the order of the letters, and what it counts."""
+    subscales: dict[str, Subscale] = Field(min_length=1)
+    items: list[Item] = Field(min_length=1)
+    phrasings: list[Annotated[str, Field(pattern=r"\{item\}")]] = PHRASINGS
+    """Wordings of the question, with `{item}` and `{options}`."""
+    opposites: list[list[str]] = Field([])
+    """Pairs of items that say the contrary of one another."""
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Scale:
+        ids = [item.id for item in self.items]
+        for item in self.items:
+            if item.subscale not in self.subscales:
+                raise ValueError(f"item {item.id}: there is no subscale '{item.subscale}'")
+            if ids.count(item.id) > 1:
+                raise ValueError(f"item {item.id} is there twice; give each its own id")
+        for subscale in self.subscales:
+            if all(item.subscale != subscale for item in self.items):
+                raise ValueError(f"subscale {subscale} has no items")
+        for pair in self.opposites:
+            if len(pair) != 2 or not set(pair) <= set(ids):
+                raise ValueError(f"opposites {pair}: name two items")
+        if len(set(self.points.values())) < len(self.points):
+            raise ValueError("points: two of them count the same")
+        for phrasing in self.phrasings:
+            if "{options}" not in phrasing:
+                raise ValueError(f"phrasings: '{phrasing}' has no {{options}}")
+        return self
+
+    @property
+    def least(self) -> int:
+        """What the least point counts."""
+        return min(self.points.values())
+
+    @property
+    def most(self) -> int:
+        """What the highest point counts."""
+        return max(self.points.values())
+
+    def scored(self, item: Item, value: int) -> int:
+        """What an agreement of `value` adds to the item's subscale."""
+        return self.least + self.most - value if item.reversed else value
+
+
+def read_scale(path: Path) -> Scale:
+    """A scale's file, YAML or JSON.
+
+    Raises:
+        DataError: it is none, naming the key that does not fit.
+    """
+    try:
+        return Scale.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: {where + ': ' if where else ''}{first['msg']}; see docs/evaluation.md") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: not readable as YAML or JSON ({str(error).splitlines()[0]})") from error

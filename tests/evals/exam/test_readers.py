@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data.tables import DataError
+from evals.exam.readers import CMMLU_MEDICAL, read_ceval, read_cmmlu, read_exam
+
+CORPORA = Path(__file__).resolve().parents[3] / "../shared/corpora"
+HEADER = ",Question,A,B,C,D,Answer\n"
+
+
+def test_cmmlu_in_both_layouts(tmp_path: Path) -> None:
+    for layout in ("{}.test.csv {}.dev.csv", "test/{}.csv dev/{}.csv"):
+        folder = tmp_path / layout[:4].strip("{}/.")
+        for subject in CMMLU_MEDICAL:
+            for place, row in zip(layout.split(), ("骨有,甲,乙,丙,丁,c", "肉有,甲,乙,丙,丁,A"), strict=True):
+                file = folder / place.format(subject)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(f"{HEADER}0,{row}\n", encoding="utf-8")
+        exam = read_cmmlu(folder)
+        assert [q.subject for q in exam.questions] == list(CMMLU_MEDICAL)
+        assert (exam.questions[0].text, exam.questions[0].options, exam.questions[0].answer) == (
+            "骨有",
+            tuple("甲乙丙丁"),
+            2,
+        )
+        assert exam.examples["anatomy"][0].text == "肉有"
+        assert exam.questions[0].where == f"{Path(layout.split()[0].format('anatomy')).name}:2"
+        assert len(exam.files) == 14
+        assert all(len(digest) == 64 for digest in exam.files.values())
+
+
+def test_a_missing_subject_is_named(tmp_path: Path) -> None:
+    (tmp_path / "anatomy.test.csv").write_text(HEADER + "0,骨,甲,乙,丙,丁,A\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"there is no clinical_knowledge\.test\.csv, nor test/clinical_knowledge\.csv"):
+        read_cmmlu(tmp_path)
+    with pytest.raises(DataError, match=r"no basic_medicine_val\.csv.*all 2 medical subjects of ceval"):
+        read_ceval(tmp_path)
+
+
+def test_ceval(tmp_path: Path) -> None:
+    for subject in ("basic_medicine", "clinical_medicine"):
+        for split in ("val", "dev"):
+            (tmp_path / split).mkdir(exist_ok=True)
+            text = 'id,question,A,B,C,D,answer,explanation\n0,"骨,有",甲,乙,丙,丁,D,因为\n'
+            (tmp_path / split / f"{subject}_{split}.csv").write_text(text, encoding="utf-8-sig")
+    exam = read_ceval(tmp_path)
+    assert [(q.text, q.answer, q.fault) for q in exam.questions] == [("骨,有", 3, "")] * 2
+    assert set(exam.examples) == {"basic_medicine", "clinical_medicine"}
+
+
+def test_medqa_with_letters_texts_and_five_options(tmp_path: Path) -> None:
+    rows = [
+        {
+            "question": "一",
+            "options": {"A": "甲", "B": "乙", "C": "丙", "D": "丁", "E": "戊"},
+            "answer": "戊",
+            "answer_idx": "E",
+        },
+        {
+            "question": "二",
+            "options": {"A": "甲", "B": "乙", "C": "丙", "D": "丁"},
+            "answer": "乙",
+            "meta_info": "卷一",
+        },
+        {"question": "三", "options": ["甲", "乙"], "answer": "B"},
+    ]
+    file = tmp_path / "medqa.jsonl"
+    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    exam = read_exam(file)
+    assert [(len(q.options), q.answer, q.subject) for q in exam.questions] == [
+        (5, 4, "medqa"),
+        (4, 1, "medqa"),
+        (2, 1, "medqa"),
+    ]
+    assert exam.faults == []
+
+
+def test_what_cannot_be_asked_stays_in_and_is_named(tmp_path: Path) -> None:
+    rows = [
+        "好,甲,乙,丙,丁,A",
+        "缺,甲,,丙,丁,A",
+        "外,甲,乙,丙,丁,E",
+        "无,甲,乙,丙,丁,",
+        "重,甲,甲,丙,丁,B",
+        ",甲,乙,丙,丁,B",
+        "好,乙,甲,丙,丁,B",
+    ]
+    file = tmp_path / "骨科.csv"
+    file.write_text(HEADER + "".join(f"{n},{row}\n" for n, row in enumerate(rows)), encoding="utf-8")
+    exam = read_exam(file)
+    assert len(exam.questions) == 7
+    assert [(fault.where, fault.kind) for fault in exam.faults] == [
+        ("骨科.csv:3", "option missing"),
+        ("骨科.csv:4", "answer is none of the options"),
+        ("骨科.csv:5", "answer is none of the options"),
+        ("骨科.csv:7", "question missing"),
+        ("骨科.csv:6", "option given twice"),
+        ("骨科.csv:8", "question given twice"),
+    ]
+    assert exam.faults[-1].detail == "also at 骨科.csv:2"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.csv", "id,question,A\n", "has no column 'b'"),
+        ("x.csv", "Question,A,B,Answer\n", "holds no questions"),
+        ("x.jsonl", "{坏", "x.jsonl:1: not a JSON object"),
+        ("x.jsonl", "[1]", "x.jsonl:1: not a JSON object"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=said):
+        read_exam(tmp_path)
+
+
+def test_no_files_and_no_utf8_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there are no .csv or .jsonl files"):
+        read_exam(tmp_path)
+    (tmp_path / "x.csv").write_bytes("题目,A,B,Answer".encode("gb18030"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_exam(tmp_path)
+
+
+@pytest.mark.skipif(not (CORPORA / "cmmlu").is_dir(), reason="CMMLU is not here")
+def test_cmmlus_medical_preset_has_its_1166_questions() -> None:
+    exam = read_cmmlu(CORPORA / "cmmlu")
+    assert len(exam.questions) == 1166
+    assert {len(examples) for examples in exam.examples.values()} == {5}
+    assert not any(question.fault for question in exam.questions)
+    assert {fault.kind for fault in exam.faults} == {"option given twice", "question given twice"}

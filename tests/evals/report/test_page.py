@@ -1,0 +1,61 @@
+"""The page as text, and as a browser shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Chromium, Page
+
+from evals.report.page import models_of, to_html, to_markdown, write_reports
+
+
+def test_texts_cannot_run_and_nothing_is_fetched(results: dict[str, Any]) -> None:
+    page = to_html(results, now=0)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "1970-01-01 00:00 UTC" in page
+    assert "http-equiv" in page
+    assert "src=" not in page
+
+
+def test_what_decides_the_numbers_is_told(results: dict[str, Any]) -> None:
+    for text in (to_html(results), to_markdown(results)):
+        assert "0" * 64 in text
+        assert next(iter(results["settings"]["files"]["cmmlu"].values())) in text
+        assert "torch 2" in text
+        assert "Before you believe" in text or "the letter A in 100%" in text
+    resumed = to_markdown({**results, "recalled": 7})
+    assert "7 answers are from an interrupted run" in resumed
+
+
+def test_one_model_alone_is_named_by_its_run(results: dict[str, Any]) -> None:
+    one = {**results["models"]["knows"], "model": "runs/quickstart/sft/model", "settings": {}, "recalled": 0}
+    assert list(models_of(one)) == ["sft/model"]
+    assert list(models_of({**one, "model": "http://a/v1"})) == ["http://a/v1"]
+
+
+def test_only_what_is_wanted_is_written(results: dict[str, Any], tmp_path: Path) -> None:
+    write_reports(results, None, tmp_path / "deep" / "a.html")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.html"]
+    write_reports(results, tmp_path / "a.md", None)
+    assert (tmp_path / "a.md").read_text(encoding="utf-8") == to_markdown(results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_the_page_fits_its_window(
+    results: dict[str, Any], chromium: Chromium, tmp_path: Path, width: int, scheme: str
+) -> None:
+    write_reports(results, None, tmp_path / "a.html")
+    page = Page(chromium, width, 900, "en", scheme)
+    try:
+        page.command("Page.navigate", url=(tmp_path / "a.html").as_uri())
+        page.until("document.readyState === 'complete' && document.querySelector('.plot')")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("[...document.querySelectorAll('.track')].every((e) => e.clientWidth > 60)")
+        assert page.texts(".published th")[0].startswith("GPT-3.5-Turbo")
+        assert page.complaints() == []
+    finally:
+        page.close()

@@ -1,0 +1,72 @@
+"""A model for a tokenizer that was extended: each new piece begins as the mean of the old pieces that it is made of.
+
+python -m trainers.vocabulary --model DIR --tokenizer DIR --out DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.base import ConfigError, one_line_errors
+from data.tokenizer import load
+from data.vocabulary import old_pieces
+from trainers.export import export_model, require_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PROG = "python -m trainers.vocabulary"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Extend the model, and say how many rows its embedding got."""
+    parser = argparse.ArgumentParser(prog=PROG, description="Extend a causal language model to an extended tokenizer.")
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the model with its old tokenizer")
+    parser.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="what data.tokenizer extend wrote")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    given = parser.parse_args(arguments)
+    with one_line_errors(PROG):
+        if given.out.exists():
+            raise ConfigError(f"--out {given.out}: is there already; name a new folder")
+        require_model(given.model, 1, "")
+        new = load(given.tokenizer)
+        pieces = old_pieces(load(given.model).backend_tokenizer, new.backend_tokenizer)
+        if not pieces:
+            raise ConfigError(f"--tokenizer {given.tokenizer}: has no pieces that the model's own lacks")
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(given.model, dtype="auto")
+        before = model.get_input_embeddings().weight.shape[0]
+        grow(model, pieces)
+        export_model(given.out, new, model.save_pretrained)
+        after = model.get_input_embeddings().weight.shape[0]
+    print(json.dumps({"vocabulary_before": before, "vocabulary_after": after, "new_pieces": len(pieces)}))
+    return 0
+
+
+def grow(model: PreTrainedModel, pieces: Mapping[int, Sequence[int]]) -> None:
+    """Give the model rows for new ids, of its embedding and of its output head: means of the old rows that `pieces` names.
+
+    The model answers texts of old pieces as before, but for the probability that its softmax gives to the new ones.
+    Hewitt 2021 ("Initializing new word embeddings for pretrained language models") shows why means and not noise: beside
+    logits that nothing has held down, the old pieces would lose nearly all theirs.
+    """
+    import torch
+
+    size = max(model.get_input_embeddings().weight.shape[0], max(pieces) + 1)
+    model.resize_token_embeddings(size, mean_resizing=False)
+    tables = {id(table): table for table in (model.get_input_embeddings(), model.get_output_embeddings())}
+    with torch.no_grad():
+        for table in tables.values():
+            weight = table.weight
+            for number, parts in pieces.items():
+                weight[number] = weight[list(parts)].float().mean(dim=0).to(weight.dtype)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
