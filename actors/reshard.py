@@ -41,7 +41,8 @@ def resharded(folder: Path) -> Iterator[Path]:
 def load_universal(engine: Any, folder: Path) -> dict[str, Any]:
     """Loads it; returns what was saved beside weights and optimiser.
 
-    DeepSpeed gives every group of parameters the first one's settings then; each gets its own weight decay back.
+    DeepSpeed gives every group of parameters the first one's settings then, and all of ZeRO-3's one step counter, which
+    each would count up; they get their own weight decay back, and a counter each.
     """
     decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
     engine._config.load_universal_checkpoint = True
@@ -51,6 +52,8 @@ def load_universal(engine: Any, folder: Path) -> dict[str, Any]:
         engine._config.load_universal_checkpoint = False
     for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
         group["weight_decay"] = decay
+    for moments in engine.optimizer.optimizer.state.values():
+        moments["step"] = moments["step"].clone()
     return dict(state)
 
 

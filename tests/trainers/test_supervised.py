@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from actors.diverged import DivergedError
 from cluster.paths import runs_root
 from configs.base import ConfigError
+from data.tables import SFT, write_table
 from trainers.run import read_metrics
 from trainers.sft import SftStage
 from trainers.stage import Job
@@ -112,19 +114,19 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
 def test_the_best_weights_are_kept_and_exported(
     train: Any, stage: Callable[..., SftStage], data: Any, tmp_path: Path
 ) -> None:
-    other = tmp_path / "other.jsonl"  # what is learnt in the end makes these answers less likely
-    turns = [{"role": "user", "content": "病人1头痛怎么办"}, {"role": "assistant", "content": "少吃盐，早睡觉。"}]
-    other.write_text(json.dumps({"messages": turns, "task": "qa"}) + "\n")
-    tables = {**data("sft"), "heldout": [str(other)], "max_tokens": 64}
-    worse_in_the_end = {"epochs": 2, "eval_every": 2, "data": tables}
+    rude = [{"role": "user", "content": "病人头痛怎么办"}, {"role": "assistant", "content": "别烦我，自己查！"}]
+    table = pa.Table.from_pylist([{"messages": rude, "task": "qa"}], SFT)  # the better the rest is learnt, the worse
+    write_table(table, tmp_path / "rude.parquet")
+    tables = {**data("sft"), "heldout": [str(tmp_path / "rude.parquet")], "max_tokens": 64}
+    worse_in_the_end = {"data": tables, "eval_every": 1, "optimizer": {"lr": 1e-2, "schedule": "constant"}}
     sent = train(stage(export="both", **worse_in_the_end), tmp_path / "both")
     found = {done: figures["heldout_loss"] for _, done, figures in sent if "heldout_loss" in figures}
     best = min(found, key=lambda step: found[step])
-    assert best < 16, found
+    assert best < 8
     assert [path.name for path in (tmp_path / "both" / "best").iterdir()] == [f"step-{best:08d}"]
     kept = tmp_path / "both" / "best" / f"step-{best:08d}"
     assert json.loads((kept / "evaluation.json").read_text())["metrics"]["heldout_loss"] == found[best]
-    assert json.loads((tmp_path / "both" / "model" / "evaluation.json").read_text())["step"] == 16
+    assert json.loads((tmp_path / "both" / "model" / "evaluation.json").read_text())["step"] == 8
     with pytest.raises(SystemExit):
         train(stage(export="best", **worse_in_the_end), tmp_path / "best", die_at=best + 1)
     train(stage(export="best", **worse_in_the_end), tmp_path / "best")
