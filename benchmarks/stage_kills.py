@@ -1,7 +1,8 @@
 """python -m benchmarks.stage_kills: SFT whose worker or driver is killed (SIGKILL) at random moments must end as if it had not been.
 
-A run for each kill, of driver and worker in turn, at a moment anywhere between the start of the command and its end: while
-Ray starts, while the model is loaded, in a step, in a checkpoint, in an export. The same command is then given again until it
+A run for each kill, of driver and worker in turn, at a moment anywhere between the start of the command and its end: one in
+four while Ray starts and the model is loaded, the others after a random step, in the middle of what comes then: a step, an
+evaluation, a checkpoint, an export. The same command is then given again until it
 gets to its end, whose weights and losses have to be those of an undisturbed run, bit for bit. Exits with status 1 where they
 are not.
 """
@@ -36,15 +37,21 @@ from trainers.supervised_config import SftConfig
 PROG = "python -m benchmarks.stage_kills"
 PATIENCE_S = 600.0
 TARGETS = ("driver", "worker")
-CHATS = 96
+CHATS, EPOCHS, BATCH = 96, 3, 4
+STEPS = CHATS * EPOCHS // BATCH
+STARTING = 0.25
+"""Share of the kills that come before the first step."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Of whom, and when: seconds after the command was given, or as soon as there is such a process."""
+    """Of whom, and when: seconds after so many steps have been logged (0: after the command was given), or as soon as there is
+    such a process.
+    """
 
     target: str
-    at_s: float
+    step: int
+    delay_s: float
 
 
 def main() -> None:
@@ -78,7 +85,8 @@ def kills(folder: Path, count: int, draw: random.Random) -> bool:
     print(f"undisturbed: {whole_s:.1f} s; everything is in {folder}", flush=True)
     identical = struck = 0
     for number in range(count):
-        kill = Kill(TARGETS[number % len(TARGETS)], draw.uniform(0.05, 0.95) * whole_s)
+        step = 0 if draw.random() < STARTING else draw.randrange(1, STEPS)
+        kill = Kill(TARGETS[number % len(TARGETS)], step, draw.uniform(0.0, 0.5 if step else 0.3 * whole_s))
         began = time.monotonic()
         name = f"run-{number:02}"
         reached = run(folder, name, kill)
@@ -86,7 +94,7 @@ def kills(folder: Path, count: int, draw: random.Random) -> bool:
         identical += same
         struck += reached is not None
         print(
-            f"{name}: {kill.target} killed after {kill.at_s:.1f} s, "
+            f"{name}: {kill.target} killed {kill.delay_s:.2f} s after step {kill.step}, "
             f"{'which was too late' if reached is None else f'{reached} steps done'}; "
             f"{'identical' if same else 'OTHER WEIGHTS'}, {time.monotonic() - began:.1f} s",
             flush=True,
@@ -134,20 +142,24 @@ def alike(run: Path, other: Path) -> bool:
 
 def _strike(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> int | None:
     """Waits for the moment, and kills; steps logged by then. None where the run was at its end before."""
-    deadline = time.monotonic() + kill.at_s
+    while driver.poll() is None and _steps(run) < kill.step:
+        time.sleep(0.01)
+    time.sleep(kill.delay_s)
     while driver.poll() is None:
-        time.sleep(max(0.01, min(0.05, deadline - time.monotonic())))
-        if time.monotonic() < deadline:
-            continue
         family = psutil.Process(driver.pid).children(recursive=True)
         targets = [one for one in family if _is_worker(one)] if kill.target == "worker" else [driver]
         if targets:
-            steps = max((line["step"] for line in read_metrics(run)), default=0)
+            steps = _steps(run)
             targets[0].kill()
             if kill.target == "driver":
                 _end(family)
             return steps
+        time.sleep(0.05)
     return None
+
+
+def _steps(run: Path) -> int:
+    return max((line["step"] for line in read_metrics(run)), default=0)
 
 
 def _is_worker(process: psutil.Process) -> bool:
@@ -170,8 +182,8 @@ def _config(folder: Path, name: str) -> SftConfig:
         "name": name,
         "model": str(folder / "model"),
         "data": {"train": tables, "heldout": tables, "max_tokens": 128},
-        "batch_size": 4,
-        "epochs": 3,
+        "batch_size": BATCH,
+        "epochs": EPOCHS,
         "micro_batch_tokens": 512,
         "eval_every": 10,
         "export": "both",
