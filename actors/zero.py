@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from actors.config import OptimizerConfig, ZeroConfig
 from actors.devices import device
 from actors.diverged import NotFiniteError
-from actors.memory import BUCKET_ELEMENTS
 from actors.lora import merged
+from actors.memory import BUCKET_ELEMENTS
 from actors.packed import PackedModule
 from actors.reshard import load_universal, resharded
 from data.durable import writing
