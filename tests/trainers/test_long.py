@@ -30,12 +30,9 @@ ARCHITECTURE = {"hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads
 
 
 def chat(tokenizer: Any, tokens: int) -> list[dict[str, str]]:
-    """Of so many tokens exactly."""
-    messages = [{"role": "user", "content": "病人头痛怎么办"}, {"role": "assistant", "content": "。"}]
-    missing = tokens - len(encode_chat(tokenizer, messages)[0])
-    messages[1]["content"] += "。" * missing
-    while len(encode_chat(tokenizer, messages)[0]) < tokens:  # several of them may be one token
-        messages[1]["content"] += "。"
+    """Of so many tokens exactly: a letter that the tokenizer has not met is one."""
+    messages = [{"role": "user", "content": "病人头痛怎么办"}, {"role": "assistant", "content": "x"}]
+    messages[1]["content"] *= 1 + tokens - len(encode_chat(tokenizer, messages)[0])
     assert len(encode_chat(tokenizer, messages)[0]) == tokens
     return messages
 
@@ -62,7 +59,7 @@ def trained(
         "sft": {
             **common,
             "name": "sft",
-            "model": "runs/pretrain/model",
+            "model": str(folder / "runs" / "pretrain" / "model"),  # Ray's workers have their own runs/
             "data": {name: [str(folder / "chats.parquet")] for name in ("train", "heldout")},
         },
     }
