@@ -121,7 +121,8 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
     step = Part("step", STEP_BYTES * stepped, f"12 B x {stepped:,}: fp32 gradient and AdamW's temporaries")
     parts += [] if offloaded else [state, step]
     if gpu:
-        parts.append(Part("bucket", b * BUCKET_ELEMENTS, f"{b} B x 5x10^8: gradients on their way"))
+        bucket = min(learnt, BUCKET_ELEMENTS)
+        parts.append(Part("bucket", b * bucket, f"{b} B x min({learnt:,}, 5x10^8): gradients on their way"))
     parts.append(_activations(shape, work, b, zero.gradient_checkpointing, gpu))
     if not work.scorer:
         parts.append(_logits(shape, work.tokens, 2 * b, gpu))

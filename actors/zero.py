@@ -15,6 +15,7 @@ from actors.config import OptimizerConfig, ZeroConfig
 from actors.devices import device
 from actors.diverged import NotFiniteError
 from actors.lora import merged
+from actors.memory import BUCKET_ELEMENTS
 from actors.packed import PackedModule
 from actors.reshard import load_universal, resharded
 from data.durable import writing
@@ -71,7 +72,9 @@ class ZeroModel:
         # DeepSpeed counts a norm that is not finite as -1 and takes the step, so gradients are looked at here.
         self._norms: list[Tensor] = []
         adamw.register_step_pre_hook(lambda *_: self._norms.extend(_norms(adamw)))
-        self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=_deepspeed_config(zero, optimizer))
+        learnt = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+        settings = _deepspeed_config(zero, optimizer, learnt)
+        self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=settings)
         from actors.snapshot import SnapshotEngine  # brings DeepSpeed, which must find the process prepared
 
         self.engine.checkpoint_engine = self._snapshot = SnapshotEngine()
@@ -227,8 +230,10 @@ def _decay_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str
     return [group for group in groups if group["params"]]
 
 
-def _deepspeed_config(zero: ZeroConfig, optimizer: OptimizerConfig) -> dict[str, Any]:
+def _deepspeed_config(zero: ZeroConfig, optimizer: OptimizerConfig, learnt: int) -> dict[str, Any]:
     section: dict[str, Any] = {"stage": zero.stage, "overlap_comm": False, "contiguous_gradients": True}
+    # DeepSpeed reserves a whole bucket at once, by default 2 GB whatever the model, and what forks must have that twice.
+    section |= dict.fromkeys(("reduce_bucket_size", "allgather_bucket_size"), min(BUCKET_ELEMENTS, learnt))
     if not torch.cuda.is_available():
         # Several gathers at a time are waited for by the last one only (until DeepSpeed's pull request 8539), and gloo, unlike
         # a CUDA stream, ends them in any order: now and then a parameter was read before it had arrived.
