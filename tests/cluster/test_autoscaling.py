@@ -178,6 +178,7 @@ def start(address: str, *command: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.long
 def test_nodes_come_for_a_trainers_groups_and_leave_afterwards(scaling: str, recipe: Path, runs: Path) -> None:
     seen: list[ClusterView] = []
     with Head(scaling) as head:
@@ -215,6 +216,7 @@ with one_line_errors("beyond"), connect():
 """
 
 
+@pytest.mark.long
 def test_what_the_autoscaler_cannot_add_is_said_in_its_words(scaling: str) -> None:
     out, err = start(scaling, "-c", BEYOND).communicate(timeout=120)
     words = "beyond needs 1 GPU; the autoscaler has no nodes left to add for it; the cluster has 0 GPU"

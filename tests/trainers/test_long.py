@@ -22,7 +22,7 @@ from trainers.run import read_metrics
 from trainers.sft import SftStage
 from trainers.supervised import main
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 LENGTH = 4096
 MOST_BYTES = 1.5 * 2**30

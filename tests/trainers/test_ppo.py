@@ -202,6 +202,7 @@ def whole(clinic: Path, warm_team: WarmTeam, tmp_path_factory: pytest.TempPathFa
         return finished_run(settings(clinic, name="whole"))
 
 
+@pytest.mark.long
 def test_killed_roles_start_again_and_an_interrupted_run_resumes_without_generating_and_nothing_changes(
     clinic: Path, whole: Path, warm_team: WarmTeam, ray_cluster: Any, capsys: Any
 ) -> None:
@@ -352,6 +353,7 @@ def test_bad_input_is_one_line_and_nothing_is_made(
     assert not runs.exists()
 
 
+@pytest.mark.long
 def test_a_run_is_seen_while_it_runs_and_other_ranks_learn_the_same(
     clinic: Path, whole: Path, runs: Path, tmp_path: Path, watched: Any, shown: Any
 ) -> None:

@@ -164,6 +164,7 @@ def test_roles_that_share_sample_what_roles_apart_sample(recipe: Any, models: Pa
     assert found[0].equals(found[1])
 
 
+@pytest.mark.long
 def test_nothing_is_generated_twice_when_roles_or_driver_die(
     recipe: Any, runs: Path, ray_cluster: Any, capsys: Any
 ) -> None:

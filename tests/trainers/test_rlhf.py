@@ -148,6 +148,7 @@ def test_chunks_change_scores_by_rounding_only_and_resume_bit_for_bit(settings: 
     assert equal(weights(finished_run(config)), weights(whole))
 
 
+@pytest.mark.long
 def test_weights_change_under_answers_and_the_journal_repeats_the_run(
     settings: Any, ray_cluster: Any, runs: Path
 ) -> None:

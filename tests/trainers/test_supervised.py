@@ -278,6 +278,7 @@ def test_two_ranks_give_the_losses_and_weights_of_one(recipe: Path, whole: Path,
     assert all(torch.allclose(first[name], second[name], rtol=1e-4, atol=1e-5) for name in first)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
     recipe: Path, whole: Path, runs: Path, watched: Any, shown: Any, capsys: pytest.CaptureFixture[str]
@@ -345,6 +346,7 @@ def stopped_after(rank: int, world: int, clinic: str, folder: str, step: str) ->
     return found
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_goes_on_with_other_numbers_of_ranks(clinic: Path, tmp_path: Path) -> None:
     def go(ranks: int, folder: str, step: int) -> dict[int, float]:
