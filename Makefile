@@ -21,7 +21,7 @@ test: env ## every test but the long ones and those that need a GPU
 test-fast: env ## the tests of a few seconds
 	@$(python) -m pytest -m "not slow and not long and not gpu" $(ARGS)
 
-test-long: env ## whole runs that are killed, rolled over and measured: a quarter of an hour
+test-long: env ## whole runs that are killed, rolled over and measured
 	@$(python) -m pytest -m "long and not gpu" $(ARGS)
 
 chaos: env ## runs whose processes are killed must end as if nothing had happened; ARGS='--runs=2' is a short form

@@ -2,9 +2,8 @@
 
 A run for each kill, of driver and worker in turn, at a moment anywhere between the start of the command and its end: one in
 four while Ray starts and the model is loaded, the others after a random step, in the middle of what comes then: a step, an
-evaluation, a checkpoint, an export. The same command is then given again until it
-gets to its end, whose weights and losses have to be those of an undisturbed run, bit for bit. Exits with status 1 where they
-are not.
+evaluation, a checkpoint, an export. The same command is then given again until it gets to its end, whose weights and losses have
+to be those of an undisturbed run, bit for bit. Exits with status 1 where they are not, or where no kill came in time.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ def kills(folder: Path, count: int, draw: random.Random) -> bool:
             flush=True,
         )
     print(f"kills={struck} runs={count} identical={identical}", flush=True)
-    return identical == count
+    return identical == count and struck > 0
 
 
 def run(folder: Path, name: str, kill: Kill | None) -> int | None:
@@ -108,28 +107,29 @@ def run(folder: Path, name: str, kill: Kill | None) -> int | None:
 
     Raises RuntimeError for a command that fails otherwise, subprocess.TimeoutExpired for one that does not end.
     """
-    recipe, out = folder / f"{name}.yaml", (folder / f"{name}.out").open("ab")
+    recipe, output = folder / f"{name}.yaml", folder / f"{name}.out"
     dump(_config(folder, name), recipe)
     reached: int | None = None
     while True:
-        driver = subprocess.Popen(
-            [sys.executable, "-m", "trainers.sft", "--config", str(recipe)],
-            env={
-                **os.environ,
-                "CHIMED_RUNS": str(folder / "runs"),
-                "RAY_AUTH_MODE": "disabled",
-                "RAY_ADDRESS": "local",
-            },
-            stdout=out,
-            stderr=out,
-        )
+        with output.open("ab") as out:
+            driver = subprocess.Popen(
+                [sys.executable, "-m", "trainers.sft", "--config", str(recipe)],
+                env={
+                    **os.environ,
+                    "CHIMED_RUNS": str(folder / "runs"),
+                    "RAY_AUTH_MODE": "disabled",
+                    "RAY_ADDRESS": "local",
+                },
+                stdout=out,
+                stderr=out,
+            )
         if kill is not None and reached is None:
             reached = _strike(driver, kill, folder / "runs" / name)
         code = driver.wait(PATIENCE_S)
         if code == 0:
             return reached
         if code != -signal.SIGKILL:
-            raise RuntimeError(f"{name} ended with status {code}; its output: {out.name}")
+            raise RuntimeError(f"{name} ended with status {code}; its output: {output}")
 
 
 def alike(run: Path, other: Path) -> bool:

@@ -10,9 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +22,7 @@ from rich.table import Table
 from actors.folders import ModelFolder
 from cluster.paths import runs_root
 from configs.recipe import ConfigError, RunError
+from data.durable import make_folder, replace_file
 from data.tables import DataError
 from evals.endpoint import EndpointRespondent
 from evals.engine import Engine
@@ -199,18 +198,10 @@ def _show(plan: Plan, results: Mapping[str, Any]) -> None:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write JSON so that a reader, or a crash, never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False, indent=1, allow_nan=False)
-            file.write("\n")
-        os.chmod(aside, 0o644)  # mkstemp gives 0600
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
+    """Write JSON so that a reader, or a crash, never meets half a file. Raises DiskError."""
+    make_folder(path.parent)
+    text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
+    replace_file(path, f"{text}\n".encode())
 
 
 def _since(start: float) -> float:

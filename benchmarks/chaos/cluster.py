@@ -43,7 +43,7 @@ class TwoNodes:
         (raylet,) = self._second.all_processes["raylet"]
         os.kill(raylet.process.pid, signal.SIGKILL)
         raylet.process.wait(PATIENCE_S)
-        self._second_is_gone()
+        self.replace_second()
 
     def drain(self) -> None:
         """Gives notice that the second node will be taken away, as Ray's autoscaler does for a spot instance."""
@@ -58,11 +58,8 @@ class TwoNodes:
         if not accepted:
             raise RunError(f"Ray does not drain node {self._second.node_id}: {refusal}")
 
-    def take_drained(self) -> None:
-        """Takes the second node away; another comes in its place."""
-        self._second_is_gone()
-
-    def _second_is_gone(self) -> None:
+    def replace_second(self) -> None:
+        """Another node comes, as an autoscaler would bring one, and the second one's processes end."""
         gone, self._second = self._second, self._add()
         gone.kill_all_processes(check_alive=False, allow_graceful=False)
 

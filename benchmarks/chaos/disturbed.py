@@ -93,7 +93,7 @@ def disturbed(
             course.ended = time.monotonic()
             return course
         if code == EXIT_CODE and course.struck and course.struck[-1][0].signal == NOTICE:
-            nodes.take_drained()
+            nodes.replace_second()
         elif code != -signal.SIGKILL:
             raise ChaosError(f"{run} ended with exit status {code}; its output: {output}")
 

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.ppo_step.floor import step_flops
-from benchmarks.ppo_step.machine import copy_seconds, matmul_flops
+from benchmarks.ppo_step.machine import copy_seconds, feed_forward_flops
 from benchmarks.ppo_step.ours import Measured, measure, median_phases
 from benchmarks.ppo_step.workload import WORKLOADS, Workload, make_clinic, make_model, settings
 from configs.base import ConfigError, one_line_errors
@@ -97,7 +97,7 @@ def _machine(model: Path, dtype: str, threads: int) -> tuple[float, float]:
     """Operations a second, and seconds to copy the model's weights."""
     size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     precision = torch.float32 if dtype == "float32" else torch.bfloat16
-    return matmul_flops(precision, threads), copy_seconds(size * precision.itemsize // 4, threads)
+    return feed_forward_flops(precision, threads), copy_seconds(size * precision.itemsize // 4, threads)
 
 
 def _bare(config: PPOConfig, threads: int, ours: Measured) -> list[float]:
