@@ -52,10 +52,16 @@ class PlacementConfig(Section):
 class ZeroConfig(Section):
     """DeepSpeed ZeRO."""
 
-    stage: Literal[1, 2, 3] = Field(3, description="what is sharded: 1 optimiser, 2 gradients, 3 parameters")
+    stage: Literal[0, 1, 2, 3] = Field(3, description="shards 0 nothing, 1 optimiser, 2 gradients, 3 parameters")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="forward and backward precision")
     offload_optimizer: bool = Field(False, description="keep the optimiser's state in host memory")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+
+    @model_validator(mode="after")
+    def _offloads_what_it_shards(self) -> ZeroConfig:
+        if self.offload_optimizer and not self.stage:
+            raise ValueError("offload_optimizer needs a sharded optimiser: set stage to 1, 2 or 3")
+        return self
 
 
 class LoraConfig(Section):

@@ -106,8 +106,9 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
     learnt = count if work.learnt is None else work.learnt
     weights = ranks if zero.stage == 3 else 1
     gradients = ranks if zero.stage >= 2 else 1
-    stepped = min(learnt // ranks, SUB_GROUP_ELEMENTS) if zero.stage == 3 else learnt // ranks
-    optimiser = (MASTER_BYTES + ADAM_BYTES) * learnt // ranks
+    shards = ranks if zero.stage else 1
+    stepped = min(learnt // shards, SUB_GROUP_ELEMENTS) if zero.stage == 3 else learnt // shards
+    optimiser = (MASTER_BYTES + ADAM_BYTES) * learnt // shards
     parts = [
         _process("trained", gpu),
         Part("weights", b * count // weights, f"{b} B x {count:,} / {weights}"),
@@ -117,7 +118,7 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
         live = min(count, LIVE_ELEMENTS)
         parts.append(Part("gathered", b * live, f"{b} B x min(P, 10^9) parameters in use at a time"))
     offloaded = gpu and zero.offload_optimizer
-    state = Part("optimiser", optimiser, f"(4 + 8) B x {learnt:,} / {ranks}: fp32 weights, AdamW's moments")
+    state = Part("optimiser", optimiser, f"(4 + 8) B x {learnt:,} / {shards}: fp32 weights, AdamW's moments")
     step = Part("step", STEP_BYTES * stepped, f"12 B x {stepped:,}: fp32 gradient and AdamW's temporaries")
     parts += [] if offloaded else [state, step]
     if gpu:

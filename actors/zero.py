@@ -71,10 +71,14 @@ class ZeroModel:
         )
         # DeepSpeed counts a norm that is not finite as -1 and takes the step, so gradients are looked at here.
         self._norms: list[Tensor] = []
+        self._whole_norm: Tensor | None = None  # for AdamW alone, which DeepSpeed would clip and not say by how much
+        if zero.stage == 0 and zero.dtype == "float32":
+            adamw.register_step_pre_hook(lambda *_: self._clip(module, optimizer.max_grad_norm))
         adamw.register_step_pre_hook(lambda *_: self._norms.extend(_norms(adamw)))
         learnt = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
         settings = _deepspeed_config(zero, optimizer, learnt)
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=settings)
+        self._stage = zero.stage
         from actors.snapshot import SnapshotEngine  # brings DeepSpeed, which must find the process prepared
 
         self.engine.checkpoint_engine = self._snapshot = SnapshotEngine()
@@ -116,10 +120,16 @@ class ZeroModel:
         self._norms.clear()
         self.engine.step()
         self.steps_done += 1
-        if self.sum_over_ranks({"bad": (~torch.stack(self._norms).isfinite()).sum().double()})["bad"]:
+        # Without ZeRO, bf16's optimiser leaves out a step that it cannot take; AdamW then sees no gradient at all.
+        bad = not self._norms or not torch.stack(self._norms).isfinite().all()
+        if self.sum_over_ranks({"bad": torch.tensor(float(bad), dtype=torch.float64)})["bad"]:
             everything = self._of_every_rank(list(range(len(micro_batches))))
             raise NotFiniteError("the gradient is not finite", self.steps_done, everything)
-        return {**totals, "grad_norm": float(self.engine.get_global_grad_norm()), "lr": lr}
+        norm = self.engine.get_global_grad_norm() if self._whole_norm is None else self._whole_norm
+        return {**totals, "grad_norm": float(norm), "lr": lr}
+
+    def _clip(self, module: PackedModule, max_grad_norm: float) -> None:
+        self._whole_norm = torch.nn.utils.clip_grad_norm_(module.parameters(), max_grad_norm)
 
     def sum_over_ranks(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Each scalar summed over ranks; every rank gives the same names."""
@@ -190,7 +200,7 @@ class ZeroModel:
         if not (folder / "zero").is_dir():
             raise FileNotFoundError(f"{folder}: no DeepSpeed checkpoint here")
         self._snapshot.forget()  # of steps that are now to be taken again
-        if ranks in (None, self.world_size):
+        if ranks in (None, self.world_size) or not self._stage:  # one file for all, where nothing is sharded
             _, state = self.engine.load_checkpoint(str(folder), tag="zero")
         else:
             with resharded(folder) as universal:
@@ -248,6 +258,6 @@ def _deepspeed_config(zero: ZeroConfig, optimizer: OptimizerConfig, learnt: int)
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": zero.dtype == "bfloat16"},
-        "gradient_clipping": optimizer.max_grad_norm,
+        "gradient_clipping": 0.0 if zero.stage == 0 and zero.dtype == "float32" else optimizer.max_grad_norm,
         "steps_per_print": 2**31,
     }

@@ -21,8 +21,8 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
     """The pairs in the tables `paths`, which the setting `field` names, a row a pair; and a note for the user.
 
     Columns: `chosen` and `rejected`, list<int32>, prompt and answer; `chosen_answer` and `rejected_answer`, the
-    answers' own tokens before any cut; `flaw`; `margin`, fp32; `size`, tokens of both sides; `weight`, 1. A side that is too long is
-    cut at its front, so that the end of the answer stays.
+    answers' own tokens before any cut; `flaw`; `margin`, fp32; `size`, tokens of both sides; `weight`, 1. Where a side is too
+    long the prompt loses its front, the same on both sides, and an answer that is still too long loses its own.
 
     Raises DataError, naming field and row, for what cannot be read or encoded and for pairs refused as too long.
     """
@@ -36,9 +36,10 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
     longer = [len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in pairs]
     fit = fit_lengths(longer, data.max_tokens, data.too_long, field)
     kept = [pairs[index] for index in fit.kept]
+    prompts = [pairs[index][0][max(0, longer[index] - data.max_tokens) :] for index in fit.kept]
     sides = {
-        "chosen": [(prompt + chosen)[-data.max_tokens :] for prompt, chosen, _ in kept],
-        "rejected": [(prompt + rejected)[-data.max_tokens :] for prompt, _, rejected in kept],
+        side: [(prompt + pair[place])[-data.max_tokens :] for prompt, pair in zip(prompts, kept, strict=True)]
+        for place, side in ((1, "chosen"), (2, "rejected"))
     }
     sizes = [len(chosen) + len(rejected) for chosen, rejected in zip(*sides.values(), strict=True)]
     columns = {

@@ -8,11 +8,16 @@ from typing import Any, Final
 import pyarrow as pa
 
 from configs.recipe import ConfigError
-from data.tables import PREFERENCE, PRETRAIN, PROMPTS, SFT
+from data.tables import PREFERENCE_WITH_MARGIN, PRETRAIN, PROMPTS, SFT
 
 MIB: Final = 1024 * 1024
 
-SCHEMAS: Final[dict[str, pa.Schema]] = {"text": PRETRAIN, "chat": SFT, "preference": PREFERENCE, "prompts": PROMPTS}
+SCHEMAS: Final[dict[str, pa.Schema]] = {
+    "text": PRETRAIN,
+    "chat": SFT,
+    "preference": PREFERENCE_WITH_MARGIN,
+    "prompts": PROMPTS,
+}
 """The table that each kind becomes: what the trainers of that stage read."""
 
 STEPS: Final = ("unicode", "markup", "privacy", "length", "repetition", "ids", "exact", "near")

@@ -6,6 +6,7 @@ of another where nothing has to be made up: a chat may be read as text, and as p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -33,8 +34,10 @@ ANSWERS: Final = ("output", "answer", "response", "completion")
 CHATS: Final = ("messages", "conversations", "conversation")
 TEXTS: Final = ("text", "content")
 SIDES: Final = (("chosen", "rejected"), ("response_chosen", "response_rejected"))
+SCORES: Final = ("score_chosen", "score_rejected")
 CHOICE: Final = ("Question", "A", "B", "C", "D", "Answer")
-FIELDS: Final = (*QUESTIONS, *ANSWERS, *CHATS, *TEXTS, *SIDES[0], *SIDES[1], "input", "history", "system", "id")
+MORE: Final = ("input", "history", "system", "margin", "id")
+FIELDS: Final = (*QUESTIONS, *ANSWERS, *CHATS, *TEXTS, *SIDES[0], *SIDES[1], *MORE)
 """What `--map` may name."""
 
 
@@ -131,18 +134,32 @@ def _preference(record: Mapping[str, Any]) -> Row | None:
         if first[:-1] != second[:-1]:
             raise DataError(f"{better} and {worse} are chats that differ before their last turns: no common prompt")
         if len(first) > 1:
-            return _pair(first[:-1], first[-1]["content"], second[-1]["content"])
+            return _pair(record, first[:-1], first[-1]["content"], second[-1]["content"])
         chosen, rejected = first[-1]["content"], second[-1]["content"]
     prompt = _chat({name: value for name, value in record.items() if name not in (better, worse)}, answered=False)
     if prompt is None:
         raise DataError(f"has {better} and {worse} but no prompt: no prompt, question, instruction or conversations")
-    return _pair(prompt["messages"], _string(chosen, better), _string(rejected, worse))
+    return _pair(record, prompt["messages"], _string(chosen, better), _string(rejected, worse))
 
 
-def _pair(prompt: Messages, chosen: str, rejected: str) -> Row:
+def _pair(record: Mapping[str, Any], prompt: Messages, chosen: str, rejected: str) -> Row:
     if not prompt or prompt[-1]["role"] != "user":
         raise DataError("the prompt does not end with a user's turn")
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "flaw": ""}
+    flaw, margin = _optional(record, "flaw"), _margin(record)
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "flaw": flaw, "margin": margin}
+
+
+def _margin(record: Mapping[str, Any]) -> float:
+    """By how much the chosen answer is the better one: said so, or the difference of two scores; 0 where nobody says."""
+    if record.get("margin") is not None:
+        margin = _number(record["margin"], "margin")
+    elif all(record.get(name) is not None for name in SCORES):
+        margin = _number(record[SCORES[0]], SCORES[0]) - _number(record[SCORES[1]], SCORES[1])
+    else:
+        return 0.0
+    if margin < 0:
+        raise DataError(f"the chosen answer's margin is {margin:g}: the rejected one is the better")
+    return margin
 
 
 def _chat(record: Mapping[str, Any], answered: bool = True) -> Row | None:
@@ -247,6 +264,17 @@ def _is_chat(value: Any) -> bool:
 def _optional(record: Mapping[str, Any], name: str) -> str:
     value = record.get(name)
     return "" if value is None else _string(value, name)
+
+
+def _number(value: Any, name: str) -> float:
+    """A finite number, which may be written as a text, as in csv."""
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise DataError(f"{name} holds {value!r}; it must be a number")
+    return found
 
 
 def _string(value: Any, name: str) -> str:

@@ -156,8 +156,23 @@ def test_training_on_from_a_reward_model_forgets_its_level(stage: RewardStage, t
     assert again.run(again.module(), batch).abs().max() == 0
 
 
-def test_pairs_keep_their_ends_when_cut(stage: RewardStage) -> None:
+def test_a_cut_pair_keeps_its_ends_and_shares_what_is_left_of_its_prompt(stage: RewardStage) -> None:
     whole = stage.examples().train
-    section = stage.config.data.model_copy(update={"max_tokens": 16, "too_long": "cut"})
+    section = stage.config.data.model_copy(update={"max_tokens": 24, "too_long": "cut"})
     cut = RewardStage(stage.config.model_copy(update={"data": section})).examples().train
-    assert cut["chosen"][0].as_py() == whole["chosen"][0].as_py()[-16:]
+    prompts = []
+    for side in ("chosen", "rejected"):
+        before, after = (table[side][0].as_py() for table in (whole, cut))
+        assert after == before[-len(after) :]
+        prompts.append(after[: -whole[f"{side}_answer"][0].as_py()])
+    assert prompts[0] == prompts[1]
+    assert 0 < len(prompts[0]) < 24
+    assert max(len(cut[side][0].as_py()) for side in ("chosen", "rejected")) == 24
+
+
+def test_answers_alone_too_long_lose_their_fronts(stage: RewardStage) -> None:
+    whole = stage.examples().train
+    section = stage.config.data.model_copy(update={"max_tokens": 3, "too_long": "cut"})
+    cut = RewardStage(stage.config.model_copy(update={"data": section})).examples().train
+    for side in ("chosen", "rejected"):
+        assert cut[side][0].as_py() == whole[side][0].as_py()[-3:]

@@ -15,7 +15,7 @@ from data.prepare.__main__ import main
 from data.prepare.options import Options
 from data.prepare.pools import Here
 from data.prepare.run import prepare
-from data.tables import PREFERENCE, PRETRAIN, PROMPTS, SFT, DataError, read_table
+from data.tables import PREFERENCE_WITH_MARGIN, PRETRAIN, PROMPTS, SFT, DataError, read_table
 
 CORPORA = Path(os.environ.get("CHIMED_CORPORA", Path(__file__).parents[4] / "shared/corpora"))
 WORDS = "头痛发热咳嗽乏力胸闷腹泻心悸失眠纳差便秘盗汗自汗"
@@ -41,7 +41,7 @@ def test_tables_are_those_of_the_trainers(tmp_path, prepared):
         ("chat", chats, SFT),
         ("text", chats, PRETRAIN),
         ("prompts", chats, PROMPTS),
-        ("preference", pairs, PREFERENCE),
+        ("preference", pairs, PREFERENCE_WITH_MARGIN),
     ):
         outcome, rows, rejects = prepared(kind, path)
         table = read_table(tmp_path / "out" / "part-00000.parquet", schema)

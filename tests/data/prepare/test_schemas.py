@@ -12,7 +12,7 @@ USER = {"role": "user", "content": "问"}
 BOT = {"role": "assistant", "content": "答"}
 HUMAN, GPT = {"from": "human", "value": "问"}, {"from": "gpt", "value": "答"}
 CHAT = {"messages": [USER, BOT], "task": "qa"}
-PAIR = {"prompt": [USER], "chosen": "好", "rejected": "坏", "flaw": ""}
+PAIR = {"prompt": [USER], "chosen": "好", "rejected": "坏", "flaw": "", "margin": 0.0}
 
 
 def row(record, kind, **options):
@@ -76,8 +76,30 @@ def test_preferences(record):
 
 
 @pytest.mark.parametrize(
+    ("said", "margin"),
+    [
+        ({"margin": 1.5, "flaw": "rude"}, 1.5),
+        ({"margin": "0.5"}, 0.5),
+        ({"margin": None, "score_chosen": 4, "score_rejected": 2.5}, 1.5),
+        ({"score_chosen": 4}, 0.0),
+    ],
+)
+def test_how_much_better_the_chosen_answer_is_comes_with_the_pair(said, margin):
+    got = row({"prompt": "问", "chosen": "好", "rejected": "坏", **said}, "preference")
+    assert got == {**PAIR, "margin": margin, "flaw": said.get("flaw", "")}
+
+
+@pytest.mark.parametrize(
     ("record", "kind", "reason"),
     [
+        ({"prompt": "a", "chosen": "a", "rejected": "b", "margin": "viel"}, "preference", "margin holds 'viel'"),
+        ({"prompt": "a", "chosen": "a", "rejected": "b", "margin": True}, "preference", "margin holds True"),
+        ({"prompt": "a", "chosen": "a", "rejected": "b", "margin": float("inf")}, "preference", "must be a number"),
+        (
+            {"prompt": "a", "chosen": "a", "rejected": "b", "score_chosen": 1, "score_rejected": 3},
+            "preference",
+            "margin is -2: the rejected one is the better",
+        ),
         ("text", "text", "holds a text, not a record"),
         ({"a": 1}, "chat", "no known schema has its columns"),
         ({"text": 5}, "text", "text holds a number"),
