@@ -262,7 +262,7 @@ def test_settings_that_cannot_work_are_refused(
         stage(**changed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_give_the_losses_and_weights_of_one(
     train: Any,
     stage: Callable[..., DpoStage],

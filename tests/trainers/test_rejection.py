@@ -102,6 +102,7 @@ def weights(model: Path) -> dict[str, torch.Tensor]:
     return AutoModelForCausalLM.from_pretrained(model).state_dict()
 
 
+@pytest.mark.long
 def test_two_rounds_choose_what_scores_best_and_learn_it(
     clinic: Path, models: Path, recipe: Any, runs: Path, ray_cluster: Any, capsys: Any
 ) -> None:
@@ -144,6 +145,7 @@ def test_two_rounds_choose_what_scores_best_and_learn_it(
     assert "is finished; nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_roles_that_share_sample_what_roles_apart_sample(recipe: Any, models: Path, ray_cluster: Any) -> None:
     found, reserved = [], []
     for colocate in ("none", "all"):
