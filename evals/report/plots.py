@@ -63,7 +63,8 @@ def choice_plots(task: str, results: Results) -> list[Plot]:
                 chance = 100 * scores["chance"]
                 rows = {"all": scores, **scores["by_subject"]}
                 for subject, values in rows.items():
-                    bars.append(_bar(subject, model, colour, values["accuracy"], values["accuracy_interval"], 0, 1))
+                    name = subject.replace("_", " ")
+                    bars.append(_bar(name, model, colour, values["accuracy"], values["accuracy_interval"], 0, 1))
             if bars:
                 hint = "Share right, with its 95 % interval; the dashed line is guessing."
                 plots.append(Plot(f"{method}, {shot.replace('_', ' ')}", hint, _PERCENT, bars, chance))

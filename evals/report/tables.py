@@ -96,21 +96,29 @@ def every_metric(task: str, results: Results) -> Table:
 
 
 def warnings(results: Results) -> Iterator[str]:
-    """What a reader must know before believing a figure."""
+    """What a reader must know before believing a figure; what is true of several models is said once."""
+    said: dict[str, list[str]] = {}
     for model, result in results.items():
         for task, values in result["tasks"].items():
-            for path, inner in _inner(values):
-                if inner.get("favourite"):
-                    letter, share = max(inner["letters"].items(), key=lambda item: item[1])
-                    yield f"{model}, {task}{path}: chooses the letter {letter} in {share:.0%} of all rotations, whatever stands there"
-                if inner.get("no_answer"):
-                    count = inner["no_answer"]
-                    told = f"{count:.0%} of the questions" if isinstance(count, float) else f"{count} questions"
-                    yield f"{model}, {task}{path}: no answer to {told}, which count as wrong or missing, never as right"
-                if inner.get("dropped_examples"):
-                    yield f"{model}, {task}{path}: {inner['dropped_examples']} examples were left out, for want of room or because there are none"
-            for kind, count in values.get("faults", {}).get("counts", {}).items():
-                yield f"{model}, {task}: {kind}: {count}"
+            for words in _warnings(task, values):
+                said.setdefault(words, []).append(model)
+    for words, models in said.items():
+        yield f"{'all models' if 1 < len(models) == len(results) else ', '.join(models)}, {words}"
+
+
+def _warnings(task: str, values: Mapping[str, Any]) -> Iterator[str]:
+    for path, inner in _inner(values):
+        if inner.get("favourite"):
+            letter, share = max(inner["letters"].items(), key=lambda item: item[1])
+            yield f"{task}{path}: chooses the letter {letter} in {share:.0%} of all rotations, whatever stands there"
+        if inner.get("no_answer"):
+            count = inner["no_answer"]
+            told = f"{count:.0%} of the questions" if isinstance(count, float) else f"{count} questions"
+            yield f"{task}{path}: no answer to {told}, which count as wrong or missing, never as right"
+        if inner.get("dropped_examples"):
+            yield f"{task}{path}: {inner['dropped_examples']} examples were left out, for want of room or because there are none"
+    for kind, count in values.get("faults", {}).get("counts", {}).items():
+        yield f"{task}: {kind}: {count}"
 
 
 def _inner(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

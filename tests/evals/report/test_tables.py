@@ -32,7 +32,8 @@ def test_always_a_and_bad_items_are_named_first(results: dict[str, Any]) -> None
     assert any(line.startswith("says A, cmmlu") and "the letter A in 100%" in line for line in lines)
     assert any(line.startswith("says A, cami") and "the letter A" in line for line in lines)
     assert not any(line.startswith("knows") and "the letter" in line for line in lines)
-    assert "knows, cmmlu: option missing: 1" in lines
+    assert "all models, cmmlu: option missing: 1" in lines
+    assert len(lines) == len(set(lines))
 
 
 def test_every_number_is_there_and_only_numbers(results: dict[str, Any]) -> None:
