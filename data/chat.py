@@ -104,7 +104,7 @@ def encode_chat(
     answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     learnt = answers[-1:] if last_answer_only else answers
     for index, message in enumerate(messages):
-        turn = tokenizer.encode(render_turn(message), add_special_tokens=False)
+        turn = tokenizer.encode(render_turn(message), add_special_tokens=False, verbose=False)
         ids += turn
         loss_mask += [int(index in learnt)] * len(turn)
     return ids, loss_mask
@@ -114,7 +114,7 @@ def turns_within(tokenizer: Any, messages: Sequence[Mapping[str, Any]], max_toke
     """How many turns from the chat's beginning fit into `max_tokens` whole, the last of them an assistant's; maybe 0."""
     size, fit = 0, 0
     for index, message in enumerate(messages, start=1):
-        size += len(tokenizer.encode(render_turn(message), add_special_tokens=False))
+        size += len(tokenizer.encode(render_turn(message), add_special_tokens=False, verbose=False))
         if size > max_tokens:
             break
         if message["role"] == "assistant":

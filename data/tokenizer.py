@@ -187,7 +187,7 @@ def _folder(out: Path) -> Iterator[Path]:
 def figures(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], most: int = 1000) -> dict[str, float]:
     """The vocabulary's size, and the characters a token has in the first texts."""
     some = [text for text, _ in zip(texts, range(most), strict=False)]
-    tokens = sum(map(len, tokenizer(some, add_special_tokens=False)["input_ids"]))
+    tokens = sum(map(len, tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]))
     return {"vocabulary": len(tokenizer), "characters_a_token": round(sum(map(len, some)) / tokens, 3)}
 
 

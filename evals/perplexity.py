@@ -14,7 +14,9 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
     A text longer than the context is cut into windows, each read on its own, as pretraining's blocks are.
     """
     tokenizer, window = subject.folder.tokenizer, subject.folder.context - 1
-    documents = [[*tokenizer.encode(row["text"], add_special_tokens=False), subject.folder.end_id] for row in rows]
+    documents = [
+        [*tokenizer.encode(row["text"], add_special_tokens=False, verbose=False), subject.folder.end_id] for row in rows
+    ]
     windows = [ids[start : start + window] for ids in documents for start in range(0, len(ids), window)]
     scores = subject.engine.score(windows, label="held-out text")
     # A window's first token is not predicted, so its characters are not counted either.

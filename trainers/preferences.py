@@ -67,6 +67,6 @@ def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> tuple[list[int], list
     for side in ("chosen", "rejected"):
         turn = {"role": "assistant", "content": row[side]}
         check_messages([*row["prompt"], turn])
-        ids = tokenizer.encode(render_turn(turn), add_special_tokens=False)
+        ids = tokenizer.encode(render_turn(turn), add_special_tokens=False, verbose=False)
         answers.append(ids[:-1] if side == "rejected" and row["flaw"] == CUT_OFF else ids)
     return prompt, answers[0], answers[1]

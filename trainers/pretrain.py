@@ -68,7 +68,9 @@ class PretrainStage(LanguageStage[PretrainConfig]):
     def _encode(self, paths: tuple[str, ...]) -> list[np.ndarray]:
         """Token ids of every document, each with the end mark."""
         texts = read_table([resolve(path) for path in paths], PRETRAIN).column("text").to_pylist()
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+            "input_ids"
+        ]
         return [np.array([*ids, self.tokenizer.eos_token_id], dtype=np.int32) for ids in encoded]
 
 
