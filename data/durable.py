@@ -17,7 +17,6 @@ _TODO = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, {_AGAIN}"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), f"make its folder writable, {_AGAIN}"),
 }
-_CHUNK = 2**22
 _SEAL = b"# SHA-256 of the lines above: "
 
 
@@ -83,11 +82,9 @@ def sync(path: Path) -> None:
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        # Reads into one small buffer: large ones of many short-lived threads would stay in malloc's arenas.
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def with_seal(text: str) -> bytes:
