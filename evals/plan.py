@@ -12,6 +12,7 @@ from actors.folders import ModelFolder
 from cluster.paths import require_dir, resolve
 from configs.recipe import ConfigError
 from data.durable import sha256
+from data.tables import DataError
 from evals.benchmarks import BENCHMARKS, Benchmark
 from evals.options import DEFAULT_DATA, files_of, named
 from evals.subject import Settings
@@ -75,7 +76,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     data: Path | None = resolve(options.data)
     if needs_data or options.data != DEFAULT_DATA:
         data = require_dir(options.data, "--data", _NO_TABLES)
-    items, digests = _read(names, data, files, options)
+    items, digests = _read(names, data, files, options.limit, options.seed)
     return Plan(
         models=models,
         named=by_name,
@@ -94,6 +95,26 @@ def make_plan(options: argparse.Namespace) -> Plan:
     )
 
 
+def require_tasks(names: Sequence[str], data: str, most: int, setting: str) -> None:
+    """Checks that a language model alone can be asked these tasks, with at most `most` items of the files below `data`.
+
+    Raises:
+        ConfigError, DataError: a task that is none, that needs more, or whose file cannot be read; `setting` is named.
+    """
+    for name in names:
+        if name not in TASKS and name not in BENCHMARKS:
+            raise ConfigError(f"{setting}: there is no task '{name}'; choose from {', '.join([*TASKS, *BENCHMARKS])}")
+        if names.count(name) > 1:
+            raise ConfigError(f"{setting}: '{name}' is given twice; give it once")
+        if name in TASKS and (TASKS[name].needs or TASKS[name].of_reward_model):
+            raise ConfigError(f"{setting}: {name} needs a reward model or a second model; ask it with evals.run")
+    folder = require_dir(data, f"{setting.partition('.')[0]}.data", _NO_TABLES)
+    try:
+        _read(names, folder, {}, most, 0)
+    except DataError as error:
+        raise DataError(f"{setting}: {error}") from error
+
+
 def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:
     tables = {name: min(TASKS[name].limit, options.limit or TASKS[name].limit) for name in names if name in TASKS}
     files = {name: options.limit for name in names if name in BENCHMARKS and options.limit}
@@ -110,7 +131,7 @@ def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:
 
 
 def _read(
-    names: Sequence[str], data: Path | None, files: Mapping[str, str], options: argparse.Namespace
+    names: Sequence[str], data: Path | None, files: Mapping[str, str], most: int | None, seed: int
 ) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
     """The items of each task, and the digests of the files they are from."""
     items: dict[str, Any] = {}
@@ -120,14 +141,14 @@ def _read(
             task = TASKS[name]
             if data is None:
                 raise RuntimeError(f"{name} was planned without a data folder")
-            items[name] = task.read(data, min(task.limit, options.limit or task.limit), options.seed)
+            items[name] = task.read(data, min(task.limit, most or task.limit), seed)
             path = task.path(data)
             digests[name] = {str(path): sha256(path)}
         else:
             benchmark = BENCHMARKS[name]
             given = resolve(files[name]) if name in files else None
             source = benchmark.source(data if data and data.is_dir() else None, given, name)
-            items[name] = benchmark.read(source, options.limit, options.seed)
+            items[name] = benchmark.read(source, most, seed)
             digests[name] = {str(source): sha256(source)} if source.is_file() else dict(items[name].files)
     return items, digests
 

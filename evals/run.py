@@ -94,7 +94,7 @@ def _evaluate_models(plan: Plan, ledger: Ledger, results: dict[str, Any]) -> Non
     try:
         for name, folder in plan.models.items():
             begun = time.monotonic()
-            tasks = _evaluate_model(plan, name, folder, engine, reward)
+            tasks = evaluate_model(plan, name, folder, engine, reward)
             results[name] = {
                 "model": str(folder.path),
                 "sha256": folder.digest,
@@ -105,10 +105,14 @@ def _evaluate_models(plan: Plan, ledger: Ledger, results: dict[str, Any]) -> Non
         engine.close()
 
 
-def _evaluate_model(
+def evaluate_model(
     plan: Plan, name: str, folder: ModelFolder, engine: Engine, reward: RewardModel | None
 ) -> dict[str, Metrics]:
-    """The results of a model's tasks."""
+    """The results of the tasks of `plan` for one model, in `engine`, which may have another one's weights before.
+
+    Raises:
+        ConfigError, DataError: naming the task and the model.
+    """
     begun = time.monotonic()
     subject: Subject | RewardModel
     if folder.is_reward_model:

@@ -27,10 +27,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmarks": {"trainers", "evals", "serve", "actors", "cluster", "data", "configs"},
 }
 # The quickstart is the one command that runs every other: stages, then the table that the evaluations give.
+# Training asks the evaluations how far it is, through one door.
 # The preflight is the command of a cluster, but what is asked of it only the stages know; nothing imports it.
 # The preparation of data is a command too, which may run on a cluster.
 MAY_ALSO_IMPORT = {
     "trainers/quickstart.py": {"evals"},
+    "trainers/evaluation.py": {"evals"},
     "cluster/preflight/__main__.py": {"actors", "trainers"},
     "data/prepare/__main__.py": {"cluster"},
 }

@@ -32,6 +32,7 @@ _NAME = re.compile(r"step-(\d{8})\.parquet")
 _OF_THE_STAGE = {"name", "cluster", "colocate", "publish", "samples_every", "checkpoint_every", "keep_checkpoints"} | {
     "max_failures",
     "stop",
+    "evaluation",
 }
 _OF_ANY_SECTION = {"placement", "micro_batch_tokens", "max_concurrent", "kv_cache_bytes", "gpu_memory_utilization"}
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from actors.judge import sources_of
@@ -23,6 +24,7 @@ from configs.base import load, one_line_errors
 from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import keeping_rows, refuse_collapse
 from trainers.config import STAGES
+from trainers.evaluation import Evaluator, check_tasks
 from trainers.export import export_model, load_tokenizer, require_model
 from trainers.journal import Journal, fingerprint
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
@@ -67,6 +69,10 @@ def ppo(
     rollouts = Rollouts(config, team, prompts, journal)
     shaper, kl = RewardShaper(algorithm, config.rollout.max_new_tokens), KLController(algorithm)
     publisher = Publisher(config.publish, team.policy, team.rollout, prompts.probe(config.publish.probe_sequences))
+    evaluator = Evaluator(config.evaluation, run.path, config.steps, config.cluster.collective_timeout_s)
+
+    def export(folder: Path) -> None:
+        export_model(folder, prompts.tokenizer, lambda aside: team.policy.call("export", str(aside)))
 
     def publish(version: int) -> Published | None:
         """Brings `version` to the engines and has them answer, unless the journal has all those answers."""
@@ -108,6 +114,9 @@ def ppo(
                 published = supervisor.keep_at(partial(publish, step + 1), partial(publish_again, step + 1))
             metrics = step_metrics(table, figures, step + 1, published, kl.coef, rollouts.staleness(step, table))
             kl.observe(metrics.get("kl_to_reference", 0.0), len(table))
+            if evaluator.due(step + 1):
+                with phases("evaluate"):
+                    metrics |= supervisor.keep_at(partial(evaluator.figures, step + 1, export))
             with phases("checkpoint"):
                 journal.record_rewards(step, table)
                 if step % config.samples_every == 0 or step + 1 == config.steps:
@@ -119,7 +128,7 @@ def ppo(
             run.log(step + 1, metrics)
             progress.update(step + 1, metrics)
             refuse_collapse(config.stop, step + 1, metrics)
-    export_model(run.path / "model", prompts.tokenizer, lambda aside: team.policy.call("export", str(aside)))
+    export(run.path / "model")
     run.finish({"steps": config.steps, "weights_version": config.steps})
 
 
@@ -191,6 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if already_finished(config.name, config):
             return
         prompts = read_prompts(config)
+        check_tasks(config.evaluation)
         sources_of(config.judge)  # refuses a function that is none, before anything starts
         with connect(**config.cluster.connection()):
             require_fit(config)

@@ -22,6 +22,7 @@ from actors.models import save_pretrained
 from actors.packed import PackedBatch
 from actors.zero import ZeroModel
 from trainers.best import Best, write_evaluation
+from trainers.evaluation import Evaluator
 from trainers.export import export_model
 from trainers.stage import Evaluation, Job
 from trainers.starting import with_start_columns
@@ -46,6 +47,8 @@ class Rank:
         self.saving: int | None = None
         """The step whose checkpoint is being written."""
         self.best = Best(job.folder)
+        timeout_s = self.config.cluster.collective_timeout_s
+        self.evaluator = Evaluator(self.config.evaluation, job.folder, job.steps, timeout_s)
         self.send: Send = send if self.model.rank == 0 else lambda *_: None
         self.sizes: list[int] = train.column("size").to_pylist()
         self.weights: list[int] = train.column("weight").to_pylist()
@@ -74,6 +77,8 @@ class Rank:
                 evaluation = self.evaluate(done)
                 metrics |= evaluation.metrics
                 self.keep_if_best(evaluation)
+            if self.evaluator.due(done):
+                metrics |= self.ask_tasks(done)
             self.send("step", done, metrics)
             if done % self.config.checkpoint_every == 0 and done < self.job.steps:
                 self.save(done)
@@ -159,6 +164,20 @@ class Rank:
             self.export(str(folder.relative_to(self.job.folder)), evaluation)
             if self.model.rank == 0:
                 self.best.keep_only(evaluation.step)
+
+    def ask_tasks(self, done: int) -> dict[str, float]:
+        """What the tasks of `evaluation` tell of the weights of `done` steps, on rank 0, for which the others wait."""
+
+        def export(folder: Path) -> None:
+            self.export(str(folder.relative_to(self.job.folder)))
+
+        figures: dict[str, float] = {}
+        if self.model.rank == 0:
+            figures = self.evaluator.figures(done, export)
+        else:
+            export(self.evaluator.folder(done))
+        torch.distributed.barrier()
+        return figures
 
     def copy_best(self) -> None:
         """Makes the best export the run's model."""

@@ -16,7 +16,7 @@ from actors.config import (
     TrainedRoleConfig,
 )
 from configs.base import Section
-from trainers.supervised_config import HeldoutData, LearningConfig, StageConfig
+from trainers.supervised_config import EvaluationConfig, HeldoutData, LearningConfig, StageConfig
 
 
 class PromptData(Section):
@@ -144,6 +144,7 @@ class PPOConfig(StageConfig):
         "[[policy, critic], [reference, reward]]",
     )
     samples_every: int = Field(10, ge=1, description="steps between those whose texts are written to samples/")
+    evaluation: EvaluationConfig | None = Field(None, description="evaluate the policy on tasks while it learns")
     checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints of policy and critic")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the newest")
     critic_warmup_steps: int = Field(0, ge=0, description="first steps in which only the critic learns")

@@ -26,6 +26,7 @@ from cluster.unplaced import Waiting
 from configs.base import ConfigError, load, one_line_errors
 from trainers.collapse import keeping_rows
 from trainers.config import STAGES
+from trainers.evaluation import check_tasks
 from trainers.mailbox import Mailbox
 from trainers.preflight import require_fit
 from trainers.run import Run, already_finished
@@ -54,6 +55,7 @@ def train(stage: Stage[Any, Any]) -> None:
     RunError for a loss or gradient that is not finite.
     """
     config: SupervisedConfig = stage.config
+    check_tasks(config.evaluation)
     examples = stage.examples()
     steps = total_steps(config, examples)
     with connect(**config.cluster.connection()) as cluster:

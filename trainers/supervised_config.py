@@ -26,6 +26,19 @@ class StageConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
 
 
+class EvaluationConfig(Section):
+    """Tasks of evals.run that the weights in training are asked from time to time; training waits meanwhile."""
+
+    tasks: tuple[str, ...] = Field(min_length=1, description="such as [choice, ner] or [cmmlu]; see evals.run --help")
+    data: str = Field(description="folder of their tables and files")
+    every: int = Field(100, ge=1, description="steps between evaluations; one is at the end")
+    limit: int = Field(100, ge=1, description="items of each table or file at most")
+    shots: int = Field(0, ge=0, description="examples before a choice question")
+    method: Literal["likelihood", "generation"] = Field("likelihood", description="how lettered options are chosen")
+    threads: int = Field(1, ge=1, description="OMP threads of the process that evaluates")
+    gpus: float = Field(0.0, ge=0, description="GPUs that it reserves")
+
+
 class TrainTables(Section):
     """What is learnt from."""
 
@@ -114,6 +127,8 @@ class SupervisedConfig(LearningConfig, StageConfig):
 
     may_change: ClassVar[frozenset[str]] = frozenset({"placement", "cluster", "max_failures"})
 
+    evaluation: EvaluationConfig | None = Field(None, description="evaluate a language model on tasks while it learns")
+
 
 class PretrainConfig(SupervisedConfig):
     """Pretraining: next-token prediction on packed blocks, from random weights or from a base model."""
@@ -170,6 +185,12 @@ class RewardConfig(SupervisedConfig):
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="probability that a pair's label is taken to be wrong"
     )
+
+    @model_validator(mode="after")
+    def _answers_nothing(self) -> RewardConfig:
+        if self.evaluation is not None:
+            raise ValueError("evaluation asks language models; a reward model is told by heldout_*: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _pair_fits(self) -> RewardConfig:
