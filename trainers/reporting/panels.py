@@ -43,6 +43,7 @@ PANELS = (
     Panel(
         "Outcome", "Score", ("score",), "the reward as the algorithm takes it: clipped, scaled, less what length costs"
     ),
+    Panel("Outcome", "Tasks", ("eval/*",), "the chief metric of each task of `evaluation`"),
     Panel("Outcome", "Loss", ("loss", "heldout_loss"), "in training and on held-out data", log_from=LOG),
     Panel("Outcome", "Perplexity", ("*perplexity",), "of held-out text", log_from=LOG),
     Panel("Outcome", "Accuracy", ("*accuracy*", "length_baseline"), "share of held-out items", share=True),
