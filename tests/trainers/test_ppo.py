@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -24,8 +23,7 @@ from actors.weights.publisher import Publisher, PublishError
 from cluster.waiting import RoleDied
 from configs.base import dump
 from configs.recipe import RunError
-from data.tables import OPEN, PROMPTS, write_table
-from evals.run import main as evaluate
+from data.tables import PROMPTS, write_table
 from trainers.advantages import add_advantages, add_weights
 from trainers.export import load_tokenizer
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
@@ -353,24 +351,6 @@ def test_bad_input_is_one_line_and_nothing_is_made(
     assert re.search(message, error)
     assert error.count("\n") == 1
     assert not runs.exists()
-
-
-@pytest.mark.long
-def test_the_policy_is_evaluated_while_it_learns_and_learns_the_same(
-    clinic: Path, whole: Path, warm_team: WarmTeam, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    rows = [{"question": f"病人{n}头痛怎么办", "reference": "多休息。"} for n in range(4)]
-    write_table(pa.Table.from_pylist(rows, OPEN), tmp_path / "open.heldout.parquet")
-    monkeypatch.setattr("trainers.ppo.Team", warm_team)
-    asked = {"tasks": ("open",), "data": str(tmp_path), "every": 3}
-    evaluated = finished_run(settings(clinic, name="evaluated", evaluation=asked))
-    assert equal(weights(evaluated), weights(whole))
-    found = {line["step"]: line["eval/open_rouge_l"] for line in read_metrics(evaluated) if "seconds_evaluate" in line}
-    assert list(found) == [3, 4]
-    output = tmp_path / "found.json"
-    arguments = ["--model", str(evaluated / "model"), "--tasks", "open", "--data", str(tmp_path)]
-    assert evaluate([*arguments, "--json", str(output)]) == 0
-    assert json.loads(output.read_text())["tasks"]["open"]["rouge_l"] == found[4]
 
 
 @pytest.mark.long

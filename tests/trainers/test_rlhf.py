@@ -17,7 +17,8 @@ from finished import WarmTeam, equal, finished_run, weights
 
 from actors.team import Team
 from configs.base import dump
-from data.tables import PROMPTS, write_table
+from data.tables import OPEN, PROMPTS, write_table
+from evals.run import main as evaluate
 from trainers.export import load_tokenizer
 from trainers.ppo import main, team_config
 from trainers.rlhf_config import PPOConfig
@@ -201,6 +202,24 @@ def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_c
         assert len(table) == config.rows_per_step
         assert {prompt % 2 for prompt in table.column("prompt_id").to_pylist()} == {1}
     assert [line["reward"] for line in read_metrics(run)] == [0.5, 0.5]
+
+
+@pytest.mark.long
+def test_the_policy_is_evaluated_while_it_learns_and_learns_the_same(
+    settings: Any, ray_cluster: Any, tmp_path: Path
+) -> None:
+    rows = [{"question": f"病人{n}头痛怎么办", "reference": "多休息。"} for n in range(4)]
+    write_table(pa.Table.from_pylist(rows, OPEN), tmp_path / "open.heldout.parquet")
+    asked = {"tasks": ("open",), "data": str(tmp_path), "every": 3}
+    grpo = {"algorithm": {"name": "grpo"}}
+    without = finished_run(settings("not-evaluated", **grpo))
+    evaluated = finished_run(settings("evaluated", **grpo, evaluation=asked))
+    assert equal(weights(evaluated), weights(without))
+    found = {line["step"]: line["eval/open_rouge_l"] for line in read_metrics(evaluated) if "seconds_evaluate" in line}
+    assert list(found) == [3, 4]
+    arguments = ["--model", str(evaluated / "model"), "--tasks", "open", "--data", str(tmp_path)]
+    assert evaluate([*arguments, "--json", str(tmp_path / "found.json")]) == 0
+    assert json.loads((tmp_path / "found.json").read_text())["tasks"]["open"]["rouge_l"] == found[4]
 
 
 def test_a_diverging_update_ends_in_one_line_and_keeps_its_rows(
