@@ -89,13 +89,13 @@ def kills(folder: Path, count: int, draw: random.Random) -> bool:
         began = time.monotonic()
         name = f"run-{number:02}"
         reached = run(folder, name, kill)
-        same = alike(folder / "runs" / name, folder / "runs" / "undisturbed")
-        identical += same
+        differing = differences(folder / "runs" / name, folder / "runs" / "undisturbed")
+        identical += not differing
         struck += reached is not None
         print(
             f"{name}: {kill.target} killed {kill.delay_s:.2f} s after step {kill.step}, "
             f"{'which was too late' if reached is None else f'{reached} steps done'}; "
-            f"{'identical' if same else 'OTHER WEIGHTS'}, {time.monotonic() - began:.1f} s",
+            f"{' and '.join(f'OTHER {what}' for what in differing) or 'identical'}, {time.monotonic() - began:.1f} s",
             flush=True,
         )
     print(f"kills={struck} runs={count} identical={identical}", flush=True)
@@ -132,12 +132,12 @@ def run(folder: Path, name: str, kill: Kill | None) -> int | None:
             raise RuntimeError(f"{name} ended with status {code}; its output: {output}")
 
 
-def alike(run: Path, other: Path) -> bool:
-    """Whether weights and every step's loss are the same, bit for bit."""
+def differences(run: Path, other: Path) -> list[str]:
+    """What is not the same, bit for bit: the weights, the losses of the steps, neither."""
     mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (run, other))
     losses = [[(line["step"], line["loss"]) for line in read_metrics(folder)] for folder in (run, other)]
     same = mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
-    return same and losses[0] == losses[1]
+    return ["WEIGHTS"] * (not same) + ["LOSSES"] * (losses[0] != losses[1])
 
 
 def _strike(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> int | None:

@@ -1,14 +1,17 @@
-"""News from the workers to the driver, while the driver waits for them."""
+"""News from the workers to the driver, while the driver waits for them, and its receipts."""
 
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
 
-from ray.util.queue import Queue
+from ray.exceptions import RayActorError
+from ray.util.queue import Empty, Queue
 
+from configs.recipe import RunError
 from trainers.progress import Progress
 from trainers.run import Run
 
@@ -25,6 +28,7 @@ class Mailbox:
         self.queue = Queue(actor_options={"num_cpus": 0})
         self._thread = threading.Thread(target=self._listen, name="mailbox", daemon=True)
         self._progress: Progress | None = None
+        self._receipts: Queue | None = None
         self._error: Exception | None = None
 
     def __enter__(self) -> Queue:
@@ -51,14 +55,46 @@ class Mailbox:
     def _take(self, stack: ExitStack, kind: str, done: int, figures: dict[str, Any]) -> None:
         """Handles one message; see `trainers.rank.Send`."""
         if kind == "start":
+            self._receipts = figures["receipts"]
             self.run.rewind(done)
             if self._progress is None:
                 self._progress = stack.enter_context(self.run.progress(self.steps, done, self.show))
             else:
                 print(f"{self.run.config.recipe_key}: workers were replaced; going on from step {done}", flush=True)
         elif kind == "step":
-            self.run.log(done, figures)
             assert self._progress is not None  # every rank sends `start` first
+            assert self._receipts is not None
+            try:
+                self.run.log(done, figures)
+            finally:
+                with suppress(RayActorError):  # who sent it is dead; its successor says `start`
+                    self._receipts.put(done)
             self._progress.update(done, figures)
         else:
             raise figures["error"]
+
+
+class Sender:
+    """The first rank's side of a mailbox. Steps are logged some time after they were sent; `wait_logged` waits for that."""
+
+    def __init__(self, queue: Queue, timeout_s: float) -> None:
+        self._queue, self._timeout_s = queue, timeout_s
+        self._receipts: Queue | None = None
+        self._logged = 0
+
+    def send(self, kind: str, done: int, figures: dict[str, Any]) -> None:
+        """Puts a message into the mailbox; see `trainers.rank.Send`."""
+        if kind == "start":
+            self._receipts = Queue(actor_options={"num_cpus": 0})
+            self._logged, figures = done, {**figures, "receipts": self._receipts}
+        self._queue.put((kind, done, figures))
+
+    def wait_logged(self, step: int) -> None:
+        """Returns when the driver has logged `step`, and so all before it. Raises RunError."""
+        assert self._receipts is not None, "`start` comes first"
+        deadline = time.monotonic() + self._timeout_s
+        while self._logged < step:
+            try:
+                self._logged = self._receipts.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                raise RunError(f"the driver has not logged step {step} after {self._timeout_s:.0f} s") from None

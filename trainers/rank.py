@@ -31,11 +31,16 @@ from trainers.utilisation import Utilisation
 Send = Callable[[str, int, dict[str, Any]], None]
 """(kind, steps done, figures) to the driver; the kinds are `start`, `step`, and `diverged` with its `error`."""
 
+WaitLogged = Callable[[int], None]
+"""Returns when the driver has logged a step that was sent."""
+
 
 class Rank:
     """Trains `job.stage` from its newest checkpoint, or from its start, to the end. All ranks walk in step."""
 
-    def __init__(self, job: Job, train: pa.Table, heldout: pa.Table, send: Send) -> None:
+    def __init__(
+        self, job: Job, train: pa.Table, heldout: pa.Table, send: Send, wait_logged: WaitLogged = lambda _: None
+    ) -> None:
         self.job, self.train, self.heldout = job, train, heldout
         self.stage, self.config = job.stage, job.stage.config
         module = self.stage.module()
@@ -50,6 +55,7 @@ class Rank:
         timeout_s = self.config.cluster.collective_timeout_s
         self.evaluator = Evaluator(self.config.evaluation, job.folder, job.steps, timeout_s)
         self.send: Send = send if self.model.rank == 0 else lambda *_: None
+        self.wait_logged = wait_logged
         self.sizes: list[int] = train.column("size").to_pylist()
         self.weights: list[int] = train.column("weight").to_pylist()
         self.heldout_plan = self.plan(heldout.column("size").to_pylist())
@@ -220,6 +226,7 @@ class Rank:
         shards: list[dict[str, str]] = [{}] * self.model.world_size
         torch.distributed.all_gather_object(shards, self.model.saved(self.checkpoints.aside(done)))
         if self.model.rank == 0:
+            self.wait_logged(done)  # who goes on from here does not send these steps again
             state = {"steps": done, "ranks": self.model.world_size}
             self.checkpoints.commit(done, state, {name: of for shard in shards for name, of in shard.items()})
 

@@ -27,7 +27,7 @@ from configs.base import ConfigError, load, one_line_errors
 from trainers.collapse import keeping_rows
 from trainers.config import STAGES
 from trainers.evaluation import check_tasks
-from trainers.mailbox import Mailbox
+from trainers.mailbox import Mailbox, Sender
 from trainers.preflight import require_fit
 from trainers.run import Run, already_finished
 from trainers.stage import Examples, Job, Stage
@@ -137,8 +137,9 @@ def work(settings: dict[str, Any]) -> None:
     from trainers.rank import Rank  # brings DeepSpeed, which must find the process prepared
 
     train, heldout = ray.get([settings["train"], settings["heldout"]])
+    sender = Sender(queue, job.stage.config.cluster.collective_timeout_s)
     try:
         with Pulse(job.stage.config.name, "trainer", get_context().get_world_rank()):
-            Rank(job, train, heldout, lambda *message: queue.put(message)).run()
+            Rank(job, train, heldout, sender.send, sender.wait_logged).run()
     except DivergedError as error:  # raised on every rank alike; trying again would end alike
         queue.put(("diverged", 0, {"error": error}))

@@ -32,7 +32,12 @@ def train(world: None) -> Callable[..., list[Message]]:
     from trainers.stage import Job
     from trainers.supervised import total_steps
 
-    def run(stage: Stage[Any, Any], folder: Path, die_at: int | None = None) -> list[Message]:
+    def run(
+        stage: Stage[Any, Any],
+        folder: Path,
+        die_at: int | None = None,
+        wait_logged: Callable[[int], None] = lambda _: None,
+    ) -> list[Message]:
         examples = stage.examples()
         sent: list[Message] = []
 
@@ -46,6 +51,7 @@ def train(world: None) -> Callable[..., list[Message]]:
             examples.train,
             examples.heldout,
             send,
+            wait_logged,
         )
         try:
             rank.run()
