@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -66,3 +69,12 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     """Bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def evaluated(model: Path, task: str, data: Path, *options: str) -> dict[str, Any]:
+    """What `evals.run` finds of a task, in a process of its own: vLLM, when it ends, ends the process's torch world too."""
+    output = data / "found.json"
+    command = [sys.executable, "-m", "evals.run", f"--model={model}", f"--tasks={task}", f"--data={data}"]
+    subprocess.run([*command, f"--json={output}", *options], check=True, timeout=300)
+    found: dict[str, Any] = json.loads(output.read_text())["tasks"][task]
+    return found

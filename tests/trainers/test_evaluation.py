@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import ray
+from finished import evaluated
 from safetensors.torch import load_file
 
 from configs.base import ConfigError
 from data.tables import OPEN, DataError, write_table
-from evals.run import main as evaluate
 from trainers.evaluation import Evaluator, check_tasks
 from trainers.sft import SftStage
 from trainers.supervised_config import EvaluationConfig, RewardConfig, SftConfig
@@ -89,9 +89,7 @@ def test_the_figures_are_those_of_evals_and_no_weight_depends_on_them(
     weights = [load_file(run / "model" / "model.safetensors") for run in (without, asked)]
     assert all((tensor == weights[1][name]).all() for name, tensor in weights[0].items())
     assert list((asked / "evaluation").iterdir()) == []
-    answers = ["--tasks", "open", "--data", str(questions), "--limit", "4", "--json", str(tmp_path / "found.json")]
-    assert evaluate(["--model", str(asked / "model"), *answers]) == 0
-    assert json.loads((tmp_path / "found.json").read_text())["tasks"]["open"]["rouge_l"] == found[5]
+    assert evaluated(asked / "model", "open", questions, "--limit=4")["rouge_l"] == found[5]
 
 
 @pytest.fixture

@@ -13,12 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from finished import WarmTeam, equal, finished_run, weights
+from finished import WarmTeam, equal, evaluated, finished_run, weights
 
 from actors.team import Team
 from configs.base import dump
 from data.tables import OPEN, PROMPTS, write_table
-from evals.run import main as evaluate
 from trainers.export import load_tokenizer
 from trainers.ppo import main, team_config
 from trainers.rlhf_config import PPOConfig
@@ -213,13 +212,11 @@ def test_the_policy_is_evaluated_while_it_learns_and_learns_the_same(
     asked = {"tasks": ("open",), "data": str(tmp_path), "every": 3}
     grpo = {"algorithm": {"name": "grpo"}}
     without = finished_run(settings("not-evaluated", **grpo))
-    evaluated = finished_run(settings("evaluated", **grpo, evaluation=asked))
-    assert equal(weights(evaluated), weights(without))
-    found = {line["step"]: line["eval/open_rouge_l"] for line in read_metrics(evaluated) if "seconds_evaluate" in line}
+    run = finished_run(settings("evaluated", **grpo, evaluation=asked))
+    assert equal(weights(run), weights(without))
+    found = {line["step"]: line["eval/open_rouge_l"] for line in read_metrics(run) if "seconds_evaluate" in line}
     assert list(found) == [3, 4]
-    arguments = ["--model", str(evaluated / "model"), "--tasks", "open", "--data", str(tmp_path)]
-    assert evaluate([*arguments, "--json", str(tmp_path / "found.json")]) == 0
-    assert json.loads((tmp_path / "found.json").read_text())["tasks"]["open"]["rouge_l"] == found[4]
+    assert evaluated(run / "model", "open", tmp_path)["rouge_l"] == found[4]
 
 
 def test_a_diverging_update_ends_in_one_line_and_keeps_its_rows(
