@@ -72,7 +72,7 @@ class ZeroModel:
         # DeepSpeed counts a norm that is not finite as -1 and takes the step, so gradients are looked at here.
         self._norms: list[Tensor] = []
         self._whole_norm: Tensor | None = None  # for AdamW alone, which DeepSpeed would clip and not say by how much
-        if zero.stage == 0 and zero.dtype == "float32":
+        if _steps_adamw_itself(zero):
             adamw.register_step_pre_hook(lambda *_: self._clip(module, optimizer.max_grad_norm))
         adamw.register_step_pre_hook(lambda *_: self._norms.extend(_norms(adamw)))
         learnt = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
@@ -240,6 +240,11 @@ def _decay_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str
     return [group for group in groups if group["params"]]
 
 
+def _steps_adamw_itself(zero: ZeroConfig) -> bool:
+    """Whether DeepSpeed puts no optimiser of its own around AdamW."""
+    return zero.stage == 0 and zero.dtype == "float32"
+
+
 def _deepspeed_config(zero: ZeroConfig, optimizer: OptimizerConfig, learnt: int) -> dict[str, Any]:
     section: dict[str, Any] = {"stage": zero.stage, "overlap_comm": False, "contiguous_gradients": True}
     # DeepSpeed reserves a whole bucket at once, by default 2 GB whatever the model, and what forks must have that twice.
@@ -258,6 +263,6 @@ def _deepspeed_config(zero: ZeroConfig, optimizer: OptimizerConfig, learnt: int)
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": zero.dtype == "bfloat16"},
-        "gradient_clipping": 0.0 if zero.stage == 0 and zero.dtype == "float32" else optimizer.max_grad_norm,
+        "gradient_clipping": 0.0 if _steps_adamw_itself(zero) else optimizer.max_grad_norm,
         "steps_per_print": 2**31,
     }
