@@ -102,10 +102,7 @@ def require_tasks(names: Sequence[str], data: str, most: int, setting: str) -> N
         ConfigError, DataError: a task that is none, that needs more, or whose file cannot be read; `setting` is named.
     """
     for name in names:
-        if name not in TASKS and name not in BENCHMARKS:
-            raise ConfigError(f"{setting}: there is no task '{name}'; choose from {', '.join([*TASKS, *BENCHMARKS])}")
-        if names.count(name) > 1:
-            raise ConfigError(f"{setting}: '{name}' is given twice; give it once")
+        _check_name(name, names, setting)
         if name in TASKS and (TASKS[name].needs or TASKS[name].of_reward_model):
             raise ConfigError(f"{setting}: {name} needs a reward model or a second model; ask it with evals.run")
     folder = require_dir(data, f"{setting.partition('.')[0]}.data", _NO_TABLES)
@@ -210,6 +207,13 @@ def _task_names(
     return names
 
 
+def _check_name(name: str, names: Sequence[str], setting: str) -> None:
+    if name not in TASKS and name not in BENCHMARKS:
+        raise ConfigError(f"{setting}: there is no task '{name}'; choose from {', '.join([*TASKS, *BENCHMARKS])}")
+    if names.count(name) > 1:
+        raise ConfigError(f"{setting}: '{name}' is given twice; give it once")
+
+
 def _check_task(
     name: str,
     names: Sequence[str],
@@ -217,10 +221,7 @@ def _check_task(
     models: Mapping[str, ModelFolder],
     second: Mapping[str, str | None],
 ) -> None:
-    if name not in TASKS and name not in BENCHMARKS:
-        raise ConfigError(f"--tasks: there is no task '{name}'; choose from {', '.join([*TASKS, *BENCHMARKS])}")
-    if names.count(name) > 1:
-        raise ConfigError(f"--tasks: '{name}' is given twice; give it once")
+    _check_name(name, names, "--tasks")
     for needed in TASKS[name].needs if name in TASKS else ():
         if not second[needed]:
             raise ConfigError(f"--tasks: {name} needs {needed} DIR; give it or leave the task out")
