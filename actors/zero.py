@@ -64,7 +64,7 @@ class ZeroModel:
         self.steps_done = 0
         adamw = torch.optim.AdamW(
             _decay_groups(module, optimizer.weight_decay),
-            lr=optimizer.lr,
+            lr=0.0,  # `update` sets it
             betas=optimizer.betas,
             eps=optimizer.eps,
             fused=True,  # one pass over memory instead of nine
@@ -78,6 +78,9 @@ class ZeroModel:
         learnt = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
         settings = _deepspeed_config(zero, optimizer, learnt)
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=settings)
+        # In bf16 without ZeRO that takes a step with gradients of 0, to have the optimiser's state; AdamW would count it.
+        for state in adamw.state.values():
+            state["step"].zero_()
         self._stage = zero.stage
         from actors.snapshot import SnapshotEngine  # brings DeepSpeed, which must find the process prepared
 

@@ -105,6 +105,7 @@ def settings(workload: Workload, model: Path, clinic: Path, name: str, dtype: st
         "policy.model": model,
         "policy.placement.threads": threads,
         "policy.optimizer.lr": 1e-6,
+        "policy.zero.stage": 0,  # one rank has nothing to share out
         "policy.zero.dtype": dtype,
         "rollout.placement.threads": threads,
         "rollout.max_new_tokens": workload.max_new_tokens,

@@ -13,21 +13,23 @@ from data.clinic.build import Sizes, build
 from trainers.export import export_model, load_tokenizer
 from trainers.supervised_config import PretrainConfig
 
-WARM_UP = 2
+WARM_UP = 3
 """Steps before those that are measured: allocators, thread pools and kernels are warm then."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One measurement; `steps` are measured."""
+    """One measurement."""
 
     dtype: str
     threads: int
     block_tokens: int = 4096
     blocks: int = 1  # a step
-    steps: int = 6
+    steps: int = 5  # measured, of a round
+    rounds: int = 2
     hidden: int = 512
     layers: int = 10
+    stage: int = 0  # ZeRO's, of ours: one rank has nothing to share out
 
     @property
     def architecture(self) -> ArchitectureConfig:
@@ -61,7 +63,7 @@ def make_inputs(folder: Path, workload: Workload) -> PretrainConfig:
             "block_tokens": workload.block_tokens,
         },
         "placement": {"cpus_per_rank": 1, "threads": workload.threads},
-        "zero": {"stage": 3, "dtype": workload.dtype},
+        "zero": {"stage": workload.stage, "dtype": workload.dtype},
         "optimizer": {"lr": 1e-4, "schedule": "constant", "weight_decay": 0.1},
         "epochs": 1000,
         "max_steps": WARM_UP + workload.steps + 1,  # the last one waits for an evaluation

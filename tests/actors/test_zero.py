@@ -156,10 +156,29 @@ def test_a_tied_weight_is_exported_once(world: None) -> None:
     assert "lm_head.weight" not in names
 
 
-def test_bf16_trains(world: None) -> None:
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_bf16_updates_are_those_of_plain_adamw_with_fp32_masters(world: None, stage: int) -> None:
     parts = batches(1)
-    zero = ZeroModel(module(), ZeroConfig(dtype="bfloat16"), OptimizerConfig(lr=1e-2), total_steps=8)
-    losses = [zero.update(parts, run, mean_loss(parts))["loss"] for _ in range(8)]
+    settings = OptimizerConfig(lr=1e-2, weight_decay=0.1, max_grad_norm=0.5, schedule="constant")
+    zero = ZeroModel(module(), ZeroConfig(stage=stage, dtype="bfloat16"), settings, total_steps=8)
+    plain = module().bfloat16()
+    masters = [p.detach().float().requires_grad_() for p in plain.parameters()]
+    decays = [{"params": [p for p in masters if (p.dim() >= 2) == matrix]} for matrix in (True, False)]
+    adamw = torch.optim.AdamW([decays[0], decays[1] | {"weight_decay": 0.0}], 1e-2, (0.9, 0.95), weight_decay=0.1)
+    losses = []
+    for step in range(8):
+        losses.append(zero.update(parts, run, mean_loss(parts))["loss"])
+        loss = -run(plain, parts[0]).mean()
+        loss.backward()
+        for master, weight in zip(masters, plain.parameters(), strict=True):
+            assert weight.grad is not None
+            master.grad, weight.grad = weight.grad.float(), None
+        torch.nn.utils.clip_grad_norm_(masters, 0.5)
+        adamw.step()
+        with torch.no_grad():
+            for master, weight in zip(masters, plain.parameters(), strict=True):
+                weight.copy_(master)
+        assert losses[-1] == pytest.approx(loss.item(), rel=1e-3), step  # bf16 carries 8 bits
     assert losses[-1] < 0.9 * losses[0]
     assert zero.full_state()["model.norm.weight"].dtype == torch.bfloat16
 
