@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ import torch
 from benchmarks.ppo_step.floor import step_flops
 from benchmarks.ppo_step.machine import copy_seconds, feed_forward_flops
 from benchmarks.ppo_step.ours import Measured, measure, median_phases
-from benchmarks.ppo_step.workload import WORKLOADS, Workload, make_clinic, make_model, settings
+from benchmarks.ppo_step.workload import WORKLOADS, Roles, Workload, make_clinic, make_model, settings
 from configs.base import ConfigError, one_line_errors
 from trainers.rlhf_config import PPOConfig
 
@@ -46,6 +47,8 @@ def main() -> None:
     parser.add_argument("--workload", choices=names, action="append", help="default: all")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each role (default: %(default)s)")
+    stage = "ZeRO stage of the policy; on one rank the higher ones have nothing to share out, and cost time (default: %(default)s)"
+    parser.add_argument("--stage", type=int, choices=range(4), default=0, help=stage)
     parser.add_argument("--peer", choices=("trl",), help="also measure that; pip install --no-deps trl==1.16.0 first")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
     options = parser.parse_args()
@@ -54,7 +57,7 @@ def main() -> None:
             raise ConfigError("--peer trl: TRL is not installed; pip install --no-deps trl==1.16.0, or leave it out")
         wanted = [workload for workload in WORKLOADS if workload.name in (options.workload or names)]
         with tempfile.TemporaryDirectory(prefix="chimed-step-") as folder:
-            result = compare(wanted, options.dtype, options.threads, options.peer, Path(folder))
+            result = compare(wanted, Roles(options.dtype, options.threads, options.stage), options.peer, Path(folder))
     text = json.dumps(result, indent=1)
     if options.json and options.json != "-":
         Path(options.json).write_text(text + "\n", encoding="utf-8")
@@ -62,20 +65,20 @@ def main() -> None:
         print(text)
 
 
-def compare(wanted: list[Workload], dtype: str, threads: int, peer: str | None, folder: Path) -> dict[str, Any]:
+def compare(wanted: list[Workload], roles: Roles, peer: str | None, folder: Path) -> dict[str, Any]:
     """`phases`, seconds, and `ratios`, for each workload; files go below `folder`."""
     os.environ["CHIMED_RUNS"] = str(folder / "runs")
     clinic = make_clinic(folder / "clinic")
     phases, ratios, machine = {}, {}, {}
     for workload in wanted:
         model = make_model(folder / f"model-{workload.name}", clinic, workload)
-        config = settings(workload, model, clinic, workload.name, dtype, threads)
-        _say(f"{workload.name}, {dtype}: what the machine can do")
-        rate, copy = _machine(model, dtype, threads)
-        _say(f"{workload.name}, {dtype}: {config.steps} steps")
+        config = settings(workload, model, clinic, roles)
+        _say(f"{workload.name}, {roles.dtype}: what the machine can do")
+        rate, copy = _machine(model, roles)
+        _say(f"{workload.name}, {roles.dtype}: {config.steps} steps")
         ours = measure(config)
-        _say(f"{workload.name}, {dtype}: bare vLLM")
-        bare = _bare(config, threads, ours)
+        _say(f"{workload.name}, {roles.dtype}: bare vLLM")
+        bare = _bare(config, roles.threads, ours)
         floors = [step_flops(pq.read_table(path)) / rate for path in ours.journal]
         phases[workload.name] = median_phases(ours.steps) | {"bare_generate": statistics.median(bare)}
         machine[workload.name] = {"matmul_gflops": rate / 1e9, "memcpy": copy, "floor": statistics.median(floors)}
@@ -86,18 +89,19 @@ def compare(wanted: list[Workload], dtype: str, threads: int, peer: str | None, 
             "step_vs_floor": _median(step["seconds"] / floor for step, floor in zip(ours.steps, floors, strict=True)),
         }
         if peer:
-            _say(f"{workload.name}, {dtype}: {peer}")
-            theirs = _trl(config, workload, threads)
+            _say(f"{workload.name}, {roles.dtype}: {peer}")
+            theirs = _trl(config, workload, roles.threads)
             phases[workload.name][peer] = statistics.median(theirs)
             ratios[workload.name][f"speedup_vs_{peer}"] = statistics.median(theirs) / phases[workload.name]["seconds"]
-    return {"dtype": dtype, "threads": threads, "phases": phases, "ratios": ratios, "machine": machine}
+    return {**asdict(roles), "phases": phases, "ratios": ratios, "machine": machine}
 
 
-def _machine(model: Path, dtype: str, threads: int) -> tuple[float, float]:
+def _machine(model: Path, roles: Roles) -> tuple[float, float]:
     """Operations a second, and seconds to copy the model's weights."""
     size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
-    precision = torch.float32 if dtype == "float32" else torch.bfloat16
-    return feed_forward_flops(precision, threads), copy_seconds(size * precision.itemsize // 4, threads)
+    precision = torch.float32 if roles.dtype == "float32" else torch.bfloat16
+    copied = copy_seconds(size * precision.itemsize // 4, roles.threads)
+    return feed_forward_flops(precision, roles.threads), copied
 
 
 def _bare(config: PPOConfig, threads: int, ours: Measured) -> list[float]:

@@ -51,6 +51,15 @@ WORKLOADS = (
 )
 
 
+@dataclass(frozen=True)
+class Roles:
+    """How the engine and the policy compute."""
+
+    dtype: str
+    threads: int  # of each
+    stage: int  # ZeRO's; one rank has nothing to share out
+
+
 def make_model(folder: Path, clinic: Path, workload: Workload) -> Path:
     """Writes the workload's model with the clinic's tokenizer to `folder`, unless it is there."""
     if folder.is_dir():
@@ -91,10 +100,10 @@ def _end_with(model: PreTrainedModel, end: int, probability: float) -> None:
     head[end, CONSTANT] = wanted / constant
 
 
-def settings(workload: Workload, model: Path, clinic: Path, name: str, dtype: str, threads: int) -> PPOConfig:
+def settings(workload: Workload, model: Path, clinic: Path, roles: Roles) -> PPOConfig:
     """GRPO's step as the trainer's own settings: no reference (as TRL's default has it), one update."""
     section: dict[str, Any] = {
-        "name": name,
+        "name": workload.name,
         "prompts.train": f"[{clinic / 'prompts.train.parquet'}]",
         "steps": workload.steps + 1,
         "prompts_per_step": workload.prompts,
@@ -103,15 +112,15 @@ def settings(workload: Workload, model: Path, clinic: Path, name: str, dtype: st
         "algorithm.minibatches": 1,
         "algorithm.kl_coef": 0,
         "policy.model": model,
-        "policy.placement.threads": threads,
+        "policy.placement.threads": roles.threads,
         "policy.optimizer.lr": 1e-6,
-        "policy.zero.stage": 0,  # one rank has nothing to share out
-        "policy.zero.dtype": dtype,
-        "rollout.placement.threads": threads,
+        "policy.zero.stage": roles.stage,
+        "policy.zero.dtype": roles.dtype,
+        "rollout.placement.threads": roles.threads,
         "rollout.max_new_tokens": workload.max_new_tokens,
-        "rollout.engine.dtype": dtype,
+        "rollout.engine.dtype": roles.dtype,
         "rollout.engine.max_model_len": ARCHITECTURE.context,
-        "publish.tolerance": 1e-4 if dtype == "float32" else 0.5,
+        "publish.tolerance": 1e-4 if roles.dtype == "float32" else 0.5,
         "reward": "null",
         "judge.functions.length.file": Path(__file__).with_name("reward.py"),
         "checkpoint_every": workload.steps + 1,
