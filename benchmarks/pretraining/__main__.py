@@ -34,6 +34,8 @@ from trainers.supervised_config import PretrainConfig
 
 PROG = "python -m benchmarks.pretraining"
 PATIENCE_S = 3600.0
+_WORLD = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Of a torch.distributed world that the caller may be in: Trainer would wait for it."""
 _SIZES = (
     ("block_tokens", "tokens of a block"),
     ("blocks", "blocks of a step"),
@@ -131,6 +133,8 @@ def _run(arguments: list[str], workload: Workload, folder: Path) -> None:
         "MKL_NUM_THREADS": str(workload.threads),
         "CHIMED_RUNS": str(folder / "runs"),
     }
+    for name in _WORLD:
+        environment.pop(name, None)
     done = subprocess.run([sys.executable, *arguments], env=environment, stdout=sys.stderr, timeout=PATIENCE_S)
     if done.returncode:
         raise RuntimeError(f"{arguments[1]} ended with status {done.returncode}; its words stand above")
