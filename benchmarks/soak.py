@@ -4,8 +4,9 @@ Starts `python -m trainers.ppo ARGUMENTS`, kills one of its roles after another 
 looks all the while at the memory and the open files of its driver, its roles and Ray's own processes. The run has to be
 longer than that: the arguments give it steps enough. What it prints is in runs/NAME.out.
 
-A process that lived long enough is judged: its medians in the first and in the last quarter of what follows its warm-up. Memory is
-what the process has for itself (USS). Exits with status 1 where one grew, or where the run did not go on after a death.
+A process that lived long enough is judged: what it had in the mean in the first and in the last quarter of what follows its warm-up.
+Memory is what the process has for itself (USS), at work and between two turns. Exits with status 1 where one grew, or where
+the run did not go on after a death.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 
 import psutil
 
@@ -37,7 +38,7 @@ from trainers.stopping import EXIT_CODE
 PROG = "python -m benchmarks.soak"
 ROLES = ("Rollout", "Policy", "Reward", "Critic", "Reference")  # in the order in which they die
 RAY = ("gcs_server", "raylet")
-LOOK_S = 10.0
+LOOK_S = 2.0
 WARM_UP_S = 240.0
 """A process grows for the first minutes of its life: caches fill, allocators find their size."""
 JUDGED_S = 240.0  # at least so long after the warm-up
@@ -139,8 +140,8 @@ def judge(name: str, life: list[Look]) -> Judged | None:
         return None
     quarter = max(1, len(after) // 4)
     first, last = after[:quarter], after[-quarter:]
-    memory = tuple(round(median(look.memory for look in part) / 2**20, 1) for part in (first, last))
-    files = tuple(median(look.files for look in part) for part in (first, last))
+    memory = tuple(round(fmean(look.memory for look in part) / 2**20, 1) for part in (first, last))
+    files = tuple(round(fmean(look.files for look in part), 1) for part in (first, last))
     return Judged(name, life[-1].at - life[0].at, (memory[0], memory[1]), (files[0], files[1]))
 
 

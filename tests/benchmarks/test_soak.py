@@ -30,9 +30,17 @@ def test_growth_before_the_warm_up_does_not_count() -> None:
     assert one.flat
 
 
-@pytest.mark.parametrize(("a_look", "flat"), [(0.05, True), (0.5, False)])
-def test_growth_after_it_does(a_look: float, flat: bool) -> None:
-    assert judged(life([100.0 + a_look * n for n in range(LOOKS)])).flat is flat
+@pytest.mark.parametrize(("mib_a_minute", "flat"), [(0.3, True), (3.0, False)])
+def test_growth_after_it_does(mib_a_minute: float, flat: bool) -> None:
+    assert judged(life([100.0 + mib_a_minute / 60 * LOOK_S * n for n in range(LOOKS)])).flat is flat
+
+
+def test_a_process_whose_memory_comes_and_goes_with_its_turns_is_flat() -> None:
+    """Busy for a bit less than half of the time, then for a bit more: a median would leap from one level to the other."""
+    busy = [48] * (LOOKS // 2) + [52] * (LOOKS - LOOKS // 2)  # of 100 looks
+    one = judged(life([180.0 if 37 * n % 100 < busy[n] else 100.0 for n in range(LOOKS)]))
+    assert 0 < one.growth < 0.04
+    assert one.flat
 
 
 def test_files_that_stay_open_do() -> None:
