@@ -80,10 +80,14 @@ def compare(wanted: list[Workload], roles: Roles, peer: str | None, folder: Path
         _say(f"{workload.name}, {roles.dtype}: bare vLLM")
         bare = _bare(config, roles.threads, ours)
         floors = [step_flops(pq.read_table(path)) / rate for path in ours.journal]
-        phases[workload.name] = median_phases(ours.steps) | {"bare_generate": statistics.median(bare)}
+        phases[workload.name] = median_phases(ours.steps) | {
+            f"bare_{what}": statistics.median(seconds) for what, seconds in bare.items()
+        }
         machine[workload.name] = {"matmul_gflops": rate / 1e9, "memcpy": copy, "floor": statistics.median(floors)}
         ratios[workload.name] = {
-            "rollout_vs_vllm": _median(b / step["seconds_generate"] for b, step in zip(bare, ours.steps, strict=True)),
+            "rollout_vs_vllm": _median(
+                b / step["seconds_generate"] for b, step in zip(bare["generate"], ours.steps, strict=True)
+            ),
             "publish_vs_memcpy": _median(step["transfer_seconds"] / copy for step in ours.steps),
             "driver_share": statistics.median(ours.idle),
             "step_vs_floor": _median(step["seconds"] / floor for step, floor in zip(ours.steps, floors, strict=True)),
@@ -104,14 +108,15 @@ def _machine(model: Path, roles: Roles) -> tuple[float, float]:
     return feed_forward_flops(precision, roles.threads), copied
 
 
-def _bare(config: PPOConfig, threads: int, ours: Measured) -> list[float]:
-    """Seconds of bare vLLM for each measured step's requests."""
+def _bare(config: PPOConfig, threads: int, ours: Measured) -> dict[str, list[float]]:
+    """Seconds of bare vLLM: `generate` for each measured step's requests, `reload` for the weights a few times."""
     given = {
         "model": config.policy.model,
         "rollout": config.rollout.model_dump_json(),
         "files": [str(path) for path in ours.journal],
     }
-    return _in_process("benchmarks.ppo_step.bare", given, threads)
+    found: dict[str, list[float]] = _in_process("benchmarks.ppo_step.bare", given, threads)
+    return found
 
 
 def _trl(config: PPOConfig, workload: Workload, threads: int) -> list[float]:
@@ -128,11 +133,11 @@ def _trl(config: PPOConfig, workload: Workload, threads: int) -> list[float]:
         "lr": config.policy.optimizer.lr,
         "steps": 1 if minutes else 1 + workload.steps,
     }
-    seconds = _in_process("benchmarks.ppo_step.trl_peer", given, threads)
+    seconds: list[float] = _in_process("benchmarks.ppo_step.trl_peer", given, threads)
     return seconds if minutes else seconds[1:]
 
 
-def _in_process(module: str, given: dict[str, Any], threads: int) -> list[float]:
+def _in_process(module: str, given: dict[str, Any], threads: int) -> Any:
     """What `module` writes to the file `answer`, in a process with so many threads."""
     answer = Path(os.environ["CHIMED_RUNS"]) / "answer.json"
     given["answer"] = str(answer)
@@ -143,8 +148,7 @@ def _in_process(module: str, given: dict[str, Any], threads: int) -> list[float]
     done = subprocess.run(command, env=environment, stdout=sys.stderr, timeout=PEER_S)
     if done.returncode:
         raise RuntimeError(f"{module} ended with status {done.returncode}; its words stand above")
-    seconds: list[float] = json.loads(answer.read_text())
-    return seconds
+    return json.loads(answer.read_text())
 
 
 def _median(values: Any) -> float:

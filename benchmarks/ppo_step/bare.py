@@ -1,4 +1,4 @@
-"""python -m benchmarks.ppo_step.bare SETTINGS: vLLM's own `LLM.generate` on requests that a run has journalled.
+"""python -m benchmarks.ppo_step.bare SETTINGS: vLLM's own `LLM.generate` on requests that a run has journalled, and its own reload.
 
 A process of its own, with the engine settings of the run and nothing of ours around it.
 """
@@ -10,15 +10,22 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
+from safetensors.torch import load_file
 
 from actors.config import OverlappedRolloutConfig
 from actors.engine import CPU_ENVIRONMENT, ENVIRONMENT, engine_arguments
 
+if TYPE_CHECKING:
+    from vllm import LLM
+
+RELOADS = 5
+
 
 def main() -> None:
-    """Seconds for the requests of each journal file named in SETTINGS."""
+    """Writes `generate`, seconds for the requests of each journal file, and `reload`, seconds to take all weights anew."""
     given = json.loads(sys.argv[1])
     os.environ.update({**ENVIRONMENT, **CPU_ENVIRONMENT})
     from vllm import LLM, SamplingParams, TokensPrompt
@@ -51,7 +58,20 @@ def main() -> None:
         outputs = llm.generate(prompts, parameters, use_tqdm=False)
         seconds.append(time.perf_counter() - begun)
         assert [len(o.outputs[0].token_ids) for o in outputs] == [len(row["response"]) for row in rows]
-    Path(given["answer"]).write_text(json.dumps(seconds[1:]))
+    answer = {"generate": seconds[1:], "reload": _reload(llm, Path(given["model"]))[1:]}
+    Path(given["answer"]).write_text(json.dumps(answer))
+
+
+def _reload(llm: LLM, folder: Path) -> list[float]:
+    """Seconds of vLLM's `reload_weights` with tensors that lie in its own process in the dtype of the engine."""
+    dtype = llm.llm_engine.model_config.dtype
+    weights = {name: w.to(dtype) for path in folder.glob("*.safetensors") for name, w in load_file(path).items()}
+    seconds = []
+    for _ in range(1 + RELOADS):
+        begun = time.perf_counter()
+        llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights.items()})
+        seconds.append(time.perf_counter() - begun)
+    return seconds
 
 
 if __name__ == "__main__":
