@@ -16,16 +16,11 @@ from actors.batching import rows_of
 from actors.colocation import Site
 from actors.config import PlacementConfig
 from actors.worker import Worker
+from cluster.environment import for_computing
 from cluster.waiting import RoleError, get, next_of
 from cluster.watch import Watch
 
 STOP_TIMEOUT_S = 30.0
-_SPINS = "1000000"
-"""How often an OpenMP thread looks for work before it sleeps: a few milliseconds.
-
-A decoded token is hundreds of short parallel regions. Threads that sleep between them take half as long again; threads
-that never sleep would take the core from the role whose turn it is.
-"""
 
 W = TypeVar("W", bound=Worker)
 RowsOfRanks = list[list[int]] | list[list[list[int]]]  # rank -> rows, or rank -> micro-batch -> rows
@@ -182,11 +177,8 @@ def _flat(rows: list[Any]) -> list[int]:
 
 
 def _environment(placement: PlacementConfig) -> dict[str, str]:
-    environment = {
-        "OMP_NUM_THREADS": str(placement.threads),
-        "MKL_NUM_THREADS": str(placement.threads),
-        "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",  # published weights are mapped by the engines, not copied
-    }
+    environment = for_computing(placement.threads, placement.gpus_per_rank > 0)
+    environment["RAY_ENABLE_ZERO_COPY_TORCH_TENSORS"] = "1"  # published weights are mapped by the engines, not copied
     if not placement.gpus_per_rank:
-        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "GOMP_SPINCOUNT": _SPINS}
+        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return environment

@@ -71,16 +71,23 @@ class ZeroModel:
         )
         # DeepSpeed counts a norm that is not finite as -1 and takes the step, so gradients are looked at here.
         self._norms: list[Tensor] = []
-        self._whole_norm: Tensor | None = None  # for AdamW alone, which DeepSpeed would clip and not say by how much
-        if _steps_adamw_itself(zero):
-            adamw.register_step_pre_hook(lambda *_: self._clip(module, optimizer.max_grad_norm))
-        adamw.register_step_pre_hook(lambda *_: self._norms.extend(_norms(adamw)))
+        self._clips = _steps_adamw_itself(zero)  # what DeepSpeed would clip and not say by how much
+
+        def before_adamw(*_: Any) -> None:
+            if self._clips:
+                self._norms.append(torch.nn.utils.clip_grad_norm_(module.parameters(), optimizer.max_grad_norm))
+            else:
+                self._norms.extend(_norms(adamw))
+
+        adamw.register_step_pre_hook(before_adamw)
         learnt = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
         settings = _deepspeed_config(zero, optimizer, learnt)
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=settings)
         # In bf16 without ZeRO that takes a step with gradients of 0, to have the optimiser's state; AdamW would count it.
         for state in adamw.state.values():
             state["step"].zero_()
+        if zero.stage == 0 and torch.distributed.get_world_size() == 1:
+            self.engine.enable_backward_allreduce = False  # else all gradients are copied twice, to be added to nothing
         self._stage = zero.stage
         from actors.snapshot import SnapshotEngine  # brings DeepSpeed, which must find the process prepared
 
@@ -128,11 +135,8 @@ class ZeroModel:
         if self.sum_over_ranks({"bad": torch.tensor(float(bad), dtype=torch.float64)})["bad"]:
             everything = self._of_every_rank(list(range(len(micro_batches))))
             raise NotFiniteError("the gradient is not finite", self.steps_done, everything)
-        norm = self.engine.get_global_grad_norm() if self._whole_norm is None else self._whole_norm
+        norm = self._norms[0] if self._clips else self.engine.get_global_grad_norm()
         return {**totals, "grad_norm": float(norm), "lr": lr}
-
-    def _clip(self, module: PackedModule, max_grad_norm: float) -> None:
-        self._whole_norm = torch.nn.utils.clip_grad_norm_(module.parameters(), max_grad_norm)
 
     def sum_over_ranks(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Each scalar summed over ranks; every rank gives the same names."""

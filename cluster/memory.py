@@ -1,4 +1,4 @@
-"""Peak memory of this process and everything it starts, Ray's daemons and workers included (Linux).
+"""Memory of this process and everything it starts, Ray's daemons and workers included (Linux).
 
 Counted is the proportional set size (PSS): a page shared by n processes counts 1/n in each, so the sum over processes is
 what they take from the machine together. Resident sizes would count every shared library once a process.
@@ -6,6 +6,7 @@ what they take from the machine together. Resident sizes would count every share
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import threading
@@ -109,6 +110,13 @@ def process_bytes(pid: int) -> int:
         return int((folder / "statm").read_bytes().split()[1]) * _PAGE
     except (FileNotFoundError, ProcessLookupError):
         return 0
+
+
+def return_free_memory() -> None:
+    """Gives the machine what malloc keeps of this process's freed memory, where the C library can: glibc keeps it in pieces."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def resident_bytes() -> int:

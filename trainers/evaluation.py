@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 
+from cluster.environment import for_computing
 from cluster.paths import resolve
 from cluster.waiting import RoleDied, get
 from configs.recipe import RunError
@@ -87,13 +88,13 @@ class Evaluator:
     def _start(self) -> Any:
         """Reserves no CPU, since training waits while it computes."""
         assert self._config is not None
-        threads = str(self._config.threads)
+        gpus = self._config.gpus
         return (
             ray.remote(_Evaluation)
             .options(
                 num_cpus=0,
-                num_gpus=self._config.gpus,
-                runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
+                num_gpus=gpus,
+                runtime_env={"env_vars": for_computing(self._config.threads, gpus > 0)},
             )
             .remote(self._config.model_copy(update={"data": str(resolve(self._config.data))}))
         )

@@ -21,6 +21,7 @@ from ray.util.queue import Queue
 from actors.devices import prepare_process
 from actors.diverged import DivergedError
 from cluster.connect import connect
+from cluster.environment import for_computing
 from cluster.pulse import Pulse
 from cluster.unplaced import Waiting
 from configs.base import ConfigError, load, one_line_errors
@@ -111,6 +112,7 @@ def fit(job: Job, examples: Examples, queue: Queue) -> None:
         run_config=RunConfig(
             name=scratch.name,
             storage_path=str(scratch.parent),
+            worker_runtime_env={"env_vars": for_computing(placement.threads, gpus > 0)},
             failure_config=FailureConfig(
                 max_failures=config.max_failures, controller_failure_limit=config.max_failures
             ),

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from cluster.environment import for_joined_cluster, for_local_cluster
+from cluster.environment import for_computing, for_joined_cluster, for_local_cluster
 
 BIN = str(Path(sys.executable).parent)
 
@@ -33,3 +33,13 @@ def test_a_joined_cluster_keeps_its_own_network_and_the_jobs_variables(monkeypat
     assert not {"CHIMED_RUNS", "KMP_BLOCKTIME", "RAY_AUTH_MODE", "GLOO_SOCKET_IFNAME"} & set(joined)
     assert joined["HF_HUB_OFFLINE"] == "1"
     assert joined["PATH"] == f"{BIN}{os.pathsep}${{PATH}}"
+
+
+def test_a_computing_process_on_cpus_has_its_threads_and_huge_pages(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    on_cpus, on_gpus = for_computing(3, on_gpus=False), for_computing(3, on_gpus=True)
+    assert on_gpus == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
+    assert set(on_gpus.items()) < set(on_cpus.items())
+    assert on_cpus["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+    assert for_computing(3, on_gpus=False)["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=1"

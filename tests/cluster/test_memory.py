@@ -67,3 +67,21 @@ def test_a_process_that_is_gone_uses_nothing():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert process_bytes(child.pid) == 0
+
+
+FREED_BUT_KEPT = """
+from cluster.memory import resident_bytes, return_free_memory
+blocks = [b'1' * 100_000 for _ in range(1000)]  # too small to be mapped one by one
+last = blocks[-1]  # what stands below it cannot go by itself
+del blocks
+kept = resident_bytes()
+return_free_memory()
+print(kept - resident_bytes())
+"""
+
+
+def test_freed_memory_goes_back_to_the_machine():
+    given_back = subprocess.run(
+        [sys.executable, "-c", FREED_BUT_KEPT], stdout=subprocess.PIPE, text=True, check=True, timeout=60
+    )
+    assert int(given_back.stdout) > 80 * MIB
