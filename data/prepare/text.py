@@ -10,15 +10,21 @@ from typing import Final
 
 # Control and zero-width characters, byte order marks, what stands for undecodable bytes, and private use: glyphs of a
 # font that nobody has. Not the zero-width joiners, which some scripts need.
-_INVISIBLE: Final = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff\ufffc-\uffff\ue000-\uf8ff\U000f0000-\U0010ffff]"
+_UNSEEN: Final = (
+    "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff\ufffc-\uffff\ue000-\uf8ff\U000f0000-\U0010ffff"
 )
-_LINE_ENDS: Final = re.compile(r"\r+\n|[\r\u2028\u2029]")
-_ODD_BLANKS: Final = re.compile(r"[\t\xa0\u2000-\u200a\u3000]+")
+_BLANK: Final = "\t\xa0\u2000-\u200a\u3000"
+_LINE_END: Final = "\r\u2028\u2029"
+_WIDE_FORM: Final = "\uff10-\uff19\uff21-\uff3a\uff41-\uff5a"
+_RATIO: Final = "\u2236"
+_INVISIBLE: Final = re.compile(f"[{_UNSEEN}]")
+_LINE_ENDS: Final = re.compile(rf"\r+\n|[{_LINE_END}]")
+_ODD_BLANKS: Final = re.compile(f"[{_BLANK}]+")
+_WIDE: Final = re.compile(f"[{_WIDE_FORM}]+")
+_WIDE_BY: Final = 0xFEE0  # from a full-width form to its ASCII character
+_ODD: Final = re.compile(f"[{_UNSEEN}{_BLANK}{_LINE_END}{_WIDE_FORM}{_RATIO}]")
 _BLANKS: Final = re.compile(r"  +")
 _EMPTY_LINES: Final = re.compile(r"\n{3,}")
-_WIDE: Final = re.compile("[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]+")
-_WIDE_BY: Final = 0xFEE0  # from a full-width form to its ASCII character
 
 _TAG: Final = re.compile(
     r"</?(?:a|b|blockquote|body|br|center|dd|div|dl|dt|em|font|h[1-6]|head|hr|html|i|img|li|ol|p|pre|span|strong|"
@@ -51,6 +57,7 @@ _WECHAT: Final = re.compile(
     r"(?=[-_A-Za-z0-9]{0,19}[0-9_-])([A-Za-z][-_A-Za-z0-9]{5,19})(?![-_A-Za-z0-9])",
     re.IGNORECASE,
 )  # a word without digit, dash or underscore behind such a word is more often English than a number
+_ALPHANUMERIC: Final = re.compile(r"[0-9A-Za-z]")
 _DIGITS: Final = re.compile(r"[0-9]{3}")
 _NAME: Final = re.compile(r"[A-Za-z][-_A-Za-z0-9]{5}")
 
@@ -59,9 +66,10 @@ def normalise(text: str) -> str:
     """Unicode NFC; full-width letters and digits as ASCII, full-width punctuation as it is, which Chinese has; no
     characters that cannot be seen; one kind of line end and blank, at most one empty line."""
     text = unicodedata.normalize("NFC", text)
-    text = _WIDE.sub(lambda found: "".join(chr(ord(one) - _WIDE_BY) for one in found[0]), text)
-    text = _LINE_ENDS.sub("\n", text)
-    text = _ODD_BLANKS.sub(" ", _INVISIBLE.sub("", text).replace("∶", "："))
+    if _ODD.search(text):  # one look: few texts have any of these
+        text = _WIDE.sub(lambda found: "".join(chr(ord(one) - _WIDE_BY) for one in found[0]), text)
+        text = _LINE_ENDS.sub("\n", text)
+        text = _ODD_BLANKS.sub(" ", _INVISIBLE.sub("", text).replace(_RATIO, "："))
     if "  " in text:
         text = _BLANKS.sub(" ", text)
     return _trimmed(text.replace(" \n", "\n"))
@@ -110,6 +118,8 @@ def mask(text: str) -> tuple[str, int]:
     the numbering plan of mainland China.
     """
     count = 0
+    if not _ALPHANUMERIC.search(text):  # all below has some, most Chinese texts have none
+        return text, count
     if "@" in text:
         text, count = _EMAIL.subn("【邮箱】", text)
     if _DIGITS.search(text):

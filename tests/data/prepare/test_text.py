@@ -23,6 +23,15 @@ def test_normalise(before, after):
     assert normalise(after) == after
 
 
+def test_every_character_is_looked_at():
+    """Whatever `normalise` changes in a long text, it changes for each character alone: one look ahead leaves none out."""
+    codes = [*range(0xD800), *range(0xE000, 0x20000), *range(0xF0000, 0x110000, 997), 0x10FFFF]
+    characters = [chr(code) for code in codes]
+    whole = normalise("".join(f"甲{one}乙\n" for one in characters)).split("\n")
+    alone = "\n".join(normalise(f"甲{one}乙") for one in characters).split("\n")
+    assert whole == alone
+
+
 def test_html_goes_and_comparisons_stay():
     text = '<p class="a">血压&gt;140<br/>体温<38℃</p><script>x</script><!-- y -->&nbsp;A&B'
     assert remove_markup(text) == "血压>140\n体温<38℃\n\xa0A&B"
