@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from configs.recipe import RunError
+from configs.errors import RunError
 from data.durable import broken_seal, replace_file, sha256, sync, with_seal, writing
 
 MANIFEST = "SHA256SUMS"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from configs.recipe import RunError
+from configs.errors import RunError
 
 
 class NotFiniteError(RunError):

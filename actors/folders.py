@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.paths import require_dir
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from data.chat import END
 from data.durable import sha256
 

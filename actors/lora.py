@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from actors.config import LoraConfig
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 ADAPTER = "default"
 HEAD = "score."  # a scorer's, which is trained whole: it begins at zero

@@ -25,8 +25,9 @@ LIVE_ELEMENTS, SUB_GROUP_ELEMENTS, BUCKET_ELEMENTS = 10**9, 10**9, 5 * 10**8
 LOGIT_PIECES = 3 * 2**26 * 4  # actors/logprobs.py on GPUs: three fp32 pieces
 
 # Measured on CPU: resident size of a Ray actor with its imports and first calls done, without a model.
-TRAINED_PROCESS, FROZEN_PROCESS, ENGINE_PROCESS = 620 * MIB, 485 * MIB, 720 * MIB
-SHARED_LIBRARIES = 150 * MIB  # of which this is files' pages, which processes of one node share
+# Of it, libraries' pages, which processes of one node share: 150 to 230 MiB, by what the page cache had of them.
+SHARED_LIBRARIES = 200 * MIB
+TRAINED_PROCESS, FROZEN_PROCESS, ENGINE_PROCESS = (SHARED_LIBRARIES + own * MIB for own in (470, 335, 570))
 # Freed blocks between the kept ones are not given back: what activations take over the sum of what is kept of them.
 HEAP_FACTOR = 1.8
 # Not measured, no GPU was at hand: CUDA's context, libraries' workspaces and NCCL's buffers; the process beside it.

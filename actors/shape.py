@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.config import ArchitectureConfig
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 # model_type -> (q, k, v have biases where the config does not say, q and k are normalised)
 FAMILIES: dict[str, tuple[bool, bool]] = {

@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read when torch is loaded, which is below
 
-    from configs.base import one_line_errors
+    from configs.errors import one_line_errors
 
     with one_line_errors(PROG):
         json.dump(measure(options), sys.stdout, ensure_ascii=False, indent=1)

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.connect import connect
-from configs.base import load, one_line_errors
+from configs.base import load
+from configs.errors import one_line_errors
 from trainers.config import STAGES
 from trainers.journal import Journal
 from trainers.ppo import read_prompts, train

@@ -2,7 +2,8 @@
 
 Models of random weights, prompts and answers of one length and micro-batches that are full, so that the reckoned peak is
 met. Measured is the largest resident size of every role's process (VmHWM of /proc/PID/status) over two steps with
-publishing, a checkpoint and the export. One JSON line a model.
+publishing, a checkpoint and the export, and how much of it was files' pages at most: libraries (RssFile), of which a
+process maps more or fewer, by what is in the page cache already. One JSON line a model.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 import ray
@@ -27,7 +28,7 @@ from actors.models import load_scorer, new_causal_lm
 from cluster.connect import connect
 from cluster.head import Head
 from cluster.paths import resolve
-from configs.base import one_line_errors
+from configs.errors import one_line_errors
 from data.chat import encode_prompt
 from data.tables import PROMPTS, write_table
 from trainers.export import export_model, load_tokenizer
@@ -43,13 +44,21 @@ ANSWER_TOKENS = 32
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 
+class Peak(NamedTuple):
+    """Resident bytes of a process: `files` are those of them that mapped files take."""
+
+    whole: int
+    files: int
+
+
 @dataclass(frozen=True)
 class Compared:
-    """A role's peak of one rank, bytes."""
+    """A role's peak of one rank, bytes; `files` of those measured can be shared with other processes."""
 
     role: str
     measured: int
     reckoned: int
+    files: int
 
     @property
     def error(self) -> float:
@@ -67,7 +76,8 @@ def compare(tokenizer: Path, architecture: ArchitectureConfig, micro_batch_token
     with connect(**config.cluster.connection()), Run(config.name, config) as run, _Watch({*names.values()}) as watch:
         train(config, run, prompts)
     shutil.rmtree(run.path)
-    return [Compared(need.role, watch.peaks[names[need.role]], need.host_bytes) for need in needs]
+    peaks = {need.role: watch.peaks[names[need.role]] for need in needs}
+    return [Compared(need.role, peaks[need.role].whole, need.host_bytes, peaks[need.role].files) for need in needs]
 
 
 class _Watch:
@@ -76,7 +86,7 @@ class _Watch:
     def __init__(self, names: set[str]) -> None:
         self._names = names
         context = ray.get_runtime_context()
-        self.peaks: dict[str, int] = {}
+        self.peaks: dict[str, Peak] = {}
         self._head, self._job = Head(context.gcs_address), context.get_job_id()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -88,7 +98,8 @@ class _Watch:
                 actors = self._head.actors(self._job)
                 pids = {actor.name: actor.pid for actor in actors if actor.name in self._names and actor.pid}
             for name, pid in pids.items():
-                self.peaks[name] = max(self.peaks.get(name, 0), peak_bytes(pid))
+                now, before = peak_of(pid), self.peaks.get(name, Peak(0, 0))
+                self.peaks[name] = Peak(max(before.whole, now.whole), max(before.files, now.files))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -102,13 +113,14 @@ class _Watch:
         self._head.close()
 
 
-def peak_bytes(pid: int) -> int:
-    """Largest resident size that a process has had; 0 when it is gone."""
+def peak_of(pid: int) -> Peak:
+    """The most that a process has had, and what of files' pages it has now; nothing when it is gone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+        return Peak(0, 0)
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmHWM:", "RssFile:"))}
+    return Peak(1024 * kib.get("VmHWM", 0), 1024 * kib.get("RssFile", 0))
 
 
 def _config(tokenizer: Path, architecture: ArchitectureConfig, tokens: int, folder: Path) -> PPOConfig:
@@ -167,7 +179,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             with tempfile.TemporaryDirectory(prefix="memory-") as folder:
                 found = compare(resolve(options.tokenizer), architecture, options.micro_batch_tokens, Path(folder))
             roles = {
-                one.role: {"measured_mib": one.measured >> 20, "reckoned_mib": one.reckoned >> 20, "error": one.error}
+                one.role: {
+                    "measured_mib": one.measured >> 20,
+                    "reckoned_mib": one.reckoned >> 20,
+                    "error": one.error,
+                    "files_mib": one.files >> 20,
+                }
                 for one in found
             }
             print(json.dumps({"size": size, "micro_batch_tokens": options.micro_batch_tokens, **roles}), flush=True)

@@ -24,8 +24,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from configs.base import one_line_errors
-from configs.recipe import RunError
+from configs.errors import RunError, one_line_errors
 from data.prepare.options import Options
 from data.prepare.readers import read
 from data.prepare.sources import describe, find_files, pieces_of

@@ -28,7 +28,7 @@ from actors.config import EngineConfig
 from actors.engine import CPU_ENVIRONMENT, engine_arguments
 from cluster.environment import EVERYWHERE
 from cluster.paths import require_dir
-from configs.base import one_line_errors
+from configs.errors import one_line_errors
 
 PROG = "python -m benchmarks.serving"
 START_S = 240.0

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.environment import for_local_cluster
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 MIB = 1024 * 1024
 

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from cluster.environment import for_joined_cluster
 from cluster.paths import in_job
 from configs.base import REPOSITORY
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 _SECONDS_TO_ANSWER = 10.0
 

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 RUNS_VARIABLE = "CHIMED_RUNS"
 

@@ -7,7 +7,7 @@ import time
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from cluster.unplaced import Waiting
-from configs.recipe import RunError
+from configs.errors import RunError
 
 Bundle = dict[str, float]
 _SECONDS_BETWEEN_LOOKS = 0.2

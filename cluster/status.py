@@ -30,8 +30,7 @@ from rich.text import Text
 from cluster.head import Head, HeadError
 from cluster.join import require_ray_at
 from cluster.view import ClusterView, NodeView, RankView, RunView, look
-from configs.base import one_line_errors
-from configs.recipe import ConfigError
+from configs.errors import ConfigError, one_line_errors
 
 PROG = "python -m cluster.status"
 _PLAIN_WIDTH = 140  # of output that is no terminal

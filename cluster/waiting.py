@@ -17,7 +17,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from configs.recipe import ConfigError, RunError
+from configs.errors import ConfigError, RunError
 
 # How long after one rank's error another one's death may become known.
 DEATH_IS_KNOWN_S = 10.0

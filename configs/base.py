@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -19,16 +17,15 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
+from configs.errors import ConfigError, one_line_errors
 from configs.help import help_text
-from configs.recipe import ConfigError, Key, Recipe, RunError, read_recipe, read_value, short, write_yaml
+from configs.recipe import Key, Recipe, read_recipe, read_value, short, write_yaml
 from configs.schema import field_paths, section_at
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_RECIPE = "configs/laptop.yaml"
 
 SectionT = TypeVar("SectionT", bound="Section")
-
-__all__ = ["ConfigError", "Section", "dump", "find_recipe", "from_arguments", "load", "one_line_errors", "read"]
 
 
 class Section(BaseModel):
@@ -47,16 +44,6 @@ class Section(BaseModel):
     """The stage's key in a recipe, on the settings of a whole stage: `recipe_key = "ppo"`."""
     may_change: ClassVar[frozenset[str]] = frozenset()
     """Keys of a stage that a run may be continued with other values of: they say where it computes, not what."""
-
-
-@contextmanager
-def one_line_errors(prog: str) -> Iterator[None]:
-    """Turn a `ConfigError` into its one line on stderr and exit status 2, a `RunError` into its line and status 1."""
-    try:
-        yield
-    except (ConfigError, RunError) as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error
 
 
 def load(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str], prog: str) -> Section:

@@ -14,20 +14,10 @@ from typing import Any
 
 import yaml
 
+from configs.errors import ConfigError
+
 Key = tuple[str | int, ...]
 """A place in a recipe: `("ppo", "rollout", "batch")`, list items by their index."""
-
-
-class RunError(RuntimeError):
-    """What ended a run although it was asked for correctly; the message is one line that says where and what."""
-
-
-class ConfigError(ValueError):
-    """Something the user gave cannot work. The text is one line: where it stands, what is wrong, what to do."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(" ".join(text.split()))
-
 
 _SCALARS = (
     ("null", r"~|null|Null|NULL|", [*"~nN", ""]),

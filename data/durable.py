@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from configs.recipe import RunError
+from configs.errors import RunError
 
 _AGAIN = "then the same command goes on from the newest good state"
 _TODO = {

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.recipe import RunError
+from configs.errors import RunError
 from data.durable import make_folder, replace_file, writing
 
 KEY = "checksum"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 
 def single_tokens(tokenizer: Any, texts: Iterable[str], key: str) -> tuple[int, ...]:

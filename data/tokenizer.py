@@ -30,7 +30,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from configs.base import one_line_errors
+from configs.errors import one_line_errors
 from data.chat import BOT, CHAT_TEMPLATE, HUMAN
 from data.durable import writing
 from data.prepare.schemas import texts_of

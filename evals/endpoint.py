@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from configs.recipe import ConfigError, RunError
+from configs.errors import ConfigError, RunError
 from evals.ledger import Ledger
 from evals.respondent import Chat, Reply
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.config import EngineConfig
 from actors.folders import Architecture, ModelFolder
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from evals.ledger import Ledger
 
 if TYPE_CHECKING:

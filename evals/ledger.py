@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from data.durable import make_folder, writing
 
 CHUNK = 256

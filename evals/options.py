@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import get_args
 
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from evals.benchmarks import BENCHMARKS
 from evals.subject import ANSWER_TOKENS, Method
 from evals.tasks import TASKS

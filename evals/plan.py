@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.folders import ModelFolder
 from cluster.paths import require_dir, resolve
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from data.durable import sha256
 from data.tables import DataError
 from evals.benchmarks import BENCHMARKS, Benchmark

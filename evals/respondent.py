@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Protocol
 
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from data.chat import Message, encode_prompt, render_turn
 from evals.engine import Engine
 

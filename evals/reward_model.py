@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.folders import ModelFolder
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 _BATCH_TOKENS = 8192
 

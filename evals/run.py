@@ -21,7 +21,7 @@ from rich.table import Table
 
 from actors.folders import ModelFolder
 from cluster.paths import runs_root
-from configs.recipe import ConfigError, RunError
+from configs.errors import ConfigError, RunError
 from data.durable import make_folder, replace_file
 from data.tables import DataError
 from evals.endpoint import EndpointRespondent

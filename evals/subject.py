@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from actors.folders import ModelFolder
 from configs.base import Section
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from data.chat import encode_prompt
 from evals.engine import Answer, Engine
 from evals.reward_model import RewardModel

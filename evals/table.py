@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 STAGES = {"random": "random weights", "pretrain": "pretrained", "sft": "SFT", "ppo": "PPO"}
 """The rows, by stage, and what a reader sees."""

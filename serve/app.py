@@ -17,7 +17,7 @@ from ray.serve.schema import LoggingConfig
 
 from actors.folders import ModelFolder
 from cluster.environment import EVERYWHERE
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from serve.config import ServeConfig, named_folders, read_arguments
 from serve.gateway import Gateway, GatewaySettings
 from serve.keys import VARIABLE, read_keys

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from actors.config import EngineConfig
-from configs.base import ConfigError, Section, from_arguments
+from configs.base import Section, from_arguments
+from configs.errors import ConfigError
 
 DEFAULT_NAME = "model"
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 
 from cluster.paths import require_file
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from serve.errors import ApiError
 
 VARIABLE = "CHIMED_API_KEYS"

@@ -11,7 +11,7 @@ import math
 import shutil
 from pathlib import Path
 
-from configs.recipe import RunError
+from configs.errors import RunError
 from data.durable import writing
 from trainers.stage import Evaluation
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from actors.diverged import DivergedError
-from configs.recipe import RunError
+from configs.errors import RunError
 from data.tables import write_table
 from trainers.rlhf_config import StopConfig
 

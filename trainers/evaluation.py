@@ -19,7 +19,7 @@ import ray
 from cluster.environment import for_computing
 from cluster.paths import resolve
 from cluster.waiting import RoleDied, get
-from configs.recipe import RunError
+from configs.errors import RunError
 from trainers.supervised_config import EvaluationConfig
 
 FOLDER = "evaluation"

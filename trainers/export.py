@@ -11,7 +11,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cluster.paths import require_dir
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from data.durable import sync, writing
 
 

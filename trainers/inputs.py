@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from cluster.paths import require_dir, require_file, resolve
 from cluster.preflight.needs import Finding
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from data.tables import MAY_LACK, PREFERENCE, PRETRAIN, PROMPTS, SFT, DataError, table_files
 from trainers.export import load_tokenizer, require_model
 

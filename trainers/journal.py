@@ -20,8 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.paths import resolve
-from configs.base import one_line_errors
-from configs.recipe import RunError
+from configs.errors import RunError, one_line_errors
 from data.durable import sha256
 from data.sealed import read_or_put_aside, write_sealed
 from trainers.rlhf_config import PPOConfig, RejectionConfig

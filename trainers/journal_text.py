@@ -12,7 +12,8 @@ import pyarrow as pa
 from actors.rows import lengths
 from cluster.paths import require_dir
 from configs.base import read
-from configs.recipe import ConfigError, read_recipe
+from configs.errors import ConfigError
+from configs.recipe import read_recipe
 from data.sealed import read_sealed
 from trainers.config import STAGES
 from trainers.export import load_tokenizer

@@ -11,7 +11,7 @@ from typing import Any
 from ray.exceptions import RayActorError
 from ray.util.queue import Empty, Queue
 
-from configs.recipe import RunError
+from configs.errors import RunError
 from trainers.progress import Progress
 from trainers.run import Run
 

@@ -20,7 +20,8 @@ from actors.weights.publisher import Published, Publisher
 from actors.zero import Loss
 from cluster.connect import connect
 from cluster.waiting import RoleDied
-from configs.base import load, one_line_errors
+from configs.base import load
+from configs.errors import one_line_errors
 from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import keeping_rows, refuse_collapse
 from trainers.config import STAGES

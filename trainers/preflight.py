@@ -30,7 +30,7 @@ from cluster.paths import resolve, runs_root
 from cluster.preflight.capacity import Capacity, capacity_of
 from cluster.preflight.check import check
 from cluster.preflight.needs import Disk, Finding, Need, Place, Plan, gib
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from trainers.fitting import nearest
 from trainers.rlhf_config import PPOConfig, RejectionConfig
 from trainers.supervised_config import (

@@ -19,7 +19,8 @@ from rich.console import Console
 
 from cluster.memory import PeakMemory
 from cluster.paths import runs_root
-from configs.base import ConfigError, one_line_errors, read
+from configs.base import read
+from configs.errors import ConfigError, one_line_errors
 from evals.run import write_json
 from evals.table import build_table, check_table, to_markdown
 from trainers.config import STAGES as CONFIGS

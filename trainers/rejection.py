@@ -26,7 +26,8 @@ from actors.rows import lengths
 from actors.sampler import Sampler, SamplerConfig
 from cluster.connect import connect
 from cluster.paths import resolve
-from configs.base import ConfigError, load, one_line_errors
+from configs.base import load
+from configs.errors import ConfigError, one_line_errors
 from data.tables import SFT, DataError, write_table
 from trainers import supervised
 from trainers.config import STAGES

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.paths import require_dir, resolve
-from configs.base import ConfigError, one_line_errors
+from configs.errors import ConfigError, one_line_errors
 from data.durable import DiskError
 from trainers.reporting.page import render
 from trainers.reporting.record import read_record

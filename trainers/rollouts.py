@@ -16,7 +16,7 @@ from actors.answers import Answers
 from actors.rows import flat, lengths
 from actors.scoring import Scoring
 from actors.team import Team
-from configs.recipe import RunError
+from configs.errors import RunError
 from trainers.journal import Journal
 from trainers.prompts import PromptStream
 from trainers.rewards import add_reward

@@ -26,7 +26,8 @@ from typing import Any, Self
 from cluster.paths import runs_root
 from cluster.pulse import DriverPulse
 from configs.base import Section, dump, read
-from configs.recipe import ConfigError, short
+from configs.errors import ConfigError
+from configs.recipe import short
 from data.durable import broken_seal, replace_file, with_seal, writing
 from trainers.events import TensorBoard
 from trainers.progress import Progress

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.rows import lengths
-from configs.recipe import RunError
+from configs.errors import RunError
 from data.chat import Message, check_messages
 from data.tables import DataError
 from trainers.rlhf_config import SelectionConfig

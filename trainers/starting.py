@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from actors.devices import device
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from data.sealed import read_or_put_aside, read_sealed, write_sealed
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from cluster.connect import connect
 from cluster.environment import for_computing
 from cluster.pulse import Pulse
 from cluster.unplaced import Waiting
-from configs.base import ConfigError, load, one_line_errors
+from configs.base import load
+from configs.errors import ConfigError, one_line_errors
 from trainers.collapse import keeping_rows
 from trainers.config import STAGES
 from trainers.evaluation import check_tasks

@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeVar
 from actors.team import LEARNERS, Team
 from cluster.lastwords import last_words
 from cluster.waiting import RoleDied
-from configs.recipe import RunError
+from configs.errors import RunError
 from trainers.stopping import StopRequests
 
 T = TypeVar("T")

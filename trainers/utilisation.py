@@ -9,7 +9,7 @@ from actors.packed import PackedBatch, PackedLM, PackedModule
 from actors.shape import Shape, shape_of
 from actors.throughput import learning_flops, matmul_flops
 from actors.zero import ZeroModel
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from trainers.supervised_config import SupervisedConfig
 
 TOKENS = 4096

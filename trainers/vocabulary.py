@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.base import ConfigError, one_line_errors
+from configs.errors import ConfigError, one_line_errors
 from data.tokenizer import load
 from data.vocabulary import old_pieces
 from trainers.export import export_model, require_model

@@ -16,7 +16,7 @@ from typing import Any
 from actors.judges.config import FunctionRewardConfig
 from actors.judges.sample import JudgeError, Sample, checked, describe, label_of
 from cluster.paths import require_file
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 SHAPES = "reward(samples), which returns a list, or reward(sample), which returns a number"
 

@@ -16,7 +16,7 @@ import httpx
 from actors.judges.bodies import CONVERSATIONS, SAMPLES
 from actors.judges.config import HttpRewardConfig
 from actors.judges.sample import JudgeError, Sample, beginning, checked, describe, label_of
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 FIRST_WAIT_S = 0.5  # before the second try; doubled before each further one
 LONGEST_WAIT_S = 60.0  # even if Retry-After says more

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Final, Protocol, TypedDict
 
-from configs.recipe import RunError, short
+from configs.errors import RunError
+from configs.recipe import short
 
 # Rewards are a float32 column: what overflows there is as good as infinite.
 LARGEST: Final = 3.4028234e38

@@ -12,7 +12,7 @@ from actors.rollout import Rollout
 from actors.weights.object_store import ObjectStoreTransport
 from actors.weights.transport import WeightTransport
 from actors.weights.vllm_nccl import VllmNcclTransport
-from configs.recipe import RunError
+from configs.errors import RunError
 
 TRANSPORTS: dict[str, type[WeightTransport]] = {
     "object_store": ObjectStoreTransport,

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import psutil
 
-from configs.recipe import RunError
+from configs.errors import RunError
 
 # A raylet that was killed is missed within seconds instead of Ray's quarter of a minute; a busy machine is forgiven.
 _HEALTH = {

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.chaos.cluster import TwoNodes
 from benchmarks.chaos.plan import NOTICE, Blow
 from benchmarks.chaos.workload import PHASES
-from configs.recipe import RunError
+from configs.errors import RunError
 from trainers.stopping import EXIT_CODE
 
 Position = tuple[int, int]

@@ -31,7 +31,7 @@ from benchmarks.ppo_step.floor import step_flops
 from benchmarks.ppo_step.machine import copy_seconds, feed_forward_flops
 from benchmarks.ppo_step.ours import Measured, measure, median_phases
 from benchmarks.ppo_step.workload import WORKLOADS, Roles, Workload, make_clinic, make_model, settings
-from configs.base import ConfigError, one_line_errors
+from configs.errors import ConfigError, one_line_errors
 from trainers.rlhf_config import PPOConfig
 
 PROG = "python -m benchmarks.ppo_step"

@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pretraining.workload import WARM_UP, Workload, given, make_inputs
-from configs.base import dump, one_line_errors
+from configs.base import dump
+from configs.errors import one_line_errors
 from trainers.run import read_metrics
 from trainers.supervised_config import PretrainConfig
 

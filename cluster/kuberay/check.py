@@ -18,7 +18,8 @@ from cluster.kuberay.manifests import Manifest, Problem, read
 from cluster.kuberay.object_rules import OBJECT_RULES
 from cluster.kuberay.project_rules import PROJECT_RULES
 from cluster.kuberay.schemas import RAY_KINDS, SCHEMAS_VARIABLE, RaySchemas
-from configs.base import REPOSITORY, one_line_errors
+from configs.base import REPOSITORY
+from configs.errors import one_line_errors
 
 PROG = "python -m cluster.kuberay.check"
 KUBERNETES = "1.32"

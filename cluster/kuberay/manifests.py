@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from configs.recipe import ConfigError, Key
+from configs.errors import ConfigError
+from configs.recipe import Key
 
 _RENDERERS = (("kubectl", "kustomize"), ("kustomize", "build"))
 _SECONDS_TO_RENDER = 60.0

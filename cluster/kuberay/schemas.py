@@ -19,7 +19,8 @@ from jsonschema.exceptions import ValidationError
 
 from cluster.kuberay.clusters import Found
 from cluster.kuberay.manifests import Manifest, mapping
-from configs.recipe import ConfigError, Key, short
+from configs.errors import ConfigError
+from configs.recipe import Key, short
 
 SCHEMAS_VARIABLE = "CHIMED_KUBERAY_CRDS"
 RAY_KINDS = ("RayCluster", "RayJob", "RayService", "RayCronJob")

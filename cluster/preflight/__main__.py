@@ -27,8 +27,9 @@ from cluster.preflight.check import check
 from cluster.preflight.needs import Finding, gib
 from cluster.preflight.report import show
 from cluster.preflight.versions import versions
-from configs.base import Section, find_recipe, one_line_errors, read
-from configs.recipe import ConfigError, read_recipe
+from configs.base import Section, find_recipe, read
+from configs.errors import ConfigError, one_line_errors
+from configs.recipe import read_recipe
 from trainers.config import STAGES
 from trainers.inputs import inputs
 from trainers.preflight import advice, plan

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from cluster.head import Head
 from cluster.scaling import autoscaled, living
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 GIB = 2**30
 MANY = 10_000

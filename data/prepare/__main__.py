@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from configs.base import one_line_errors
-from configs.recipe import ConfigError
+from configs.errors import ConfigError, one_line_errors
 from data.prepare.options import SCHEMAS, STEPS, TEXT_UNITS, Options
 from data.prepare.pools import OnRay, Pool, open_pool
 from data.prepare.run import Outcome, prepare

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from data.tables import PREFERENCE_WITH_MARGIN, PRETRAIN, PROMPTS, SFT
 
 MIB: Final = 1024 * 1024

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import chdir, contextmanager, nullcontext
 from typing import Any, Final, Protocol, TypeVar
 
-from configs.recipe import ConfigError, RunError
+from configs.errors import ConfigError, RunError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

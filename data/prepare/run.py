@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from configs.recipe import RunError
+from configs.errors import RunError
 from data.durable import sha256
 from data.prepare.duplicates import NONE, find_duplicates
 from data.prepare.options import Options

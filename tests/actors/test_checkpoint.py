@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.checkpoint import CheckpointStore, DamagedCheckpoint, verify
-from configs.recipe import RunError
+from configs.errors import RunError
 from data.durable import DiskError, sha256
 
 

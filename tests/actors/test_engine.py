@@ -13,7 +13,7 @@ from actors.config import EngineConfig
 from actors.engine import Engine, Sampling
 from actors.models import load_causal_lm
 from actors.packed import PackedBatch, PackedLM
-from configs.base import ConfigError
+from configs.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]

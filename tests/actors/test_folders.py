@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.folders import ModelFolder
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 
 @pytest.fixture

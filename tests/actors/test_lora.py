@@ -15,7 +15,7 @@ from actors.models import new_causal_lm, save_pretrained
 from actors.packed import PackedBatch, PackedLM
 from actors.shape import shape_of
 from actors.zero import ZeroModel, learning_rate
-from configs.base import ConfigError
+from configs.errors import ConfigError
 
 SHAPE = ArchitectureConfig(hidden_size=16, intermediate_size=24, layers=3, heads=2, kv_heads=1, context=32)
 LORA = LoraConfig(rank=4, alpha=8.0)

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from actors.config import ArchitectureConfig
 from actors.models import load_causal_lm, load_scorer, new_causal_lm, save_pretrained
-from configs.base import ConfigError
+from configs.errors import ConfigError
 
 SHAPE = ArchitectureConfig(hidden_size=16, intermediate_size=24, layers=2, heads=4, kv_heads=2, context=32)
 

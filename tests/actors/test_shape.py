@@ -10,7 +10,7 @@ import pytest
 
 from actors.config import ArchitectureConfig
 from actors.shape import new_shape, parse_shape, read_shape, shape_of, vocabulary
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 SMALL: dict[str, Any] = {
     "vocab_size": 500,

@@ -30,7 +30,7 @@ from cluster.head import Head
 from cluster.join import require_ray_at
 from cluster.scaling import living
 from cluster.view import ClusterView, look
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from data.tables import PROMPTS, write_table
 
 pytestmark = pytest.mark.slow
@@ -210,7 +210,7 @@ def test_nodes_come_for_a_trainers_groups_and_leave_afterwards(scaling: str, rec
 BEYOND = """
 from cluster.connect import connect
 from cluster.placement import reserve
-from configs.base import one_line_errors
+from configs.errors import one_line_errors
 with one_line_errors("beyond"), connect():
     reserve({"beyond": [{"GPU": 1.0}]}, timeout_s=12)
 """

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from cluster.connect import connect
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = """
 import os, sys, ray
 from cluster.connect import connect
-from configs.base import one_line_errors
+from configs.errors import one_line_errors
 with one_line_errors("here"), connect(num_cpus=2) as cluster:
     @ray.remote
     def there():

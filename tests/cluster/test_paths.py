@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from cluster.paths import in_job, require_dir, require_file, resolve, runs_root
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 

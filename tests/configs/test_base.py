@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from configs.base import REPOSITORY, ConfigError, Section, dump, load, read
+from configs.base import REPOSITORY, Section, dump, load, read
+from configs.errors import ConfigError
 
 
 class Rollout(Section):

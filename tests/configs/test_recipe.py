@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.recipe import ConfigError, read_recipe, read_value, write_yaml
+from configs.errors import ConfigError
+from configs.recipe import read_recipe, read_value, write_yaml
 
 
 def recipe(tmp_path: Path, text: str):

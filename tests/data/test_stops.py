@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from data.stops import single_tokens
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from configs.recipe import ConfigError, RunError
+from configs.errors import ConfigError, RunError
 from evals import endpoint
 from evals.endpoint import EndpointRespondent
 from evals.ledger import Ledger

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from actors.folders import ModelFolder
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from evals.engine import Engine
 from evals.ledger import Ledger
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from evals.ledger import CHUNK, Ledger
 
 REQUESTS = [[n, n + 1] for n in range(2 * CHUNK + 50)]

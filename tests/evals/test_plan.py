@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from configs.base import REPOSITORY
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from data.tables import CHOICE, PROMPTS, DataError, write_table
 from evals.options import parse
 from evals.plan import Plan, make_plan

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from actors.folders import ModelFolder
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from evals.reward_model import RewardModel, _batches
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from evals.table import build_table, check_table, to_markdown
 
 SECONDS = {"pretrain": 200.0, "sft": 150.4, "reward": 80.0, "ppo": 210.0, "evals": 60.0}

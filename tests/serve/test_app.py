@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from serve.app import build
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from serve.config import named_folders, read_arguments
 
 

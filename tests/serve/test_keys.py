@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from serve.errors import ApiError
 from serve.keys import ANYBODY, Keyring, read_keys
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from actors.openrlhf import DPOLoss
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from data.tables import PREFERENCE, write_table
 from trainers.dpo import DpoStage
 from trainers.pairs import AnswerBatch, dpo_loss

@@ -12,7 +12,7 @@ import ray
 from finished import evaluated
 from safetensors.torch import load_file
 
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from data.tables import OPEN, DataError, write_table
 from trainers.evaluation import Evaluator, check_tasks
 from trainers.sft import SftStage

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from configs.base import read
-from configs.recipe import RunError
+from configs.errors import RunError
 from trainers.config import STAGES
 from trainers.journal import Journal, fingerprint
 from trainers.journal_text import chosen, with_rewards

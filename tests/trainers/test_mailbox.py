@@ -12,7 +12,7 @@ import pytest
 from ray.util.queue import Queue
 
 from actors.checkpoint import CheckpointStore
-from configs.recipe import RunError
+from configs.errors import RunError
 from trainers.mailbox import Mailbox, Sender
 from trainers.run import Run, read_metrics
 from trainers.sft import SftStage

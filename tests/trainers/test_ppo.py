@@ -22,7 +22,7 @@ from actors.weights.object_store import ObjectStoreTransport
 from actors.weights.publisher import Publisher, PublishError
 from cluster.waiting import RoleDied
 from configs.base import dump
-from configs.recipe import RunError
+from configs.errors import RunError
 from data.tables import PROMPTS, write_table
 from trainers.advantages import add_advantages, add_weights
 from trainers.export import load_tokenizer

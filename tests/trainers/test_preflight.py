@@ -12,7 +12,7 @@ import pytest
 from actors.shape import Shape
 from cluster.preflight.capacity import parse_nodes
 from configs.base import dump, read
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from trainers.config import STAGES
 from trainers.fitting import changed_by, nearest
 from trainers.inputs import inputs

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from data.tables import DataError
 from trainers.pretrain import PretrainStage
 from trainers.supervised_config import PretrainConfig

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from actors.config import RolloutConfig
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from data.tables import PROMPTS, DataError, write_table
 from trainers.prompts import PromptStream
 from trainers.rlhf_config import PromptData

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from trainers.report import main, report
 from trainers.reporting.page import cards, moment, render, sections
 from trainers.reporting.record import read_record

@@ -13,7 +13,7 @@ from pydantic import Field
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs.base import Section, read
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 from data.durable import DiskError
 from trainers.run import Run, read_metrics
 

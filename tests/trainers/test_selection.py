@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from configs.recipe import RunError
+from configs.errors import RunError
 from trainers.rlhf_config import SelectionConfig
 from trainers.selection import best_of_n, chat_with, choose, global_top_k, report, verdicts
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from data.tables import SFT, DataError, write_table
 from trainers.sft import SftStage
 from trainers.supervised_config import SftConfig

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.diverged import DivergedError
 from cluster.paths import runs_root
-from configs.base import ConfigError
+from configs.errors import ConfigError
 from data.tables import SFT, write_table
 from trainers.run import read_metrics
 from trainers.sft import SftStage

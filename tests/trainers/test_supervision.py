@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.waiting import RoleDied
-from configs.recipe import RunError
+from configs.errors import RunError
 from trainers import supervision
 from trainers.stopping import StopRequests
 from trainers.supervision import LearnersLost, Supervisor

@@ -9,7 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from configs.recipe import ConfigError, read_recipe, short
+from configs.errors import ConfigError
+from configs.recipe import read_recipe, short
 from trainers.run import read_metrics
 
 LARGEST = 1e100

@@ -18,7 +18,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from configs.recipe import ConfigError, short
+from configs.errors import ConfigError
+from configs.recipe import short
 from trainers.reporting.curves import Chart, histogram
 from trainers.reporting.scale import nice_step
 

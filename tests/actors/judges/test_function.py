@@ -9,7 +9,7 @@ import pytest
 from actors.judges.config import FunctionRewardConfig
 from actors.judges.function import FunctionJudge
 from actors.judges.sample import JudgeError, Sample
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 MakeSamples = Callable[[int], list[Sample]]
 MakeJudge = Callable[..., FunctionJudge]

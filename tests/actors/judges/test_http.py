@@ -16,7 +16,7 @@ from actors.judges import http
 from actors.judges.config import HttpRewardConfig
 from actors.judges.http import HttpJudge
 from actors.judges.sample import JudgeError, Sample
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 MakeSamples = Callable[[int], list[Sample]]
 

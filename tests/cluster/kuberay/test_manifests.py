@@ -4,7 +4,7 @@ import pytest
 
 from cluster.kuberay import manifests
 from cluster.kuberay.manifests import Manifest, dotted, read
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 TWO = """\
 apiVersion: v1

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.kuberay.check import check
 from cluster.kuberay.schemas import RaySchemas, strict, with_defaults
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 CLUSTER_STAYS: dict[str, Any] = {"spec shutdownAfterJobFinishes": False, "spec ttlSecondsAfterFinished": 0}
 

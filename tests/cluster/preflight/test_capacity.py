@@ -4,7 +4,7 @@ import pytest
 from ray.core.generated import autoscaler_pb2
 
 from cluster.preflight.capacity import GIB, Nodes, capacity_of, parse_nodes, this_machine
-from configs.recipe import ConfigError
+from configs.errors import ConfigError
 
 
 class FakeHead:

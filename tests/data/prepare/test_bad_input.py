@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.recipe import RunError
+from configs.errors import RunError
 from data.prepare import sources
 from data.prepare.options import Options
 from data.prepare.pools import Here

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.recipe import ConfigError, RunError
+from configs.errors import ConfigError, RunError
 from data.prepare import piece, run, sources
 from data.prepare.__main__ import main
 from data.prepare.options import Options
