@@ -27,6 +27,7 @@ from actors.config import ArchitectureConfig
 from actors.models import load_scorer, new_causal_lm
 from cluster.connect import connect
 from cluster.head import Head
+from cluster.memory import status_bytes
 from cluster.paths import resolve
 from configs.errors import one_line_errors
 from data.chat import encode_prompt
@@ -98,8 +99,9 @@ class _Watch:
                 actors = self._head.actors(self._job)
                 pids = {actor.name: actor.pid for actor in actors if actor.name in self._names and actor.pid}
             for name, pid in pids.items():
-                now, before = peak_of(pid), self.peaks.get(name, Peak(0, 0))
-                self.peaks[name] = Peak(max(before.whole, now.whole), max(before.files, now.files))
+                before = self.peaks.get(name, Peak(0, 0))
+                whole, files = status_bytes(pid, "VmHWM"), status_bytes(pid, "RssFile")
+                self.peaks[name] = Peak(max(before.whole, whole), max(before.files, files))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -111,16 +113,6 @@ class _Watch:
         self._ended.set()
         self._thread.join()
         self._head.close()
-
-
-def peak_of(pid: int) -> Peak:
-    """The most that a process has had, and what of files' pages it has now; nothing when it is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return Peak(0, 0)
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmHWM:", "RssFile:"))}
-    return Peak(1024 * kib.get("VmHWM", 0), 1024 * kib.get("RssFile", 0))
 
 
 def _config(tokenizer: Path, architecture: ArchitectureConfig, tokens: int, folder: Path) -> PPOConfig:

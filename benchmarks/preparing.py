@@ -3,8 +3,9 @@
 The input is made of the files given, over and over: in each round, of every document a drawn share of the characters is
 replaced by others, so that some repeat an earlier one, some nearly do and some do not. With `--megabytes 0` the files
 are taken as they are. Then the command runs as a user would run it. Prints JSON: MB/s of the whole command, start and
-end included, and the most memory that it and its workers had at one time, as the sum of their resident sets (shared
-pages counted in each process) and of their proportional ones (shared pages counted once).
+end included, and the most memory that it and its workers were seen to have at one time, as the sum of their resident sets
+(shared pages counted in each process) and of their proportional ones (shared pages counted once). The latter are looked at
+once a second only: for such a look the system walks through all pages, a quarter of the work of a small input if done all the time.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from cluster.memory import process_bytes, status_bytes
 from configs.errors import RunError, one_line_errors
 from data.prepare.options import Options
 from data.prepare.readers import read
@@ -36,6 +38,7 @@ SHARES: Final = (0.0, 0.005, 0.02, 0.1, 0.4)
 """Of a document's characters, how many a copy has others for: below 0.02 most are near duplicates."""
 _KEPT: Final = re.compile("<目录>|<篇名>|内容：")
 _EVERY_S: Final = 0.1
+_LOOKS: Final = 10  # at resident sets for one at proportional ones
 
 Codes = NDArray[np.uint32]  # characters, (C,)
 
@@ -108,12 +111,13 @@ def measure(inputs: list[str], out: Path, options: list[str]) -> dict[str, Any]:
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     watched = psutil.Process(process.pid)
-    resident = proportional = processes = 0
+    resident = proportional = processes = looks = 0
     while process.poll() is None:
-        memory = [one for one in map(_memory, [watched, *_children(watched)]) if one is not None]
-        resident = max(resident, sum(rss for rss, _ in memory))
-        proportional = max(proportional, sum(pss for _, pss in memory))
-        processes = max(processes, len(memory))
+        pids = [process.pid, *_children(watched)]
+        found = [size for pid in pids if (size := status_bytes(pid, "VmRSS"))]
+        resident, processes, looks = max(resident, sum(found)), max(processes, len(found)), looks + 1
+        if looks % _LOOKS == 0:
+            proportional = max(proportional, sum(map(process_bytes, pids)))
         time.sleep(_EVERY_S)
     seconds = time.monotonic() - began
     if process.returncode:
@@ -131,19 +135,11 @@ def measure(inputs: list[str], out: Path, options: list[str]) -> dict[str, Any]:
     }
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def _children(process: psutil.Process) -> list[int]:
     try:
-        return process.children(recursive=True)
+        return [child.pid for child in process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
-
-
-def _memory(process: psutil.Process) -> tuple[int, int] | None:
-    try:
-        found = process.memory_full_info()
-    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-        return None
-    return found.rss, found.pss
 
 
 if __name__ == "__main__":

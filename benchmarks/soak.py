@@ -5,8 +5,8 @@ looks all the while at the memory and the open files of its driver, its roles an
 longer than that: the arguments give it steps enough. What it prints is in runs/NAME.out.
 
 A process that lived long enough is judged: what it had in the mean in the first and in the last quarter of what follows its warm-up.
-Memory is what the process has for itself (USS), at work and between two turns. Exits with status 1 where one grew, or where
-the run did not go on after a death.
+Memory is what the process has of its own, heaps and stacks (RssAnon), at work and between two turns; pages of libraries are its
+own or shared by what else runs on the machine. Exits with status 1 where one grew, or where the run did not go on after a death.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from statistics import fmean
 
 import psutil
 
+from cluster.memory import status_bytes
 from cluster.paths import runs_root
 from configs.base import load
 from trainers.config import STAGES
@@ -102,8 +103,9 @@ def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> 
         while (now := time.monotonic() - began) < seconds and driver.poll() is None:
             for name, process in _processes(driver.pid):
                 with suppress(psutil.NoSuchProcess):
-                    look = Look(now, process.memory_full_info().uss, process.num_fds())
-                    looks.setdefault((name, process.pid), []).append(look)
+                    look = Look(now, status_bytes(process.pid, "RssAnon"), process.num_fds())
+                    if look.memory:
+                        looks.setdefault((name, process.pid), []).append(look)
             if now >= next_kill:
                 steps = _steps(run)
                 survived += kills > 0 and steps > steps_then

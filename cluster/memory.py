@@ -112,6 +112,15 @@ def process_bytes(pid: int) -> int:
         return 0
 
 
+def status_bytes(pid: int, field: str) -> int:
+    """A size of `/proc/PID/status` (proc(5)): `VmHWM`, the most that was ever resident, `RssAnon` …; 0 when it is gone."""
+    try:
+        lines = (_PROC / str(pid) / "status").read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0)
+
+
 def return_free_memory() -> None:
     """Gives the machine what malloc keeps of this process's freed memory, where the C library can: glibc keeps it in pieces."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
 import time
 
-from cluster.memory import PeakMemory, process_bytes
+from cluster.memory import PeakMemory, process_bytes, status_bytes
 
 MIB = 2**20
 HOLD_64_MIB = "x = bytearray(64 * 2**20); x[::4096] = b'1' * len(x[::4096]); print('held', flush=True); input()"
@@ -67,6 +68,22 @@ def test_a_process_that_is_gone_uses_nothing():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert process_bytes(child.pid) == 0
+    assert status_bytes(child.pid, "RssAnon") == 0
+
+
+def test_anonymous_memory_is_what_a_process_filled_not_what_it_mapped(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"1" * 64 * MIB)
+    before = {field: status_bytes(os.getpid(), field) for field in ("RssAnon", "RssFile", "VmHWM")}
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert sum(mapped[::4096]) > 0  # every page is there
+        filled = bytearray(b"1" * 32 * MIB)
+        after = {field: status_bytes(os.getpid(), field) for field in before}
+        shared = status_bytes(os.getpid(), "RssShmem")  # where the folder is in memory
+    assert 32 * MIB <= after["RssAnon"] - before["RssAnon"] < 48 * MIB
+    assert 64 * MIB <= after["RssFile"] + shared - before["RssFile"] < 80 * MIB
+    assert after["VmHWM"] >= before["RssAnon"] + before["RssFile"] + 96 * MIB
+    assert filled
 
 
 FREED_BUT_KEPT = """
