@@ -16,13 +16,12 @@ _UNSEEN: Final = (
 _BLANK: Final = "\t\xa0\u2000-\u200a\u3000"
 _LINE_END: Final = "\r\u2028\u2029"
 _WIDE_FORM: Final = "\uff10-\uff19\uff21-\uff3a\uff41-\uff5a"
-_RATIO: Final = "\u2236"
 _INVISIBLE: Final = re.compile(f"[{_UNSEEN}]")
 _LINE_ENDS: Final = re.compile(rf"\r+\n|[{_LINE_END}]")
 _ODD_BLANKS: Final = re.compile(f"[{_BLANK}]+")
 _WIDE: Final = re.compile(f"[{_WIDE_FORM}]+")
 _WIDE_BY: Final = 0xFEE0  # from a full-width form to its ASCII character
-_ODD: Final = re.compile(f"[{_UNSEEN}{_BLANK}{_LINE_END}{_WIDE_FORM}{_RATIO}]")
+_ODD: Final = re.compile(f"[{_UNSEEN}{_BLANK}{_LINE_END}{_WIDE_FORM}]")
 _BLANKS: Final = re.compile(r"  +")
 _EMPTY_LINES: Final = re.compile(r"\n{3,}")
 
@@ -69,7 +68,8 @@ def normalise(text: str) -> str:
     if _ODD.search(text):  # one look: few texts have any of these
         text = _WIDE.sub(lambda found: "".join(chr(ord(one) - _WIDE_BY) for one in found[0]), text)
         text = _LINE_ENDS.sub("\n", text)
-        text = _ODD_BLANKS.sub(" ", _INVISIBLE.sub("", text).replace(_RATIO, "："))
+        text = _ODD_BLANKS.sub(" ", _INVISIBLE.sub("", text))
+    text = text.replace("∶", "：")
     if "  " in text:
         text = _BLANKS.sub(" ", text)
     return _trimmed(text.replace(" \n", "\n"))

@@ -1,0 +1,35 @@
+"""How a command ends that was asked for something impossible, and what this costs those who only need that."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from configs.errors import ConfigError, RunError, one_line_errors
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "status"),
+    [
+        (ConfigError("steps:\n  is 0;\tgive at least 1"), "prog: error: steps: is 0; give at least 1\n", 2),
+        (RunError("the disk is full"), "prog: error: the disk is full\n", 1),
+    ],
+)
+def test_a_command_ends_in_one_line(error, line, status, capsys):
+    with pytest.raises(SystemExit) as ended, one_line_errors("prog"):
+        raise error
+    assert ended.value.code == status
+    assert capsys.readouterr() == ("", line)
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(KeyError), one_line_errors("prog"):
+        raise KeyError("a defect")
+
+
+def test_a_command_without_recipe_loads_no_pydantic():
+    found = "import sys, data.prepare.__main__; print([name for name in ('pydantic', 'torch', 'ray') if name in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", found], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    assert told.stdout.strip() == "[]"
