@@ -2,7 +2,8 @@
 
 Starts `python -m trainers.ppo ARGUMENTS`, kills one of its roles after another with SIGKILL, asks it to stop at the end, and
 looks all the while at the memory and the open files of its driver, its roles and Ray's own processes. The run has to be
-longer than that: the arguments give it steps enough. What it prints is in runs/NAME.out.
+longer than that: the arguments give it steps enough. What it prints is in runs/NAME.out, every look at a process (seconds,
+bytes, files) in runs/NAME.looks.json.
 
 A process that lived long enough is judged: what it had in the mean in the first and in the last quarter of what follows its warm-up.
 Memory is what the process has of its own, heaps and stacks (RssAnon), at work and between two turns; pages of libraries are its
@@ -21,7 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from itertools import cycle
 from pathlib import Path
 from statistics import fmean
@@ -124,6 +125,8 @@ def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> 
             driver.kill()
     steps = _steps(run)
     survived += kills > 0 and steps > steps_then
+    seen = [{"process": name, "pid": pid, "looks": life} for (name, pid), life in looks.items()]
+    run.with_suffix(".looks.json").write_text(json.dumps(seen, default=astuple), encoding="utf-8")
     judged = [one for key, life in looks.items() if (one := judge(key[0], life)) is not None]
     print(json.dumps([{**asdict(one), "growth": round(one.growth, 4)} for one in judged], indent=1))
     flat = sum(one.flat for one in judged)

@@ -43,7 +43,7 @@ LOOPBACK: Mapping[str, str] = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # The head remembers so many calls for the dashboard; with Ray's 100,000 it grows for hours, by 3 MB a thousand.
-    "RAY_task_events_max_num_task_in_gcs": "2000",
+    "RAY_task_events_max_num_task_in_gcs": "1000",
     "GLOO_SOCKET_IFNAME": "lo",
     "VLLM_HOST_IP": "127.0.0.1",
 }
