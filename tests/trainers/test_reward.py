@@ -65,7 +65,7 @@ def test_scores_are_read_at_each_sequences_last_token(stage: RewardStage) -> Non
                 ids = torch.tensor(train[side][row].as_py())[None]
                 model = module.get_submodule("model")
                 alone = model(input_ids=ids, sequence_lengths=(ids.shape[1],), use_cache=False).logits
-                assert scores[pair, column].item() == pytest.approx(alone.item(), abs=1e-6)
+                assert scores[pair, column].item() == pytest.approx(alone.item(), rel=1e-5)  # rounding of fp32
 
 
 def scored(stage: RewardStage, outputs: torch.Tensor) -> pa.Table:
