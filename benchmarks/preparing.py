@@ -115,9 +115,10 @@ def measure(inputs: list[str], out: Path, options: list[str]) -> dict[str, Any]:
     while process.poll() is None:
         pids = [process.pid, *_children(watched)]
         found = [size for pid in pids if (size := status_bytes(pid, "VmRSS"))]
-        resident, processes, looks = max(resident, sum(found)), max(processes, len(found)), looks + 1
+        resident, processes = max(resident, sum(found)), max(processes, len(found))
         if looks % _LOOKS == 0:
             proportional = max(proportional, sum(map(process_bytes, pids)))
+        looks += 1
         time.sleep(_EVERY_S)
     seconds = time.monotonic() - began
     if process.returncode:

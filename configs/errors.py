@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class RunError(RuntimeError):
-    """What ended a run although it was asked for correctly; the message is one line that says where and what."""
+    """What ended a run although it was asked for correctly. The text says where and what."""
 
 
 class ConfigError(ValueError):
@@ -24,5 +24,5 @@ def one_line_errors(prog: str) -> Iterator[None]:
     try:
         yield
     except (ConfigError, RunError) as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error

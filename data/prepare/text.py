@@ -65,10 +65,11 @@ def normalise(text: str) -> str:
     """Unicode NFC; full-width letters and digits as ASCII, full-width punctuation as it is, which Chinese has; no
     characters that cannot be seen; one kind of line end and blank, at most one empty line."""
     text = unicodedata.normalize("NFC", text)
-    if _ODD.search(text):  # one look: few texts have any of these
+    if _ODD.search(text):  # one look for all of them
         text = _WIDE.sub(lambda found: "".join(chr(ord(one) - _WIDE_BY) for one in found[0]), text)
         text = _LINE_ENDS.sub("\n", text)
         text = _ODD_BLANKS.sub(" ", _INVISIBLE.sub("", text))
+        text = unicodedata.normalize("NFC", text)  # of a letter and a mark that something stood between
     text = text.replace("∶", "：")
     if "  " in text:
         text = _BLANKS.sub(" ", text)
@@ -118,7 +119,7 @@ def mask(text: str) -> tuple[str, int]:
     the numbering plan of mainland China.
     """
     count = 0
-    if not _ALPHANUMERIC.search(text):  # all below has some, most Chinese texts have none
+    if not _ALPHANUMERIC.search(text):  # all below has some
         return text, count
     if "@" in text:
         text, count = _EMAIL.subn("【邮箱】", text)

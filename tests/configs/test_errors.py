@@ -14,7 +14,7 @@ from configs.errors import ConfigError, RunError, one_line_errors
     ("error", "line", "status"),
     [
         (ConfigError("steps:\n  is 0;\tgive at least 1"), "prog: error: steps: is 0; give at least 1\n", 2),
-        (RunError("the disk is full"), "prog: error: the disk is full\n", 1),
+        (RunError("Ray said:\nthe disk is full"), "prog: error: Ray said: the disk is full\n", 1),
     ],
 )
 def test_a_command_ends_in_one_line(error, line, status, capsys):

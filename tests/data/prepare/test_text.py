@@ -15,6 +15,8 @@ from data.prepare.text import mask, normalise, remove_markup
         ("一 \r\r\n\n二\u3000\u3000三\r\n", "一\n\n二 三"),
         ("一\n\n\n\n\n二", "一\n\n二"),
         ("e\u0301", "é"),
+        ("甲e\u200b\u0301乙", "甲é乙"),
+        ("Ａ\u0301", "Á"),
         ("岐伯∶苦", "岐伯：苦"),
     ],
 )
