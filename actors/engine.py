@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from actors.config import EngineConfig, InFlight
+from actors.drawing import draw
 from actors.requests import SPARE, Request, Requests
 from cluster.paths import require_dir
 
@@ -116,6 +117,8 @@ class Engine:
             use_tqdm_on_load=False,
             **arguments,
         )
+        if not torch.cuda.is_available():
+            self._llm.collective_rpc(_draw_by_races)
         self.max_model_len = config.max_model_len
         self._requests = Requests(self._llm.llm_engine, in_flight, config.max_concurrent)
         self.turns = self._requests.turns
@@ -296,7 +299,18 @@ class Engine:
         cleanup_dist_env_and_memory()
 
 
-# In the engine's worker: the parts of vLLM's `reload_weights`, which takes all weights at once.
+# In the engine's worker: how tokens are drawn, and the parts of vLLM's `reload_weights`, which takes all weights at once.
+def _draw_by_races(worker: Any) -> None:
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+
+    sampler = worker.model_runner.sampler.topk_topp_sampler
+    if sampler.forward != TopKTopPSampler.forward_cpu.__get__(sampler):
+        raise RuntimeError(
+            "vLLM draws tokens by something else than its TopKTopPSampler.forward_cpu: actors.drawing cannot stand for it"
+        )
+    sampler.forward = draw
+
+
 def _begin_weights(worker: Any) -> None:
     from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 

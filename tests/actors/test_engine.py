@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from actors.config import EngineConfig
+from actors.drawing import race
 from actors.engine import Engine, Sampling
 from actors.models import load_causal_lm
 from actors.packed import PackedBatch, PackedLM
@@ -48,6 +50,18 @@ def test_a_seed_gives_the_same_answer_in_any_company(engine: Engine) -> None:
     alone = engine.generate(PROMPTS[1:2], seeds=[2], max_new_tokens=16)
     other = engine.generate(PROMPTS[1:2], seeds=[4], max_new_tokens=16)
     assert alone[0].tokens == together[1].tokens != other[0].tokens
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="an engine on a GPU draws as vLLM does")
+def test_a_token_is_drawn_from_the_trainers_distribution_by_the_requests_seed(clinic: Path, engine: Engine) -> None:
+    seeds = list(range(60))
+    found = engine.generate(PROMPTS[:1] * 60, seeds=seeds, max_new_tokens=1)
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(clinic / "model")(torch.tensor(PROMPTS[:1])).logits[:, -1]
+    generators = {row: torch.Generator().manual_seed(seed) for row, seed in enumerate(seeds)}
+    expected = race(logits.softmax(-1).expand(60, -1), generators).tolist()
+    assert [answer.tokens[0] for answer in found] == expected
+    assert len(set(expected)) > 10
 
 
 def test_new_weights_are_used_whole_tied_head_and_prefixes_included(clinic: Path, engine: Engine) -> None:
