@@ -1,4 +1,4 @@
-"""Tokens drawn in two heats come as often as they should, and what they are told to come with is what vLLM says."""
+"""Tokens drawn in two heats come as often as their probabilities say; filters and log-probabilities are vLLM's."""
 
 from __future__ import annotations
 
