@@ -26,7 +26,7 @@ class Workload:
     block_tokens: int = 4096
     blocks: int = 1  # a step
     steps: int = 5  # measured, of a round
-    rounds: int = 2
+    rounds: int = 3
     hidden: int = 512
     layers: int = 10
     stage: int = 0  # ZeRO's, of ours: one rank has nothing to share out
