@@ -8,7 +8,7 @@ transformers.Trainer, on the same model and the same blocks of 4,096 tokens, in 
 Each is a process of its own with the same threads. Ours and the loop take turns, so many rounds, and change places every time;
 Trainer, which is far from both, goes last, once. A contender's tokens a second are those of a step that three quarters of its
 steps are slower than, the first ones of a round left out: what else a machine does makes steps slower, never faster. A
-machine's own speed changes by the minute, so `ours_vs_loop` is the median over rounds of what the two reached in one round.
+machine's own speed changes by the minute, so `ours_vs_loop` is the median of `by_round`, the ratio in each round.
 `loss_difference` is the largest difference of a step's loss from the loop's: they do the same work.
 """
 
@@ -74,39 +74,48 @@ def main() -> None:
 
 
 def compare(workload: Workload, folder: Path) -> dict[str, Any]:
-    """`tokens_per_second` of each, ratios, and how far the losses are apart; files go below `folder`."""
+    """What `figures` says of all rounds; files go below `folder`."""
     config = make_inputs(folder, workload)
-    measured = slice(WARM_UP, WARM_UP + workload.steps)
-    rounds: dict[str, list[dict[str, Any]]] = {"ours": [], "bare": [], "trainer_peer": []}
+    ours: list[dict[str, Any]] = []
+    bare: list[dict[str, Any]] = []
     for number in range(workload.rounds):
-        for name in ("ours", "bare") if number % 2 == 0 else ("bare", "ours"):
-            if name == "ours":
-                named = config.model_copy(update={"name": f"{config.name}-{number}"})
-                rounds[name].append(_ours(named, workload, folder))
-            else:
-                rounds[name].append(_contender(name, config, workload, folder))
-    rounds["trainer_peer"].append(_contender("trainer_peer", config, workload, folder))
-    tokens = workload.blocks * workload.block_tokens
+        named = config.model_copy(update={"name": f"{config.name}-{number}"})
+        if number % 2:
+            bare.append(_contender("bare", config, workload, folder))
+            ours.append(_ours(named, workload, folder))
+        else:
+            ours.append(_ours(named, workload, folder))
+            bare.append(_contender("bare", config, workload, folder))
+    trainer = [_contender("trainer_peer", config, workload, folder)]
+    return figures({"ours": ours, "loop": bare, "trainer": trainer}, workload)
+
+
+def figures(rounds: dict[str, list[dict[str, Any]]], workload: Workload) -> dict[str, Any]:
+    """`tokens_per_second` of each, ratios, and how far the losses are apart, from what each found in its rounds."""
+    measured = slice(WARM_UP, WARM_UP + workload.steps)
     seconds = {name: [each["seconds"][measured] for each in of] for name, of in rounds.items()}
-    speed = {name: tokens / _good([s for each in of for s in each]) for name, of in seconds.items()}
-    against = [_good(bare) / _good(ours) for ours, bare in zip(seconds["ours"], seconds["bare"], strict=True)]
-    found = {name: of[0] for name, of in rounds.items()}
-    losses = {name: np.array(each["losses"][measured]) for name, each in found.items()}
-    apart = {name: float(abs(found - losses["bare"]).max()) for name, found in losses.items()}
+    tokens = workload.blocks * workload.block_tokens
+    speed = {name: tokens / _lower_quartile([s for each in of for s in each]) for name, of in seconds.items()}
+    by_round = [
+        _lower_quartile(loop) / _lower_quartile(ours)
+        for ours, loop in zip(seconds["ours"], seconds["loop"], strict=True)
+    ]
+    ours = rounds["ours"]
+    losses = {name: np.array(of[0]["losses"][measured]) for name, of in rounds.items()}
     return {
-        "parameters": found["ours"]["parameters"],
-        "tokens_per_second": {"ours": speed["ours"], "loop": speed["bare"], "trainer": speed["trainer_peer"]},
-        "ours_vs_loop": statistics.median(against),
-        "ours_vs_trainer": speed["ours"] / speed["trainer_peer"],
+        "parameters": ours[0]["parameters"],
+        "tokens_per_second": speed,
+        "ours_vs_loop": statistics.median(by_round),
+        "ours_vs_trainer": speed["ours"] / speed["trainer"],
+        "by_round": by_round,
         "seconds": seconds,
-        "mfu": statistics.median(value for each in rounds["ours"] for value in each["mfu"][measured]),
-        "peak_memory_bytes": max(found["ours"]["peak_memory_bytes"]),
-        "loss_difference": {"ours": apart["ours"], "trainer": apart["trainer_peer"]},
+        "mfu": statistics.median(value for each in ours for value in each["mfu"][measured]),
+        "peak_memory_bytes": max(ours[0]["peak_memory_bytes"]),
+        "loss_difference": {name: float(abs(losses[name] - losses["loop"]).max()) for name in ("ours", "trainer")},
     }
 
 
-def _good(seconds: list[float]) -> float:
-    """Of steps: three quarters are slower."""
+def _lower_quartile(seconds: list[float]) -> float:
     return float(np.quantile(seconds, 0.25))
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.pretraining.__main__ import figures
+from benchmarks.pretraining.workload import WARM_UP, Workload
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--hidden=64", "--layers=2", "--block-tokens=256", "--steps=2", "--rounds=1", "--threads=1")
 
@@ -28,3 +31,23 @@ def test_all_do_the_same_work(dtype: str, stage: int, apart: float, tmp_path: Pa
     assert found["ours_vs_loop"] == pytest.approx(speed["ours"] / speed["loop"])
     assert found["ours_vs_trainer"] == pytest.approx(speed["ours"] / speed["trainer"])
     assert max(found["loss_difference"].values()) < apart
+
+
+def test_a_minute_in_which_the_machine_is_fast_counts_for_both() -> None:
+    """The loop is a tenth faster than ours, in a round in which the machine is three times as fast, too.
+
+    Where it gets faster between the two of a round, that round does not decide.
+    """
+    workload = Workload("float32", threads=1, steps=4, rounds=2)
+
+    def found(*seconds: float) -> list[dict[str, object]]:
+        many = WARM_UP + 4
+        same = {"losses": [1.0] * many, "mfu": [0.5] * many, "peak_memory_bytes": [7.0], "parameters": 3}
+        return [{**same, "seconds": [99.0] * WARM_UP + [each] * 4} for each in seconds]
+
+    answer = figures({"ours": found(1.1, 3.3), "loop": found(1.0, 3.0), "trainer": found(11.0)}, workload)
+    assert answer["by_round"] == pytest.approx([1 / 1.1, 1 / 1.1])
+    assert answer["ours_vs_loop"] == pytest.approx(1 / 1.1)
+    assert answer["tokens_per_second"]["trainer"] == pytest.approx(4096 / 11)
+    lucky = figures({"ours": found(3.3, 3.3, 3.3), "loop": found(3.0, 3.0, 1.0), "trainer": found(11.0)}, workload)
+    assert lucky["ours_vs_loop"] == pytest.approx(1 / 1.1)
