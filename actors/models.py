@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from actors.config import ArchitectureConfig
-from actors.packed import ATTENTION
+from actors.modeling.attention import ATTENTION
 from cluster.paths import require_dir
 from data.durable import writing
 
