@@ -21,6 +21,7 @@ from actors.packed import PackedBatch, PackedLM
 from configs.errors import ConfigError
 
 LENGTHS = (19, 19, 7, 1, 26, 3)
+MARKS = 4  # the first ids, which some embeddings treat on their own
 TOLERANCE = 1e-4  # of a log-probability in fp32, whose rounding gives about 1e-6
 
 
@@ -82,17 +83,17 @@ def _refused_settings(config: PretrainedConfig) -> str:
     return ""
 
 
-def packed_difference(config: PretrainedConfig, only: str | None = None) -> float:
-    """The largest difference of a log-probability in a miniature of the model, packed and sequence by sequence."""
+def packed_difference(config: PretrainedConfig, only: str | None = None, where: torch.device | str = "cpu") -> float:
+    """The largest difference of a log-probability in a miniature of the model, packed and sequence by sequence, in fp32."""
     small = miniature(config, only)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        plain, packed = _new_model(small, "eager"), _new_model(small, ATTENTION)
-        _randomize(plain)
+        plain, packed = _new_model(small, "eager").to(where), _new_model(small, ATTENTION).to(where)
+        randomize(plain)
         packed.load_state_dict(plain.state_dict())
-        sequences = [torch.randint(len(_reserved(small)), VOCABULARY, (length,)) for length in LENGTHS]
-        ours, _ = PackedLM(packed)(PackedBatch.of([sequence.numpy() for sequence in sequences]))
-        theirs = torch.cat([plain_logprobs(plain, sequence) for sequence in sequences])
+        sequences = [torch.randint(MARKS, VOCABULARY, (length,)) for length in LENGTHS]
+        ours, _ = PackedLM(packed)(PackedBatch.of([sequence.numpy() for sequence in sequences]).to(where))
+        theirs = torch.cat([plain_logprobs(plain, sequence.to(where)) for sequence in sequences])
     return float((ours - theirs).abs().nan_to_num(torch.inf).max())
 
 
@@ -107,17 +108,13 @@ def _new_model(config: PretrainedConfig, attention: str) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(own, attn_implementation=attention, dtype=torch.float32).eval()
 
 
-def _randomize(model: PreTrainedModel) -> None:
+def randomize(model: PreTrainedModel) -> None:
     """Gives weights that make attention uneven, so that a wrong mask shows, and vectors whose elements differ."""
     for parameter in model.parameters():
         if parameter.dim() >= 2:
             parameter.normal_(0.0, scale_of(parameter.shape[-1]))
         else:
             parameter.add_(torch.randn_like(parameter) * 0.2)
-
-
-def _reserved(config: PretrainedConfig) -> range:
-    return range(4)  # ids of marks, which some embeddings treat on their own
 
 
 def _first_line(error: Exception) -> str:
