@@ -78,6 +78,9 @@ def _train(gpu: bool, shape: Shape, zero: ZeroConfig, sequences: int, lora: Lora
     found = {"tokens_per_second": round(tokens / seconds), "tflops": round(flops / seconds / 1e12, 2)}
     if not gpu:
         return found
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
     peak = next((rate for kind, rate in PEAK_TFLOPS.items() if kind in torch.cuda.get_device_name()), None)
     learned = None if lora is None else lora_parameters(shape, lora)
     work = Work(sequences * length, loads_as="bfloat16", learnt=learned)
@@ -105,13 +108,8 @@ def _timed_steps(
     seconds = seconds_of(lambda: _update(trainer, parts), STEPS - 1)
     if not torch.cuda.is_available():
         return seconds, 0, 0
-    peaks = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
     trainer.engine.destroy()
-    del trainer, model
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    return seconds, *peaks
+    return seconds, torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
 
 
 def _shape(gpu: bool, hidden: int, layers: int, intermediate: int, heads: int) -> Shape:
