@@ -23,6 +23,7 @@ ATTENTION = "packed"
 
 FUSED_DTYPES = (torch.bfloat16, torch.float16)
 LARGEST_FUSED_HEAD = 256  # FlashAttention's limit
+LONG_RUN = 2048  # tokens of a run from which a kernel call of its own is faster than its share of one for all sequences
 SCORE_ELEMENTS = 2**24  # scores of one piece where they are made whole: 64 MiB in fp32
 
 # What models pass through to their attention and means nothing to it, by name.
@@ -73,16 +74,13 @@ class Packing:
         if window not in self._block_masks:
             from torch.nn.attention.flex_attention import create_block_mask
 
-            owners = self.owners
+            owners, size = self.owners, len(self.owners)
+            limit = torch.tensor(window or size, device=self.device)  # a tensor: one compiled kernel serves all windows
 
             def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-                seen = (query >= key) & (owners[query] == owners[key])
-                return seen if window is None else seen & (query - key < window)
+                return (query >= key) & (owners[query] == owners[key]) & (query - key < limit)
 
-            size = len(owners)
-            self._block_masks[window] = create_block_mask(
-                visible, None, None, size, size, device=str(self.device), _compile=True
-            )
+            self._block_masks[window] = create_block_mask(visible, None, None, size, size, device=str(self.device))
         return self._block_masks[window]
 
 
@@ -121,8 +119,9 @@ def packed_attention(
     """Attention inside each sequence of a packed row; returns (1, T, H, D_v).
 
     On GPUs in half precision one fused kernel over all sequences: torch's variable-length FlashAttention, or FlexAttention
-    where scores are soft-capped or have sinks. Elsewhere one call for each run of neighboring sequences of the same
-    length, so batches sorted by length take fewest. No sequence's arithmetic depends on the others.
+    where scores are soft-capped or have sinks. Elsewhere, and where that gives a GPU enough to do, one call for each run of
+    neighboring sequences of the same length, so batches sorted by length take fewest. No sequence's arithmetic depends
+    on the others.
 
     Raises ValueError for a mask, for attention that looks ahead, and for an argument that is not known here.
     """
@@ -136,8 +135,9 @@ def packed_attention(
     scores = Scores(query.shape[-1] ** -0.5 if scaling is None else scaling, window, softcap, s_aux, dropout)
     if query.is_cuda and query.dtype in FUSED_DTYPES and dropout == 0.0:
         if not scores.plain:
-            return _flex(module, query, key, value, packing, scores), None
-        if max(query.shape[-1], value.shape[-1]) <= LARGEST_FUSED_HEAD:
+            return _flex(query, key, value, packing, scores), None
+        long_runs = window is None and sum(packing.lengths) >= LONG_RUN * len(packing.runs)
+        if not long_runs and max(query.shape[-1], value.shape[-1]) <= LARGEST_FUSED_HEAD:
             return _varlen(query, key, value, packing, scores), None
     return _by_runs(query, key, value, packing, scores), None
 
@@ -165,22 +165,43 @@ def _grouped_heads() -> dict[str, bool]:
     return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
-def _flex(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, packing: Packing, scores: Scores
-) -> Tensor:
-    from transformers.integrations.flex_attention import flex_attention_forward
+def _flex(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scores: Scores) -> Tensor:
+    from torch.nn.attention.flex_attention import AuxRequest
 
-    output, _ = flex_attention_forward(
-        module,
+    heads = query.shape[1]
+    if heads & (heads - 1):  # shared key and value heads are a power of two apart only
+        key, value = (tensor.repeat_interleave(heads // tensor.shape[1], dim=1) for tensor in (key, value))
+    output, aux = _compiled_flex()(
         query,
         key,
         value,
-        packing.block_mask(scores.window),
-        scaling=scores.scaling,
-        softcap=scores.softcap,
-        s_aux=scores.sinks,
+        score_mod=None if scores.softcap is None else _soft_cap(scores.softcap, query.device),
+        block_mask=packing.block_mask(scores.window),
+        scale=scores.scaling,
+        enable_gqa=True,
+        return_aux=AuxRequest(lse=True),
     )
-    return output
+    if scores.sinks is not None:  # the softmax's sum grows by exp(sink): output * exp(lse) / (exp(lse) + exp(sink))
+        output = output * torch.sigmoid(aux.lse - scores.sinks.float()[:, None])[..., None].to(output.dtype)
+    return output.transpose(1, 2)
+
+
+@cache
+def _compiled_flex() -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    compiled: Callable[..., Any] = torch.compile(flex_attention)
+    return compiled
+
+
+@cache
+def _soft_cap(softcap: float, device: torch.device) -> Callable[..., Tensor]:
+    cap = torch.tensor(softcap, device=device)  # a tensor: compiled code takes no changing floats
+
+    def capped(score: Tensor, *_: Tensor) -> Tensor:
+        return cap * torch.tanh(score / cap)
+
+    return capped
 
 
 def _by_runs(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scores: Scores) -> Tensor:

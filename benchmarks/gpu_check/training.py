@@ -140,14 +140,14 @@ def learn(gpu: bool) -> dict[str, Any]:
     from actors.policy import Policy
     from trainers.rlhf_config import AlgorithmConfig
 
-    micro_batches = [[0, 1, 2], [3, 4, 5, 6, 7]]
+    micro_batches = [[0, 1, 2], [3, 4, 5, 6, 7], [8, 9]]
     with tempfile.TemporaryDirectory() as folder:
         _module(gpu).model.save_pretrained(folder)
         config = TrainedRoleConfig(model=folder, zero=ZeroConfig(dtype="bfloat16" if gpu else "float32"))
         policy, critic = Policy(torch.get_num_threads()), Critic(torch.get_num_threads())
         policy.setup(config, 1, 1.0)
         critic.setup(config, 1, 0)
-    table = _table(8, 200 if gpu else 12)
+    table = _table(*((200, 3000) if gpu else (12, 30)))
     for role in (policy, critic):
         added = role.add_columns(table, micro_batches)
         for name in added.column_names:
@@ -166,9 +166,11 @@ def learn(gpu: bool) -> dict[str, Any]:
     }
 
 
-def _table(rows: int, longest: int) -> pa.Table:
+def _table(usual: int, long: int) -> pa.Table:
+    """Eight rows with responses of up to `usual` tokens, and two of `long`, which attention computes by another kernel."""
     rng = np.random.default_rng(0)
-    prompts, counts = [longest // 2] * rows, rng.integers(2, longest, rows)
+    counts = np.array([*rng.integers(2, usual, 8), long, long])
+    prompts = [usual // 2] * len(counts)
     total = int(counts.sum())
 
     def tokens(sizes: Any) -> pa.Array:
