@@ -31,9 +31,12 @@ def token_logprobs(
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, Tensor]:
-        reduce = _kernel(_reduced, logits)
-        parts = [reduce(piece, temperature, entropy) for piece in _pieces(logits)]
-        normalizers, entropies = (torch.cat(each) for each in zip(*parts, strict=True))
+        normalize, spread = _kernel(_normalizers, logits), _kernel(_entropies, logits)
+        normalizers = torch.cat([normalize(piece, temperature) for piece in _pieces(logits)])
+        entropies = normalizers.new_empty(0)
+        if entropy:
+            pieces = zip(_pieces(logits), _pieces(normalizers, logits), strict=True)
+            entropies = torch.cat([spread(piece, temperature, own) for piece, own in pieces])
         logprobs = _scaled(logits.gather(1, targets[:, None]).squeeze(1), temperature) - normalizers
         ctx.save_for_backward(logits, targets, normalizers, entropies, logprobs)
         ctx.temperature = temperature
@@ -65,13 +68,15 @@ class _TokenLogprobs(torch.autograd.Function):
         return gradient, None, None, None
 
 
-def _reduced(logits: Tensor, temperature: float | Tensor, entropy: bool) -> tuple[Tensor, Tensor]:
-    """The logarithms of the softmax's sums, (n,), and the entropies, (n,) or empty."""
+def _normalizers(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """The logarithms of the softmax's sums, (n,)."""
+    return _scaled(logits, temperature).logsumexp(dim=-1)
+
+
+def _entropies(logits: Tensor, temperature: float | Tensor, normalizers: Tensor) -> Tensor:
+    """The softmax's entropies, (n,). A pass of its own, so that log-probabilities are the same bits with and without."""
     scaled = _scaled(logits, temperature)
-    normalizers = scaled.logsumexp(dim=-1)
-    if not entropy:
-        return normalizers, normalizers.new_empty(0)
-    return normalizers, normalizers - (scaled.softmax(dim=-1) * scaled).sum(dim=-1)
+    return normalizers - (scaled.softmax(dim=-1) * scaled).sum(dim=-1)
 
 
 def _slope(logits: Tensor, temperature: float | Tensor, normalizers: Tensor, *factors: Tensor) -> Tensor:

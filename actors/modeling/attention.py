@@ -158,7 +158,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scores:
 
 
 @cache
-def _grouped_heads() -> dict[str, bool]:
+def _grouped_heads() -> dict[str, Any]:
     """Torch asks for leave to share key and value heads since 2.13; before, it shared them unasked."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -213,7 +213,7 @@ def _by_runs(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scores
         q, k, v = (tensor.unflatten(1, (-1, length)).transpose(0, 1) for tensor in heads)  # (sequences, H, L, D)
         output = _by_kernel(q, k, v, scores) if scores.plain else _explicit(q, k, v, scores)
         outputs.append(output.transpose(1, 2).flatten(0, 1))  # (sequences * L, H, D_v)
-    return torch.cat(outputs)[None]
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None]
 
 
 def _by_kernel(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:

@@ -65,7 +65,8 @@ def _error(lengths: tuple[int, ...], shape: tuple[int, int, int], arguments: dic
     slope = draw(heads).transpose(1, 2)
     given = [tensor.clone().requires_grad_() for tensor in tensors]
     module = torch.nn.Module()
-    output, _ = packed_attention(module, *given, None, packing=Packing(lengths, device()), **arguments)
+    query, key, value = given
+    output, _ = packed_attention(module, query, key, value, None, packing=Packing(lengths, device()), **arguments)
     output.backward(slope)
     exact = [tensor.double().requires_grad_() for tensor in tensors]
     parts = [tensor.split(lengths, dim=2) for tensor in exact]
@@ -101,15 +102,18 @@ def _attention_speed() -> dict[str, Any]:
     count, length, heads, size = 4, 4096, 32, 128
     packing = Packing((length,) * count, device())
     shape = (1, heads, count * length, size)
-    packed = [torch.randn(shape, device=device(), dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
-    batch = [t.detach()[0].view(heads, count, length, size).transpose(0, 1).requires_grad_() for t in packed]
+    query, key, value = packed = [
+        torch.randn(shape, device=device(), dtype=torch.bfloat16, requires_grad=True) for _ in range(3)
+    ]
+    q, k, v = (t.detach()[0].view(heads, count, length, size).transpose(0, 1).requires_grad_() for t in packed)
     flops = 3.5 * 2 * 2 * count * heads * size * length * (length + 1) / 2  # a backward pass is 2.5 forward passes
 
     def ours(window: int | None = None) -> None:
-        packed_attention(torch.nn.Module(), *packed, None, packing=packing, sliding_window=window)[0].sum().backward()
+        module = torch.nn.Module()
+        packed_attention(module, query, key, value, None, packing=packing, sliding_window=window)[0].sum().backward()
 
     def theirs() -> None:
-        F.scaled_dot_product_attention(*batch, is_causal=True).sum().backward()
+        F.scaled_dot_product_attention(q, k, v, is_causal=True).sum().backward()
 
     seconds, sdpa, windowed = seconds_of(ours), seconds_of(theirs), seconds_of(lambda: ours(512))
     return {
@@ -144,7 +148,8 @@ def logprobs(gpu: bool) -> dict[str, Any]:
         wanted = part.log_softmax(-1).gather(1, targets[rows, None]).squeeze(1)
         (-wanted.sum() / positions).backward()
         assert part.grad is not None
-        error = float((token_logprobs(logits.detach()[rows], targets[rows])[0].double() - wanted).abs().max())
+        found_rows = token_logprobs(logits.detach()[rows], targets[rows])[0]
+        error = float((found_rows.double() - wanted.detach()).abs().max())
         gradient = float((logits.grad[rows].double() - part.grad).norm() / part.grad.norm())
         assert error < 1e-4, f"{vocabulary} entries: log-probabilities are off by {error:.2g}"
         assert gradient < 5e-3, f"{vocabulary} entries: the gradient is off by {gradient:.2g}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from actors.config import LoraConfig, OptimizerConfig, ZeroConfig
-from actors.devices import device
+from actors.devices import device, to_host
 from actors.lora import add_lora
 from actors.memory import Work, lora_parameters, trained
 from actors.modeling.attention import ATTENTION
@@ -29,11 +30,14 @@ MEMORY = (0.85, 1.15)  # measured over estimated
 
 
 def train_1b(gpu: bool) -> dict[str, Any]:
-    """All weights, ZeRO stages 0 and 3, sequences of 4,096 tokens, two micro-batches a step."""
+    """All weights, ZeRO stages 0 and 3, sequences of 4,096 tokens, two micro-batches a step; Liger's kernels if installed."""
     shape = _shape(gpu, hidden=2048, layers=24, intermediate=5504, heads=16)
     found: dict[str, Any] = {"parameters": shape.parameters()}
-    for stage in (0, 3):
-        found[f"stage_{stage}"] = _train(gpu, shape, ZeroConfig(stage=stage, dtype="bfloat16"), sequences=4)
+    liger = gpu and find_spec("liger_kernel") is not None
+    for fused in (False, True) if liger else (False,):  # Liger's last: they replace functions of the whole process
+        for stage in (0, 3):
+            config = ZeroConfig(stage=stage, dtype="bfloat16", liger=fused)
+            found[f"stage_{stage}" + fused * "_liger"] = _train(gpu, shape, config, sequences=4)
     return found
 
 
@@ -51,19 +55,22 @@ def checkpoint(gpu: bool) -> dict[str, Any]:
     parts = _parts(shape, 1, 512 if gpu else 32)
     _update(model, parts)
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        model.save(Path(folder))
-        stalled = time.perf_counter() - began
-        model.saved(Path(folder))
+        stalls = []
+        for _ in range(2):  # the second finds pinned memory that the first has allocated
+            began = time.perf_counter()
+            model.save(Path(folder))
+            stalls.append(time.perf_counter() - began)
+            model.saved(Path(folder))
         done = time.perf_counter() - began
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
     weights = 2 * shape.parameters()
-    publish = seconds_of(lambda: [{n: t.cpu() for n, t in block.items()} for block in model.weight_blocks()], 3)
+    publish = seconds_of(lambda: [len(to_host(block)) for block in model.weight_blocks()], 3)
     return {
         "parameters": shape.parameters(),
         "checkpoint_gb": round(size / 1e9, 3),
-        "stall_s": round(stalled, 3),
-        "stall_gbs": round(size / stalled / 1e9, 2),
+        "first_stall_s": round(stalls[0], 3),
+        "stall_s": round(stalls[1], 3),
+        "stall_gbs": round(size / stalls[1] / 1e9, 2),
         "on_disk_s": round(done, 3),
         "weights_to_host_gbs": round(weights / publish / 1e9, 2),
     }
@@ -78,9 +85,7 @@ def _train(gpu: bool, shape: Shape, zero: ZeroConfig, sequences: int, lora: Lora
     found = {"tokens_per_second": round(tokens / seconds), "tflops": round(flops / seconds / 1e12, 2)}
     if not gpu:
         return found
-    gc.collect()
     torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
     peak = next((rate for kind, rate in PEAK_TFLOPS.items() if kind in torch.cuda.get_device_name()), None)
     learned = None if lora is None else lora_parameters(shape, lora)
     work = Work(sequences * length, loads_as="bfloat16", learnt=learned)
@@ -100,6 +105,8 @@ def _timed_steps(
     shape: Shape, zero: ZeroConfig, parts: list[PackedBatch], lora: LoraConfig | None
 ) -> tuple[float, int, int]:
     """Seconds of a step, peak bytes allocated, peak bytes reserved; the last two are 0 on a CPU."""
+    gc.collect()
+    before = _allocated()  # what DeepSpeed's engines of earlier checks have kept
     model = _model(shape)
     if lora is not None:
         add_lora(model, lora, seed=0)
@@ -109,7 +116,15 @@ def _timed_steps(
     if not torch.cuda.is_available():
         return seconds, 0, 0
     trainer.engine.destroy()
-    return seconds, torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    return seconds, torch.cuda.max_memory_allocated() - before, torch.cuda.max_memory_reserved() - before
+
+
+def _allocated() -> int:
+    """Bytes allocated on the GPU now; forgets earlier peaks."""
+    if not torch.cuda.is_available():
+        return 0
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
 
 
 def _shape(gpu: bool, hidden: int, layers: int, intermediate: int, heads: int) -> Shape:
