@@ -25,6 +25,11 @@ MARKS = 4  # the first ids, which some embeddings treat on their own
 TOLERANCE = 1e-4  # of a log-probability in fp32, whose rounding gives about 1e-6
 
 
+_OTHER_INPUTS = ("text_config", "vision_config", "audio_config", "speech_config")
+# Settings of state-space and other recurrent layers. A miniature would show that they cannot be packed, in minutes.
+_RECURRENT = ("state_size", "ssm_state_size", "ssm_cfg", "mamba_d_state", "time_step_rank", "lru_width", "rescale_every")
+
+
 def check_packing(config: PretrainedConfig, where: str) -> None:
     """Refuses an architecture that packed training would compute wrong. Takes a second at most, whatever the model's size.
 
@@ -68,8 +73,10 @@ def _problem(model_type: str, config_json: str) -> str:
 def _refused_settings(config: PretrainedConfig) -> str:
     if config.is_encoder_decoder:
         return "it is an encoder-decoder; name a decoder-only language model"
-    if getattr(config, "text_config", None) is not None:
-        return "it reads more than text (its config has a text_config); export its language model alone"
+    if found := [name for name in _OTHER_INPUTS if getattr(config, name, None) is not None]:
+        return f"it reads more than text (its config has {found[0]}); export its language model alone"
+    if found := [name for name in _RECURRENT if getattr(config, name, None) is not None]:
+        return f"it has recurrent layers (its config has {found[0]}), whose state passes from one packed sequence to the next"
     rope = getattr(config, "rope_parameters", None) or {}
     for parameters in (rope, *(part for part in rope.values() if isinstance(part, dict))):
         kind = parameters.get("rope_type")
