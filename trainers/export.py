@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from cluster.paths import require_dir
+from actors.modeling.checks import read_config, require_rows, require_trainable
+from actors.modeling.source import model_dir, tokenizer_dir
 from configs.errors import ConfigError
 from data.durable import sync, writing
+from data.hf_tokenizer import read_tokenizer
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`. Raises ConfigError where there is none, or none with an end mark."""
-    path = require_dir(
-        folder, "tokenizer folder", "write the sample clinic's with python -m data.clinic, or name yours"
-    )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: no tokenizer in Hugging Face format here; name a folder that has one") from error
+    """Reads the tokenizer in `folder`, a path or a Hub id.
+
+    Raises:
+        ConfigError: there is none, none with an end mark, or one with more tokens than the model beside it has rows.
+    """
+    path = tokenizer_dir(folder, "tokenizer folder")
+    tokenizer = read_tokenizer(path)
+    if (path / "config.json").is_file():
+        require_rows(tokenizer, read_config(path, str(path)), str(path))
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"{path}: the tokenizer has no end mark (eos_token); name one that has")
     return tokenizer
 
 
 def require_model(folder: str | Path, tokens: int, field: str) -> None:
-    """Refuses what is no model, or one not made for sequences of `tokens` tokens, which `field` asks for.
+    """Refuses what cannot be trained: no model, a quantized one, or one with a context of less than `tokens` tokens.
 
-    Looks at the folder only; the weights are read where they are needed.
+    `folder` is a path or a Hub id, whose weights are downloaded; `field` is the setting that asks for the tokens.
     """
-    path = require_dir(folder, "model folder", "name a folder in Hugging Face format, or run the stage that makes it")
-    try:
-        settings = json.loads((path / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: no readable config.json; name a folder in Hugging Face format") from error
-    if not [*path.glob("*.safetensors"), *path.glob("*.bin")]:
-        raise ConfigError(f"{path}: no weights (*.safetensors, *.bin) here; name a folder in Hugging Face format")
-    context = settings.get("max_position_embeddings", tokens)
+    path = model_dir(folder, "model folder")
+    require_context(path, tokens, field)
+
+
+def require_context(path: Path, tokens: int, field: str) -> None:
+    """As `require_model`, for the folder of a model; looks at its config.json only."""
+    settings = read_config(path, "model folder")
+    require_trainable(settings, path, "model folder")
+    context = settings.get("max_position_embeddings") or tokens
     if tokens > context:
         raise ConfigError(f"{field} {tokens} exceeds the {context} tokens that the model in {path} is made for")
 

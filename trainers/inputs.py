@@ -10,11 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.paths import require_dir, require_file, resolve
+from actors.modeling.checks import require_one_output, require_scorer, require_supported
+from actors.modeling.source import HINT, config_dir, model_dir, repository_of
+from cluster.paths import require_dir, require_file, table_path
 from cluster.preflight.needs import Finding
 from configs.errors import ConfigError
 from data.tables import MAY_LACK, PREFERENCE, PRETRAIN, PROMPTS, SFT, DataError, table_files
-from trainers.export import load_tokenizer, require_model
+from trainers.export import load_tokenizer, require_context, require_model
+from trainers.pinning import MODEL_KEYS, TABLE_KEYS, named
 
 TABLES: Mapping[str, pa.Schema] = {
     "pretrain.data": PRETRAIN,
@@ -31,45 +34,35 @@ TABLES: Mapping[str, pa.Schema] = {
 def inputs(config: Any, planned: bool) -> Iterator[Finding]:
     """A finding for every folder and table. `planned`: one that is missing is not refused, since a shape stands for it."""
     values = config.model_dump(mode="json")
-    for key, folder in _models(values):
+    for key, folder, _ in named(values, MODEL_KEYS):
         yield _model(key, folder, planned)
-    for key, paths in _tables(values):
+    for key, path, _ in named(values, TABLE_KEYS):
         schema = next(schema for name, schema in TABLES.items() if f"{config.recipe_key}.{key}".startswith(name))
-        for path in paths:
-            try:
-                files = table_files(resolve(path))
-            except DataError as error:
-                yield Finding("refused", "inputs", f"{key}: {error}")
-                continue
-            yield from (_table(key, str(file), schema, planned) for file in files)
-
-
-def _models(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """`model` and `tokenizer` of the stage and of its roles, with their keys."""
-    for name, value in values.items():
-        if name in ("model", "tokenizer") and isinstance(value, str):
-            yield prefix + name, value
-        elif isinstance(value, dict):
-            yield from _models(value, f"{prefix}{name}.")
-
-
-def _tables(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
-    for name, value in values.items():
-        if name in ("train", "heldout", "replay") and isinstance(value, list):
-            yield prefix + name, value
-        elif isinstance(value, dict):
-            yield from _tables(value, f"{prefix}{name}.")
+        try:
+            files = table_files(table_path(path))
+        except ConfigError as error:
+            yield Finding("refused", "inputs", f"{key}: {error}")
+            continue
+        yield from (_table(key, str(file), schema, planned) for file in files)
 
 
 def _model(key: str, folder: str, planned: bool) -> Finding:
+    """What is known of a model or tokenizer without its weights, which of the Hub's models are not downloaded."""
     try:
-        path = require_dir(folder, key, "name a folder in Hugging Face format, or run the stage that makes it")
+        path = require_dir(folder, key, HINT) if planned or not repository_of(folder) else config_dir(folder, key)
     except ConfigError as error:
         return Finding("unknown" if planned else "refused", "inputs", str(error))
     try:
-        if key.endswith("model"):
+        if key.endswith("tokenizer"):
+            load_tokenizer(path)
+        elif repository_of(folder):
+            require_supported(path, key)
+            require_context(path, 1, key)
+            load_tokenizer(folder)
+        else:
             require_model(path, 1, key)
-        load_tokenizer(path)
+            load_tokenizer(path)
+            (require_scorer if key == "reward.model" else require_one_output)(model_dir(path, key), key)
     except ConfigError as error:
         return Finding("refused", "inputs", f"{key}: {error}")
     return Finding("fits", "inputs", f"{key}: {path}")

@@ -1,0 +1,47 @@
+"""Models of the Hub on every node of a cluster: each node downloads them once, before any role takes resources there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actors.modeling.source import repository_of, snapshot
+from configs.errors import ConfigError
+
+
+def fetch(names: Sequence[str]) -> None:
+    """Downloads the models of the Hub among `names` on all nodes but this one, all at once; waits for them.
+
+    Nodes that share a cache folder (`HF_HOME`) find the models in it. Nodes that join later need such a folder.
+
+    Raises:
+        ConfigError: a node cannot download a model; its address is named.
+    """
+    import ray
+    from huggingface_hub import constants
+    from ray.exceptions import RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    wanted = [name for name in names if repository_of(name) is not None]
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    if not wanted or not others:
+        return
+    print(f"downloading {', '.join(wanted)} on {len(others)} more nodes", flush=True)
+    online = {"HF_HUB_OFFLINE": str(int(constants.HF_HUB_OFFLINE))}  # roles are offline; see cluster/environment.py
+    tasks = {}
+    for node in others:
+        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        options = {"num_cpus": 0, "scheduling_strategy": strategy, "runtime_env": {"env_vars": online}}
+        tasks[node["NodeManagerAddress"]] = ray.remote(_fetch).options(**options).remote(wanted)
+    for address, task in tasks.items():
+        try:
+            ray.get(task)
+        except RayTaskError as error:
+            raise ConfigError(f"node {address}: {error.cause}") from error
+
+
+def _fetch(names: Sequence[str]) -> None:
+    for name in names:
+        repository = repository_of(name)
+        if repository is not None:
+            snapshot(repository)
