@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from actors.modeling.checks import is_scorer, read_config, require_one_output, require_rows
+from actors.modeling.checks import is_scorer, read_config, require_one_output, require_rows, require_trainable
 from actors.modeling.source import model_dir
 from actors.modeling.weights import tensor_shapes, weight_files
 from configs.errors import ConfigError
@@ -44,7 +44,9 @@ class ModelFolder:
     def __init__(self, path: str | Path, what: str = "model") -> None:
         self.path, self._what = model_dir(path, what), what
         self.config = read_config(self.path, what)
-        require_one_output(self.path, what)
+        if self.is_reward_model:
+            require_one_output(self.path, what)
+            require_trainable(self.config, self.path, what)
 
     @property
     def is_reward_model(self) -> bool:

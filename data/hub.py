@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -51,7 +52,7 @@ def parse_model(name: str) -> Repository | None:
 def pinned(repository: Repository) -> Repository:
     """The repository at the commit that its revision is now; a process asks the Hub once.
 
-    If the Hub cannot be reached, the commit is the last one that this machine has seen, and a line says so.
+    If the Hub cannot be reached, the commit is the last one in the cache. A line on stderr has the commit and its source.
 
     Raises:
         ConfigError: unknown, gated, no such revision, or neither reachable nor in the cache.
@@ -59,7 +60,7 @@ def pinned(repository: Repository) -> Repository:
     if repository.is_pinned:
         return repository
     import httpx
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     where: dict[str, Any] = {"revision": repository.revision, "repo_type": repository.kind}
@@ -70,8 +71,8 @@ def pinned(repository: Repository) -> Repository:
         except (OfflineModeIsEnabled, httpx.TransportError):
             reachable = False
         commit = HfApi().resolve_revision(repository.name, **where, local_files_only=not reachable).resolved
-    if not reachable:
-        print(f"{repository}: offline, so the commit is the last one in the cache, {commit}", flush=True)
+    where_from = constants.ENDPOINT if reachable else f"{constants.HF_HUB_CACHE}, since the Hub is not reachable or off"
+    print(f"{repository}: commit {commit}, from {where_from}", file=sys.stderr, flush=True)
     return replace(repository, revision=commit)
 
 
@@ -122,7 +123,7 @@ def download(repository: Repository, files: Sequence[str]) -> Path:
                 return folder
         except LocalEntryNotFoundError:
             pass
-        print(f"downloading {len(files)} files of {repository}", flush=True)
+        print(f"downloading {len(files)} files of {repository}", file=sys.stderr, flush=True)
         return Path(snapshot_download(repository.name, **where))
 
 

@@ -25,8 +25,8 @@ _COMMIT = re.compile(rf"@{COMMIT.pattern}(?=/|$)")
 def pin(config: ConfigT) -> ConfigT:
     """`config` with a commit in the name of every model and table of the Hub.
 
-    Of a run that has begun, it is the commit in config.yaml, even if the Hub has a newer one. A line says for every name
-    which commit or local folder it is.
+    Of a run that has begun, it is the commit in config.yaml, even if the Hub has a newer one. A line says which commit or
+    local folder a name stands for.
 
     Raises:
         ConfigError: a repository that is unknown, gated, or neither reachable nor in the cache.
@@ -42,9 +42,11 @@ def pin(config: ConfigT) -> ConfigT:
     stored = _stored(config)
     for key, name, put in found:
         earlier = stored.get(key, "")
-        pinned_name = earlier if earlier != name and _COMMIT.sub("", earlier) == name else _pinned(name)
-        print(f"{key}: {pinned_name}", flush=True)
-        put(pinned_name)
+        if earlier != name and _COMMIT.sub("", earlier) == name:
+            print(f"{key}: {earlier}, the commit that this run began with", flush=True)
+            put(earlier)
+        else:
+            put(_pinned(name))
     return type(config).model_validate_json(json.dumps(values))
 
 

@@ -17,13 +17,13 @@ from data.durable import sha256, writing
 from data.hub import parse_model
 
 FOLDER = ".merged"  # below runs/, which all nodes of a cluster share
-_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 _OF_TOKENIZER = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges", "chat_template")
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds a PEFT adapter and no model."""
-    return (folder / _CONFIG).is_file() and not (folder / "config.json").is_file()
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def adapter_base(folder: Path, what: str) -> tuple[str, str]:
@@ -36,7 +36,7 @@ def adapter_base(folder: Path, what: str) -> tuple[str, str]:
     name, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     if not name:
         raise ConfigError(
-            f"{what}: {folder / _CONFIG} has no base_model_name_or_path; write the base model's name there"
+            f"{what}: {folder / ADAPTER_CONFIG} has no base_model_name_or_path; write the base model's name there"
         )
     pinned = revision and not resolve(name).exists() and parse_model(f"{name}@{revision}") is not None
     return f"{name}@{revision}" if pinned else name, f"{what}: base model of the adapter {folder}"
@@ -108,10 +108,10 @@ def _merge(base: Path, folder: Path, weights: Path, settings: Mapping[str, Any],
 
 def _settings(folder: Path, what: str) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / _CONFIG).read_text(encoding="utf-8")))
+        return dict(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"{what}: {folder / _CONFIG} is not readable as JSON: {error}; save the adapter again"
+            f"{what}: {folder / ADAPTER_CONFIG} is not readable as JSON: {error}; save the adapter again"
         ) from error
 
 

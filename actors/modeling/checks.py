@@ -64,11 +64,12 @@ def require_supported(folder: Path, what: str) -> None:
 
 
 def require_trainable(config: Mapping[str, Any], folder: Path, what: str) -> None:
-    """Refuses quantized weights, which full-precision training cannot start from."""
+    """Refuses quantized weights, which neither training nor a reward model can start from."""
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
         raise ConfigError(
-            f"{what}: {folder} is quantized ({method}), which is not trained; name the unquantized model that it was made from"
+            f"{what}: {folder} is quantized ({method}), which only engines for evaluation and serving load; name the unquantized model that it was "
+            "made from"
         )
 
 

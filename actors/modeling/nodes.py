@@ -8,13 +8,16 @@ from actors.modeling.source import repository_of, snapshot
 from configs.errors import ConfigError
 
 
-def fetch(names: Sequence[str]) -> None:
+def fetch(names: Sequence[str], same_folder: bool = False) -> None:
     """Downloads the models of the Hub among `names` on all nodes but this one, all at once; waits for them.
 
     Nodes that share a cache folder (`HF_HOME`) find the models in it. Nodes that join later need such a folder.
 
+    Args:
+        same_folder: whether every node must have them in the same folder as this one.
+
     Raises:
-        ConfigError: a node cannot download a model; its address is named.
+        ConfigError: a node cannot download a model, or has it elsewhere; its address is named.
     """
     import ray
     from huggingface_hub import constants
@@ -22,9 +25,11 @@ def fetch(names: Sequence[str]) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     wanted = [name for name in names if repository_of(name) is not None]
+    if not wanted or not ray.is_initialized():
+        return
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    if not wanted or not others:
+    if not others:
         return
     print(f"downloading {', '.join(wanted)} on {len(others)} more nodes", flush=True)
     online = {"HF_HUB_OFFLINE": str(int(constants.HF_HUB_OFFLINE))}  # roles are offline; see cluster/environment.py
@@ -35,13 +40,16 @@ def fetch(names: Sequence[str]) -> None:
         tasks[node["NodeManagerAddress"]] = ray.remote(_fetch).options(**options).remote(wanted)
     for address, task in tasks.items():
         try:
-            ray.get(task)
+            folders = ray.get(task)
         except RayTaskError as error:
             raise ConfigError(f"node {address}: {error.cause}") from error
+        if same_folder and folders != _fetch(wanted):
+            raise ConfigError(
+                f"node {address} keeps models in {folders[0]}, unlike this one; set HF_HOME alike on all nodes"
+            )
 
 
-def _fetch(names: Sequence[str]) -> None:
-    for name in names:
-        repository = repository_of(name)
-        if repository is not None:
-            snapshot(repository)
+def _fetch(names: Sequence[str]) -> list[str]:
+    """Downloads; returns the folders."""
+    repositories = [repository for name in names if (repository := repository_of(name)) is not None]
+    return [str(snapshot(repository)) for repository in repositories]

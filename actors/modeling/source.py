@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from actors.modeling.adapters import adapter_base, is_adapter, merged_dir
+from actors.modeling.adapters import ADAPTER_CONFIG, adapter_base, is_adapter, merged_dir
 from actors.modeling.checks import require_supported
 from actors.modeling.weights import tensor_shapes, weight_names
 from cluster.paths import require_dir, resolve
@@ -36,6 +36,10 @@ def model_dir(name: str | Path, what: str = "model") -> Path:
     folder = require_dir(name, what, HINT) if repository is None else snapshot(repository, weights=False)
     if is_adapter(folder):
         return merged_dir(folder if repository is None else snapshot(repository), what, model_dir)
+    if (folder / ADAPTER_CONFIG).is_file():  # which Transformers would apply to the model, engines would not
+        raise ConfigError(
+            f"{what}: {folder} has both a model and a PEFT adapter ({ADAPTER_CONFIG}); remove one of them"
+        )
     require_supported(folder, what)
     if repository is not None:
         folder = snapshot(repository)
