@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from actors.folders import ModelFolder
 from actors.modeling.source import config_dir, model_dir, tokenizer_dir
 from configs.errors import ConfigError
+from data.hub import pinned
 
 
 @pytest.fixture
@@ -84,16 +85,20 @@ def test_an_adapter_with_new_tokens_brings_its_embedding(adapter: Callable[..., 
     assert json.loads((merged / "config.json").read_text())["vocab_size"] == 300
 
 
-def test_base_and_adapter_may_be_of_the_hub(hub: Hub, adapter: Callable[..., Path], tmp_path: Path) -> None:
+def test_base_and_adapter_may_be_of_the_hub(
+    hub: Hub, adapter: Callable[..., Path], make_model: Callable[..., Path], tmp_path: Path
+) -> None:
     folder = adapter(base="org/base")
     commit = hub.commit("models", "org/base", tmp_path / "copy-a")
     hub.commit("models", "org/adapter", folder)
     merged = model_dir("org/adapter")
     assert config_dir("org/adapter").name == commit
-    requests = len(hub.requests)
-    shutil.rmtree(tmp_path / "copy-a")
-    assert model_dir(folder).parent == merged.parent
-    assert len(hub.requests) >= requests
+    digest = ModelFolder(merged).digest
+    shutil.copytree(make_model("b", seed=1), tmp_path / "copy-a", dirs_exist_ok=True)
+    hub.commit("models", "org/base", tmp_path / "copy-a")
+    pinned.cache_clear()
+    assert model_dir("org/adapter") == merged  # of the base's commit at the first merge
+    assert ModelFolder(merged).digest == digest
 
 
 @pytest.mark.parametrize(
