@@ -12,7 +12,7 @@ from data.hub import Repository, download, files_of, parse_model, pinned
 
 PREFIX = "hf://datasets/"
 _FORM = "write hf://datasets/org/name[@revision][/split]"
-_SUFFIXES = (".parquet", ".jsonl")
+TABLES = (".parquet", ".jsonl")
 _SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -44,20 +44,20 @@ def pinned_table(name: str) -> str:
     return f"{PREFIX}{pinned(repository)}" + (f"/{inside}" if inside else "")
 
 
-def hub_table_files(name: str) -> list[Path]:
+def hub_table_files(name: str, suffixes: tuple[str, ...] = TABLES) -> list[Path]:
     """Local copies of the table's files, in the order of their names; downloads those that are not in the cache.
 
     Raises:
-        ConfigError: as `data.hub.pinned`, or no .parquet or .jsonl files for the split.
+        ConfigError: as `data.hub.pinned`, or no files with these suffixes for the split.
     """
     repository, inside = parse_table(name)
     repository = pinned(repository)
-    files = chosen(files_of(repository), inside, name)
+    files = chosen(files_of(repository), inside, name, suffixes)
     folder = download(repository, files)
     return [folder / file for file in files]
 
 
-def chosen(files: Sequence[str], inside: str, name: str) -> list[str]:
+def chosen(files: Sequence[str], inside: str, name: str, suffixes: tuple[str, ...] = TABLES) -> list[str]:
     """The files of a repository that a table consists of.
 
     `inside` is a file, a folder, a split, or a folder and a split. A split is found by the word in the files' paths, as in
@@ -66,7 +66,7 @@ def chosen(files: Sequence[str], inside: str, name: str) -> list[str]:
     Raises:
         ConfigError: no such file, or several splits to choose from; `name` is named.
     """
-    tables = sorted(file for file in files if file.endswith(_SUFFIXES))
+    tables = sorted(file for file in files if file.endswith(suffixes))
     if inside in tables:
         return [inside]
     folder, _, split = inside.rpartition("/")
@@ -77,7 +77,7 @@ def chosen(files: Sequence[str], inside: str, name: str) -> list[str]:
         found = [file for file in below if any(_has_word(file.removeprefix(folder), word) for word in words)]
     if not found:
         others = sorted({split for split in map(_split_of, tables) if split})
-        has = f"it has {', '.join(others or tables[:5])}" if tables else "it has no .parquet and no .jsonl files"
+        has = f"it has {', '.join(others or tables[:5])}" if tables else f"it has no {' or '.join(suffixes)} files"
         raise ConfigError(f"{name}: has no {inside or 'table'}; {has}")
     splits = sorted({_split_of(file) or "" for file in found})
     if len(splits) > 1:

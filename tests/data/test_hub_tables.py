@@ -39,7 +39,7 @@ def test_files_of_a_split(files: list[str], inside: str, found: list[str]) -> No
         (SPLITS, "validation", "has no validation; it has test, train"),
         (SUBSETS, "train", r"stands for en/\*.jsonl, zh/\*.jsonl; name one"),
         (["train.jsonl", "train.parquet"], "train", "name one folder or file of them"),
-        (["README.md", "train.csv"], "train", "it has no .parquet and no .jsonl files"),
+        (["README.md", "train.csv"], "train", "it has no .parquet or .jsonl files"),
     ],
 )
 def test_an_ambiguous_or_missing_split_is_one_line(files: list[str], inside: str, said: str) -> None:
