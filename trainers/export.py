@@ -5,11 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from actors.modeling.checks import read_config, require_rows, require_trainable
+from actors.modeling.checks import (
+    is_scorer,
+    read_config,
+    require_one_output,
+    require_rows,
+    require_scorer,
+    require_trainable,
+)
 from actors.modeling.source import model_dir, tokenizer_dir
 from configs.errors import ConfigError
 from data.durable import sync, writing
@@ -31,20 +38,40 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def require_model(folder: str | Path, tokens: int, field: str) -> None:
-    """Refuses what cannot be trained: no model, a quantized one, or one with a context of less than `tokens` tokens.
+Kind = Literal["language", "scorer", "either"]
+"""A language model; a reward model; or either, of which a reward model has one output."""
 
-    `folder` is a path or a Hub id, whose weights are downloaded; `field` is the setting that asks for the tokens.
+
+def require_model(
+    name: str | Path, tokens: int, field: str, key: str = "model folder", kind: Kind = "language"
+) -> Path:
+    """The folder of a model, once it is known to be one that a stage can start from.
+
+    Args:
+        name: a path, a Hub id, whose weights are downloaded, or a PEFT adapter, which is merged.
+        tokens: longest sequence, which `field` asks for.
+        key: the setting that names the model.
+
+    Raises:
+        ConfigError: no such model, one that Transformers cannot load, a quantized one, one of another kind, or one with a
+            context of less than `tokens` tokens.
     """
-    path = model_dir(folder, "model folder")
-    require_context(path, tokens, field)
+    path = model_dir(name, key)
+    require_config(path, tokens, field, key, kind)
+    if kind != "language":
+        require_one_output(path, key)
+    return path
 
 
-def require_context(path: Path, tokens: int, field: str) -> None:
-    """As `require_model`, for the folder of a model; looks at its config.json only."""
-    settings = read_config(path, "model folder")
-    require_trainable(settings, path, "model folder")
-    context = settings.get("max_position_embeddings") or tokens
+def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) -> None:
+    """As `require_model`, for the folder of a model of which only config.json is looked at."""
+    config = read_config(path, key)
+    require_trainable(config, path, key)
+    if kind == "scorer":
+        require_scorer(config, path, key)
+    if kind == "language" and is_scorer(config):
+        raise ConfigError(f"{key}: {path} is a reward model; name a language model")
+    context = config.get("max_position_embeddings") or tokens
     if tokens > context:
         raise ConfigError(f"{field} {tokens} exceeds the {context} tokens that the model in {path} is made for")
 

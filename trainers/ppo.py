@@ -15,8 +15,7 @@ from typing import Any
 
 from actors.judge import sources_of
 from actors.learner import TrainBatch
-from actors.modeling.checks import read_config, require_one_output, require_rows, require_scorer
-from actors.modeling.source import model_dir
+from actors.modeling.checks import read_config, require_rows
 from actors.team import Team, TeamConfig
 from actors.weights.publisher import Published, Publisher
 from actors.zero import Loss
@@ -29,6 +28,7 @@ from trainers.collapse import keeping_rows, refuse_collapse
 from trainers.config import STAGES
 from trainers.evaluation import Evaluator, check_tasks
 from trainers.export import export_model, load_tokenizer, require_model
+from trainers.inputs import KINDS
 from trainers.journal import Journal, fingerprint
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
@@ -47,6 +47,7 @@ from trainers.stopping import Stopped, StopRequests
 from trainers.supervision import Supervisor
 
 PROG = "python -m trainers.ppo"
+LONGEST = "prompts.max_tokens + rollout.max_new_tokens"
 
 
 def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
@@ -166,9 +167,8 @@ def read_prompts(config: PPOConfig) -> PromptStream:
     tokenizer = load_tokenizer(config.policy.model)
     for role, settings in config.roles.items():
         if hasattr(settings, "model"):
-            require_model(settings.model, longest, "prompts.max_tokens + rollout.max_new_tokens =")
-            folder, key = model_dir(settings.model, f"{role}.model"), f"{role}.model"
-            (require_scorer if role == "reward" else require_one_output)(folder, key)
+            key = f"{role}.model"
+            folder = require_model(settings.model, longest, f"{LONGEST} =", key, KINDS.get(f"ppo.{key}", "language"))
             require_rows(tokenizer, read_config(folder, key), f"{key}: {folder}")
     return PromptStream(config, tokenizer)
 

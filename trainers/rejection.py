@@ -22,8 +22,6 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from actors.folders import ModelFolder
-from actors.modeling.checks import require_scorer
-from actors.modeling.source import model_dir
 from actors.rows import lengths
 from actors.sampler import Sampler, SamplerConfig
 from cluster.connect import connect
@@ -159,9 +157,9 @@ def read_inputs(config: RejectionConfig) -> PromptStream:
     Raises ConfigError or DataError: a folder that is no model, vocabularies that differ, tables that cannot be read.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
-    for model in (config.model, config.reward.model):
-        require_model(model, longest, "prompts.max_tokens + rollout.max_new_tokens =")
-    require_scorer(model_dir(config.reward.model, "reward.model"), "reward.model")
+    field = "prompts.max_tokens + rollout.max_new_tokens ="
+    require_model(config.model, longest, field)
+    require_model(config.reward.model, longest, field, "reward.model", "scorer")
     scorer, tokenizer = ModelFolder(config.reward.model, "reward.model"), load_tokenizer(config.model)
     if scorer.tokenizer.get_vocab() != tokenizer.get_vocab():
         raise ConfigError(f"{config.model} and {scorer.path} have different vocabularies; use models of one")

@@ -20,8 +20,6 @@ import pyarrow as pa
 from torch import Tensor
 
 from actors.devices import DTYPES
-from actors.modeling.checks import require_one_output
-from actors.modeling.source import model_dir
 from trainers.export import load_tokenizer, require_model
 from trainers.preferences import encode_pairs
 from trainers.scores import Scored, centred_and_scaled, length_baseline, metrics, report
@@ -40,8 +38,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
 
     def examples(self) -> Examples:
         data = self.config.data
-        require_model(self.config.model, data.max_tokens, "data.max_tokens")
-        require_one_output(model_dir(self.config.model), "model")
+        require_model(self.config.model, data.max_tokens, "data.max_tokens", kind="either")
         self.tokenizer = load_tokenizer(self.config.model)
         encode = partial(encode_pairs, self.tokenizer, data)
         train, rows, notes = from_sources(data, encode)

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.modeling.source import model_dir
 from configs.errors import ConfigError, one_line_errors
 from data.tokenizer import load
 from data.vocabulary import old_pieces
@@ -34,8 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     with one_line_errors(PROG):
         if given.out.exists():
             raise ConfigError(f"--out {given.out}: is there already; name a new folder")
-        require_model(given.model, 1, "")
-        folder, new = model_dir(given.model, "--model"), load(given.tokenizer)
+        folder, new = require_model(given.model, 1, "", "--model"), load(given.tokenizer)
         pieces = old_pieces(load(folder).backend_tokenizer, new.backend_tokenizer)
         if not pieces:
             raise ConfigError(f"--tokenizer {given.tokenizer}: has no pieces that the model's own lacks")

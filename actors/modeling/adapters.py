@@ -6,14 +6,16 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from actors.modeling.checks import read_config, require_rows
 from actors.modeling.weights import ADAPTER_WEIGHTS, shapes_in, weight_names
 from cluster.paths import resolve, runs_root
 from configs.errors import ConfigError
 from data.durable import sha256, writing
+from data.hf_tokenizer import read_tokenizer
 from data.hub import parse_model
 
 FOLDER = ".merged"  # below runs/, which all nodes of a cluster share
@@ -63,24 +65,28 @@ def merged_dir(folder: Path, what: str, model_dir: Callable[[str, str], Path]) -
     merged = runs_root() / FOLDER / _key(folder, name)
     with writing(merged):
         merged.parent.mkdir(parents=True, exist_ok=True)
-        with merged.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not merged.exists():
-                base = model_dir(name, label)
-                print(f"{what}: merging the adapter {folder} into {base}: {merged}", flush=True)
-                aside = merged.with_suffix(".new")
+        lock = merged.with_suffix(".lock").open("w")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not merged.exists():
+            base, aside = model_dir(name, label), merged.with_suffix(".new")
+            print(f"{what}: merging the adapter {folder} into {base}: {merged}", flush=True)
+            model = _merged(base, folder, weights, what)
+            with writing(merged):
                 shutil.rmtree(aside, ignore_errors=True)
-                _merge(base, folder, weights, _settings(folder, what), what, aside)
-                aside.rename(merged)
+                _write(model, base, folder, aside)
+            require_rows(read_tokenizer(aside), read_config(aside, what), f"{what}: the adapter {folder}")
+            aside.rename(merged)
     return merged
 
 
-def _merge(base: Path, folder: Path, weights: Path, settings: Mapping[str, Any], what: str, out: Path) -> None:
+def _merged(base: Path, folder: Path, weights: Path, what: str) -> Any:
+    """The base model with the adapter merged, in the dtype of the base's weights."""
     import transformers
     from peft import PeftModel
 
     shapes = shapes_in(weights, what)
-    task = settings.get("task_type") or "CAUSAL_LM"
+    task = _settings(folder, what).get("task_type") or "CAUSAL_LM"
     if task not in ("CAUSAL_LM", "SEQ_CLS"):
         raise ConfigError(f"{what}: the adapter {folder} is for {task}; name one for CAUSAL_LM or SEQ_CLS")
     try:
@@ -93,17 +99,21 @@ def _merge(base: Path, folder: Path, weights: Path, settings: Mapping[str, Any],
         rows = [shape[0] for key, shape in shapes.items() if key.endswith("embed_tokens.weight")]
         if rows and rows[0] != model.get_input_embeddings().weight.shape[0]:  # saved with the adapter, for new tokens
             model.resize_token_embeddings(rows[0], mean_resizing=False)
-        whole = PeftModel.from_pretrained(model, folder).merge_and_unload()
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        return PeftModel.from_pretrained(model, folder).merge_and_unload()
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{what}: the adapter {folder} cannot be merged into {base}: {reason}") from error
+
+
+def _write(model: Any, base: Path, folder: Path, out: Path) -> None:
+    """Writes the model with the tokenizer of the base, of which the adapter's files replace those of the same name."""
     out.mkdir()
-    others = set(weight_names([path.name for path in base.iterdir()])) | {"config.json", "generation_config.json"}
+    others = {*weight_names([path.name for path in base.iterdir()]), "config.json", "generation_config.json"}
     for source in (base, folder):
         for file in source.iterdir():
             if file.is_file() and file.name not in others and (source == base or file.name.startswith(_OF_TOKENIZER)):
                 shutil.copyfile(file, out / file.name)
-    whole.save_pretrained(out)
+    model.save_pretrained(out)
 
 
 def _settings(folder: Path, what: str) -> dict[str, Any]:

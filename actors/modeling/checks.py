@@ -80,10 +80,22 @@ def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
 
 
 def require_rows(tokenizer: Any, config: Mapping[str, Any], what: str) -> None:
-    """Refuses a tokenizer with ids that the model's embedding has no row for."""
-    rows = vocabulary_rows(config)
-    tokens = max(len(tokenizer), *(number + 1 for number in tokenizer.get_vocab().values()))
-    if rows is not None and tokens > rows:
+    """Refuses a tokenizer with ids that the model's embedding has no row for.
+
+    Special tokens that neither the chat template nor padding and ends use may be without, as Gemma 3's image token is in
+    its models for text.
+    """
+    rows, vocabulary = vocabulary_rows(config), tokenizer.get_vocab()
+    added = tokenizer.added_tokens_decoder
+    used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token}
+    beyond = [
+        token
+        for token, number in vocabulary.items()
+        if rows is not None and number >= rows
+        if number not in added or not added[number].special or token in used or token in str(tokenizer.chat_template)
+    ]
+    if beyond:
+        tokens = max(vocabulary.values()) + 1
         raise ConfigError(
             f"{what}: the tokenizer has {tokens} tokens and the model {rows}; use the tokenizer that the model was trained "
             "with, or extend the model with python -m trainers.vocabulary"
@@ -95,11 +107,10 @@ def is_scorer(config: Mapping[str, Any]) -> bool:
     return any("SequenceClassification" in name for name in config.get("architectures") or ())
 
 
-def require_scorer(folder: Path, what: str) -> None:
-    """Refuses a model that is no reward model: one without a scalar head, or with more outputs than one."""
-    if not is_scorer(read_config(folder, what)):
+def require_scorer(config: Mapping[str, Any], folder: Path, what: str) -> None:
+    """Refuses a model without a scalar head."""
+    if not is_scorer(config):
         raise ConfigError(f"{what}: {folder} has no scalar head; name one that trainers.reward made")
-    require_one_output(folder, what)
 
 
 def require_one_output(folder: Path, what: str) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from copy import deepcopy as copy_of
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,18 @@ def test_an_adapter_that_cannot_be_merged_is_one_line(
     with pytest.raises(ConfigError, match=said):
         model_dir(folder)
     assert not [one for one in runs.rglob("*") if one.suffix not in (".lock", "")]
+
+
+def test_an_adapters_tokenizer_replaces_the_bases_and_must_fit(adapter: Callable[..., Path], tokenizer: Any) -> None:
+    larger = copy_of(tokenizer)
+    larger.add_tokens(["新词"])
+    folder = adapter(rows=300)
+    larger.save_pretrained(folder)
+    assert "新词" in ModelFolder(folder).tokenizer.get_vocab()
+    plain = adapter(name="plain")
+    larger.save_pretrained(plain)
+    with pytest.raises(ConfigError, match="model: the adapter .*plain: the tokenizer has 291 tokens and the model 290"):
+        model_dir(plain)
 
 
 def test_an_adapter_without_weights_is_one_line(adapter: Callable[..., Path]) -> None:

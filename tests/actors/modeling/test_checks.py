@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoConfig, LlamaForSequenceClassification
 
 from actors.folders import ModelFolder
-from actors.modeling.checks import read_config, require_one_output, require_rows, require_scorer, require_trainable
+from actors.modeling.checks import read_config, require_one_output, require_rows, require_trainable
 from actors.modeling.source import model_dir
 from configs.errors import ConfigError
 from data.hf_tokenizer import read_tokenizer
@@ -48,20 +48,24 @@ def test_quantized_weights_are_not_trained_but_served(copy: Callable[..., Path])
 
 def test_a_reward_model_has_one_output(copy: Callable[..., Path], tmp_path: Path) -> None:
     scorer, language = copy("reward", reward=True), copy()
-    require_scorer(scorer, "reward.model")
-    require_one_output(language, "critic.model")
+    assert require_model(scorer, 1, "", "reward.model", "scorer") == scorer
+    assert require_model(language, 1, "", "critic.model", "either") == language
     with pytest.raises(ConfigError, match="reward.model: .* has no scalar head"):
-        require_scorer(language, "reward.model")
+        require_model(language, 1, "", "reward.model", "scorer")
+    with pytest.raises(ConfigError, match="model folder: .* is a reward model; name a language model"):
+        require_model(scorer, 1, "")
     config = AutoConfig.from_pretrained(scorer, num_labels=3)
     LlamaForSequenceClassification(config).save_pretrained(tmp_path / "three")
-    for check in (require_scorer, require_one_output, ModelFolder):
-        with pytest.raises(ConfigError, match="reward.model: the head of .*three has 3 outputs; one is needed"):
-            check(tmp_path / "three", "reward.model")
+    said = "reward.model: the head of .*three has 3 outputs; one is needed"
+    with pytest.raises(ConfigError, match=said):
+        require_model(tmp_path / "three", 1, "", "reward.model", "either")
+    with pytest.raises(ConfigError, match=said):
+        ModelFolder(tmp_path / "three", "reward.model")
 
 
 def test_the_heads_shape_counts_more_than_the_config(copy: Callable[..., Path]) -> None:
     folder = copy("reward", reward=True, id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
-    require_scorer(folder, "reward.model")
+    require_one_output(folder, "reward.model")
 
 
 def test_a_tokenizer_with_more_ids_than_rows_is_refused(copy: Callable[..., Path]) -> None:
@@ -74,6 +78,20 @@ def test_a_tokenizer_with_more_ids_than_rows_is_refused(copy: Callable[..., Path
     require_rows(tokenizer, {}, "model")
     with pytest.raises(ConfigError, match="and the model 289"):
         require_rows(tokenizer, {"text_config": {"vocab_size": 289}}, "model")
+
+
+def test_a_special_token_that_no_text_uses_needs_no_row(copy: Callable[..., Path]) -> None:
+    tokenizer: Any = read_tokenizer(copy())
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    assert len(tokenizer) == 291
+    require_rows(tokenizer, {"vocab_size": 290}, "model")
+    tokenizer.chat_template = "<image>" + tokenizer.chat_template
+    with pytest.raises(ConfigError, match="the tokenizer has 291 tokens and the model 290"):
+        require_rows(tokenizer, {"vocab_size": 290}, "model")
+    tokenizer.chat_template = None
+    tokenizer.pad_token = "<image>"
+    with pytest.raises(ConfigError, match="the tokenizer has 291 tokens"):
+        require_rows(tokenizer, {"vocab_size": 290}, "model")
 
 
 def test_a_config_that_is_no_object_is_one_line(tmp_path: Path) -> None:
