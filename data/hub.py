@@ -140,7 +140,7 @@ def one_line(repository: Repository) -> Iterator[None]:
         raise ConfigError(f"{what}: access is restricted; accept its terms there and set HF_TOKEN") from error
     except errors.RepositoryNotFoundError as error:
         raise ConfigError(
-            f"{what}: there is no such repository, or it is private; check the name, or set HF_TOKEN"
+            f"{what}: there is no such repository, and no local folder; check the name, or set HF_TOKEN if it is private"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ConfigError(f"{what}: there is no such revision; name a branch, a tag or a commit") from error

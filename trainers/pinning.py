@@ -12,6 +12,7 @@ from actors.modeling.nodes import fetch
 from actors.modeling.source import repository_of, uses_modelscope
 from cluster.paths import resolve, runs_root
 from configs.base import Section, read
+from configs.errors import ConfigError
 from data.hub import COMMIT, parse_model, pinned
 from data.hub_tables import is_hub_table, pinned_table
 from trainers.supervised_config import StageConfig
@@ -46,7 +47,10 @@ def pin(config: ConfigT) -> ConfigT:
             print(f"{key}: {earlier}, the commit that this run began with", flush=True)
             put(earlier)
         else:
-            put(_pinned(name))
+            try:
+                put(_pinned(name))
+            except ConfigError as error:
+                raise ConfigError(f"{key}: {error}") from error
     return type(config).model_validate_json(json.dumps(values))
 
 

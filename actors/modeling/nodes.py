@@ -52,4 +52,4 @@ def fetch(names: Sequence[str], same_folder: bool = False) -> None:
 def _fetch(names: Sequence[str]) -> list[str]:
     """Downloads; returns the folders."""
     repositories = [repository for name in names if (repository := repository_of(name)) is not None]
-    return [str(snapshot(repository)) for repository in repositories]
+    return [str(snapshot(repository, "model")) for repository in repositories]

@@ -33,16 +33,16 @@ def model_dir(name: str | Path, what: str = "model") -> Path:
         ConfigError: no such model, one that is incomplete, or one that Transformers cannot load.
     """
     repository = repository_of(name)
-    folder = require_dir(name, what, HINT) if repository is None else snapshot(repository, weights=False)
+    folder = require_dir(name, what, HINT) if repository is None else snapshot(repository, what, weights=False)
     if is_adapter(folder):
-        return merged_dir(folder if repository is None else snapshot(repository), what, model_dir)
+        return merged_dir(folder if repository is None else snapshot(repository, what), what, model_dir)
     if (folder / ADAPTER_CONFIG).is_file():  # which Transformers would apply to the model, engines would not
         raise ConfigError(
             f"{what}: {folder} has both a model and a PEFT adapter ({ADAPTER_CONFIG}); remove one of them"
         )
     require_supported(folder, what)
     if repository is not None:
-        folder = snapshot(repository)
+        folder = snapshot(repository, what)
     tensor_shapes(folder, what)  # refuses weights that are missing or truncated
     return folder
 
@@ -54,7 +54,7 @@ def config_dir(name: str | Path, what: str = "model") -> Path:
         ConfigError: as `model_dir`.
     """
     repository = repository_of(name)
-    folder = require_dir(name, what, HINT) if repository is None else snapshot(repository, weights=False)
+    folder = require_dir(name, what, HINT) if repository is None else snapshot(repository, what, weights=False)
     return config_dir(*adapter_base(folder, what)) if is_adapter(folder) else folder
 
 
@@ -65,7 +65,7 @@ def tokenizer_dir(name: str | Path, what: str = "tokenizer") -> Path:
         ConfigError: as `model_dir`.
     """
     repository = repository_of(name)
-    folder = require_dir(name, what, HINT) if repository is None else snapshot(repository, weights=False)
+    folder = require_dir(name, what, HINT) if repository is None else snapshot(repository, what, weights=False)
     if is_adapter(folder) and not any(folder.glob("tokenizer*")):
         return tokenizer_dir(*adapter_base(folder, what))
     return folder
@@ -90,17 +90,24 @@ def uses_modelscope() -> bool:
     return hub == "modelscope"
 
 
-def snapshot(repository: Repository, weights: bool = True) -> Path:
-    """The local copy of a model's repository: its small files, and the weights if they are wanted."""
+def snapshot(repository: Repository, what: str, weights: bool = True) -> Path:
+    """The local copy of a model's repository: its small files, and the weights if they are wanted.
+
+    Raises:
+        ConfigError: a repository or file that cannot be had; `what` is named.
+    """
     if uses_modelscope():
-        return _from_modelscope(repository, weights)
-    repository = pinned(repository)
-    files = files_of(repository)
-    small = [file for file in files if "/" not in file and file.endswith(_SMALL)]
-    return download(repository, sorted({*small, *(weight_names(files) if weights else ())}))
+        return _from_modelscope(repository, what, weights)
+    try:
+        repository = pinned(repository)
+        files = files_of(repository)
+        small = [file for file in files if "/" not in file and file.endswith(_SMALL)]
+        return download(repository, sorted({*small, *(weight_names(files) if weights else ())}))
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from error
 
 
-def _from_modelscope(repository: Repository, weights: bool) -> Path:
+def _from_modelscope(repository: Repository, what: str, weights: bool) -> Path:
     try:
         from modelscope import snapshot_download
     except ImportError as error:
@@ -109,4 +116,4 @@ def _from_modelscope(repository: Repository, weights: bool) -> Path:
     try:
         return Path(snapshot_download(repository.name, revision=repository.revision, allow_patterns=patterns))
     except Exception as error:
-        raise ConfigError(f"model {repository} on ModelScope: {error}") from error
+        raise ConfigError(f"{what}: model {repository} on ModelScope: {error}") from error

@@ -94,7 +94,7 @@ def test_what_cannot_be_had_is_one_line(hub: Hub, folder: Path, monkeypatch: pyt
     hub.commit("models", "org/name", folder)
     hub.commit("models", "org/gated", folder, gated=True)
     with pytest.raises(
-        ConfigError, match=r"model org/none on http://.*: there is no such repository, or it is private"
+        ConfigError, match=r"model org/none on http://.*: there is no such repository, and no local folder"
     ):
         pinned(Repository("org/none"))
     with pytest.raises(ConfigError, match="model org/name@v2 on .*: there is no such revision"):

@@ -106,7 +106,7 @@ def test_every_role_of_ppo_is_pinned(filled: Callable[[str], tuple[str, str]]) -
 
 
 def test_what_the_hub_has_not_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch, runs: Path) -> None:
-    with pytest.raises(ConfigError, match="model org/model on http.*: there is no such repository"):
+    with pytest.raises(ConfigError, match="^model: model org/model on http.*: there is no such repository"):
         pin(sft())
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match="model org/model on http.* HF_HUB_OFFLINE is set"):
