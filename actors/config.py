@@ -56,6 +56,9 @@ class ZeroConfig(Section):
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="forward and backward precision")
     offload_optimizer: bool = Field(False, description="keep the optimiser's state in host memory")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    liger: bool = Field(
+        False, description="use Liger's fused kernels for norms, rotary embeddings and feed-forward layers; GPUs only"
+    )
 
     @model_validator(mode="after")
     def _offloads_what_it_shards(self) -> ZeroConfig:

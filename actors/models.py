@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from actors.config import ArchitectureConfig
+from actors.modeling.attention import ATTENTION
 from actors.modeling.source import model_dir
-from actors.packed import ATTENTION
 from data.durable import writing
 
 
