@@ -80,7 +80,7 @@ def files_of(repository: Repository) -> list[str]:
     """Paths of the files of a pinned repository. Raises ConfigError, as `pinned`."""
     import httpx
     from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
     from huggingface_hub.hf_api import RepoFile
 
     where: dict[str, Any] = {"revision": repository.revision, "repo_type": repository.kind}
@@ -92,11 +92,12 @@ def files_of(repository: Repository) -> list[str]:
         try:
             tree = HfApi().list_repo_tree(repository.name, recursive=True, **where)
             return [entry.path for entry in tree if isinstance(entry, RepoFile)]
-        except httpx.TransportError as error:
+        except (OfflineModeIsEnabled, httpx.TransportError) as error:
             try:  # a copy made by a release of huggingface_hub that kept no list
                 folder = Path(snapshot_download(repository.name, local_files_only=True, **where))
             except LocalEntryNotFoundError:
                 raise error from None
+    print(f"{repository}: the cache has no list of its files; those in {folder} are taken for all", file=sys.stderr)
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 

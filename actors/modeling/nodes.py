@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.modeling.source import repository_of, snapshot
+from actors.modeling.source import repository_of, snapshot, uses_modelscope
 from configs.errors import ConfigError
+from data.hub import Repository, pinned
 
 
 def fetch(names: Sequence[str], same_folder: bool = False) -> None:
@@ -21,10 +22,10 @@ def fetch(names: Sequence[str], same_folder: bool = False) -> None:
     """
     import ray
     from huggingface_hub import constants
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    wanted = [name for name in names if repository_of(name) is not None]
+    wanted = [str(_pinned(repository)) for name in names if (repository := repository_of(name)) is not None]
     if not wanted or not ray.is_initialized():
         return
     here = ray.get_runtime_context().get_node_id()
@@ -33,20 +34,26 @@ def fetch(names: Sequence[str], same_folder: bool = False) -> None:
         return
     print(f"downloading {', '.join(wanted)} on {len(others)} more nodes", flush=True)
     online = {"HF_HUB_OFFLINE": str(int(constants.HF_HUB_OFFLINE))}  # roles are offline; see cluster/environment.py
-    tasks = {}
+    tasks = []
     for node in others:
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         options = {"num_cpus": 0, "scheduling_strategy": strategy, "runtime_env": {"env_vars": online}}
-        tasks[node["NodeManagerAddress"]] = ray.remote(_fetch).options(**options).remote(wanted)
-    for address, task in tasks.items():
+        tasks.append((node["NodeManagerAddress"], ray.remote(_fetch).options(**options).remote(wanted)))
+    for address, task in tasks:
         try:
             folders = ray.get(task)
-        except RayTaskError as error:
-            raise ConfigError(f"node {address}: {error.cause}") from error
+        except RayError as error:
+            reason = error.cause if isinstance(error, RayTaskError) else error
+            raise ConfigError(f"node {address}: {reason}") from error
         if same_folder and folders != _fetch(wanted):
             raise ConfigError(
                 f"node {address} keeps models in {folders[0]}, unlike this one; set HF_HOME alike on all nodes"
             )
+
+
+def _pinned(repository: Repository) -> Repository:
+    """At the commit that this node has, if the hub has commits."""
+    return repository if uses_modelscope() else pinned(repository)
 
 
 def _fetch(names: Sequence[str]) -> list[str]:

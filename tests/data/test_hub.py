@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub import Hub
-from huggingface_hub import constants
+from huggingface_hub import _tree_cache, constants
 
 from configs.errors import ConfigError
 from data.hub import Repository, download, files_of, parse_model, pinned
@@ -88,6 +89,17 @@ def test_offline_uses_the_cache_and_says_which_commit(hub: Hub, folder: Path, of
     with pytest.raises(ConfigError, match="model org/other on .* is not in .*HF_HUB_OFFLINE is set"):
         pinned(Repository("org/other"))
     assert len(hub.requests) == before
+
+
+def test_a_copy_without_a_list_of_files_is_used_as_it_is(hub: Hub, folder: Path, offline: Any, capsys: Any) -> None:
+    repository = Repository("org/name", hub.commit("models", "org/name", folder))
+    copy = download(repository, ["config.json"])
+    shutil.rmtree(copy.parents[1] / "trees")
+    _tree_cache._IN_MEMORY_TREE_CACHE.clear()
+    offline()
+    assert files_of(repository) == ["config.json"]
+    assert "the cache has no list of its files" in capsys.readouterr().err
+    assert download(repository, ["config.json"]) == copy
 
 
 def test_what_cannot_be_had_is_one_line(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
