@@ -38,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for check in CHECKS.values():
             print(f"{check.name:14} {check.limit_s:4.0f} s  {check.purpose}")
         return 0
-    names = [name for name in options.only if name not in options.skip]
+    checks = [CHECKS[name] for name in options.only if name not in options.skip]
     failed = False
     lines = []
-    for result in run_checks(names, options.device):
+    for result in run_checks(checks, options.device):
         lines.append(json.dumps(result))
         print(lines[-1], flush=True)
         failed |= result["status"] == "failed"

@@ -12,37 +12,35 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.gpu_check.checks import CHECKS, SkippedError
+from benchmarks.gpu_check.checks import Check, SkippedError
 
 START_LIMIT_S = 120.0  # a new process imports torch, Transformers and DeepSpeed
 
 
-def run_checks(names: Sequence[str], device: str) -> Iterator[dict[str, Any]]:
+def run_checks(checks: Sequence[Check], device: str) -> Iterator[dict[str, Any]]:
     """One result a check, in order: `check`, `status` (passed, failed or skipped), `seconds`, and its figures or `error`."""
-    left = list(names)
+    left = list(checks)
     while left:
         for result in _in_one_process(left, device):
-            left.remove(result["check"])
+            left.pop(0)
             yield result
 
 
-def _in_one_process(names: list[str], device: str) -> Iterator[dict[str, Any]]:
-    """Results until all checks are done or the process has to be given up."""
+def _in_one_process(checks: list[Check], device: str) -> Iterator[dict[str, Any]]:
+    """Results in order, until all checks are done or one has exceeded its limit or ended the process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(names, device, theirs), daemon=True)
+    process = context.Process(target=_work, args=(list(checks), device, theirs), daemon=True)
     process.start()
     theirs.close()
-    current, began, limit_s = names[0], time.monotonic(), START_LIMIT_S
+    current, began = checks[0], time.monotonic()
     try:
-        for name in ("", *names):  # first the message that the process is ready
-            current, began, limit_s = name or current, time.monotonic(), CHECKS[name].limit_s if name else limit_s
-            if not ours.poll(limit_s):
-                yield _failed(current, began, f"took longer than its limit of {limit_s:.0f} s")
-                return
-            result = ours.recv()
-            if name:
-                yield result
+        _receive(ours, START_LIMIT_S)  # says that the process is ready
+        for current in tuple(checks):
+            began = time.monotonic()
+            yield _receive(ours, current.limit_s)
+    except TimeoutError as error:
+        yield _failed(current, began, str(error))
     except EOFError:
         process.join(10)
         yield _failed(current, began, f"its process ended with status {process.exitcode}")
@@ -51,11 +49,17 @@ def _in_one_process(names: list[str], device: str) -> Iterator[dict[str, Any]]:
         process.join()
 
 
-def _failed(name: str, began: float, error: str) -> dict[str, Any]:
-    return {"check": name, "status": "failed", "seconds": round(time.monotonic() - began, 2), "error": error}
+def _receive(connection: Connection, limit_s: float) -> Any:
+    if not connection.poll(limit_s):
+        raise TimeoutError(f"took longer than its limit of {limit_s:.0f} s")
+    return connection.recv()
 
 
-def _work(names: list[str], device: str, results: Connection) -> None:
+def _failed(check: Check, began: float, error: str) -> dict[str, Any]:
+    return {"check": check.name, "status": "failed", "seconds": round(time.monotonic() - began, 2), "error": error}
+
+
+def _work(checks: list[Check], device: str, results: Connection) -> None:
     """Runs in the child: prepares the process as a rank of training is, then runs the checks."""
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -72,17 +76,17 @@ def _work(names: list[str], device: str, results: Connection) -> None:
         port = server.getsockname()[1]
     join_world(0, 1, "127.0.0.1", port, 120.0)
     results.send("ready")
-    for name in names:
-        results.send(_result(name, device == "cuda"))
+    for check in checks:
+        results.send(_result(check, device == "cuda"))
     torch.distributed.destroy_process_group()
 
 
-def _result(name: str, gpu: bool) -> dict[str, Any]:
+def _result(check: Check, gpu: bool) -> dict[str, Any]:
     import torch
 
     began = time.monotonic()
     try:
-        outcome = {"status": "passed", **CHECKS[name].run(gpu)}
+        outcome = {"status": "passed", **check.run(gpu)}
     except SkippedError as reason:
         outcome = {"status": "skipped", "error": str(reason)}
     except Exception as error:  # noqa: BLE001  whatever a check meets is its result
@@ -92,4 +96,4 @@ def _result(name: str, gpu: bool) -> dict[str, Any]:
     if gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    return {"check": name, "seconds": round(time.monotonic() - began, 2), **outcome}
+    return {"check": check.name, "seconds": round(time.monotonic() - began, 2), **outcome}
