@@ -96,7 +96,7 @@ class OptimizerConfig(Section):
 class TrainedRoleConfig(Section):
     """A role that learns: policy or critic."""
 
-    model: str = Field(description="folder of the starting weights in Hugging Face format")
+    model: str = Field(description="starting weights: a folder in Hugging Face format or a Hub id")
     placement: PlacementConfig = PlacementConfig()
     optimizer: OptimizerConfig = OptimizerConfig(schedule="constant")
     zero: ZeroConfig = ZeroConfig()
@@ -116,7 +116,7 @@ class TrainedRoleConfig(Section):
 class FrozenRoleConfig(Section):
     """A role that only reads: reference or reward."""
 
-    model: str = Field(description="folder of the weights in Hugging Face format")
+    model: str = Field(description="weights: a folder in Hugging Face format or a Hub id")
     placement: PlacementConfig = PlacementConfig()
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="forward precision")
     micro_batch_tokens: int = Field(4096, ge=1, description="tokens of one forward pass on one rank")

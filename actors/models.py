@@ -20,7 +20,7 @@ from transformers import (
 
 from actors.config import ArchitectureConfig
 from actors.modeling.attention import ATTENTION
-from cluster.paths import require_dir
+from actors.modeling.source import model_dir
 from data.durable import writing
 
 
@@ -88,4 +88,4 @@ def save_pretrained(
 
 
 def _model_dir(folder: str) -> Path:
-    return require_dir(folder, "model", "name a folder in Hugging Face format, or run the stage that makes it")
+    return model_dir(folder)
