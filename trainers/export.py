@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from actors.modeling.checks import (
     is_scorer,
@@ -17,6 +17,7 @@ from actors.modeling.checks import (
     require_scorer,
     require_trainable,
 )
+from actors.modeling.selfcheck import check_packing
 from actors.modeling.source import model_dir, tokenizer_dir
 from configs.errors import ConfigError
 from data.durable import sync, writing
@@ -53,8 +54,8 @@ def require_model(
         key: the setting that names the model.
 
     Raises:
-        ConfigError: no such model, one that Transformers cannot load, a quantized one, one of another kind, or one with a
-            context of less than `tokens` tokens.
+        ConfigError: no such model, one that Transformers cannot load, a quantized one, one of another kind, one whose
+            architecture cannot be computed on packed sequences, or one with a context of less than `tokens` tokens.
     """
     path = model_dir(name, key)
     require_config(path, tokens, field, key, kind)
@@ -71,6 +72,7 @@ def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) ->
         require_scorer(config, path, key)
     if kind == "language" and is_scorer(config):
         raise ConfigError(f"{key}: {path} is a reward model; name a language model")
+    check_packing(AutoConfig.from_pretrained(path), key)
     context = config.get("max_position_embeddings") or tokens
     if tokens > context:
         raise ConfigError(f"{field} {tokens} exceeds the {context} tokens that the model in {path} is made for")
