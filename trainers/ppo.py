@@ -15,7 +15,8 @@ from typing import Any
 
 from actors.judge import sources_of
 from actors.learner import TrainBatch
-from actors.modeling.checks import read_config, require_rows
+from actors.modeling.checks import read_config, require_rows, window_of
+from actors.modeling.source import model_dir
 from actors.team import Team, TeamConfig
 from actors.weights.publisher import Published, Publisher
 from actors.zero import Loss
@@ -73,7 +74,8 @@ def ppo(
     savepoints = Savepoints(config, run.path, team, journal)
     rollouts = Rollouts(config, team, prompts, journal)
     shaper, kl = RewardShaper(algorithm, config.rollout.max_new_tokens), KLController(algorithm)
-    publisher = Publisher(config.publish, team.policy, team.rollout, prompts.probe(config.publish.probe_sequences))
+    probe = prompts.probe(config.publish.probe_sequences, beyond_window(config))
+    publisher = Publisher(config.publish, team.policy, team.rollout, probe, coarser_dtype(config))
     evaluator = Evaluator(config.evaluation, run.path, config.steps, config.cluster.collective_timeout_s)
 
     def export(folder: Path) -> None:
@@ -171,6 +173,17 @@ def read_prompts(config: PPOConfig) -> PromptStream:
             folder = require_model(settings.model, longest, f"{LONGEST} =", key, KINDS.get(f"ppo.{key}", "language"))
             require_rows(tokenizer, read_config(folder, key), f"{key}: {folder}")
     return PromptStream(config, tokenizer)
+
+
+def beyond_window(config: PPOConfig) -> int:
+    """Tokens of a probe that is longer than the policy's sliding window, as far as engines take it; 0 without a window."""
+    window = window_of(read_config(model_dir(config.policy.model), "policy.model"))
+    return min(window + 64, config.rollout.engine.max_model_len - 1) if window else 0
+
+
+def coarser_dtype(config: PPOConfig) -> str:
+    """The less precise of what the policy and the engines compute in."""
+    return "bfloat16" if "bfloat16" in (config.policy.zero.dtype, config.rollout.engine.dtype) else "float32"
 
 
 def resume(savepoints: Savepoints, run: Run, shaper: RewardShaper, kl: KLController) -> int:

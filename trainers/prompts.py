@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, cycle, islice
 from typing import Any
 
 import numpy as np
@@ -79,9 +79,10 @@ class PromptStream:
             for answer, prompt, sample, finished in zip(answers, *columns, strict=True)
         ]
 
-    def probe(self, count: int) -> list[list[int]]:
-        """A few prompts to compare engine and policy on."""
-        return [prompt for prompt in self._prompts[:count] if len(prompt) > 1]
+    def probe(self, count: int, longest: int = 0) -> list[list[int]]:
+        """A few prompts to compare engine and policy on; the last is `longest` tokens of many, if that is not 0."""
+        few = [prompt for prompt in self._prompts[:count] if len(prompt) > 1]
+        return [*few, list(islice(chain.from_iterable(cycle(self._prompts)), longest))] if longest else few
 
     def _seed_of(self, position: int, sample: int) -> int:
         """Of the prompt at a position of the endless sequence: a prompt that comes again gets another seed."""

@@ -81,6 +81,11 @@ def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
     return None if rows is None else int(rows)
 
 
+def window_of(config: Mapping[str, Any]) -> int:
+    """Tokens that a layer with a sliding window sees; 0 for a model without."""
+    return int(config.get("sliding_window") or 0) if config.get("use_sliding_window", True) else 0
+
+
 def require_rows(tokenizer: Any, config: Mapping[str, Any], what: str) -> None:
     """Refuses a tokenizer with ids that the model's embedding has no row for.
 

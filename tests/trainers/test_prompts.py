@@ -99,3 +99,13 @@ def test_samples_carry_messages_answers_and_the_rows_other_columns(tmp_path: Pat
         assert (sample["prompt_id"], sample["sample"]) == (prompt, number)
         assert sample["prompt"] == rows[prompt]["prompt"]
         assert sample["row"] == {"answer": str(prompt + 1)}
+
+
+def test_a_probe_reaches_beyond_a_window(stream: Any) -> None:
+    prompts = stream()
+    short = prompts.probe(3)
+    assert len(short) == 3
+    *few, long = prompts.probe(3, 700)
+    assert few == short
+    assert len(long) == 700
+    assert long[: len(short[0])] == short[0]
