@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.paths import require_dir
 from configs.errors import ConfigError
-from data.chat import END
+from data.chat import chat_ends
 from data.durable import sha256
 
 _HINT = "name a folder in Hugging Face format, such as a run's model/"
@@ -74,18 +74,17 @@ class ModelFolder:
         head_size = int(self.config.get("head_dim") or int(self._setting("hidden_size")) // heads)
         return 2 * int(self._setting("num_hidden_layers")) * kv_heads * head_size * 4
 
-    @property
-    def end_id(self) -> int:
-        """Id of the token that ends an answer."""
-        end_id: int = self.tokenizer.eos_token_id
-        return end_id
+    @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids of all tokens that end a response; see `data.chat.chat_ends`."""
+        return chat_ends(self.tokenizer, self.path)
 
     @cached_property
     def tokenizer(self) -> Any:
         """The folder's tokenizer.
 
         Raises:
-            ConfigError: none, or one that does not fit the chat format or the model.
+            ConfigError: none, or one that does not fit the model.
         """
         from transformers import AutoTokenizer
 
@@ -93,8 +92,6 @@ class ModelFolder:
             tokenizer = AutoTokenizer.from_pretrained(self.path)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{self.path}: no usable tokenizer: {error}; copy the run's tokenizer there") from error
-        if tokenizer.eos_token != END:
-            raise ConfigError(f"{self.path}: the tokenizer's end mark is {tokenizer.eos_token!r}; it must be {END!r}")
         rows = int(self._setting("vocab_size"))
         if len(tokenizer) > rows:
             raise ConfigError(
@@ -115,7 +112,12 @@ class ModelFolder:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the weights, config and tokenizer: two folders of one digest answer alike. Reads them all."""
-        files = [*self._files(), *sorted(self.path.glob("*.json")), *sorted(self.path.glob("tokenizer.model"))]
+        files = [
+            *self._files(),
+            *sorted(self.path.glob("*.json")),
+            *sorted(self.path.glob("*.jinja")),
+            *sorted(self.path.glob("tokenizer.model")),
+        ]
         lines = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
         return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from actors.config import ArchitectureConfig
+from actors.generation import make_generation_config_valid
 from actors.packed import ATTENTION
 from cluster.paths import require_dir
 from data.durable import writing
@@ -76,6 +77,7 @@ def save_pretrained(
 
     Raises DiskError.
     """
+    make_generation_config_valid(model)
     with writing(folder):
         try:
             model.save_pretrained(folder, state_dict=weights)

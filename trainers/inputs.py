@@ -14,7 +14,7 @@ from cluster.paths import require_dir, require_file, resolve
 from cluster.preflight.needs import Finding
 from configs.errors import ConfigError
 from data.tables import MAY_LACK, PREFERENCE, PRETRAIN, PROMPTS, SFT, DataError, table_files
-from trainers.export import load_tokenizer, require_model
+from trainers.export import load_chat_tokenizer, load_tokenizer, require_model
 
 TABLES: Mapping[str, pa.Schema] = {
     "pretrain.data": PRETRAIN,
@@ -27,12 +27,15 @@ TABLES: Mapping[str, pa.Schema] = {
     "rejection.replay": SFT,
 }
 
+_CHAT_MODELS = ("model", "policy.model")
+"""The models whose tokenizers encode a stage's chats."""
+
 
 def inputs(config: Any, planned: bool) -> Iterator[Finding]:
     """A finding for every folder and table. `planned`: one that is missing is not refused, since a shape stands for it."""
     values = config.model_dump(mode="json")
     for key, folder in _models(values):
-        yield _model(key, folder, planned)
+        yield _model(config, key, folder, planned)
     for key, paths in _tables(values):
         schema = next(schema for name, schema in TABLES.items() if f"{config.recipe_key}.{key}".startswith(name))
         for path in paths:
@@ -61,7 +64,7 @@ def _tables(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _tables(value, f"{prefix}{name}.")
 
 
-def _model(key: str, folder: str, planned: bool) -> Finding:
+def _model(config: Any, key: str, folder: str, planned: bool) -> Finding:
     try:
         path = require_dir(folder, key, "name a folder in Hugging Face format, or run the stage that makes it")
     except ConfigError as error:
@@ -69,7 +72,10 @@ def _model(key: str, folder: str, planned: bool) -> Finding:
     try:
         if key.endswith("model"):
             require_model(path, 1, key)
-        load_tokenizer(path)
+        if key in _CHAT_MODELS and config.recipe_key != "pretrain":
+            load_chat_tokenizer(path, config.chat)
+        else:
+            load_tokenizer(path)
     except ConfigError as error:
         return Finding("refused", "inputs", f"{key}: {error}")
     return Finding("fits", "inputs", f"{key}: {path}")

@@ -26,7 +26,7 @@ from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import keeping_rows, refuse_collapse
 from trainers.config import STAGES
 from trainers.evaluation import Evaluator, check_tasks
-from trainers.export import export_model, load_tokenizer, require_model
+from trainers.export import export_model, load_chat_tokenizer, require_model
 from trainers.journal import Journal, fingerprint
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
@@ -53,7 +53,7 @@ def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
     """
     with StopRequests() as stop:
         with stop.may_interrupt():
-            starting = starting_again("ppo", config.max_failures, lambda: Team(team_config(config)))
+            starting = starting_again("ppo", config.max_failures, lambda: Team(team_config(config, prompts.end_ids)))
         with starting as team:
             stop.watch_nodes(team.watch)
             supervisor = Supervisor(team, stop, config.max_failures, config.failure_window_s)
@@ -163,7 +163,7 @@ def read_prompts(config: PPOConfig) -> PromptStream:
     for settings in config.roles.values():
         if hasattr(settings, "model"):
             require_model(settings.model, longest, "prompts.max_tokens + rollout.max_new_tokens =")
-    return PromptStream(config, load_tokenizer(config.policy.model))
+    return PromptStream(config, load_chat_tokenizer(config.policy.model, config.chat))
 
 
 def resume(savepoints: Savepoints, run: Run, shaper: RewardShaper, kl: KLController) -> int:
@@ -176,7 +176,7 @@ def resume(savepoints: Savepoints, run: Run, shaper: RewardShaper, kl: KLControl
     return step
 
 
-def team_config(config: PPOConfig) -> TeamConfig:
+def team_config(config: PPOConfig, end_ids: tuple[int, ...]) -> TeamConfig:
     """What the roles need of the stage's settings."""
     return TeamConfig(
         run=config.name,
@@ -186,6 +186,7 @@ def team_config(config: PPOConfig) -> TeamConfig:
         minibatches=config.algorithm.minibatches,
         knows_logprobs=config.knows_logprobs,
         seed=config.seed,
+        end_ids=end_ids,
         native_transfer="nccl" if config.publish.transport == "vllm_nccl" else None,
         start_timeout_s=config.cluster.start_timeout_s,
         call_timeout_s=config.cluster.collective_timeout_s,

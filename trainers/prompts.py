@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from actors.judges.sample import Sample
 from cluster.paths import require_file
-from data.chat import Message, encode_prompt
+from data.chat import Message, chat_ends, encode_prompt, without_end
 from data.stops import single_tokens
 from data.tables import PROMPTS, DataError, read_table
 from trainers.rlhf_config import PPOConfig, RejectionConfig
@@ -29,6 +29,8 @@ class PromptStream:
         single_tokens(tokenizer, config.rollout.stop, "rollout.stop")  # refuses what the engines would refuse
         self._rows = read_table(paths, PROMPTS, others=True).to_pylist()
         self.tokenizer = tokenizer
+        self.end_ids = chat_ends(tokenizer)
+        """Ids of the tokens that end a response."""
         self.messages: list[list[Message]] = [row.pop("prompt") for row in self._rows]
         """The chat that each prompt is, by `prompt_id`."""
         self._prompts = [encode_prompt(tokenizer, messages) for messages in self.messages]
@@ -66,7 +68,8 @@ class PromptStream:
 
     def samples(self, table: pa.Table) -> list[Sample]:
         """The rows of `table`, answered, in words."""
-        answers = self.tokenizer.batch_decode(table.column("response").to_pylist(), skip_special_tokens=True)
+        responses = [without_end(ids, self.end_ids) for ids in table.column("response").to_pylist()]
+        answers = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
         columns = (table.column(name).to_pylist() for name in ("prompt_id", "sample", "finished"))
         return [
             Sample(

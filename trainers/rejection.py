@@ -28,10 +28,11 @@ from cluster.connect import connect
 from cluster.paths import resolve
 from configs.base import load
 from configs.errors import ConfigError, one_line_errors
+from data.chat import chat_format
 from data.tables import SFT, DataError, write_table
 from trainers import supervised
 from trainers.config import STAGES
-from trainers.export import export_model, load_tokenizer, require_model
+from trainers.export import export_model, load_chat_tokenizer, require_model
 from trainers.journal import Journal, fingerprint
 from trainers.preflight import require_fit
 from trainers.prompts import PromptStream
@@ -86,7 +87,7 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
     samples = f"{per_round} prompts x {config.samples_per_prompt} samples"
     print(f"rejection: round {number}: {samples} by {one.policy}", flush=True)
     with (
-        Sampler(sampler_config(config), one.policy, number) as sampler,
+        Sampler(sampler_config(config, prompts.end_ids), one.policy, number) as sampler,
         run.progress(config.rounds * count, missing[0], ("reward", "cut_off_share")) as progress,
     ):
         began = time.monotonic()
@@ -137,7 +138,7 @@ def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
     }
 
 
-def sampler_config(config: RejectionConfig) -> SamplerConfig:
+def sampler_config(config: RejectionConfig, end_ids: tuple[int, ...]) -> SamplerConfig:
     """What the roles need of the stage's settings."""
     return SamplerConfig(
         run=config.name,
@@ -145,6 +146,7 @@ def sampler_config(config: RejectionConfig) -> SamplerConfig:
         reward=config.reward,
         sites=config.sites,
         seed=config.seed,
+        end_ids=end_ids,
         start_timeout_s=config.cluster.start_timeout_s,
         call_timeout_s=config.cluster.collective_timeout_s,
         hang_timeout_s=config.cluster.hang_timeout_s,
@@ -159,11 +161,14 @@ def read_inputs(config: RejectionConfig) -> PromptStream:
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     for model in (config.model, config.reward.model):
         require_model(model, longest, "prompts.max_tokens + rollout.max_new_tokens =")
-    scorer, tokenizer = ModelFolder(config.reward.model, "reward.model"), load_tokenizer(config.model)
+    scorer = ModelFolder(config.reward.model, "reward.model")
+    tokenizer = load_chat_tokenizer(config.model, config.chat)
     if not scorer.is_reward_model:
         raise ConfigError(f"reward.model: {scorer.path} has no scalar head; name one that trainers.reward made")
     if scorer.tokenizer.get_vocab() != tokenizer.get_vocab():
         raise ConfigError(f"{resolve(config.model)} and {scorer.path} have different vocabularies; use models of one")
+    if chat_format(scorer.tokenizer).example != chat_format(tokenizer).example:
+        raise ConfigError(f"{resolve(config.model)} and {scorer.path} have different chat formats; use models of one")
     tables = config.replay or config.sft.data.heldout
     try:
         SftStage(sft_config(config, config.name, config.model, tables)).examples()

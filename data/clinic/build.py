@@ -187,7 +187,8 @@ def _difference(key: str, found: Any, wanted: Any) -> str:
 def _fingerprint(path: Path) -> str:
     """Of the knowledge base and of all code that decides what the files hold."""
     here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), *(here.parent / f"{name}.py" for name in ("chat", "tables", "tokenizer"))]
+    shared = [*sorted((here.parent / "chat").glob("*.py")), here.parent / "tables.py", here.parent / "tokenizer.py"]
+    sources = [*sorted(here.glob("*.py")), *shared]
     return hashlib.sha256(b"".join(file.read_bytes() for file in [path, *sources])).hexdigest()
 
 

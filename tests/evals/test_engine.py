@@ -83,7 +83,7 @@ def test_answers_in_the_ledger_are_not_computed_again(
 
 def test_greedy_answers_equal_transformers(engine: Engine, make_model: Callable[..., Path]) -> None:
     engine.load(ModelFolder(make_model("a")))
-    model, end = transformers(make_model("a")), engine.folder.end_id
+    model, end = transformers(make_model("a")), engine.folder.end_ids[0]
     prompts = sequences(5, 60, 17)
     for prompt, answer in zip(prompts, engine.generate(prompts, max_tokens=24), strict=True):
         expected = model.generate(
@@ -96,7 +96,7 @@ def test_greedy_answers_equal_transformers(engine: Engine, make_model: Callable[
 def test_the_end_mark_ends_an_answer(engine: Engine, make_model: Callable[..., Path]) -> None:
     engine.load(ModelFolder(make_model("a")))
     answers = engine.generate(sequences(*[8] * 64), max_tokens=200, temperature=1.0)
-    end = engine.folder.end_id
+    end = engine.folder.end_ids[0]
     assert {answer.finished for answer in answers} == {True, False}
     for answer in answers:
         assert answer.finished == (answer.ids[-1] == end)

@@ -41,8 +41,8 @@ def stage(data: Any, clinic: Path) -> RewardStage:
 def test_an_answer_ends_with_the_end_mark_unless_it_was_cut_off(tokenizer: Any) -> None:
     row = {"prompt": [{"role": "user", "content": "头痛"}], "chosen": "多休息。", "rejected": "多休"}
     for flaw, end in (("rude", "</s>"), ("cut_off", "")):
-        prompt, chosen, rejected = encode_pair(tokenizer, {**row, "flaw": flaw})
-        assert tokenizer.decode(prompt) == "[human]:头痛\n[bot]:"
+        (prompt, chosen), (same, rejected) = encode_pair(tokenizer, {**row, "flaw": flaw})
+        assert tokenizer.decode(prompt) == tokenizer.decode(same) == "[human]:头痛\n[bot]:"
         assert tokenizer.decode(chosen) == "多休息。</s>"
         assert tokenizer.decode(rejected) == "多休" + end
 
