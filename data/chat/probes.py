@@ -129,7 +129,7 @@ def _tail(tokenizer: Any, chat: Sequence[dict[str, str]]) -> str:
 def _first_added(tokenizer: Any, text: str) -> int | None:
     """Return the id of the special or added token that `text` begins with, whitespace aside."""
     tokens = tokenize(tokenizer, text)
-    for id, start, stop in zip(tokens.ids, tokens.starts, [*tokens.starts[1:], len(text)], strict=True):
+    for id, start, stop in zip(tokens.ids, tokens.starts, [*tokens.starts, len(text)][1:], strict=True):
         if id in tokenizer.added_tokens_decoder:
             return int(id)
         if text[start:stop].strip():
