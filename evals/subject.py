@@ -91,7 +91,7 @@ class Subject:
         for other in others:
             if other is not None and other.tokenizer.get_vocab() != self.folder.tokenizer.get_vocab():
                 raise ConfigError(f"{self.folder.path} and {other.path} have different vocabularies; use models of one")
-            if other is not None and _example(other) != _example(self.folder):
+            if other is not None and _examples(other) != _examples(self.folder):
                 raise ConfigError(f"{self.folder.path} and {other.path} have different chat formats; use models of one")
         self.engine.load(self.folder)
 
@@ -108,5 +108,5 @@ class Subject:
         return self._samples
 
 
-def _example(folder: ModelFolder) -> str:
-    return chat_format(folder.tokenizer).example
+def _examples(folder: ModelFolder) -> tuple[str, str]:
+    return chat_format(folder.tokenizer).examples

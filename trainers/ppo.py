@@ -24,9 +24,10 @@ from configs.base import load
 from configs.errors import one_line_errors
 from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import keeping_rows, refuse_collapse
+from trainers.compatibility import require_same_format
 from trainers.config import STAGES
 from trainers.evaluation import Evaluator, check_tasks
-from trainers.export import export_model, load_chat_tokenizer, require_model
+from trainers.export import export_model, load_chat_tokenizer, load_tokenizer, require_model
 from trainers.journal import Journal, fingerprint
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
@@ -158,12 +159,19 @@ def losses(config: PPOConfig, step: int, kl_coef: float) -> dict[str, Loss[Train
 
 
 def read_prompts(config: PPOConfig) -> PromptStream:
-    """The prompts, once every model folder is known to be there and made for sequences as long as ours."""
+    """The prompts, once every model folder is known to be there and made for sequences as long as ours.
+
+    The reward model must read the policy's tokens: the same vocabulary and chat format.
+    """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     for settings in config.roles.values():
         if hasattr(settings, "model"):
             require_model(settings.model, longest, "prompts.max_tokens + rollout.max_new_tokens =")
-    return PromptStream(config, load_chat_tokenizer(config.policy.model, config.chat))
+    tokenizer = load_chat_tokenizer(config.policy.model, config.chat)
+    if config.reward is not None:
+        reward = config.reward.model
+        require_same_format(config.policy.model, tokenizer, reward, load_tokenizer(reward))
+    return PromptStream(config, tokenizer)
 
 
 def resume(savepoints: Savepoints, run: Run, shaper: RewardShaper, kl: KLController) -> int:

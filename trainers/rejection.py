@@ -25,12 +25,11 @@ from actors.folders import ModelFolder
 from actors.rows import lengths
 from actors.sampler import Sampler, SamplerConfig
 from cluster.connect import connect
-from cluster.paths import resolve
 from configs.base import load
 from configs.errors import ConfigError, one_line_errors
-from data.chat import chat_format
 from data.tables import SFT, DataError, write_table
 from trainers import supervised
+from trainers.compatibility import require_same_format
 from trainers.config import STAGES
 from trainers.export import export_model, load_chat_tokenizer, require_model
 from trainers.journal import Journal, fingerprint
@@ -156,7 +155,7 @@ def sampler_config(config: RejectionConfig, end_ids: tuple[int, ...]) -> Sampler
 def read_inputs(config: RejectionConfig) -> PromptStream:
     """The prompts, once everything that later rounds will read is known to be there and to fit.
 
-    Raises ConfigError or DataError: a folder that is no model, vocabularies that differ, tables that cannot be read.
+    Raises ConfigError or DataError: a folder that is no model, vocabularies or chat formats that differ, tables that cannot be read.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     for model in (config.model, config.reward.model):
@@ -165,10 +164,7 @@ def read_inputs(config: RejectionConfig) -> PromptStream:
     tokenizer = load_chat_tokenizer(config.model, config.chat)
     if not scorer.is_reward_model:
         raise ConfigError(f"reward.model: {scorer.path} has no scalar head; name one that trainers.reward made")
-    if scorer.tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise ConfigError(f"{resolve(config.model)} and {scorer.path} have different vocabularies; use models of one")
-    if chat_format(scorer.tokenizer).example != chat_format(tokenizer).example:
-        raise ConfigError(f"{resolve(config.model)} and {scorer.path} have different chat formats; use models of one")
+    require_same_format(config.model, tokenizer, scorer.path, scorer.tokenizer)
     tables = config.replay or config.sft.data.heldout
     try:
         SftStage(sft_config(config, config.name, config.model, tables)).examples()

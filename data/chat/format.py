@@ -9,7 +9,7 @@ from typing import Any
 from configs.errors import ConfigError
 from data.chat import probes
 from data.chat.messages import check_messages
-from data.chat.render import Messages, tokenize
+from data.chat.render import Messages, render, tokenize
 from data.chat.spans import Span, SpanFinder, UnstableError
 from data.tables import DataError
 
@@ -33,8 +33,8 @@ class ChatFormat:
                 f"{probes.name_of(tokenizer)}: the tokenizer is slow (no tokenizer.json); save it as a fast one first"
             )
         self._tokenizer = tokenizer
-        self.example = probes.example(tokenizer)
-        """An example chat as text: two formats that write it alike are the same."""
+        self.examples = probes.example(tokenizer), render(tokenizer, [probes.USER, probes.ASSISTANT])
+        """Example chats as text: two formats that write them alike are the same."""
         probes.require_no_clock(tokenizer)
         self.ends = probes.turn_ends(tokenizer)
         """Ids of the tokens that end an assistant's turn; the first ends a chat."""
@@ -151,7 +151,8 @@ def chat_format(tokenizer: Any) -> ChatFormat:
     name = probes.name_of(tokenizer)
     if not tokenizer.chat_template:
         raise ConfigError(
-            f"{name}: the tokenizer has no chat template; set chat.template to chimed, chatml, llama3 or a .jinja file"
+            f"{name}: the tokenizer has no chat template; set chat.template to chimed, chatml, llama3 or a .jinja file where a "
+            "recipe names the model, or put a chat_template.jinja into the folder"
         )
     try:
         template: str = tokenizer.get_chat_template()
