@@ -148,17 +148,7 @@ def chat_format(tokenizer: Any) -> ChatFormat:
     Raises:
         ConfigError: the tokenizer has no chat template, or one that cannot be used; see `ChatFormat`.
     """
-    name = probes.name_of(tokenizer)
-    if not tokenizer.chat_template:
-        raise ConfigError(
-            f"{name}: the tokenizer has no chat template; set chat.template to chimed, chatml, llama3 or a .jinja file where a "
-            "recipe names the model, or put a chat_template.jinja into the folder"
-        )
-    try:
-        template: str = tokenizer.get_chat_template()
-    except ValueError as error:  # several templates, none of them the default
-        raise ConfigError(f"{name}: {error}; set chat.template") from error
-    return _format(tokenizer, template, len(tokenizer), tokenizer.eos_token)
+    return _format(tokenizer, probes.template_of(tokenizer), len(tokenizer), tokenizer.eos_token)
 
 
 @lru_cache(maxsize=16)

@@ -26,6 +26,25 @@ def name_of(tokenizer: Any) -> str:
     return tokenizer.name_or_path or "tokenizer"
 
 
+def template_of(tokenizer: Any) -> str:
+    """Return the chat template: the default one, if there are several.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    name = name_of(tokenizer)
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"{name}: the tokenizer has no chat template; set chat.template to chimed, chatml, llama3 or a .jinja file where a "
+            "recipe names the model, or put a chat_template.jinja into the folder"
+        )
+    try:
+        template: str = tokenizer.get_chat_template()
+    except ValueError as error:  # several templates, none of them the default
+        raise ConfigError(f"{name}: {error}; set chat.template") from error
+    return template
+
+
 def knows_tools(tokenizer: Any) -> bool:
     """Return whether the template handles turns of the role `tool`."""
     return re.search(r"""["']tool["']""", tokenizer.get_chat_template()) is not None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from configs.errors import ConfigError
-from data.chat.probes import name_of
+from data.chat.probes import template_of
 from data.chat.templates import read_template, with_arguments
 
 if TYPE_CHECKING:
@@ -16,12 +15,9 @@ def apply_settings(tokenizer: Any, chat: ChatConfig) -> None:
     """Make the tokenizer's chat template the one that the settings ask for.
 
     Raises:
-        ConfigError: no such template, or an argument that it does not use.
+        ConfigError: no such template, none at all for the arguments, or an argument that it does not use.
     """
     if chat.template is not None:
         tokenizer.chat_template = read_template(chat.template)
-    if not chat.arguments:
-        return
-    if not tokenizer.chat_template:
-        raise ConfigError(f"{name_of(tokenizer)}: chat.arguments needs a chat template; set chat.template")
-    tokenizer.chat_template = with_arguments(tokenizer.get_chat_template(), chat.arguments)
+    if chat.arguments:
+        tokenizer.chat_template = with_arguments(template_of(tokenizer), chat.arguments)

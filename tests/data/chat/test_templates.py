@@ -57,5 +57,5 @@ def test_an_argument_that_does_nothing_is_refused() -> None:
         with_arguments(CHATML, {"date": "today"})
     with pytest.raises(ValidationError, match="arguments.messages: is not a variable"):
         ChatConfig(arguments={"messages": "x"})
-    with pytest.raises(ConfigError, match="chat.arguments needs a chat template"):
+    with pytest.raises(ConfigError, match="no chat template"):
         apply_settings(byte_tokenizer(CHATML_TOKENS, None, "<|im_end|>"), ChatConfig(arguments={"date": "x"}))
