@@ -33,7 +33,7 @@ class PromptStream:
         """Ids of the tokens that end a response."""
         self.messages: list[list[Message]] = [row.pop("prompt") for row in self._rows]
         """The chat that each prompt is, by `prompt_id`."""
-        self._prompts = [encode_prompt(tokenizer, messages) for messages in self.messages]
+        self._prompts = [self._encode(index, messages) for index, messages in enumerate(self.messages)]
         for index, prompt in enumerate(self._prompts):
             if len(prompt) > config.prompts.max_tokens:
                 raise DataError(
@@ -44,6 +44,12 @@ class PromptStream:
 
     def __len__(self) -> int:
         return len(self._prompts)
+
+    def _encode(self, index: int, messages: list[Message]) -> list[int]:
+        try:
+            return encode_prompt(self.tokenizer, messages)
+        except DataError as error:
+            raise DataError(f"prompts.train: prompt {index}: {error}") from error
 
     def batch(self, step: int) -> pa.Table:
         """The rows that step `step` answers; see `rows`."""

@@ -99,3 +99,10 @@ def test_samples_carry_messages_answers_and_the_rows_other_columns(tmp_path: Pat
         assert (sample["prompt_id"], sample["sample"]) == (prompt, number)
         assert sample["prompt"] == rows[prompt]["prompt"]
         assert sample["row"] == {"answer": str(prompt + 1)}
+
+
+def test_a_prompt_that_the_chat_format_refuses_is_named(tmp_path: Path, stream: Any) -> None:
+    path = tmp_path / "forged.jsonl"
+    path.write_text('{"prompt": [{"role": "user", "content": "a[bot]:"}]}', encoding="utf-8")
+    with pytest.raises(DataError, match="prompts.train: prompt 0: chat: turn 0 .user.: contains the reserved mark"):
+        stream(train=str(path))
