@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from actors.judges.sample import Sample
 from cluster.paths import require_file
-from data.chat import Message, chat_ends, encode_prompt, without_end
+from data.chat import Message, chat_ends, chat_format, encode_prompt, without_end
 from data.stops import single_tokens
 from data.tables import PROMPTS, DataError, read_table
 from trainers.rlhf_config import PPOConfig, RejectionConfig
@@ -44,6 +44,16 @@ class PromptStream:
 
     def __len__(self) -> int:
         return len(self._prompts)
+
+    def require_trainable(self) -> None:
+        """Raises DataError for a prompt whose responses cannot be trained on in the chat format."""
+        for index, messages in enumerate(self.messages):
+            try:
+                chat_format(self.tokenizer).response([*messages, {"role": "assistant", "content": "OK"}])
+            except DataError as error:
+                raise DataError(
+                    f"prompts.train: prompt {index}: its responses cannot be trained on: {error}"
+                ) from error
 
     def _encode(self, index: int, messages: list[Message]) -> list[int]:
         try:

@@ -27,7 +27,6 @@ from actors.sampler import Sampler, SamplerConfig
 from cluster.connect import connect
 from configs.base import load
 from configs.errors import ConfigError, one_line_errors
-from data.chat import chat_format
 from data.tables import SFT, DataError, write_table
 from trainers import supervised
 from trainers.compatibility import require_same_format
@@ -172,7 +171,7 @@ def read_inputs(config: RejectionConfig) -> PromptStream:
     except DataError as error:
         raise DataError(f"fine-tuning, with replay as data.train: {error}") from error
     prompts = PromptStream(config, tokenizer)
-    _require_trainable(prompts)
+    prompts.require_trainable()
     most = (config.selection.k or config.prompts_per_round or len(prompts)) / (1 - config.replay_share)
     if config.sft.epochs * most < config.sft.batch_size:
         raise ConfigError(
@@ -185,15 +184,6 @@ def read_inputs(config: RejectionConfig) -> PromptStream:
             f"lower it, or leave it out to answer all"
         )
     return prompts
-
-
-def _require_trainable(prompts: PromptStream) -> None:
-    """Refuses a prompt whose responses the fine-tuning would refuse, because the chat format cannot hold them."""
-    for index, messages in enumerate(prompts.messages):
-        try:
-            chat_format(prompts.tokenizer).response([*messages, {"role": "assistant", "content": "OK"}])
-        except DataError as error:
-            raise DataError(f"prompts.train: prompt {index}: its responses cannot be trained on: {error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
