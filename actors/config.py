@@ -56,6 +56,9 @@ class ZeroConfig(Section):
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="forward and backward precision")
     offload_optimizer: bool = Field(False, description="keep the optimiser's state in host memory")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    liger: bool = Field(
+        False, description="use Liger's fused kernels for norms, rotary embeddings and feed-forward layers; GPUs only"
+    )
 
     @model_validator(mode="after")
     def _offloads_what_it_shards(self) -> ZeroConfig:
@@ -93,7 +96,7 @@ class OptimizerConfig(Section):
 class TrainedRoleConfig(Section):
     """A role that learns: policy or critic."""
 
-    model: str = Field(description="folder of the starting weights in Hugging Face format")
+    model: str = Field(description="starting weights: a folder in Hugging Face format or a Hub id")
     placement: PlacementConfig = PlacementConfig()
     optimizer: OptimizerConfig = OptimizerConfig(schedule="constant")
     zero: ZeroConfig = ZeroConfig()
@@ -113,7 +116,7 @@ class TrainedRoleConfig(Section):
 class FrozenRoleConfig(Section):
     """A role that only reads: reference or reward."""
 
-    model: str = Field(description="folder of the weights in Hugging Face format")
+    model: str = Field(description="weights: a folder in Hugging Face format or a Hub id")
     placement: PlacementConfig = PlacementConfig()
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="forward precision")
     micro_batch_tokens: int = Field(4096, ge=1, description="tokens of one forward pass on one rank")

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from actors.config import EngineConfig, InFlight
 from actors.drawing import draw
+from actors.modeling.source import model_dir
 from actors.requests import SPARE, Request, Requests
-from cluster.paths import require_dir
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -96,7 +96,7 @@ class Engine:
         `weight_transfer` names one of vLLM's own backends ("nccl", "ipc") when weights will come that way; `in_flight`
         says what becomes of running requests when weights change. Raises ConfigError, one line, for a missing folder.
         """
-        folder = require_dir(model, "engine model", "name a folder in Hugging Face format")
+        folder = model_dir(model, "engine model")
         os.environ.update(ENVIRONMENT)
         if not torch.cuda.is_available():
             os.environ.update(CPU_ENVIRONMENT)

@@ -10,12 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cluster.paths import require_dir
+from actors.modeling.checks import is_scorer, read_config, require_one_output, require_rows, require_trainable
+from actors.modeling.source import model_dir
+from actors.modeling.weights import tensor_shapes, weight_files
 from configs.errors import ConfigError
 from data.chat import chat_ends
 from data.durable import sha256
+from data.hf_tokenizer import read_tokenizer
 
-_HINT = "name a folder in Hugging Face format, such as a run's model/"
 # Settings that change nothing about a model's tensors or arithmetic.
 _NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
@@ -29,32 +31,27 @@ class Architecture:
 
 
 class ModelFolder:
-    """A folder with config.json, *.safetensors and a tokenizer, as the trainers export it.
+    """The folder of a model: config.json, weights and a tokenizer.
 
     Args:
-        path: as the user wrote it; a leading `runs/` is resolved.
+        path: as the user wrote it: a path, a Hub id or a PEFT adapter; see `actors.modeling.source`.
         what: what the folder is for, as messages call it.
 
     Raises:
-        ConfigError: no such folder, or no readable config.json in it.
+        ConfigError: no such model, or one that cannot be loaded; a classifier with more outputs than one.
     """
 
     def __init__(self, path: str | Path, what: str = "model") -> None:
-        self.path = require_dir(path, what, _HINT)
-        file = self.path / "config.json"
-        try:
-            self.config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ConfigError(f"{what}: there is no config.json in {self.path}; {_HINT}") from error
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{what}: {file} is not readable as JSON: {error}; export the model again") from error
-        if not self._files():
-            raise ConfigError(f"{what}: there are no *.safetensors weights in {self.path}; {_HINT}")
+        self.path, self._what = model_dir(path, what), what
+        self.config = read_config(self.path, what)
+        if self.is_reward_model:
+            require_one_output(self.path, what)
+            require_trainable(self.config, self.path, what)
 
     @property
     def is_reward_model(self) -> bool:
         """Whether the model has a scalar head instead of a language-model head."""
-        return any("SequenceClassification" in name for name in self.config.get("architectures") or ())
+        return is_scorer(self.config)
 
     @property
     def is_llama(self) -> bool:
@@ -86,25 +83,19 @@ class ModelFolder:
         Raises:
             ConfigError: none, or one that does not fit the model.
         """
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.path)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.path}: no usable tokenizer: {error}; copy the run's tokenizer there") from error
-        rows = int(self._setting("vocab_size"))
-        if len(tokenizer) > rows:
-            raise ConfigError(
-                f"{self.path}: the tokenizer has {len(tokenizer)} tokens and the model {rows}; "
-                "copy the tokenizer that the model was trained with"
-            )
+        tokenizer: Any = read_tokenizer(self.path)
+        require_rows(tokenizer, self.config, str(self.path))
         return tokenizer
 
     def weights(self) -> Iterator[tuple[str, Any]]:
         """Every tensor by name, one at a time."""
+        import torch
         from safetensors import safe_open
 
         for file in self._files():
+            if file.suffix == ".bin":
+                yield from sorted(torch.load(file, map_location="cpu", weights_only=True).items())
+                continue
             with safe_open(file, framework="pt") as tensors:
                 for name in sorted(tensors.keys()):
                     yield name, tensors.get_tensor(name)
@@ -125,22 +116,14 @@ class ModelFolder:
         """See `Architecture`; reads the headers of the weights only.
 
         Raises:
-            ConfigError: a weights file that is not safetensors or is cut off.
+            ConfigError: a weights file that is truncated or of another format.
         """
-        from safetensors import SafetensorError, safe_open
-
-        tensors: list[tuple[str, tuple[int, ...]]] = []
-        for file in self._files():
-            try:
-                with safe_open(file, framework="pt") as weights:
-                    tensors += [(name, tuple(weights.get_slice(name).get_shape())) for name in sorted(weights.keys())]
-            except (SafetensorError, OSError) as error:
-                raise ConfigError(f"{file}: not readable as weights ({error}); export the model again") from error
+        tensors = sorted(tensor_shapes(self.path, self._what).items())
         config = {key: value for key, value in self.config.items() if key not in _NOT_ARCHITECTURE}
-        return Architecture(json.dumps(config, sort_keys=True), tuple(sorted(tensors)))
+        return Architecture(json.dumps(config, sort_keys=True), tuple(tensors))
 
     def _files(self) -> list[Path]:
-        return sorted(self.path.glob("*.safetensors"))
+        return weight_files(self.path, self._what)
 
     def _setting(self, name: str) -> Any:
         if self.config.get(name) is None:

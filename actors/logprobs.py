@@ -1,12 +1,14 @@
 """Log-probabilities of tokens from logits, a few rows at a time: with their gradients, and with entropies.
 
 A vocabulary's logits are the largest tensor of a training step. Written with whole-tensor operations, its softmax and
-the softmax's gradient each pass over it several times; here every piece stays in the cache until it is done with.
-Shapes: N positions, V vocabulary.
+the softmax's gradient each pass over it several times. On CPUs every piece stays in the cache until it is done with; on
+GPUs each pass is one compiled kernel. Shapes: N positions, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,20 +31,17 @@ def token_logprobs(
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, Tensor]:
-        normalisers, chosen, entropies = [], [], []
-        for piece, wanted in zip(_pieces(logits), _pieces(targets, logits), strict=True):
-            scaled = _scaled(piece, temperature)
-            normaliser = scaled.logsumexp(dim=-1)
-            normalisers.append(normaliser)
-            chosen.append(scaled.gather(1, wanted[:, None]).squeeze(1) - normaliser)
-            if entropy:
-                entropies.append(normaliser - (scaled.softmax(dim=-1) * scaled).sum(dim=-1))
-        logprobs = torch.cat(chosen)
-        found = torch.cat(entropies) if entropy else logprobs.new_empty(0)
-        ctx.save_for_backward(logits, targets, torch.cat(normalisers), found)
+        normalize, spread = _kernel(_normalizers, logits), _kernel(_entropies, logits)
+        normalizers = torch.cat([normalize(piece, temperature) for piece in _pieces(logits)])
+        entropies = normalizers.new_empty(0)
+        if entropy:
+            pieces = zip(_pieces(logits), _pieces(normalizers, logits), strict=True)
+            entropies = torch.cat([spread(piece, temperature, own) for piece, own in pieces])
+        logprobs = _scaled(logits.gather(1, targets[:, None]).squeeze(1), temperature) - normalizers
+        ctx.save_for_backward(logits, targets, normalizers, entropies, logprobs)
         ctx.temperature = temperature
-        ctx.set_materialize_grads(False)  # None for a result that nobody has used
-        return logprobs, found
+        ctx.set_materialize_grads(False)  # None for a result that has not been used
+        return logprobs, entropies
 
     @staticmethod
     def backward(
@@ -52,24 +51,68 @@ class _TokenLogprobs(torch.autograd.Function):
 
         d entropy / d logit = -softmax (log softmax + entropy) / temperature.
         """
-        logits, targets, normalisers, entropies = ctx.saved_tensors
-        nothing = torch.zeros_like(normalisers)
+        logits, targets, normalizers, entropies, logprobs = ctx.saved_tensors
+        nothing = torch.zeros_like(normalizers)
         weights = nothing if grad_logprobs is None else grad_logprobs / ctx.temperature
-        spread = None if grad_entropies is None or not entropies.numel() else grad_entropies / ctx.temperature
+        spread = (
+            () if grad_entropies is None or not entropies.numel() else (grad_entropies / ctx.temperature, entropies)
+        )
         gradient = torch.empty_like(logits)
-        columns = (logits, gradient, normalisers, weights, targets, *(() if spread is None else (spread, entropies)))
-        for piece, out, normaliser, weight, wanted, *more in zip(*(_pieces(c, logits) for c in columns), strict=True):
-            logsoftmax = torch.sub(_scaled(piece, ctx.temperature), normaliser[:, None])
-            factor = weight[:, None]
-            if more:
-                factor = factor + more[0][:, None] * (logsoftmax + more[1][:, None])
-            slope = logsoftmax.exp_().mul_(-factor)
-            out.copy_(slope.scatter_add_(1, wanted[:, None], weight[:, None]))
+        slope = _kernel(_slope, logits)
+        for piece, out, normalizer, *more in zip(
+            *(_pieces(column, logits) for column in (logits, gradient, normalizers, weights, *spread)), strict=True
+        ):
+            out.copy_(slope(piece, ctx.temperature, normalizer, *more))
+        of_targets = logprobs.exp() * -_factor(logprobs, weights, *spread) + weights
+        gradient.scatter_(1, targets[:, None], of_targets[:, None].to(gradient.dtype))
         return gradient, None, None, None
 
 
-def _scaled(logits: Tensor, temperature: float) -> Tensor:
-    return logits.float() if temperature == 1.0 else logits.float() / temperature
+def _normalizers(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """The logarithms of the softmax's sums, (n,)."""
+    return _scaled(logits, temperature).logsumexp(dim=-1)
+
+
+def _entropies(logits: Tensor, temperature: float | Tensor, normalizers: Tensor) -> Tensor:
+    """The softmax's entropies, (n,). A pass of its own, so that log-probabilities are the same bits with and without."""
+    scaled = _scaled(logits, temperature)
+    return normalizers - (scaled.softmax(dim=-1) * scaled).sum(dim=-1)
+
+
+def _slope(logits: Tensor, temperature: float | Tensor, normalizers: Tensor, *factors: Tensor) -> Tensor:
+    """The gradient but for what a row's target has more, (n, V) in the logits' type."""
+    logsoftmax = torch.sub(_scaled(logits, temperature), normalizers[:, None])
+    factor = _factor(logsoftmax, *(each[:, None] for each in factors))
+    return logsoftmax.exp_().mul_(-factor).to(logits.dtype)
+
+
+def _factor(logsoftmax: Tensor, weights: Tensor, *spread: Tensor) -> Tensor:
+    if not spread:
+        return weights
+    slope, entropies = spread
+    return weights + slope * (logsoftmax + entropies)
+
+
+def _scaled(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    plain = isinstance(temperature, float) and temperature == 1.0
+    return logits.float() if plain else logits.float() / temperature
+
+
+def _kernel(function: Callable[..., Any], logits: Tensor) -> Callable[..., Any]:
+    """`function`, on GPUs compiled into as few passes over its inputs as it can be."""
+    if not logits.is_cuda:
+        return function
+
+    def call(piece: Tensor, temperature: float, *others: Any) -> Any:
+        scale = 1.0 if temperature == 1.0 else torch.full((), temperature, device=piece.device)
+        return _compiled(function)(piece, scale, *others)  # as a tensor: compiled code takes no changing floats
+
+    return call
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, dynamic=True)
 
 
 def _pieces(tensor: Tensor, logits: Tensor | None = None) -> tuple[Tensor, ...]:

@@ -18,7 +18,8 @@ GIB, MIB = 2**30, 2**20
 BYTES = {"float32": 4, "bfloat16": 2}
 ADAM_BYTES = 8  # two moments in fp32
 MASTER_BYTES = 4  # the optimiser's own fp32 weights
-STEP_BYTES = 12  # while AdamW steps: the gradient in fp32 and two temporaries of its size
+# While AdamW steps: the gradient in fp32 and, on CPUs, two temporaries of its size. On GPUs it is one fused kernel.
+STEP_BYTES, GPU_STEP_BYTES = 12, 4
 
 # DeepSpeed's defaults, in elements: gathered parameters at a time, a step's part of the optimiser, a gradient bucket.
 LIVE_ELEMENTS, SUB_GROUP_ELEMENTS, BUCKET_ELEMENTS = 10**9, 10**9, 5 * 10**8
@@ -121,11 +122,13 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
     offloaded = gpu and zero.offload_optimizer
     state = Part("optimiser", optimiser, f"(4 + 8) B x {learnt:,} / {shards}: fp32 weights, AdamW's moments")
     step = Part("step", STEP_BYTES * stepped, f"12 B x {stepped:,}: fp32 gradient and AdamW's temporaries")
+    if gpu and not offloaded:
+        step = Part("step", GPU_STEP_BYTES * stepped, f"4 B x {stepped:,}: fp32 gradient")
     parts += [] if offloaded else [state, step]
     if gpu:
         bucket = min(learnt, BUCKET_ELEMENTS)
         parts.append(Part("bucket", b * bucket, f"{b} B x min({learnt:,}, 5x10^8): gradients on their way"))
-    parts.append(_activations(shape, work, b, zero.gradient_checkpointing, gpu))
+    parts.append(_activations(shape, work, b, zero, gpu))
     if not work.scorer:
         parts.append(_logits(shape, work.tokens, 2 * b, gpu))
     whole = BYTES[work.loads_as] * count
@@ -197,11 +200,13 @@ def _process(kind: str, gpu: bool) -> Part:
     return Part("process", size, "imports and first calls, measured")
 
 
-def _activations(shape: Shape, work: Work, b: int, checkpointing: bool, gpu: bool) -> Part:
+def _activations(shape: Shape, work: Work, b: int, zero: ZeroConfig, gpu: bool) -> Part:
     """What the backward pass needs of T tokens: every layer's, or each layer's input and one layer's rest."""
-    a = shape.layer_activations
-    kept = shape.layers * shape.hidden + a if checkpointing else (shape.layers + 1) * a
-    which = f"({shape.layers} x {shape.hidden:,} + {a:,})" if checkpointing else f"({shape.layers} + 1) x {a:,}"
+    a = shape.fused_activations if zero.liger else shape.layer_activations
+    if zero.gradient_checkpointing:
+        kept, which = shape.layers * shape.hidden + a, f"({shape.layers} x {shape.hidden:,} + {a:,})"
+    else:
+        kept, which = (shape.layers + 1) * a, f"({shape.layers} + 1) x {a:,}"
     factor = 1.0 if gpu else HEAP_FACTOR
     more = "" if gpu else f" x {HEAP_FACTOR}"
     return Part("activations", int(factor * b * work.tokens * kept), f"{b} B x {work.tokens:,} x {which}{more}")

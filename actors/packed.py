@@ -1,25 +1,25 @@
 """Packed batches: sequences laid end to end in one row, no padding, none able to see another.
 
-Shapes in this file: T tokens of all sequences together, S sequences, N predicted tokens, H heads, D head size, V vocabulary.
+Shapes in this file: T tokens of all sequences together, S sequences, N predicted tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
 from actors.logprobs import token_logprobs
-
-ATTENTION = "packed"
+from actors.modeling.attention import Packing
+from actors.modeling.scorer import HEAD
 
 Tokens = Sequence[int] | NDArray[np.integer[Any]]
 Mask = Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]
@@ -74,67 +74,19 @@ class PackedBatch:
     def to(self, device: torch.device | str) -> PackedBatch:
         return PackedBatch(self.input_ids.to(device), self.lengths, self.predict.to(device))
 
+    @cached_property
+    def packing(self) -> Packing:
+        """Where its sequences begin and end, for attention."""
+        return Packing(self.lengths, self.input_ids.device)
+
     def model_inputs(self) -> dict[str, Any]:
         """Keyword arguments for a Transformers decoder whose attention implementation is `packed`."""
-        positions = torch.cat([torch.arange(n, device=self.input_ids.device) for n in self.lengths])
         return {
             "input_ids": self.input_ids[None],
-            "position_ids": positions[None],
-            "sequence_lengths": self.lengths,
+            "position_ids": self.packing.positions[None],
+            "packing": self.packing,
             "use_cache": False,
         }
-
-
-def packed_attention(
-    module: torch.nn.Module,
-    query: Tensor,  # (1, H, T, D)
-    key: Tensor,  # (1, H_kv, T, D)
-    value: Tensor,  # (1, H_kv, T, D)
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    sequence_lengths: tuple[int, ...],
-    dropout: float = 0.0,
-    **unused: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention inside each sequence of a packed row; returns (1, T, H, D).
-
-    One fused kernel over all sequences on GPUs in half precision (torch's variable-length attention); elsewhere one
-    call for every run of neighbours of the same length, so batches sorted by length take fewest. No sequence's
-    arithmetic depends on the others.
-    """
-    if attention_mask is not None:
-        raise ValueError("packed attention takes no mask: sequences are separated by their lengths")
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
-        return _fused(query, key, value, sequence_lengths, scaling), None
-    runs = [(length, len(list(same))) for length, same in groupby(sequence_lengths)]
-    split = [tensor[0].split([length * count for length, count in runs], dim=1) for tensor in (query, key, value)]
-    grouped = query.shape[1] != key.shape[1]
-    outputs = []
-    for (length, _), *heads in zip(runs, *split, strict=True):
-        q, k, v = (tensor.unflatten(1, (-1, length)).transpose(0, 1) for tensor in heads)  # (sequences, H, length, D)
-        output = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=grouped
-        )
-        outputs.append(output.transpose(1, 2).flatten(0, 1))  # (sequences * length, H, D)
-    return torch.cat(outputs)[None], None
-
-
-def _fused(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=query.device)
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (T, H, D)
-    longest = max(lengths)
-    grouped = query.shape[1] != key.shape[1]
-    output = varlen_attn(
-        q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=grouped
-    )
-    assert isinstance(output, Tensor)  # a tuple only where auxiliary outputs are asked for
-    return output[None]
-
-
-AttentionInterface.register(ATTENTION, packed_attention)
 
 
 class PackedModule(torch.nn.Module):
@@ -170,7 +122,7 @@ class PackedScorer(PackedModule):
     def forward(self, batch: PackedBatch) -> Tensor:
         """The head's scalar after each token, less the config's `logit_mean`, (T,) fp32."""
         hidden = self.model.base_model(**batch.model_inputs()).last_hidden_state
-        return self.model.get_submodule("score")(hidden)[0, :, 0].float() - logit_mean(self.model.config)
+        return self.model.get_submodule(HEAD)(hidden)[0, :, 0].float() - logit_mean(self.model.config)
 
 
 def logit_mean(config: Any) -> float:

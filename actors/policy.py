@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from actors.config import TrainedRoleConfig
-from actors.devices import device
+from actors.devices import device, to_host
 from actors.learner import Learner, TrainBatch
 from actors.models import load_causal_lm
 from actors.packed import PackedBatch, PackedLM
@@ -44,7 +44,7 @@ class Policy(Learner):
     def weight_blocks(self) -> Iterator[dict[str, Tensor]]:
         """Full weights by name, block by block, on the first rank; every rank calls it, because gathering is a collective."""
         for block in self.zero.weight_blocks():
-            yield {name: tensor.detach().cpu() for name, tensor in block.items()}
+            yield block if device().type == "cpu" else to_host(block)
 
     def open_weight_transfer(self, engines: list[Any], host: str, port: int) -> None:
         """Joins vLLM's NCCL transfer group of this role's first rank, the sender, and the engine actors."""

@@ -78,6 +78,13 @@ class Shape:
         """
         return 6 * self.hidden + 3 * self.q + 2 * self.kv + 4 * self.intermediate
 
+    @property
+    def fused_activations(self) -> int:
+        """The same with Liger's kernels: norms keep their input and output, rotary embeddings work in place, and the
+        feed-forward layer keeps gate, up and their product.
+        """
+        return 4 * self.hidden + 2 * self.q + self.kv + 3 * self.intermediate
+
 
 def read_shape(folder: Path) -> Shape:
     """The shape of the model in `folder`. Raises ConfigError where config.json is missing or of an unknown family."""

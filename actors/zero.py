@@ -12,10 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from actors.config import OptimizerConfig, ZeroConfig
-from actors.devices import device
+from actors.devices import device, to_host
 from actors.diverged import NotFiniteError
 from actors.lora import merged
 from actors.memory import BUCKET_ELEMENTS
+from actors.modeling.liger import use_liger
 from actors.packed import PackedModule
 from actors.reshard import load_universal, resharded
 from data.durable import writing
@@ -57,6 +58,8 @@ class ZeroModel:
         # A C++ op for all-reduce in tensor-parallel inference, which nothing here does: a minute of compiling.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.model = module.model
+        if zero.liger:
+            use_liger(self.model)
         if zero.gradient_checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self._optimizer = optimizer
@@ -185,7 +188,10 @@ class ZeroModel:
 
     def full_state(self) -> dict[str, Tensor]:
         """Full weights by name as CPU copies, on rank 0; an empty dict on the others."""
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.weights()}
+        state: dict[str, Tensor] = {}
+        for block in self.weight_blocks():
+            state |= to_host(block)
+        return state
 
     def save(self, folder: Path) -> None:
         """Copies every rank's shard of weights, optimiser and step count, and begins to write it under `folder`.

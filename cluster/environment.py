@@ -18,7 +18,7 @@ EVERYWHERE: Mapping[str, str] = {
     "KMP_BLOCKTIME": "0",
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
-    # Models are folders: nothing is fetched, and nobody is told.
+    # Models of the Hub are downloaded before roles start, which then load them from the cache.
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
@@ -37,6 +37,9 @@ that never sleep would take the core from the role whose turn it is.
 
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 """Tensors come and go by the hundred megabytes a step: memory that is mapped anew is mapped 2 MiB at a time, not 4 KiB."""
+
+OF_HUBS = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "CHIMED_HUB")
+"""Where models come from and where they are kept: the driver's settings are also those of a cluster that it joins."""
 
 LOOPBACK: Mapping[str, str] = {
     # A cluster that only this machine can reach; see `_start` in connect.py for Ray's own ports.
@@ -64,6 +67,7 @@ def for_joined_cluster() -> dict[str, str]:
     Those that the submitted job sets are left out: Ray refuses a variable that job and driver both set.
     """
     variables = {**_unless_set(EVERYWHERE), RUNS_VARIABLE: str(runs_root())}
+    variables |= {name: os.environ[name] for name in OF_HUBS if name in os.environ}
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), "${PATH}"])
     job = json.loads(os.environ.get(JOB_VARIABLE, "{}"))
     set_by_job = (job.get("runtime_env") or {}).get("env_vars") or {}

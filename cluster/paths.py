@@ -52,6 +52,11 @@ def resolve(path: str | Path) -> Path:
     return runs_root().joinpath(*path.parts[1:])
 
 
+def table_path(name: str | Path) -> str | Path:
+    """`name` as it is if it is a URL, such as hf://datasets/org/name, otherwise resolved."""
+    return name if "://" in str(name) else resolve(name)
+
+
 def require_file(path: str | Path, what: str, hint: str) -> Path:
     """The resolved path of a file that must be readable.
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from configs.errors import ConfigError
 from data.durable import make_folder, replace_file
+from data.hub_tables import hub_table_files, is_hub_table
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 ENTITIES = pa.list_(
@@ -53,7 +54,7 @@ def read_table(
 ) -> pa.Table:
     """Read one or several .parquet or .jsonl files as one table of exactly `schema`, rows in the order of `paths`.
 
-    A folder stands for the Parquet files in it, such as `python -m data.prepare` writes, in the order of their names.
+    hf://datasets/org/name stands for the files of a dataset of the Hugging Face Hub; see data/hub_tables.py. A folder stands for the Parquet files in it, such as `python -m data.prepare` writes, in the order of their names.
     No value may be null, and every column of `schema` must be there, with its type (a wider integer, float or string type
     of the same kind is narrowed when nothing is lost) and no column beside it, unless `others` are wanted: those are kept as
     they are, and must have the same types in every file. A column of `may_lack` that a file does not have holds the value
@@ -62,9 +63,7 @@ def read_table(
     Raises:
         DataError: a file is missing, unreadable or empty, or has a missing, unknown or wrongly typed column or value.
     """
-    listed = [
-        file for path in ([paths] if isinstance(paths, str | Path) else paths) for file in table_files(Path(path))
-    ]
+    listed = [file for path in ([paths] if isinstance(paths, str | Path) else paths) for file in table_files(path)]
     if not listed:
         raise DataError("no data files given: name at least one .parquet or .jsonl file")
     tables = [_read_file(Path(path), schema, others, may_lack or {}) for path in listed]
@@ -76,8 +75,16 @@ def read_table(
     return pa.concat_tables(tables)
 
 
-def table_files(path: Path) -> list[Path]:
-    """The file itself, or the Parquet files of a folder in the order of their names. Raises DataError for a folder without."""
+def table_files(path: str | Path) -> list[Path]:
+    """The files that a table consists of: the file itself, the Parquet files of a folder, or those of a Hub dataset.
+
+    Raises:
+        DataError: a folder without any.
+        ConfigError: a dataset that cannot be had; see `data.hub_tables.hub_table_files`.
+    """
+    if isinstance(path, str) and is_hub_table(path):
+        return hub_table_files(path)
+    path = Path(path)
     if not path.is_dir():
         return [path]
     files = sorted(path.glob("*.parquet"))

@@ -28,11 +28,12 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.trainers import BpeTrainer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from configs.errors import one_line_errors
 from data.chat.templates import BOT, HUMAN, NAMED
 from data.durable import writing
+from data.hf_tokenizer import read_tokenizer
 from data.prepare.schemas import texts_of
 from data.tables import DataError
 from data.vocabulary import extend
@@ -122,12 +123,9 @@ def texts_in(paths: Sequence[str | Path]) -> Iterator[str]:
 
 
 def load(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer in a folder in Hugging Face's format. Raises DataError if there is none with a tokenizer.json."""
-    try:
-        found: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: no tokenizer in Hugging Face format here; name a folder that has one") from error
-    if not found.is_fast:
+    """The tokenizer in a folder in Hugging Face's format. Raises ConfigError if there is none with a tokenizer.json."""
+    found = read_tokenizer(folder)
+    if not isinstance(found, PreTrainedTokenizerFast):
         raise DataError(f"{folder}: this tokenizer has no tokenizer.json; save it with a fast tokenizer first")
     return found
 

@@ -32,7 +32,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument(
         "--model", action="append", metavar="[NAME=]DIR",
-        help="model folder in Hugging Face format; several, each with a name, share one engine",
+        help="model folder in Hugging Face format or Hub id; several, each with a name, share one engine",
     )  # fmt: skip
     who.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible endpoint, its URL up to /v1")
     parser.add_argument(

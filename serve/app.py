@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from actors.folders import ModelFolder
+from actors.modeling.nodes import fetch
 from cluster.environment import EVERYWHERE
 from configs.errors import ConfigError
 from data.chat import chat_format
@@ -42,6 +43,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     _check_models(folders, config)
     weights = _newer_weights(config, folders)
     reward = _reward_model(config, folders)
+    _fetch_on_nodes(config)
     digests = read_keys(config.api_keys_file)
     if not digests:
         print(f"no API keys (set {VARIABLE}): the endpoint answers this machine only", file=sys.stderr)
@@ -80,6 +82,12 @@ def _reward_model(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> di
         raise ConfigError(f"reward_model={name}: {folder.path} has no scalar head; give the folder of a reward model")
     chat_format(folder.tokenizer)  # refuses one that does not fit
     return {name: folder}
+
+
+def _fetch_on_nodes(config: ServeConfig) -> None:
+    """Downloads models of the Hub on every node; all must have them in the same folder, whose path engines are given."""
+    given = (config.model, config.reward_model, config.weights)
+    fetch([name for text in given if text for name in named_folders(text, "model").values()], same_folder=True)
 
 
 def _newer_weights(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from actors.config import EngineConfig
 from configs.base import Section, from_arguments
 from configs.errors import ConfigError
+from data.hub import parse_model
 
 DEFAULT_NAME = "model"
 
@@ -47,7 +48,9 @@ class ServeConfig(Section):
 
     recipe_key: ClassVar[str] = "serve"
 
-    model: str = Field(description="[NAME=]DIR of the model, in Hugging Face format; several, separated by commas")
+    model: str = Field(
+        description="[NAME=]DIR of the model, in Hugging Face format, or a Hub id; several, separated by commas"
+    )
     weights: str = Field(
         "", description="[NAME=]DIR of newer weights of the same architecture, taken over by running engines"
     )
@@ -74,7 +77,7 @@ def read_arguments(arguments: Mapping[str, Any]) -> ServeConfig:
 def named_folders(text: str, argument: str) -> dict[str, str]:
     """`[NAME=]DIR[,[NAME=]DIR ...]` as folders by name, in order.
 
-    A folder without a name is called like its run: `runs/quickstart/ppo/model` is `ppo`.
+    A folder without a name is called like its run, `runs/quickstart/ppo/model` is `ppo`, and a Hub id like its repository.
 
     Raises:
         ConfigError: an empty part, or a name twice.
@@ -83,7 +86,7 @@ def named_folders(text: str, argument: str) -> dict[str, str]:
     for part in text.split(","):
         name, equals, folder = part.strip().partition("=")
         if not equals:
-            name, folder = _run_name(Path(name)), name
+            name, folder = _own_name(name), name
         if not name or not folder:
             raise ConfigError(f"{argument}={text}: '{part}' is not [NAME=]DIR; give a folder, e.g. runs/ppo/model")
         if name in folders:
@@ -94,5 +97,8 @@ def named_folders(text: str, argument: str) -> dict[str, str]:
     return folders
 
 
-def _run_name(folder: Path) -> str:
+def _own_name(name: str) -> str:
+    """The name of a folder or of a Hub id, without its revision."""
+    repository = parse_model(name)
+    folder = Path(name if repository is None else repository.name)
     return folder.parent.name or DEFAULT_NAME if folder.name == "model" else folder.name

@@ -14,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from browser import Chromium
+    from hub import Hub
     from transformers import PreTrainedTokenizerBase
 
 # Before anything imports ray, which else makes a token in the home folder with its first cluster.
@@ -148,6 +149,26 @@ def make_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Call
         return root / name
 
     return make
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub for this process, which has an empty cache in `tmp_path`."""
+    from hub import running
+    from huggingface_hub import constants
+
+    from data.hub import pinned
+
+    with running() as found:
+        monkeypatch.setattr(constants, "ENDPOINT", found.address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        pinned.cache_clear()
+        yield found
+    pinned.cache_clear()
 
 
 @pytest.fixture(scope="session")

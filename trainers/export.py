@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from cluster.paths import require_dir
+from actors.modeling.checks import (
+    is_scorer,
+    read_config,
+    require_one_output,
+    require_rows,
+    require_scorer,
+    require_trainable,
+)
+from actors.modeling.selfcheck import check_packing
+from actors.modeling.source import model_dir, tokenizer_dir
 from configs.errors import ConfigError
 from data.chat import apply_settings, chat_ends, chat_format
 from data.chat.config import ChatConfig
 from data.chat.ends import GENERATION_CONFIG, eos_ids, write_ends
 from data.durable import sync, writing
+from data.hf_tokenizer import read_tokenizer
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`. Raises ConfigError where there is none, or none with an end mark."""
-    path = require_dir(
-        folder, "tokenizer folder", "write the sample clinic's with python -m data.clinic, or name yours"
-    )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: no tokenizer in Hugging Face format here; name a folder that has one") from error
+    """Reads the tokenizer in `folder`, a path or a Hub id.
+
+    Raises:
+        ConfigError: there is none, none with an end mark, or one with more tokens than the model beside it has rows.
+    """
+    path = tokenizer_dir(folder, "tokenizer folder")
+    tokenizer = read_tokenizer(path)
+    if (path / "config.json").is_file():
+        require_rows(tokenizer, read_config(path, str(path)), str(path))
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"{path}: the tokenizer has no end mark (eos_token); name one that has")
     return tokenizer
@@ -43,19 +53,41 @@ def load_chat_tokenizer(folder: str | Path, chat: ChatConfig) -> PreTrainedToken
     return tokenizer
 
 
-def require_model(folder: str | Path, tokens: int, field: str) -> None:
-    """Refuses what is no model, or one not made for sequences of `tokens` tokens, which `field` asks for.
+Kind = Literal["language", "scorer", "either"]
+"""A language model; a reward model; or either, of which a reward model has one output."""
 
-    Looks at the folder only; the weights are read where they are needed.
+
+def require_model(
+    name: str | Path, tokens: int, field: str, key: str = "model folder", kind: Kind = "language"
+) -> Path:
+    """The folder of a model, once it is known to be one that a stage can start from.
+
+    Args:
+        name: a path, a Hub id, whose weights are downloaded, or a PEFT adapter, which is merged.
+        tokens: longest sequence, which `field` asks for.
+        key: the setting that names the model.
+
+    Raises:
+        ConfigError: no such model, one that Transformers cannot load, a quantized one, one of another kind, one whose
+            architecture cannot be computed on packed sequences, or one with a context of less than `tokens` tokens.
     """
-    path = require_dir(folder, "model folder", "name a folder in Hugging Face format, or run the stage that makes it")
-    try:
-        settings = json.loads((path / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: no readable config.json; name a folder in Hugging Face format") from error
-    if not [*path.glob("*.safetensors"), *path.glob("*.bin")]:
-        raise ConfigError(f"{path}: no weights (*.safetensors, *.bin) here; name a folder in Hugging Face format")
-    context = settings.get("max_position_embeddings", tokens)
+    path = model_dir(name, key)
+    require_config(path, tokens, field, key, kind)
+    if kind != "language":
+        require_one_output(path, key)
+    return path
+
+
+def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) -> None:
+    """As `require_model`, for the folder of a model of which only config.json is looked at."""
+    config = read_config(path, key)
+    require_trainable(config, path, key)
+    if kind == "scorer":
+        require_scorer(config, path, key)
+    if kind == "language" and is_scorer(config):
+        raise ConfigError(f"{key}: {path} is a reward model; name a language model")
+    check_packing(AutoConfig.from_pretrained(path), key)
+    context = config.get("max_position_embeddings") or tokens
     if tokens > context:
         raise ConfigError(f"{field} {tokens} exceeds the {context} tokens that the model in {path} is made for")
 

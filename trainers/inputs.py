@@ -10,11 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.paths import require_dir, require_file, resolve
+from actors.modeling.adapters import is_adapter
+from actors.modeling.checks import require_supported
+from actors.modeling.source import HINT, config_dir, repository_of
+from cluster.paths import require_dir, require_file, resolve, table_path
 from cluster.preflight.needs import Finding
 from configs.errors import ConfigError
 from data.tables import MAY_LACK, PREFERENCE, PRETRAIN, PROMPTS, SFT, DataError, table_files
-from trainers.export import load_chat_tokenizer, load_tokenizer, require_model
+from trainers.export import Kind, load_chat_tokenizer, load_tokenizer, require_config, require_model
+from trainers.pinning import MODEL_KEYS, TABLE_KEYS, named
 
 TABLES: Mapping[str, pa.Schema] = {
     "pretrain.data": PRETRAIN,
@@ -29,56 +33,50 @@ TABLES: Mapping[str, pa.Schema] = {
 
 _CHAT_MODELS = ("model", "policy.model")
 """The models whose tokenizers encode a stage's chats."""
+KINDS: Mapping[str, Kind] = {
+    "reward.model": "either",
+    "ppo.critic.model": "either",
+    "ppo.reward.model": "scorer",
+    "rejection.reward.model": "scorer",
+}
 
 
 def inputs(config: Any, planned: bool) -> Iterator[Finding]:
     """A finding for every folder and table. `planned`: one that is missing is not refused, since a shape stands for it."""
     values = config.model_dump(mode="json")
-    for key, folder in _models(values):
+    for key, folder, _ in named(values, MODEL_KEYS):
         yield _model(config, key, folder, planned)
-    for key, paths in _tables(values):
+    for key, path, _ in named(values, TABLE_KEYS):
         schema = next(schema for name, schema in TABLES.items() if f"{config.recipe_key}.{key}".startswith(name))
-        for path in paths:
-            try:
-                files = table_files(resolve(path))
-            except DataError as error:
-                yield Finding("refused", "inputs", f"{key}: {error}")
-                continue
-            yield from (_table(key, str(file), schema, planned) for file in files)
+        try:
+            files = table_files(table_path(path))
+        except ConfigError as error:
+            yield Finding("refused", "inputs", f"{key}: {error}")
+            continue
+        yield from (_table(key, str(file), schema, planned) for file in files)
 
 
-def _models(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """`model` and `tokenizer` of the stage and of its roles, with their keys."""
-    for name, value in values.items():
-        if name in ("model", "tokenizer") and isinstance(value, str):
-            yield prefix + name, value
-        elif isinstance(value, dict):
-            yield from _models(value, f"{prefix}{name}.")
-
-
-def _tables(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
-    for name, value in values.items():
-        if name in ("train", "heldout", "replay") and isinstance(value, list):
-            yield prefix + name, value
-        elif isinstance(value, dict):
-            yield from _tables(value, f"{prefix}{name}.")
-
-
-def _model(config: Any, key: str, folder: str, planned: bool) -> Finding:
+def _model(config: Any, key: str, name: str, planned: bool) -> Finding:
+    """What is known of a model or tokenizer; no weights are downloaded, and no adapter is merged."""
+    light = not planned and (repository_of(name) is not None or is_adapter(resolve(name)))
+    kind: Kind = KINDS.get(f"{config.recipe_key}.{key}", "language")
     try:
-        path = require_dir(folder, key, "name a folder in Hugging Face format, or run the stage that makes it")
+        path = config_dir(name, key) if light else require_dir(name, key, HINT)
     except ConfigError as error:
         return Finding("unknown" if planned else "refused", "inputs", str(error))
     try:
-        if key.endswith("model"):
-            require_model(path, 1, key)
+        if key.endswith("model") and light:
+            require_supported(path, key)
+            require_config(path, 1, key, key, kind)
+        elif key.endswith("model"):
+            require_model(path, 1, key, key, kind)
         if key in _CHAT_MODELS and config.recipe_key != "pretrain":
-            load_chat_tokenizer(path, config.chat)
+            load_chat_tokenizer(name, config.chat)
         else:
-            load_tokenizer(path)
+            load_tokenizer(name)
     except ConfigError as error:
         return Finding("refused", "inputs", f"{key}: {error}")
-    return Finding("fits", "inputs", f"{key}: {path}")
+    return Finding("fits", "inputs", f"{key}: {name if light else path}")
 
 
 def _table(key: str, name: str, schema: pa.Schema, planned: bool) -> Finding:

@@ -19,10 +19,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.paths import resolve
+from cluster.paths import table_path
 from configs.errors import RunError, one_line_errors
 from data.durable import sha256
 from data.sealed import read_or_put_aside, write_sealed
+from data.tables import table_files
 from trainers.rlhf_config import PPOConfig, RejectionConfig
 
 _NAME = re.compile(r"step-(\d{8})\.parquet")
@@ -129,7 +130,9 @@ def fingerprint(config: PPOConfig | RejectionConfig) -> str:
     all count but those listed above; and prompts count by content, since a table can change under its name.
     """
     settings = _decisive(config.model_dump(mode="json", exclude=_OF_THE_STAGE))
-    settings["prompts"]["train"] = [sha256(resolve(path)) for path in config.prompts.train]
+    settings["prompts"]["train"] = [
+        sha256(file) for path in config.prompts.train for file in table_files(table_path(path))
+    ]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

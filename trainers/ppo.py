@@ -15,6 +15,7 @@ from typing import Any
 
 from actors.judge import sources_of
 from actors.learner import TrainBatch
+from actors.modeling.checks import read_config, require_rows
 from actors.team import Team, TeamConfig
 from actors.weights.publisher import Published, Publisher
 from actors.zero import Loss
@@ -28,9 +29,11 @@ from trainers.compatibility import require_same_format
 from trainers.config import STAGES
 from trainers.evaluation import Evaluator, check_tasks
 from trainers.export import export_model, load_chat_tokenizer, load_tokenizer, require_model
+from trainers.inputs import KINDS
 from trainers.journal import Journal, fingerprint
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.phases import Phases
+from trainers.pinning import fetch_on_nodes, pin
 from trainers.ppo_metrics import step_metrics
 from trainers.preflight import require_fit
 from trainers.prompts import PromptStream
@@ -45,6 +48,7 @@ from trainers.stopping import Stopped, StopRequests
 from trainers.supervision import Supervisor
 
 PROG = "python -m trainers.ppo"
+LONGEST = "prompts.max_tokens + rollout.max_new_tokens"
 
 
 def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
@@ -164,10 +168,12 @@ def read_prompts(config: PPOConfig) -> PromptStream:
     The reward model must read the policy's tokens: the same vocabulary and chat format.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
-    for settings in config.roles.values():
-        if hasattr(settings, "model"):
-            require_model(settings.model, longest, "prompts.max_tokens + rollout.max_new_tokens =")
     tokenizer = load_chat_tokenizer(config.policy.model, config.chat)
+    for role, settings in config.roles.items():
+        if hasattr(settings, "model"):
+            key = f"{role}.model"
+            folder = require_model(settings.model, longest, f"{LONGEST} =", key, KINDS.get(f"ppo.{key}", "language"))
+            require_rows(tokenizer, read_config(folder, key), f"{key}: {folder}")
     if config.reward is not None:
         reward = config.reward.model
         require_same_format(config.policy.model, tokenizer, reward, load_tokenizer(reward))
@@ -207,6 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = load("ppo", STAGES, sys.argv[1:] if argv is None else argv, PROG)
     assert isinstance(config, PPOConfig)
     with one_line_errors(PROG):
+        config = pin(config)
         if already_finished(config.name, config):
             return
         prompts = read_prompts(config)
@@ -214,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sources_of(config.judge)  # refuses a function that is none, before anything starts
         with connect(**config.cluster.connection()):
             require_fit(config)
+            fetch_on_nodes(config)
             with Run(config.name, config) as run, run.shown():
                 train(config, run, prompts)
                 print(f"ppo: done, {run.path / 'model'}", flush=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.paths import resolve
+from cluster.paths import table_path
 from data.chat import chat_format
 from data.packing import fit_lengths
 from data.tables import MAY_LACK, PREFERENCE_WITH_MARGIN, DataError, read_table
@@ -27,7 +27,7 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
 
     Raises DataError, naming field and row, for what cannot be read or encoded and for pairs refused as too long.
     """
-    rows = read_table([resolve(path) for path in paths], PREFERENCE_WITH_MARGIN, may_lack=MAY_LACK).to_pylist()
+    rows = read_table([table_path(path) for path in paths], PREFERENCE_WITH_MARGIN, may_lack=MAY_LACK).to_pylist()
     pairs = []
     for index, row in enumerate(rows):
         try:

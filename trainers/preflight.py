@@ -25,8 +25,9 @@ from actors.memory import (
     total,
     trained,
 )
+from actors.modeling.source import config_dir, tokenizer_dir
 from actors.shape import Shape, new_shape, read_shape, vocabulary
-from cluster.paths import resolve, runs_root
+from cluster.paths import runs_root
 from cluster.preflight.capacity import Capacity, capacity_of
 from cluster.preflight.check import check
 from cluster.preflight.needs import Disk, Finding, Need, Place, Plan, gib
@@ -98,8 +99,8 @@ def findings(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> list
 
 
 def shape_in_folder(folder: str) -> Shape:
-    """The shape by the folder's config.json."""
-    return read_shape(resolve(folder))
+    """The shape by the config.json of the model that `folder` names: a path or a Hub id."""
+    return read_shape(config_dir(folder))
 
 
 def plan(config: StageConfig, shape_of: ShapeOf, gpu_bytes: int | None) -> Plan:
@@ -164,7 +165,7 @@ class _Planner:
     def supervised(self, config: SupervisedConfig) -> Plan:
         if isinstance(config, PretrainConfig) and config.architecture is not None:
             architecture, tokenizer = config.architecture, config.tokenizer or ""
-            self._shape_of = lambda _: new_shape(architecture, vocabulary(resolve(tokenizer)))
+            self._shape_of = lambda _: new_shape(architecture, vocabulary(tokenizer_dir(tokenizer)))
         row = _row(config)
         need = self._learning("trainer", getattr(config, "model", None) or "", config, row)
         return self._plan(config.name, {config.recipe_key: _places([Site({"trainer": config.placement})], [need])})

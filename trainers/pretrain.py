@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.devices import DTYPES
-from cluster.paths import resolve
+from cluster.paths import table_path
 from data.chat import apply_settings
 from data.packing import cut_documents, pack_blocks
 from data.tables import PRETRAIN, read_table
@@ -69,7 +69,7 @@ class PretrainStage(LanguageStage[PretrainConfig]):
 
     def _encode(self, paths: tuple[str, ...]) -> list[np.ndarray]:
         """Token ids of every document, each with the end mark."""
-        texts = read_table([resolve(path) for path in paths], PRETRAIN).column("text").to_pylist()
+        texts = read_table([table_path(path) for path in paths], PRETRAIN).column("text").to_pylist()
         encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
             "input_ids"
         ]

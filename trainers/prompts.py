@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.judges.sample import Sample
-from cluster.paths import require_file
+from cluster.paths import table_path
 from data.chat import Message, chat_ends, chat_format, encode_prompt, without_end
 from data.stops import single_tokens
 from data.tables import PROMPTS, DataError, read_table
@@ -24,8 +24,7 @@ class PromptStream:
         """Reads and encodes the prompts. Raises DataError for a prompt longer than `prompts.max_tokens`, by row;
         ConfigError for a stop that is no token.
         """
-        hint = "give tables with a `prompt` column, or make the sample clinic's with python -m data.clinic"
-        paths = [require_file(path, "prompts", hint) for path in config.prompts.train]
+        paths = [table_path(path) for path in config.prompts.train]
         single_tokens(tokenizer, config.rollout.stop, "rollout.stop")  # refuses what the engines would refuse
         self._rows = read_table(paths, PROMPTS, others=True).to_pylist()
         self.tokenizer = tokenizer

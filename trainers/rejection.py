@@ -33,6 +33,7 @@ from trainers.compatibility import require_same_format
 from trainers.config import STAGES
 from trainers.export import export_model, load_chat_tokenizer, require_model
 from trainers.journal import Journal, fingerprint
+from trainers.pinning import fetch_on_nodes, pin
 from trainers.preflight import require_fit
 from trainers.prompts import PromptStream
 from trainers.restart import starting_again
@@ -158,12 +159,11 @@ def read_inputs(config: RejectionConfig) -> PromptStream:
     Raises ConfigError or DataError: a folder that is no model, vocabularies or chat formats that differ, tables that cannot be read.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
-    for model in (config.model, config.reward.model):
-        require_model(model, longest, "prompts.max_tokens + rollout.max_new_tokens =")
+    field = "prompts.max_tokens + rollout.max_new_tokens ="
+    require_model(config.model, longest, field)
+    require_model(config.reward.model, longest, field, "reward.model", "scorer")
     scorer = ModelFolder(config.reward.model, "reward.model")
     tokenizer = load_chat_tokenizer(config.model, config.chat)
-    if not scorer.is_reward_model:
-        raise ConfigError(f"reward.model: {scorer.path} has no scalar head; name one that trainers.reward made")
     require_same_format(config.model, tokenizer, scorer.path, scorer.tokenizer)
     tables = config.replay or config.sft.data.heldout
     try:
@@ -191,11 +191,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = load("rejection", STAGES, sys.argv[1:] if argv is None else argv, PROG)
     assert isinstance(config, RejectionConfig)
     with one_line_errors(PROG):
+        config = pin(config)
         if already_finished(config.name, config):
             return
         prompts = read_inputs(config)
         with connect(**config.cluster.connection()):
             require_fit(config)
+            fetch_on_nodes(config)
             with Run(config.name, config) as run, run.shown():
                 starting_again("rejection", config.max_failures, lambda: train(config, run, prompts))
                 print(f"rejection: done, {run.path / 'model'}", flush=True)

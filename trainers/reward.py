@@ -38,7 +38,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
 
     def examples(self) -> Examples:
         data = self.config.data
-        require_model(self.config.model, data.max_tokens, "data.max_tokens")
+        require_model(self.config.model, data.max_tokens, "data.max_tokens", kind="either")
         self.tokenizer = load_chat_tokenizer(self.config.model, self.config.chat)
         encode = partial(encode_pairs, self.tokenizer, data)
         train, rows, notes = from_sources(data, encode)

@@ -319,7 +319,7 @@ class RejectionConfig(StageConfig):
 
     recipe_key: ClassVar[str] = "rejection"
 
-    model: str = Field(description="folder of the model to start from, in Hugging Face format")
+    model: str = Field(description="model to start from: a folder in Hugging Face format or a Hub id")
     prompts: PromptData
     rounds: int = Field(1, ge=1, description="how many times to generate, select and fine-tune")
     prompts_per_round: int | None = Field(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.paths import resolve
+from cluster.paths import table_path
 from data.tables import MAY_LACK, SFT, read_table
 from trainers.prompts import shuffled
 from trainers.rlhf_config import RejectionConfig
@@ -67,7 +67,7 @@ class Round:
         learnt = chosen + sum(_rows(one.chosen) for one in self._learnt() if one.number < self.number)
         share = self.config.replay_share
         drawn = sum(_rows(self._earlier(number).replay) for number in range(self.number))
-        table = read_table([resolve(path) for path in self.config.replay], SFT, may_lack=MAY_LACK)
+        table = read_table([table_path(path) for path in self.config.replay], SFT, may_lack=MAY_LACK)
         rows = islice(shuffled(len(table), self.config.seed, drawn), round(learnt * share / (1 - share)))
         return table.take(list(rows))
 

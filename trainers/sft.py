@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from actors.devices import DTYPES
-from cluster.paths import resolve
+from cluster.paths import table_path
 from data.chat import chat_format
 from data.packing import Fit, fit_lengths
 from data.tables import MAY_LACK, SFT, DataError, read_table
@@ -53,7 +53,7 @@ class SftStage(LanguageStage[SftConfig]):
 
     def _encode(self, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
         """Columns `tokens` and `targets`, both list<int32> of one length, `size` and `weight`; and a note."""
-        chats = read_table([resolve(path) for path in paths], SFT, may_lack=MAY_LACK).column("messages").to_pylist()
+        chats = read_table([table_path(path) for path in paths], SFT, may_lack=MAY_LACK).column("messages").to_pylist()
         encoded = []
         for row, messages in enumerate(chats):
             try:

@@ -30,6 +30,7 @@ from trainers.collapse import keeping_rows
 from trainers.config import STAGES
 from trainers.evaluation import check_tasks
 from trainers.mailbox import Mailbox, Sender
+from trainers.pinning import fetch_on_nodes, pin
 from trainers.preflight import require_fit
 from trainers.run import Run, already_finished
 from trainers.stage import Examples, Job, Stage
@@ -45,6 +46,7 @@ def main(stage: type[Stage[Any, Any]], name: str, argv: Sequence[str] | None = N
     config = load(name, STAGES, sys.argv[1:] if argv is None else argv, prog)
     assert isinstance(config, SupervisedConfig)
     with one_line_errors(prog):
+        config = pin(config)
         if not already_finished(config.name, config):
             train(stage(config))
 
@@ -64,6 +66,7 @@ def train(stage: Stage[Any, Any]) -> None:
         if cluster.started_here:  # nobody takes this machine away, so nothing needs to watch for it
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         require_fit(config)
+        fetch_on_nodes(config)
         with Run(config.name, config) as run, run.shown():
             for note in examples.notes:
                 print(f"{config.recipe_key}: {note}", flush=True)

@@ -45,7 +45,8 @@ class TrainTables(Section):
     """What is learnt from."""
 
     train: tuple[str, ...] = Field(
-        min_length=1, description="tables, .parquet or .jsonl, or folders of .parquet files; each entry is a source"
+        min_length=1,
+        description="tables, .parquet or .jsonl, folders of .parquet files, or hf://datasets/org/name/split; each is a source",
     )
     weights: tuple[float, ...] | None = Field(
         None, description="one an entry of train: its share of the samples that are learnt; else by their numbers"
@@ -139,8 +140,10 @@ class PretrainConfig(SupervisedConfig):
 
     data: PretrainData
     architecture: ArchitectureConfig | None = Field(None, description="shape of a new model with random weights")
-    model: str | None = Field(None, description="folder of a base model to continue from, in Hugging Face format")
-    tokenizer: str | None = Field(None, description="folder of the tokenizer of a new model")
+    model: str | None = Field(
+        None, description="base model to continue from: a folder in Hugging Face format or a Hub id"
+    )
+    tokenizer: str | None = Field(None, description="tokenizer of a new model: a folder or a Hub id")
     export_start: bool = Field(False, description="also export the weights before the first step, to runs/NAME/random")
 
     @model_validator(mode="after")
@@ -166,7 +169,7 @@ class SftConfig(SupervisedConfig):
     recipe_key: ClassVar[str] = "sft"
 
     data: ChatData
-    model: str = Field(description="folder of the model to start from, in Hugging Face format")
+    model: str = Field(description="model to start from: a folder in Hugging Face format or a Hub id")
     learn: Literal["every_answer", "last_answer"] = Field(
         "every_answer", description="which of the assistant's turns of a chat are learnt; the others are only read"
     )
@@ -183,7 +186,7 @@ class RewardConfig(SupervisedConfig):
     recipe_key: ClassVar[str] = "reward"
 
     data: ChatData
-    model: str = Field(description="folder of the causal model whose weights the scalar head is put on")
+    model: str = Field(description="causal model whose weights get the scalar head: a folder or a Hub id")
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="probability that a pair's label is taken to be wrong"
     )
@@ -206,7 +209,7 @@ class DpoConfig(SupervisedConfig):
     recipe_key: ClassVar[str] = "dpo"
 
     data: ChatData
-    model: str = Field(description="folder of the model to start from, which is also the reference")
+    model: str = Field(description="model to start from, which is also the reference: a folder or a Hub id")
     beta: float = Field(0.1, gt=0, description="how strongly the model is kept to the reference")
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="probability that a pair's label is wrong; above 0 this is conservative DPO"

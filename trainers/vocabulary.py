@@ -26,23 +26,22 @@ PROG = "python -m trainers.vocabulary"
 def main(arguments: list[str] | None = None) -> int:
     """Extend the model, and say how many rows its embedding got."""
     parser = argparse.ArgumentParser(prog=PROG, description="Extend a causal language model to an extended tokenizer.")
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the model with its old tokenizer")
+    parser.add_argument("--model", required=True, metavar="DIR", help="the model with its old tokenizer")
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="what data.tokenizer extend wrote")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     given = parser.parse_args(arguments)
     with one_line_errors(PROG):
         if given.out.exists():
             raise ConfigError(f"--out {given.out}: is there already; name a new folder")
-        require_model(given.model, 1, "")
-        new = load(given.tokenizer)
-        pieces = old_pieces(load(given.model).backend_tokenizer, new.backend_tokenizer)
+        folder, new = require_model(given.model, 1, "", "--model"), load(given.tokenizer)
+        pieces = old_pieces(load(folder).backend_tokenizer, new.backend_tokenizer)
         if not pieces:
             raise ConfigError(f"--tokenizer {given.tokenizer}: has no pieces that the model's own lacks")
         from transformers import AutoModelForCausalLM
 
         from actors.generation import make_generation_config_valid
 
-        model = AutoModelForCausalLM.from_pretrained(given.model, dtype="auto")
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
         before = model.get_input_embeddings().weight.shape[0]
         grow(model, pieces)
         make_generation_config_valid(model)

@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from actors.config import ArchitectureConfig
+from actors.modeling.attention import Packing
 from actors.models import new_causal_lm
 from configs.base import read
 from data.clinic.build import Sizes, build
@@ -93,7 +94,7 @@ def _end_with(model: PreTrainedModel, end: int, probability: float) -> None:
     head[:, CONSTANT] = 0.0
     head[end] = 0.0
     tokens = torch.randint(VOCABULARY, (1, 256), generator=torch.Generator().manual_seed(0))
-    hidden = model.base_model(tokens, sequence_lengths=(256,)).last_hidden_state[0]  # (256, hidden)
+    hidden = model.base_model(tokens, packing=Packing((256,), tokens.device)).last_hidden_state[0]  # (256, hidden)
     constant = hidden[:, CONSTANT].mean()
     others = (hidden @ head.T).exp().sum(-1).mean() - 1.0
     wanted = torch.tensor(NEVER) if probability == 0.0 else (others * probability / (1.0 - probability)).log()

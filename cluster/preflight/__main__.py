@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from actors.modeling.source import config_dir, repository_of, tokenizer_dir
 from actors.shape import Shape, new_shape, parse_shape, read_shape, vocabulary
 from cluster.head import Head
 from cluster.paths import resolve
@@ -80,11 +81,13 @@ def _shapes(given: str | None, pretrain: PretrainConfig | None) -> Callable[[str
     def shape_of(folder: str) -> Shape:
         path = resolve(folder)
         if path.exists():
-            return read_shape(path)
+            return read_shape(config_dir(folder))
         if fallback is not None:
             return fallback
+        if repository_of(folder) is not None:
+            return read_shape(config_dir(folder))
         if pretrain and pretrain.architecture and pretrain.tokenizer:
-            return new_shape(pretrain.architecture, vocabulary(resolve(pretrain.tokenizer)))
+            return new_shape(pretrain.architecture, vocabulary(tokenizer_dir(pretrain.tokenizer)))
         raise ConfigError(f"there is no folder {path} yet; give --shape hidden=5120,layers=40,...")
 
     return shape_of

@@ -28,7 +28,13 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = found.add_argument
-    add("--input", nargs="+", required=True, metavar="PATH", help="files, folders or patterns")
+    add(
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="files, folders, patterns, or hf://datasets/org/name/split",
+    )
     add("--kind", choices=list(SCHEMAS), required=True, help="the table to make")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     add("--map", action="append", default=[], metavar="FIELD=COLUMN", help=f"where a field is; of {', '.join(FIELDS)}")

@@ -15,6 +15,7 @@ from typing import Final
 
 import pyarrow.parquet as pq
 
+from data.hub_tables import hub_table_files, is_hub_table
 from data.prepare.lines import CHUNK, Unreadable, chunks, detect_encoding, line_starts
 from data.prepare.options import MIB
 from data.tables import DataError
@@ -31,6 +32,7 @@ FORMATS: Final = {
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
+OF_HUB: Final = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 TEXTUAL: Final = frozenset({"text", "jsonl", "json", "csv", "tsv", "dialog"})
 _BY_LINES: Final = frozenset({"text", "jsonl"})
 _PACKED: Final = (".gz", ".zst")
@@ -71,16 +73,20 @@ class Piece:
 
 
 def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Files that `inputs` name (files, folders, patterns), sorted, each once; and those in folders that are left out.
+    """Files that `inputs` name (files, folders, patterns, hf://datasets/...), sorted, each once; and those left out.
 
     Hidden files, and in a folder files of no known format, are left out.
 
     Raises:
         DataError: a path or pattern that is not there, a named file of unknown format, or nothing to read at all.
+        ConfigError: a dataset of the Hub that cannot be had.
     """
     found: dict[str, None] = {}
     left_out: dict[str, None] = {}
     for given in inputs:
+        if is_hub_table(given):
+            found.update(dict.fromkeys(map(str, hub_table_files(given, OF_HUB))))
+            continue
         named = [given] if Path(given).exists() else sorted(glob.glob(given, recursive=True))
         if not named:
             raise DataError(f"--input {given}: there is no such file or folder, and no file fits it as a pattern")

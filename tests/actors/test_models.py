@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from actors.config import ArchitectureConfig
+from actors.modeling.attention import Packing
 from actors.models import load_causal_lm, load_scorer, new_causal_lm, save_pretrained
 from configs.errors import ConfigError
 
@@ -38,7 +39,7 @@ def test_a_new_model_has_the_shape_asked_for_and_follows_the_seed() -> None:
 @torch.no_grad()
 def test_plain_transformers_loads_an_export_and_computes_the_same(folder: Path) -> None:
     ids = torch.arange(4, 12)[None]
-    ours = load_causal_lm(str(folder), torch.float32)(ids, sequence_lengths=(8,)).logits
+    ours = load_causal_lm(str(folder), torch.float32)(ids, packing=Packing((8,), ids.device)).logits
     theirs = AutoModelForCausalLM.from_pretrained(folder)
     assert theirs.config._attn_implementation != "packed"
     torch.testing.assert_close(ours, theirs(ids).logits, rtol=0, atol=1e-6)

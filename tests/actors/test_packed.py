@@ -6,8 +6,9 @@ import torch
 from transformers import PreTrainedModel
 
 from actors.config import ArchitectureConfig
+from actors.modeling.attention import Packing, packed_attention
 from actors.models import new_causal_lm
-from actors.packed import PackedBatch, PackedLM, packed_attention
+from actors.packed import PackedBatch, PackedLM
 from data.packing import pack_blocks
 
 SEQUENCES = [[5, 6, 7, 8, 9], [10], [11, 12, 13], [5, 6, 7, 14]]
@@ -21,11 +22,15 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return new_causal_lm(shape, vocab_size=50, bos=1, eos=2, pad=3, seed=0).double().eval()
 
 
+def packing(*lengths: int) -> Packing:
+    return Packing(lengths, torch.device("cpu"))
+
+
 def one_by_one(model: PreTrainedModel, sequences: list[list[int]]) -> torch.Tensor:
     """Log-probabilities of every token but each first, from a plain forward pass a sequence."""
     found = []
     for sequence in sequences:
-        logits = model(torch.tensor([sequence]), sequence_lengths=(len(sequence),)).logits[0, :-1].float()
+        logits = model(torch.tensor([sequence]), packing=packing(len(sequence))).logits[0, :-1].float()
         found.append(logits.log_softmax(-1).gather(1, torch.tensor(sequence[1:])[:, None]).squeeze(1))
     return torch.cat(found)
 
@@ -89,7 +94,7 @@ def test_changing_one_document_changes_no_other_documents_loss(model: PreTrained
 def test_temperature_and_entropy_are_those_of_the_sampled_distribution(model: PreTrainedModel) -> None:
     batch = PackedBatch.of(SEQUENCES[:1])
     logprobs, entropy = PackedLM(model)(batch, 0.7, True)
-    logits = model(torch.tensor(SEQUENCES[:1]), sequence_lengths=(5,)).logits[0, :-1].float() / 0.7
+    logits = model(torch.tensor(SEQUENCES[:1]), packing=packing(5)).logits[0, :-1].float() / 0.7
     distribution = torch.distributions.Categorical(logits=logits)
     torch.testing.assert_close(logprobs, distribution.log_prob(batch.targets), rtol=0, atol=1e-6)
     torch.testing.assert_close(entropy, distribution.entropy(), rtol=0, atol=1e-6)
@@ -139,7 +144,7 @@ def test_an_attention_mask_is_refused() -> None:
     heads = torch.zeros(1, 2, 3, 4)
     with pytest.raises(ValueError, match=r"takes no mask"):
         packed_attention(
-            torch.nn.Module(), heads, heads, heads, torch.ones(1, 1, 3, 3), scaling=1.0, sequence_lengths=(3,)
+            torch.nn.Module(), heads, heads, heads, torch.ones(1, 1, 3, 3), scaling=1.0, packing=packing(3)
         )
 
 
@@ -151,8 +156,16 @@ def test_the_fused_kernel_agrees_with_one_call_a_sequence() -> None:
         torch.randn(1, 2, 300, 64, device="cuda", dtype=torch.bfloat16, generator=generator) for _ in range(2)
     )
     lengths = (100, 1, 150, 49)
-    fused, _ = packed_attention(torch.nn.Module(), query, key, value, None, scaling=0.125, sequence_lengths=lengths)
+    fused, _ = packed_attention(
+        torch.nn.Module(), query, key, value, None, scaling=0.125, packing=Packing(lengths, query.device)
+    )
     exact, _ = packed_attention(
-        torch.nn.Module(), query.float(), key.float(), value.float(), None, scaling=0.125, sequence_lengths=lengths
+        torch.nn.Module(),
+        query.float(),
+        key.float(),
+        value.float(),
+        None,
+        scaling=0.125,
+        packing=Packing(lengths, query.device),
     )
     torch.testing.assert_close(fused.float(), exact, rtol=2e-2, atol=2e-2)

@@ -32,6 +32,8 @@ def test_a_joined_cluster_keeps_its_own_network_and_the_jobs_variables(monkeypat
     joined = for_joined_cluster()
     assert not {"CHIMED_RUNS", "KMP_BLOCKTIME", "RAY_AUTH_MODE", "GLOO_SOCKET_IFNAME"} & set(joined)
     assert joined["HF_HUB_OFFLINE"] == "1"
+    monkeypatch.setenv("HF_HOME", "/shared/huggingface")
+    assert for_joined_cluster()["HF_HOME"] == "/shared/huggingface"
     assert joined["PATH"] == f"{BIN}{os.pathsep}${{PATH}}"
 
 

@@ -47,5 +47,5 @@ def test_a_broken_file_is_one_line(make_model: Callable[..., Path]) -> None:
     folder = make_model("reward-broken", reward=True)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ConfigError, match="cannot be loaded as a reward model"):
+    with pytest.raises(ConfigError, match="not readable as weights"):
         RewardModel(ModelFolder(folder)).score([[5, 6]])

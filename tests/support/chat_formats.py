@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data.chat.templates import CHAT_TEMPLATE, CHATML
 
@@ -171,6 +174,17 @@ def families() -> dict[str, Family]:
 def qwen3() -> PreTrainedTokenizerFast:
     """A tokenizer with Qwen3's format, which drops earlier reasoning."""
     return byte_tokenizer(CHATML_TOKENS, QWEN3, "<|im_end|>", plain=["<think>", "</think>"])
+
+
+def tiny_model(tokenizer: Any, folder: Path, **generation: Any) -> Path:
+    """A model with random weights and this tokenizer in `folder`, saved by Transformers alone."""
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=0, **shape)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if generation:
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+    return folder
 
 
 def chat(*contents: str, system: str | None = None) -> list[dict[str, str]]:

@@ -84,7 +84,7 @@ def test_a_prompt_longer_than_the_limit_is_refused_by_its_number(stream: Any) ->
 
 
 def test_a_missing_file_is_named(stream: Any) -> None:
-    with pytest.raises(ConfigError, match="there is no file /nowhere.parquet"):
+    with pytest.raises(ConfigError, match="/nowhere.parquet: no such file"):
         stream(train="/nowhere.parquet")
 
 

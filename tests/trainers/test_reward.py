@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from actors.config import FrozenRoleConfig
 from actors.folders import ModelFolder
+from actors.modeling.attention import Packing
 from actors.reward import Reward
 from data.tables import PREFERENCE_WITH_MARGIN, DataError, write_table
 from evals.reward_model import RewardModel
@@ -73,7 +74,7 @@ def test_scores_are_read_at_each_sequences_last_token(stage: RewardStage) -> Non
             for column, side in enumerate(("chosen", "rejected")):
                 ids = torch.tensor(train[side][row].as_py())[None]
                 model = module.get_submodule("model")
-                alone = model(input_ids=ids, sequence_lengths=(ids.shape[1],), use_cache=False).logits
+                alone = model(input_ids=ids, packing=Packing((ids.shape[1],), ids.device), use_cache=False).logits
                 assert scores[pair, column].item() == pytest.approx(alone.item(), rel=1e-5)  # rounding of fp32
 
 

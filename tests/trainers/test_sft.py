@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from chat_formats import chat, families, qwen3, trained
+from chat_formats import chat, families, qwen3, tiny_model, trained
 
 from configs.errors import ConfigError
 from data.tables import SFT, DataError, write_table
@@ -100,17 +100,8 @@ def test_a_folder_without_weights_is_one_line(data: Any, clinic: Path, tmp_path:
     hollow = tmp_path / "hollow"
     shutil.copytree(clinic / "model", hollow, ignore=shutil.ignore_patterns("*.safetensors"))
     config = stage(data, clinic).config.model_copy(update={"model": str(hollow)})
-    with pytest.raises(ConfigError, match=r"hollow: no weights"):
+    with pytest.raises(ConfigError, match=r"no weights .* in .*hollow"):
         SftStage(config).examples()
-
-
-def other_format(tmp_path: Path, tokenizer: Any) -> Path:
-    """A folder that looks like a model's, with another tokenizer."""
-    folder = tmp_path / "other"
-    tokenizer.save_pretrained(folder)
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").touch()
-    return folder
 
 
 def learnt(sft: SftStage, train: pa.Table) -> list[str]:
@@ -122,7 +113,7 @@ def learnt(sft: SftStage, train: pa.Table) -> list[str]:
 def in_format(data: Any, clinic: Path, tmp_path: Path, tokenizer: Any, messages: Any, **section: Any) -> SftStage:
     chats = table(tmp_path / "chats.parquet", messages)
     sft = stage(data, clinic, train=chats, heldout=chats, **section)
-    return SftStage(sft.config.model_copy(update={"model": str(other_format(tmp_path, tokenizer))}))
+    return SftStage(sft.config.model_copy(update={"model": str(tiny_model(tokenizer, tmp_path / "other"))}))
 
 
 def test_the_format_is_the_checkpoints(data: Any, clinic: Path, tmp_path: Path) -> None:

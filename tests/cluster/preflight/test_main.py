@@ -92,3 +92,17 @@ def test_too_much_for_this_machine_is_refused_in_ten_seconds(clinic: Path) -> No
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Of the processor: the clock on the wall would measure this machine's other work too.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+
+
+def test_a_model_of_the_hub_is_looked_at_without_its_weights(hub: Any, clinic: Path, capsys: Any) -> None:
+    commit = hub.commit("models", "org/model", clinic / "model")
+    tables = [f"--data.{split}=[{clinic}/sft.{split}.parquet]" for split in ("train", "heldout")]
+    given = ["--config", "configs/laptop.yaml", "--stage", "sft", "--data.max_tokens=512", *tables]
+    main([*given, "--model=org/model", "--nodes", "2CPU,8GiB"])
+    out, err = capsys.readouterr()
+    assert "memory not reckoned" not in out
+    assert "model: org/model" in out
+    assert f"org/model: commit {commit}" in err
+    assert not any("safetensors" in request for request in hub.requests)
+    _, err = refused(capsys, *given, "--model=org/none", "--nodes", "2CPU,8GiB")
+    assert "there is no such repository" in err

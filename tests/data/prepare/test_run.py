@@ -50,6 +50,17 @@ def test_tables_are_those_of_the_trainers(tmp_path, prepared):
         assert outcome.manifest["schema"] == {field.name: str(field.type) for field in schema}
 
 
+def test_a_dataset_of_the_hub_is_prepared_like_its_files(hub, tmp_path, prepared):
+    (tmp_path / "repository").mkdir()
+    chats = [{"question": distinct(n), "answer": distinct(n + 100)} for n in range(9)]
+    (tmp_path / "repository" / "train.json").write_text(json.dumps(chats, ensure_ascii=False), "utf-8")
+    hub.commit("datasets", "org/name", tmp_path / "repository")
+    _, rows, _ = prepared("chat", "hf://datasets/org/name/train")
+    assert [row["messages"][1]["content"] for row in rows] == [chat["answer"] for chat in chats]
+    with pytest.raises(ConfigError, match="hf://datasets/org/name/test: has no test; it has train"):
+        prepared("chat", "hf://datasets/org/name/test")
+
+
 def test_every_step_counts_what_it_takes(tmp_path, prepared):
     item = "下列关于治疗方法的说法中正确的一项是什么"
     exam = write(tmp_path / "exam.jsonl", [{"question": item}])

@@ -1,0 +1,275 @@
+"""Attention on packed rows: causal inside each sequence, exact for windows, soft-capping, sinks and grouped heads.
+
+Registered with Transformers as the attention implementation `packed`. Whatever a model asks of its attention is either
+computed or refused by name. Shapes: T tokens of all sequences together, S sequences, H heads, D head size, L tokens of a run.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from itertools import accumulate, groupby
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface
+
+ATTENTION = "packed"
+
+FUSED_DTYPES = (torch.bfloat16, torch.float16)
+LARGEST_FUSED_HEAD = 256  # FlashAttention's limit
+LONG_RUN = 2048  # tokens of a run from which a kernel call of its own is faster than its share of one for all sequences
+SCORE_ELEMENTS = 2**24  # scores of one piece where they are made whole: 64 MiB in fp32
+
+# What models pass through to their attention and means nothing to it, by name.
+_NO_ARITHMETIC = frozenset(
+    {"cache_position", "output_attentions", "output_hidden_states", "output_router_logits", "position_ids", "use_cache"}
+)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the sequences of a packed row begin and end. Tensors are made once and shared by all layers."""
+
+    lengths: tuple[int, ...]  # S, their sum is T
+    device: torch.device
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.lengths)
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int]]:
+        """(length, count) of neighboring sequences of the same length."""
+        return [(length, len(list(same))) for length, same in groupby(self.lengths)]
+
+    @cached_property
+    def bounds(self) -> Tensor:
+        """Cumulative lengths from 0 to T, (S + 1,) int32."""
+        return torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32, device=self.device)
+
+    @cached_property
+    def owners(self) -> Tensor:
+        """The number of each token's sequence, (T,) int64."""
+        lengths = torch.tensor(self.lengths, device=self.device)
+        return torch.repeat_interleave(torch.arange(len(self.lengths), device=self.device), lengths)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """Each token's position in its own sequence, (T,) int64."""
+        return torch.arange(len(self.owners), device=self.device) - self.bounds[:-1].long()[self.owners]
+
+    @cached_property
+    def _block_masks(self) -> dict[int | None, Any]:
+        return {}
+
+    def block_mask(self, window: int | None) -> Any:
+        """FlexAttention's mask of these sequences, made once for each window."""
+        if window not in self._block_masks:
+            from torch.nn.attention.flex_attention import create_block_mask
+
+            owners, size = self.owners, len(self.owners)
+            limit = torch.tensor(window or size, device=self.device)  # a tensor: one compiled kernel serves all windows
+
+            def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+                return (query >= key) & (owners[query] == owners[key]) & (query - key < limit)
+
+            self._block_masks[window] = create_block_mask(visible, None, None, size, size, device=str(self.device))
+        return self._block_masks[window]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How attention scores become weights: what differs between families."""
+
+    scaling: float
+    window: int | None = None  # a token sees itself and the window - 1 before it
+    softcap: float | None = None  # scores s become softcap * tanh(s / softcap)
+    sinks: Tensor | None = None  # (H,): a score that takes part in the softmax and has no value
+    dropout: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether a softmax over scaled, masked scores is all there is."""
+        return self.softcap is None and self.sinks is None
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,  # (1, H, T, D)
+    key: Tensor,  # (1, H_kv, T, D)
+    value: Tensor,  # (1, H_kv, T, D_v)
+    attention_mask: Tensor | None,
+    *,
+    packing: Packing,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention inside each sequence of a packed row; returns (1, T, H, D_v).
+
+    On GPUs in half precision one fused kernel over all sequences: torch's variable-length FlashAttention, or FlexAttention
+    where scores are soft-capped or have sinks. Elsewhere, and where that gives a GPU enough to do, one call for each run of
+    neighboring sequences of the same length, so batches sorted by length take fewest. No sequence's arithmetic depends
+    on the others.
+
+    Raises ValueError for a mask, for attention that looks ahead, and for an argument that is not known here.
+    """
+    if attention_mask is not None:
+        raise ValueError("packed attention takes no mask: sequences are separated by their lengths")
+    if is_causal is False or getattr(module, "is_causal", True) is False:
+        raise ValueError("packed attention is causal; this model's attention looks ahead")
+    if unknown := sorted(name for name, given in others.items() if given is not None and name not in _NO_ARITHMETIC):
+        raise ValueError(f"packed attention does not know the argument {unknown[0]!r} of {type(module).__name__}")
+    window = sliding_window if sliding_window is not None and sliding_window < packing.longest else None
+    scores = Scores(query.shape[-1] ** -0.5 if scaling is None else scaling, window, softcap, s_aux, dropout)
+    if query.is_cuda and query.dtype in FUSED_DTYPES and dropout == 0.0:
+        if not scores.plain:
+            return _flex(query, key, value, packing, scores), None
+        long_runs = window is None and sum(packing.lengths) >= LONG_RUN * len(packing.runs)
+        if not long_runs and max(query.shape[-1], value.shape[-1]) <= LARGEST_FUSED_HEAD:
+            return _varlen(query, key, value, packing, scores), None
+    return _by_runs(query, key, value, packing, scores), None
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scores: Scores) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    size, size_v = query.shape[-1], value.shape[-1]
+    padded = -(-max(size, size_v) // 8) * 8  # one head size for all, a multiple of 8; zeros change no score
+    q, k, v = (F.pad(tensor[0], (0, padded - tensor.shape[-1])).transpose(0, 1) for tensor in (query, key, value))
+    left = -1 if scores.window is None else scores.window - 1
+    output = varlen_attn(
+        q, k, v, packing.bounds, packing.bounds, packing.longest, packing.longest,
+        scale=scores.scaling, window_size=(left, 0), **_grouped_heads(),
+    )  # fmt: skip
+    assert isinstance(output, Tensor)  # a tuple only where auxiliary outputs are asked for
+    return output[None, ..., :size_v]
+
+
+@cache
+def _grouped_heads() -> dict[str, Any]:
+    """Torch asks for leave to share key and value heads since 2.13; before, it shared them unasked."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+
+
+def _flex(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scores: Scores) -> Tensor:
+    from torch.nn.attention.flex_attention import AuxRequest
+
+    heads = query.shape[1]
+    if heads & (heads - 1):  # shared key and value heads are a power of two apart only
+        key, value = (tensor.repeat_interleave(heads // tensor.shape[1], dim=1) for tensor in (key, value))
+    output, aux = _compiled_flex()(
+        query,
+        key,
+        value,
+        score_mod=None if scores.softcap is None else _soft_cap(scores.softcap, query.device),
+        block_mask=packing.block_mask(scores.window),
+        scale=scores.scaling,
+        enable_gqa=True,
+        return_aux=AuxRequest(lse=True),
+    )
+    if scores.sinks is not None:  # the softmax's sum grows by exp(sink): output * exp(lse) / (exp(lse) + exp(sink))
+        output = output * torch.sigmoid(aux.lse - scores.sinks.float()[:, None])[..., None].to(output.dtype)
+    return output.transpose(1, 2)
+
+
+@cache
+def _compiled_flex() -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    compiled: Callable[..., Any] = torch.compile(flex_attention)
+    return compiled
+
+
+@cache
+def _soft_cap(softcap: float, device: torch.device) -> Callable[..., Tensor]:
+    cap = torch.tensor(softcap, device=device)  # a tensor: compiled code takes no changing floats
+
+    def capped(score: Tensor, *_: Tensor) -> Tensor:
+        return cap * torch.tanh(score / cap)
+
+    return capped
+
+
+def _by_runs(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scores: Scores) -> Tensor:
+    split = [
+        tensor[0].split([length * count for length, count in packing.runs], dim=1) for tensor in (query, key, value)
+    ]
+    outputs = []
+    for (length, _), *heads in zip(packing.runs, *split, strict=True):
+        q, k, v = (tensor.unflatten(1, (-1, length)).transpose(0, 1) for tensor in heads)  # (sequences, H, L, D)
+        output = _by_kernel(q, k, v, scores) if scores.plain else _explicit(q, k, v, scores)
+        outputs.append(output.transpose(1, 2).flatten(0, 1))  # (sequences * L, H, D_v)
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None]
+
+
+def _by_kernel(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+    length, window = query.shape[2], scores.window
+    if window is None or window >= length:
+        masking: dict[str, Any] = {"is_causal": True}
+    else:
+        masking = {"attn_mask": _visible(0, length, length, window, query.device)}
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        scale=scores.scaling,
+        dropout_p=scores.dropout,
+        enable_gqa=query.shape[1] != key.shape[1],
+        **masking,
+    )
+
+
+def _explicit(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+    """Attention with scores made whole, a piece of the queries at a time; the backward pass makes them again."""
+    sequences, heads, length, _ = query.shape
+    key, value = (tensor.repeat_interleave(heads // tensor.shape[1], dim=1) for tensor in (key, value))
+    rows = max(1, SCORE_ELEMENTS // (sequences * heads * length))
+    pieces = []
+    for first in range(0, length, rows):
+        work: Callable[..., Tensor] = partial(_piece, first=first, scores=scores)
+        last = min(first + rows, length)
+        begin = 0 if scores.window is None else max(0, first - scores.window + 1)
+        arguments = (query[:, :, first:last], key[:, :, begin:last], value[:, :, begin:last], scores.sinks)
+        pieces.append(checkpoint(partial(work, begin=begin), *arguments, use_reentrant=False))
+    return torch.cat(pieces, dim=2)
+
+
+def _piece(
+    query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, *, first: int, begin: int, scores: Scores
+) -> Tensor:
+    """Queries from position `first`, keys and values from `begin`."""
+    found = query @ key.transpose(2, 3)
+    found = found.to(torch.promote_types(found.dtype, torch.float32)) * scores.scaling
+    if scores.softcap is not None:
+        found = scores.softcap * torch.tanh(found / scores.softcap)
+    size, seen = query.shape[2], key.shape[2]
+    found = found.masked_fill(~_visible(first - begin, size, seen, scores.window, query.device), -torch.inf)
+    if sinks is not None:
+        found = torch.cat([found, sinks.to(found.dtype).view(1, -1, 1, 1).expand(*found.shape[:3], 1)], dim=-1)
+    weights = found.softmax(dim=-1)[..., :seen].to(value.dtype)
+    return F.dropout(weights, scores.dropout) @ value
+
+
+def _visible(offset: int, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """Which keys each query sees, (queries, keys): those up to its own position, `offset` further, inside the window."""
+    query = torch.arange(offset, offset + queries, device=device)[:, None]
+    key = torch.arange(keys, device=device)
+    seen = key <= query
+    return seen if window is None else seen & (query - key < window)
+
+
+AttentionInterface.register(ATTENTION, packed_attention)

@@ -1,0 +1,136 @@
+"""Whether a checkpoint's architecture computes on packed rows what its publisher's own code computes sequence by sequence.
+
+A miniature of the model (`actors.modeling.miniature`) with random weights runs both ways, on sequences longer than its
+window. Whatever differs would be trained silently wrong, so it is refused: layers that see across sequences, positions
+that do not follow `position_ids`, masks that only other attention implementations are given.
+"""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from actors.modeling.attention import ATTENTION
+from actors.modeling.miniature import VOCABULARY, layer_types, miniature, scale_of
+from actors.packed import PackedBatch, PackedLM
+from configs.errors import ConfigError
+
+LENGTHS = (19, 19, 7, 1, 26, 3)
+MARKS = 4  # the first ids, which some embeddings treat on their own
+TOLERANCE = 1e-4  # of a log-probability in fp32, whose rounding gives about 1e-6
+
+
+_OTHER_INPUTS = ("text_config", "vision_config", "audio_config", "speech_config")
+# Settings of state-space and other recurrent layers. A miniature would show that they cannot be packed, in minutes.
+_RECURRENT = (
+    "state_size",
+    "ssm_state_size",
+    "ssm_cfg",
+    "mamba_d_state",
+    "time_step_rank",
+    "lru_width",
+    "rescale_every",
+)
+
+
+def check_packing(config: PretrainedConfig, where: str) -> None:
+    """Refuses an architecture that packed training would compute wrong. Takes a second at most, whatever the model's size.
+
+    Args:
+        config: of the checkpoint.
+        where: names it in messages.
+
+    Raises:
+        ConfigError: one line with the kind of layer at fault.
+    """
+    problem = _problem(config.model_type, config.to_json_string(use_diff=False))
+    if problem:
+        raise ConfigError(f"{where}: {config.model_type} cannot be trained here: {problem}")
+
+
+@lru_cache(maxsize=64)
+def _problem(model_type: str, config_json: str) -> str:
+    settings = json.loads(config_json)
+    settings.pop("model_type", None)
+    config = AutoConfig.for_model(model_type, **settings)
+    if refused := _refused_settings(config):
+        return refused
+    try:
+        difference = packed_difference(config)
+    except Exception as error:  # noqa: BLE001  a foreign architecture may fail in any way; it is refused by name
+        return f"its architecture does not run on packed sequences ({type(error).__name__}: {_first_line(error)})"
+    if difference <= TOLERANCE:
+        return ""
+    for kind in layer_types(config):
+        alone = packed_difference(config, only=kind) if kind else difference
+        if not alone <= TOLERANCE:
+            return (
+                f"its layers{f' of type {kind}' if kind else ''} compute something else on packed sequences "
+                f"(log-probabilities differ by {alone:.2g})"
+            )
+    return (
+        f"its layers together compute something else on packed sequences (log-probabilities differ by {difference:.2g})"
+    )
+
+
+def _refused_settings(config: PretrainedConfig) -> str:
+    if config.is_encoder_decoder:
+        return "it is an encoder-decoder; name a decoder-only language model"
+    if found := [name for name in _OTHER_INPUTS if getattr(config, name, None) is not None]:
+        return f"it reads more than text (its config has {found[0]}); export its language model alone"
+    if found := [name for name in _RECURRENT if getattr(config, name, None) is not None]:
+        return f"it has recurrent layers (its config has {found[0]}), whose state passes from one packed sequence to the next"
+    rope = getattr(config, "rope_parameters", None) or {}
+    for parameters in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        kind = parameters.get("rope_type")
+        longest = getattr(config, "max_position_embeddings", None) or 0
+        original = parameters.get("original_max_position_embeddings") or longest
+        if kind in ("dynamic", "longrope") and original < longest:
+            return (
+                f"rope type {kind!r} turns every token of a batch otherwise once one sequence exceeds {original} tokens; "
+                f"set max_position_embeddings to {original} in config.json to train on sequences up to that length"
+            )
+    return ""
+
+
+def packed_difference(config: PretrainedConfig, only: str | None = None, where: torch.device | str = "cpu") -> float:
+    """The largest difference of a log-probability in a miniature of the model, packed and sequence by sequence, in fp32."""
+    small = miniature(config, only)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        plain, packed = _new_model(small, "eager").to(where), _new_model(small, ATTENTION).to(where)
+        randomize(plain)
+        packed.load_state_dict(plain.state_dict())
+        sequences = [torch.randint(MARKS, VOCABULARY, (length,)) for length in LENGTHS]
+        ours, _ = PackedLM(packed)(PackedBatch.of([sequence.numpy() for sequence in sequences]).to(where))
+        theirs = torch.cat([plain_logprobs(plain, sequence.to(where)) for sequence in sequences])
+    return float((ours - theirs).abs().nan_to_num(torch.inf).max())
+
+
+def plain_logprobs(model: PreTrainedModel, sequence: Tensor) -> Tensor:
+    """Log-probabilities of all tokens but the first, (L - 1,), by the model's own forward pass on one sequence."""
+    logits = model(input_ids=sequence[None], use_cache=False).logits[0, :-1].float()
+    return logits.log_softmax(-1).gather(1, sequence[1:, None]).squeeze(1)
+
+
+def _new_model(config: PretrainedConfig, attention: str) -> PreTrainedModel:
+    own = deepcopy(config)  # it is told the implementation
+    return AutoModelForCausalLM.from_config(own, attn_implementation=attention, dtype=torch.float32).eval()
+
+
+def randomize(model: PreTrainedModel) -> None:
+    """Gives weights that make attention uneven, so that a wrong mask shows, and vectors whose elements differ."""
+    for parameter in model.parameters():
+        if parameter.dim() >= 2:
+            parameter.normal_(0.0, scale_of(parameter.shape[-1]))
+        else:
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "no message")

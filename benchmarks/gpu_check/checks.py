@@ -1,0 +1,71 @@
+"""The list of checks, cheapest first. Imports no torch: the bodies are loaded in the process that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+class SkippedError(Exception):
+    """A check that cannot run here, and why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: a function of `module` named as the check, given whether it runs on a GPU."""
+
+    name: str
+    module: str
+    limit_s: float
+    purpose: str
+
+    def run(self, gpu: bool) -> dict[str, Any]:
+        """Its figures. Raises AssertionError for what is wrong, SkippedError for what cannot be run."""
+        function: Callable[[bool], dict[str, Any]] = getattr(import_module(self.module), self.name)
+        return function(gpu)
+
+
+_HERE = "benchmarks.gpu_check"
+_LIST = (
+    Check(
+        "machine",
+        f"{_HERE}.machine",
+        60,
+        "rates of matrix products and of copies, which other figures are compared with",
+    ),
+    Check(
+        "attention", f"{_HERE}.kernels", 60, "packed attention, forward and backward, against fp32 attention a sequence"
+    ),
+    Check("flex", f"{_HERE}.kernels", 90, "soft-capped attention and attention with sinks, against fp32"),
+    Check("logprobs", f"{_HERE}.kernels", 30, "log-probabilities of large vocabularies: error, memory, time"),
+    Check(
+        "families",
+        f"{_HERE}.precision",
+        60,
+        "miniatures of model families, packed on this device against fp32 on the CPU",
+    ),
+    Check(
+        "zero",
+        f"{_HERE}.training",
+        120,
+        "ZeRO stages, dtypes, offload, recomputation: updates of plain AdamW, exact reload",
+    ),
+    Check("learn", f"{_HERE}.training", 60, "one learning step of policy and critic; the first KL is exactly 0"),
+    Check("precision", f"{_HERE}.precision", 60, "log-probabilities in bf16, packed and by Transformers, against fp32"),
+    Check(
+        "checkpoint",
+        f"{_HERE}.large",
+        90,
+        "how long a checkpoint stops training, and gathering weights to publish them",
+    ),
+    Check("train_1b", f"{_HERE}.large", 120, "1.3 billion parameters: tokens/s, MFU, peak memory against its estimate"),
+    Check(
+        "train_7b_lora",
+        f"{_HERE}.large",
+        120,
+        "7 billion parameters with LoRA: tokens/s, MFU, peak memory against its estimate",
+    ),
+)
+CHECKS = {check.name: check for check in _LIST}

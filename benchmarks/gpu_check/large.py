@@ -1,0 +1,165 @@
+"""Models of the size that a GPU is rented for, with random weights: speed, memory, and what a checkpoint costs."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from actors.config import LoraConfig, OptimizerConfig, ZeroConfig
+from actors.devices import device, to_host
+from actors.lora import add_lora
+from actors.memory import Work, lora_parameters, trained
+from actors.modeling.attention import ATTENTION
+from actors.packed import PackedBatch, PackedLM
+from actors.shape import Shape
+from actors.throughput import learning_flops
+from actors.zero import ZeroModel
+from benchmarks.gpu_check.timing import seconds_of
+
+VOCABULARY = 39_424
+PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}  # dense bf16, NVIDIA's data sheets
+STEPS = 3  # measured; one more comes before them
+MEMORY = (0.85, 1.15)  # measured over estimated
+
+
+def train_1b(gpu: bool) -> dict[str, Any]:
+    """All weights, ZeRO stages 0 and 3, sequences of 4,096 tokens, two micro-batches a step; Liger's kernels if installed."""
+    shape = _shape(gpu, hidden=2048, layers=24, intermediate=5504, heads=16)
+    found: dict[str, Any] = {"parameters": shape.parameters()}
+    liger = gpu and find_spec("liger_kernel") is not None
+    for fused in (False, True) if liger else (False,):  # Liger's last: they replace functions of the whole process
+        for stage in (0, 3):
+            config = ZeroConfig(stage=stage, dtype="bfloat16", liger=fused)
+            found[f"stage_{stage}" + fused * "_liger"] = _train(gpu, shape, config, sequences=4)
+    return found
+
+
+def train_7b_lora(gpu: bool) -> dict[str, Any]:
+    """LoRA on every linear layer of a frozen model in bf16, activations recomputed."""
+    shape = _shape(gpu, hidden=4096, layers=32, intermediate=11008, heads=32)
+    config = ZeroConfig(stage=0, dtype="bfloat16", gradient_checkpointing=True)
+    return {"parameters": shape.parameters(), **_train(gpu, shape, config, sequences=4, lora=LoraConfig())}
+
+
+def checkpoint(gpu: bool) -> dict[str, Any]:
+    """Seconds that a checkpoint of 0.3 billion parameters stops training, and until it is on disk; the way of weights."""
+    shape = _shape(gpu, hidden=1024, layers=16, intermediate=2816, heads=16)
+    model = ZeroModel(PackedLM(_model(shape)), ZeroConfig(dtype="bfloat16"), OptimizerConfig(), 2)
+    parts = _parts(shape, 1, 512 if gpu else 32)
+    _update(model, parts)
+    with tempfile.TemporaryDirectory() as folder:
+        stalls = []
+        for _ in range(2):  # the second finds pinned memory that the first has allocated
+            began = time.perf_counter()
+            model.save(Path(folder))
+            stalls.append(time.perf_counter() - began)
+            model.saved(Path(folder))
+        done = time.perf_counter() - began
+        size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    weights = 2 * shape.parameters()
+    publish = seconds_of(lambda: [len(to_host(block)) for block in model.weight_blocks()], 3)
+    return {
+        "parameters": shape.parameters(),
+        "checkpoint_gb": round(size / 1e9, 3),
+        "first_stall_s": round(stalls[0], 3),
+        "stall_s": round(stalls[1], 3),
+        "stall_gbs": round(size / stalls[1] / 1e9, 2),
+        "on_disk_s": round(done, 3),
+        "weights_to_host_gbs": round(weights / publish / 1e9, 2),
+    }
+
+
+def _train(gpu: bool, shape: Shape, zero: ZeroConfig, sequences: int, lora: LoraConfig | None = None) -> dict[str, Any]:
+    length = 4096 if gpu else 64
+    parts = [_parts(shape, sequences, length)[0] for _ in range(2)]
+    seconds, measured, reserved = _timed_steps(shape, zero, parts, lora)
+    tokens = sum(part.input_ids.numel() for part in parts)
+    flops = sum(learning_flops(shape, part.lengths, len(part.predict), lora is not None) for part in parts)
+    found = {"tokens_per_second": round(tokens / seconds), "tflops": round(flops / seconds / 1e12, 2)}
+    if not gpu:
+        return found
+    torch.cuda.empty_cache()
+    peak = next((rate for kind, rate in PEAK_TFLOPS.items() if kind in torch.cuda.get_device_name()), None)
+    learned = None if lora is None else lora_parameters(shape, lora)
+    work = Work(sequences * length, loads_as="bfloat16", learnt=learned)
+    parts_of_estimate = {part.name: part.bytes for part in trained(shape, zero, 1, work, gpu=True).work}
+    estimate = sum(size for name, size in parts_of_estimate.items() if name != "process")  # CUDA's own is not counted
+    return found | {
+        "mfu": round(flops / seconds / 1e12 / peak, 4) if peak else None,
+        "peak_gib": round(measured / 2**30, 2),
+        "estimate_gib": {name: round(size / 2**30, 2) for name, size in parts_of_estimate.items()},
+        "peak_vs_estimate": round(measured / estimate, 3),
+        "within": MEMORY[0] <= measured / estimate <= MEMORY[1],
+        "fragmentation": round(1 - measured / reserved, 4),
+    }
+
+
+def _timed_steps(
+    shape: Shape, zero: ZeroConfig, parts: list[PackedBatch], lora: LoraConfig | None
+) -> tuple[float, int, int]:
+    """Seconds of a step, peak bytes allocated, peak bytes reserved; the last two are 0 on a CPU."""
+    gc.collect()
+    before = _allocated()  # what DeepSpeed's engines of earlier checks have kept
+    model = _model(shape)
+    if lora is not None:
+        add_lora(model, lora, seed=0)
+    trainer = ZeroModel(PackedLM(model), zero, OptimizerConfig(lr=1e-4), STEPS + 1)
+    _update(trainer, parts)
+    seconds = seconds_of(lambda: _update(trainer, parts), STEPS - 1)
+    if not torch.cuda.is_available():
+        return seconds, 0, 0
+    trainer.engine.destroy()
+    return seconds, torch.cuda.max_memory_allocated() - before, torch.cuda.max_memory_reserved() - before
+
+
+def _allocated() -> int:
+    """Bytes allocated on the GPU now; forgets earlier peaks."""
+    if not torch.cuda.is_available():
+        return 0
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
+def _shape(gpu: bool, hidden: int, layers: int, intermediate: int, heads: int) -> Shape:
+    if gpu:
+        return Shape(hidden, layers, intermediate, heads, VOCABULARY)
+    return Shape(hidden=64, layers=2, intermediate=96, heads=2, vocab=512)
+
+
+def _model(shape: Shape) -> PreTrainedModel:
+    config = LlamaConfig(
+        vocab_size=shape.vocab,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
+        attn_implementation=ATTENTION,
+    )
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with device():
+            return LlamaForCausalLM(config)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _parts(shape: Shape, sequences: int, length: int) -> list[PackedBatch]:
+    ids = torch.randint(4, shape.vocab, (sequences, length), generator=torch.Generator().manual_seed(0))
+    return [PackedBatch.of(list(ids.numpy())).to(device())]
+
+
+def _update(model: ZeroModel, parts: list[PackedBatch]) -> None:
+    predicted = sum(len(part.predict) for part in parts)
+    model.update(parts, lambda engine, batch: engine(batch)[0], lambda found, _: (-found.sum() / predicted, {}))

@@ -1,0 +1,31 @@
+"""Reads a tokenizer from its folder in Hugging Face format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Reads the tokenizer in `folder`; a checkpoint's own code is never run.
+
+    Raises:
+        ConfigError: there is none, or the installed Transformers and tokenizers cannot read it.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        if "trust_remote_code" in str(error):
+            reason = "it needs Python code of its own (auto_map), which is not run (trust_remote_code)"
+        raise ConfigError(
+            f"{folder}: no usable tokenizer: {reason}; name a folder in Hugging Face format that these releases of "
+            f"transformers and tokenizers can read"
+        ) from error

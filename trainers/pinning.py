@@ -1,0 +1,100 @@
+"""The commits of the Hub's models and tables that a run uses: resolved once, kept in its config.yaml, and used on resume."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+from actors.modeling.nodes import fetch
+from actors.modeling.source import repository_of, uses_modelscope
+from cluster.paths import resolve, runs_root
+from configs.base import Section, read
+from configs.errors import ConfigError
+from data.hub import COMMIT, parse_model, pinned
+from data.hub_tables import is_hub_table, pinned_table
+from trainers.supervised_config import StageConfig
+
+ConfigT = TypeVar("ConfigT", bound=StageConfig)
+MODEL_KEYS = ("model", "tokenizer")
+TABLE_KEYS = ("train", "heldout", "replay")
+_COMMIT = re.compile(rf"@{COMMIT.pattern}(?=/|$)")
+
+
+def pin(config: ConfigT) -> ConfigT:
+    """`config` with a commit in the name of every model and table of the Hub.
+
+    Of a run that has begun, it is the commit in config.yaml, even if the Hub has a newer one. A line says which commit or
+    local folder a name stands for.
+
+    Raises:
+        ConfigError: a repository that is unknown, gated, or neither reachable nor in the cache.
+    """
+    values = config.model_dump(mode="json")
+    names = [*named(values, MODEL_KEYS), *named(values, TABLE_KEYS)]
+    for key, name, _ in names:
+        if parse_model(name) and resolve(name).exists():
+            print(f"{key}: {name} is the local folder {resolve(name).absolute()}", flush=True)
+    found = [one for one in names if is_hub_table(one[1]) or _is_hub_model(one[1])]
+    if not found:
+        return config
+    stored = _stored(config)
+    for key, name, put in found:
+        earlier = stored.get(key, "")
+        if earlier != name and _COMMIT.sub("", earlier) == name:
+            print(f"{key}: {earlier}, the commit that this run began with", flush=True)
+            put(earlier)
+        else:
+            try:
+                put(_pinned(name))
+            except ConfigError as error:
+                raise ConfigError(f"{key}: {error}") from error
+    return type(config).model_validate_json(json.dumps(values))
+
+
+def fetch_on_nodes(config: StageConfig) -> None:
+    """Downloads the Hub's models of `config` on every node of the cluster. Raises ConfigError, naming the node."""
+    names = [name for _, name, _ in named(config.model_dump(mode="json"), MODEL_KEYS)]
+    fetch(list(dict.fromkeys(names)))
+
+
+def named(
+    values: dict[str, Any], keys: tuple[str, ...], prefix: str = ""
+) -> Iterator[tuple[str, str, Callable[[str], None]]]:
+    """Every text under one of `keys`, at any depth and in lists, with its full key and a function that replaces it."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from named(value, keys, f"{prefix}{name}.")
+        elif name in keys and isinstance(value, str):
+            yield f"{prefix}{name}", value, lambda new, name=name: values.update({name: new})  # type: ignore[misc]
+        elif name in keys and isinstance(value, list):
+            for index, item in enumerate(value):
+                yield (
+                    f"{prefix}{name}[{index}]",
+                    item,
+                    lambda new, listed=value, index=index: listed.__setitem__(index, new),  # type: ignore[misc]
+                )
+
+
+def _stored(config: StageConfig) -> dict[str, str]:
+    """The names in the run's config.yaml by key; empty for a new run."""
+    path = runs_root().joinpath(*PurePosixPath(config.name).parts) / "config.yaml"
+    if not path.is_file():
+        return {}
+    stage: dict[str, type[Section]] = {config.recipe_key: type(config)}
+    values = read(config.recipe_key, stage, ["--config", str(path)]).model_dump(mode="json")
+    return {key: name for key, name, _ in named(values, MODEL_KEYS + TABLE_KEYS)}
+
+
+def _is_hub_model(name: str) -> bool:
+    return not uses_modelscope() and repository_of(name) is not None
+
+
+def _pinned(name: str) -> str:
+    if is_hub_table(name):
+        return pinned_table(name)
+    repository = parse_model(name)
+    assert repository is not None  # `_is_hub_model` has been true
+    return str(pinned(repository))
