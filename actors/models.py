@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from actors.config import ArchitectureConfig
+from actors.generation import make_generation_config_valid
 from actors.modeling.attention import ATTENTION
 from actors.modeling.checks import is_scorer
 from actors.modeling.scorer import HEAD, scorer_class
@@ -80,6 +81,7 @@ def save_pretrained(
 
     Raises DiskError.
     """
+    make_generation_config_valid(model)
     with writing(folder):
         try:
             model.save_pretrained(folder, state_dict=weights)
