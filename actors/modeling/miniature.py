@@ -56,15 +56,15 @@ def layer_types(config: PretrainedConfig) -> list[str]:
     return list(dict.fromkeys(getattr(config, "layer_types", None) or [""]))
 
 
-def miniature(config: PretrainedConfig, only: str | None = None) -> PretrainedConfig:
+def miniature(config: PretrainedConfig, only: str | None = None, head: int = HEAD) -> PretrainedConfig:
     """The config of a model with one or two layers of each kind, tiny widths and a window that short sequences exceed.
 
-    With `only`, all its layers are of that kind.
+    With `only`, all its layers are of that kind. `head` is the size of an attention head.
     """
     settings = config.to_dict()
     layers = _chosen_layers(config, only)
     small: dict[str, Any] = {name: size for name, size in _SIZES.items() if settings.get(name)}
-    small |= _heads(settings)
+    small |= _heads(settings, head)
     for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
         if settings.get(name):
             small[name] = len(layers)
@@ -100,7 +100,7 @@ def _chosen_layers(config: PretrainedConfig, only: str | None) -> list[int]:
     return chosen if len(chosen) > 1 or count == 1 else [chosen[0], chosen[0]]
 
 
-def _heads(settings: dict[str, Any]) -> dict[str, int]:
+def _heads(settings: dict[str, Any], head: int) -> dict[str, int]:
     """Heads, key and value heads, head size and width in the model's own proportions."""
     names = [name for name in ("num_attention_heads", "n_head", "n_heads") if settings.get(name)]
     if not names:
@@ -112,12 +112,12 @@ def _heads(settings: dict[str, Any]) -> dict[str, int]:
     kv = 1 if groups == 1 else 2
     size = settings.get("head_dim")
     square = not size or size * heads == hidden
-    small = {names[0]: kv * ratio, "num_key_value_heads": kv, "hidden_size": kv * ratio * HEAD * (1 if square else 2)}
+    small = {names[0]: kv * ratio, "num_key_value_heads": kv, "hidden_size": kv * ratio * head * (1 if square else 2)}
     small |= {name: small["hidden_size"] for name in ("n_embd", "d_model") if settings.get(name)}
     if size:
-        small["head_dim"] = settings["qk_rope_head_dim"] and 8 if settings.get("qk_rope_head_dim") else HEAD
+        small["head_dim"] = 8 if settings.get("qk_rope_head_dim") else head
     if settings.get("global_head_dim"):
-        small["global_head_dim"] = HEAD
+        small["global_head_dim"] = head
     if settings.get("num_global_key_value_heads"):
         small["num_global_key_value_heads"] = kv
     known = set(settings)
