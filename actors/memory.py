@@ -81,14 +81,7 @@ def total(parts: tuple[Part, ...]) -> int:
 
 def lora_parameters(shape: Shape, lora: LoraConfig) -> int:
     """Parameters of LoRA's matrices beside the linear layers of a decoder that `lora` names."""
-    widths = {
-        "q_proj": (shape.hidden, shape.q),
-        "k_proj": (shape.hidden, shape.kv),
-        "v_proj": (shape.hidden, shape.kv),
-        "o_proj": (shape.q, shape.hidden),
-        **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), (shape.hidden, shape.intermediate)),
-    }
-    return shape.layers * lora.rank * sum(sum(widths[target]) for target in lora.targets if target in widths)
+    return lora.rank * sum(shape.linear_widths(target) for target in lora.targets)
 
 
 @dataclass(frozen=True)
