@@ -87,7 +87,7 @@ def evaluate(plan: Plan, ledger: Ledger) -> dict[str, Any]:
 
 
 def _evaluate_models(plan: Plan, ledger: Ledger, results: dict[str, Any]) -> None:
-    engine = Engine(ledger)
+    engine = Engine(ledger, plan.settings.sizing)
     reward = (
         RewardModel(plan.reward_model) if plan.reward_model and {"reward", "preference"} & set(plan.tasks) else None
     )

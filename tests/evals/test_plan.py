@@ -62,6 +62,15 @@ def test_longer_answers_are_allowed_where_asked_for(plan: Planner, make_model: C
     assert longer.ner_tokens == usual.ner_tokens
 
 
+def test_context_and_precision_are_saved_with_the_settings(
+    plan: Planner, make_model: Callable[..., Path]
+) -> None:
+    model = str(make_model("a"))
+    made = plan("--model", model, "--max-model-len", "128", "--dtype", "bfloat16").settings
+    assert (made.max_model_len, made.dtype) == (128, "bfloat16")
+    assert plan("--model", model).settings.max_model_len is None
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -88,6 +97,9 @@ def test_longer_answers_are_allowed_where_asked_for(plan: Planner, make_model: C
         (["--model", "A", "--file", "cloze=x"], "write --file TASK=PATH, TASK being one of cmmlu"),
         (["--model", "A", "--file", "exam=x", "--file", "exam=y"], "exam has a file already"),
         (["--model", "A", "--tasks", "ner", "--file", "exam=x"], "--tasks does not name exam"),
+        (["--model", "A", "--max-model-len", "512"], "--max-model-len 512: exceeds the 256 tokens of "),
+        (["--model", "A", "--max-model-len", "64"], "--answer-tokens 64: leaves no room .* context of 64 tokens"),
+        (["--endpoint", "http://x/v1", "--dtype", "bfloat16"], "are of an engine here, not of an endpoint"),
         (["--endpoint", "http://x/v1", "--tasks", "ner"], "ner needs a model's folder, not an endpoint"),
     ],
 )

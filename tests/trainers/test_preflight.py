@@ -29,6 +29,7 @@ def recipe(stage: str, *changes: str, name: str = "configs/laptop.yaml") -> Any:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_laptops_recipe_fits_a_laptop(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.preflight.tokenizer_dir", Path)
     monkeypatch.setattr("trainers.preflight.vocabulary", lambda _: 3584)
     shape = Shape(hidden=256, layers=4, intermediate=688, heads=4, vocab=3584, tied=1)
     refuse(recipe(stage), parse_nodes("2CPU,8GiB"), lambda _: shape)
@@ -99,13 +100,14 @@ def test_a_context_that_the_model_has_not_is_refused() -> None:
         refuse(recipe("ppo"), parse_nodes("2CPU,64GiB"), lambda _: short)
 
 
-def test_a_model_that_is_not_known_is_not_refused() -> None:
+def test_a_model_whose_size_cannot_be_estimated_is_refused() -> None:
     def unknown(_: str) -> Shape:
         raise ConfigError("model_type 'mamba'")
 
-    refuse(recipe("ppo"), parse_nodes("2CPU,8GiB"), unknown)
+    with pytest.raises(ConfigError, match=r"^policy: model_type 'mamba' \(and 4 more\)$"):
+        refuse(recipe("ppo"), parse_nodes("2CPU,8GiB"), unknown)
     levels = {finding.level for finding in plan(recipe("ppo"), unknown, None).findings}
-    assert levels == {"fits", "unknown"}
+    assert levels == {"fits", "refused"}
 
 
 def test_inputs_are_looked_at(clinic: Path, tmp_path: Path) -> None:
