@@ -138,12 +138,13 @@ class Engine:
         max_new_tokens: int | Sequence[int],
         temperature: float = 1.0,
         top_p: float = 1.0,
+        stop: tuple[int, ...] = (),
         logprobs: bool = True,
         progress: Bar = False,
     ) -> list[Answer]:
         """One answer a prompt, in order; see `stream`."""
         answers: list[Answer | None] = [None] * len(prompts)
-        sampling = Sampling(temperature, top_p, logprobs=logprobs)
+        sampling = Sampling(temperature, top_p, stop=stop, logprobs=logprobs)
         with _bar(progress, len(prompts)) as advance:
             for index, answer in self.stream(prompts, seeds=seeds, max_new_tokens=max_new_tokens, sampling=sampling):
                 answers[index] = answer

@@ -14,7 +14,7 @@ from actors.modeling.checks import is_scorer, read_config, require_one_output, r
 from actors.modeling.source import model_dir
 from actors.modeling.weights import tensor_shapes, weight_files
 from configs.errors import ConfigError
-from data.chat import END
+from data.chat import chat_ends
 from data.durable import sha256
 from data.hf_tokenizer import read_tokenizer
 
@@ -63,22 +63,19 @@ class ModelFolder:
         """Longest sequence in tokens."""
         return int(self._setting("max_position_embeddings"))
 
-    @property
-    def end_id(self) -> int:
-        """Id of the token that ends an answer."""
-        end_id: int = self.tokenizer.eos_token_id
-        return end_id
+    @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids of all tokens that end a response; see `data.chat.chat_ends`."""
+        return chat_ends(self.tokenizer, self.path)
 
     @cached_property
     def tokenizer(self) -> Any:
         """The folder's tokenizer.
 
         Raises:
-            ConfigError: none, or one that does not fit the chat format or the model.
+            ConfigError: none, or one that does not fit the model.
         """
         tokenizer: Any = read_tokenizer(self.path)
-        if tokenizer.eos_token != END:
-            raise ConfigError(f"{self.path}: the tokenizer's end mark is {tokenizer.eos_token!r}; it must be {END!r}")
         require_rows(tokenizer, self.config, str(self.path))
         return tokenizer
 
@@ -98,7 +95,12 @@ class ModelFolder:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the weights, config and tokenizer: two folders of one digest answer alike. Reads them all."""
-        files = [*self._files(), *sorted(self.path.glob("*.json")), *sorted(self.path.glob("tokenizer.model"))]
+        files = [
+            *self._files(),
+            *sorted(self.path.glob("*.json")),
+            *sorted(self.path.glob("*.jinja")),
+            *sorted(self.path.glob("tokenizer.model")),
+        ]
         lines = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
         return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -12,14 +12,17 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
 )
 
 from actors.config import ArchitectureConfig
+from actors.generation import make_generation_config_valid
 from actors.modeling.attention import ATTENTION
+from actors.modeling.checks import is_scorer
+from actors.modeling.scorer import HEAD, scorer_class
+from actors.modeling.selfcheck import check_packing
 from actors.modeling.source import model_dir
 from data.durable import writing
 
@@ -49,7 +52,9 @@ def new_causal_lm(
 
 def load_causal_lm(folder: str, dtype: torch.dtype) -> PreTrainedModel:
     """The causal language model in `folder`. Raises a one-line error where there is none."""
-    return AutoModelForCausalLM.from_pretrained(_model_dir(folder), dtype=dtype, attn_implementation=ATTENTION)
+    path = model_dir(folder)
+    check_packing(AutoConfig.from_pretrained(path), folder)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
 
 
 def load_scorer(folder: str, dtype: torch.dtype, seed: int) -> PreTrainedModel:
@@ -57,15 +62,15 @@ def load_scorer(folder: str, dtype: torch.dtype, seed: int) -> PreTrainedModel:
 
     A zero head makes the first scores of a fresh reward model or critic exactly 0, whatever the seed of its trunk.
     """
-    path = _model_dir(folder)
-    is_scorer = any("SequenceClassification" in name for name in AutoConfig.from_pretrained(path).architectures or ())
+    path = model_dir(folder)
+    config = AutoConfig.from_pretrained(path)
+    check_packing(config, folder)
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        path, num_labels=1, dtype=dtype, attn_implementation=ATTENTION
-    )
-    if not is_scorer:
+    load: Any = scorer_class(config, folder).from_pretrained
+    model: PreTrainedModel = load(path, num_labels=1, dtype=dtype, attn_implementation=ATTENTION)
+    if not is_scorer({"architectures": config.architectures}):
         with torch.no_grad():
-            model.get_submodule("score").weight.zero_()
+            model.get_submodule(HEAD).weight.zero_()
     return model
 
 
@@ -76,6 +81,7 @@ def save_pretrained(
 
     Raises DiskError.
     """
+    make_generation_config_valid(model)
     with writing(folder):
         try:
             model.save_pretrained(folder, state_dict=weights)
@@ -85,7 +91,3 @@ def save_pretrained(
             path = folder / "config.json"
             config = {**json.loads(path.read_text(encoding="utf-8")), **settings}
             path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-
-def _model_dir(folder: str) -> Path:
-    return model_dir(folder)

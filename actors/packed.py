@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from actors.logprobs import token_logprobs
 from actors.modeling.attention import Packing
+from actors.modeling.scorer import HEAD
 
 Tokens = Sequence[int] | NDArray[np.integer[Any]]
 Mask = Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]
@@ -121,7 +122,7 @@ class PackedScorer(PackedModule):
     def forward(self, batch: PackedBatch) -> Tensor:
         """The head's scalar after each token, less the config's `logit_mean`, (T,) fp32."""
         hidden = self.model.base_model(**batch.model_inputs()).last_hidden_state
-        return self.model.get_submodule("score")(hidden)[0, :, 0].float() - logit_mean(self.model.config)
+        return self.model.get_submodule(HEAD)(hidden)[0, :, 0].float() - logit_mean(self.model.config)
 
 
 def logit_mean(config: Any) -> float:

@@ -31,13 +31,17 @@ class Rollout(Worker):
         model: str,
         seed: int,
         weight_transfer: str | None,
+        end_ids: tuple[int, ...],
         in_flight: InFlight = "none",
     ) -> None:
-        """Starts the engine on `model`'s weights; they count as version -1 until a version is published."""
+        """Starts the engine on `model`'s weights; they count as version -1 until a version is published.
+
+        `end_ids` are the tokens that end a response, beside those of `config.stop`.
+        """
         self.config = config
         self.engine = Engine(model, config.engine, seed, weight_transfer, in_flight)
         stop = single_tokens(self.engine.tokenizer, config.stop, "rollout.stop")
-        self._sampling = Sampling(config.temperature, config.top_p, config.top_k, config.min_p, stop)
+        self._sampling = Sampling(config.temperature, config.top_p, config.top_k, config.min_p, (*end_ids, *stop))
         self._in_flight, self._updating = in_flight != "none", False
         self._versions: dict[int, int] = {}  # by how often the engine's weights had changed
         self._hold(-1)

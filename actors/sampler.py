@@ -29,6 +29,7 @@ class SamplerConfig:
     reward: FrozenRoleConfig
     sites: Sequence[Site]  # where both run
     seed: int
+    end_ids: tuple[int, ...]  # tokens that end a response
     start_timeout_s: float
     call_timeout_s: float
     hang_timeout_s: float  # after its last sign of life a process counts as hung
@@ -58,7 +59,7 @@ class Sampler:
                         config.run, role, workers[role], site, reserved, config.call_timeout_s, watch=watch
                     )
                     setattr(self, role, group)
-            engines = self.rollout.submit("setup", config.rollout, model, config.seed, None)
+            engines = self.rollout.submit("setup", config.rollout, model, config.seed, None, config.end_ids)
             if any(site.shares_gpu(role) for site in config.sites for role in site.roles):
                 # An engine plans with the GPU's memory as it finds it: nobody else may be taking some just then.
                 self.rollout.wait(engines, "load the model")

@@ -56,6 +56,7 @@ class TeamConfig:
     minibatches: int  # optimiser steps a pass over a step's rows
     knows_logprobs: bool  # whether nobody needs the policy's log-probabilities before it learns
     seed: int
+    end_ids: tuple[int, ...]  # tokens that end a response
     native_transfer: str | None  # vLLM's weight-transfer backend, if the transport uses one
     start_timeout_s: float
     call_timeout_s: float
@@ -162,7 +163,13 @@ class Team:
         config, roles = self.config, self.config.roles
         temperature = roles["rollout"].temperature
         setups: dict[str, tuple[Any, ...]] = {
-            "rollout": (roles["policy"].model, config.seed, config.native_transfer, roles["rollout"].in_flight),
+            "rollout": (
+                roles["policy"].model,
+                config.seed,
+                config.native_transfer,
+                config.end_ids,
+                roles["rollout"].in_flight,
+            ),
             "reference": (temperature,),
             "reward": (),
             "judge": (),

@@ -31,7 +31,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from configs.errors import one_line_errors
-from data.chat import BOT, CHAT_TEMPLATE, HUMAN
+from data.chat.templates import BOT, HUMAN, NAMED
 from data.durable import writing
 from data.hf_tokenizer import read_tokenizer
 from data.prepare.schemas import texts_of
@@ -41,19 +41,24 @@ from data.vocabulary import extend
 PROG: Final = "python -m data.tokenizer"
 
 SPECIAL: Final = ("<unk>", "<s>", "</s>", "<pad>")
+CHAT_TOKENS: Final = {"chimed": (HUMAN, BOT), "chatml": ("<|im_start|>", "<|im_end|>")}
+"""The tokens of a chat format beside those, by the name of its template."""
 LONGEST_TOKEN: Final = 18  # bytes: six Chinese characters, the longest entity name
 CONTEXT: Final = 4096
 # Sentences, lines and numbers end a token; digits stand alone.
 BOUNDARIES: Final = r"[，。：；、？！“”\n\s;:,]|\d"
 
 
-def train_tokenizer(texts: Iterable[str], names: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], names: Sequence[str], vocabulary: int, chat: str = "chimed"
+) -> PreTrainedTokenizerFast:
     """Train a tokenizer.
 
     Args:
         texts: training text; role markers and special tokens must not be in it.
         names: words that are split off whole before merges are learnt; the longest wins where several fit.
         vocabulary: its size, special tokens and role markers included.
+        chat: the chat format, one of `CHAT_TOKENS`.
 
     Raises:
         DataError: the texts give fewer merges than asked for, so that the size is missed.
@@ -65,23 +70,24 @@ def train_tokenizer(texts: Iterable[str], names: Sequence[str], vocabulary: int)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[*SPECIAL, HUMAN, BOT],
+        special_tokens=[*SPECIAL, *CHAT_TOKENS[chat]],
         initial_alphabet=ByteLevel.alphabet(),
         max_token_length=LONGEST_TOKEN,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # Declared anew as not "special": decoding shows them, so that an answer that goes on with a turn of its own is seen.
-    tokenizer.add_tokens([AddedToken(mark, normalized=False, special=False) for mark in (HUMAN, BOT)])
+    if chat == "chimed":
+        # Declared again as not "special": decoding shows them, so that a response that continues with a turn is noticed.
+        tokenizer.add_tokens([AddedToken(mark, normalized=False, special=False) for mark in (HUMAN, BOT)])
     if tokenizer.get_vocab_size() != vocabulary:
         raise DataError(
             f"the texts give a vocabulary of {tokenizer.get_vocab_size()}, not {vocabulary}; "
             "ask for a smaller vocabulary or give more text"
         )
-    return wrap(tokenizer)
+    return wrap(tokenizer, chat)
 
 
-def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+def wrap(tokenizer: Tokenizer, chat: str = "chimed") -> PreTrainedTokenizerFast:
     """Give a tokenizer its special tokens' roles, the chat template and the context length."""
     settings: dict[str, Any] = {
         "unk_token": "<unk>",
@@ -90,7 +96,7 @@ def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
         "pad_token": "<pad>",
         "model_max_length": CONTEXT,
         "clean_up_tokenization_spaces": False,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": NAMED[chat],
     }
     untyped: Any = PreTrainedTokenizerFast  # transformers gives its constructor no types
     wrapped: PreTrainedTokenizerFast = untyped(tokenizer_object=tokenizer, **settings)
@@ -139,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     commands = found.add_subparsers(required=True, dest="command")
     train = commands.add_parser("train", help="a new byte-level BPE tokenizer")
     train.add_argument("--vocabulary", type=int, required=True, metavar="N", help="its size, special tokens included")
+    train.add_argument("--chat", choices=CHAT_TOKENS, default="chimed", help="chat format")
     train.add_argument("--names", type=Path, metavar="FILE", help="words that are never merged with others, one a line")
     more = commands.add_parser("extend", help="an existing BPE tokenizer with further pieces; old ids stay as they are")
     more.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="the existing one's folder")
@@ -160,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
         with _folder(given.out) as aside:
             if given.command == "train":
                 names = given.names.read_text("utf-8").split() if given.names else []
-                train_tokenizer(texts_in(given.input), names, given.vocabulary).save_pretrained(aside)
+                train_tokenizer(texts_in(given.input), names, given.vocabulary, given.chat).save_pretrained(aside)
             else:
                 old = load(given.tokenizer)
                 save_extended(old, extend(old.backend_tokenizer, lambda: texts_in(given.input), given.more), aside)

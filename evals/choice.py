@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 
-from data.chat import encode_chat
+from data.chat import chat_format
 from data.tables import DataError
 from evals.subject import Metrics, Row, Subject
 
@@ -36,10 +36,10 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
 
     `chance` is what guessing gives; `letters` says how often each position was chosen, `answers` how often it is right.
     """
-    tokenizer = subject.folder.tokenizer
-    encoded = [encode_chat(tokenizer, _chat(row["question"], option)) for row in rows for option in row["options"]]
-    scores = subject.engine.score([ids for ids, _ in encoded], label="choice questions")
-    answers = [score[-sum(mask) :] for score, (_, mask) in zip(scores, encoded, strict=True)]
+    form = chat_format(subject.folder.tokenizer)
+    encoded = [form.response(_chat(row["question"], option)) for row in rows for option in row["options"]]
+    scores = subject.engine.score([prompt + option for prompt, option in encoded], label="choice questions")
+    answers = [score[-len(option) :] for score, (_, option) in zip(scores, encoded, strict=True)]
     picks = pick_options(answers, [len(row["options"]) for row in rows])
     return choice_metrics(rows, picks)
 

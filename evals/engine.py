@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.folders import Architecture, ModelFolder
 from configs.errors import ConfigError
+from data.chat import without_end
 from evals.ledger import Ledger
 from evals.sizing import Sizing, require_fit
 
@@ -54,6 +55,7 @@ class Engine:
         self._engine: engine.Engine | None = None
         self._architecture: Architecture | None = None
         self._folder: ModelFolder | None = None
+        self._ends: tuple[int, ...] = ()  # at which the running engine stops by itself
 
     @property
     def folder(self) -> ModelFolder:
@@ -83,12 +85,12 @@ class Engine:
             return
         architecture = folder.architecture()
         try:
-            if self._engine is not None and architecture == self._architecture and folder.is_llama:
+            if self._engine is not None and architecture == self._architecture and self._may_reload(folder):
                 # Equal architectures name the same tensors, so none of the old model's can be left over.
                 self._engine.load_weights(folder.weights())
             else:
                 self.close()
-                self._engine = _start(folder, self._sizing)
+                self._engine, self._ends = _start(folder, self._sizing), folder.end_ids
         except ConfigError:
             self._folder = None
             raise
@@ -97,6 +99,9 @@ class Engine:
             raise ConfigError(f"{folder.path}: vLLM cannot load this model: {error}") from error
         self._architecture, self._folder = architecture, folder
         self._digest = folder.digest if self._ledger else ""
+
+    def _may_reload(self, folder: ModelFolder) -> bool:
+        return folder.is_llama and folder.end_ids == self._ends
 
     def close(self) -> None:
         """End the engine and free its memory; `load` starts another."""
@@ -135,14 +140,17 @@ class Engine:
                 seeds=[seed for _, seed, _ in requests],
                 max_new_tokens=[limit for _, _, limit in requests],
                 temperature=temperature,
+                stop=self.folder.end_ids,
                 logprobs=False,
                 progress=_progress_bar(label),
             )
             return [(answer.tokens, answer.finished) for answer in answers]
 
         answers = self._through(["generate", temperature], list(zip(prompts, seeds, limits, strict=True)), ask)
-        decode = self.folder.tokenizer.decode
-        return [Answer(ids, decode(ids, skip_special_tokens=True), finished) for ids, finished in answers]
+        decode, ends = self.folder.tokenizer.decode, self.folder.end_ids
+        return [
+            Answer(ids, decode(without_end(ids, ends), skip_special_tokens=True), finished) for ids, finished in answers
+        ]
 
     def score(self, sequences: Sequence[Sequence[int]], label: str = "score") -> list[list[float]]:
         """Log-probability of every token after the first, given those before it.

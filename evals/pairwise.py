@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from data.chat import encode_chat
+from data.chat import chat_format
 from evals.reward_model import RewardModel
 from evals.subject import Metrics, Row
 
@@ -59,5 +59,5 @@ def _encode(tokenizer: Any, row: Row, side: str) -> list[int]:
 
     The prompt is the same on both sides, so it decides nothing about lengths.
     """
-    ids, _ = encode_chat(tokenizer, [*row["prompt"], {"role": "assistant", "content": row[side]}])
-    return ids[:-1] if side == "rejected" and row["flaw"] == CUT_OFF else ids
+    prompt, response = chat_format(tokenizer).response([*row["prompt"], {"role": "assistant", "content": row[side]}])
+    return prompt + (response[:-1] if side == "rejected" and row["flaw"] == CUT_OFF else response)

@@ -15,7 +15,8 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
     """
     tokenizer, window = subject.folder.tokenizer, subject.engine.context - 1
     documents = [
-        [*tokenizer.encode(row["text"], add_special_tokens=False, verbose=False), subject.folder.end_id] for row in rows
+        [*tokenizer.encode(row["text"], add_special_tokens=False, verbose=False), tokenizer.eos_token_id]
+        for row in rows
     ]
     windows = [ids[start : start + window] for ids in documents for start in range(0, len(ids), window)]
     scores = subject.engine.score(windows, label="held-out text")

@@ -11,6 +11,7 @@ from typing import Any
 from actors.folders import ModelFolder
 from cluster.paths import require_dir, resolve
 from configs.errors import ConfigError
+from data.chat import chat_format
 from data.durable import sha256
 from data.tables import DataError
 from evals.benchmarks import BENCHMARKS, Benchmark
@@ -66,6 +67,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     second = {name: getattr(options, name.strip("-").replace("-", "_")) for name in _SECONDS}
     files = files_of(options.file)
     names = _task_names(options, models, second, list(files))
+    _require_chat_formats(names, models)
     settings = _settings(options, names)
     _check_context(options, settings, [model for model in models.values() if not model.is_reward_model])
     outputs = {name: _output(name, getattr(options, name)) for name in ("json", "markdown", "html")}
@@ -165,6 +167,13 @@ def _read(
             items[name] = benchmark.read(source, most, seed)
             digests[name] = {str(source): sha256(source)} if source.is_file() else dict(items[name].files)
     return items, digests
+
+
+def _require_chat_formats(names: Sequence[str], models: Mapping[str, ModelFolder]) -> None:
+    """Refuse a model without a chat format that a task would ask in chats: all tasks do but perplexity."""
+    for model in models.values():
+        if any(_applies(name, model) and name != "perplexity" for name in names):
+            chat_format(model.tokenizer)
 
 
 def _output(name: str, given: str | None) -> Path | None:

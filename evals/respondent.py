@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import Any, Protocol
 
 from configs.errors import ConfigError
-from data.chat import Message, encode_prompt, render_turn
+from data.chat import Message, chat_format, encode_prompt
 from evals.engine import Engine
 
 Chat = Sequence[Message]
@@ -52,7 +52,6 @@ class LocalRespondent:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._chats: dict[tuple[str, ...], list[int]] = {}
-        self._options: dict[str, list[int]] = {}
 
     def fits(self, chat: Chat, more: int) -> bool:
         return len(self._encode(chat)) + more < self._engine.context
@@ -74,21 +73,17 @@ class LocalRespondent:
 
     def _split(self, chat: Chat, options: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """The tokens that all options share, the chat's first, and what follows for each of them."""
-        written = [self._option(option) for option in options]
+        written = [self._followed_by(chat, option) for option in options]
         shared = [ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, zip(*written, strict=False))]
         endings = [ids[len(shared) :] for ids in written]
         if len(endings) > 1 and not all(endings):
             raise ConfigError(f"{list(options)}: one option begins another; word them so that none does")
-        return [*self._encode(chat), *shared], endings
+        return shared, endings
 
-    def _option(self, option: str) -> list[int]:
-        """An option as the beginning of a reply. Turns are encoded apart, so the chat before it does not matter."""
-        if option not in self._options:
-            ids = self._tokenizer.encode(
-                render_turn({"role": "assistant", "content": option}), add_special_tokens=False
-            )
-            self._options[option] = ids[:-1]  # without the end mark: more may follow
-        return self._options[option]
+    def _followed_by(self, chat: Chat, option: str) -> list[int]:
+        """The chat and an option as the beginning of a reply: without the token that ends a turn, since more may follow."""
+        prompt, response = chat_format(self._tokenizer).response([*chat, {"role": "assistant", "content": option}])
+        return prompt + response[:-1]
 
     def _encode(self, chat: Chat) -> list[int]:
         key = tuple(message["content"] for message in chat)

@@ -19,6 +19,7 @@ from actors.folders import ModelFolder
 from actors.modeling.nodes import fetch
 from cluster.environment import EVERYWHERE
 from configs.errors import ConfigError
+from data.chat import chat_format
 from serve.config import ServeConfig, named_folders, read_arguments
 from serve.gateway import Gateway, GatewaySettings
 from serve.keys import VARIABLE, read_keys
@@ -46,7 +47,11 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     digests = read_keys(config.api_keys_file)
     if not digests:
         print(f"no API keys (set {VARIABLE}): the endpoint answers this machine only", file=sys.stderr)
-    models = Models(dict.fromkeys(folders, config.engine.max_model_len), next(iter(reward), ""))
+    models = Models(
+        dict.fromkeys(folders, config.engine.max_model_len),
+        next(iter(reward), ""),
+        marks={name: chat_format(folder.tokenizer).marks for name, folder in folders.items()},
+    )
     engines = {name: _engine(name, folder, weights.get(name, ""), config) for name, folder in folders.items()}
     scorer = _scorer(*reward.popitem(), config) if reward else None
     settings = GatewaySettings(models, config.limits, digests, config.cors_origins)
@@ -62,7 +67,7 @@ def _check_models(folders: Mapping[str, ModelFolder], config: ServeConfig) -> No
                 f"engine.max_model_len={config.engine.max_model_len}: the context of {name} is {folder.context}; "
                 "ask for no more"
             )
-        folder.tokenizer  # noqa: B018 - refuses one that does not fit
+        chat_format(folder.tokenizer)  # refuses one that does not fit
 
 
 def _reward_model(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> dict[str, ModelFolder]:
@@ -75,7 +80,7 @@ def _reward_model(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> di
     name, folder = next((name, ModelFolder(path, "reward_model")) for name, path in given.items())
     if not folder.is_reward_model:
         raise ConfigError(f"reward_model={name}: {folder.path} has no scalar head; give the folder of a reward model")
-    folder.tokenizer  # noqa: B018 - refuses one that does not fit
+    chat_format(folder.tokenizer)  # refuses one that does not fit
     return {name: folder}
 
 

@@ -57,7 +57,9 @@ class Engine(LLMServer):
             yield self._tokens.answer(request)
             return
         try:
-            call = _REQUESTS[request.kind](**request.body, stream_interval=self._tokens_a_part)
+            call = _REQUESTS[request.kind](
+                **request.body, stop_token_ids=self._stops(request), stream_interval=self._tokens_a_part
+            )
         except ValueError as error:
             yield Refusal(400, str(error).splitlines()[0])
             return
@@ -88,9 +90,18 @@ class Engine(LLMServer):
         return float(self._llm_config.experimental_configs["stream_batching_interval_ms"]) / 1000
 
     @cached_property
+    def _folder(self) -> ModelFolder:
+        return ModelFolder(self._llm_config.model_loading_config.model_source)
+
+    @cached_property
     def _tokens(self) -> Tokens:
-        config = self._llm_config
-        return Tokens(ModelFolder(config.model_loading_config.model_source), config.engine_kwargs["max_model_len"])
+        return Tokens(self._folder, self._llm_config.engine_kwargs["max_model_len"])
+
+    def _stops(self, request: EngineRequest) -> list[int]:
+        """The ids that end a response beside the tokenizer's EOS, which vLLM knows."""
+        if request.body.get("ignore_eos"):
+            return []
+        return [end for end in self._folder.end_ids if end != self._folder.tokenizer.eos_token_id]
 
     def _refusal(self, error: Any, request: EngineRequest) -> Refusal:
         info = error.error

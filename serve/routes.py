@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
-from data.chat import check_messages
+from data.chat import RESERVED, check_messages
 from data.tables import DataError
 from serve.backend import Backend
 from serve.body import BodyLimit
@@ -33,11 +33,13 @@ STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-strea
 
 @dataclass(frozen=True)
 class Models:
-    """What the endpoint serves: context lengths by name, and the reward model's name, if any."""
+    """What the endpoint serves: context lengths by name, the reward model's name, if any, and reserved marks by name."""
 
     contexts: dict[str, int]
     reward: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
+    marks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Strings that no turn may contain: the model would read them as control tokens. By default ChiMed-GPT's."""
 
     def name(self, asked: str | None) -> str:
         """The model that a request means; without a name, the only one."""
@@ -105,7 +107,7 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
     async def chat(body: ChatRequest, call: Call = Depends(gate)) -> Response:
         call.model = models.name(body.model)
         settings = body.settings()
-        _check_chat(settings["messages"])
+        _check_chat(settings["messages"], models.marks.get(call.model, RESERVED))
         return await answers.generate(body, "chat", settings, call)
 
     @app.post("/v1/completions", responses=STREAMED)
@@ -119,7 +121,7 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
         settings = body.model_dump(exclude_none=True, exclude={"model", "messages"})
         if body.messages is not None:
             settings["messages"] = [turn.message() for turn in body.messages]
-            _check_chat(settings["messages"])
+            _check_chat(settings["messages"], models.marks.get(call.model, RESERVED))
         return await answers.whole(EngineRequest("tokenize", settings, call.id), call)
 
     @app.post("/detokenize")
@@ -238,9 +240,9 @@ async def _chain(first: str, rest: AsyncGenerator[str, None]) -> AsyncIterator[s
             yield events
 
 
-def _check_chat(messages: list[dict[str, str]]) -> None:
+def _check_chat(messages: list[dict[str, str]], marks: Sequence[str]) -> None:
     try:
-        check_messages(messages)
+        check_messages(messages, marks)
     except DataError as error:
         raise ApiError(400, f"{error}.", param="messages") from error
     if messages[-1]["role"] != "user":

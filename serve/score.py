@@ -11,7 +11,7 @@ from actors.batching import balanced_plan, rows_of
 from actors.config import FrozenRoleConfig
 from actors.folders import ModelFolder
 from actors.reward import Reward
-from data.chat import check_messages, encode_prompt, render_turn
+from data.chat import chat_format
 from data.tables import DataError
 from serve.replies import Refusal
 
@@ -41,11 +41,7 @@ class Scorer:
         return {"scores": scores, "tokens": sum(len(prompt) + len(answer) for prompt, answer in rows)}
 
     def _encode(self, messages: list[dict[str, str]], cut: bool) -> tuple[list[int], list[int]]:
-        check_messages(messages)
-        if messages[-1]["role"] != "assistant":
-            raise DataError("the last turn is not the assistant's; end with the answer to score")
-        prompt = encode_prompt(self._tokenizer, messages[:-1])
-        answer = self._tokenizer.encode(render_turn(messages[-1]), add_special_tokens=False)
+        prompt, answer = chat_format(self._tokenizer).response(messages)
         if cut:
             answer = answer[:-1]
         if len(prompt) + len(answer) > self._context:

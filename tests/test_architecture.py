@@ -36,6 +36,8 @@ MAY_ALSO_IMPORT = {
     "cluster/preflight/__main__.py": {"actors", "trainers"},
     "data/prepare/__main__.py": {"cluster"},
 }
+# Packages with one public interface, whose __init__ re-exports it.
+DOORS = {"data/chat/__init__.py"}
 
 
 @cache
@@ -80,7 +82,7 @@ def test_imports_run_one_way():
 
 def test_importing_a_package_imports_nothing():
     for path in sources():
-        if path.name == "__init__.py":
+        if path.name == "__init__.py" and path.relative_to(ROOT).as_posix() not in DOORS:
             body = tree(path).body
             assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), path
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from actors.modeling.checks import (
     is_scorer,
@@ -17,8 +17,12 @@ from actors.modeling.checks import (
     require_scorer,
     require_trainable,
 )
+from actors.modeling.selfcheck import check_packing
 from actors.modeling.source import model_dir, tokenizer_dir
 from configs.errors import ConfigError
+from data.chat import apply_settings, chat_ends, chat_format
+from data.chat.config import ChatConfig
+from data.chat.ends import GENERATION_CONFIG, eos_ids, write_ends
 from data.durable import sync, writing
 from data.hf_tokenizer import read_tokenizer
 
@@ -38,6 +42,17 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_chat_tokenizer(folder: str | Path, chat: ChatConfig) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer in `folder` with the chat template that the recipe's `chat` section asks for.
+
+    Raises ConfigError where there is no tokenizer, or no chat template that can be used; see `data.chat.chat_format`.
+    """
+    tokenizer = load_tokenizer(folder)
+    apply_settings(tokenizer, chat)
+    chat_format(tokenizer)
+    return tokenizer
+
+
 Kind = Literal["language", "scorer", "either"]
 """A language model; a reward model; or either, of which a reward model has one output."""
 
@@ -53,8 +68,8 @@ def require_model(
         key: the setting that names the model.
 
     Raises:
-        ConfigError: no such model, one that Transformers cannot load, a quantized one, one of another kind, or one with a
-            context of less than `tokens` tokens.
+        ConfigError: no such model, one that Transformers cannot load, a quantized one, one of another kind, one whose
+            architecture cannot be computed on packed sequences, or one with a context of less than `tokens` tokens.
     """
     path = model_dir(name, key)
     require_config(path, tokens, field, key, kind)
@@ -71,6 +86,7 @@ def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) ->
         require_scorer(config, path, key)
     if kind == "language" and is_scorer(config):
         raise ConfigError(f"{key}: {path} is a reward model; name a language model")
+    check_packing(AutoConfig.from_pretrained(path), key)
     context = config.get("max_position_embeddings") or tokens
     if tokens > context:
         raise ConfigError(f"{field} {tokens} exceeds the {context} tokens that the model in {path} is made for")
@@ -79,7 +95,8 @@ def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) ->
 def export_model(folder: Path, tokenizer: PreTrainedTokenizerBase, write: Callable[[Path], Any]) -> None:
     """Makes `folder` a model with its tokenizer; `write` puts the weights into a folder aside, then that is renamed.
 
-    When it has returned, the model is on the disk. Raises DiskError.
+    A language model's generation_config.json gets all tokens that end a response. When it has returned, the model is on
+    the disk. Raises DiskError.
     """
     aside = folder.with_name(f"{folder.name}.new")
     with writing(aside):
@@ -87,8 +104,19 @@ def export_model(folder: Path, tokenizer: PreTrainedTokenizerBase, write: Callab
         aside.mkdir(parents=True)
         write(aside)
         tokenizer.save_pretrained(aside)
+        if (aside / GENERATION_CONFIG).exists():  # a language model, not a reward model
+            write_ends(aside, _ends(tokenizer, aside))
         for path in [*aside.rglob("*"), aside]:
             sync(path)
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
         sync(folder.parent)
+
+
+def _ends(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[int, ...]:
+    """Returns all tokens that end a response; without the chat template's where pretraining keeps one that cannot be used."""
+    try:
+        return chat_ends(tokenizer, folder)
+    except ConfigError as error:
+        print(f"export: generation_config.json has the tokenizer's end only: {error}", flush=True)
+        return eos_ids(tokenizer, folder)

@@ -17,7 +17,7 @@ from cluster.paths import require_dir, require_file, resolve, table_path
 from cluster.preflight.needs import Finding
 from configs.errors import ConfigError
 from data.tables import MAY_LACK, PREFERENCE, PRETRAIN, PROMPTS, SFT, DataError, table_files
-from trainers.export import Kind, load_tokenizer, require_config, require_model
+from trainers.export import Kind, load_chat_tokenizer, load_tokenizer, require_config, require_model
 from trainers.pinning import MODEL_KEYS, TABLE_KEYS, named
 
 TABLES: Mapping[str, pa.Schema] = {
@@ -31,6 +31,8 @@ TABLES: Mapping[str, pa.Schema] = {
     "rejection.replay": SFT,
 }
 
+_CHAT_MODELS = ("model", "policy.model")
+"""The models whose tokenizers encode a stage's chats."""
 KINDS: Mapping[str, Kind] = {
     "reward.model": "either",
     "ppo.critic.model": "either",
@@ -43,7 +45,7 @@ def inputs(config: Any, planned: bool) -> Iterator[Finding]:
     """A finding for every folder and table. `planned`: one that is missing is not refused, since a shape stands for it."""
     values = config.model_dump(mode="json")
     for key, folder, _ in named(values, MODEL_KEYS):
-        yield _model(config.recipe_key, key, folder, planned)
+        yield _model(config, key, folder, planned)
     for key, path, _ in named(values, TABLE_KEYS):
         schema = next(schema for name, schema in TABLES.items() if f"{config.recipe_key}.{key}".startswith(name))
         try:
@@ -54,10 +56,10 @@ def inputs(config: Any, planned: bool) -> Iterator[Finding]:
         yield from (_table(key, str(file), schema, planned) for file in files)
 
 
-def _model(stage: str, key: str, name: str, planned: bool) -> Finding:
+def _model(config: Any, key: str, name: str, planned: bool) -> Finding:
     """What is known of a model or tokenizer; no weights are downloaded, and no adapter is merged."""
     light = not planned and (repository_of(name) is not None or is_adapter(resolve(name)))
-    kind: Kind = KINDS.get(f"{stage}.{key}", "language")
+    kind: Kind = KINDS.get(f"{config.recipe_key}.{key}", "language")
     try:
         path = config_dir(name, key) if light else require_dir(name, key, HINT)
     except ConfigError as error:
@@ -68,7 +70,10 @@ def _model(stage: str, key: str, name: str, planned: bool) -> Finding:
             require_config(path, 1, key, key, kind)
         elif key.endswith("model"):
             require_model(path, 1, key, key, kind)
-        load_tokenizer(name)
+        if key in _CHAT_MODELS and config.recipe_key != "pretrain":
+            load_chat_tokenizer(name, config.chat)
+        else:
+            load_tokenizer(name)
     except ConfigError as error:
         return Finding("refused", "inputs", f"{key}: {error}")
     return Finding("fits", "inputs", f"{key}: {name if light else path}")

@@ -14,6 +14,7 @@ from cluster.paths import require_dir
 from configs.base import read
 from configs.errors import ConfigError
 from configs.recipe import read_recipe
+from data.chat import chat_ends, without_end
 from data.sealed import read_sealed
 from trainers.config import STAGES
 from trainers.export import load_tokenizer
@@ -38,8 +39,9 @@ def main(argv: Sequence[str]) -> None:
     rows = chosen(table, options.best, options.worst)
     print(f"step {step}, weights version {facts['weights_version']}, {len(table)} answers{_summary(table)}")
     tokenizer = load_tokenizer(_model(run))
+    ends = chat_ends(tokenizer)
     for row in table.take(rows).to_pylist():
-        print("\n" + as_text(row, tokenizer))
+        print("\n" + as_text(row, tokenizer, ends))
 
 
 def with_rewards(table: pa.Table, path: Path) -> pa.Table:
@@ -68,13 +70,14 @@ def chosen(table: pa.Table, best: int | None, worst: int | None) -> list[int]:
     return order[: best if best is not None else worst]
 
 
-def as_text(row: dict[str, Any], tokenizer: Any) -> str:
+def as_text(row: dict[str, Any], tokenizer: Any, ends: Sequence[int]) -> str:
     """One answer with its prompt, decoded without the marks of the vocabulary, and a line of figures above."""
     parts = {name.removeprefix("reward_"): row[name] for name in row if name.startswith("reward_")}
     reward = f"reward {row['reward']:.4f}" if "reward" in row else "not scored"
     sources = "".join(f" {name} {value:.4f}" for name, value in parts.items()) if len(parts) > 1 else ""
     end = "finished" if row["finished"] else "cut off"
-    prompt, answer = (tokenizer.decode(row[name], skip_special_tokens=True) for name in ("prompt", "response"))
+    parts_of_chat = (row["prompt"], without_end(row["response"], ends))
+    prompt, answer = (tokenizer.decode(ids, skip_special_tokens=True) for ids in parts_of_chat)
     head = (
         f"-- prompt {row['prompt_id']}, sample {row['sample']}: {reward}{sources}, {len(row['response'])} tokens, {end}"
     )

@@ -15,7 +15,8 @@ from typing import Any
 
 from actors.judge import sources_of
 from actors.learner import TrainBatch
-from actors.modeling.checks import read_config, require_rows
+from actors.modeling.checks import read_config, require_rows, window_of
+from actors.modeling.source import model_dir
 from actors.team import Team, TeamConfig
 from actors.weights.publisher import Published, Publisher
 from actors.zero import Loss
@@ -25,9 +26,10 @@ from configs.base import load
 from configs.errors import one_line_errors
 from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import keeping_rows, refuse_collapse
+from trainers.compatibility import require_same_format
 from trainers.config import STAGES
 from trainers.evaluation import Evaluator, check_tasks
-from trainers.export import export_model, load_tokenizer, require_model
+from trainers.export import export_model, load_chat_tokenizer, load_tokenizer, require_model
 from trainers.inputs import KINDS
 from trainers.journal import Journal, fingerprint
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
@@ -57,7 +59,7 @@ def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
     """
     with StopRequests() as stop:
         with stop.may_interrupt():
-            starting = starting_again("ppo", config.max_failures, lambda: Team(team_config(config)))
+            starting = starting_again("ppo", config.max_failures, lambda: Team(team_config(config, prompts.end_ids)))
         with starting as team:
             stop.watch_nodes(team.watch)
             supervisor = Supervisor(team, stop, config.max_failures, config.failure_window_s)
@@ -73,7 +75,8 @@ def ppo(
     savepoints = Savepoints(config, run.path, team, journal)
     rollouts = Rollouts(config, team, prompts, journal)
     shaper, kl = RewardShaper(algorithm, config.rollout.max_new_tokens), KLController(algorithm)
-    publisher = Publisher(config.publish, team.policy, team.rollout, prompts.probe(config.publish.probe_sequences))
+    probe = prompts.probe(config.publish.probe_sequences, beyond_window(config))
+    publisher = Publisher(config.publish, team.policy, team.rollout, probe, coarser_dtype(config))
     evaluator = Evaluator(config.evaluation, run.path, config.steps, config.cluster.collective_timeout_s)
 
     def export(folder: Path) -> None:
@@ -162,15 +165,32 @@ def losses(config: PPOConfig, step: int, kl_coef: float) -> dict[str, Loss[Train
 
 
 def read_prompts(config: PPOConfig) -> PromptStream:
-    """The prompts, once every model folder is known to be there and made for sequences as long as ours."""
+    """The prompts, once every model folder is known to be there and made for sequences as long as ours.
+
+    The reward model must read the policy's tokens: the same vocabulary and chat format.
+    """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
-    tokenizer = load_tokenizer(config.policy.model)
+    tokenizer = load_chat_tokenizer(config.policy.model, config.chat)
     for role, settings in config.roles.items():
         if hasattr(settings, "model"):
             key = f"{role}.model"
             folder = require_model(settings.model, longest, f"{LONGEST} =", key, KINDS.get(f"ppo.{key}", "language"))
             require_rows(tokenizer, read_config(folder, key), f"{key}: {folder}")
+    if config.reward is not None:
+        reward = config.reward.model
+        require_same_format(config.policy.model, tokenizer, reward, load_tokenizer(reward))
     return PromptStream(config, tokenizer)
+
+
+def beyond_window(config: PPOConfig) -> int:
+    """Tokens of a probe that is longer than the policy's sliding window, as far as engines take it; 0 without a window."""
+    window = window_of(read_config(model_dir(config.policy.model), "policy.model"))
+    return min(window + 64, config.rollout.engine.max_model_len - 1) if window else 0
+
+
+def coarser_dtype(config: PPOConfig) -> str:
+    """The less precise of what the policy and the engines compute in."""
+    return "bfloat16" if "bfloat16" in (config.policy.zero.dtype, config.rollout.engine.dtype) else "float32"
 
 
 def resume(savepoints: Savepoints, run: Run, shaper: RewardShaper, kl: KLController) -> int:
@@ -183,7 +203,7 @@ def resume(savepoints: Savepoints, run: Run, shaper: RewardShaper, kl: KLControl
     return step
 
 
-def team_config(config: PPOConfig) -> TeamConfig:
+def team_config(config: PPOConfig, end_ids: tuple[int, ...]) -> TeamConfig:
     """What the roles need of the stage's settings."""
     return TeamConfig(
         run=config.name,
@@ -193,6 +213,7 @@ def team_config(config: PPOConfig) -> TeamConfig:
         minibatches=config.algorithm.minibatches,
         knows_logprobs=config.knows_logprobs,
         seed=config.seed,
+        end_ids=end_ids,
         native_transfer="nccl" if config.publish.transport == "vllm_nccl" else None,
         start_timeout_s=config.cluster.start_timeout_s,
         call_timeout_s=config.cluster.collective_timeout_s,

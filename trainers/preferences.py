@@ -9,12 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.paths import table_path
-from data.chat import check_messages, encode_prompt, render_turn
+from data.chat import chat_format
 from data.packing import fit_lengths
 from data.tables import MAY_LACK, PREFERENCE_WITH_MARGIN, DataError, read_table
 from trainers.supervised_config import ChatData
 
-CUT_OFF = "cut_off"  # the flaw whose rejected answers lack the end mark
+CUT_OFF = "cut_off"  # the flaw whose rejected responses lack the token that ends a turn
+_SIDES = ("chosen", "rejected")
 
 
 def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
@@ -33,19 +34,21 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
             pairs.append(encode_pair(tokenizer, row))
         except DataError as error:
             raise DataError(f"{field}: row {index}: {error}") from error
-    longer = [len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in pairs]
+    longer = [max(len(prompt) + len(answer) for prompt, answer in pair) for pair in pairs]
     fit = fit_lengths(longer, data.max_tokens, data.too_long, field)
     kept = [pairs[index] for index in fit.kept]
-    prompts = [pairs[index][0][max(0, longer[index] - data.max_tokens) :] for index in fit.kept]
+    cuts = [max(0, longer[index] - data.max_tokens) for index in fit.kept]
+    answers = {side: [pair[place][1] for pair in kept] for place, side in enumerate(_SIDES)}
     sides = {
-        side: [(prompt + pair[place])[-data.max_tokens :] for prompt, pair in zip(prompts, kept, strict=True)]
-        for place, side in ((1, "chosen"), (2, "rejected"))
+        side: [
+            (pair[place][0][cut:] + pair[place][1])[-data.max_tokens :] for cut, pair in zip(cuts, kept, strict=True)
+        ]
+        for place, side in enumerate(_SIDES)
     }
     sizes = [len(chosen) + len(rejected) for chosen, rejected in zip(*sides.values(), strict=True)]
     columns = {
         **{side: pa.array(tokens, pa.list_(pa.int32())) for side, tokens in sides.items()},
-        "chosen_answer": pa.array([len(chosen) for _, chosen, _ in kept], pa.int32()),
-        "rejected_answer": pa.array([len(rejected) for _, _, rejected in kept], pa.int32()),
+        **{f"{side}_answer": pa.array(map(len, of), pa.int32()) for side, of in answers.items()},
         "flaw": pa.array([rows[index]["flaw"] for index in fit.kept], pa.string()),
         "margin": pa.array([rows[index]["margin"] for index in fit.kept], pa.float32()),
         "size": pa.array(sizes, pa.int32()),
@@ -55,18 +58,21 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
     return pa.table(columns), f"{fit}, {sum(sizes):,} tokens" + (f", {margins} with a margin" if margins else "")
 
 
-def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> tuple[list[int], list[int], list[int]]:
-    """Token ids of prompt, chosen and rejected answer.
+def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
+    """Encodes a pair. Returns (prompt ids, response ids) of the chosen side, then of the rejected one.
+
+    A response ends with the token that ends its turn, unless it was cut off. The prompts may differ in their last token
+    where the tokenizer merges the end of a prompt with the beginning of a response.
 
     Raises DataError for what the chat format cannot express, and for a margin that is negative or not finite.
     """
     if not 0.0 <= row.get("margin", 0.0) < math.inf:
         raise DataError(f"margin {row['margin']}: it must be 0 or more: chosen is the better answer")
-    prompt = encode_prompt(tokenizer, row["prompt"])
-    answers = []
-    for side in ("chosen", "rejected"):
-        turn = {"role": "assistant", "content": row[side]}
-        check_messages([*row["prompt"], turn])
-        ids = tokenizer.encode(render_turn(turn), add_special_tokens=False, verbose=False)
-        answers.append(ids[:-1] if side == "rejected" and row["flaw"] == CUT_OFF else ids)
-    return prompt, answers[0], answers[1]
+    encoded = []
+    for side in _SIDES:
+        prompt, response = chat_format(tokenizer).response(
+            [*row["prompt"], {"role": "assistant", "content": row[side]}]
+        )
+        cut_off = side == "rejected" and row["flaw"] == CUT_OFF
+        encoded.append((prompt, response[:-1] if cut_off else response))
+    return encoded

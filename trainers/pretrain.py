@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from actors.devices import DTYPES
 from cluster.paths import table_path
+from data.chat import apply_settings
 from data.packing import cut_documents, pack_blocks
 from data.tables import PRETRAIN, read_table
 from trainers.export import load_tokenizer, require_model
@@ -34,6 +35,7 @@ class PretrainStage(LanguageStage[PretrainConfig]):
         if self.config.model is not None:
             require_model(self.config.model, data.block_tokens, "data.block_tokens")
         self.tokenizer = load_tokenizer(self.config.tokenizer or self.config.model or "")
+        apply_settings(self.tokenizer, self.config.chat)  # for the export; pretraining has no chats
         train, rows, notes = from_sources(data, self._blocks)
         heldout = _with_costs(cut_documents(self._encode(data.heldout), data.block_tokens))
         order, mixture = ordered(data, rows, self.config.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, cycle, islice
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from actors.judges.sample import Sample
 from cluster.paths import table_path
-from data.chat import Message, encode_prompt
+from data.chat import Message, chat_ends, chat_format, encode_prompt, without_end
 from data.stops import single_tokens
 from data.tables import PROMPTS, DataError, read_table
 from trainers.rlhf_config import PPOConfig, RejectionConfig
@@ -28,9 +28,11 @@ class PromptStream:
         single_tokens(tokenizer, config.rollout.stop, "rollout.stop")  # refuses what the engines would refuse
         self._rows = read_table(paths, PROMPTS, others=True).to_pylist()
         self.tokenizer = tokenizer
+        self.end_ids = chat_ends(tokenizer)
+        """Ids of the tokens that end a response."""
         self.messages: list[list[Message]] = [row.pop("prompt") for row in self._rows]
         """The chat that each prompt is, by `prompt_id`."""
-        self._prompts = [encode_prompt(tokenizer, messages) for messages in self.messages]
+        self._prompts = [self._encode(index, messages) for index, messages in enumerate(self.messages)]
         for index, prompt in enumerate(self._prompts):
             if len(prompt) > config.prompts.max_tokens:
                 raise DataError(
@@ -41,6 +43,22 @@ class PromptStream:
 
     def __len__(self) -> int:
         return len(self._prompts)
+
+    def require_trainable(self) -> None:
+        """Raises DataError for a prompt whose responses cannot be trained on in the chat format."""
+        for index, messages in enumerate(self.messages):
+            try:
+                chat_format(self.tokenizer).response([*messages, {"role": "assistant", "content": "OK"}])
+            except DataError as error:
+                raise DataError(
+                    f"prompts.train: prompt {index}: its responses cannot be trained on: {error}"
+                ) from error
+
+    def _encode(self, index: int, messages: list[Message]) -> list[int]:
+        try:
+            return encode_prompt(self.tokenizer, messages)
+        except DataError as error:
+            raise DataError(f"prompts.train: prompt {index}: {error}") from error
 
     def batch(self, step: int) -> pa.Table:
         """The rows that step `step` answers; see `rows`."""
@@ -65,7 +83,8 @@ class PromptStream:
 
     def samples(self, table: pa.Table) -> list[Sample]:
         """The rows of `table`, answered, in words."""
-        answers = self.tokenizer.batch_decode(table.column("response").to_pylist(), skip_special_tokens=True)
+        responses = [without_end(ids, self.end_ids) for ids in table.column("response").to_pylist()]
+        answers = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
         columns = (table.column(name).to_pylist() for name in ("prompt_id", "sample", "finished"))
         return [
             Sample(
@@ -79,9 +98,10 @@ class PromptStream:
             for answer, prompt, sample, finished in zip(answers, *columns, strict=True)
         ]
 
-    def probe(self, count: int) -> list[list[int]]:
-        """A few prompts to compare engine and policy on."""
-        return [prompt for prompt in self._prompts[:count] if len(prompt) > 1]
+    def probe(self, count: int, longest: int = 0) -> list[list[int]]:
+        """A few prompts to compare engine and policy on; the last is `longest` tokens of many, if that is not 0."""
+        few = [prompt for prompt in self._prompts[:count] if len(prompt) > 1]
+        return [*few, list(islice(chain.from_iterable(cycle(self._prompts)), longest))] if longest else few
 
     def _seed_of(self, position: int, sample: int) -> int:
         """Of the prompt at a position of the endless sequence: a prompt that comes again gets another seed."""

@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run_all(options: argparse.Namespace, root: Path) -> None:
     """Data, stages, evaluation. Seconds and memory of every part are kept as it ends, so that a rerun adds to them."""
     ledger = _Ledger(root / "ledger.json")
-    ledger.run("clinic", "data.clinic", "--out", f"{root}/clinic", f"--seed={options.seed}")
+    clinic = ("--out", f"{root}/clinic", f"--seed={options.seed}", f"--chat={options.chat}")
+    ledger.run("clinic", "data.clinic", *clinic)
     for stage in STAGES:
         name = f"--name=quickstart/{stage}"
         ledger.run(stage, f"trainers.{stage}", "--config", options.config, f"--seed={options.seed}", name)
@@ -104,12 +105,12 @@ class _Ledger:
 
 
 def _require_same_options(root: Path, options: argparse.Namespace) -> None:
-    """One folder holds one seed and one recipe."""
-    wanted = {"seed": options.seed, "config": options.config}
+    """One folder holds one seed, one recipe and one chat format."""
+    wanted = {"seed": options.seed, "config": options.config, "chat": options.chat}
     path = root / "options.json"
     if not path.exists():
         write_json(wanted, path)
-    found = json.loads(path.read_text())
+    found = {"chat": "chimed", **json.loads(path.read_text())}
     for name, value in wanted.items():
         if found[name] != value:
             raise ConfigError(
@@ -124,6 +125,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config", default="configs/laptop.yaml", help="the recipe (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides data, weights, order and samples (default: 0)")
+    parser.add_argument(
+        "--chat",
+        choices=("chimed", "chatml"),
+        default="chimed",
+        help="the tokenizer's chat format (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 

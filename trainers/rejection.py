@@ -29,8 +29,9 @@ from configs.base import load
 from configs.errors import ConfigError, one_line_errors
 from data.tables import SFT, DataError, write_table
 from trainers import supervised
+from trainers.compatibility import require_same_format
 from trainers.config import STAGES
-from trainers.export import export_model, load_tokenizer, require_model
+from trainers.export import export_model, load_chat_tokenizer, require_model
 from trainers.journal import Journal, fingerprint
 from trainers.pinning import fetch_on_nodes, pin
 from trainers.preflight import require_fit
@@ -86,7 +87,7 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
     samples = f"{per_round} prompts x {config.samples_per_prompt} samples"
     print(f"rejection: round {number}: {samples} by {one.policy}", flush=True)
     with (
-        Sampler(sampler_config(config), one.policy, number) as sampler,
+        Sampler(sampler_config(config, prompts.end_ids), one.policy, number) as sampler,
         run.progress(config.rounds * count, missing[0], ("reward", "cut_off_share")) as progress,
     ):
         began = time.monotonic()
@@ -137,7 +138,7 @@ def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
     }
 
 
-def sampler_config(config: RejectionConfig) -> SamplerConfig:
+def sampler_config(config: RejectionConfig, end_ids: tuple[int, ...]) -> SamplerConfig:
     """What the roles need of the stage's settings."""
     return SamplerConfig(
         run=config.name,
@@ -145,6 +146,7 @@ def sampler_config(config: RejectionConfig) -> SamplerConfig:
         reward=config.reward,
         sites=config.sites,
         seed=config.seed,
+        end_ids=end_ids,
         start_timeout_s=config.cluster.start_timeout_s,
         call_timeout_s=config.cluster.collective_timeout_s,
         hang_timeout_s=config.cluster.hang_timeout_s,
@@ -154,21 +156,22 @@ def sampler_config(config: RejectionConfig) -> SamplerConfig:
 def read_inputs(config: RejectionConfig) -> PromptStream:
     """The prompts, once everything that later rounds will read is known to be there and to fit.
 
-    Raises ConfigError or DataError: a folder that is no model, vocabularies that differ, tables that cannot be read.
+    Raises ConfigError or DataError: a folder that is no model, vocabularies or chat formats that differ, tables that cannot be read.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     field = "prompts.max_tokens + rollout.max_new_tokens ="
     require_model(config.model, longest, field)
     require_model(config.reward.model, longest, field, "reward.model", "scorer")
-    scorer, tokenizer = ModelFolder(config.reward.model, "reward.model"), load_tokenizer(config.model)
-    if scorer.tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise ConfigError(f"{config.model} and {scorer.path} have different vocabularies; use models of one")
+    scorer = ModelFolder(config.reward.model, "reward.model")
+    tokenizer = load_chat_tokenizer(config.model, config.chat)
+    require_same_format(config.model, tokenizer, scorer.path, scorer.tokenizer)
     tables = config.replay or config.sft.data.heldout
     try:
         SftStage(sft_config(config, config.name, config.model, tables)).examples()
     except DataError as error:
         raise DataError(f"fine-tuning, with replay as data.train: {error}") from error
     prompts = PromptStream(config, tokenizer)
+    prompts.require_trainable()
     most = (config.selection.k or config.prompts_per_round or len(prompts)) / (1 - config.replay_share)
     if config.sft.epochs * most < config.sft.batch_size:
         raise ConfigError(

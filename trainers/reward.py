@@ -20,7 +20,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from actors.devices import DTYPES
-from trainers.export import load_tokenizer, require_model
+from trainers.export import load_chat_tokenizer, require_model
 from trainers.preferences import encode_pairs
 from trainers.scores import Scored, centred_and_scaled, length_baseline, metrics, report
 from trainers.stage import Examples, Stage, from_sources, list_row, ordered
@@ -39,7 +39,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
     def examples(self) -> Examples:
         data = self.config.data
         require_model(self.config.model, data.max_tokens, "data.max_tokens", kind="either")
-        self.tokenizer = load_tokenizer(self.config.model)
+        self.tokenizer = load_chat_tokenizer(self.config.model, self.config.chat)
         encode = partial(encode_pairs, self.tokenizer, data)
         train, rows, notes = from_sources(data, encode)
         heldout, note = encode("data.heldout", data.heldout)

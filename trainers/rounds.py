@@ -87,7 +87,7 @@ def sft_config(config: RejectionConfig, name: str, model: str, tables: tuple[str
     """
     data = ChatData(**dict(config.sft.data), train=tables)
     settings = dict(config.sft) | {"data": data, "learn": "last_answer"}
-    return SftConfig(name=name, seed=config.seed, cluster=config.cluster, model=model, **settings)
+    return SftConfig(name=name, seed=config.seed, cluster=config.cluster, chat=config.chat, model=model, **settings)
 
 
 def _rows(path: Path) -> int:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from actors.rows import lengths
 from configs.errors import RunError
-from data.chat import Message, check_messages
+from data.chat import Message, chat_format
 from data.tables import DataError
 from trainers.rlhf_config import SelectionConfig
 
@@ -27,12 +27,12 @@ Verdict = Literal["passed", "cut_off", "unusable", "below_min_reward"]
 def chat_with(prompt: list[Message], response: list[int], tokenizer: Any) -> list[Message] | None:
     """The chat that a finished answer makes of its prompt, or None for what the chat format cannot hold.
 
-    That is an answer that is empty, forges a turn, or ends within a character. Its last token is the end mark.
+    That is an answer that is empty, forges a turn, or ends within a character. Its last token, which ended it, is not part of the chat.
     """
     text: str = tokenizer.decode(response[:-1], skip_special_tokens=False)
     chat: list[Message] = [*prompt, {"role": "assistant", "content": text}]
     try:
-        check_messages(chat)
+        chat_format(tokenizer).check(chat)
     except DataError:
         return None
     return None if "\N{REPLACEMENT CHARACTER}" in text else chat

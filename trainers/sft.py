@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from actors.devices import DTYPES
 from cluster.paths import table_path
-from data.chat import encode_chat, turns_within
+from data.chat import chat_format
 from data.packing import Fit, fit_lengths
 from data.tables import MAY_LACK, SFT, DataError, read_table
-from trainers.export import load_tokenizer, require_model
+from trainers.export import load_chat_tokenizer, require_model
 from trainers.stage import Examples, LanguageStage, from_sources, list_row, ordered
 from trainers.supervised_config import SftConfig
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from actors.packed import PackedBatch, PackedModule
 
 
-Chats = list[list[dict[str, str]]]
+Chat = list[dict[str, str]]
+Samples = list[tuple[list[int], list[int]]]
 
 
 class SftStage(LanguageStage[SftConfig]):
@@ -30,7 +31,7 @@ class SftStage(LanguageStage[SftConfig]):
 
     def examples(self) -> Examples:
         require_model(self.config.model, self.config.data.max_tokens, "data.max_tokens")
-        self.tokenizer = load_tokenizer(self.config.model)
+        self.tokenizer = load_chat_tokenizer(self.config.model, self.config.chat)
         data = self.config.data
         train, rows, notes = from_sources(data, self._encode)
         heldout, note = self._encode("data.heldout", data.heldout)
@@ -56,16 +57,17 @@ class SftStage(LanguageStage[SftConfig]):
         encoded = []
         for row, messages in enumerate(chats):
             try:
-                encoded.append(encode_chat(self.tokenizer, messages, self.config.learn == "last_answer"))
+                encoded.append(self._samples(messages))
             except DataError as error:
                 raise DataError(f"{field}: row {row}: {error}") from error
         limit = self.config.data.max_tokens
-        fit = fit_lengths([len(ids) for ids, _ in encoded], limit, self.config.data.too_long, field)
+        fit = fit_lengths(list(map(_longest, encoded)), limit, self.config.data.too_long, field)
         fit = self._cut(field, chats, encoded, fit)
-        tokens, targets = ([encoded[row][side] for row in fit.kept] for side in (0, 1))
+        rows = [row for row in fit.kept for _ in encoded[row]]
+        tokens, targets = ([sample[side] for row in fit.kept for sample in encoded[row]] for side in (0, 1))
         weights = [sum(mask[1:]) for mask in targets]
         if 0 in weights:
-            row = fit.kept[weights.index(0)]
+            row = rows[weights.index(0)]
             raise DataError(
                 f"{field}: row {row} has no answer within data.max_tokens {limit}; leave it out or raise the limit"
             )
@@ -75,22 +77,41 @@ class SftStage(LanguageStage[SftConfig]):
             "size": pa.array(map(len, tokens), pa.int32()),
             "weight": pa.array(weights, pa.int32()),
         }
-        return pa.table(columns), f"{fit}, {sum(map(len, tokens)):,} tokens of which {sum(weights):,} are learnt"
+        note = f"{fit}, {sum(map(len, tokens)):,} tokens of which {sum(weights):,} are learnt"
+        if len(rows) > len(fit.kept):
+            note += (
+                f"; {len(rows)} sequences, since the chat template renders earlier turns differently when others follow"
+            )
+        return pa.table(columns), note
 
-    def _cut(self, field: str, chats: Chats, encoded: list[tuple[list[int], list[int]]], fit: Fit) -> Fit:
+    def _samples(self, messages: Chat) -> Samples:
+        return chat_format(self.tokenizer).samples(messages, self.config.learn == "last_answer")
+
+    def _cut(self, field: str, chats: list[Chat], encoded: list[Samples], fit: Fit) -> Fit:
         """Encodes longer chats anew without their last turns, so that what stays is whole; none may be left of one."""
         limit = self.config.data.max_tokens
-        long = [row for row in fit.kept if len(encoded[row][0]) > limit]
-        whole = {row: turns_within(self.tokenizer, chats[row], limit) for row in long}
-        for row, turns in whole.items():
-            if turns:
-                encoded[row] = encode_chat(self.tokenizer, chats[row][:turns], self.config.learn == "last_answer")
+        whole: dict[int, int] = {}
+        for row in fit.kept:
+            if _longest(encoded[row]) <= limit:
+                continue
+            whole[row] = 0
+            for turns in range(len(chats[row]) - 1, 0, -1):
+                if chats[row][turns - 1]["role"] != "assistant":
+                    continue
+                shorter = self._samples(chats[row][:turns])
+                if _longest(shorter) <= limit:
+                    whole[row], encoded[row] = turns, shorter
+                    break
         kept = [row for row in fit.kept if whole.get(row, 1)]
         if not kept:
             raise DataError(f"{field}: no chat's first answer ends within data.max_tokens {limit}; raise it")
         lost = len(fit.kept) - len(kept)
         turns = sum(len(chats[row]) - turns for row, turns in whole.items() if turns)
         return Fit(kept, fit.cut - lost, fit.dropped + lost, turns)
+
+
+def _longest(samples: Samples) -> int:
+    return max(len(ids) for ids, _ in samples)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from actors.config import (
 )
 from cluster.config import ClusterConfig
 from configs.base import Section
+from data.chat.config import ChatConfig
 
 
 class StageConfig(Section):
@@ -24,6 +25,7 @@ class StageConfig(Section):
     name: str = Field(description="the run's folder below runs/")
     seed: int = Field(0, ge=0, description="decides weights made from nothing, the order of samples, and sampling")
     cluster: ClusterConfig = ClusterConfig()
+    chat: ChatConfig = ChatConfig()
 
 
 class EvaluationConfig(Section):

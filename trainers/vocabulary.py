@@ -39,9 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(f"--tokenizer {given.tokenizer}: has no pieces that the model's own lacks")
         from transformers import AutoModelForCausalLM
 
+        from actors.generation import make_generation_config_valid
+
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
         before = model.get_input_embeddings().weight.shape[0]
         grow(model, pieces)
+        make_generation_config_valid(model)
         export_model(given.out, new, model.save_pretrained)
         after = model.get_input_embeddings().weight.shape[0]
     print(json.dumps({"vocabulary_before": before, "vocabulary_after": after, "new_pieces": len(pieces)}))

@@ -252,13 +252,14 @@ def _piece(
     query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, *, first: int, begin: int, scores: Scores
 ) -> Tensor:
     """Queries from position `first`, keys and values from `begin`."""
-    found = (query @ key.transpose(2, 3)).float() * scores.scaling
+    found = query @ key.transpose(2, 3)
+    found = found.to(torch.promote_types(found.dtype, torch.float32)) * scores.scaling
     if scores.softcap is not None:
         found = scores.softcap * torch.tanh(found / scores.softcap)
     size, seen = query.shape[2], key.shape[2]
     found = found.masked_fill(~_visible(first - begin, size, seen, scores.window, query.device), -torch.inf)
     if sinks is not None:
-        found = torch.cat([found, sinks.float().view(1, -1, 1, 1).expand(*found.shape[:3], 1)], dim=-1)
+        found = torch.cat([found, sinks.to(found.dtype).view(1, -1, 1, 1).expand(*found.shape[:3], 1)], dim=-1)
     weights = found.softmax(dim=-1)[..., :seen].to(value.dtype)
     return F.dropout(weights, scores.dropout) @ value
 

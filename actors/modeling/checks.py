@@ -47,9 +47,11 @@ def require_supported(folder: Path, what: str) -> None:
                 "(there is no trust_remote_code here); name a model of a family that Transformers has"
             )
         raise ConfigError(f"{where}: model_type {kind!r} is unknown to Transformers {__version__}; name another model")
+    decoders = _classes(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, kind)
     classes = [
-        *_classes(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, kind),
+        *decoders,
         *_classes(auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, kind),
+        *(generic_name(name) for name in decoders),
     ]
     for name in config.get("architectures") or ():
         if name.lower() not in (known.lower() for known in classes):
@@ -77,6 +79,11 @@ def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
     """Rows of the embedding by config.json; None where it does not say."""
     rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     return None if rows is None else int(rows)
+
+
+def window_of(config: Mapping[str, Any]) -> int:
+    """Tokens that a layer with a sliding window sees; 0 for a model without."""
+    return int(config.get("sliding_window") or 0) if config.get("use_sliding_window", True) else 0
 
 
 def require_rows(tokenizer: Any, config: Mapping[str, Any], what: str) -> None:
@@ -129,6 +136,11 @@ def require_one_output(folder: Path, what: str) -> None:
 def _labels(config: Mapping[str, Any]) -> int:
     """Labels by config.json, which has none where there are two, Transformers' default."""
     return int(config.get("num_labels") or len(config.get("id2label") or ()) or 2)
+
+
+def generic_name(decoder: str) -> str:
+    """Name of the class with a scalar head (`actors.modeling.scorer`) on a decoder's class that has none of its own."""
+    return f"{decoder.removesuffix('ForCausalLM')}ForSequenceClassification"
 
 
 def _classes(mapping: Mapping[str, Any], kind: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 WINDOW = 6  # of a sliding window or an attention chunk, in tokens
+SOFT_CAP = 1.0  # of scores, which are smaller here than in a trained model
 HEAD = 16
 EXPERTS = 4
 VOCABULARY = 64
@@ -73,6 +74,8 @@ def miniature(config: PretrainedConfig, only: str | None = None) -> PretrainedCo
     for name in ("sliding_window", "attention_chunk_size", "window_size"):
         if settings.get(name):
             small[name] = WINDOW
+    if settings.get("attn_logit_softcapping"):
+        small["attn_logit_softcapping"] = SOFT_CAP
     small |= {name: number for number, name in enumerate(_IDS) if settings.get(name) is not None}
     settings |= small
     for name in ("quantization_config", "auto_map", "dtype", "torch_dtype", "architectures", "_name_or_path"):

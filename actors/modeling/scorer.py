@@ -11,6 +11,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
 )
 
+from actors.modeling.checks import generic_name
 from configs.errors import ConfigError
 
 HEAD = "score"
@@ -28,8 +29,9 @@ def scorer_class(config: PretrainedConfig, where: str) -> type[PreTrainedModel]:
         raise ConfigError(f"{where}: {config.model_type} is no decoder-only language model; name one")
     decoder = _first(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
     family = next(base for base in decoder.__mro__ if base.__name__.endswith("PreTrainedModel"))
-    name = f"{decoder.__name__.removesuffix('ForCausalLM')}ForSequenceClassification"
-    return type(name, (GenericForSequenceClassification, family), {"__module__": family.__module__})
+    return type(
+        generic_name(decoder.__name__), (GenericForSequenceClassification, family), {"__module__": family.__module__}
+    )
 
 
 def _first(found: Any) -> type[PreTrainedModel]:

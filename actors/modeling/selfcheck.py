@@ -27,7 +27,15 @@ TOLERANCE = 1e-4  # of a log-probability in fp32, whose rounding gives about 1e-
 
 _OTHER_INPUTS = ("text_config", "vision_config", "audio_config", "speech_config")
 # Settings of state-space and other recurrent layers. A miniature would show that they cannot be packed, in minutes.
-_RECURRENT = ("state_size", "ssm_state_size", "ssm_cfg", "mamba_d_state", "time_step_rank", "lru_width", "rescale_every")
+_RECURRENT = (
+    "state_size",
+    "ssm_state_size",
+    "ssm_cfg",
+    "mamba_d_state",
+    "time_step_rank",
+    "lru_width",
+    "rescale_every",
+)
 
 
 def check_packing(config: PretrainedConfig, where: str) -> None:

@@ -20,6 +20,22 @@ TRANSPORTS: dict[str, type[WeightTransport]] = {
 }
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """How far two right programs may be apart on a token's log-probability, in nats, by the coarser of their dtypes.
+
+    It grows with a model's depth and width, so it is measured on the first version that is published: that may differ by
+    `largest`, later ones by `factor` times as much as it did, at least by `least`.
+    """
+
+    least: float
+    largest: float
+    factor: float = 4.0
+
+
+ROUNDING = {"float32": Rounding(1e-4, 2e-3), "bfloat16": Rounding(0.05, 0.5)}
+
+
 class PublishError(RunError):
     """An engine does not compute with the weights that were published; the message names engine and version."""
 
@@ -42,10 +58,14 @@ class Publisher:
         policy: WorkerGroup[Policy],
         engines: WorkerGroup[Rollout],
         probe: list[list[int]],
+        dtype: str = "float32",
     ) -> None:
-        """`probe`: token sequences, two tokens or longer, that engine and policy both score after every publish."""
-        self._tolerance = config.tolerance
-        self._policy, self._engines, self._probe = policy, engines, probe[: config.probe_sequences]
+        """Compares engines and policy, whose coarser dtype is `dtype`.
+
+        `probe`: token sequences, two tokens or longer, that engine and policy both score after every publish.
+        """
+        self._tolerance, self._rounding = config.tolerance, ROUNDING[dtype]
+        self._policy, self._engines, self._probe = policy, engines, probe
         self.transport = TRANSPORTS[config.transport](policy, engines)
 
     def publish(self, version: int) -> Published:
@@ -60,6 +80,7 @@ class Publisher:
 
     def check(self, version: int) -> float:
         """Compares every engine with the policy on the probe; returns the largest difference of a log-probability."""
+        allowed = self._rounding.largest if self._tolerance is None else self._tolerance
         mine = self._policy.submit("probe", self._probe)
         theirs = self._engines.call("probe", self._probe)
         expected = [value for sequence in self._policy.wait(mine, "probe")[0] for value in sequence]
@@ -71,10 +92,12 @@ class Publisher:
                 )
             got = [value for sequence in scores for value in sequence]
             drift = max(abs(a - b) for a, b in zip(expected, got, strict=True))
-            if not drift <= self._tolerance:
+            if not drift <= allowed:
                 raise PublishError(
                     f"rollout-{index} does not compute with weights version {version}: its log-probabilities differ "
-                    f"from the policy's by up to {drift:.3g} on the probe, {self._tolerance:g} is allowed"
+                    f"from the policy's by up to {drift:.3g} on the probe, {allowed:g} is allowed"
                 )
             worst = max(worst, drift)
+        if self._tolerance is None:
+            self._tolerance = max(self._rounding.least, self._rounding.factor * worst)
         return worst

@@ -62,7 +62,10 @@ _LIST = (
     ),
     Check("train_1b", f"{_HERE}.large", 120, "1.3 billion parameters: tokens/s, MFU, peak memory against its estimate"),
     Check(
-        "train_7b_lora", f"{_HERE}.large", 120, "7 billion parameters with LoRA: tokens/s, MFU, peak memory against its estimate"
+        "train_7b_lora",
+        f"{_HERE}.large",
+        120,
+        "7 billion parameters with LoRA: tokens/s, MFU, peak memory against its estimate",
     ),
 )
 CHECKS = {check.name: check for check in _LIST}

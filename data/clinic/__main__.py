@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder to write; new, empty, or already this clinic")
     parser.add_argument("--seed", type=int, default=0, help="decides every draw")
     parser.add_argument("--conditions", type=Path, default=CONDITIONS, help="knowledge base, YAML")
+    parser.add_argument("--chat", choices=("chimed", "chatml"), default="chimed", help="the tokenizer's chat format")
     for field in fields(Sizes):
         option = f"--{field.name.replace('_', '-')}"
         what = "the tokenizer's size" if field.name == "vocabulary" else "rows of this table"
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     sizes = Sizes(**{field.name: getattr(given, field.name) for field in fields(Sizes)})
     try:
-        manifest, built = build(given.out, given.seed, sizes, given.conditions)
+        manifest, built = build(given.out, given.seed, sizes, given.conditions, given.chat)
     except (DataError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -90,7 +90,9 @@ def make_clinic(knowledge: Knowledge, seed: int, sizes: Sizes) -> Clinic:
     return Clinic(split, rows)
 
 
-def build(out: Path, seed: int, sizes: Sizes, path: Path = CONDITIONS) -> tuple[dict[str, Any], bool]:
+def build(
+    out: Path, seed: int, sizes: Sizes, path: Path = CONDITIONS, chat: str = "chimed"
+) -> tuple[dict[str, Any], bool]:
     """Write a clinic to the folder `out`, or find it there already.
 
     Returns:
@@ -100,7 +102,7 @@ def build(out: Path, seed: int, sizes: Sizes, path: Path = CONDITIONS) -> tuple[
         DataError: `out` is a file, or holds something else than this clinic, whole.
     """
     knowledge = load_knowledge(path)
-    options = {"seed": seed, "sizes": asdict(sizes), "generators": _fingerprint(path)}
+    options = {"seed": seed, "sizes": asdict(sizes), "chat": chat, "generators": _fingerprint(path)}
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; name a folder")
     if out.is_dir() and any(out.iterdir()):
@@ -109,7 +111,7 @@ def build(out: Path, seed: int, sizes: Sizes, path: Path = CONDITIONS) -> tuple[
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        manifest = _write(clinic, aside, options, sizes.vocabulary)
+        manifest = _write(clinic, aside, options, sizes.vocabulary, chat)
         aside.chmod(0o755)
         os.replace(aside, out)
     except BaseException:
@@ -126,14 +128,14 @@ def _answers(rows: dict[str, list[Row]]) -> frozenset[str]:
     return frozenset(answers | {row[side] for row in rows["preference.train"] for side in ("chosen", "rejected")})
 
 
-def _write(clinic: Clinic, folder: Path, options: dict[str, Any], vocabulary: int) -> dict[str, Any]:
+def _write(clinic: Clinic, folder: Path, options: dict[str, Any], vocabulary: int, chat: str) -> dict[str, Any]:
     # Training a tokenizer imports transformers, which takes seconds: not for who only finds the clinic built.
     from data.tokenizer import train_tokenizer
 
     for name, rows in clinic.rows.items():
         write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[name.split(".")[0]]), folder / f"{name}.parquet")
     whole = [*entity_names(clinic.split.knowledge), *phrasing.KEYWORDS]
-    tokenizer = train_tokenizer(_training_texts(clinic.rows), whole, vocabulary)
+    tokenizer = train_tokenizer(_training_texts(clinic.rows), whole, vocabulary, chat)
     tokenizer.save_pretrained(folder / "tokenizer")
     manifest = {
         **options,
@@ -187,7 +189,8 @@ def _difference(key: str, found: Any, wanted: Any) -> str:
 def _fingerprint(path: Path) -> str:
     """Of the knowledge base and of all code that decides what the files hold."""
     here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), *(here.parent / f"{name}.py" for name in ("chat", "tables", "tokenizer"))]
+    shared = [*sorted((here.parent / "chat").glob("*.py")), here.parent / "tables.py", here.parent / "tokenizer.py"]
+    sources = [*sorted(here.glob("*.py")), *shared]
     return hashlib.sha256(b"".join(file.read_bytes() for file in [path, *sources])).hexdigest()
 
 

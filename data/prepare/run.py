@@ -167,7 +167,7 @@ def _tool(options: Options) -> dict[str, str]:
     code = [
         *sorted(here.glob("*.py")),
         *sorted(here.glob("*.jinja")),
-        here.parent / "chat.py",
+        *sorted((here.parent / "chat").glob("*.py")),
         here.parent / "tables.py",
     ]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in code)).hexdigest()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, LlamaConfig
 
+from data.chat import chat_ends, chat_format
 from data.clinic.build import Clinic, entity_names
 from data.tables import DataError
 from data.tokenizer import train_tokenizer
@@ -64,3 +65,12 @@ def test_it_loads_beside_a_llama_config(tokenizer: Any, tmp_path: Path) -> None:
 def test_too_little_text_for_the_vocabulary_is_refused() -> None:
     with pytest.raises(DataError, match="ask for a smaller vocabulary"):
         train_tokenizer(["感冒"], ["感冒"], vocabulary=1000)
+
+
+def test_a_tokenizer_with_another_chat_format() -> None:
+    texts = [f"第{n}号病人头痛，建议多休息，按时服药。" for n in range(40)]
+    plain, other = (train_tokenizer(texts, ["头痛"], 290, chat) for chat in ("chimed", "chatml"))
+    assert len(other) == len(plain) == 290
+    assert encode(other, texts[0]) == encode(plain, texts[0])
+    assert other.convert_ids_to_tokens(chat_ends(other)) == ["<|im_end|>", "</s>"]
+    assert chat_format(other).marks == ("</s>", "<pad>", "<s>", "<unk>", "<|im_end|>", "<|im_start|>")

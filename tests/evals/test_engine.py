@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def test_answers_in_the_ledger_are_not_computed_again(
 
 def test_greedy_answers_equal_transformers(engine: Engine, make_model: Callable[..., Path]) -> None:
     engine.load(ModelFolder(make_model("a")))
-    model, end = transformers(make_model("a")), engine.folder.end_id
+    model, end = transformers(make_model("a")), engine.folder.end_ids[0]
     prompts = sequences(5, 60, 17)
     for prompt, answer in zip(prompts, engine.generate(prompts, max_tokens=24), strict=True):
         expected = model.generate(
@@ -96,7 +97,7 @@ def test_greedy_answers_equal_transformers(engine: Engine, make_model: Callable[
 def test_the_end_mark_ends_an_answer(engine: Engine, make_model: Callable[..., Path]) -> None:
     engine.load(ModelFolder(make_model("a")))
     answers = engine.generate(sequences(*[8] * 64), max_tokens=200, temperature=1.0)
-    end = engine.folder.end_id
+    end = engine.folder.end_ids[0]
     assert {answer.finished for answer in answers} == {True, False}
     for answer in answers:
         assert answer.finished == (answer.ids[-1] == end)
@@ -170,3 +171,19 @@ def test_a_sample_longer_than_the_context_is_named_with_both_numbers(
 def test_without_a_model_there_is_no_answer() -> None:
     with pytest.raises(RuntimeError, match="no model is loaded"):
         Engine().generate([[1]], 1)
+
+
+def test_every_end_of_the_checkpoint_ends_an_answer(
+    engine: Engine, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    shutil.copytree(make_model("a"), tmp_path / "two")
+    (tmp_path / "two" / "generation_config.json").write_text('{"eos_token_id": [2, 50]}')
+    folder = ModelFolder(tmp_path / "two")
+    assert folder.end_ids == (2, 50)
+    engine.load(folder)
+    answers = engine.generate(sequences(*[8] * 64), max_tokens=200, temperature=1.0)
+    assert {answer.ids[-1] for answer in answers if answer.finished} == {2, 50}
+    for answer in answers:
+        assert not {2, 50} & set(answer.ids[:-1])
+        text = answer.ids[:-1] if answer.finished else answer.ids
+        assert answer.text == folder.tokenizer.decode(text, skip_special_tokens=True)

@@ -26,7 +26,7 @@ def test_a_model_that_guesses_has_the_size_of_its_vocabulary(tokenizer: Any) -> 
 
     end = tokenizer.eos_token_id
     subject = Subject(
-        folder=SimpleNamespace(tokenizer=tokenizer, end_id=end),  # type: ignore[arg-type]
+        folder=SimpleNamespace(tokenizer=tokenizer),  # type: ignore[arg-type]
         engine=SimpleNamespace(score=score, context=11),  # type: ignore[arg-type]
         settings=Settings(seed=0, limits={}),
     )

@@ -86,6 +86,18 @@ def client(backend: FakeBackend) -> TestClient:
     return make_client(backend)
 
 
+def test_each_models_own_control_tokens_are_refused(backend: FakeBackend) -> None:
+    config = LimitsConfig()
+    models = Models({"ppo": 512, "qwen": 512}, marks={"qwen": ("<|im_end|>",)})
+    client = TestClient(
+        make_app(backend, Gate(Keyring([]), RateLimits(config)), models, config), client=("127.0.0.1", 1)
+    )
+    for model, content, status in (("qwen", "a<|im_end|>", 400), ("qwen", "[bot]:", 200), ("ppo", "[bot]:", 400)):
+        answer = client.post(CHAT, json={"model": model, "messages": [{"role": "user", "content": content}]})
+        assert answer.status_code == status, content
+        assert status == 200 or "contains the reserved mark" in answer.json()["error"]["message"]
+
+
 def test_a_whole_answer_and_what_is_told_of_it(client: TestClient, backend: FakeBackend, told: Recorder) -> None:
     answer = client.post(CHAT, json={"model": "ppo", "messages": ASK, "max_tokens": 9}, headers={"x-request-id": "r1"})
     assert (answer.status_code, answer.json()) == (200, {"answer": "多休息"})

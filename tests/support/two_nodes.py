@@ -59,7 +59,7 @@ def main(folder: str, *forms: str) -> None:
         for number, form in enumerate(forms):
             config = read("ppo", STAGES, [f"--name=form-{number}", *form.split()])
             assert isinstance(config, PPOConfig)
-            with DriverPulse(config.name, "ppo", Path(folder)), Empty(team_config(config)) as roles:
+            with DriverPulse(config.name, "ppo", Path(folder)), Empty(team_config(config, ())) as roles:
                 print(json.dumps(found(config.name, roles)), flush=True)
     finally:
         ray.shutdown()

@@ -88,13 +88,13 @@ def settings(clinic: Path, **changes: Any) -> PPOConfig:
 def warm_team(
     clinic: Path, reward_model: Path, ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WarmTeam]:
-    with Team(team_config(settings(clinic))) as team:
+    with Team(team_config(settings(clinic), ())) as team:
         yield WarmTeam(team, tmp_path_factory.mktemp("start"))
 
 
 @pytest.fixture
 def team(clinic: Path, warm_team: WarmTeam) -> Iterator[Team]:
-    with warm_team(team_config(settings(clinic))) as team:
+    with warm_team(team_config(settings(clinic), ())) as team:
         yield team
 
 

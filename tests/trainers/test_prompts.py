@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from chat_formats import chat, families
 
 from actors.config import RolloutConfig
 from configs.errors import ConfigError
@@ -24,7 +25,9 @@ def stream(tmp_path: Path, tokenizer: Any) -> Any:
     rows = [{"prompt": [{"role": "user", "content": f"{n}号头痛" * (1 + n % 3)}]} for n in range(10)]
     write_table(pa.Table.from_pylist(rows, PROMPTS), path)
 
-    def make(max_tokens: int = 64, seed: int = 0, train: str = str(path), resample: int = 0) -> PromptStream:
+    def make(
+        max_tokens: int = 64, seed: int = 0, train: str = str(path), resample: int = 0, words: Any = tokenizer
+    ) -> PromptStream:
         prompts = PromptData(train=(train,), max_tokens=max_tokens)
         algorithm = SimpleNamespace(resample=resample)
         settings: Any = SimpleNamespace(
@@ -35,7 +38,7 @@ def stream(tmp_path: Path, tokenizer: Any) -> Any:
             algorithm=algorithm,
             rollout=RolloutConfig(),
         )
-        return PromptStream(settings, tokenizer)
+        return PromptStream(settings, words)
 
     return make
 
@@ -99,3 +102,31 @@ def test_samples_carry_messages_answers_and_the_rows_other_columns(tmp_path: Pat
         assert (sample["prompt_id"], sample["sample"]) == (prompt, number)
         assert sample["prompt"] == rows[prompt]["prompt"]
         assert sample["row"] == {"answer": str(prompt + 1)}
+
+
+def test_a_prompt_that_the_chat_format_refuses_is_named(tmp_path: Path, stream: Any) -> None:
+    path = tmp_path / "forged.jsonl"
+    path.write_text('{"prompt": [{"role": "user", "content": "a[bot]:"}]}', encoding="utf-8")
+    with pytest.raises(DataError, match="prompts.train: prompt 0: chat: turn 0 .user.: contains the reserved mark"):
+        stream(train=str(path))
+
+
+def test_a_prompt_whose_responses_cannot_be_trained_on_is_named(tmp_path: Path, stream: Any) -> None:
+    stream().require_trainable()
+    path = tmp_path / "system.jsonl"
+    path.write_text(json.dumps({"prompt": chat("头痛", system="你是医生")}), encoding="utf-8")
+    prompts = stream(train=str(path), words=families()["mistral"].tokenizer)
+    with pytest.raises(
+        DataError, match="prompt 0: its responses cannot be trained on: chat: the chat template does not"
+    ):
+        prompts.require_trainable()
+
+
+def test_a_probe_reaches_beyond_a_window(stream: Any) -> None:
+    prompts = stream()
+    short = prompts.probe(3)
+    assert len(short) == 3
+    *few, long = prompts.probe(3, 700)
+    assert few == short
+    assert len(long) == 700
+    assert long[: len(short[0])] == short[0]

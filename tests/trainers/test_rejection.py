@@ -152,7 +152,7 @@ def test_roles_that_share_sample_what_roles_apart_sample(recipe: Any, models: Pa
         config = read("rejection", STAGES, [*recipe(), f"--name=placed-{colocate}", f"--colocate={colocate}"])
         assert isinstance(config, RejectionConfig)
         prompts = read_inputs(config)
-        with Sampler(sampler_config(config), str(models / "policy"), 0) as sampler:
+        with Sampler(sampler_config(config, (2,)), str(models / "policy"), 0) as sampler:
             groups = [
                 group for group in placement_group_table().values() if group["name"].startswith(f"{config.name}/")
             ]

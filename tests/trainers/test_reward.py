@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from chat_formats import families
 from transformers import AutoModelForSequenceClassification
 
 from actors.config import FrozenRoleConfig
@@ -42,10 +43,18 @@ def stage(data: Any, clinic: Path) -> RewardStage:
 def test_an_answer_ends_with_the_end_mark_unless_it_was_cut_off(tokenizer: Any) -> None:
     row = {"prompt": [{"role": "user", "content": "头痛"}], "chosen": "多休息。", "rejected": "多休"}
     for flaw, end in (("rude", "</s>"), ("cut_off", "")):
-        prompt, chosen, rejected = encode_pair(tokenizer, {**row, "flaw": flaw})
-        assert tokenizer.decode(prompt) == "[human]:头痛\n[bot]:"
+        (prompt, chosen), (same, rejected) = encode_pair(tokenizer, {**row, "flaw": flaw})
+        assert tokenizer.decode(prompt) == tokenizer.decode(same) == "[human]:头痛\n[bot]:"
         assert tokenizer.decode(chosen) == "多休息。</s>"
         assert tokenizer.decode(rejected) == "多休" + end
+
+
+def test_a_response_ends_with_its_turn_and_nothing_after_it() -> None:
+    tokenizer = families()["chatml"].tokenizer
+    row = {"prompt": [{"role": "user", "content": "头痛"}], "chosen": "多休息。", "rejected": "多休", "flaw": "cut_off"}
+    (prompt, chosen), (_, rejected) = encode_pair(tokenizer, row)
+    assert tokenizer.decode(prompt) == "<|im_start|>user\n头痛<|im_end|>\n<|im_start|>assistant\n"
+    assert (tokenizer.decode(chosen), tokenizer.decode(rejected)) == ("多休息。<|im_end|>", "多休")
 
 
 def test_an_empty_answer_is_refused(tokenizer: Any) -> None:

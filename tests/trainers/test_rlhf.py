@@ -75,7 +75,7 @@ def settings(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def warm_team(settings: Any, ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmTeam]:
-    with Team(team_config(settings("rlhf", algorithm={"name": "grpo"}))) as team:
+    with Team(team_config(settings("rlhf", algorithm={"name": "grpo"}), ())) as team:
         yield WarmTeam(team, tmp_path_factory.mktemp("start"))
 
 

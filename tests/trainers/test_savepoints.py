@@ -73,7 +73,7 @@ def config(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> PPOConfig:
 
 @pytest.fixture(scope="module")
 def team(config: PPOConfig, ray_cluster: None) -> Iterator[Team]:
-    with Team(team_config(config)) as team:
+    with Team(team_config(config, ())) as team:
         yield team
 
 

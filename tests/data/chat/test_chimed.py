@@ -7,7 +7,7 @@ import jinja2
 import pytest
 from transformers import AutoTokenizer
 
-from data.chat import check_messages, encode_chat, encode_prompt
+from data.chat import chat_format, check_messages, encode_chat, encode_prompt
 from data.clinic.build import Clinic
 from data.tables import DataError
 
@@ -54,6 +54,32 @@ def test_a_prompt_is_what_precedes_the_answer(tokenizer: Any) -> None:
     assert prompt == ids[: len(prompt)]
     assert prompt[-1] == tokenizer.convert_tokens_to_ids("[bot]:")
     assert sum(mask) == len(ids) - len(prompt)
+
+
+def turn_by_turn(tokenizer: Any, messages: list[dict[str, str]]) -> tuple[list[int], list[int]]:
+    """Ids and mask of a chat whose turns are encoded one by one."""
+    ids: list[int] = []
+    mask: list[int] = []
+    forms = {"system": "{}\n", "user": "[human]:{}\n[bot]:", "assistant": "{}</s>"}
+    for message in messages:
+        turn = tokenizer.encode(forms[message["role"]].format(message["content"]), add_special_tokens=False)
+        ids += turn
+        mask += [int(message["role"] == "assistant")] * len(turn)
+    return ids, mask
+
+
+def test_encoding_whole_and_turn_by_turn_are_the_same(tokenizer: Any, clinic: Clinic) -> None:
+    chats = [row["messages"] for row in clinic.rows["sft.train"]]
+    chats += [
+        [*row["prompt"], {"role": "assistant", "content": row["chosen"]}] for row in clinic.rows["preference.train"]
+    ]
+    for chat in chats:
+        ids, mask = turn_by_turn(tokenizer, chat)
+        assert encode_chat(tokenizer, chat) == (ids, mask)
+        assert chat_format(tokenizer).samples(chat) == [(ids, mask)]
+        prompt, response = chat_format(tokenizer).response(chat)
+        assert prompt + response == ids
+        assert prompt == turn_by_turn(tokenizer, chat[:-1])[0]
 
 
 def test_the_template_renders_the_same_ids(tokenizer: Any, clinic: Clinic) -> None:

@@ -1,0 +1,27 @@
+"""The chat format of a checkpoint: its own chat template, the tokens to train on, the tokens that end a response.
+
+The tokenizer's `chat_template` is the format. Token ids always equal `tokenizer.apply_chat_template`; which of them are
+the assistant's, and which token ends a turn, is derived from what the template renders, and verified.
+"""
+
+from data.chat.ends import chat_ends, without_end
+from data.chat.format import ChatFormat, chat_format, encode_chat, encode_prompt
+from data.chat.messages import Message, check_messages
+from data.chat.settings import apply_settings
+from data.chat.templates import BOT, CHAT_TEMPLATE, HUMAN, RESERVED
+
+__all__ = [
+    "BOT",
+    "CHAT_TEMPLATE",
+    "HUMAN",
+    "RESERVED",
+    "ChatFormat",
+    "Message",
+    "apply_settings",
+    "chat_ends",
+    "chat_format",
+    "check_messages",
+    "encode_chat",
+    "encode_prompt",
+    "without_end",
+]

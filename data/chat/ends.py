@@ -1,0 +1,72 @@
+"""The tokens that end a response, and generation_config.json, where Transformers and vLLM look for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from configs.errors import ConfigError
+from data.chat.format import chat_format
+
+GENERATION_CONFIG: Final = "generation_config.json"
+
+
+def chat_ends(tokenizer: Any, folder: str | Path | None = None) -> tuple[int, ...]:
+    """Return the ids of all tokens that end a response.
+
+    They are the ends of the assistant's turn in the chat template (none without a template), the tokenizer's EOS, and the
+    EOS ids in the model folder's generation_config.json.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        folder: the model's folder; by default the one that the tokenizer was loaded from.
+
+    Raises:
+        ConfigError: the template's turns do not end with a token, or generation_config.json is not readable.
+    """
+    turn = chat_format(tokenizer).ends if tokenizer.chat_template else ()
+    return tuple(dict.fromkeys([*turn, *eos_ids(tokenizer, folder)]))
+
+
+def eos_ids(tokenizer: Any, folder: str | Path | None) -> tuple[int, ...]:
+    """Return the tokenizer's EOS id and those in the folder's generation_config.json, without the chat template's."""
+    own = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
+    folder = folder if folder is not None else tokenizer.name_or_path  # empty if it was not loaded from a folder
+    configured = read_generation_config(Path(folder)).get("eos_token_id") if folder else None
+    ids = configured if isinstance(configured, list) else [configured] if configured is not None else []
+    if not all(isinstance(id, int) and id >= 0 for id in ids):
+        raise ConfigError(
+            f"{folder}/{GENERATION_CONFIG}: eos_token_id {configured} must be a token id or a list of them"
+        )
+    return tuple(dict.fromkeys([*own, *ids]))
+
+
+def without_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
+    """Return a response's tokens without the token that ended it, if it has one."""
+    return list(ids[:-1] if ids and ids[-1] in ends else ids)
+
+
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """Return the settings in the folder's generation_config.json; none where there is no such file.
+
+    Raises:
+        ConfigError: it is not a JSON object.
+    """
+    path = folder / GENERATION_CONFIG
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not readable as JSON: {error}; repair or remove it") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: is not a JSON object; repair or remove it")
+    return settings
+
+
+def write_ends(folder: Path, ends: Sequence[int]) -> None:
+    """Set `eos_token_id` in the folder's generation_config.json, so that generation ends with any of `ends`."""
+    settings = {**read_generation_config(folder), "eos_token_id": list(ends)}
+    (folder / GENERATION_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,23 @@
+"""A recipe's `chat` section, applied to a tokenizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from data.chat.probes import template_of
+from data.chat.templates import read_template, with_arguments
+
+if TYPE_CHECKING:
+    from data.chat.config import ChatConfig  # loads pydantic, which commands without a recipe do not need
+
+
+def apply_settings(tokenizer: Any, chat: ChatConfig) -> None:
+    """Make the tokenizer's chat template the one that the settings ask for.
+
+    Raises:
+        ConfigError: no such template, none at all for the arguments, or an argument that it does not use.
+    """
+    if chat.template is not None:
+        tokenizer.chat_template = read_template(chat.template)
+    if chat.arguments:
+        tokenizer.chat_template = with_arguments(template_of(tokenizer), chat.arguments)
