@@ -121,7 +121,8 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
     loading = Part("whole model", whole, f"{BYTES[work.loads_as]} B x {count:,}: every rank reads it before it is cut")
     saved = Part("checkpoint", optimizer, f"12 B x {learnt:,} / {shards}: its copy of the optimizer's state")
     kept = _activations(shape, work, b, zero, gpu)
-    logits = [] if work.scorer else [_logits(shape, work.tokens, 2 * b, gpu)]
+    copies = 4 if b == 2 and not gpu else 2  # their gradient; in bfloat16 CPUs lay both out anew to multiply them
+    logits = [] if work.scorer else [_logits(shape, work.tokens, copies * b, gpu)]
     if gpu:
         bucket = min(learnt, BUCKET_ELEMENTS)
         parts += [] if offloaded else [state, step]

@@ -194,7 +194,7 @@ def parse_shape(text: str) -> Shape:
     Raises ConfigError for a name that is unknown or missing, and for what is no number.
     """
     known = {field.name for field in fields(Shape)} - {"counts"}
-    given: dict[str, int] = {}
+    given: dict[str, Any] = {}
     for part in text.split(","):
         name, _, number = part.partition("=")
         if name not in known or not number.isdecimal():

@@ -16,7 +16,7 @@ from actors.folders import Architecture, ModelFolder
 from configs.errors import ConfigError
 from data.chat import without_end
 from evals.ledger import Ledger
-from evals.sizing import Sizing, require_fit
+from evals.sizing import Sizing, sized
 
 if TYPE_CHECKING:
     from actors import engine
@@ -223,15 +223,10 @@ class Engine:
 
 
 def _start(folder: ModelFolder, sizing: Sizing) -> engine.Engine:
-    """An engine on the GPU if there is one. Raises ConfigError, before vLLM is loaded, for a model that does not fit."""
-    import torch
-
+    """An engine. Raises ConfigError, before vLLM is loaded, for a model that does not fit."""
     from actors import engine
 
-    gpu_bytes = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
-    config = sizing.engine_config(folder, gpu_bytes is not None)
-    require_fit(folder, config, gpu_bytes)
-    return engine.Engine(str(folder.path), config)
+    return engine.Engine(str(folder.path), sized(folder, sizing))
 
 
 def _request_seed(seed: int, index: int) -> int:

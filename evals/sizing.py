@@ -27,6 +27,8 @@ class Sizing:
 
     max_model_len: int | None = None
     dtype: Dtype | None = None
+    scores_texts: bool = False
+    """Whether texts as long as the context are scored, as perplexity does: vLLM makes all their logits at once."""
 
     def context(self, folder: ModelFolder) -> int:
         """Longest sequence that the engine takes, in tokens.
@@ -61,11 +63,26 @@ class Sizing:
         )
 
 
-def require_fit(folder: ModelFolder, config: EngineConfig, gpu_bytes: int | None) -> None:
+def sized(folder: ModelFolder, sizing: Sizing) -> EngineConfig:
+    """The engine for a model on this machine, on its GPU if there is one. Imports torch.
+
+    Raises:
+        ConfigError: a context that the model does not have, or an engine that would not fit in memory, by estimate.
+    """
+    import torch
+
+    gpu_bytes = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+    config = sizing.engine_config(folder, gpu_bytes is not None)
+    require_fit(folder, config, gpu_bytes, sizing.scores_texts)
+    return config
+
+
+def require_fit(folder: ModelFolder, config: EngineConfig, gpu_bytes: int | None, scores_texts: bool) -> None:
     """Refuses a model whose engine would not fit in memory, by estimate.
 
     Args:
         gpu_bytes: memory of the GPU; None where the engine runs on CPUs.
+        scores_texts: see `Sizing`.
 
     Raises:
         ConfigError: with the estimate, what there is, and what to do.
@@ -80,12 +97,12 @@ def require_fit(folder: ModelFolder, config: EngineConfig, gpu_bytes: int | None
                 f"cache, too little for {config.max_model_len} tokens; lower --max-model-len or take a larger GPU"
             )
         return
-    # vLLM makes a scored prompt's logits all at once, and their log-softmax.
-    scored = 2 * 4 * config.max_model_len * shape.vocab
+    # Logits and their log-softmax in float32.
+    scored = 2 * 4 * config.max_model_len * shape.vocab if scores_texts else 0
     need, there = footprint.peak + scored, available_bytes()
     if need > (1 + ERROR) * there:
         raise ConfigError(
-            f"{folder.path}: an engine of {config.max_model_len} tokens in {config.dtype} needs about {need / GIB:.1f} GiB, "
-            f"of them {scored / GIB:.1f} for logits, and {there / GIB:.1f} GiB are available; lower --max-model-len, give "
-            "--dtype bfloat16, or take a larger machine"
+            f"{folder.path}: an engine of {config.max_model_len} tokens in {config.dtype} needs about {need / GIB:.1f} GiB "
+            f"({scored / GIB:.1f} of them for the logits of long texts), and {there / GIB:.1f} GiB are available; lower "
+            "--max-model-len, give --dtype bfloat16, or take a larger machine"
         )

@@ -108,7 +108,7 @@ class _Evaluation:
         from evals.sizing import Sizing
 
         self._config = config
-        self._engine = Engine(sizing=Sizing(config.max_model_len, config.dtype))
+        self._engine = Engine(sizing=Sizing(config.max_model_len, config.dtype, "perplexity" in config.tasks))
 
     def evaluate(self, folder: str) -> dict[str, float]:
         """The chief metric of every task. The progress that evals shows to people is kept from the run's own."""

@@ -106,4 +106,8 @@ def test_a_learner_of_a_large_vocabulary_was_measured() -> None:
     """The same model, tied, with micro-batches of 1,024 tokens."""
     footprint = trained(replace(QWEN, tied=1), ZeroConfig(), 1, Work(tokens=1024), gpu=False)
     assert within(footprint.peak, 7563)
+    low_rank = Work(tokens=1024, learnt=lora_parameters(QWEN, LoraConfig()))
+    assert within(trained(replace(QWEN, tied=1), ZeroConfig(), 1, low_rank, gpu=False).peak, 3915)
+    in_bfloat16 = trained(QWEN, ZeroConfig(stage=2, dtype="bfloat16"), 1, replace(low_rank, tokens=2048), gpu=False)
+    assert within(in_bfloat16.peak, 4706)
     assert "checkpoint" in sizes(trained(QWEN, ZeroConfig(), 1, Work(tokens=128), gpu=False))

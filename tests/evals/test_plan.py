@@ -62,9 +62,7 @@ def test_longer_answers_are_allowed_where_asked_for(plan: Planner, make_model: C
     assert longer.ner_tokens == usual.ner_tokens
 
 
-def test_context_and_precision_are_saved_with_the_settings(
-    plan: Planner, make_model: Callable[..., Path]
-) -> None:
+def test_context_and_precision_are_saved_with_the_settings(plan: Planner, make_model: Callable[..., Path]) -> None:
     model = str(make_model("a"))
     made = plan("--model", model, "--max-model-len", "128", "--dtype", "bfloat16").settings
     assert (made.max_model_len, made.dtype) == (128, "bfloat16")

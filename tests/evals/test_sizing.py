@@ -51,10 +51,13 @@ def test_a_large_models_cache_is_bounded_but_holds_a_sequence(folder: ModelFolde
 def test_what_does_not_fit_is_refused_before_it_is_loaded(folder: ModelFolder, monkeypatch: Any) -> None:
     config = Sizing().engine_config(folder, False)
     monkeypatch.setattr(sizing, "available_bytes", lambda: 16 * 2**30)
-    require_fit(folder, config, None)
-    monkeypatch.setattr(sizing, "available_bytes", lambda: 4 * 2**30)
-    with pytest.raises(ConfigError, match=r"4096 tokens in float32 needs about \d+\.\d GiB, .* and 4.0 GiB are available"):
-        require_fit(folder, config, None)
-    require_fit(folder, Sizing().engine_config(folder, True), 80 * 2**30)
+    require_fit(folder, config, None, True)
+    monkeypatch.setattr(sizing, "available_bytes", lambda: 6 * 2**30)
+    require_fit(folder, config, None, False)
+    with pytest.raises(
+        ConfigError, match=r"4096 tokens in float32 needs about 10.2 GiB .* and 6.0 GiB are available"
+    ):
+        require_fit(folder, config, None, True)
+    require_fit(folder, Sizing().engine_config(folder, True), 80 * 2**30, True)
     with pytest.raises(ConfigError, match="0.0 GiB of 0.6 of the GPU .* too little for 4096 tokens"):
-        require_fit(folder, Sizing().engine_config(folder, True), 2**30)
+        require_fit(folder, Sizing().engine_config(folder, True), 2**30, True)
