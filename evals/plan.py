@@ -13,7 +13,7 @@ from cluster.paths import require_dir, resolve
 from configs.errors import ConfigError
 from data.chat import chat_format
 from data.durable import sha256
-from data.tables import DataError
+from data.tables import DataError, table_files
 from evals.benchmarks import BENCHMARKS, Benchmark
 from evals.options import DEFAULT_DATA, files_of, named
 from evals.subject import Settings
@@ -159,7 +159,7 @@ def _read(
                 raise RuntimeError(f"{name} was planned without a data folder")
             items[name] = task.read(data, min(task.limit, most or task.limit), seed)
             path = task.path(data)
-            digests[name] = {str(path): sha256(path)}
+            digests[name] = {str(file): sha256(file) for file in table_files(path)}
         else:
             benchmark = BENCHMARKS[name]
             given = resolve(files[name]) if name in files else None

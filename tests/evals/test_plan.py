@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -127,6 +128,19 @@ def test_benchmarks_read_their_files(plan: Planner, make_model: Callable[..., Pa
     assert {name: len(files) for name, files in made.files.items()} == {"exam": 1, "cami": 1, "safety": 1}
     assert len(made.files["exam"][str(file)]) == 64
     assert list(plan("--model", model, "--file", f"exam={file}").tasks)[-1] == "exam"
+
+
+def test_a_table_may_be_a_folder_of_parts(
+    plan: Planner, clinic: Path, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    parts = tmp_path / "pretrain.heldout"
+    parts.mkdir()
+    for number in range(2):
+        shutil.copy(clinic / "pretrain.heldout.parquet", parts / f"part-0000{number}.parquet")
+    (parts / "report.json").write_text("{}")
+    made = plan("--model", str(make_model("a")), "--tasks", "perplexity", "--data", str(tmp_path))
+    assert len(made.tasks["perplexity"]) == 24
+    assert [*made.files["perplexity"]] == [str(parts / f"part-0000{number}.parquet") for number in range(2)]
 
 
 def test_an_endpoint_is_asked_what_needs_no_files(plan: Planner) -> None:
