@@ -18,6 +18,7 @@ DEFAULT_CONTEXT = 4096
 SEQUENCES = 128  # decoded at a time on a CPU; more only fills the KV cache, since two cores are busy with these
 CACHE_TOKENS, CACHE_BYTES = 32_768, 2**30  # of the KV cache on a CPU at most, unless one sequence takes more
 GPU_SHARE = 0.6  # leaves room for the reward model beside the engine
+SCORED_BYTES = 18  # of a scored token and vocabulary entry: logits, log-probabilities and vLLM's copies, measured on a CPU
 ERROR = 0.15  # largest error of the estimate: what is over by less is tried
 
 
@@ -97,8 +98,7 @@ def require_fit(folder: ModelFolder, config: EngineConfig, gpu_bytes: int | None
                 f"cache, too little for {config.max_model_len} tokens; lower --max-model-len or take a larger GPU"
             )
         return
-    # Logits and their log-softmax in float32.
-    scored = 2 * 4 * config.max_model_len * shape.vocab if scores_texts else 0
+    scored = SCORED_BYTES * config.max_model_len * shape.vocab if scores_texts else 0
     need, there = footprint.peak + scored, available_bytes()
     if need > (1 + ERROR) * there:
         raise ConfigError(

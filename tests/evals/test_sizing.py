@@ -54,7 +54,7 @@ def test_what_does_not_fit_is_refused_before_it_is_loaded(folder: ModelFolder, m
     require_fit(folder, config, None, True)
     monkeypatch.setattr(sizing, "available_bytes", lambda: 6 * 2**30)
     require_fit(folder, config, None, False)
-    with pytest.raises(ConfigError, match=r"4096 tokens in float32 needs about 10.2 GiB .* and 6.0 GiB are available"):
+    with pytest.raises(ConfigError, match=r"4096 tokens in float32 needs about 16.0 GiB .* and 6.0 GiB are available"):
         require_fit(folder, config, None, True)
     require_fit(folder, Sizing().engine_config(folder, True), 80 * 2**30, True)
     with pytest.raises(ConfigError, match="0.0 GiB of 0.6 of the GPU .* too little for 4096 tokens"):
