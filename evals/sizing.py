@@ -18,7 +18,7 @@ DEFAULT_CONTEXT = 4096
 SEQUENCES = 128  # decoded at a time on a CPU; more only fills the KV cache, since two cores are busy with these
 CACHE_TOKENS, CACHE_BYTES = 32_768, 2**30  # of the KV cache on a CPU at most, unless one sequence takes more
 GPU_SHARE = 0.6  # leaves room for the reward model beside the engine
-SCORED_BYTES = 18  # of a scored token and vocabulary entry: logits, log-probabilities and vLLM's copies, measured on a CPU
+SCORED_BYTES = 18  # a scored token and vocabulary entry: logits, log-probabilities, vLLM's copies; measured on a CPU
 ERROR = 0.15  # largest error of the estimate: what is over by less is tried
 
 
