@@ -167,7 +167,7 @@ def losses(config: PPOConfig, step: int, kl_coef: float) -> dict[str, Loss[Train
 def read_prompts(config: PPOConfig) -> PromptStream:
     """The prompts, once every model folder is known to be there and made for sequences as long as ours.
 
-    The reward model must read the policy's tokens: the same vocabulary and chat format.
+    A reward model with a tokenizer must have the policy's vocabulary and chat format.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     tokenizer = load_chat_tokenizer(config.policy.model, config.chat)
@@ -176,9 +176,8 @@ def read_prompts(config: PPOConfig) -> PromptStream:
             key = f"{role}.model"
             folder = require_model(settings.model, longest, f"{LONGEST} =", key, KINDS.get(f"ppo.{key}", "language"))
             require_rows(tokenizer, read_config(folder, key), f"{key}: {folder}")
-    if config.reward is not None:
-        reward = config.reward.model
-        require_same_format(config.policy.model, tokenizer, reward, load_tokenizer(reward))
+            if role == "reward" and (folder / "tokenizer_config.json").is_file():
+                require_same_format(config.policy.model, tokenizer, folder, load_tokenizer(folder))
     return PromptStream(config, tokenizer)
 
 

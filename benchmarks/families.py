@@ -1,0 +1,126 @@
+"""python -m benchmarks.families [FAMILY …] [--vllm]: packed training against Transformers' own forward pass, family by family.
+
+For a miniature of each family (its own layer types, random weights, sequences longer than its window) in fp32, the largest
+difference of a token's log-probability: before and after one update; of the exported folder loaded by Transformers; and
+with `--vllm` of the folder in vLLM. Families that packed training refuses are shown with the reason. One Markdown table;
+the exit status is 1 if a difference is above its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from actors.config import EngineConfig
+from actors.modeling.attention import ATTENTION
+from actors.modeling.miniature import VOCABULARY, miniature
+from actors.modeling.selfcheck import LENGTHS, MARKS, check_packing, plain_logprobs, randomize
+from actors.packed import PackedBatch, PackedLM
+from configs.errors import ConfigError
+
+PROG = "python -m benchmarks.families"
+FAMILIES = (
+    "llama", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text", "phi3",
+    "glm", "glm4", "olmo2", "granite", "gpt_oss", "deepseek_v3", "exaone4", "cohere2", "smollm3", "seed_oss", "bloom",
+    "minimax", "qwen3_next", "llama4_text", "mamba", "falcon", "stablelm",
+)  # fmt: skip
+LIMIT = 1e-4
+HEADER = ("family", "packed", "after one update", "export in Transformers", "export in vLLM")
+
+
+def compare(family: str, folder: Path, vllm: bool) -> tuple[str, ...]:
+    """A row of the table: differences in nats a token, or why the family is refused."""
+    config = AutoConfig.for_model(family)
+    try:
+        check_packing(config, family)
+    except ConfigError as error:
+        return (family, f"refused: {str(error).partition('here: ')[2]}", "", "", "")
+    torch.manual_seed(0)
+    small = miniature(config)
+    model = AutoModelForCausalLM.from_config(small, attn_implementation=ATTENTION, dtype=torch.float32)
+    with torch.no_grad():
+        randomize(model)
+    sequences = [torch.randint(MARKS, VOCABULARY, (length,)) for length in LENGTHS]
+    batch = PackedBatch.of([sequence.numpy() for sequence in sequences])
+    found = []
+    for name in ("start", "trained"):
+        model.save_pretrained(folder / name)
+        found.append(_difference(_packed(model, batch), _plain(folder / name, sequences)))
+        if name == "start":
+            _update(model, batch)
+    cells = [f"{difference:.1e}" for difference in (*found, found[-1])]
+    return (family, *cells, _in_vllm(folder / "trained", sequences, _packed(model, batch)) if vllm else "")
+
+
+@torch.no_grad()
+def _packed(model: torch.nn.Module, batch: PackedBatch) -> Tensor:
+    return PackedLM(model.eval())(batch)[0]  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def _plain(folder: Path, sequences: list[Tensor]) -> Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+    return torch.cat([plain_logprobs(model, sequence) for sequence in sequences])
+
+
+def _update(model: torch.nn.Module, batch: PackedBatch) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    (-PackedLM(model.train())(batch)[0].mean()).backward()  # type: ignore[arg-type]
+    optimizer.step()
+
+
+def _in_vllm(folder: Path, sequences: list[Tensor], packed: Tensor) -> str:
+    from actors.engine import Engine
+
+    try:
+        engine = Engine(str(folder), EngineConfig(max_model_len=64, max_concurrent=4, kv_cache_bytes=2**24))
+    except Exception as error:  # noqa: BLE001  vLLM says in many ways that it has not the family, or not these sizes
+        return f"refused: {type(error).__name__}"
+    scores = engine.score([sequence.tolist() for sequence in sequences])
+    engine.close()
+    return f"{_difference(packed, torch.tensor([score for sequence in scores for score in sequence])):.1e}"
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).abs().max())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("families", nargs="*", metavar="FAMILY", default=list(FAMILIES), help="model_type of a config")
+    parser.add_argument("--vllm", action="store_true", help="load each export in vLLM, too")
+    options = parser.parse_args(argv)
+    wrong = False
+    for row in _rows(options.families, options.vllm):
+        print(f"| {' | '.join(row)} |", flush=True)
+        wrong |= any(_number(cell) > LIMIT for cell in row[1:])
+    return int(wrong)
+
+
+def _rows(families: Sequence[str], vllm: bool) -> Iterator[tuple[str, ...]]:
+    yield HEADER
+    yield ("---",) * len(HEADER)
+    for family in families:
+        with tempfile.TemporaryDirectory() as folder:
+            yield compare(family, Path(folder), vllm)
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return 0.0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
