@@ -63,14 +63,6 @@ class ModelFolder:
         """Longest sequence in tokens."""
         return int(self._setting("max_position_embeddings"))
 
-    @property
-    def cache_bytes_per_token(self) -> int:
-        """KV cache of one token in float32."""
-        heads = int(self._setting("num_attention_heads"))
-        kv_heads = int(self.config.get("num_key_value_heads") or heads)
-        head_size = int(self.config.get("head_dim") or int(self._setting("hidden_size")) // heads)
-        return 2 * int(self._setting("num_hidden_layers")) * kv_heads * head_size * 4
-
     @cached_property
     def end_ids(self) -> tuple[int, ...]:
         """Ids of all tokens that end a response; see `data.chat.chat_ends`."""

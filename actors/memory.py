@@ -2,7 +2,7 @@
 
     P parameters, N ranks, T tokens of a micro-batch, b bytes of an element in the forward pass, GiB = 2^30 bytes.
 
-ZeRO's shares of weights, gradients and optimiser are those of Rajbhandari et al. 2020 (section 3); the sizes of what
+ZeRO's shares of weights, gradients and optimizer are those of Rajbhandari et al. 2020 (section 3); the sizes of what
 DeepSpeed gathers and flattens beside them are its defaults. What a process takes before it holds any model, and how
 much more than their sum activations take in the C library's heap, was measured (docs/preflight.md says how).
 """
@@ -17,11 +17,11 @@ from actors.shape import Shape
 GIB, MIB = 2**30, 2**20
 BYTES = {"float32": 4, "bfloat16": 2}
 ADAM_BYTES = 8  # two moments in fp32
-MASTER_BYTES = 4  # the optimiser's own fp32 weights
-# While AdamW steps: the gradient in fp32 and, on CPUs, two temporaries of its size. On GPUs it is one fused kernel.
-STEP_BYTES, GPU_STEP_BYTES = 12, 4
+MASTER_BYTES = 4  # the optimizer's own fp32 weights
+# While AdamW steps: the gradient in fp32 and, on CPUs, a temporary of its size. On GPUs it is one fused kernel.
+STEP_BYTES, GPU_STEP_BYTES = 8, 4
 
-# DeepSpeed's defaults, in elements: gathered parameters at a time, a step's part of the optimiser, a gradient bucket.
+# DeepSpeed's defaults, in elements: gathered parameters at a time, a step's part of the optimizer, a gradient bucket.
 LIVE_ELEMENTS, SUB_GROUP_ELEMENTS, BUCKET_ELEMENTS = 10**9, 10**9, 5 * 10**8
 LOGIT_PIECES = 3 * 2**26 * 4  # actors/logprobs.py on GPUs: three fp32 pieces
 
@@ -81,14 +81,7 @@ def total(parts: tuple[Part, ...]) -> int:
 
 def lora_parameters(shape: Shape, lora: LoraConfig) -> int:
     """Parameters of LoRA's matrices beside the linear layers of a decoder that `lora` names."""
-    widths = {
-        "q_proj": (shape.hidden, shape.q),
-        "k_proj": (shape.hidden, shape.kv),
-        "v_proj": (shape.hidden, shape.kv),
-        "o_proj": (shape.q, shape.hidden),
-        **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), (shape.hidden, shape.intermediate)),
-    }
-    return shape.layers * lora.rank * sum(sum(widths[target]) for target in lora.targets if target in widths)
+    return lora.rank * sum(shape.linear_widths(target) for target in lora.targets)
 
 
 @dataclass(frozen=True)
@@ -110,7 +103,7 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
     gradients = ranks if zero.stage >= 2 else 1
     shards = ranks if zero.stage else 1
     stepped = min(learnt // shards, SUB_GROUP_ELEMENTS) if zero.stage == 3 else learnt // shards
-    optimiser = (MASTER_BYTES + ADAM_BYTES) * learnt // shards
+    optimizer = (MASTER_BYTES + ADAM_BYTES) * learnt // shards
     parts = [
         _process("trained", gpu),
         Part("weights", b * count // weights, f"{b} B x {count:,} / {weights}"),
@@ -120,28 +113,34 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
         live = min(count, LIVE_ELEMENTS)
         parts.append(Part("gathered", b * live, f"{b} B x min(P, 10^9) parameters in use at a time"))
     offloaded = gpu and zero.offload_optimizer
-    state = Part("optimiser", optimiser, f"(4 + 8) B x {learnt:,} / {shards}: fp32 weights, AdamW's moments")
-    step = Part("step", STEP_BYTES * stepped, f"12 B x {stepped:,}: fp32 gradient and AdamW's temporaries")
+    state = Part("optimizer", optimizer, f"(4 + 8) B x {learnt:,} / {shards}: fp32 weights, AdamW's moments")
+    step = Part("step", STEP_BYTES * stepped, f"8 B x {stepped:,}: fp32 gradient and AdamW's temporary")
     if gpu and not offloaded:
         step = Part("step", GPU_STEP_BYTES * stepped, f"4 B x {stepped:,}: fp32 gradient")
-    parts += [] if offloaded else [state, step]
-    if gpu:
-        bucket = min(learnt, BUCKET_ELEMENTS)
-        parts.append(Part("bucket", b * bucket, f"{b} B x min({learnt:,}, 5x10^8): gradients on their way"))
-    parts.append(_activations(shape, work, b, zero, gpu))
-    if not work.scorer:
-        parts.append(_logits(shape, work.tokens, 2 * b, gpu))
     whole = BYTES[work.loads_as] * count
     loading = Part("whole model", whole, f"{BYTES[work.loads_as]} B x {count:,}: every rank reads it before it is cut")
-    published = [Part("published", 2 * b * count, f"2 x {b} B x P: gathered, and its copy in the object store")]
+    saved = Part("checkpoint", optimizer, f"12 B x {learnt:,} / {shards}: its copy of the optimizer's state")
+    kept = _activations(shape, work, b, zero, gpu)
+    copies = 4 if b == 2 and not gpu else 2  # their gradient; in bfloat16 CPUs lay both out anew to multiply them
+    logits = [] if work.scorer else [_logits(shape, work.tokens, copies * b, gpu)]
     if gpu:
-        host = [Part("process", GPU_PROCESS, "reserve"), loading, *(published if work.publishes else [])]
+        bucket = min(learnt, BUCKET_ELEMENTS)
+        parts += [] if offloaded else [state, step]
+        parts.append(Part("bucket", b * bucket, f"{b} B x min({learnt:,}, 5x10^8): gradients on their way"))
+        published = Part("published", 2 * b * count, f"2 x {b} B x P: gathered, and its copy in the object store")
+        host = [Part("process", GPU_PROCESS, "reserve"), max(loading, saved, key=lambda part: part.bytes)]
+        host += [published] if work.publishes else []
         host += [state, step] if offloaded else []
-        return Footprint(tuple(parts), (_process("trained", gpu), loading), tuple(host))
-    if work.publishes:  # the gathered copy goes where the step's temporaries were
+        return Footprint((*parts, kept, *logits), (_process("trained", gpu), loading), tuple(host))
+    parts.append(state)
+    if work.publishes:
         parts.append(Part("published", b * count, f"{b} B x {count:,}: its copy in the object store"))
-    halves = Part("cut", b * count + optimiser, "weights and optimiser's state as they are made")
-    return Footprint(tuple(parts), (_process("trained", gpu), loading, halves))
+    # The heap keeps the activations' blocks while AdamW steps; logits go back to the system.
+    learning = [*parts, kept, max([step, *logits], key=lambda part: part.bytes)]
+    saving = [*parts, saved, Part("export", b * count, f"{b} B x {count:,}: gathered while the checkpoint is written")]
+    halves = Part("cut", b * count + optimizer, "weights and optimizer's state as they are made")
+    work_parts = max(learning, saving, key=lambda each: total(tuple(each)))
+    return Footprint(tuple(work_parts), (_process("trained", gpu), loading, halves))
 
 
 def frozen(shape: Shape, config: FrozenRoleConfig, work: Work, gpu: bool) -> Footprint:
@@ -183,8 +182,15 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
         layer,
         sampled,
     ]
+    # oneDNN multiplies with packed copies. Of a layer's matrices they replace the originals, but vLLM keeps the embedding, and
+    # the output head even where it is the embedding, beside theirs.
+    matrix = b * shape.vocab * shape.hidden
+    of_one = f"{b} B x {shape.vocab:,} x {shape.hidden:,}"
+    parts.append(Part("packed", 2 * matrix, f"2 x {of_one}: oneDNN's copies of embedding and head"))
     if through_store:  # vLLM copies from there layer by layer
         parts.append(Part("published", 4 * count, "4 B x P mapped from the object store"))
+        new = 2 if shape.tied else 3
+        parts.append(Part("replaced", new * matrix, f"{new} x {of_one}: new embedding and head until they are packed"))
     return Footprint(tuple(parts), (parts[0], weights))
 
 

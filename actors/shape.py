@@ -1,4 +1,8 @@
-"""The shape of a decoder from its config.json alone: how many parameters it has, what a token costs. Imports no torch."""
+"""The shape of a decoder from its config.json alone: how many parameters it has, what a token costs.
+
+Four families have a closed form, which imports no torch. Of every other, Transformers' own class is built without memory and
+its parameters are counted; see `actors.modeling.counting`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from actors.config import ArchitectureConfig
+from actors.modeling.counting import Counts, count
 from configs.errors import ConfigError
 
-# model_type -> (q, k, v have biases where the config does not say, q and k are normalised)
+# Families with a closed form: model_type -> (q, k, v have biases where the config does not say, q and k are normalized)
 FAMILIES: dict[str, tuple[bool, bool]] = {
     "llama": (False, False),
     "mistral": (False, False),
@@ -22,7 +27,7 @@ FAMILIES: dict[str, tuple[bool, bool]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder of LLaMA's kind: RMS norms, rotary positions, a gated feed-forward layer (Touvron et al. 2023)."""
+    """A decoder: of LLaMA's kind (RMS norms, rotary positions, a gated feed-forward layer; Touvron et al. 2023), or counted."""
 
     hidden: int
     layers: int
@@ -36,6 +41,7 @@ class Shape:
     qkv_bias: int = 0
     qk_norm: int = 0
     other_bias: int = 0  # of the attention's output projection and the feed-forward layer, elements a layer
+    counts: Counts | None = None  # of another family: they then decide in place of the closed form
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kv_heads", self.kv_heads or self.heads)
@@ -61,8 +67,25 @@ class Shape:
 
     def parameters(self, scorer: bool = False) -> int:
         """All parameters, each once; `scorer`: with a scalar head in place of the output embedding."""
+        if self.counts is not None:
+            return self.counts.parameters - self.counts.head + self.hidden if scorer else self.counts.parameters
         head = self.hidden if scorer else 0 if self.tied else self.vocab * self.hidden
         return self.vocab * self.hidden + self.layers * self.layer_parameters + self.hidden + head
+
+    @property
+    def matrix_elements(self) -> int:
+        """Elements of all layers' matrices that one token is multiplied with, without the embeddings."""
+        if self.counts is not None:
+            return self.counts.matrices
+        return self.layers * (2 * self.hidden * (self.q + self.kv) + 3 * self.hidden * self.intermediate)
+
+    def linear_widths(self, name: str) -> int:
+        """Input plus output widths of all linear layers called `name`, e.g. `q_proj`; 0 where there is none."""
+        if self.counts is not None:
+            return self.counts.linears.get(name, 0)
+        others = {"q_proj": self.q, "k_proj": self.kv, "v_proj": self.kv, "o_proj": self.q}
+        others |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), self.intermediate)
+        return self.layers * (self.hidden + others[name]) if name in others else 0
 
     @property
     def kv_elements(self) -> int:
@@ -73,21 +96,32 @@ class Shape:
     def layer_activations(self) -> int:
         """Elements that one token leaves in one layer for the backward pass, attention fused.
 
-        Each of two norms keeps its input, the normalised and the scaled; attention keeps q, k, v and its output, twice
-        where the output is laid out anew; the feed-forward layer keeps gate, its activation, up and their product.
+        Each norm keeps its input, the normalised and the scaled; attention keeps q, k, v and its output, twice
+        where the output is laid out anew; the feed-forward layer keeps gate, its activation, up and their product. Of a
+        counted family it is an upper bound, of its widest layer.
         """
-        return 6 * self.hidden + 3 * self.q + 2 * self.kv + 4 * self.intermediate
+        if self.counts is not None:
+            return self.counts.activations
+        norms = 6 * self.hidden + self.qk_norm * 3 * (self.q + self.kv)
+        return norms + 3 * self.q + 2 * self.kv + 4 * self.intermediate
 
     @property
     def fused_activations(self) -> int:
         """The same with Liger's kernels: norms keep their input and output, rotary embeddings work in place, and the
         feed-forward layer keeps gate, up and their product.
         """
-        return 4 * self.hidden + 2 * self.q + self.kv + 3 * self.intermediate
+        if self.counts is not None:
+            return self.counts.activations
+        norms = 4 * self.hidden + self.qk_norm * 2 * (self.q + self.kv)
+        return norms + 2 * self.q + self.kv + 3 * self.intermediate
 
 
 def read_shape(folder: Path) -> Shape:
-    """The shape of the model in `folder`. Raises ConfigError where config.json is missing or of an unknown family."""
+    """The shape of the model in `folder`.
+
+    Raises:
+        ConfigError: config.json is missing or incomplete, or Transformers cannot build a model from it.
+    """
     path = folder / "config.json"
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
@@ -97,10 +131,15 @@ def read_shape(folder: Path) -> Shape:
 
 
 def shape_of(given: Mapping[str, Any], where: str) -> Shape:
-    """The shape that the content of a config.json describes; `where` is how errors call it."""
+    """The shape that the content of a config.json describes; `where` is how errors call it.
+
+    Raises:
+        ConfigError: a setting is missing, or Transformers cannot build the model.
+    """
     family = given.get("model_type")
     if family not in FAMILIES:
-        raise ConfigError(f"{where}: memory is reckoned for {', '.join(FAMILIES)} only, not for model_type {family!r}")
+        counts = count(given, where)
+        return Shape(**counts.sizes, counts=counts)
     bias, norm = FAMILIES[family]
     bias = bool(given.get("attention_bias", bias))
     try:
@@ -154,8 +193,8 @@ def parse_shape(text: str) -> Shape:
 
     Raises ConfigError for a name that is unknown or missing, and for what is no number.
     """
-    known = {field.name for field in fields(Shape)}
-    given: dict[str, int] = {}
+    known = {field.name for field in fields(Shape)} - {"counts"}
+    given: dict[str, Any] = {}
     for part in text.split(","):
         name, _, number = part.partition("=")
         if name not in known or not number.isdecimal():

@@ -1,6 +1,7 @@
 """How much of a machine training uses: floating-point operations of a step, and how many a matrix multiplication gets done.
 
-A multiplication and the addition after it are two operations. T tokens, M elements of a decoder's matrices.
+A multiplication and the addition after it are two operations. T tokens, M elements of a decoder's matrices,
+of a mixture of experts those that a token is routed to.
 """
 
 from __future__ import annotations
@@ -27,15 +28,9 @@ def learning_flops(shape: Shape, lengths: Sequence[int], predicted: int, frozen:
     """
     tokens = sum(lengths)
     pairs = sum(length * (length + 1) // 2 for length in lengths)
-    matrices = 2.0 * matrix_elements(shape) * tokens + 2.0 * shape.hidden * shape.vocab * predicted
+    matrices = 2.0 * shape.matrix_elements * tokens + 2.0 * shape.hidden * shape.vocab * predicted
     attention = 4.0 * shape.layers * shape.q * pairs
     return (2.0 if frozen else 3.0) * matrices + 3.0 * attention
-
-
-def matrix_elements(shape: Shape) -> int:
-    """M: of all layers' projections, without the embeddings."""
-    layer = 2 * shape.hidden * shape.q + 2 * shape.hidden * shape.kv + 3 * shape.hidden * shape.intermediate
-    return shape.layers * layer
 
 
 def matmul_flops(tokens: int, inner: int, outer: int, dtype: torch.dtype, device: torch.device | str) -> float:

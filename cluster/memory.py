@@ -121,6 +121,13 @@ def status_bytes(pid: int, field: str) -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0)
 
 
+def available_bytes() -> int:
+    """Memory that processes of this machine, or of this container, may still take."""
+    from ray._private.utils import estimate_available_memory
+
+    return int(estimate_available_memory())
+
+
 def return_free_memory() -> None:
     """Gives the machine what malloc keeps of this process's freed memory, where the C library can: glibc keeps it in pieces."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

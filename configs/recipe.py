@@ -115,20 +115,41 @@ def _build(node: yaml.Node, key: Key, recipe: Recipe, parents: frozenset[int]) -
     parents |= {id(node)}
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
-        for name_node, value_node in node.value:
+        for name_node, value_node in _pairs(node, recipe, parents):
             name = name_node.value
-            here = recipe.at(name_node.start_mark.line)
-            if not isinstance(name, str):
-                raise ConfigError(f"{here}: a key must be a plain word, not a list or a mapping")
-            if name in result:
-                first = recipe.lines[(*key, name)]
-                raise ConfigError(f"{here}: key '{name}' is given twice (first on line {first}); remove one of them")
             recipe.lines[(*key, name)] = name_node.start_mark.line + 1
             result[name] = _build(value_node, (*key, name), recipe, parents)
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, (*key, index), recipe, parents) for index, item in enumerate(node.value)]
     return _scalar(node, where)
+
+
+def _pairs(node: yaml.MappingNode, recipe: Recipe, parents: frozenset[int]) -> list[tuple[yaml.Node, yaml.Node]]:
+    """The keys and values of a mapping, after those that it merges in (`<<: *name`) and does not give itself."""
+    own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    for name_node, value_node in node.value:
+        name = name_node.value
+        here = recipe.at(name_node.start_mark.line)
+        if not isinstance(name, str):
+            raise ConfigError(f"{here}: a key must be a plain word, not a list or a mapping")
+        if name in own:
+            first = own[name][0].start_mark.line + 1
+            raise ConfigError(f"{here}: key '{name}' is given twice (first on line {first}); remove one of them")
+        own[name] = name_node, value_node
+    if "<<" not in own:
+        return [*own.values()]
+    name_node, value_node = own.pop("<<")
+    merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    for source in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
+        here = recipe.at(name_node.start_mark.line)
+        if not isinstance(source, yaml.MappingNode):
+            raise ConfigError(f"{here}: `<<` merges mappings; give one as `<<: *name`, or a list of them")
+        if id(source) in parents:
+            raise ConfigError(f"{here}: an alias (`*name`) that contains itself; write the value out")
+        for pair in _pairs(source, recipe, parents | {id(source)}):
+            merged.setdefault(pair[0].value, pair)
+    return [*{**merged, **own}.values()]
 
 
 def _scalar(node: yaml.Node, where: str) -> Any:

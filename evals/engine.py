@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from actors.config import EngineConfig
 from actors.folders import Architecture, ModelFolder
 from configs.errors import ConfigError
 from data.chat import without_end
 from evals.ledger import Ledger
+from evals.sizing import Sizing, sized
 
 if TYPE_CHECKING:
     from actors import engine
@@ -27,11 +27,6 @@ _LOADED_WITH_TORCH = {
     "TORCH_CPP_LOG_LEVEL": "ERROR",  # vLLM's C++ greets with warnings about NUMA
 }
 """Read once, when torch is loaded, which the modules of this package put off until they need it."""
-
-# Sequences decoded at a time on a CPU; more only fills the KV cache, since two cores are busy with these.
-_CPU_SEQUENCES = 128
-_CPU_CACHE_TOKENS = 32_768
-_GPU_MEMORY = 0.6  # leaves room for the reward model beside the engine
 
 
 @dataclass(frozen=True)
@@ -52,8 +47,8 @@ class Engine:
     With a ledger every answer is kept, and not asked for again.
     """
 
-    def __init__(self, ledger: Ledger | None = None) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger | None = None, sizing: Sizing | None = None) -> None:
+        self._ledger, self._sizing = ledger, sizing or Sizing()
         self._digest = ""
         for name, value in _LOADED_WITH_TORCH.items():
             os.environ.setdefault(name, value)
@@ -73,13 +68,18 @@ class Engine:
             raise RuntimeError("no model is loaded")
         return self._folder
 
+    @property
+    def context(self) -> int:
+        """Longest sequence that the loaded model takes here, in tokens."""
+        return self._sizing.context(self.folder)
+
     def load(self, folder: ModelFolder) -> None:
         """Make `folder` the model that answers, in the running engine if its architecture is the same.
 
         Only for Llama's is vLLM's reloading known to be exact, tied heads included; others get a new engine.
 
         Raises:
-            ConfigError: vLLM cannot load the folder.
+            ConfigError: vLLM cannot load the folder, or it would not fit in memory.
         """
         if self._folder is not None and self._folder.path == folder.path:
             return
@@ -90,7 +90,10 @@ class Engine:
                 self._engine.load_weights(folder.weights())
             else:
                 self.close()
-                self._engine, self._ends = _start(folder), folder.end_ids
+                self._engine, self._ends = _start(folder, self._sizing), folder.end_ids
+        except ConfigError:
+            self._folder = None
+            raise
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             self._folder = None
             raise ConfigError(f"{folder.path}: vLLM cannot load this model: {error}") from error
@@ -126,7 +129,7 @@ class Engine:
         Raises:
             ConfigError: a prompt that leaves no room in the context.
         """
-        longest = self.folder.context - 1
+        longest = self.context - 1
         self._check_lengths(prompts, longest - 1, label)
         seeds = [None if temperature == 0 else _request_seed(seed, index) for index in range(len(prompts))]
         limits = [min(max_tokens, longest - len(prompt)) for prompt in prompts]
@@ -162,7 +165,7 @@ class Engine:
         Raises:
             ConfigError: a sequence longer than the context allows.
         """
-        self._check_lengths(sequences, self.folder.context - 1, label)
+        self._check_lengths(sequences, self.context - 1, label)
         return self._through(["score"], sequences, lambda chunk: self._running.score(chunk, _progress_bar(label)))
 
     def weigh(
@@ -180,7 +183,7 @@ class Engine:
         Raises:
             ConfigError: a prompt longer than the context allows.
         """
-        self._check_lengths(prompts, self.folder.context - 1, label)
+        self._check_lengths(prompts, self.context - 1, label)
 
         def ask(requests: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
             asked, tokens = zip(*requests, strict=True)
@@ -214,24 +217,16 @@ class Engine:
             if not 1 <= len(prompt) <= longest:
                 raise ConfigError(
                     f"{label}: sample {index} has {len(prompt)} tokens; {self.folder.path} takes 1 to {longest} here "
-                    f"(its context is {self.folder.context}): shorten the sample or leave it out"
+                    f"(the engine's context is {self.context}, the model's {self.folder.context}): raise --max-model-len, "
+                    "shorten the sample or leave it out"
                 )
 
 
-def _start(folder: ModelFolder) -> engine.Engine:
-    """An engine for the folder's whole context, on the GPU if there is one."""
+def _start(folder: ModelFolder, sizing: Sizing) -> engine.Engine:
+    """An engine. Raises ConfigError, before vLLM is loaded, for a model that does not fit."""
     from actors import engine
 
-    cache = folder.cache_bytes_per_token * max(_CPU_CACHE_TOKENS, 2 * folder.context)
-    return engine.Engine(
-        str(folder.path),
-        EngineConfig(
-            max_model_len=folder.context,
-            max_concurrent=_CPU_SEQUENCES,
-            kv_cache_bytes=max(cache, 2**20),
-            gpu_memory_utilization=_GPU_MEMORY,
-        ),
-    )
+    return engine.Engine(str(folder.path), sized(folder, sizing))
 
 
 def _request_seed(seed: int, index: int) -> int:

@@ -9,6 +9,7 @@ from typing import get_args
 
 from configs.errors import ConfigError
 from evals.benchmarks import BENCHMARKS
+from evals.sizing import DEFAULT_CONTEXT, Dtype
 from evals.subject import ANSWER_TOKENS, Method
 from evals.tasks import TASKS
 
@@ -73,6 +74,13 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--shots", type=shots, default=(0, 5), metavar="N,M", help="examples before a choice question (default: 0,5)"
+    )
+    parser.add_argument(
+        "--max-model-len", type=count, metavar="N",
+        help=f"context of the engine, in tokens (default: the model's, at most {DEFAULT_CONTEXT})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dtype", choices=get_args(Dtype), help="precision of the engine (default: float32 on CPUs, bfloat16 on GPUs)"
     )
     parser.add_argument("--no-rotation", action="store_true", help="ask choice questions in the given order only")
     parser.add_argument("--last-turn", action="store_true", help="score conversations at their last answer only")

@@ -13,7 +13,7 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
 
     A text longer than the context is cut into windows, each read on its own, as pretraining's blocks are.
     """
-    tokenizer, window = subject.folder.tokenizer, subject.folder.context - 1
+    tokenizer, window = subject.folder.tokenizer, subject.engine.context - 1
     documents = [
         [*tokenizer.encode(row["text"], add_special_tokens=False, verbose=False), tokenizer.eos_token_id]
         for row in rows

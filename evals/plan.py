@@ -13,7 +13,7 @@ from cluster.paths import require_dir, resolve
 from configs.errors import ConfigError
 from data.chat import chat_format
 from data.durable import sha256
-from data.tables import DataError
+from data.tables import DataError, table_files
 from evals.benchmarks import BENCHMARKS, Benchmark
 from evals.options import DEFAULT_DATA, files_of, named
 from evals.subject import Settings
@@ -69,6 +69,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     names = _task_names(options, models, second, list(files))
     _require_chat_formats(names, models)
     settings = _settings(options, names)
+    _check_context(options, settings, [model for model in models.values() if not model.is_reward_model])
     outputs = {name: _output(name, getattr(options, name)) for name in ("json", "markdown", "html")}
     reward_model = ModelFolder(options.reward_model, "--reward-model") if options.reward_model else None
     if reward_model is not None and not reward_model.is_reward_model:
@@ -126,7 +127,23 @@ def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:
         shots=options.shots,
         rotate=not options.no_rotation,
         every_turn=not options.last_turn,
+        max_model_len=options.max_model_len,
+        dtype=options.dtype,
     )
+
+
+def _check_context(options: argparse.Namespace, settings: Settings, models: Sequence[ModelFolder]) -> None:
+    """Refuses a context that a model does not have, or that has no room for an answer, before an engine is loaded."""
+    if options.endpoint and (options.max_model_len or options.dtype):
+        raise ConfigError("--max-model-len, --dtype: are of an engine here, not of an endpoint; leave them out")
+    for model in models:
+        context = settings.sizing.context(model)
+        longest = max(settings.open_tokens, settings.sample_tokens)
+        if longest >= context - 1:
+            raise ConfigError(
+                f"--answer-tokens {longest}: leaves no room for a prompt in the context of {context} tokens; lower it, or "
+                "raise --max-model-len"
+            )
 
 
 def _read(
@@ -142,7 +159,7 @@ def _read(
                 raise RuntimeError(f"{name} was planned without a data folder")
             items[name] = task.read(data, min(task.limit, most or task.limit), seed)
             path = task.path(data)
-            digests[name] = {str(path): sha256(path)}
+            digests[name] = {str(file): sha256(file) for file in table_files(path)}
         else:
             benchmark = BENCHMARKS[name]
             given = resolve(files[name]) if name in files else None

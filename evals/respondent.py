@@ -54,7 +54,7 @@ class LocalRespondent:
         self._chats: dict[tuple[str, ...], list[int]] = {}
 
     def fits(self, chat: Chat, more: int) -> bool:
-        return len(self._encode(chat)) + more < self._engine.folder.context
+        return len(self._encode(chat)) + more < self._engine.context
 
     def answer(self, chats: Sequence[Chat], max_tokens: int, label: str) -> list[Reply]:
         answers = self._engine.generate([self._encode(chat) for chat in chats], max_tokens, label=label)

@@ -13,6 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from evals.plan import Plan, make_plan, task_of
 from evals.report.page import write_reports
 from evals.respondent import LocalRespondent, Respondent
 from evals.reward_model import RewardModel
+from evals.sizing import sized
 from evals.subject import Metrics, Subject
 from evals.tasks import Task
 
@@ -87,7 +89,11 @@ def evaluate(plan: Plan, ledger: Ledger) -> dict[str, Any]:
 
 
 def _evaluate_models(plan: Plan, ledger: Ledger, results: dict[str, Any]) -> None:
-    engine = Engine(ledger)
+    sizing = replace(plan.settings.sizing, scores_texts="perplexity" in plan.tasks)
+    for folder in [*plan.models.values(), plan.reference, plan.rival]:
+        if folder is not None and not folder.is_reward_model:
+            sized(folder, sizing)  # refuses the last model before the first is evaluated
+    engine = Engine(ledger, sizing)
     reward = (
         RewardModel(plan.reward_model) if plan.reward_model and {"reward", "preference"} & set(plan.tasks) else None
     )

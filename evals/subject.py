@@ -12,6 +12,7 @@ from configs.errors import ConfigError
 from data.chat import chat_format, encode_prompt
 from evals.engine import Answer, Engine
 from evals.reward_model import RewardModel
+from evals.sizing import Dtype, Sizing
 
 Row = dict[str, Any]
 """One row of a task's table, by column."""
@@ -52,6 +53,15 @@ class Settings(Section):
     """Whether conversations are scored at every answer, not only at the last."""
     choice_tokens: int = 16
     """Longest written answer to a choice question, in tokens."""
+    max_model_len: int | None = None
+    """Context of the engine in tokens; None: the model's, at most 4,096."""
+    dtype: Dtype | None = None
+    """Precision of the engine; None: float32 on CPUs, bfloat16 on GPUs."""
+
+    @property
+    def sizing(self) -> Sizing:
+        """What is asked of the engine."""
+        return Sizing(self.max_model_len, self.dtype)
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,9 @@ class Task:
     """Whether it evaluates a reward model; all others evaluate language models."""
 
     def path(self, data: Path) -> Path:
-        """Its table in a folder."""
-        return data / f"{self.table}.heldout.parquet"
+        """Its table in a folder: NAME.heldout.parquet, or the folder NAME.heldout that data.prepare wrote."""
+        folder = data / f"{self.table}.heldout"
+        return folder if folder.is_dir() else data / f"{folder.name}.parquet"
 
     def read(self, data: Path, limit: int, seed: int) -> list[Row]:
         """The task's rows: all, or `limit` of them chosen by `seed`, in the table's order.
@@ -66,7 +67,7 @@ class Task:
             DataError: the table cannot be read, or a row cannot be scored.
         """
         path = self.path(data)
-        if not path.is_file():
+        if not path.exists():
             raise DataError(f"{path}: no such file; make it, or let --tasks name only tasks whose tables are there")
         rows: list[Row] = read_table(path, self.schema, may_lack=tables.MAY_LACK).to_pylist()
         for number, row in enumerate(rows):

@@ -105,8 +105,10 @@ class _Evaluation:
 
     def __init__(self, config: EvaluationConfig) -> None:
         from evals.engine import Engine
+        from evals.sizing import Sizing
 
-        self._config, self._engine = config, Engine()
+        self._config = config
+        self._engine = Engine(sizing=Sizing(config.max_model_len, config.dtype, "perplexity" in config.tasks))
 
     def evaluate(self, folder: str) -> dict[str, float]:
         """The chief metric of every task. The progress that evals shows to people is kept from the run's own."""
@@ -130,4 +132,6 @@ def _arguments(config: EvaluationConfig, folder: str) -> list[str]:
         *("--model", folder, "--tasks", ",".join(config.tasks), "--data", config.data),
         *("--limit", str(config.limit), "--shots", str(config.shots), "--methods", config.method),
         *("--no-rotation", "--last-turn"),
+        *(("--max-model-len", str(config.max_model_len)) if config.max_model_len else ()),
+        *(("--dtype", config.dtype) if config.dtype else ()),
     ]

@@ -74,9 +74,12 @@ def refuse(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> None:
     refused = [finding for finding in findings(config, capacity, shape_of) if finding.level == "refused"]
     if not refused:
         return
+    refused.sort(key=lambda finding: finding.subject != "inputs")
     first = refused[0]
     where = "" if first.subject == "resources" else f"{first.subject}: "
     more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+    if first.subject == "inputs":  # no setting would help
+        raise ConfigError(f"{first.text}{more}")
     raise ConfigError(f"{where}{first.text}{more}; {advice(config, capacity, shape_of)}")
 
 
@@ -94,7 +97,7 @@ def advice(config: StageConfig, capacity: Capacity, shape_of: ShapeOf, disk: boo
 
 
 def findings(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> list[Finding]:
-    """All that is known of `config` on `capacity`. Where a shape is not known, the memory of its role is not."""
+    """All that is known of `config` on `capacity`. A model whose shape cannot be had is refused."""
     return check(plan(config, shape_of, capacity.gpu_bytes), capacity)
 
 
@@ -229,7 +232,7 @@ class _Planner:
         try:
             return self._shape_of(model)
         except ConfigError as error:
-            finding = Finding("unknown", role, f"memory not reckoned: {error}")
+            finding = Finding("refused", "inputs", f"{role}: {error}")
             self._findings += [] if finding in self._findings else [finding]
             return None
 

@@ -39,6 +39,12 @@ class EvaluationConfig(Section):
     method: Literal["likelihood", "generation"] = Field("likelihood", description="how lettered options are chosen")
     threads: int = Field(1, ge=1, description="OMP threads of the process that evaluates")
     gpus: float = Field(0.0, ge=0, description="GPUs that it reserves")
+    max_model_len: int | None = Field(
+        None, ge=16, description="context of its engine, in tokens; else the model's, at most 4,096"
+    )
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        None, description="precision of its engine; else float32 on CPUs, bfloat16 on GPUs"
+    )
 
 
 class TrainTables(Section):

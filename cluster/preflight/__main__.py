@@ -65,7 +65,7 @@ def _look(config: Any, pretrain: PretrainConfig | None, options: argparse.Namesp
         wanted = replace(wanted, disks=(), findings=(*wanted.findings, *disks))
     found = [*inputs(config, planned=bool(options.shape)), *check(wanted, capacity)]
     show(f"{config.recipe_key} ({config.name})", wanted, found)
-    refused = [finding for finding in found if finding.level == "refused"]
+    refused = [finding for finding in dict.fromkeys(found) if finding.level == "refused"]
     if not refused:
         return []
     more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from cluster.head import Head
+from cluster.memory import available_bytes
 from cluster.scaling import autoscaled, living
 from configs.errors import ConfigError
 
@@ -73,13 +74,12 @@ def capacity_of(head: Head) -> Capacity:
 def this_machine(num_cpus: int | None, num_gpus: int | None) -> Capacity:
     """What a cluster of its own would have here, with the settings of a stage's `cluster`."""
     from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager as Gpus
-    from ray._private.utils import estimate_available_memory
 
     gpus = Gpus.get_current_node_num_accelerators() if num_gpus is None else num_gpus
     kind = Gpus.get_current_node_accelerator_type() if gpus else None
     resources = {"CPU": float(num_cpus or os.cpu_count() or 1), **({"GPU": float(gpus)} if gpus else {})}
     gpu = _usable(GPU_GIB[kind]) if kind in GPU_GIB else None
-    return Capacity((Nodes(1, resources, int(estimate_available_memory()), gpu, "this machine"),))
+    return Capacity((Nodes(1, resources, available_bytes(), gpu, "this machine"),))
 
 
 def parse_nodes(text: str) -> Capacity:

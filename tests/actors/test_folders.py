@@ -29,7 +29,6 @@ def copy(make_model: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]
 def test_describes_the_model(make_model: Callable[..., Path]) -> None:
     folder = ModelFolder(make_model("a"))
     assert (folder.context, folder.is_reward_model) == (256, False)
-    assert folder.cache_bytes_per_token == 2 * 2 * 64 * 4  # keys and values, layers, width, float32
     assert folder.tokenizer.decode(folder.end_ids) == "</s>"
     assert ModelFolder(make_model("reward", seed=5, reward=True)).is_reward_model
 

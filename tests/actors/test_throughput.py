@@ -3,14 +3,14 @@ from __future__ import annotations
 import torch
 
 from actors.shape import Shape
-from actors.throughput import learning_flops, matmul_flops, matrix_elements, median_seconds
+from actors.throughput import learning_flops, matmul_flops, median_seconds
 
 SHAPE = Shape(hidden=8, layers=2, intermediate=16, heads=2, kv_heads=1, vocab=100)
 
 
 def test_operations_worked_by_hand() -> None:
     elements = 2 * (8 * 8 + 2 * 8 * 4 + 8 * 8 + 3 * 8 * 16)
-    assert matrix_elements(SHAPE) == elements
+    assert SHAPE.matrix_elements == elements
     matrices = 2 * elements * 5 + 2 * 8 * 100 * 4
     attention = 4 * 2 * 8 * (3 + 6)  # two tokens see 1 and 2, three see 1, 2 and 3
     assert learning_flops(SHAPE, [2, 3], 4) == 3 * (matrices + attention)

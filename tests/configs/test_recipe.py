@@ -47,6 +47,16 @@ def test_lines_are_remembered(tmp_path):
     assert read.where(("sft",)) == "recipe.yaml"
 
 
+def test_merged_keys_give_way_to_given_ones_and_keep_their_lines(tmp_path):
+    text = "a: &x\n  lr: 1e-5\n  n: 1\nb: &y {n: 2, m: 3}\nc:\n  <<: [*x, *y]\n  lr: 1\nd: {<<: *x}\n"
+    read = recipe(tmp_path, text)
+    assert read.values["c"] == {"lr": 1, "n": 1, "m": 3}
+    assert read.values["d"] == {"lr": 1e-5, "n": 1}
+    assert read.where(("c", "lr")) == "recipe.yaml:7"
+    assert read.where(("c", "n")) == "recipe.yaml:3"
+    assert read.where(("c", "m")) == "recipe.yaml:4"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -58,6 +68,10 @@ def test_lines_are_remembered(tmp_path):
         ("[a]: 1\n", "recipe.yaml:1: a key must be a plain word, not a list or a mapping"),
         ("a: !!python/name:os 1\n", "recipe.yaml:1: the YAML tag 'tag:yaml.org,2002:python/name:os' has no meaning"),
         ("a: &x\n  b: *x\n", "recipe.yaml:1: an alias (`*name`) that contains itself"),
+        ("a: &x\n  <<: *x\n", "recipe.yaml:2: an alias (`*name`) that contains itself"),
+        ("a: 1\n<<: 2\n", "recipe.yaml:2: `<<` merges mappings; give one as `<<: *name`, or a list of them"),
+        ("a: &x {b: 1}\nc: {<<: [*x, 3]}\n", "recipe.yaml:2: `<<` merges mappings"),
+        ("a: &x {b: 1}\nc:\n  <<: *x\n  <<: *x\n", "recipe.yaml:4: key '<<' is given twice (first on line 3)"),
         ("a: 1_\n", "recipe.yaml:1: '1_' is not a number"),
         ("a: \x00\n", "recipe.yaml: not valid YAML"),
     ],

@@ -156,7 +156,8 @@ def test_a_sample_longer_than_the_context_is_named_with_both_numbers(
 ) -> None:
     engine.load(ModelFolder(make_model("a")))
     with pytest.raises(
-        ConfigError, match=r"held-out text: sample 1 has 256 tokens; .* takes 1 to 255 .*context is 256"
+        ConfigError,
+        match=r"held-out text: sample 1 has 256 tokens; .* takes 1 to 255 .*context is 256, the model's 256",
     ):
         engine.score([[5], [5] * 256], label="held-out text")
     with pytest.raises(ConfigError, match=r"questions: sample 0 has 255 tokens; .* takes 1 to 254"):

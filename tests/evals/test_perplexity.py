@@ -26,8 +26,8 @@ def test_a_model_that_guesses_has_the_size_of_its_vocabulary(tokenizer: Any) -> 
 
     end = tokenizer.eos_token_id
     subject = Subject(
-        folder=SimpleNamespace(tokenizer=tokenizer, context=11),  # type: ignore[arg-type]
-        engine=SimpleNamespace(score=score),  # type: ignore[arg-type]
+        folder=SimpleNamespace(tokenizer=tokenizer),  # type: ignore[arg-type]
+        engine=SimpleNamespace(score=score, context=11),  # type: ignore[arg-type]
         settings=Settings(seed=0, limits={}),
     )
     texts = ["病人头痛", "建议多休息，按时服用布洛芬，三天后复诊。"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -62,6 +63,13 @@ def test_longer_answers_are_allowed_where_asked_for(plan: Planner, make_model: C
     assert longer.ner_tokens == usual.ner_tokens
 
 
+def test_context_and_precision_are_saved_with_the_settings(plan: Planner, make_model: Callable[..., Path]) -> None:
+    model = str(make_model("a"))
+    made = plan("--model", model, "--max-model-len", "128", "--dtype", "bfloat16").settings
+    assert (made.max_model_len, made.dtype) == (128, "bfloat16")
+    assert plan("--model", model).settings.max_model_len is None
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -88,6 +96,9 @@ def test_longer_answers_are_allowed_where_asked_for(plan: Planner, make_model: C
         (["--model", "A", "--file", "cloze=x"], "write --file TASK=PATH, TASK being one of cmmlu"),
         (["--model", "A", "--file", "exam=x", "--file", "exam=y"], "exam has a file already"),
         (["--model", "A", "--tasks", "ner", "--file", "exam=x"], "--tasks does not name exam"),
+        (["--model", "A", "--max-model-len", "512"], "--max-model-len 512: exceeds the 256 tokens of "),
+        (["--model", "A", "--max-model-len", "64"], "--answer-tokens 64: leaves no room .* context of 64 tokens"),
+        (["--endpoint", "http://x/v1", "--dtype", "bfloat16"], "are of an engine here, not of an endpoint"),
         (["--endpoint", "http://x/v1", "--tasks", "ner"], "ner needs a model's folder, not an endpoint"),
     ],
 )
@@ -117,6 +128,19 @@ def test_benchmarks_read_their_files(plan: Planner, make_model: Callable[..., Pa
     assert {name: len(files) for name, files in made.files.items()} == {"exam": 1, "cami": 1, "safety": 1}
     assert len(made.files["exam"][str(file)]) == 64
     assert list(plan("--model", model, "--file", f"exam={file}").tasks)[-1] == "exam"
+
+
+def test_a_table_may_be_a_folder_of_parts(
+    plan: Planner, clinic: Path, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    parts = tmp_path / "pretrain.heldout"
+    parts.mkdir()
+    for number in range(2):
+        shutil.copy(clinic / "pretrain.heldout.parquet", parts / f"part-0000{number}.parquet")
+    (parts / "report.json").write_text("{}")
+    made = plan("--model", str(make_model("a")), "--tasks", "perplexity", "--data", str(tmp_path))
+    assert len(made.tasks["perplexity"]) == 24
+    assert [*made.files["perplexity"]] == [str(parts / f"part-0000{number}.parquet") for number in range(2)]
 
 
 def test_an_endpoint_is_asked_what_needs_no_files(plan: Planner) -> None:

@@ -11,12 +11,13 @@ import pytest
 
 from actors.shape import Shape
 from cluster.preflight.capacity import parse_nodes
-from configs.base import dump, read
+from configs.base import REPOSITORY, dump, read
 from configs.errors import ConfigError
+from configs.recipe import read_recipe
 from trainers.config import STAGES
 from trainers.fitting import changed_by, nearest
 from trainers.inputs import inputs
-from trainers.preflight import plan, refuse
+from trainers.preflight import findings, plan, refuse
 from trainers.supervised_config import SftConfig
 
 THIRTEEN = Shape(hidden=5120, layers=40, intermediate=13824, heads=40, vocab=39424)
@@ -27,11 +28,44 @@ def recipe(stage: str, *changes: str, name: str = "configs/laptop.yaml") -> Any:
     return read(stage, STAGES, ["--config", name, *changes])
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_laptops_recipe_fits_a_laptop(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+RECIPES = {
+    "laptop": ("2CPU,8GiB", Shape(hidden=256, layers=4, intermediate=688, heads=4, vocab=3584, tied=1)),
+    "qwen2.5-0.5b-cpu": (
+        "2CPU,24GiB",
+        Shape(hidden=896, layers=24, intermediate=4864, heads=14, kv_heads=2, vocab=151_936, qkv_bias=1, tied=1),
+    ),
+    "qwen2.5-7b-8xh100": (
+        "1x64CPU,8GPU,1000GiB,H100",
+        Shape(hidden=3584, layers=28, intermediate=18_944, heads=28, kv_heads=4, vocab=152_064, qkv_bias=1),
+    ),
+    "ziya2-13b-16xh100": ("2x64CPU,8GPU,1000GiB,H100", THIRTEEN),
+}
+"""Every recipe of configs/ with the machines that it is for and its model."""
+
+
+def test_all_recipes_are_known() -> None:
+    assert {path.stem for path in (REPOSITORY / "configs").glob("*.yaml")} == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_fit_their_machines_and_no_smaller_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.preflight.tokenizer_dir", Path)
     monkeypatch.setattr("trainers.preflight.vocabulary", lambda _: 3584)
-    shape = Shape(hidden=256, layers=4, intermediate=688, heads=4, vocab=3584, tied=1)
-    refuse(recipe(stage), parse_nodes("2CPU,8GiB"), lambda _: shape)
+    file, (nodes, shape) = f"configs/{name}.yaml", RECIPES[name]
+    stages = [stage for stage in STAGES if stage in read_recipe(REPOSITORY / file, file).values]
+    assert stages
+    for stage in stages:
+        config = recipe(stage, name=file)
+        refused = [
+            {
+                finding.subject
+                for finding in findings(config, parse_nodes(text), lambda _: shape)
+                if finding.level == "refused"
+            }
+            for text in (nodes, "1CPU,8GPU,0.5GiB,T4")
+        ]
+        assert refused[0] <= {"disk"}  # this machine's
+        assert refused[1] - {"disk"}
 
 
 def test_every_role_is_there_with_its_ranks() -> None:
@@ -99,13 +133,14 @@ def test_a_context_that_the_model_has_not_is_refused() -> None:
         refuse(recipe("ppo"), parse_nodes("2CPU,64GiB"), lambda _: short)
 
 
-def test_a_model_that_is_not_known_is_not_refused() -> None:
+def test_a_model_whose_size_cannot_be_estimated_is_refused() -> None:
     def unknown(_: str) -> Shape:
         raise ConfigError("model_type 'mamba'")
 
-    refuse(recipe("ppo"), parse_nodes("2CPU,8GiB"), unknown)
+    with pytest.raises(ConfigError, match=r"^policy: model_type 'mamba' \(and 4 more\)$"):
+        refuse(recipe("ppo"), parse_nodes("2CPU,8GiB"), unknown)
     levels = {finding.level for finding in plan(recipe("ppo"), unknown, None).findings}
-    assert levels == {"fits", "unknown"}
+    assert levels == {"fits", "refused"}
 
 
 def test_inputs_are_looked_at(clinic: Path, tmp_path: Path) -> None:

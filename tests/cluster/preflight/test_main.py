@@ -39,7 +39,8 @@ def test_the_recipe_for_sixteen_gpus_fits_them(capsys: Any) -> None:
         assert f"{stage} (ziya2-13b/{stage})" in out
     assert "refused" not in out
     assert "policy x 6     GPU" in out
-    assert "12 B x 13,091,886,080 / 6".replace("12 B", "(4 + 8) B") in out
+    assert "(4 + 8) B x 13,091,886,080 / 16" in out
+    assert "4 B x 13,091,886,080: every rank reads it before it is cut" in out
 
 
 def test_half_of_them_are_too_few(capsys: Any) -> None:
@@ -48,7 +49,7 @@ def test_half_of_them_are_too_few(capsys: Any) -> None:
 
 
 def test_too_small_gpus_are_refused_with_what_would_fit(capsys: Any) -> None:
-    _, err = refused(capsys, *ZIYA, "--stage", "sft", "--nodes", "2x64CPU,8GPU,1000GiB,L4")
+    _, err = refused(capsys, *ZIYA, "--stage", "sft", "--nodes", "2x64CPU,8GPU,1000GiB,T4")
     assert "sft: trainer: a rank needs" in err
     assert "the nearest setting that would fit: --" in err or "no setting of the roles alone would fit" in err
 
