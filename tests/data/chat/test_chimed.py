@@ -68,6 +68,7 @@ def turn_by_turn(tokenizer: Any, messages: list[dict[str, str]]) -> tuple[list[i
     return ids, mask
 
 
+@pytest.mark.slow
 def test_encoding_whole_and_turn_by_turn_are_the_same(tokenizer: Any, clinic: Clinic) -> None:
     chats = [row["messages"] for row in clinic.rows["sft.train"]]
     chats += [
