@@ -4,7 +4,7 @@ python := .venv/bin/python
 packages := actors benchmarks cluster configs data evals serve trainers
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test test-fast test-long chaos lint
+.PHONY: help env quickstart test test-fast test-long test-real chaos lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -16,13 +16,16 @@ quickstart: env ## the whole regime on the sample clinic; ARGS='--seed=1' overri
 	@$(python) -m trainers.quickstart $(ARGS)
 
 test: env ## every test but the long ones and those that need a GPU
-	@$(python) -m pytest -m "not long and not gpu" $(ARGS)
+	@$(python) -m pytest -m "not long and not gpu and not real" $(ARGS)
 
 test-fast: env ## the tests of a few seconds
-	@$(python) -m pytest -m "not slow and not long and not gpu" $(ARGS)
+	@$(python) -m pytest -m "not slow and not long and not gpu and not real" $(ARGS)
 
 test-long: env ## whole runs that are killed, rolled over and measured
 	@$(python) -m pytest -m "long and not gpu" $(ARGS)
+
+test-real: env ## tests on real checkpoints: MODELS=DIR has the folders qwen05 and gemma270
+	@CHIMED_REAL_MODELS=$(MODELS) $(python) -m pytest -m real $(ARGS)
 
 chaos: env ## runs whose processes are killed must end as if nothing had happened; ARGS='--runs=2' is a short form
 	@$(python) -m benchmarks.chaos $(ARGS)
