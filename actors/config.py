@@ -93,6 +93,15 @@ class OptimizerConfig(Section):
     final_lr_ratio: float = Field(0.1, ge=0, le=1, description="learning rate at the end, as a share of the peak")
 
 
+def require_gpus_of_their_own(placement: PlacementConfig, todo: str) -> None:
+    """Raises ValueError where several ranks of one world could get the same GPU."""
+    if placement.ranks > 1 and 0 < placement.gpus_per_rank < 1:
+        raise ValueError(
+            f"placement.gpus_per_rank {placement.gpus_per_rank:g} with placement.ranks {placement.ranks}: two ranks could get "
+            f"the same GPU, which NCCL refuses; {todo}"
+        )
+
+
 class TrainedRoleConfig(Section):
     """A role that learns: policy or critic."""
 
@@ -104,12 +113,7 @@ class TrainedRoleConfig(Section):
 
     @model_validator(mode="after")
     def _ranks_have_their_own_gpus(self) -> TrainedRoleConfig:
-        placement = self.placement
-        if placement.ranks > 1 and 0 < placement.gpus_per_rank < 1:
-            raise ValueError(
-                f"placement.gpus_per_rank {placement.gpus_per_rank:g} with placement.ranks {placement.ranks}: two ranks "
-                f"could get the same GPU, which NCCL refuses; set gpus_per_rank to 1 and share GPUs between roles by colocate"
-            )
+        require_gpus_of_their_own(self.placement, "set gpus_per_rank to 1 and share GPUs between roles by colocate")
         return self
 
 

@@ -179,6 +179,4 @@ def _flat(rows: list[Any]) -> list[int]:
 def _environment(placement: PlacementConfig) -> dict[str, str]:
     environment = for_computing(placement.threads, placement.gpus_per_rank > 0)
     environment["RAY_ENABLE_ZERO_COPY_TORCH_TENSORS"] = "1"  # published weights are mapped by the engines, not copied
-    if not placement.gpus_per_rank:
-        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return environment

@@ -21,6 +21,8 @@ EVERYWHERE: Mapping[str, str] = {
     # Models of the Hub are downloaded before roles start, which then load them from the cache.
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
+    # FlashInfer's sampler compiles with nvcc when it is first used, which machines and images without CUDA's tools lack.
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -75,11 +77,15 @@ def for_joined_cluster() -> dict[str, str]:
 
 
 def for_computing(threads: int, on_gpus: bool) -> dict[str, str]:
-    """Variables of one process that computes with `threads` OpenMP threads, for its own `runtime_env`."""
+    """Variables of one process that computes with `threads` OpenMP threads, for its own `runtime_env`.
+
+    One that has no GPU reserved sees none: Ray hides GPUs only from those that reserve others.
+    """
     variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if on_gpus:
         return variables
-    return variables | _unless_set({"GOMP_SPINCOUNT": _SPINS, "GLIBC_TUNABLES": _HUGE_PAGES})
+    hidden = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    return variables | hidden | _unless_set({"GOMP_SPINCOUNT": _SPINS, "GLIBC_TUNABLES": _HUGE_PAGES})
 
 
 def _unless_set(variables: Mapping[str, str]) -> dict[str, str]:

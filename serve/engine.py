@@ -19,6 +19,7 @@ from ray.llm._internal.serve.core.configs import openai_api_models as api
 from ray.llm._internal.serve.core.protocol import RawRequestInfo
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm.deployment import LLMServer
+from vllm.platforms import current_platform
 
 from actors.folders import ModelFolder
 from serve.coalesce import coalesce
@@ -35,11 +36,14 @@ _REQUESTS: Mapping[str, Any] = {"chat": api.ChatCompletionRequest, "completions"
 
 
 class InProcessVllm(VLLMEngine):
-    """vLLM whose only worker lives in the scheduler's process: on CPUs, a worker of its own is 20 times as slow."""
+    """vLLM whose only worker lives in the scheduler's process on CPUs, where one of its own is 20 times as slow.
+
+    On GPUs it stays Ray's, which gives the worker a GPU of its own: the scheduler's process has none reserved.
+    """
 
     def _prepare_engine_config(self, callback_ctx: Any) -> Any:
         engine_args, frontend_args, config = super()._prepare_engine_config(callback_ctx)
-        if config.parallel_config.world_size == 1:
+        if current_platform.is_cpu() and config.parallel_config.world_size == 1:
             config.parallel_config.distributed_executor_backend = "uni"
             engine_args.distributed_executor_backend = "uni"
         return engine_args, frontend_args, config

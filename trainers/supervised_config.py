@@ -13,6 +13,7 @@ from actors.config import (
     OptimizerConfig,
     PlacementConfig,
     ZeroConfig,
+    require_gpus_of_their_own,
 )
 from cluster.config import ClusterConfig
 from configs.base import Section
@@ -137,6 +138,11 @@ class SupervisedConfig(LearningConfig, StageConfig):
     may_change: ClassVar[frozenset[str]] = frozenset({"placement", "cluster", "max_failures"})
 
     evaluation: EvaluationConfig | None = Field(None, description="evaluate a language model on tasks while it learns")
+
+    @model_validator(mode="after")
+    def _ranks_have_their_own_gpus(self) -> SupervisedConfig:
+        require_gpus_of_their_own(self.placement, "set gpus_per_rank to 1")
+        return self
 
 
 class PretrainConfig(SupervisedConfig):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import ray
 from torch import Tensor
-from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
+from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource, WeightTransferInitRequest
 from vllm.distributed.weight_transfer.clients import RayVLLMWeightSyncClient
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
@@ -31,13 +32,40 @@ class ShardedWeights(WeightSource):
         return self._zero.weights()
 
 
+class EngineClient(RayVLLMWeightSyncClient):
+    """vLLM's client of engine actors, but each engine gets ranks of its own in the transfer group.
+
+    The sender is rank 0 and engine i has `ranks` ranks from 1 + i * ranks on; vLLM's own client gives all of them rank 1.
+    """
+
+    def __init__(self, engines: Sequence[Any], ranks: int = 1) -> None:
+        super().__init__(list(engines))
+        self._ranks = ranks
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of the transfer group, the sender included."""
+        return 1 + self._ranks * len(self.handles)
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Has all engines join at once; returns when they have."""
+        infos = [{**init_info, "rank_offset": 1 + index * self._ranks} for index in range(len(self.handles))]
+        ray.get(
+            [
+                handle.init_weight_transfer_engine.remote(WeightTransferInitRequest(init_info=info))
+                for handle, info in zip(self.handles, infos, strict=True)
+            ]
+        )
+
+
 def open_sender(zero: ZeroModel, engines: list[Any], host: str, port: int) -> Any:
     """vLLM's trainer-side transfer engine for this rank; the first rank is NCCL rank 0, engine actors follow.
 
     Every rank calls it; it returns when the engines have joined. One GPU an engine.
     """
+    client = EngineClient(engines)
     return WeightTransferTrainerFactory.trainer_init(
-        NCCLTrainerInitInfo(host, port, world_size=1 + len(engines), rank=zero.rank),
-        client=RayVLLMWeightSyncClient(engines),
+        NCCLTrainerInitInfo(host, port, world_size=client.world_size, rank=zero.rank),
+        client=client,
         source=ShardedWeights(zero),
     )

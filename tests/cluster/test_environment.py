@@ -43,5 +43,6 @@ def test_a_computing_process_on_cpus_has_its_threads_and_huge_pages(monkeypatch)
     assert on_gpus == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
     assert set(on_gpus.items()) < set(on_cpus.items())
     assert on_cpus["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    assert (on_cpus["CUDA_VISIBLE_DEVICES"], on_cpus["DS_ACCELERATOR"]) == ("", "cpu")
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
     assert for_computing(3, on_gpus=False)["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=1"

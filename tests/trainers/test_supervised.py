@@ -26,7 +26,7 @@ from trainers.run import read_metrics
 from trainers.sft import SftStage
 from trainers.stage import Job
 from trainers.supervised import main, total_steps
-from trainers.supervised_config import SftConfig
+from trainers.supervised_config import PretrainConfig, SftConfig
 
 # In micro-batches of 64 tokens one rank adds up the same pieces as two ranks do.
 SMALL = ("--data.max_tokens=64", "--micro_batch_tokens=64")
@@ -369,3 +369,15 @@ def kill_a_worker_after(run: Path, step: int) -> None:
     for process in psutil.Process().children(recursive=True):
         if process.name().startswith("ray::RayTrain"):
             process.kill()
+
+
+def test_ranks_do_not_share_a_gpu() -> None:
+    with pytest.raises(ValueError, match="gpus_per_rank 0.5 with placement.ranks 2: .* set gpus_per_rank to 1"):
+        PretrainConfig.model_validate(
+            {
+                "name": "shared",
+                "data": {"train": ["a.parquet"], "heldout": ["b.parquet"]},
+                "model": "m",
+                "placement": {"ranks": 2, "gpus_per_rank": 0.5},
+            }
+        )
