@@ -376,7 +376,7 @@ def test_ranks_do_not_share_a_gpu() -> None:
         PretrainConfig.model_validate(
             {
                 "name": "shared",
-                "data": {"train": ["a.parquet"], "heldout": ["b.parquet"]},
+                "data": {"train": ("a.parquet",), "heldout": ("b.parquet",)},
                 "model": "m",
                 "placement": {"ranks": 2, "gpus_per_rank": 0.5},
             }
