@@ -74,7 +74,7 @@ def _normalizers(logits: Tensor, temperature: float | Tensor) -> Tensor:
 
 
 def _entropies(logits: Tensor, temperature: float | Tensor, normalizers: Tensor) -> Tensor:
-    """The softmax's entropies, (n,). A pass of its own, so that log-probabilities are the same bits with and without."""
+    """The softmax's entropies, (n,). A separate pass, so that log-probabilities are bit-identical with and without it."""
     scaled = _scaled(logits, temperature)
     return normalizers - (scaled.softmax(dim=-1) * scaled).sum(dim=-1)
 

@@ -36,9 +36,9 @@ _REQUESTS: Mapping[str, Any] = {"chat": api.ChatCompletionRequest, "completions"
 
 
 class InProcessVllm(VLLMEngine):
-    """vLLM whose only worker lives in the scheduler's process on CPUs, where one of its own is 20 times as slow.
+    """vLLM whose only worker runs in the scheduler's process on CPUs, where a separate worker is 20 times as slow.
 
-    On GPUs it stays Ray's, which gives the worker a GPU of its own: the scheduler's process has none reserved.
+    On GPUs Ray's executor stays: it places the worker on the reserved GPU, and the scheduler's process has none.
     """
 
     def _prepare_engine_config(self, callback_ctx: Any) -> Any:

@@ -23,7 +23,9 @@ ATTENTION = "packed"
 
 FUSED_DTYPES = (torch.bfloat16, torch.float16)
 LARGEST_FUSED_HEAD = 256  # FlashAttention's limit
-LONG_RUN = 2048  # tokens of a run from which a kernel call of its own is faster than its share of one for all sequences
+LONG_RUN = (
+    2048  # tokens of a run from which a separate kernel call is faster than a share of one call for all sequences
+)
 SCORE_ELEMENTS = 2**24  # scores of one piece where they are made whole: 64 MiB in fp32
 
 # What models pass through to their attention and means nothing to it, by name.
@@ -159,7 +161,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scores:
 
 @cache
 def _grouped_heads() -> dict[str, Any]:
-    """Torch asks for leave to share key and value heads since 2.13; before, it shared them unasked."""
+    """Torch 2.13 and newer share key and value heads only with `enable_gqa`; earlier versions have no such argument."""
     from torch.nn.attention.varlen import varlen_attn
 
     return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}

@@ -21,9 +21,8 @@ from actors.packed import PackedBatch, PackedLM
 from configs.errors import ConfigError
 
 LENGTHS = (19, 19, 7, 1, 26, 3)
-MARKS = 4  # the first ids, which some embeddings treat on their own
+MARKS = 4  # the first ids, which some embeddings treat as special
 TOLERANCE = 1e-4  # of a log-probability in fp32, whose rounding gives about 1e-6
-
 
 _OTHER_INPUTS = ("text_config", "vision_config", "audio_config", "speech_config")
 # Settings of state-space and other recurrent layers. A miniature would show that they cannot be packed, in minutes.
@@ -92,7 +91,7 @@ def _refused_settings(config: PretrainedConfig) -> str:
         original = parameters.get("original_max_position_embeddings") or longest
         if kind in ("dynamic", "longrope") and original < longest:
             return (
-                f"rope type {kind!r} turns every token of a batch otherwise once one sequence exceeds {original} tokens; "
+                f"rope type {kind!r} rotates all tokens of a batch differently once one sequence exceeds {original} tokens; "
                 f"set max_position_embeddings to {original} in config.json to train on sequences up to that length"
             )
     return ""
@@ -119,7 +118,7 @@ def plain_logprobs(model: PreTrainedModel, sequence: Tensor) -> Tensor:
 
 
 def _new_model(config: PretrainedConfig, attention: str) -> PreTrainedModel:
-    own = deepcopy(config)  # it is told the implementation
+    own = deepcopy(config)  # from_config writes the implementation into it
     return AutoModelForCausalLM.from_config(own, attn_implementation=attention, dtype=torch.float32).eval()
 
 

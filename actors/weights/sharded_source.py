@@ -33,7 +33,7 @@ class ShardedWeights(WeightSource):
 
 
 class EngineClient(RayVLLMWeightSyncClient):
-    """vLLM's client of engine actors, but each engine gets ranks of its own in the transfer group.
+    """vLLM's client of engine actors, but with different ranks for each engine of the transfer group.
 
     The sender is rank 0 and engine i has `ranks` ranks from 1 + i * ranks on; vLLM's own client gives all of them rank 1.
     """

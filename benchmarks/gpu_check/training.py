@@ -28,7 +28,7 @@ LIMITS = {"float32": 1e-3, "bfloat16": 0.05}
 
 
 def zero(gpu: bool) -> dict[str, Any]:
-    """Every stage, dtype and option: three steps beside plain AdamW, then a checkpoint, reloaded bit for bit."""
+    """Every stage, dtype and option: three steps against plain AdamW, then a checkpoint, reloaded bit for bit."""
     plain = _plain_steps(gpu)
     found: dict[str, Any] = {"cases": 0, "largest_difference": dict.fromkeys(LIMITS, 0.0)}
     for config in _zero_configs(gpu):
