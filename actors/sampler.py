@@ -1,33 +1,35 @@
-"""The two roles of rejection sampling: engines that answer, a reward model that scores. Apart, or in one placement group."""
+"""The roles of rejection sampling: engines that answer, a reward model and a judge that reward. Apart, or in one placement group."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import ray
 
-from actors.batching import even_shares, frozen_plan
+from actors.batching import even_shares
 from actors.colocation import Site
-from actors.config import FrozenRoleConfig, RolloutConfig
 from actors.group import ColumnsInFlight, WorkerGroup
+from actors.judge import JudgeWorker
 from actors.reward import Reward
 from actors.rollout import Rollout
-from actors.rows import lengths
+from actors.scoring import Samples, Scoring
 from actors.worker import Worker
 from cluster.placement import release, reserve
 from cluster.watch import Watch
 
+WORKERS: Mapping[str, type[Worker]] = {"rollout": Rollout, "reward": Reward, "judge": JudgeWorker}
+
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """What the roles need to know; the trainer's settings hold the same sections."""
+    """What the roles need to know."""
 
     run: str  # what placement groups and actors are named after
-    rollout: RolloutConfig
-    reward: FrozenRoleConfig
-    sites: Sequence[Site]  # where both run
+    roles: Mapping[str, Any]  # the settings of each role that is wanted, from actors/config.py
+    sites: Sequence[Site]  # where they run
     seed: int
     end_ids: tuple[int, ...]  # tokens that end a response
     start_timeout_s: float
@@ -36,10 +38,7 @@ class SamplerConfig:
 
 
 class Sampler:
-    """Starts both roles for one model. Close it, or use it as a context: what they hold is free for training then."""
-
-    rollout: WorkerGroup[Rollout]
-    reward: WorkerGroup[Reward]
+    """Starts the roles for one model. Close it, or use it as a context: what they hold is free for training then."""
 
     def __init__(self, config: SamplerConfig, model: str, version: int) -> None:
         """Engines load the weights in the folder `model`, which count as version `version`.
@@ -47,49 +46,58 @@ class Sampler:
         Raises PlacementError or RoleError, naming the role, within the time limits of `config`.
         """
         self.config, self.version = config, version
+        self.groups: dict[str, WorkerGroup[Any]] = {}
         groups = {f"{config.run}/{site.name}": site.bundles() for site in config.sites}
         self._reserved = reserve(groups, config.start_timeout_s)
         try:
             watch = Watch(config.run, config.hang_timeout_s)
-            workers: dict[str, type[Worker]] = {"rollout": Rollout, "reward": Reward}
             for site in config.sites:
                 reserved = self._reserved[f"{config.run}/{site.name}"]
                 for role in site.roles:
-                    group = WorkerGroup(
-                        config.run, role, workers[role], site, reserved, config.call_timeout_s, watch=watch
+                    self.groups[role] = WorkerGroup(
+                        config.run, role, WORKERS[role], site, reserved, config.call_timeout_s, watch=watch
                     )
-                    setattr(self, role, group)
-            engines = self.rollout.submit("setup", config.rollout, model, config.seed, None, config.end_ids)
+            settings = config.roles["rollout"]
+            engines = self.rollout.submit("setup", settings, model, config.seed, None, config.end_ids)
             if any(site.shares_gpu(role) for site in config.sites for role in site.roles):
                 # An engine plans with the GPU's memory as it finds it: nobody else may be taking some just then.
                 self.rollout.wait(engines, "load the model")
-            self.reward.call("setup", config.reward)
+            for role, group in self._rewarding.items():
+                group.call("setup", config.roles[role])
             self.rollout.wait(engines, "load the model")
             self.rollout.call("set_version", version)
         except BaseException:
             self.stop()
             raise
 
-    def samples(self, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Each batch of prompts with the rollout's columns and `reward`, in turn.
+    @property
+    def rollout(self) -> WorkerGroup[Rollout]:
+        return self.groups["rollout"]
 
-        The engines are at the next batch already while one is scored and while the caller uses it.
+    @property
+    def _rewarding(self) -> dict[str, WorkerGroup[Any]]:
+        return {role: group for role, group in self.groups.items() if role != "rollout"}
+
+    def samples(self, batches: Iterable[pa.Table], samples: Samples) -> Iterator[pa.Table]:
+        """Each batch of prompts with the rollout's columns and a `reward_NAME` of every source, in turn.
+
+        The engines are at the next batch already while one is scored and while the caller uses it. `samples` puts rows in
+        words for the judge.
         """
         asked: tuple[ColumnsInFlight, pa.Table] | None = None
         for prompts in batches:
             shares = even_shares(len(prompts), self.rollout.ranks)
             answers = ColumnsInFlight(self.rollout, "generate", ray.put(prompts), shares, self.version)
             if asked is not None:
-                yield self._scored(*asked)
+                yield self._scored(*asked, samples)
             asked = answers, prompts
         if asked is not None:
-            yield self._scored(*asked)
+            yield self._scored(*asked, samples)
 
     def stop(self) -> None:
         """Ends all processes and gives back what was reserved."""
-        for role in ("rollout", "reward"):
-            if hasattr(self, role):
-                getattr(self, role).stop()
+        for group in self.groups.values():
+            group.stop()
         release(self._reserved)
 
     def __enter__(self) -> Sampler:
@@ -98,9 +106,8 @@ class Sampler:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _scored(self, answers: ColumnsInFlight, prompts: pa.Table) -> pa.Table:
+    def _scored(self, answers: ColumnsInFlight, prompts: pa.Table, samples: Samples) -> pa.Table:
         table = answers.join(prompts)
-        sizes = lengths(table, "prompt", "response").tolist()
-        plan = frozen_plan(sizes, self.reward.ranks, self.config.reward.micro_batch_tokens)
-        scored = ColumnsInFlight(self.reward, "add_columns", ray.put(table), plan).join(table)
-        return scored.rename_columns({"reward_model": "reward"})
+        scoring = Scoring(self._rewarding, self.config.roles, samples, chunks=1)
+        scoring.ask(0, table)
+        return scoring.join(table)

@@ -149,12 +149,13 @@ class _Planner:
     def rejection(self, config: RejectionConfig) -> Plan:
         longest = config.prompts.max_tokens + config.rollout.max_new_tokens
         answers = config.prompts_per_step * config.samples_per_prompt
-        tokens = self._micro_batch("reward", config.reward, answers, longest)
         per_engine = -(-answers // config.rollout.placement.ranks)
-        sampling = [
-            self._engine("rollout", config.model, config.rollout, per_engine * longest, through_store=False),
-            self._frozen("reward", config.reward, Work(tokens, scorer=True)),
-        ]
+        sampling = [self._engine("rollout", config.model, config.rollout, per_engine * longest, through_store=False)]
+        if config.reward is not None:
+            tokens = self._micro_batch("reward", config.reward, answers, longest)
+            sampling.append(self._frozen("reward", config.reward, Work(tokens, scorer=True)))
+        if "judge" in config.roles:
+            sampling.append(_need("judge", config.judge.placement, None))
         tuning = self._learning("sft", config.model, config.sft, config.sft.data.max_tokens)
         if config.prompts_per_round:
             journalled = config.rounds * config.prompts_per_round * config.samples_per_prompt

@@ -70,6 +70,8 @@ class Rank:
         self.send("start", self.model.steps_done, {})
         if newest is None and self.stage.start_export is not None:
             self.export(self.stage.start_export)
+        if newest is None and self.config.eval_at_start:
+            self.send("step", 0, self.evaluate(0).metrics)
         evaluation: Evaluation | None = None
         for step in range(self.model.steps_done, self.job.steps):
             try:

@@ -7,7 +7,7 @@
     runs/NAME/model             the last round's model
 
 A step is `prompts_per_step` prompts, answered, scored and journalled together; a round is as many steps as its prompts
-need, a selection and a fine-tuning. Engines and reward model run only while a round samples, so that the fine-tuning
+need, a selection and a fine-tuning. Engines, reward model and judge run only while a round samples, so that the fine-tuning
 has their resources. Every part ends with a file, so the same command goes on after the last one that is there.
 """
 
@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from actors.folders import ModelFolder
+from actors.judge import sources_of
 from actors.rows import lengths
 from actors.sampler import Sampler, SamplerConfig
 from cluster.connect import connect
@@ -37,6 +38,7 @@ from trainers.pinning import fetch_on_nodes, pin
 from trainers.preflight import require_fit
 from trainers.prompts import PromptStream
 from trainers.restart import starting_again
+from trainers.rewards import add_reward
 from trainers.rlhf_config import RejectionConfig
 from trainers.rounds import Round, sft_config
 from trainers.run import Run, already_finished, write_whole
@@ -70,13 +72,15 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
     per_round = config.prompts_per_round or len(prompts)
     count = -(-per_round // config.prompts_per_step)
     steps = range(number * count, (number + 1) * count)
-    recalled = {step: journal.recall(step, number) for step in steps}
-    found = {step: table.select(NEEDED) for step, table in recalled.items() if table is not None}
-    missing = [step for step in steps if step not in found]
     logged = {line["step"] for line in run.metrics()}  # a crash may have come between journal and line
-    for step, table in found.items():
-        if step + 1 not in logged:
-            run.log(step + 1, step_metrics(table, number))
+    found: dict[int, pa.Table] = {}
+    for step in steps:
+        table = journal.recall(step, number)
+        if table is not None:
+            found[step] = table.select(NEEDED)
+            if step + 1 not in logged:
+                run.log(step + 1, step_metrics(table, number))
+    missing = [step for step in steps if step not in found]
     if not missing:
         return pa.concat_tables(found[step] for step in steps)
 
@@ -91,7 +95,8 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
         run.progress(config.rounds * count, missing[0], ("reward", "cut_off_share")) as progress,
     ):
         began = time.monotonic()
-        for step, table in zip(missing, sampler.samples(map(batch, missing)), strict=True):
+        for step, answered in zip(missing, sampler.samples(map(batch, missing), prompts.samples), strict=True):
+            table = add_reward(answered, config.reward_weights)
             found[step] = journal.record(step, number, table).select(NEEDED)
             began, seconds = time.monotonic(), time.monotonic() - began
             tokens = int(lengths(table, "response").sum())
@@ -129,10 +134,11 @@ def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
 
 
 def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
-    """What is logged of the samples of one step."""
+    """What is logged of the samples of one step: the mean `reward` and that of each source, as `reward_NAME`."""
+    rewards = [name for name in table.column_names if name == "reward" or name.startswith("reward_")]
     return {
         "round": number,
-        "reward": pa.compute.mean(table.column("reward")).as_py(),
+        **{name: pa.compute.mean(table.column(name)).as_py() for name in rewards},
         "cut_off_share": 1 - sum(table.column("finished").to_pylist()) / len(table),
         "answer_tokens": float(lengths(table, "response").mean()),
     }
@@ -142,8 +148,7 @@ def sampler_config(config: RejectionConfig, end_ids: tuple[int, ...]) -> Sampler
     """What the roles need of the stage's settings."""
     return SamplerConfig(
         run=config.name,
-        rollout=config.rollout,
-        reward=config.reward,
+        roles=config.roles,
         sites=config.sites,
         seed=config.seed,
         end_ids=end_ids,
@@ -161,10 +166,12 @@ def read_inputs(config: RejectionConfig) -> PromptStream:
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     field = "prompts.max_tokens + rollout.max_new_tokens ="
     require_model(config.model, longest, field)
-    require_model(config.reward.model, longest, field, "reward.model", "scorer")
-    scorer = ModelFolder(config.reward.model, "reward.model")
     tokenizer = load_chat_tokenizer(config.model, config.chat)
-    require_same_format(config.model, tokenizer, scorer.path, scorer.tokenizer)
+    if config.reward is not None:
+        require_model(config.reward.model, longest, field, "reward.model", "scorer")
+        scorer = ModelFolder(config.reward.model, "reward.model")
+        require_same_format(config.model, tokenizer, scorer.path, scorer.tokenizer)
+    sources_of(config.judge)  # refuses a function that is none, before anything starts
     tables = config.replay or config.sft.data.heldout
     try:
         SftStage(sft_config(config, config.name, config.model, tables)).examples()

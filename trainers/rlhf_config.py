@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -118,7 +118,32 @@ class StopConfig(Section):
     kl_above: float | None = Field(None, gt=0, description="KL to the reference, nats an answer")
 
 
-class PPOConfig(StageConfig):
+class RewardedConfig(StageConfig):
+    """What rewards the answers of a stage that generates: the reward model, the judge's sources, or both."""
+
+    reward: FrozenRoleConfig | None = Field(None, description="the reward model")
+    reward_weight: float = Field(1.0, description="weight of the reward model's score")
+    judge: JudgeConfig = JudgeConfig()
+
+    @property
+    def reward_roles(self) -> dict[str, FrozenRoleConfig | JudgeConfig | None]:
+        """The settings of the roles that reward, by role; None: not wanted."""
+        return {"reward": self.reward, "judge": self.judge if self.judge.sources else None}
+
+    @property
+    def reward_weights(self) -> dict[str, float]:
+        """The weight of every source of reward, by its name."""
+        model = {"model": self.reward_weight} if self.reward is not None else {}
+        return {**model, **self.judge.sources}
+
+    @model_validator(mode="after")
+    def _something_rewards(self) -> Self:
+        if not self.reward_weights:
+            raise ValueError("nothing rewards answers: give reward.model, judge.functions or judge.endpoints")
+        return self
+
+
+class PPOConfig(RewardedConfig):
     """RLHF: the policy learns from rewards, vLLM engines generate. Roles that the algorithm has no use for are not started."""
 
     recipe_key: ClassVar[str] = "ppo"
@@ -133,9 +158,6 @@ class PPOConfig(StageConfig):
     reference: FrozenRoleConfig | None = Field(
         None, description="what the policy is kept close to, by algorithm.kl_coef"
     )
-    reward: FrozenRoleConfig | None = Field(None, description="the reward model")
-    reward_weight: float = Field(1.0, description="weight of the reward model's score")
-    judge: JudgeConfig = JudgeConfig()
     rollout: OverlappedRolloutConfig = OverlappedRolloutConfig()
     publish: PublishConfig = PublishConfig()
     colocate: Colocate = Field(
@@ -162,8 +184,7 @@ class PPOConfig(StageConfig):
             "policy": self.policy,
             "critic": self.critic if algorithm.has_critic else None,
             "reference": self.reference if algorithm.kl_coef > 0 else None,
-            "reward": self.reward,
-            "judge": self.judge if self.judge.sources else None,
+            **self.reward_roles,
             "rollout": self.rollout,
         }
         return {role: settings for role, settings in wanted.items() if settings is not None}
@@ -180,12 +201,6 @@ class PPOConfig(StageConfig):
         once = algorithm.epochs * algorithm.minibatches == 1
         kl_in_reward = algorithm.kl_in == "reward" and algorithm.kl_coef > 0
         return once and not kl_in_reward and algorithm.importance == "none"
-
-    @property
-    def reward_weights(self) -> dict[str, float]:
-        """The weight of every source of reward, by its name."""
-        model = {"model": self.reward_weight} if self.reward is not None else {}
-        return {**model, **self.judge.sources}
 
     @property
     def rows_per_step(self) -> int:
@@ -235,8 +250,6 @@ class PPOConfig(StageConfig):
             raise ValueError(
                 f"reference is missing, which algorithm.kl_coef {algorithm.kl_coef:g} needs: give reference.model, or 0"
             )
-        if self.reward is None and not self.judge.sources:
-            raise ValueError("nothing rewards answers: give reward.model, judge.functions or judge.endpoints")
         if algorithm.kl_target is not None and algorithm.kl_coef == 0:
             raise ValueError("algorithm.kl_target steers algorithm.kl_coef, which is 0: start it above")
         if algorithm.compares_answers and self.samples_per_prompt < 2:
@@ -314,8 +327,8 @@ class FineTuneConfig(LearningConfig):
     data: HeldoutData
 
 
-class RejectionConfig(StageConfig):
-    """Rejection-sampling fine-tuning: answer every prompt N times, keep what the reward model likes best, learn it."""
+class RejectionConfig(RewardedConfig):
+    """Rejection-sampling fine-tuning: answer every prompt N times, keep what is rewarded best, learn it."""
 
     recipe_key: ClassVar[str] = "rejection"
 
@@ -330,9 +343,8 @@ class RejectionConfig(StageConfig):
     )
     samples_per_prompt: int = Field(4, ge=1, description="answers to each prompt")
     rollout: RolloutConfig = RolloutConfig()
-    reward: FrozenRoleConfig
     colocate: Colocate = Field(
-        "none", description="whether rollout and reward share a placement group and its CPUs and GPUs: none or all"
+        "none", description="whether the roles that sample share a placement group and its CPUs and GPUs: none or all"
     )
     selection: SelectionConfig = SelectionConfig()
     replay: tuple[str, ...] = Field((), description="SFT tables that are mixed in against forgetting")
@@ -346,9 +358,15 @@ class RejectionConfig(StageConfig):
     )
 
     @property
+    def roles(self) -> dict[str, Any]:
+        """The settings of every role that samples, by role."""
+        wanted = {"rollout": self.rollout, **self.reward_roles}
+        return {role: settings for role, settings in wanted.items() if settings is not None}
+
+    @property
     def sites(self) -> list[Site]:
         """Where the roles that sample run."""
-        return sites(self.colocate, {"rollout": self.rollout.placement, "reward": self.reward.placement})
+        return sites(self.colocate, {role: settings.placement for role, settings in self.roles.items()})
 
     @model_validator(mode="after")
     def _roles_fit_together(self) -> RejectionConfig:

@@ -105,6 +105,9 @@ class LearningConfig(Section):
     batch_size: int = Field(8, ge=1, description="samples of one optimiser step, over all ranks")
     micro_batch_tokens: int = Field(4096, ge=16, description="tokens of one forward and backward pass on one rank")
     eval_every: int = Field(100, ge=1, description="optimiser steps between held-out evaluations; one is at the end")
+    eval_at_start: bool = Field(
+        False, description="also evaluate the starting weights on the held-out rows; logged as step 0"
+    )
     export: Literal["last", "best", "both"] = Field(
         "last",
         description="whose weights model/ has: those after the last step, or of the lowest held-out loss, which are kept "

@@ -123,8 +123,11 @@ def test_before_the_first_update_the_loss_is_log_2_and_every_margin_0(
     train: Any, stage: Callable[..., DpoStage], tmp_path: Path, label_smoothing: float
 ) -> None:
     # The last step of the first pass is filled up with rows of the first step, which must not be taken again.
-    dpo = stage(label_smoothing=label_smoothing, batch_size=12, epochs=1)
-    first = figures(train(dpo, tmp_path))[1]
+    dpo = stage(label_smoothing=label_smoothing, batch_size=12, epochs=1, eval_at_start=True)
+    reported = figures(train(dpo, tmp_path))
+    assert list(reported) == [0, 1, 2, 3]
+    assert [reported[0][name] for name in ("heldout_loss", "heldout_margin")] == [pytest.approx(LOG2, rel=1e-7), 0.0]
+    first = reported[1]
     assert first["loss"] == pytest.approx(LOG2, rel=1e-7)
     assert [first[name] for name in ("margin", "chosen_reward", "rejected_reward", "accuracy")] == [0.0] * 4
 

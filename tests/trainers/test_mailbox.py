@@ -52,6 +52,17 @@ def test_whoever_waits_for_a_step_finds_it_logged(
         assert [line["loss"] for line in read_metrics(run.path)] == [1.0, 2.0]
 
 
+def test_workers_that_begin_anew_evaluate_the_start_anew(config: SftConfig, runs: Path, ray_cluster: None) -> None:
+    with Run(config.name, config) as run, Mailbox(run, 3, ()) as queue:
+        for loss in (1.0, 2.0):
+            sender = Sender(queue, timeout_s=60)
+            sender.send("start", 0, {})
+            for step in (0, 1):
+                sender.send("step", step, {"loss": loss})
+            sender.wait_logged(1)
+        assert [(line["step"], line["loss"]) for line in read_metrics(run.path)] == [(0, 2.0), (1, 2.0)]
+
+
 def test_a_driver_that_logs_nothing_is_named(ray_cluster: None) -> None:
     sender = Sender(Queue(actor_options={"num_cpus": 0}), timeout_s=0.2)
     sender.send("start", 0, {})

@@ -15,6 +15,7 @@ from ray.util import placement_group_table
 
 from actors.models import load_scorer
 from actors.sampler import Sampler
+from actors.scoring import Samples
 from cluster.waiting import RoleDied
 from configs.base import dump, read
 from data.chat import encode_chat
@@ -91,6 +92,13 @@ def recipe(clinic: Path, models: Path, tmp_path: Path) -> Any:
     return write
 
 
+@pytest.fixture
+def judge(tmp_path: Path) -> dict[str, Any]:
+    """The settings of a judge that likes short answers."""
+    (tmp_path / "short.py").write_text("def reward(sample):\n    return len(sample['response'])\n")
+    return {"functions": {"short": {"file": str(tmp_path / "short.py"), "weight": -0.5}}}
+
+
 def text_of(answer: list[int], tokenizer: Any) -> str:
     text: str = tokenizer.decode(answer).removesuffix("</s>")
     return text
@@ -146,10 +154,14 @@ def test_two_rounds_choose_what_scores_best_and_learn_it(
 
 
 @pytest.mark.long
-def test_roles_that_share_sample_what_roles_apart_sample(recipe: Any, models: Path, ray_cluster: Any) -> None:
+def test_roles_that_share_sample_what_roles_apart_sample(
+    recipe: Any, judge: dict[str, Any], models: Path, ray_cluster: Any
+) -> None:
     found, reserved = [], []
     for colocate in ("none", "all"):
-        config = read("rejection", STAGES, [*recipe(), f"--name=placed-{colocate}", f"--colocate={colocate}"])
+        config = read(
+            "rejection", STAGES, [*recipe(judge=judge), f"--name=placed-{colocate}", f"--colocate={colocate}"]
+        )
         assert isinstance(config, RejectionConfig)
         prompts = read_inputs(config)
         with Sampler(sampler_config(config, (2,)), str(models / "policy"), 0) as sampler:
@@ -157,27 +169,33 @@ def test_roles_that_share_sample_what_roles_apart_sample(recipe: Any, models: Pa
                 group for group in placement_group_table().values() if group["name"].startswith(f"{config.name}/")
             ]
             reserved.append({group["name"].removeprefix(f"{config.name}/"): group["bundles"] for group in groups})
-            found.append(pa.concat_tables(sampler.samples([prompts.rows(0, 4), prompts.rows(4, 4)])))
+            batches = [prompts.rows(0, 4), prompts.rows(4, 4)]
+            found.append(pa.concat_tables(sampler.samples(batches, prompts.samples)))
     assert reserved == [
-        {"rollout": {0: {"CPU": 0.1}}, "reward": {0: {"CPU": 0.1}}},
-        {"rollout+reward": {0: {"CPU": 0.1}}},
+        {"rollout": {0: {"CPU": 0.1}}, "reward": {0: {"CPU": 0.1}}, "judge": {0: {"CPU": 0.25}}},
+        {"rollout+reward+judge": {0: {"CPU": 0.25}}},
     ]
     assert len(found[0]) == 32
+    answers = [sample["response"] for sample in prompts.samples(found[0])]
+    assert found[0]["reward_short"].to_pylist() == [len(answer) for answer in answers]
+    assert len(set(found[0]["reward_model"].to_pylist())) > 16
     assert found[0].equals(found[1])
 
 
 @pytest.mark.long
 def test_nothing_is_generated_twice_when_roles_or_driver_die(
-    recipe: Any, runs: Path, ray_cluster: Any, capsys: Any
+    recipe: Any, judge: dict[str, Any], runs: Path, ray_cluster: Any, capsys: Any
 ) -> None:
-    arguments = recipe(rounds=1)
+    arguments = recipe(rounds=1, reward=None, judge=judge)
+    config = read("rejection", STAGES, arguments)
+    assert isinstance(config, RejectionConfig)
     generate, log = Sampler.samples, Run.log
     asked: list[int] = []
 
-    def die_after_one_step(sampler: Sampler, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    def die_after_one_step(sampler: Sampler, batches: Iterable[pa.Table], samples: Samples) -> Iterator[pa.Table]:
         pending = list(batches)
         asked.append(len(pending))
-        for index, table in enumerate(generate(sampler, pending)):
+        for index, table in enumerate(generate(sampler, pending, samples)):
             if len(asked) == 1 and index == 1:
                 raise RoleDied("rollout: generate: its process died")
             yield table
@@ -201,7 +219,14 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
         main(arguments)
     lines = [json.loads(line) for line in (runs / "rejection" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
+    assert [line["reward"] for line in lines] == [-0.5 * line["reward_short"] for line in lines]
     assert json.loads((runs / "rejection" / "DONE").read_text())["samples"] == 48
+    samples = [Journal(runs / "rejection", fingerprint(config)).recall(step, 0) for step in (0, 1)]
+    shortest: dict[int, int] = {}
+    for row in (row for table in samples if table is not None for row in table.to_pylist() if row["finished"]):
+        shortest[row["prompt_id"]] = min(int(row["reward_short"]), shortest.get(row["prompt_id"], 99))
+    chosen = read_table(runs / "rejection" / "round-0" / "chosen.parquet", SFT)["messages"].to_pylist()
+    assert sorted(len(chat[-1]["content"]) for chat in chosen) == sorted(filter(None, shortest.values()))
 
 
 @pytest.mark.parametrize(
@@ -217,6 +242,8 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
             "fine-tuning: needs 100 CPU but the Ray cluster has 8 in all; .* --sft.placement.cpus_per_rank=7",
         ),
         ("--reward.placement.cpus_per_rank=100", "sampling: needs 100.1 CPU .* --reward.placement.cpus_per_rank=7"),
+        ("--reward=null", "nothing rewards answers: give reward.model, judge.functions or judge.endpoints"),
+        ("--judge.functions.f.file=/nowhere.py", "judge.functions.f.file: /nowhere.py"),
         ("--selection.kk=1", "did you mean 'k'"),
         ("--colocate=[[rollout,policy]]", "colocate names 'policy', which is no role .* they start rollout, reward$"),
     ],
