@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
@@ -24,6 +26,7 @@ from configs.errors import ConfigError, one_line_errors
 from evals.run import write_json
 from evals.table import build_table, check_table, to_markdown
 from trainers.config import STAGES as CONFIGS
+from trainers.stopping import Stopped
 
 PROG = "python -m trainers.quickstart"
 STAGES = ("pretrain", "sft", "reward", "ppo")
@@ -94,14 +97,32 @@ class _Ledger:
         start = time.monotonic()
         environment = {**os.environ, "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore")}
         with PeakMemory() as memory:
-            ended = subprocess.run([sys.executable, "-m", module, *arguments], check=False, env=environment)
+            status = _status_of([sys.executable, "-m", module, *arguments], environment)
         self.seconds[part] = round(self.seconds.get(part, 0.0) + time.monotonic() - start, 1)
         self.peak_bytes = max(self.peak_bytes, memory.peak_bytes)
         write_json({"seconds": self.seconds, "peak_bytes": self.peak_bytes}, self._path)
-        if ended.returncode:
-            raise ConfigError(
-                f"the part {part} ended with status {ended.returncode}, see above; mend it and run the same again"
-            )
+        if status:
+            raise ConfigError(f"the part {part} ended with status {status}, see above; mend it and run the same again")
+
+
+def _status_of(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Exit status of a command, to which a SIGTERM of this process is passed on. Raises Stopped once it has ended after one."""
+    asked: list[int] = []
+    with subprocess.Popen(command, env=environment) as process:
+
+        def stop(number: int, _: FrameType | None) -> None:
+            asked.append(number)
+            process.send_signal(number)
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            status = process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if asked:
+        print("quickstart: stopped; the same command goes on", flush=True)
+        raise Stopped("SIGTERM")
+    return status
 
 
 def _require_same_options(root: Path, options: argparse.Namespace) -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,3 +28,25 @@ def test_a_missing_recipe_is_refused_before_anything_is_made(runs: Path, capsys:
     assert end.value.code == 2
     assert "configs/desktop.yaml" in capsys.readouterr().err
     assert not runs.exists()
+
+
+def test_a_stop_reaches_the_part_that_runs(tmp_path: Path) -> None:
+    (tmp_path / "part.py").write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit('told to stop'))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    run = f"from pathlib import Path; from trainers.quickstart import _Ledger; _Ledger(Path({str(tmp_path / 'l')!r})).run('p', 'part')"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with subprocess.Popen(
+        [sys.executable, "-c", run], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() not in ("ready\n", ""):
+            pass
+        process.send_signal(signal.SIGTERM)
+        output, error = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert output == "quickstart: stopped; the same command goes on\n"
+    assert error == "told to stop\n"
