@@ -24,6 +24,7 @@ class Update:
     """One optimiser step for one rank."""
 
     micro_batches: list[list[int]]  # rows of the table
+    learns: bool = True  # False: no row of any rank is trained on
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Learner(ForwardWorker):
         figures = []
         for index, update in enumerate(updates):
             try:
-                figures.append(self.zero.update(self._batches(table, update), self.run_model, loss))
+                figures.append(self.zero.update(self._batches(table, update), self.run_model, loss, update.learns))
             except NotFiniteError as error:
                 error.update = index
                 raise

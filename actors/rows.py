@@ -32,6 +32,13 @@ def lengths(table: pa.Table, *columns: str) -> np.ndarray:
     return total
 
 
+def trained_rows(table: pa.Table) -> np.ndarray:
+    """Whether any token of a row's response has weight in the loss: (rows,) bool."""
+    counts = lengths(table, "weights")
+    rows = np.repeat(np.arange(len(table)), counts)
+    return np.bincount(rows[flat(table, "weights") != 0], minlength=len(table)) > 0
+
+
 def flat(table: pa.Table, name: str) -> np.ndarray:
     """A list column's values of all rows end to end; zero-copy where the column is one chunk."""
     return _list(table, name).flatten().to_numpy(zero_copy_only=False)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import ray
 
 from actors.answers import Answers
-from actors.batching import Plan, forward_rows, minibatch_plans, row_chunks, rows_at
+from actors.batching import Plan, forward_rows, minibatch_plans, row_chunks, rows_at, rows_of
 from actors.colocation import Site
 from actors.critic import Critic
 from actors.diverged import DivergedError, NotFiniteError
@@ -23,7 +23,7 @@ from actors.policy import Policy
 from actors.reference import Reference
 from actors.reward import Reward
 from actors.rollout import Rollout
-from actors.rows import lengths
+from actors.rows import lengths, trained_rows
 from actors.scoring import Samples, Scoring
 from actors.worker import Worker
 from actors.zero import Loss
@@ -235,11 +235,16 @@ class Team:
         Raises DivergedError, with the rows of `table` concerned, where a role's loss or gradient is not finite.
         """
         shared = ray.put(table)
+        trained = trained_rows(table)
         self.learnt |= losses.keys()
         waiting = []
         for role, loss in losses.items():
             plans = self._plans(role, table)
-            updates = [[Update(plan[rank]) for plan in plans] * epochs for rank in range(len(plans[0]))]
+            learns = [any(trained[rows_of(mine)].any() for mine in plan) for plan in plans]
+            updates = [
+                [Update(plan[rank], learnt) for plan, learnt in zip(plans, learns, strict=True)] * epochs
+                for rank in range(len(plans[0]))
+            ]
             group = self.groups[role]
             waiting.append((role, plans, group.submit_rows("learn", shared, updates, loss)))
         figures = {}

@@ -105,11 +105,16 @@ class ZeroModel:
         return self.engine(*inputs)
 
     def update(
-        self, micro_batches: Sequence[Batch], run: Callable[[Any, Batch], Any], loss: Loss[Batch]
+        self,
+        micro_batches: Sequence[Batch],
+        run: Callable[[Any, Batch], Any],
+        loss: Loss[Batch],
+        learns: bool = True,
     ) -> dict[str, float]:
         """One optimiser step over `micro_batches`; `run(engine, batch)` calls the model, `loss` weighs what it returned.
 
-        Returns the summed figures of `loss` (over micro-batches and ranks) with `loss`, `grad_norm` and `lr`.
+        Without `learns` nothing is trained on, so weights and optimizer state stay as they are (AdamW would move the weights
+        even where the gradient is 0); the step counts for the learning-rate schedule. Returns the summed figures of `loss` (over micro-batches and ranks) with `loss`, `grad_norm` and `lr`.
         Raises NotFiniteError when the loss or the gradient is not finite; the weights are then unchanged or, for a bad
         gradient, not to be trusted.
         """
@@ -121,15 +126,20 @@ class ZeroModel:
         finite: list[Tensor] = []
         for index, batch in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
-            value, figures = loss(run(self.engine, batch), batch)
+            with torch.set_grad_enabled(learns):
+                value, figures = loss(run(self.engine, batch), batch)
             finite.append(value.detach().isfinite())
-            self.engine.backward(value, scale_wrt_gas=False)
+            if learns:
+                self.engine.backward(value, scale_wrt_gas=False)
             for name, figure in {"loss": value.detach() / self.world_size, **figures}.items():
                 sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + figure.detach().double().cpu()
         totals = self.sum_over_ranks(sums)
         if not math.isfinite(totals["loss"]):
             guilty = [index for index, is_finite in enumerate(finite) if not is_finite]
             raise NotFiniteError(f"the loss is {totals['loss']}", self.steps_done + 1, self._of_every_rank(guilty))
+        if not learns:
+            self.steps_done += 1
+            return {**totals, "grad_norm": 0.0, "lr": lr}
         self._norms.clear()
         self.engine.step()
         self.steps_done += 1

@@ -13,9 +13,9 @@ from trainers.rlhf_config import AlgorithmConfig
 
 
 def add_advantages(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) -> pa.Table:
-    """Adds the column `advantages` (whitened over the tokens that teach, if asked for) and, with values, `returns`.
+    """Adds the column `advantages` (whitened over the tokens that are trained on, if asked for) and, with values, `returns`.
 
-    Needs `score`, what each answer earns at its end, and `group`; `weights` says which tokens teach.
+    Needs `score`, what each answer earns at its end, and `group`; `weights` says which tokens are trained on.
     """
     counts = lengths(table, "response")
     bounds = np.cumsum(counts)[:-1]
@@ -29,8 +29,9 @@ def add_advantages(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) 
     if algorithm.has_critic:
         columns["returns"] = advantages + flat(table, "values")
     if algorithm.whiten_advantages:
-        teaching = advantages[flat(table, "weights") > 0]
-        columns["advantages"] = (advantages - teaching.mean()) / np.sqrt(max(teaching.var(), 1e-8))
+        trained = advantages[flat(table, "weights") > 0]
+        if len(trained):  # else nothing is trained on, and there is no mean
+            columns["advantages"] = (advantages - trained.mean()) / np.sqrt(max(trained.var(), 1e-8))
     for name, column in columns.items():
         table = table.append_column(name, as_list_column(column.astype(np.float32), counts, pa.float32()))
     return table
@@ -58,17 +59,17 @@ def add_weights(table: pa.Table, algorithm: AlgorithmConfig, longest: int) -> pa
     """Adds `weights`, each token's share in its minibatch's loss: the aggregation, written once for all cuts.
 
     Minibatches are equally many consecutive rows. The weights of one sum to 1, or with `constant` to its mean length over
-    `longest` (Liu et al. 2025, section 3.2); tokens of answers that teach nothing weigh 0.
+    `longest` (Liu et al. 2025, section 3.2); tokens of answers that are not trained on weigh 0.
     """
     counts = lengths(table, "response")
-    teaches = np.ones(len(table), dtype=bool)
+    trained = np.ones(len(table), dtype=bool)
     if algorithm.drop_truncated:
-        teaches = table.column("finished").to_numpy(zero_copy_only=False)
+        trained = table.column("finished").to_numpy(zero_copy_only=False)
     size = len(table) // algorithm.minibatches
     row_weights = np.zeros(len(table))
     for first in range(0, size * algorithm.minibatches, size):
         part = slice(first, first + size)
-        mask, tokens = teaches[part], counts[part]
+        mask, tokens = trained[part], counts[part]
         rows = max(1, mask.sum())
         each = {
             "token_mean": np.full(size, 1.0 / max(1, tokens[mask].sum())),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from actors.rows import flat, lengths
+from actors.rows import flat, lengths, trained_rows
 from actors.weights.publisher import Published
 from trainers.advantages import explained_variance
 
@@ -43,6 +43,7 @@ def step_metrics(
         "prompt_tokens": float(prompts.mean()),
         "tokens": float(answers.sum() + prompts.sum()),
         "truncated": float(1.0 - np.mean(table.column("finished").to_numpy(zero_copy_only=False))),
+        "trained_share": float(trained_rows(table).mean()),  # of the answers
         **({"explained_variance": explained_variance(table)} if "returns" in table.column_names else {}),
         **_learning("policy", figures),
         **_learning("critic", figures),

@@ -82,7 +82,9 @@ class AlgorithmConfig(Section):
         0, ge=0, description="last tokens below max_new_tokens that cost up to overlong_penalty"
     )
     overlong_penalty: float = Field(1.0, ge=0, description="taken from an answer of max_new_tokens")
-    drop_truncated: bool = Field(False, description="answers that were cut off teach nothing")
+    drop_truncated: bool = Field(
+        False, description="answers that were cut off are not trained on; a step of no others changes no weights"
+    )
     resample: int = Field(
         0, ge=0, description="further batches a step may ask for, in place of prompts whose answers all score alike"
     )

@@ -100,6 +100,27 @@ def test_saved_and_loaded_goes_on_bit_for_bit(world: None, tmp_path: Path) -> No
     assert all(torch.equal(tensor, zero.full_state()[name]) for name, tensor in other.full_state().items())
 
 
+@pytest.mark.parametrize("stage", [0, 2, 3])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_that_trains_on_nothing_changes_nothing_but_the_count(world: None, stage: int, dtype: Any) -> None:
+    settings = OptimizerConfig(lr=1e-2, schedule="constant", weight_decay=0.1)
+    parts = batches(2)
+    states, reported = [], []
+    for masked in (True, False):
+        zero = ZeroModel(module(), ZeroConfig(stage=stage, dtype=dtype), settings, total_steps=4)
+        zero.update(parts, run, mean_loss(parts))
+        if masked:
+            before = zero.full_state()
+            nothing = zero.update(parts, run, lambda logprobs, _: (0.0 * logprobs.sum(), {}), learns=False)
+            assert nothing == {"loss": 0.0, "grad_norm": 0.0, "lr": 1e-2}
+            assert all(torch.equal(tensor, before[name]) for name, tensor in zero.full_state().items())
+            assert zero.steps_done == 2
+        reported.append(zero.update(parts, run, mean_loss(parts)))
+        states.append(zero.full_state())
+    assert reported[0] == reported[1]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
 def test_weights_can_be_gathered_after_any_pass(world: None) -> None:
     """DeepSpeed leaves a large parameter in flight after the first forward pass that follows an accumulated update."""
     parts = batches(2)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from actors.openrlhf import compute_approx_kl
-from actors.rows import flat, lengths
+from actors.rows import flat, lengths, trained_rows
 from trainers.advantages import add_advantages, add_weights, explained_variance, token_rewards
 from trainers.algorithms import ALGORITHMS, generalised_advantages, returns_to_go
 from trainers.rlhf_config import AlgorithmConfig
@@ -164,6 +164,17 @@ def test_whitened_advantages_have_mean_0_and_variance_1_where_they_teach_and_ret
     assert teaching.mean() == pytest.approx(0.0, abs=1e-6)
     assert teaching.var() == pytest.approx(1.0, abs=1e-5)
     assert flat(white, "returns").tolist() == flat(raw, "returns").tolist()
+
+
+@pytest.mark.parametrize("name", [*ALGORITHMS])
+def test_if_all_answers_were_cut_off_no_token_has_weight_and_nothing_is_nan(name: str) -> None:
+    rows = table(rows=8, samples=2)
+    rows = rows.set_column(rows.schema.get_field_index("finished"), "finished", pa.array([False] * len(rows)))
+    found = with_advantages(rows, name=name, drop_truncated=True)
+    assert not flat(found, "weights").any()
+    assert not trained_rows(found).any()
+    assert np.isfinite(flat(found, "advantages")).all()
+    assert trained_rows(with_advantages(rows, name=name)).all()
 
 
 def test_weights_by_hand() -> None:
