@@ -1,6 +1,7 @@
 """A run's folder `runs/NAME/`: its settings, its metrics, and whether it is finished.
 
     config.yaml     the settings as resolved; `--config runs/NAME/config.yaml` repeats the run
+    inputs.json     what the files that they name contain
     metrics.jsonl   a line a step: {"step": 3, "time": 1770000000.0, "loss": 2.1, ...}
     tb/             the same for TensorBoard
     DONE            written last: the summary, as JSON
@@ -29,6 +30,7 @@ from configs.base import Section, dump, read
 from configs.errors import ConfigError
 from configs.recipe import short
 from data.durable import broken_seal, replace_file, with_seal, writing
+from trainers.contents import require_same_contents
 from trainers.events import TensorBoard
 from trainers.progress import Progress
 
@@ -43,7 +45,7 @@ class Run:
         config: the stage's settings.
 
     Raises:
-        ConfigError: a bad name, another driver in the same run, or a run that was started with other settings.
+        ConfigError: a bad name, another driver in the same run, or a run that was started with other settings or inputs.
         DiskError: a folder that cannot be written.
     """
 
@@ -58,6 +60,7 @@ class Run:
             self._lock = _locked(self.path)
         try:
             changed = self._check_or_write_config()
+            require_same_contents(self.path, config)
             self.finished = _read_done(self.path / "DONE")
             if changed and self.finished is None:
                 print(f"{self.path}: goes on with {changed}", flush=True)
