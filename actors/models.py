@@ -50,17 +50,24 @@ def new_causal_lm(
     return LlamaForCausalLM(config).float()
 
 
-def load_causal_lm(folder: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The causal language model in `folder`. Raises a one-line error where there is none."""
+def load_causal_lm(folder: str, dtype: torch.dtype, dropout: bool = False) -> PreTrainedModel:
+    """The causal language model in `folder`. Raises a one-line error where there is none.
+
+    Args:
+        dropout: whether training mode has the dropout of the model's config. Without it, a policy in training mode computes
+            what the engines do, so that the first step's ratio is exactly 1.
+    """
     path = model_dir(folder)
     check_packing(AutoConfig.from_pretrained(path), folder)
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
+    return model if dropout else without_dropout(model)
 
 
-def load_scorer(folder: str, dtype: torch.dtype, seed: int) -> PreTrainedModel:
+def load_scorer(folder: str, dtype: torch.dtype, seed: int, dropout: bool = False) -> PreTrainedModel:
     """The scalar-head model in `folder`; on a causal model's weights a new head is put, zero so that it starts at 0.
 
     A zero head makes the first scores of a fresh reward model or critic exactly 0, whatever the seed of its trunk.
+    `dropout`: see `load_causal_lm`.
     """
     path = model_dir(folder)
     config = AutoConfig.from_pretrained(path)
@@ -71,6 +78,17 @@ def load_scorer(folder: str, dtype: torch.dtype, seed: int) -> PreTrainedModel:
     if not is_scorer({"architectures": config.architectures}):
         with torch.no_grad():
             model.get_submodule(HEAD).weight.zero_()
+    return model if dropout else without_dropout(model)
+
+
+def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
+    """`model`, with every probability of dropout in its modules 0. Its config, which the export has, keeps its own."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
     return model
 
 

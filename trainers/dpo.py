@@ -68,7 +68,7 @@ class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
         from actors.models import load_causal_lm
         from actors.packed import PackedLM
 
-        return PackedLM(load_causal_lm(self.config.model, DTYPES[self.config.zero.dtype]))
+        return PackedLM(load_causal_lm(self.config.model, DTYPES[self.config.zero.dtype], self.config.dropout))
 
     def batch(self, table: pa.Table, rows: list[int]) -> AnswerBatch:
         from trainers.pairs import AnswerBatch

@@ -46,7 +46,7 @@ class PretrainStage(LanguageStage[PretrainConfig]):
         from actors.packed import PackedLM
 
         if self.config.model is not None:
-            return PackedLM(load_causal_lm(self.config.model, DTYPES[self.config.zero.dtype]))
+            return PackedLM(load_causal_lm(self.config.model, DTYPES[self.config.zero.dtype], self.config.dropout))
         assert self.config.architecture is not None  # the settings have exactly one of the two
         ids = self.tokenizer
         special = ids.bos_token_id, ids.eos_token_id, ids.pad_token_id

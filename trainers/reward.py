@@ -52,7 +52,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         from actors.models import load_scorer
         from actors.packed import LOGIT_MEAN, PackedScorer
 
-        scorer = load_scorer(self.config.model, DTYPES[self.config.zero.dtype], self.config.seed)
+        scorer = load_scorer(self.config.model, DTYPES[self.config.zero.dtype], self.config.seed, self.config.dropout)
         setattr(scorer.config, LOGIT_MEAN, 0.0)  # of a reward model that is trained on; the export's is measured anew
         return PackedScorer(scorer)
 

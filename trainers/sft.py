@@ -42,7 +42,7 @@ class SftStage(LanguageStage[SftConfig]):
         from actors.models import load_causal_lm
         from actors.packed import PackedLM
 
-        return PackedLM(load_causal_lm(self.config.model, DTYPES[self.config.zero.dtype]))
+        return PackedLM(load_causal_lm(self.config.model, DTYPES[self.config.zero.dtype], self.config.dropout))
 
     def batch(self, table: pa.Table, rows: list[int]) -> PackedBatch:
         from actors.packed import PackedBatch

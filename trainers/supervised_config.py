@@ -98,6 +98,9 @@ class LearningConfig(Section):
     zero: ZeroConfig = ZeroConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraConfig | None = Field(None, description="train low-rank matrices instead of all weights")
+    dropout: bool = Field(
+        False, description="train with the dropout that the model's config.json asks for, else without"
+    )
     epochs: float = Field(1.0, gt=0, description="passes over the training samples")
     max_steps: int | None = Field(
         None, ge=1, description="end after this many optimiser steps, if epochs would be more"

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from actors.config import ArchitectureConfig
 from actors.modeling.attention import Packing
 from actors.models import load_causal_lm, load_scorer, new_causal_lm, save_pretrained
+from actors.packed import PackedBatch, PackedLM, PackedScorer
 from configs.errors import ConfigError
 
 SHAPE = ArchitectureConfig(hidden_size=16, intermediate_size=24, layers=2, heads=4, kv_heads=2, context=32)
@@ -73,3 +74,39 @@ def test_the_precision_is_the_one_asked_for(folder: Path) -> None:
 def test_a_missing_folder_is_one_line(load: object, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no folder .*none; name a folder"):
         load(str(tmp_path / "none"), torch.float32)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("family", "asked"),
+    [
+        ("llama", {"attention_dropout": 0.5}),
+        ("granite", {"attention_dropout": 0.5}),
+        ("phi3", {"resid_pdrop": 0.5}),
+        ("phi3", {"attention_dropout": 0.5}),
+    ],
+)
+def test_dropout_is_off_unless_it_is_asked_for_and_stays_in_the_export(
+    family: str, asked: dict[str, float], tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = AutoConfig.for_model(family, vocab_size=50, num_key_value_heads=2, pad_token_id=0, **sizes, **asked)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    batch = PackedBatch.of([list(range(1, 20)), list(range(20, 40))])
+    for load, wrapper in ((load_causal_lm, PackedLM), (load_scorer, PackedScorer)):
+        more = (3,) if load is load_scorer else ()
+        for dropout in (False, True):
+            model = load(str(tmp_path / "model"), torch.float32, *more, dropout=dropout)
+            if load is load_scorer:
+                torch.nn.init.ones_(model.get_submodule("score").weight)
+            module = wrapper(model)
+            evaluated = module.eval()(batch)
+            trained = module.train()(batch)
+            assert torch.equal(first(evaluated), first(trained)) is not dropout
+            save_pretrained(model, model.state_dict(), tmp_path / "export")
+            exported = AutoConfig.from_pretrained(tmp_path / "export")
+            assert {name: getattr(exported, name) for name in asked} == asked
+
+
+def first(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return outputs if isinstance(outputs, torch.Tensor) else outputs[0]
