@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from transformers import GenerationConfig, PreTrainedModel
+
+from configs.errors import ConfigError
+from data.chat.ends import GENERATION_CONFIG, configured_ends
 
 
 def make_generation_config_valid(model: PreTrainedModel) -> None:
@@ -25,8 +31,34 @@ def make_generation_config_valid(model: PreTrainedModel) -> None:
             )
             return
     print(f"export: generation_config.json keeps token ids only, since it is not valid: {fault}", flush=True)
-    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-    model.generation_config = GenerationConfig(**{name: getattr(settings, name) for name in ids})
+    ids = {name: _token_ids(getattr(settings, name)) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(**ids)
+
+
+def require_readable(folder: Path, key: str) -> None:
+    """Refuse a checkpoint whose generation_config.json Transformers would not load, or names no tokens as ends.
+
+    Raises:
+        ConfigError: names the file and the reason; `key` is the setting that names the folder.
+    """
+    path = folder / GENERATION_CONFIG
+    if not path.is_file():
+        return
+    configured_ends(folder)
+    try:
+        GenerationConfig.from_pretrained(folder)
+    except Exception as error:  # Transformers reads any JSON and raises whatever comes of it
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"{key}: {path}: Transformers cannot read it ({type(error).__name__}: {reason}); repair or delete the file"
+        ) from error
+
+
+def _token_ids(value: Any) -> Any:
+    """Return the value without what is no token id, such as the -1 that some LLaMA checkpoints have for padding."""
+    if isinstance(value, list):
+        return [one for one in value if _token_ids(one) is not None] or None
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def _fault(settings: GenerationConfig) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
+from actors.generation import require_readable
 from actors.modeling.checks import (
     is_scorer,
     read_config,
@@ -87,6 +88,7 @@ def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) ->
     if kind == "language" and is_scorer(config):
         raise ConfigError(f"{key}: {path} is a reward model; name a language model")
     check_packing(AutoConfig.from_pretrained(path), key)
+    require_readable(path, key)
     context = config.get("max_position_embeddings") or tokens
     if tokens > context:
         raise ConfigError(f"{field} {tokens} exceeds the {context} tokens that the model in {path} is made for")

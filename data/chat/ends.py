@@ -34,13 +34,22 @@ def eos_ids(tokenizer: Any, folder: str | Path | None) -> tuple[int, ...]:
     """Return the tokenizer's EOS id and those in the folder's generation_config.json, without the chat template's."""
     own = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
     folder = folder if folder is not None else tokenizer.name_or_path  # empty if it was not loaded from a folder
-    configured = read_generation_config(Path(folder)).get("eos_token_id") if folder else None
+    return tuple(dict.fromkeys([*own, *(configured_ends(Path(folder)) if folder else ())]))
+
+
+def configured_ends(folder: Path) -> tuple[int, ...]:
+    """Return the `eos_token_id` of the folder's generation_config.json, one or several; none where it says nothing.
+
+    Raises:
+        ConfigError: what is there is no token id.
+    """
+    configured = read_generation_config(folder).get("eos_token_id")
     ids = configured if isinstance(configured, list) else [configured] if configured is not None else []
-    if not all(isinstance(id, int) and id >= 0 for id in ids):
+    if not all(type(id) is int and id >= 0 for id in ids):
         raise ConfigError(
             f"{folder}/{GENERATION_CONFIG}: eos_token_id {configured} must be a token id or a list of them"
         )
-    return tuple(dict.fromkeys([*own, *ids]))
+    return tuple(ids)
 
 
 def without_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
