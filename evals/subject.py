@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from actors.compatibility import require_same_format
 from actors.folders import ModelFolder
 from configs.base import Section
-from configs.errors import ConfigError
-from data.chat import chat_format, encode_prompt
+from data.chat import encode_prompt
 from evals.engine import Answer, Engine
 from evals.reward_model import RewardModel
 from evals.sizing import Dtype, Sizing
@@ -99,10 +99,8 @@ class Subject:
         """
         others = [self.reward.folder if self.reward else None, self.reference, self.rival]
         for other in others:
-            if other is not None and other.tokenizer.get_vocab() != self.folder.tokenizer.get_vocab():
-                raise ConfigError(f"{self.folder.path} and {other.path} have different vocabularies; use models of one")
-            if other is not None and _examples(other) != _examples(self.folder):
-                raise ConfigError(f"{self.folder.path} and {other.path} have different chat formats; use models of one")
+            if other is not None:
+                require_same_format(self.folder.path, self.folder.tokenizer, other.path, other.tokenizer)
         self.engine.load(self.folder)
 
     def samples(self, rows: Sequence[Row]) -> list[Sample]:
@@ -116,7 +114,3 @@ class Subject:
             self._samples = [Sample(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
             self._sampled_rows = list(rows)
         return self._samples
-
-
-def _examples(folder: ModelFolder) -> tuple[str, str]:
-    return chat_format(folder.tokenizer).examples

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from actors.compatibility import require_same_format
 from actors.judge import sources_of
 from actors.learner import TrainBatch
 from actors.modeling.checks import read_config, require_rows, window_of
@@ -26,7 +27,6 @@ from configs.base import load
 from configs.errors import one_line_errors
 from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import keeping_rows, refuse_collapse
-from trainers.compatibility import require_same_format
 from trainers.config import STAGES
 from trainers.evaluation import Evaluator, check_tasks
 from trainers.export import export_model, load_chat_tokenizer, load_tokenizer, require_model
@@ -167,7 +167,7 @@ def losses(config: PPOConfig, step: int, kl_coef: float) -> dict[str, Loss[Train
 def read_prompts(config: PPOConfig) -> PromptStream:
     """The prompts, once every model folder is known to be there and made for sequences as long as ours.
 
-    A reward model with a tokenizer must have the policy's vocabulary and chat format.
+    A role's model that comes with a tokenizer must have the policy's vocabulary and chat format.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     tokenizer = load_chat_tokenizer(config.policy.model, config.chat)
@@ -176,7 +176,7 @@ def read_prompts(config: PPOConfig) -> PromptStream:
             key = f"{role}.model"
             folder = require_model(settings.model, longest, f"{LONGEST} =", key, KINDS.get(f"ppo.{key}", "language"))
             require_rows(tokenizer, read_config(folder, key), f"{key}: {folder}")
-            if role == "reward" and (folder / "tokenizer_config.json").is_file():
+            if role != "policy" and (folder / "tokenizer_config.json").is_file():
                 require_same_format(config.policy.model, tokenizer, folder, load_tokenizer(folder))
     return PromptStream(config, tokenizer)
 

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from actors.compatibility import require_same_format
 from actors.folders import ModelFolder
 from actors.judge import sources_of
 from actors.rows import lengths
@@ -30,7 +31,6 @@ from configs.base import load
 from configs.errors import ConfigError, one_line_errors
 from data.tables import SFT, DataError, write_table
 from trainers import supervised
-from trainers.compatibility import require_same_format
 from trainers.config import STAGES
 from trainers.export import export_model, load_chat_tokenizer, require_model
 from trainers.journal import Journal, fingerprint

@@ -63,7 +63,7 @@ NAMES = (
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(NAMES), ODD, max_size=4))
 def test_whatever_generation_settings_a_model_has_they_are_refused_at_the_start_or_exported(
     tmp_path: Path, odd: dict[str, Any]

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from chat_formats import CHATML_TOKENS, byte_tokenizer, families, qwen3
 
+from actors.compatibility import require_same_format
 from configs.errors import ConfigError
 from data.chat.templates import CHATML
-from trainers.compatibility import require_same_format
 
 
 def test_models_of_one_format_go_together() -> None:
