@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from configs.errors import RunError
 
@@ -18,6 +20,7 @@ _TODO = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), f"make its folder writable, {_AGAIN}"),
 }
 _SEAL = b"# SHA-256 of the lines above: "
+_CHECKSUM = "sha256"  # a key of JSON files: of the rest
 
 
 class DiskError(RunError):
@@ -104,3 +107,22 @@ def broken_seal(content: bytes, *, required: bool = True) -> str | None:
     if digest != hashlib.sha256(text).hexdigest().encode() + b"\n":
         return "damaged or changed (its last line is not the SHA-256 of the others)"
     return None
+
+
+def json_with_checksum(values: Mapping[str, Any]) -> bytes:
+    """`values` as JSON with their own SHA-256 under the key `sha256`, for `checked_json`."""
+    return _json({**values, _CHECKSUM: hashlib.sha256(_json(values)).hexdigest()})
+
+
+def checked_json(content: bytes) -> dict[str, Any] | None:
+    """What `json_with_checksum` wrote; None if it is damaged. Without a checksum any JSON object counts as whole."""
+    try:
+        values = dict(json.loads(content))
+    except (ValueError, TypeError):
+        return None
+    stored = values.pop(_CHECKSUM, None)
+    return values if stored in (None, hashlib.sha256(_json(values)).hexdigest()) else None
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, ensure_ascii=False, indent=1) + "\n").encode()

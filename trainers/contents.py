@@ -9,7 +9,6 @@ A file whose size and time of change are as recorded is not read again. Models a
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -19,7 +18,7 @@ from typing import Any
 from cluster.paths import resolve, table_path
 from configs.base import Section
 from configs.errors import ConfigError
-from data.durable import replace_file, sha256
+from data.durable import checked_json, json_with_checksum, replace_file, sha256
 from data.tables import table_files
 from trainers.pinning import MODEL_KEYS, TABLE_KEYS, named
 
@@ -57,7 +56,7 @@ def require_same_contents(run: Path, config: Section) -> None:
                 "choose another run name, or delete the run's folder"
             )
     if found != stored:
-        replace_file(path, (json.dumps(found, indent=1) + "\n").encode())
+        replace_file(path, json_with_checksum(found))
 
 
 def _first_changed(before: dict[str, _Record], now: dict[str, _Record]) -> str | None:
@@ -69,11 +68,10 @@ def _first_changed(before: dict[str, _Record], now: dict[str, _Record]) -> str |
 def _read(path: Path) -> dict[str, dict[str, _Record]]:
     if not path.exists():
         return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError:
-        print(f"{path}: damaged; the contents of the run's inputs are recorded anew", flush=True)
-        return {}
+    if (content := checked_json(path.read_bytes())) is not None:
+        return content
+    print(f"{path}: damaged; the contents of the run's inputs are recorded anew", flush=True)
+    return {}
 
 
 def _inputs(config: Section) -> Iterator[tuple[str, dict[str, Path]]]:

@@ -13,7 +13,6 @@ hold their own checksums. Of metrics.jsonl a damaged line is named and left out:
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -29,12 +28,10 @@ from cluster.pulse import DriverPulse
 from configs.base import Section, dump, read
 from configs.errors import ConfigError
 from configs.recipe import short
-from data.durable import broken_seal, replace_file, with_seal, writing
+from data.durable import broken_seal, checked_json, json_with_checksum, replace_file, with_seal, writing
 from trainers.contents import require_same_contents
 from trainers.events import TensorBoard
 from trainers.progress import Progress
-
-_CHECKSUM = "sha256"  # a key of DONE: of the rest
 
 
 class Run:
@@ -114,7 +111,7 @@ class Run:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Mark the run as finished; its outputs must be complete on disk."""
         self.finished = dict(summary)
-        write_whole(self.path / "DONE", _done_text({**self.finished, _CHECKSUM: _checksum(self.finished)}))
+        replace_file(self.path / "DONE", json_with_checksum(self.finished))
 
     def finished_text(self) -> str:
         """What to tell someone who starts a finished run."""
@@ -252,25 +249,12 @@ def _read_done(path: Path) -> dict[str, Any] | None:
     """The summary of a finished run, else None; a damaged one is said and put aside, as if the run were not finished."""
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_bytes())
-        stored = content.pop(_CHECKSUM, None)
-        if stored in (None, _checksum(content)):
-            return dict(content)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        pass  # as damaged as one whose checksum differs
+    if (content := checked_json(path.read_bytes())) is not None:
+        return content
     with writing(path):
         path.replace(path.with_name("DONE.damaged"))
     print(f"{path}: damaged; kept as DONE.damaged, the run goes on from its newest good state to its end", flush=True)
     return None
-
-
-def _done_text(summary: Mapping[str, Any]) -> str:
-    return json.dumps(summary, ensure_ascii=False, indent=1) + "\n"
-
-
-def _checksum(summary: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_done_text(summary).encode()).hexdigest()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -109,7 +109,8 @@ def test_a_damaged_record_is_said_and_made_anew(
 ) -> None:
     require_same_contents(tmp_path / "run", config)
     recorded = (tmp_path / "run" / FILE).read_bytes()
-    (tmp_path / "run" / FILE).write_bytes(recorded[:-20])
-    require_same_contents(tmp_path / "run", config)
+    for damaged in (recorded[:-20], recorded.replace(b'"bytes": ', b'"bytes": 1', 1), b"[1]"):
+        (tmp_path / "run" / FILE).write_bytes(damaged)
+        require_same_contents(tmp_path / "run", config)
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'run' / FILE}: damaged; ")
     assert (tmp_path / "run" / FILE).read_bytes() == recorded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -23,12 +22,12 @@ from actors.weights.object_store import ObjectStoreTransport
 from actors.weights.publisher import Publisher, PublishError
 from cluster.waiting import RoleDied
 from configs.base import dump
-from configs.errors import ConfigError, RunError
+from configs.errors import RunError
 from data.tables import PROMPTS, write_table
 from trainers.advantages import add_advantages, add_weights
 from trainers.export import load_tokenizer
 from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
-from trainers.ppo import main, read_prompts, team_config
+from trainers.ppo import main, team_config
 from trainers.prompts import PromptStream
 from trainers.rewards import RewardShaper, add_reward
 from trainers.rlhf_config import AlgorithmConfig, PPOConfig
@@ -326,27 +325,6 @@ def test_roles_that_cannot_share_are_refused_in_one_line(
     error = capsys.readouterr().err
     assert re.search(message, error), error
     assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize("role", ["critic", "reference", "reward"])
-def test_a_role_with_another_chat_format_is_refused(
-    role: str, clinic: Path, reward_model: Path, tmp_path: Path
-) -> None:
-    right, other = (tmp_path / name for name in ("right", "other"))
-    tokenizer = load_tokenizer(clinic / "model")
-    for folder in (right, other):
-        shutil.copytree(clinic / "model" if role == "reference" else reward_model, folder)
-        tokenizer.save_pretrained(folder)
-        tokenizer.chat_template = tokenizer.chat_template.replace("\\n[bot]:", "\\n\\n[bot]:")
-    config = settings(clinic)
-
-    def read(model: Path) -> PromptStream:
-        section = getattr(config, role).model_copy(update={"model": str(model)})
-        return read_prompts(config.model_copy(update={role: section}))
-
-    assert len(read(right)) == 20
-    with pytest.raises(ConfigError, match=r"model and .*/other have different chat formats"):
-        read(other)
 
 
 @pytest.mark.parametrize(
