@@ -53,13 +53,12 @@ GROUPS: Final = (
     "备选项",
     "answer_choices",
     "answer_options",
-    "candidates",
 )
 """Columns that hold all options."""
 
 _OPTION: Final = re.compile(r"(?:(?:options?|opt|op|choices?|选项)[ _.-]*)?[(（\[]?([a-z])[)）\].、]?(?:[ _-]*选项)?")
 _NUMBERED: Final = re.compile(r"(?:options?|opt|op|choices?|ending|选项)[ _.-]*(\d{1,2})")
-_LIKE_OPTIONS: Final = re.compile(r"option|choice|distractor|incorrect|candidate|选项|干扰项|备选")
+_LIKE_OPTIONS: Final = re.compile(r"option|choice|distractor|incorrect|选项|干扰项|备选")
 _ABOUT: Final = re.compile(r"type|count|num|id$|类型|数量|个数")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,7 +30,13 @@ class ChoiceQuestion:
 
     @property
     def asked(self) -> str:
-        """The question with its lettered options, a line each."""
+        """The question with its lettered options, a line each; the question alone where its text has them already."""
+        marked = [
+            rf"{letter}\s*[.．、:：)）\s]\s*{re.escape(text)}"
+            for letter, text in zip(LETTERS, self.options, strict=False)
+        ]
+        if all(re.search(one, self.question) for one in marked):
+            return self.question
         return "\n".join([self.question, *map(self.lettered, range(len(self.options)))])
 
     def lettered(self, index: int) -> str:

@@ -59,6 +59,14 @@ def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | No
     return ChoiceQuestion(question, tuple(text for _, text in options), answers, told)
 
 
+def asks_in_words(record: Record) -> bool:
+    """Whether the question's own text has all options and the key is a text, as PromptCBLUE's `answer_choices` have it."""
+    column, choices = first_filled(record, ("answer_choices",))
+    if column is None or not isinstance(choices, list) or option_columns(record) != (column, {}):
+        return False
+    return not _letters_only(record) and all(str(choice) in _question(record) for choice in choices)
+
+
 def key_column(record: Record) -> str:
     """The column that holds, or would hold, a record's key; empty if it has none."""
     column, _ = first_filled(record, (*KEYS, *ANSWERS))

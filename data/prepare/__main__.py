@@ -39,6 +39,12 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     add("--map", action="append", default=[], metavar="FIELD=COLUMN", help=f"where a field is; of {', '.join(FIELDS)}")
     add(
+        "--first-option",
+        type=int,
+        choices=(0, 1),
+        help="number of the first option, where answers of exams are numbers",
+    )
+    add(
         "--on-bad", choices=["skip", "fail"], default="skip", help="list bad rows in rejects.jsonl, or end at the first"
     )
     add("--skip", action="append", default=[], choices=STEPS, metavar="STEP", help=f"leave out: {', '.join(STEPS)}")
@@ -108,6 +114,7 @@ def _options(given: argparse.Namespace) -> Options:
         ngram=given.ngram,
         max_row_bytes=given.max_row_bytes,
         shard_bytes=given.shard_bytes,
+        first_option=given.first_option,
     )
 
 

@@ -19,6 +19,7 @@ from data.prepare.cleaning import Removed, clean
 from data.prepare.options import Options
 from data.prepare.readers import read
 from data.prepare.schemas import Row, id_of, row_of, texts_of
+from data.prepare.several_rows import records_of
 from data.prepare.sources import Piece, lines_in
 from data.prepare.tally import Tally
 from data.prepare.windows import SIGNATURE_BYTES, Evaluation, signatures
@@ -128,7 +129,8 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
         try:
             if found.bad:
                 raise DataError(found.bad)
-            outcomes = list(clean(row_of(found.record, options), options, task.evaluation, where, tally))
+            rows = [row_of(record, options) for record in records_of(found.record, options)]
+            outcomes = [one for row in rows for one in clean(row, options, task.evaluation, where, tally)]
         except DataError as error:
             if options.on_bad == "fail":
                 done.failure = found.line, str(error)
