@@ -17,6 +17,8 @@ from data.prepare.schemas import FIELDS
 from data.prepare.sources import find_files
 
 PROG = "python -m data.prepare"
+MOST_SAID = 10
+"""Kinds of bad records that the console names."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -127,8 +129,16 @@ def _say(outcome: Outcome, out: Path) -> None:
     else:
         print(f"{out}: prepared")
     print(f"  {report['records']:>10,} records in, {report['rows']:,} rows out, {report['characters']:,} characters")
-    for name, count in report["bad"].items():
-        print(f"  {count:>10,} bad: {name}")
+    if report["more"]:
+        print(
+            f"  {report['more']:>10,} rows more than records, of records that hold several and documents that were cut"
+        )
+    bad = sorted(report["bad"].items(), key=lambda item: -item[1])
+    for kind, count in bad[:MOST_SAID]:
+        print(f"  {count:>10,} bad: {kind}\n{'':>17}first: {report['first_bad'][kind]}")
+    if bad[MOST_SAID:]:
+        count = sum(count for _, count in bad[MOST_SAID:])
+        print(f"  {count:>10,} bad for {len(bad) - MOST_SAID} more reasons; {out / 'rejects.jsonl'} has each")
     for name, count in report["removed"].items():
         print(f"  {count:>10,} removed by {name}")
     if outcome.manifest["left_out"]:

@@ -27,6 +27,7 @@ from data.tables import DataError
 
 FLUSH: Final = 512 * 1024
 DIGEST_BYTES: Final = 16
+UNREAD: Final = "cannot be read"
 LINE, SIZE, ID, DIGEST, SIGNATURE = "_line", "_characters", "_id", "_digest", "_signature"
 
 
@@ -135,10 +136,11 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
             if options.on_bad == "fail":
                 done.failure = found.line, str(error)
                 return
-            tally.bad[_sort(found.bad, str(error))] += 1
+            tally.bad.count(where, str(error), UNREAD if found.bad else "")
             tally.show("bad", where, str(error), _shown(found.record))
             refuse(found.line, "bad", str(error))
             continue
+        tally.more += len(outcomes) - 1
         name = id_of(found.record, options)
         key = _digest(f"{source}\0{name}") if name and options.takes("ids") else None
         for outcome in outcomes:
@@ -151,13 +153,6 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
                 tally.keep(source, size)
                 yield {**outcome, LINE: found.line, SIZE: size, ID: key}
                 key = None  # of a document that was cut, the first part has it
-
-
-def _sort(unread: str, reason: str) -> str:
-    """What the report counts bad records by: the reason without what is particular to one."""
-    if unread:
-        return "cannot be read"
-    return reason.split(";")[0].split(" (")[0].split(": contains")[0][:60]
 
 
 def _shown(record: Any) -> str:
