@@ -61,7 +61,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from evals.respondent import LocalRespondent
 
     exam = sampled(read_exam(Path(options.data)), options.limit, seed=0)
-    questions = [question for question in exam.questions if not question.fault]
+    questions = [one for one in exam.questions if not (one.fault or one.has_several_answers)]
     texts = [prompt(exam.name, q, exam.examples.get(q.subject, [])[: options.shots]) for q in questions]
     chats: list[Any] = [[{"role": "user", "content": text}] for text in texts]
     letters = [list(question.letters) for question in questions]

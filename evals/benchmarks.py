@@ -34,6 +34,8 @@ class Benchmark:
     """Where in the data folder its file or folder is, as patterns; the first that is there counts."""
     shipped: Path | None = None
     """The file that comes with the project, where there is none in the data folder."""
+    check: Callable[[Any, Settings], None] = lambda items, settings: None
+    """Raises DataError for items that the settings cannot ask."""
 
     def source(self, data: Path | None, given: Path | None, name: str) -> Path:
         """The file or folder to read.
@@ -74,12 +76,20 @@ def _whole_scale(path: Path, limit: int | None, seed: int) -> Any:
 _DIALOGUES = _Limited(dialogue_readers.read_dialogues, dialogue.sampled)
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "cmmlu": Benchmark("accuracy", _Limited(exam_readers.read_cmmlu, exam.sampled), exam.evaluate, ("cmmlu",)),
-    "ceval": Benchmark("accuracy", _Limited(exam_readers.read_ceval, exam.sampled), exam.evaluate, ("ceval",)),
-    "medqa": Benchmark(
-        "accuracy", _Limited(exam_readers.read_exam, exam.sampled), exam.evaluate, ("medqa", "medqa.jsonl")
+    "cmmlu": Benchmark(
+        "accuracy", _Limited(exam_readers.read_cmmlu, exam.sampled), exam.evaluate, ("cmmlu",), check=exam.check
     ),
-    "exam": Benchmark("accuracy", _Limited(exam_readers.read_exam, exam.sampled), exam.evaluate),
+    "ceval": Benchmark(
+        "accuracy", _Limited(exam_readers.read_ceval, exam.sampled), exam.evaluate, ("ceval",), check=exam.check
+    ),
+    "medqa": Benchmark(
+        "accuracy",
+        _Limited(exam_readers.read_exam, exam.sampled),
+        exam.evaluate,
+        ("medqa", "medqa.jsonl"),
+        check=exam.check,
+    ),
+    "exam": Benchmark("accuracy", _Limited(exam_readers.read_exam, exam.sampled), exam.evaluate, check=exam.check),
     "ccks": Benchmark("f1", _Limited(ccks.read_ccks, ccks.sampled), ccks.evaluate, ("ccks*.json", "ccks*.jsonl")),
     "qa": Benchmark("rouge_l", _DIALOGUES, dialogue.evaluate, ("qa.json", "qa.jsonl")),
     "dialogue": Benchmark("rouge_l", _DIALOGUES, dialogue.evaluate, ("dialogue.json*", "*.dialog")),

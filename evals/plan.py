@@ -80,6 +80,9 @@ def make_plan(options: argparse.Namespace) -> Plan:
     if needs_data or options.data != DEFAULT_DATA:
         data = require_dir(options.data, "--data", _NO_TABLES)
     items, digests = _read(names, data, files, options.limit, options.seed)
+    for name in names:
+        if name in BENCHMARKS:
+            BENCHMARKS[name].check(items[name], settings)
     return Plan(
         models=models,
         named=by_name,

@@ -17,6 +17,8 @@ from data.prepare.schemas import FIELDS
 from data.prepare.sources import find_files
 
 PROG = "python -m data.prepare"
+MOST_SAID = 10
+"""Kinds of bad records that the console names."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,6 +40,12 @@ def parser() -> argparse.ArgumentParser:
     add("--kind", choices=list(SCHEMAS), required=True, help="the table to make")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     add("--map", action="append", default=[], metavar="FIELD=COLUMN", help=f"where a field is; of {', '.join(FIELDS)}")
+    add(
+        "--first-option",
+        type=int,
+        choices=(0, 1),
+        help="number of the first option, where answers of exams are numbers",
+    )
     add(
         "--on-bad", choices=["skip", "fail"], default="skip", help="list bad rows in rejects.jsonl, or end at the first"
     )
@@ -108,6 +116,7 @@ def _options(given: argparse.Namespace) -> Options:
         ngram=given.ngram,
         max_row_bytes=given.max_row_bytes,
         shard_bytes=given.shard_bytes,
+        first_option=given.first_option,
     )
 
 
@@ -120,8 +129,16 @@ def _say(outcome: Outcome, out: Path) -> None:
     else:
         print(f"{out}: prepared")
     print(f"  {report['records']:>10,} records in, {report['rows']:,} rows out, {report['characters']:,} characters")
-    for name, count in report["bad"].items():
-        print(f"  {count:>10,} bad: {name}")
+    if report["more"]:
+        print(
+            f"  {report['more']:>10,} rows more than records, of records that hold several and documents that were cut"
+        )
+    bad = sorted(report["bad"].items(), key=lambda item: -item[1])
+    for kind, count in bad[:MOST_SAID]:
+        print(f"  {count:>10,} bad: {kind}\n{'':>17}first: {report['first_bad'][kind]}")
+    if bad[MOST_SAID:]:
+        count = sum(count for _, count in bad[MOST_SAID:])
+        print(f"  {count:>10,} bad for {len(bad) - MOST_SAID} more reasons; {out / 'rejects.jsonl'} has each")
     for name, count in report["removed"].items():
         print(f"  {count:>10,} removed by {name}")
     if outcome.manifest["left_out"]:

@@ -42,6 +42,7 @@ class Options:
     ngram: a row that shares so many characters in a row with an evaluation item is removed.
     max_row_bytes: a longer line or JSON element is refused, so that one cannot take the memory.
     shard_bytes: a shard is closed once it holds so much text.
+    first_option: the number of the first option, 0 or 1, where keys of choice questions are numbers; None refuses numbers.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Options:
     ngram: int = 13
     max_row_bytes: int = 64 * MIB
     shard_bytes: int = 256 * MIB
+    first_option: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in SCHEMAS:

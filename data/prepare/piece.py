@@ -19,6 +19,7 @@ from data.prepare.cleaning import Removed, clean
 from data.prepare.options import Options
 from data.prepare.readers import read
 from data.prepare.schemas import Row, id_of, row_of, texts_of
+from data.prepare.several_rows import records_of
 from data.prepare.sources import Piece, lines_in
 from data.prepare.tally import Tally
 from data.prepare.windows import SIGNATURE_BYTES, Evaluation, signatures
@@ -26,6 +27,7 @@ from data.tables import DataError
 
 FLUSH: Final = 512 * 1024
 DIGEST_BYTES: Final = 16
+UNREAD: Final = "cannot be read"
 LINE, SIZE, ID, DIGEST, SIGNATURE = "_line", "_characters", "_id", "_digest", "_signature"
 
 
@@ -128,15 +130,17 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
         try:
             if found.bad:
                 raise DataError(found.bad)
-            outcomes = list(clean(row_of(found.record, options), options, task.evaluation, where, tally))
+            rows = [row_of(record, options) for record in records_of(found.record, options)]
+            outcomes = [one for row in rows for one in clean(row, options, task.evaluation, where, tally)]
         except DataError as error:
             if options.on_bad == "fail":
                 done.failure = found.line, str(error)
                 return
-            tally.bad[_sort(found.bad, str(error))] += 1
+            tally.bad.count(where, str(error), UNREAD if found.bad else "")
             tally.show("bad", where, str(error), _shown(found.record))
             refuse(found.line, "bad", str(error))
             continue
+        tally.more += len(outcomes) - 1
         name = id_of(found.record, options)
         key = _digest(f"{source}\0{name}") if name and options.takes("ids") else None
         for outcome in outcomes:
@@ -149,13 +153,6 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
                 tally.keep(source, size)
                 yield {**outcome, LINE: found.line, SIZE: size, ID: key}
                 key = None  # of a document that was cut, the first part has it
-
-
-def _sort(unread: str, reason: str) -> str:
-    """What the report counts bad records by: the reason without what is particular to one."""
-    if unread:
-        return "cannot be read"
-    return reason.split(";")[0].split(" (")[0].split(": contains")[0][:60]
 
 
 def _shown(record: Any) -> str:

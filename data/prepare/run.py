@@ -32,6 +32,8 @@ from data.tables import DataError
 
 MANIFEST: Final = "manifest.json"
 REPORT: Final = "report.json"
+REJECTS: Final = "rejects.jsonl"
+WORK: Final = ".pieces"
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,10 @@ def prepare(
             return found
     with _writing(out), _aside(out) as folder:
         evaluation = _evaluation(judged, options) if judged else None
-        manifest, report = _build(folder, sources, options, pool, evaluation, asked)
+        try:
+            manifest, report = _build(folder, sources, options, pool, evaluation, asked)
+        except _NoRowLeft as error:
+            raise DataError(f"{error}; {_keep_rejects(folder, out)} has every reason") from error
         _swap(folder, out)
     return Outcome(manifest, report, True, replaced)
 
@@ -96,7 +101,7 @@ def _build(
     evaluation: Evaluation | None,
     asked: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    work = folder / ".pieces"
+    work = folder / WORK
     work.mkdir()
     pieces = [piece for source in sources for piece in pieces_of(source)]
     tasks = [Task(index, piece, options, str(work), evaluation) for index, piece in enumerate(pieces)]
@@ -111,9 +116,9 @@ def _build(
     if options.on_bad == "fail" and (repeats.ids != NONE).any():
         row = int(np.argmax(repeats.ids != NONE))
         raise _bad(places[row], f"has the id of {places[repeats.ids[row]]}, but another content")
-    write_rejects(folder / "rejects.jsonl", tasks, done, repeats, places, tally)
+    write_rejects(folder / REJECTS, tasks, done, repeats, places, tally)
     if not sum(tally.rows.values()):
-        raise DataError(f"no row is left of {sum(tally.records.values())} records: {_why(tally)}")
+        raise _NoRowLeft(f"no row is left of {sum(tally.records.values())} records: {_why(tally)}")
     shards = list(pool.map(write_shard, plan_shards(tasks, done, repeats.kept, options, folder)))
     shutil.rmtree(work)
     looked_for = {"texts": evaluation.items, "too_short_to_look_for": evaluation.short} if evaluation else None
@@ -140,7 +145,30 @@ def _bad(where: str, reason: str) -> DataError:
 
 
 def _why(tally: Tally) -> str:
-    return ", ".join(f"{count} {name}" for name, count in [*tally.bad.most_common(3), *tally.removed.most_common(3)])
+    """The most frequent reasons, each with its first record's own, and the steps that removed most."""
+    bad = [f"{count} {_reason(tally.bad.first[kind])}" for kind, count in tally.bad.counts.most_common(3)]
+    return ", ".join([*bad, *(f"{count} removed by {step}" for step, count in tally.removed.most_common(3))])
+
+
+def _reason(first: str) -> str:
+    """`FILE:LINE: reason` as `reason (FILE:LINE)`."""
+    where, _, reason = first.partition(": ")
+    return f"{reason} (first at {where})"
+
+
+class _NoRowLeft(DataError):
+    """Every record is bad or removed."""
+
+
+def _keep_rejects(folder: Path, out: Path) -> Path:
+    """Put `rejects.jsonl` of a preparation without rows into `out`, or beside it if `out` holds an earlier one's rows."""
+    if (out / MANIFEST).exists():
+        kept = out.with_name(f"{out.name}.rejects.jsonl")
+        os.replace(folder / REJECTS, kept)
+        return kept
+    shutil.rmtree(folder / WORK)
+    _swap(folder, out)
+    return out / REJECTS
 
 
 def _evaluation(sources: Iterable[Source], options: Options) -> Evaluation:
@@ -168,6 +196,7 @@ def _tool(options: Options) -> dict[str, str]:
         *sorted(here.glob("*.py")),
         *sorted(here.glob("*.jinja")),
         *sorted((here.parent / "chat").glob("*.py")),
+        *sorted((here.parent / "choices").glob("*.py")),
         here.parent / "tables.py",
     ]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in code)).hexdigest()
@@ -179,7 +208,7 @@ def _earlier(out: Path, asked: dict[str, Any]) -> tuple[str, Outcome | None]:
     """What is different in the preparation that `out` holds; or that preparation, if it is the one that is asked for."""
     if not out.is_dir():
         raise DataError(f"{out}: is a file; name a folder")
-    if not any(out.iterdir()):
+    if {file.name for file in out.iterdir()} <= {REJECTS}:
         return "", None
     try:
         manifest = json.loads((out / MANIFEST).read_text("utf-8"))

@@ -117,7 +117,7 @@ def write_rejects(
                 step, reason = _why_again(repeats, places, start + row)
                 found.append({"line": int(places.lines[start + row]), "step": step, "reason": reason})
                 if step == "bad":
-                    tally.bad[TWICE] += 1
+                    tally.bad.count(places[start + row], reason, TWICE)
                 else:
                     tally.removed[step] += 1
                 tally.drop(source, int(sizes[row]))

@@ -35,6 +35,7 @@ FORMATS: Final = {
 OF_HUB: Final = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 TEXTUAL: Final = frozenset({"text", "jsonl", "json", "csv", "tsv", "dialog"})
 _BY_LINES: Final = frozenset({"text", "jsonl"})
+_SPREADSHEETS: Final = (".xlsx", ".xls", ".ods")
 _PACKED: Final = (".gz", ".zst")
 _DATASET: Final = ("dataset_dict.json", "state.json")
 
@@ -96,6 +97,8 @@ def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
                     (found if _format(file) else left_out)[file] = None
             elif _format(name):
                 found[name] = None
+            elif Path(name).suffix.lower() in _SPREADSHEETS:
+                raise DataError(f"--input {name}: is a spreadsheet, which is not read; save each sheet as .csv")
             elif named == [given]:
                 endings = " ".join(FORMATS)
                 raise DataError(f"--input {given}: unknown kind of file; give {endings}, also with .gz or .zst")

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from data.prepare.reasons import Reasons
+
 EXAMPLES: Final = 3
 SHOWN: Final = 300  # characters of an example
 BINS: Final = 40
@@ -22,7 +24,8 @@ class Tally:
     """Attributes:
     records: read, by source.
     rows: that came out of the pieces, by source.
-    bad: records that cannot be used, by reason's kind.
+    bad: records that cannot be used, by kind of reason.
+    more: rows beyond one a record, of records that hold several and of documents that are cut.
     removed: rows that a step removed, by step.
     changed: rows that a step changed, by step.
     masked: personal numbers masked.
@@ -33,20 +36,23 @@ class Tally:
 
     records: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
-    bad: Counter[str] = field(default_factory=Counter)
+    bad: Reasons = field(default_factory=Reasons)
     removed: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     masked: int = 0
     cut: int = 0
+    more: int = 0
     characters: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     def add(self, other: Tally) -> None:
-        for name in ("records", "rows", "bad", "removed", "changed", "lengths"):
+        self.bad.add(other.bad)
+        for name in ("records", "rows", "removed", "changed", "lengths"):
             getattr(self, name).update(getattr(other, name))
         self.masked += other.masked
         self.cut += other.cut
+        self.more += other.more
         self.characters += other.characters
         for step, ones in other.examples.items():
             for one in ones:
@@ -75,11 +81,13 @@ class Tally:
             "records": sum(self.records.values()),
             "rows": sum(self.rows.values()),
             "characters": self.characters,
-            "bad": dict(sorted(self.bad.items())),
+            "bad": dict(sorted(self.bad.counts.items())),
+            "first_bad": dict(sorted(self.bad.first.items())),
             "removed": dict(sorted(self.removed.items())),
             "changed": dict(sorted(self.changed.items())),
             "masked": self.masked,
             "cut": self.cut,
+            "more": self.more,
             "sources": {name: {"records": count, "rows": self.rows[name]} for name, count in self.records.items()},
             "lengths": {str(key): count for key, count in sorted(self.lengths.items()) if count},
             "examples": {step: self.examples[step] for step in sorted(self.examples)},

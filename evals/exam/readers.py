@@ -1,7 +1,7 @@
-"""Choice questions as others publish them: C-Eval's and CMMLU's CSV files, MedQA's JSON lines.
+"""Exams as others publish them: a file, a folder with a subject a file, or CMMLU's and C-Eval's folders.
 
 A file that cannot be read at all ends the evaluation. A question that cannot be asked, because an option is missing or
-its answer is none of them, stays in, is named, and counts as wrong.
+its answer is none of them, stays in, is named, and counts as wrong. The layouts are those of `data.choices`.
 """
 
 from __future__ import annotations
@@ -13,24 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.choices.columns import ANSWERS, KEYS, QUESTIONS, normalized, option_columns
+from data.choices.question import NO_ANSWER, NO_OPTION, UnusableQuestion
+from data.choices.reader import count_from, read_choice
 from data.durable import sha256
+from data.prepare.options import Options
+from data.prepare.readers import read
+from data.prepare.sources import Piece, describe
 from data.tables import DataError
-from evals.exam.questions import LETTERS, Exam, Question
+from evals.exam.questions import Exam, Question
+from evals.exam.subjects import CEVAL_MEDICAL, CMMLU_MEDICAL
 from evals.faults import Fault, repeated
 
-CMMLU_MEDICAL = {
-    "anatomy": "解剖学",
-    "clinical_knowledge": "临床知识",
-    "college_medical_statistics": "大学医学统计",
-    "genetics": "遗传学",
-    "nutrition": "营养学",
-    "traditional_chinese_medicine": "中医中药",
-    "virology": "病毒学",
-}
-"""The seven subjects that ChiMed-GPT's table averages over, 1,166 questions, and what CMMLU's prompt calls them."""
-
-CEVAL_MEDICAL = {"basic_medicine": "基础医学", "clinical_medicine": "临床医学"}
-"""C-Eval's medical subjects whose 41 validation questions ChiMed-GPT's published figures are fractions of."""
+_ENDINGS = (".csv", ".jsonl", ".json", ".parquet")
+_SPLITS = (("val", "_val", "_dev"), ("test", "", ""))
+"""Folders that a benchmark keeps its questions in, and what follows a subject's name there and in `dev/`: of C-Eval the
+validation split, since its test split has no answers, and of CMMLU the test split."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,15 @@ _CEVAL = _Layout(("{}_val.csv", "val/{}_val.csv"), ("{}_dev.csv", "dev/{}_dev.cs
 
 
 def read_cmmlu(folder: Path) -> Exam:
-    """CMMLU's seven medical subjects: `SUBJECT.test.csv` and `SUBJECT.dev.csv`, or `test/` and `dev/` with them."""
+    """CMMLU's seven medical subjects: `SUBJECT.test.csv` and `SUBJECT.dev.csv`, or `test/` and `dev/` with them.
+
+    A folder with none of the seven, but `test/` and `dev/` of other subjects, is asked as a whole.
+    """
+    if not any(_find(folder, _CMMLU.questions, subject) for subject in CMMLU_MEDICAL) and _split_files(folder):
+        exam = _read_split("cmmlu", folder)
+        other = f"{', '.join(exam.examples or ['other subjects'])}: not comparable with the published row"
+        exam.faults.append(Fault("not the seven medical subjects", str(folder), other))
+        return exam
     return _read_subjects("cmmlu", folder, _CMMLU, CMMLU_MEDICAL)
 
 
@@ -56,20 +62,47 @@ def read_ceval(folder: Path) -> Exam:
 
 
 def read_exam(path: Path) -> Exam:
-    """Questions of any origin: a .csv or .jsonl file, or a folder of them, a subject each; `NAME.dev.*` are examples.
+    """Questions of any origin: a file, or a folder of them, a subject each; `NAME.dev.*` are examples.
 
-    Columns are `question` (or `Question`), the options A, B, ..., and `answer` or `answer_idx`, a letter; in JSON lines
-    the options may also be one object, as MedQA's are, and then the answer may be an option's text.
+    A folder with `test/` (or `val/`) and `dev/` is read as CMMLU's (C-Eval's) are: a subject a file, the examples in `dev/`.
     """
-    files = [path] if path.is_file() else sorted([*path.glob("*.csv"), *path.glob("*.jsonl")])
+    if path.is_dir() and not _files(path) and _split_files(path):
+        return _read_split("exam", path)
+    files = [path] if path.is_file() else _files(path)
     if not files:
-        raise DataError(f"{path}: there are no .csv or .jsonl files; name a file of questions or a folder with some")
+        raise DataError(
+            f"{path}: there are no .csv or .jsonl files, nor .json, .parquet, or folders test/ and dev/ with such files; "
+            "name a file of questions or a folder with some"
+        )
     questions = [file for file in files if ".dev." not in file.name]
     examples = {file.name.split(".dev.")[0]: file for file in files if ".dev." in file.name}
+    if not questions:
+        raise DataError(f"{path}: all files are named NAME.dev.*, which are examples; add the questions' own files")
     exam = Exam("exam", [], {})
     for file in questions:
         subject = file.name.split(".")[0]
         _add(exam, subject, file, examples.get(subject))
+    return _checked(exam)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*") if file.suffix in _ENDINGS and file.is_file())
+
+
+def _split_files(folder: Path) -> dict[str, tuple[Path, Path | None]]:
+    """Each subject's questions and examples, of the first of the splits that the folder has."""
+    for split, ending, example in _SPLITS:
+        found = {file.stem.removesuffix(ending): file for file in _files(folder / split)}
+        if found:
+            dev = {file.stem.removesuffix(example): file for file in _files(folder / "dev")}
+            return {subject: (file, dev.get(subject)) for subject, file in found.items()}
+    return {}
+
+
+def _read_split(name: str, folder: Path) -> Exam:
+    exam = Exam(name, [], {})
+    for subject, (questions, examples) in _split_files(folder).items():
+        _add(exam, subject, questions, examples)
     return _checked(exam)
 
 
@@ -80,7 +113,8 @@ def _read_subjects(name: str, folder: Path, layout: _Layout, subjects: Mapping[s
         if questions is None:
             raise DataError(
                 f"{folder}: there is no {layout.questions[0].format(subject)}, nor {layout.questions[1].format(subject)}; "
-                f"name the folder with all {len(subjects)} medical subjects of {name}"
+                f"name the folder with all {len(subjects)} medical subjects of {name}, or ask the subjects that are there with "
+                f"--tasks exam --file exam={folder}"
             )
         _add(exam, subject, questions, _find(folder, layout.examples, subject))
     return _checked(exam)
@@ -101,7 +135,7 @@ def _add(exam: Exam, subject: str, questions: Path, examples: Path | None) -> No
 
 def _checked(exam: Exam) -> Exam:
     """With the faults of its questions. A question given twice is asked twice."""
-    exam.faults.extend(Fault(q.fault, q.where) for q in exam.questions if q.fault)
+    exam.faults.extend(Fault(q.fault, q.where, q.detail) for q in exam.questions if q.fault)
     doubled = [q for q in exam.questions if not q.fault and len(set(q.options)) < len(q.options)]
     exam.faults.extend(Fault("option given twice", q.where, "asked all the same") for q in doubled)
     asked = [(q.where, q.text + "\n".join(sorted(q.options))) for q in exam.questions if not q.fault]
@@ -110,28 +144,60 @@ def _checked(exam: Exam) -> Exam:
 
 
 def _read_file(path: Path, subject: str) -> list[Question]:
-    rows = _read_csv(path) if path.suffix == ".csv" else _read_jsonl(path)
-    questions = [_question(f"{path.name}:{line}", subject, row) for line, row in rows]
+    rows = list(_rows(path))
+    first = count_from([row for _, row in rows])
+    questions = [_question(f"{path.name}:{line}", subject, row, first) for line, row in rows]
     if not questions:
         raise DataError(f"{path}: holds no questions; leave the file out or fill it")
     return questions
 
 
-def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
+    if path.suffix == ".csv":
+        return _read_csv(path)
+    return _read_jsonl(path) if path.suffix == ".jsonl" else _read_other(path)
+
+
+def _read_other(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
+    """The records of a JSON list or a Parquet file."""
+    source = describe(str(path))
+    for found in read(Piece(source), Options("text")):
+        if found.bad or not isinstance(found.record, Mapping):
+            raise DataError(
+                f"{path}:{found.line}: {found.bad or 'holds no record with named columns'}; correct the file"
+            )
+        yield found.line, found.record
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    """Refuse a table that has no questions, options or answers.
+
+    Raises:
+        DataError: a column is missing; it is named as C-Eval names it.
+    """
+    known = {normalized(name) for name in names}
+    group, single = option_columns(names)
+    missing = [] if known & {*QUESTIONS, "input"} else ["question"]
+    if group is None and not single:
+        missing += [letter for letter in ("a", "b") if letter not in known]
+    if not known & {*KEYS, *ANSWERS}:
+        missing.append("answer")
+    if missing:
+        raise DataError(f"{path}: has no column '{missing[0]}'; give it a header like Question,A,B,C,D,Answer")
+
+
+def _read_csv(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            names = {str(name).lower() for name in reader.fieldnames or ()}
-            for needed in ("question", "a", "b", "answer"):
-                if needed not in names:
-                    raise DataError(f"{path}: has no column '{needed}'; give it a header like Question,A,B,C,D,Answer")
+            _check_columns(path, [str(name) for name in reader.fieldnames or ()])
             for row in reader:
-                yield reader.line_num, {str(key).lower(): value for key, value in row.items()}
+                yield reader.line_num, row
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_jsonl(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
@@ -139,31 +205,16 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise DataError(f"{path}:{number}: not a JSON object ({error.msg}); write one object a line") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: not a JSON object; write one object a line")
-        options = row.get("options")
-        lettered = options if isinstance(options, dict) else {}
-        if isinstance(options, list):
-            lettered = dict(zip(LETTERS, options, strict=False))
-        yield number, {str(key).lower(): value for key, value in {**row, **lettered}.items()}
+        yield number, row
 
 
-def _question(where: str, subject: str, row: Mapping[str, Any]) -> Question:
-    """A question of a row whose keys are in lower case."""
-    given = {letter: _text(row.get(letter.lower())) for letter in LETTERS if letter.lower() in row}
-    options = tuple(given.values())
-    told = _text(row.get("answer_idx")) or _text(row.get("answer"))
-    answer = LETTERS.index(told.upper()) if len(told) == 1 and told.upper() in given else -1
-    if answer < 0 and options.count(told) == 1:
-        answer = options.index(told)  # MedQA's first edition gives the option's text
-    text = _text(row.get("question"))
-    fault = ""
-    if not text:
-        fault = "question missing"
-    elif len(options) < 2 or not all(options) or "".join(given) != LETTERS[: len(given)]:
-        fault = "option missing"
-    elif answer < 0:
-        fault = "answer is none of the options"
-    return Question(where, subject, text, options, answer, fault)
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+def _question(where: str, subject: str, row: Mapping[Any, Any], first: int | None) -> Question:
+    try:
+        choice = read_choice(row, first)
+    except UnusableQuestion as error:
+        return Question(where, subject, "", (), -1, error.kind, detail=str(error))
+    if choice is None:
+        return Question(where, subject, "", (), -1, NO_OPTION, detail=f"columns {', '.join(map(str, row))}")
+    if not choice.answers:
+        return Question(where, subject, choice.question, choice.options, -1, NO_ANSWER, detail="there is no answer")
+    return Question(where, subject, choice.question, choice.options, choice.answers[0], more_answers=choice.answers[1:])

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 
-from evals.exam.questions import LETTERS, Question
+from data.choices.question import LETTERS
+from evals.exam.questions import Question
 from evals.intervals import group_interval, mean_interval
 from evals.subject import Metrics
 
@@ -16,16 +17,24 @@ FAVOURITE = 0.5
 Choice = int | None
 """Index of an option in the order in which it was asked; None is no answer."""
 
+Choices = frozenset[int]
+"""Indices of all options that an answer chooses; empty is no answer."""
 
-def accuracies(questions: Sequence[Question], choices: Sequence[Choice]) -> Metrics:
+
+def accuracies(questions: Sequence[Question], choices: Sequence[Choices]) -> Metrics:
     """`accuracy` over all questions (micro), `macro` over subjects, each with a 95 % interval, and `by_subject`.
 
-    No answer and an unusable question count as wrong. `chance` is what guessing gives; `letters` counts the choices,
-    `answers` the right ones, `no_answer` the questions asked without one.
+    A question with several right options is answered right by all of them and no other; `several_answers` has the accuracy
+    on these alone, where there are some. No answer and an unusable question count as wrong. `chance` is what guessing
+    gives; `letters` counts the choices, `answers` the right ones, `no_answer` the questions asked without one.
     """
     rights: dict[str, list[float]] = defaultdict(list)
+    several: list[float] = []
     for question, choice in zip(questions, choices, strict=True):
-        rights[question.subject].append(float(not question.fault and choice == question.answer))
+        right = float(not question.fault and choice == question.rights)
+        rights[question.subject].append(right)
+        if question.has_several_answers:
+            several.append(right)
     every = [right for subject in rights.values() for right in subject]
     usable = [(q, choice) for q, choice in zip(questions, choices, strict=True) if not q.fault]
     width = max((len(q.options) for q in questions), default=0)
@@ -34,16 +43,23 @@ def accuracies(questions: Sequence[Question], choices: Sequence[Choice]) -> Metr
         "accuracy_interval": mean_interval(every),
         "macro": fmean(fmean(subject) for subject in rights.values()),
         "macro_interval": group_interval(rights),
-        "chance": fmean(1 / len(q.options) for q, _ in usable) if usable else 0.0,
+        "chance": fmean(_chance(q) for q, _ in usable) if usable else 0.0,
         "by_subject": {
             name: {"accuracy": fmean(values), "accuracy_interval": mean_interval(values), "n": len(values)}
             for name, values in sorted(rights.items())
         },
-        "letters": _tally([choice for _, choice in usable], width),
-        "answers": _tally([q.answer for q, _ in usable], width),
-        "no_answer": sum(choice is None for _, choice in usable),
+        **({"several_answers": {"accuracy": fmean(several), "n": len(several)}} if several else {}),
+        "letters": _tally([place for _, choice in usable for place in choice], width),
+        "answers": _tally([place for q, _ in usable for place in q.rights], width),
+        "no_answer": sum(not choice for _, choice in usable),
         "n": len(questions),
     }
+
+
+def _chance(question: Question) -> float:
+    """That a guess is right: among the options, or among the sets of two and more where several are right."""
+    count = len(question.options)
+    return 1 / (2**count - count - 1) if question.has_several_answers else 1 / count
 
 
 def rotation_scores(rotations: Sequence[Sequence[Question]], choices: Sequence[Sequence[Choice]]) -> Metrics:
@@ -85,6 +101,6 @@ def likeliest(values: Sequence[float]) -> Choice:
     return max(range(len(values)), key=values.__getitem__) if values else None
 
 
-def _tally(choices: Sequence[Choice], width: int) -> dict[str, int]:
+def _tally(choices: Sequence[int], width: int) -> dict[str, int]:
     counts = Counter(choices)
     return {LETTERS[place]: counts[place] for place in range(width)}

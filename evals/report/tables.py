@@ -116,7 +116,9 @@ def _warnings(task: str, values: Mapping[str, Any]) -> Iterator[str]:
             told = f"{count:.0%} of the questions" if isinstance(count, float) else f"{count} questions"
             yield f"{task}{path}: no answer to {told}, which count as wrong or missing, never as right"
         if inner.get("dropped_examples"):
-            yield f"{task}{path}: {inner['dropped_examples']} examples were left out, for want of room or because there are none"
+            yield f"{task}{path}: {inner['dropped_examples']} examples were left out, since they do not fit the context"
+        if inner.get("not_asked"):
+            yield f"{task}{path}: {inner['not_asked']} questions with several right options were not asked this way"
     for kind, count in values.get("faults", {}).get("counts", {}).items():
         yield f"{task}: {kind}: {count}"
 

@@ -9,8 +9,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from configs.base import Section
+from data.choices.question import LETTERS
 from data.tables import DataError
-from evals.exam.questions import LETTERS
 
 CAMI = Path(__file__).with_name("cami.yaml")
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from data.chat import Message
-from evals.exam.questions import LETTERS, Question
+from data.choices.question import LETTERS
+from evals.exam.questions import Question
 from evals.exam.scoring import FAVOURITE, Choice, likeliest
 from evals.faults import EMPTY, TOO_LONG, UNTOLD, Fault, fault_counts
 from evals.intervals import mean_interval

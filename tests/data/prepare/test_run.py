@@ -170,7 +170,7 @@ def test_nothing_is_left_of_a_run_that_ends_early(tmp_path, prepared, monkeypatc
     assert [found.name for found in tmp_path.iterdir()] == ["a.jsonl"]
     with pytest.raises(DataError, match="no row is left of 9 records: 9 "):
         prepared("chat", path)
-    (tmp_path / "out").mkdir()
+    assert [found.name for found in (tmp_path / "out").iterdir()] == ["rejects.jsonl"]
     (tmp_path / "out/mine").write_text("x")
     with pytest.raises(DataError, match="holds no prepared data"):
         prepared("text", path)

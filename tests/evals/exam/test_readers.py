@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from data.tables import DataError
+from evals.exam.prompts import prompt
+from evals.exam.questions import Exam
 from evals.exam.readers import CMMLU_MEDICAL, read_ceval, read_cmmlu, read_exam
+from evals.exam.subjects import CMMLU, NAMES
 
 CORPORA = Path(__file__).resolve().parents[3] / "../shared/corpora"
 HEADER = ",Question,A,B,C,D,Answer\n"
@@ -77,6 +81,62 @@ def test_medqa_with_letters_texts_and_five_options(tmp_path: Path) -> None:
         (2, 1, "medqa"),
     ]
     assert exam.faults == []
+
+
+def test_layouts_of_other_publishers(tmp_path: Path) -> None:
+    records = {
+        "cmb.json": [{"question": "问", "option": {"A": "甲", "B": "乙", "C": "丙", "D": "丁", "E": ""}, "answer": "AC"}],
+        "cmexam.csv": "Question,Options,Answer,Explanation\n问,\"A 甲\nB 乙\nC 丙\nD 丁\",AC,因为\n",
+        "pairs.jsonl": [{"question": "问", "options": [{"key": k, "value": v} for k, v in zip("ABCD", "甲乙丙丁", strict=True)], "answer": ["甲", "丙"]}],
+    }  # fmt: skip
+    for name, content in records.items():
+        text = content if isinstance(content, str) else json.dumps(content if name == "cmb.json" else content[0])
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    exam = read_exam(tmp_path)
+    assert [(q.subject, q.options, q.key, q.fault) for q in exam.questions] == [
+        (name, tuple("甲乙丙丁"), "AC", "") for name in ("cmb", "cmexam", "pairs")
+    ]
+
+
+def test_numbers_count_from_where_all_of_a_file_fit(tmp_path: Path) -> None:
+    for name, keys in (("zero", (0, 3)), ("one", (1, 4)), ("either", (1, 2))):
+        rows = [
+            {"question": f"问{key}", "opa": "甲", "opb": "乙", "opc": "丙", "opd": "丁", "cop": key} for key in keys
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        found = [q.key if not q.fault else q.fault for q in read_exam(tmp_path / f"{name}.jsonl").questions]
+        assert found == (["A", "D"] if name != "either" else ["answer is a number"] * 2)
+
+
+@pytest.mark.parametrize("read", [read_cmmlu, read_exam])
+def test_cmmlus_folders_of_any_subject(tmp_path: Path, read: Callable[[Path], Exam]) -> None:
+    for split, row in (("test", "土壤,甲,乙,丙,丁,B"), ("dev", "种子,甲,乙,丙,丁,A")):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "agronomy.csv").write_text(f"{HEADER}0,{row}\n", encoding="utf-8")
+    exam = read(tmp_path)
+    assert [(q.subject, q.text, q.key) for q in exam.questions] == [("agronomy", "土壤", "B")]
+    assert [q.text for q in exam.examples["agronomy"]] == ["种子"]
+    assert prompt(exam.name, exam.questions[0], []).startswith("以下是关于农学的单项选择题")
+    kinds = {fault.kind for fault in exam.faults}
+    assert kinds == ({"not the seven medical subjects"} if read is read_cmmlu else set())
+    assert len(exam.files) == 2
+
+
+def test_cevals_folders_are_an_exam_too(tmp_path: Path) -> None:
+    for split in ("val", "dev", "test"):
+        (tmp_path / split).mkdir()
+        answer = "" if split == "test" else "A"
+        (tmp_path / split / f"physician_{split}.csv").write_text(
+            f"id,question,A,B,C,D,answer\n0,{split},甲,乙,丙,丁,{answer}\n", encoding="utf-8"
+        )
+    exam = read_exam(tmp_path)
+    assert [(q.subject, q.text) for q in exam.questions] == [("physician", "val")]
+    assert [q.text for q in exam.examples["physician"]] == ["dev"]
+
+
+def test_every_subject_of_cmmlu_has_a_chinese_name() -> None:
+    assert len(CMMLU) == 67
+    assert all(name and not name.isascii() for name in NAMES.values())
 
 
 def test_what_cannot_be_asked_stays_in_and_is_named(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from respondents import Oracle, options_of
 
-from evals.exam.questions import LETTERS, Exam, Question
+from data.choices.question import LETTERS
+from data.tables import DataError
+from evals.exam.questions import Exam, Question
 from evals.exam.task import evaluate, sampled
 from evals.faults import Fault
 from evals.subject import Settings
@@ -115,3 +118,86 @@ def test_rotation_moves_every_option_through_every_letter() -> None:
     assert {q.options[q.answer] for q in turned} == {OPTIONS[question.answer]}
     assert Counter(q.answer for q in turned) == dict.fromkeys(range(4), 1)
     assert {q.letters for q in turned} == {LETTERS[:4]}
+
+
+def several(count: int = 6) -> list[Question]:
+    """Questions of which the first two options and another are right, five options each."""
+    options = (*OPTIONS, "肾")
+    return [Question(f"y.csv:{n}", "科0", f"多{n}题", options, 0, more_answers=(1, 2 + n % 3)) for n in range(count)]
+
+
+def both(prompt: str) -> str:
+    """The right letters, of a question of either sort."""
+    if "多项" not in prompt:
+        return lookup(prompt)
+    return "AB" + "CDE"[int(prompt.rpartition("题目：多")[2].partition("题")[0]) % 3]
+
+
+def test_several_right_options_are_asked_by_generation_and_all_must_be_chosen() -> None:
+    mixed = Exam("cmmlu", [*questions(), *several()], {})
+    oracle = Oracle(both)
+    metrics = evaluate(oracle, mixed, Settings(seed=0, limits={}, shots=(0,)))
+    assert (metrics["accuracy"], metrics["n"]) == (1.0, 46)
+    written, likely = metrics["generation"]["0_shot"], metrics["likelihood"]["0_shot"]
+    assert (written["accuracy"], written["n"], written["several_answers"]) == (1.0, 46, {"accuracy": 1.0, "n": 6})
+    assert (likely["accuracy"], likely["n"], likely["not_asked"]) == (1.0, 40, 6)
+    assert written["answers"] == {"A": 22, "B": 14, "C": 10, "D": 10, "E": 2}
+    assert any(text.startswith("以下是关于科0的多项选择题，请直接给出所有正确答案的选项。") for text in oracle.asked)
+    one = evaluate(Oracle(lambda _: "A"), mixed, Settings(seed=0, limits={}, shots=(0,), methods=("generation",)))
+    assert one["generation"]["0_shot"]["several_answers"]["accuracy"] == 0.0
+
+
+def test_several_right_options_alone() -> None:
+    only = Exam("exam", several(), {})
+    assert list(evaluate(Oracle(both), only, Settings(seed=0, limits={}, shots=(0,))))[:3] == [
+        "accuracy",
+        "accuracy_interval",
+        "generation",
+    ]
+    with pytest.raises(DataError, match="all 6 questions have several right options.*--methods generation"):
+        evaluate(Oracle(both), only, Settings(seed=0, limits={}, shots=(0,), methods=("likelihood",)))
+
+
+def test_examples_of_a_question_with_several_right_options_have_several() -> None:
+    examples = {"科0": [*questions()[:2], *several(3)]}
+    oracle = Oracle(both)
+    mixed = Exam("exam", [questions()[2], several()[4]], examples)
+    metrics = evaluate(oracle, mixed, Settings(seed=0, limits={}, shots=(5,), methods=("generation",)))
+    assert metrics["generation"]["5_shot"]["shown_examples"] == {"2": 1, "3": 1}
+    assert "多1题\nA. 肝\nB. 心\nC. 脾\nD. 肺\nE. 肾\n答案是：ABD\n\n" in oracle.asked[1]
+
+
+def test_shots_are_called_what_they_were() -> None:
+    settings = Settings(seed=0, limits={}, shots=(0, 5), methods=("generation",))
+    metrics = evaluate(Oracle(lookup), exam(), settings)
+    assert list(metrics["generation"]) == ["0_shot", "4_shot"]
+    assert metrics["generation"]["4_shot"]["shown_examples"] == {"4": 40}
+    assert metrics["faults"]["counts"] == {"fewer examples than asked for": 2}
+    none = evaluate(Oracle(lookup), Exam("exam", questions(), {}), settings)
+    assert list(none["generation"]) == ["0_shot"]
+    assert none["generation"]["0_shot"]["shown_examples"] == {"0": 40}
+    assert none["faults"]["named"][0] == "科0: fewer examples than asked for: has 0 of 5"
+
+
+def test_a_limit_is_of_each_file() -> None:
+    other = [replace(question, where=f"z.csv:{n}") for n, question in enumerate(questions()[:3])]
+    few = sampled(Exam("exam", [*questions(), *other], {}), 5, seed=0)
+    assert Counter(question.where.partition(":")[0] for question in few.questions) == {"x.csv": 5, "z.csv": 3}
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8, 10])
+def test_questions_with_different_numbers_of_options_go_together(count: int) -> None:
+    options = tuple(f"第{n}项" for n in range(count))
+    wide = [Question(f"y.csv:{n}", "科0", f"第{n}题", options, n % count) for n in range(2 * count)]
+    narrow = [Question(f"z.csv:{n}", "科1", f"第{n}题", options[:2], n % 2) for n in range(4)]
+
+    def knows(prompt: str) -> str:
+        given = options_of(prompt.rpartition("题目：")[2])
+        number = int(prompt.rpartition("题目：第")[2].partition("题")[0])
+        right = options[number % (count if "科0" in prompt else 2)]
+        return next(letter for letter, text in given.items() if text == right)
+
+    metrics = evaluate(Oracle(knows), Exam("exam", [*wide, *narrow], {}), SETTINGS)
+    for method in ("likelihood", "generation"):
+        assert metrics[method]["0_shot"]["accuracy"] == 1.0
+    assert metrics["likelihood"]["0_shot"]["rotation"]["always_right"] == 1.0

@@ -1,0 +1,116 @@
+"""Which columns of a record hold a choice question's options, its key and its explanation.
+
+Columns are compared without regard to case, white space at their ends, and full-width letters.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+QUESTIONS: Final = (
+    "question",
+    "query",
+    "stem",
+    "qtext",
+    "problem",
+    "题目",
+    "题干",
+    "问题",
+    "instruction",
+    "instruct",
+    "prompt",
+)
+CONTINUED: Final = ("input",)
+"""What follows the question in another column; the question itself where there is no other."""
+KEYS: Final = (
+    "answer_idx",
+    "answer_index",
+    "answeridx",
+    "answerkey",
+    "answer_key",
+    "correct_option",
+    "correct_idx",
+    "cop",
+    "ra",
+)
+"""Columns that name the right option and never hold its text alone."""
+ANSWERS: Final = (
+    "answer", "answers", "correct_answer", "correct", "right_answer", "正确答案", "参考答案", "标准答案", "答案", "gold", "label",
+    "target", "output", "response", "completion",
+)  # fmt: skip
+EXPLANATIONS: Final = ("explanation", "exp", "rationale", "analysis", "解析", "答案解析", "解释")
+GROUPS: Final = (
+    "options",
+    "option",
+    "choices",
+    "choice",
+    "选项",
+    "备选答案",
+    "备选项",
+    "answer_choices",
+    "answer_options",
+)
+"""Columns that hold all options."""
+
+_OPTION: Final = re.compile(r"(?:(?:options?|opt|op|choices?|选项)[ _.-]*)?[(（\[]?([a-z])[)）\].、]?(?:[ _-]*选项)?")
+_NUMBERED: Final = re.compile(r"(?:options?|opt|op|choices?|ending|选项)[ _.-]*(\d{1,2})")
+_LIKE_OPTIONS: Final = re.compile(r"option|choice|distractor|incorrect|选项|干扰项|备选")
+_ABOUT: Final = re.compile(r"type|count|num|id$|类型|数量|个数")
+
+
+def normalized(name: Any) -> str:
+    """A column's name as it is compared."""
+    return unicodedata.normalize("NFKC", str(name)).strip("\ufeff \t\r\n").lower()
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a cell holds nothing: null, not a number, white space, or nothing but such values."""
+    if isinstance(value, Mapping):
+        return all(map(is_blank, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(is_blank, value))
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or (isinstance(value, str) and not value.strip())
+    )
+
+
+def option_columns(names: Iterable[Any]) -> tuple[Any | None, dict[str, Any]]:
+    """The column that holds all options, if there is one, and the columns that hold one each, by label.
+
+    A label is a letter, or a number where the columns are numbered. A lone column `A` is no option.
+    """
+    by_name: dict[str, Any] = {}
+    for name in names:
+        by_name.setdefault(normalized(name), name)
+    group = next((by_name[name] for name in GROUPS if name in by_name), None)
+    single = {name: column for name, column in by_name.items() if name not in GROUPS}
+    found = {match[1]: column for name, column in single.items() if (match := _OPTION.fullmatch(name))}
+    if not {"a", "b"} <= set(found):
+        numbered = {match[1]: column for name, column in single.items() if (match := _NUMBERED.fullmatch(name))}
+        found = numbered if len(numbered) > 1 else {}
+    return group, dict(sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
+
+
+def unknown_options(names: Iterable[Any]) -> list[Any]:
+    """Columns whose names say that they hold options, in no layout that is known."""
+    group, single = option_columns(names)
+    known = {group, *single.values()}
+    return [
+        name
+        for name in names
+        if name not in known and _LIKE_OPTIONS.search(normalized(name)) and not _ABOUT.search(normalized(name))
+    ]
+
+
+def first_filled(record: Mapping[Any, Any], names: Iterable[str]) -> tuple[Any | None, Any]:
+    """The first of these columns that the record has and that is not blank, and its value; else the first it has."""
+    by_name = {normalized(name): name for name in reversed(list(record))}
+    present = [by_name[name] for name in names if name in by_name]
+    filled = next((name for name in present if not is_blank(record[name])), present[0] if present else None)
+    return filled, None if filled is None else record[filled]

@@ -1,0 +1,151 @@
+"""A record with options → a choice question: the one reader of `data.prepare` and `evals`.
+
+Read are C-Eval's and CMMLU's columns (`question`, `A`, `B`, ..., `answer`), CMB's `option` object, CMExam's `Options` lines,
+MedQA's `options` (an object, a list of texts or of key and value), MedMCQA's `opa` to `opd` with `cop`, MMLU's and ARC's `choices`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data.choices.columns import (
+    ANSWERS,
+    CONTINUED,
+    EXPLANATIONS,
+    KEYS,
+    QUESTIONS,
+    first_filled,
+    is_blank,
+    option_columns,
+    unknown_options,
+)
+from data.choices.keys import right_options
+from data.choices.options import Options, checked, label_of, read_options, text_of
+from data.choices.question import COUNTED, NO_QUESTION, UNCLEAR, ChoiceQuestion, UnusableQuestion
+
+Record = Mapping[Any, Any]
+
+
+def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | None:
+    """The choice question of a record; None if it has no options.
+
+    Args:
+        first: the number of the first option, 0 or 1, where keys are numbers.
+
+    Raises:
+        UnusableQuestion: it has columns that hold options, or seem to, and is no question with one clear key. A record
+            without any key is a question without an answer.
+    """
+    options = _options(record)
+    if options is None:
+        strange = [str(name) for name in unknown_options(record) if not is_blank(record[name])]
+        if strange:
+            raise UnusableQuestion(
+                UNCLEAR,
+                f"column {', '.join(strange)} seems to hold options in a layout that is not known; use columns A, B, ... or "
+                "one column options, or drop it",
+            )
+        return None
+    question = _question(record)
+    if not question:
+        raise UnusableQuestion(
+            NO_QUESTION,
+            f"there are options but no question (columns {', '.join(map(str, record))}); fill a column question",
+        )
+    answers = _answers(record, options, first)
+    column, explanation = first_filled(record, EXPLANATIONS)
+    told = "" if column is None or is_blank(explanation) else text_of(explanation, str(column))
+    return ChoiceQuestion(question, tuple(text for _, text in options), answers, told)
+
+
+def asks_in_words(record: Record) -> bool:
+    """Whether the question's own text has all options and the key is a text, as PromptCBLUE's `answer_choices` have it."""
+    column, choices = first_filled(record, ("answer_choices",))
+    if column is None or not isinstance(choices, list) or option_columns(record) != (column, {}):
+        return False
+    return not _letters_only(record) and all(str(choice) in _question(record) for choice in choices)
+
+
+def key_column(record: Record) -> str:
+    """The column that holds, or would hold, a record's key; empty if it has none."""
+    column, _ = first_filled(record, (*KEYS, *ANSWERS))
+    return "" if column is None else str(column)
+
+
+def count_from(records: Sequence[Record]) -> int | None:
+    """Where the numbers that are keys in a file count from, 0 or 1, if only one of these fits all of them; else None."""
+    numbered = [record for record in records if _fault(record, None) == COUNTED]
+    fitting = [first for first in (0, 1) if not any(_fault(record, first) for record in numbered)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _fault(record: Record, first: int | None) -> str:
+    try:
+        read_choice(record, first)
+    except UnusableQuestion as error:
+        return error.kind
+    return ""
+
+
+def _options(record: Record) -> Options | None:
+    group, single = option_columns(record)
+    together = None
+    if group is not None and not is_blank(record[group]):
+        together = read_options(record[group], str(group))
+    if single and not all(is_blank(record[column]) for column in single.values()):
+        names = f"{next(iter(single.values()))} to {next(reversed(single.values()))}"
+        each = [(label_of(label), text_of(record[column], str(column))) for label, column in single.items()]
+        apart = checked(each, names)
+        if together is not None and [text for _, text in together] != [text for _, text in apart]:
+            raise UnusableQuestion(UNCLEAR, f"columns {group} and {names} hold different options; drop one of them")
+        return apart
+    if together is None and (group is not None or single) and _letters_only(record):
+        raise UnusableQuestion(
+            UNCLEAR,
+            f"columns {', '.join(map(str, [group, *single.values()] if group else single.values()))} are empty, so nobody can know what the answer stands for",
+        )
+    return together
+
+
+def _letters_only(record: Record) -> bool:
+    """Whether the key is one or more letters, which mean nothing without options."""
+    value = first_filled(record, (*KEYS, *ANSWERS))[1]
+    return (
+        isinstance(value, str)
+        and 0 < len(value.strip()) <= 10
+        and all(label_of(one).isalpha() for one in value.strip())
+    )
+
+
+def _question(record: Record) -> str:
+    column, value = first_filled(record, QUESTIONS)
+    more_column, more = first_filled(record, CONTINUED)
+    parts = [(column, value), (more_column, more)]
+    return "\n".join(text_of(value, str(name)) for name, value in parts if name is not None and not is_blank(value))
+
+
+def _answers(record: Record, options: Options, first: int | None) -> tuple[int, ...]:
+    """What all key columns together say.
+
+    Of a column that only names options (`answer_idx`) nothing is passed over; a column that may hold a text beside it counts
+    where it names options too.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    failed: UnusableQuestion | None = None
+    for names, strict in ((KEYS, True), (ANSWERS, False)):
+        column, value = first_filled(record, names)
+        if column is None or is_blank(value) or value == -1:  # MedMCQA's test split has -1 for no key
+            continue
+        try:
+            found[str(column)] = right_options(value, options, first, str(column))
+        except UnusableQuestion as error:
+            if strict and error.kind != COUNTED:
+                raise
+            failed = failed or error
+    if not found and failed:
+        raise failed
+    if len(set(found.values())) > 1:
+        (one, _), (other, _) = found.items()
+        raise UnusableQuestion(UNCLEAR, f"columns {one} and {other} name different options; correct one of them")
+    return next(iter(found.values()), ())

@@ -1,0 +1,53 @@
+"""Why records are bad, counted by kind of reason, each kind with its first record's place and full reason."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+MOST_KINDS: Final = 50
+"""Kinds that are told apart; what comes after is counted together."""
+OTHERS: Final = "other reasons, which rejects.jsonl has"
+
+_PARTICULAR: Final = (
+    (re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""), "'…'"),
+    (re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.])"), "…"),
+)
+
+
+@dataclass
+class Reasons:
+    """Attributes:
+    counts: bad records by kind, which is the reason without quoted texts and numbers.
+    first: by kind, `FILE:LINE: reason` of its first record.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def count(self, where: str, reason: str, kind: str = "") -> None:
+        """Count one bad record; its kind is told from the reason unless it is given."""
+        self._add(kind or kind_of_reason(reason), 1, f"{where}: {reason}")
+
+    def add(self, other: Reasons) -> None:
+        """Count what another part of the records has."""
+        for kind, count in other.counts.items():
+            self._add(kind, count, other.first[kind])
+
+    def total(self) -> int:
+        return self.counts.total()
+
+    def _add(self, kind: str, count: int, first: str) -> None:
+        if kind not in self.counts and len(self.counts) >= MOST_KINDS:
+            kind = OTHERS
+        self.counts[kind] += count
+        self.first.setdefault(kind, first)
+
+
+def kind_of_reason(reason: str) -> str:
+    """A reason without what is particular to one record: quoted texts and numbers."""
+    for pattern, instead in _PARTICULAR:
+        reason = pattern.sub(instead, reason)
+    return reason

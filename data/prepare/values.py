@@ -1,0 +1,60 @@
+"""The values of a record's columns, checked: texts, numbers, and what to call anything else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from data.tables import DataError
+
+
+def string(value: Any, name: str) -> str:
+    """A text, which may stand in a list of its own or in a single turn.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, Mapping) and isinstance(value.get("value", value.get("content")), str):
+        value = value.get("value", value.get("content"))
+    if not isinstance(value, str):
+        raise DataError(f"{name} holds {kind_of(value)}; it must be a text")
+    return value
+
+
+def optional_string(record: Mapping[str, Any], name: str) -> str:
+    """A column's text, empty where the column is missing or null."""
+    value = record.get(name)
+    return "" if value is None else string(value, name)
+
+
+def number(value: Any, name: str) -> float:
+    """A finite number, which may be written as a text, as in CSV.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise DataError(f"{name} holds {value!r}; it must be a number")
+    return found
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for a message."""
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    names = {
+        type(None): "nothing",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+        dict: "an object",
+    }
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,194 @@
+"""Layouts of published data sets: each becomes the right row, and random contents come through every one of them whole."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.choices.question import LETTERS
+from data.prepare.options import Options
+from data.prepare.schemas import row_of, texts_of
+from data.prepare.several_rows import records_of
+from data.tables import DataError
+
+CHAT = Options("chat")
+
+
+def rows(record, kind="chat", **options):
+    given_options = Options(kind, **options)
+    return [row_of(one, given_options) for one in records_of(record, given_options)]
+
+
+DIALOGUES = {
+    "Chinese roles": {"messages": [{"role": "患者", "content": "头晕"}, {"role": "医生", "content": "测血压"}]},
+    "IMCS": {
+        "self_report": "头晕",
+        "dialogue": [{"sentence_id": "1", "speaker": "医生", "sentence": "测血压", "dialogue_act": "Other"}],
+    },
+    "MedDialog": ["病人：头晕", "医生：测血压"],
+    "MedDialog on the Hub": {"utterances": ["patient: 头晕", "doctor: 测血压"], "description": "头晕"},
+    "MedDialog in Parquet": {"dialogue_turns": {"speaker": ["病人", "医生"], "utterance": ["头晕", "测血压"]}},
+    "HuatuoGPT": {"data": ["问：头晕", "答：测血压"]},
+    "UltraChat": {"id": "0", "data": ["头晕", "测血压"]},
+    "XTuner": {"conversation": [{"system": "", "input": "头晕", "output": "测血压"}]},
+    "input, output": {"input": "头晕", "output": "测血压"},
+    "PromptCBLUE": {"input": "头晕", "target": "测血压", "type": "cls", "answer_choices": ""},
+    "title, ask": {"department": "内科", "title": "头晕", "ask": "无", "answer": "测血压"},
+    "Huatuo-26M": {"questions": [["头晕"]], "answers": ["测血压"]},
+    "KTO": {"prompt": "头晕", "completion": "测血压", "label": True},
+}
+
+
+@pytest.mark.parametrize("layout", DIALOGUES)
+def test_chats(layout):
+    (row,) = rows(DIALOGUES[layout])
+    assert [(turn["role"], turn["content"]) for turn in row["messages"]] == [("user", "头晕"), ("assistant", "测血压")]
+
+
+def test_people_who_speak_several_times_in_a_row_have_one_turn():
+    (row,) = rows(
+        {"dialogue": [{"speaker": speaker, "sentence": speaker} for speaker in ("患者", "患者", "医生", "医生")]}
+    )
+    assert texts_of(row) == ["患者\n患者", "医生\n医生"]
+
+
+def test_every_paraphrase_of_a_question_is_a_row():
+    found = rows({"questions": [["高血压是什么病？"], ["什么是高血压？"]], "answers": ["一种慢性病。"]})
+    assert [texts_of(row) for row in found] == [
+        ["高血压是什么病？", "一种慢性病。"],
+        ["什么是高血压？", "一种慢性病。"],
+    ]
+    with pytest.raises(DataError, match="2 questions and 2 answers"):
+        rows({"questions": ["一", "二"], "answers": ["甲", "乙"]})
+
+
+PREFERENCES = {
+    "HH": {"chosen": "\n\nHuman: 头晕\n\nAssistant: 好", "rejected": "\n\nHuman: 头晕\n\nAssistant: 坏"},
+    "CValues": {"prompt": "头晕", "pos_resp": "好", "neg_resp": "坏"},
+    "scores": {"prompt": "头晕", "responses": ["坏", "好"], "scores": [1, 2]},
+    "ranks": {"question": "头晕", "answers": [{"text": "坏", "rank": 2}, {"text": "好", "rank": 1}]},
+}
+
+
+@pytest.mark.parametrize("layout", PREFERENCES)
+def test_preferences(layout):
+    (row,) = rows(PREFERENCES[layout], "preference")
+    assert texts_of(row) == ["头晕", "好", "坏"]
+    assert row["margin"] == (1.0 if layout in ("scores", "ranks") else 0.0)
+
+
+def test_ranked_answers_give_a_pair_for_every_two():
+    found = rows({"prompt": "问", "responses": ["一", "二", "三"], "scores": [3, 3, 1]}, "preference")
+    assert [(row["chosen"], row["rejected"], row["margin"]) for row in found] == [("一", "三", 2.0), ("二", "三", 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("record", "kind", "reason"),
+    [
+        ({"prompt": "问", "completion": "答", "label": False}, "chat", "label is false"),
+        ({"prompt": "问", "responses": ["一", "二"]}, "preference", "no scores or ranks"),
+        ({"prompt": "问", "responses": ["一", "二"], "scores": [1]}, "preference", "give one to each"),
+        ({"text": "句子|||0    2    dis|||"}, "text", "as CHIP's files do"),
+        ({"data": ["问：头晕", "测血压"]}, "chat", "begins with no speaker"),
+        ({"question": "问", "distractor1": "甲", "answer": "乙"}, "chat", "distractor1 seems to hold options"),
+        ({"question": "问", "A": "甲", "B": "乙", "answer": "丙"}, "chat", "must be one of the options A, B"),
+        ({"content": "问", "options": ["甲", "乙"], "answer": "A"}, "text", "options but no question"),
+    ],
+)
+def test_what_cannot_be_read_rightly_is_refused(record, kind, reason):
+    with pytest.raises(DataError, match=reason):
+        rows(record, kind)
+
+
+def test_options_come_before_the_answer_and_the_explanation_after_it():
+    record = {
+        "question": "问",
+        "option": {"A": "甲", "B": "乙", "C": "丙", "D": ""},
+        "answer": "AC",
+        "explanation": "因为",
+    }
+    (row,) = rows(record)
+    assert texts_of(row) == ["问\nA. 甲\nB. 乙\nC. 丙", "A. 甲\nC. 丙\n因为"]
+    assert rows({"question": "问", "A": "甲", "B": "乙"}, "prompts") == [
+        {"prompt": [{"role": "user", "content": "问\nA. 甲\nB. 乙"}]}
+    ]
+    numbered = {"question": "问", "opa": "甲", "opb": "乙", "cop": 1}
+    assert texts_of(rows(numbered, first_option=0)[0])[1] == "B. 乙"
+    assert texts_of(rows(numbered, first_option=1)[0])[1] == "A. 甲"
+
+
+def test_options_that_the_question_has_are_not_said_twice():
+    (row,) = rows({"question": "问\nA. 甲\nB. 乙", "options": ["甲", "乙"], "answer": "A"})
+    assert texts_of(row) == ["问\nA. 甲\nB. 乙", "A. 甲"]
+    cblue = {"input": "头晕是什么？选项：疾病，手术", "target": "疾病", "answer_choices": ["疾病", "手术"]}
+    assert texts_of(rows(cblue)[0]) == ["头晕是什么？选项：疾病，手术", "疾病"]
+
+
+# Words that no layout takes for a letter, a label or a mark; numbers as in doses and laboratory values.
+WORDS = st.text(st.sampled_from("头痛发热咳嗽心肺肝肾病"), min_size=1, max_size=8)
+NUMBERS = st.one_of(st.integers(10, 999).map(str), st.decimals("0.01", "99.99", places=2).map(str))
+TEXTS = st.one_of(WORDS, st.tuples(WORDS, NUMBERS).map("".join), st.tuples(NUMBERS, st.just("mg/kg")).map("".join))
+OPTIONS = st.lists(TEXTS, min_size=2, max_size=10, unique=True)
+
+LAYOUTS = {
+    "columns": lambda q, o, key: {"question": q, **o, "answer": key},
+    "capital columns": lambda q, o, key: {"Question": q, **o, "Answer": key},
+    "blank columns": lambda q, o, key: {"question": q, **dict.fromkeys(LETTERS, ""), **o, "answer": key},
+    "CMB": lambda q, o, key: {"question": q, "option": o, "answer": key},
+    "CMExam": lambda q, o, key: {"Question": q, "Options": "\n".join(f"{k} {v}" for k, v in o.items()), "Answer": key},
+    "MedQA": lambda q, o, key: {"question": q, "options": o, "answer_idx": key, "answer": "、".join(o[k] for k in key)},
+    "pairs": lambda q, o, key: {
+        "question": q,
+        "options": [{"key": k, "value": v} for k, v in o.items()],
+        "answer": key,
+    },
+    "lists": lambda q, o, key: {"question": q, "choices": list(o.values()), "answer": list(key)},
+    "op columns": lambda q, o, key: {"question": q, **{f"op{k.lower()}": v for k, v in o.items()}, "cop": key},
+    "texts": lambda q, o, key: {"question": q, "choices": list(o.values()), "answer": [o[k] for k in key]},
+    "JSON cell": lambda q, o, key: {"question": q, "options": json.dumps(o), "answer": key},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@given(question=TEXTS, texts=OPTIONS, data=st.data())
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+def test_exams_come_through_whole(layout, question, texts, data):
+    options = dict(zip(LETTERS, texts, strict=False))
+    key = "".join(sorted(data.draw(st.sets(st.sampled_from(list(options)), min_size=1))))
+    (row,) = rows(LAYOUTS[layout](question, options, key))
+    asked, answer = texts_of(row)
+    assert asked == "\n".join([question, *(f"{letter}. {text}" for letter, text in options.items())])
+    assert answer == "\n".join(f"{letter}. {options[letter]}" for letter in key)
+
+
+CHATS = {
+    "messages": lambda turns: {
+        "messages": [{"role": ("患者", "医生")[i % 2], "content": t} for i, t in enumerate(turns)]
+    },
+    "conversations": lambda turns: {
+        "conversations": [{"from": ("human", "gpt")[i % 2], "value": t} for i, t in enumerate(turns)]
+    },
+    "texts in turn": lambda turns: {"data": list(turns)},
+    "spoken texts": lambda turns: {"data": [f"{('问', '答')[i % 2]}：{t}" for i, t in enumerate(turns)]},
+    "XTuner": lambda turns: {
+        "conversation": [{"input": one, "output": other} for one, other in zip(turns[::2], turns[1::2], strict=True)]
+    },
+    "history": lambda turns: {
+        "history": [list(pair) for pair in zip(turns[:-2:2], turns[1:-2:2], strict=True)],
+        "query": turns[-2],
+        "response": turns[-1],
+    },
+}
+
+
+@pytest.mark.parametrize("layout", CHATS)
+@given(turns=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4))
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+def test_conversations_come_through_whole(layout, turns):
+    said = [text for pair in turns for text in pair]
+    (row,) = rows(CHATS[layout](said))
+    assert texts_of(row) == said
+    assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"] * len(turns)
