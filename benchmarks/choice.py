@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -57,11 +58,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from evals.exam.prompts import prompt
     from evals.exam.readers import read_exam
     from evals.exam.scoring import likeliest
-    from evals.exam.task import sampled
     from evals.respondent import LocalRespondent
 
-    exam = sampled(read_exam(Path(options.data)), options.limit, seed=0)
-    questions = [one for one in exam.questions if not (one.fault or one.has_several_answers)]
+    exam = read_exam(Path(options.data))
+    places = random.Random(0).sample(range(len(exam.questions)), min(options.limit, len(exam.questions)))
+    chosen = [exam.questions[place] for place in sorted(places)]
+    questions = [one for one in chosen if not (one.fault or one.has_several_answers)]
     texts = [prompt(exam.name, q, exam.examples.get(q.subject, [])[: options.shots]) for q in questions]
     chats: list[Any] = [[{"role": "user", "content": text}] for text in texts]
     letters = [list(question.letters) for question in questions]
