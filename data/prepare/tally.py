@@ -25,7 +25,8 @@ class Tally:
     bad: records that cannot be used, by reason's kind.
     removed: rows that a step removed, by step.
     changed: rows that a step changed, by step.
-    masked: personal numbers masked.
+    masked: personal data masked, by kind.
+    labels: of classics, sections whose label was removed, by source and label.
     cut: documents that were cut into several.
     characters, lengths: of rows out; a histogram by `length_bin`.
     examples: by step, a few texts: `{"where", "why", "text"}`.
@@ -36,16 +37,18 @@ class Tally:
     bad: Counter[str] = field(default_factory=Counter)
     removed: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
-    masked: int = 0
+    masked: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, Counter[str]] = field(default_factory=dict)
     cut: int = 0
     characters: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     def add(self, other: Tally) -> None:
-        for name in ("records", "rows", "bad", "removed", "changed", "lengths"):
+        for name in ("records", "rows", "bad", "removed", "changed", "lengths", "masked"):
             getattr(self, name).update(getattr(other, name))
-        self.masked += other.masked
+        for source, labels in other.labels.items():
+            self.labels.setdefault(source, Counter()).update(labels)
         self.cut += other.cut
         self.characters += other.characters
         for step, ones in other.examples.items():
@@ -78,7 +81,8 @@ class Tally:
             "bad": dict(sorted(self.bad.items())),
             "removed": dict(sorted(self.removed.items())),
             "changed": dict(sorted(self.changed.items())),
-            "masked": self.masked,
+            "masked": dict(sorted(self.masked.items())),
+            "section_labels": {source: dict(sorted(labels.items())) for source, labels in sorted(self.labels.items())},
             "cut": self.cut,
             "sources": {name: {"records": count, "rows": self.rows[name]} for name, count in self.records.items()},
             "lengths": {str(key): count for key, count in sorted(self.lengths.items()) if count},
