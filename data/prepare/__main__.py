@@ -12,6 +12,8 @@ from pathlib import Path
 from configs.errors import ConfigError, one_line_errors
 from data.prepare.options import SCHEMAS, STEPS, TEXT_UNITS, Options
 from data.prepare.pools import OnRay, Pool, open_pool
+from data.prepare.privacy.kinds import KINDS
+from data.prepare.report import labels_of
 from data.prepare.run import Outcome, prepare
 from data.prepare.schemas import FIELDS
 from data.prepare.sources import find_files
@@ -50,6 +52,14 @@ def parser() -> argparse.ArgumentParser:
         "--on-bad", choices=["skip", "fail"], default="skip", help="list bad rows in rejects.jsonl, or end at the first"
     )
     add("--skip", action="append", default=[], choices=STEPS, metavar="STEP", help=f"leave out: {', '.join(STEPS)}")
+    add(
+        "--keep",
+        action="append",
+        default=[],
+        choices=KINDS,
+        metavar="KIND",
+        help=f"personal data that is not masked: {', '.join(KINDS)}",
+    )
     add("--decontaminate", nargs="+", default=[], metavar="PATH", help="evaluation files whose items must not come in")
     add("--text-unit", choices=TEXT_UNITS, default=default.text_unit, help="what a document of a text file is")
     add("--min-chars", type=int, metavar="N", help="shortest row; 10 for text, else 2")
@@ -107,6 +117,7 @@ def _options(given: argparse.Namespace) -> Options:
         kind=given.kind,
         columns=tuple(columns),
         skip=tuple(sorted(set(given.skip))),
+        keep=tuple(sorted(set(given.keep))),
         on_bad=given.on_bad,
         text_unit=given.text_unit,
         min_chars=given.min_chars,
@@ -141,6 +152,10 @@ def _say(outcome: Outcome, out: Path) -> None:
         print(f"  {count:>10,} bad for {len(bad) - MOST_SAID} more reasons; {out / 'rejects.jsonl'} has each")
     for name, count in report["removed"].items():
         print(f"  {count:>10,} removed by {name}")
+    for kind, count in report["masked"].items():
+        print(f"  {count:>10,} masked: {kind}")
+    for label, count in labels_of(report).items():
+        print(f"  {count:>10,} classics' sections without their label {label}：")
     if outcome.manifest["left_out"]:
         print(f"  {len(outcome.manifest['left_out']):>10,} files of no known kind left out; manifest.json names them")
     print(f"  {out / 'report.html'}")

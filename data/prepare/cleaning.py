@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from data.prepare.options import Options
+from data.prepare.privacy.kinds import KINDS
+from data.prepare.privacy.masking import mask
 from data.prepare.schemas import Row, check_row, texts_of, with_texts
 from data.prepare.tally import Tally
-from data.prepare.text import TEXT_STEPS
+from data.prepare.text import normalise, remove_markup
 from data.prepare.windows import Evaluation, repeated_share
 
 
@@ -22,24 +25,22 @@ class Removed:
 
 
 def clean(
-    row: Row, options: Options, evaluation: Evaluation | None, where: str, tally: Tally
+    row: Row,
+    options: Options,
+    evaluation: Evaluation | None,
+    where: str,
+    tally: Tally,
+    labels: Collection[str] = (),
 ) -> Iterator[Row | Removed]:
     """The row cleaned, in several parts if it is a document of more than `max_chars`, or why it is left out.
+
+    Args:
+        labels: of classics' sections, to be removed.
 
     Raises:
         DataError: after cleaning the row is not one that the stages accept.
     """
-    for step, change in TEXT_STEPS.items():
-        if options.takes(step):
-            before = texts_of(row)
-            done = [change(text) for text in before]
-            count = sum(number for _, number in done)
-            if count:
-                row = with_texts(row, [text for text, _ in done])
-                tally.changed[step] += 1
-                if step == "privacy":
-                    tally.masked += count
-                    tally.show(step, where, f"{count} masked", "\n".join(text for text, _ in done))
+    row = _rewritten(row, options, where, tally, labels)
     if options.kind != "text":
         check_row(row)
         yield _judged(row, options, evaluation)
@@ -50,6 +51,37 @@ def clean(
         new = {**row, "text": part}
         check_row(new)
         yield _judged(new, options, evaluation)
+
+
+def _rewritten(row: Row, options: Options, where: str, tally: Tally, labels: Collection[str]) -> Row:
+    """The row after the steps that change texts."""
+    before = texts_of(row)
+    if options.takes("unicode"):
+        row = _changed("unicode", row, before, [normalise(text) for text in before], tally)
+    if options.takes("markup"):
+        before = texts_of(row)
+        after = [remove_markup(text, labels) for text in before]
+        if before != after:
+            tally.show("markup", where, "as it is without mark-up", "\n".join(after))
+        row = _changed("markup", row, before, after, tally)
+    if options.takes("privacy"):
+        before = texts_of(row)
+        kinds = [kind for kind in KINDS if kind not in options.keep]
+        done = [mask(text, kinds) for text in before]
+        after = [text for text, _ in done]
+        if counts := sum((count for _, count in done), Counter[str]()):
+            tally.masked.update(counts)
+            what = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+            tally.show("privacy", where, f"masked: {what}", "\n".join(after))
+        row = _changed("privacy", row, before, after, tally)
+    return row
+
+
+def _changed(step: str, row: Row, before: list[str], after: list[str], tally: Tally) -> Row:
+    if before == after:
+        return row
+    tally.changed[step] += 1
+    return with_texts(row, after)
 
 
 def cut_text(text: str, longest: int) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from configs.errors import ConfigError
+from data.prepare.privacy.kinds import KINDS
 from data.tables import PREFERENCE_WITH_MARGIN, PRETRAIN, PROMPTS, SFT
 
 MIB: Final = 1024 * 1024
@@ -33,6 +34,7 @@ class Options:
     kind: a key of `SCHEMAS`.
     columns: `(field, column)` pairs: where a record's known fields are, for schemas that are not recognised.
     skip: steps that are not taken.
+    keep: kinds of personal data that are not masked.
     on_bad: `skip` lists input that cannot be used and goes on, `fail` ends the run at the first.
     text_unit: what one document of a text file is: the `file`, a `paragraph` between blank lines, or a `line`.
     min_chars: rows with fewer characters in all are removed.
@@ -48,6 +50,7 @@ class Options:
     kind: str
     columns: tuple[tuple[str, str], ...] = ()
     skip: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     on_bad: str = "skip"
     text_unit: str = "file"
     min_chars: int | None = None
@@ -65,6 +68,9 @@ class Options:
         for step in self.skip:
             if step not in STEPS:
                 raise ConfigError(f"--skip {step}: there is no such step; there are {', '.join(STEPS)}")
+        for kind in self.keep:
+            if kind not in KINDS:
+                raise ConfigError(f"--keep {kind}: there is no such kind; there are {', '.join(KINDS)}")
         if self.on_bad not in ("skip", "fail"):
             raise ConfigError(f"--on-bad {self.on_bad}: unknown; use skip or fail")
         if self.text_unit not in TEXT_UNITS:
@@ -92,4 +98,10 @@ class Options:
     def as_json(self) -> dict[str, Any]:
         """As the manifest has them; equal options give equal JSON."""
         found = asdict(self)
-        return {**found, "columns": dict(self.columns), "skip": sorted(self.skip), "min_chars": self.shortest}
+        return {
+            **found,
+            "columns": dict(self.columns),
+            "skip": sorted(self.skip),
+            "keep": sorted(self.keep),
+            "min_chars": self.shortest,
+        }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import IO, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.prepare.classics import with_labels
 from data.prepare.cleaning import Removed, clean
 from data.prepare.options import Options
 from data.prepare.readers import read
@@ -124,14 +126,16 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
     def refuse(line: int, step: str, reason: str) -> None:
         rejects.write(json.dumps({"line": line, "step": step, "reason": reason}, ensure_ascii=False) + "\n")
 
-    for found in read(task.piece, options):
+    for found, labels in with_labels(read(task.piece, options)):
         tally.records[source] += 1
+        if any(labels.values()) and options.takes("markup"):
+            tally.labels.setdefault(source, Counter()).update(+Counter(labels))
         where = f"{source}:{found.line}"
         try:
             if found.bad:
                 raise DataError(found.bad)
             rows = [row_of(record, options) for record in records_of(found.record, options)]
-            outcomes = [one for row in rows for one in clean(row, options, task.evaluation, where, tally)]
+            outcomes = [one for row in rows for one in clean(row, options, task.evaluation, where, tally, labels)]
         except DataError as error:
             if options.on_bad == "fail":
                 done.failure = found.line, str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ WHAT: Final = {
     "bad": "cannot be used",
     "unicode": "characters normalised",
     "markup": "mark-up and boilerplate removed",
-    "privacy": "personal numbers masked",
+    "privacy": "personal data masked",
     "length": "too short or too long",
     "repetition": "repeats itself",
     "decontamination": "shares text with an evaluation item",
@@ -50,8 +51,17 @@ def render(report: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
         what=WHAT,
         steps=[step for step in order if step in report["removed"] or step in report["changed"]],
         examples=[(step, report["examples"][step]) for step in order if step in report["examples"]],
+        labels=labels_of(report),
         bars=bars({int(key): count for key, count in report["lengths"].items()}),
     )
+
+
+def labels_of(report: Mapping[str, Any]) -> dict[str, int]:
+    """Labels that were removed from sections of classics, and from how many of all files."""
+    found: Counter[str] = Counter()
+    for labels in report["section_labels"].values():
+        found.update(labels)
+    return dict(sorted(found.items()))
 
 
 def bars(lengths: Mapping[int, int]) -> list[Bar]:

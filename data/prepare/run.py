@@ -193,7 +193,7 @@ def _tool(options: Options) -> dict[str, str]:
     """What else decides the bytes: this code, and the packages that write and hash."""
     here = Path(__file__).parent
     code = [
-        *sorted(here.glob("*.py")),
+        *sorted(here.rglob("*.py")),
         *sorted(here.glob("*.jinja")),
         *sorted((here.parent / "chat").glob("*.py")),
         *sorted((here.parent / "choices").glob("*.py")),

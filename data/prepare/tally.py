@@ -28,7 +28,8 @@ class Tally:
     more: rows beyond one a record, of records that hold several and of documents that are cut.
     removed: rows that a step removed, by step.
     changed: rows that a step changed, by step.
-    masked: personal numbers masked.
+    masked: personal data masked, by kind.
+    labels: of classics, sections whose label was removed, by source and label.
     cut: documents that were cut into several.
     characters, lengths: of rows out; a histogram by `length_bin`.
     examples: by step, a few texts: `{"where", "why", "text"}`.
@@ -39,7 +40,8 @@ class Tally:
     bad: Reasons = field(default_factory=Reasons)
     removed: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
-    masked: int = 0
+    masked: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, Counter[str]] = field(default_factory=dict)
     cut: int = 0
     more: int = 0
     characters: int = 0
@@ -48,9 +50,10 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         self.bad.add(other.bad)
-        for name in ("records", "rows", "removed", "changed", "lengths"):
+        for name in ("records", "rows", "removed", "changed", "lengths", "masked"):
             getattr(self, name).update(getattr(other, name))
-        self.masked += other.masked
+        for source, labels in other.labels.items():
+            self.labels.setdefault(source, Counter()).update(labels)
         self.cut += other.cut
         self.more += other.more
         self.characters += other.characters
@@ -85,7 +88,8 @@ class Tally:
             "first_bad": dict(sorted(self.bad.first.items())),
             "removed": dict(sorted(self.removed.items())),
             "changed": dict(sorted(self.changed.items())),
-            "masked": self.masked,
+            "masked": dict(sorted(self.masked.items())),
+            "section_labels": {source: dict(sorted(labels.items())) for source, labels in sorted(self.labels.items())},
             "cut": self.cut,
             "more": self.more,
             "sources": {name: {"records": count, "rows": self.rows[name]} for name, count in self.records.items()},

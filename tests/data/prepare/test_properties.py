@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from hypothesis import strategies as st
 from data.prepare import json_list
 from data.prepare.lines import lines
 from data.prepare.options import Options
+from data.prepare.privacy.masking import mask
 from data.prepare.readers import read
 from data.prepare.schemas import row_of
 from data.prepare.sources import describe, pieces_of
-from data.prepare.text import mask, normalise, remove_markup
+from data.prepare.text import normalise, remove_markup
 from data.tables import DataError
 
 settings.register_profile("bounded", max_examples=25, deadline=None, database=None, derandomize=True)
@@ -173,5 +175,5 @@ def test_cleaning_twice_changes_nothing(text):
     assert normalise(clean) == clean
     assert len(clean.splitlines()) <= len(text.splitlines()) or "\u2028" in text
     masked, _ = mask(clean)
-    assert mask(masked) == (masked, 0)
+    assert mask(masked) == (masked, Counter())
     assert "<篇名>" not in remove_markup("<篇名>" + clean)

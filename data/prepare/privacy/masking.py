@@ -1,0 +1,69 @@
+"""Personal data in a text, found and replaced by what it is."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from typing import Final
+
+from data.prepare.privacy.accounts import (
+    find_emails,
+    find_insurance_numbers,
+    find_qqs,
+    find_record_numbers,
+    find_wechats,
+)
+from data.prepare.privacy.addresses import find_addresses
+from data.prepare.privacy.identity_cards import find_identity_cards
+from data.prepare.privacy.kinds import KINDS, TOKENS, Span
+from data.prepare.privacy.names import find_names
+from data.prepare.privacy.phones import find_phones
+
+_FINDERS: Final[dict[str, Callable[[str], Iterator[Span]]]] = {
+    "email": find_emails,
+    "identity_card": find_identity_cards,
+    "insurance_number": find_insurance_numbers,
+    "record_number": find_record_numbers,
+    "qq": find_qqs,
+    "phone": find_phones,
+    "wechat": find_wechats,
+    "name": find_names,
+    "address": find_addresses,
+}
+_NUMBERS: Final = frozenset(["identity_card", "insurance_number", "record_number", "qq", "phone"])
+_DIGITS: Final = re.compile(r"[0-9](?:[^0-9\n]{0,3}[0-9]){2}")
+_WORD: Final = re.compile(r"[A-Za-z][-_A-Za-z0-9]{5}")
+
+
+def find_personal(text: str) -> list[Span]:
+    """All personal data of a text, in order, without overlaps."""
+    skipped = set() if _DIGITS.search(text) else set(_NUMBERS)
+    if not _WORD.search(text):
+        skipped.add("wechat")
+    spans: list[Span] = []
+    taken = bytearray()
+    for kind in KINDS:
+        if kind in skipped:
+            continue
+        for span in _FINDERS[kind](text):
+            taken = taken or bytearray(len(text))  # characters of earlier spans
+            if not any(taken[span.start : span.end]):
+                taken[span.start : span.end] = b"\1" * (span.end - span.start)
+                spans.append(span)
+    return sorted(spans)
+
+
+def mask(text: str, kinds: Collection[str] = KINDS) -> tuple[str, Counter[str]]:
+    """The text with personal data of these kinds replaced by what it is; and how many were of each kind.
+
+    What is of another kind stays, though a part of it may have the form of one of these.
+    """
+    spans = [span for span in find_personal(text) if span.kind in kinds]
+    if not spans:
+        return text, Counter()
+    parts, place = [], 0
+    for span in spans:
+        parts += [text[place : span.start], TOKENS[span.kind]]
+        place = span.end
+    return "".join([*parts, text[place:]]), Counter(span.kind for span in spans)

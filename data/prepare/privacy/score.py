@@ -1,0 +1,122 @@
+"""`python -m data.prepare.privacy.score FILE ...`: precision and recall of masking, by kind, on lines that people marked.
+
+A line is a text in which personal data stand as `{kind|text}`, for example `电话：{phone|13812345678}`. What is found
+counts as right if kind, first and last character are those of the mark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from configs.errors import one_line_errors
+from data.prepare.privacy.kinds import KINDS, Span
+from data.prepare.privacy.masking import find_personal
+from data.tables import DataError
+
+PROG: Final = "python -m data.prepare.privacy.score"
+_MARK: Final = re.compile(r"\{(\w+)\|([^{}]+)\}")
+
+
+@dataclass
+class Score:
+    """Counts by kind; `wrong` has each line with a difference, as `(line, missed, found by mistake)`."""
+
+    right: Counter[str] = field(default_factory=Counter)
+    found: Counter[str] = field(default_factory=Counter)
+    marked: Counter[str] = field(default_factory=Counter)
+    wrong: list[tuple[str, list[str], list[str]]] = field(default_factory=list)
+
+    def precision(self, kind: str) -> float:
+        return self.right[kind] / self.found[kind] if self.found[kind] else 1.0
+
+    def recall(self, kind: str) -> float:
+        return self.right[kind] / self.marked[kind] if self.marked[kind] else 1.0
+
+
+def read_marked(line: str) -> tuple[str, set[Span]]:
+    """The text of a marked line, and what is personal in it.
+
+    Raises:
+        DataError: a mark of an unknown kind; the text is the reason alone.
+    """
+    text, spans, place = "", set(), 0
+    for found in _MARK.finditer(line):
+        if found[1] not in KINDS:
+            raise DataError(f"there is no kind '{found[1]}'; there are {', '.join(KINDS)}")
+        text += line[place : found.start()]
+        spans.add(Span(len(text), len(text) + len(found[2]), found[1]))
+        text += found[2]
+        place = found.end()
+    return text + line[place:], spans
+
+
+def score(lines: Iterable[str]) -> Score:
+    """Compare what masking finds in marked lines with their marks."""
+    result = Score()
+    for line in lines:
+        text, marked = read_marked(line)
+        found = set(find_personal(text))
+        result.marked.update(span.kind for span in marked)
+        result.found.update(span.kind for span in found)
+        result.right.update(span.kind for span in marked & found)
+        if marked != found:
+            missed, mistaken = sorted(marked - found), sorted(found - marked)
+            result.wrong.append((text, _shown(text, missed), _shown(text, mistaken)))
+    return result
+
+
+def _shown(text: str, spans: Iterable[Span]) -> list[str]:
+    return [f"{span.kind} {text[span.start : span.end]}" for span in spans]
+
+
+def table(result: Score) -> str:
+    """A row of each kind: marks, precision, recall."""
+    rows = [f"{'kind':<18}{'marked':>8}{'precision':>11}{'recall':>8}"]
+    rows += [
+        f"{kind:<18}{result.marked[kind]:>8}{result.precision(kind):>11.3f}{result.recall(kind):>8.3f}"
+        for kind in KINDS
+    ]
+    return "\n".join(rows)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a marked file, without empty ones.
+
+    Raises:
+        DataError: the file cannot be read, or a mark is of an unknown kind.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 ({error})") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            read_marked(line)
+        except DataError as error:
+            raise DataError(f"{path}:{number}: {error}") from error
+    return [line for line in lines if line.strip()]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table, and every line that was not masked as it is marked."""
+    parser = argparse.ArgumentParser(prog=PROG, description="Precision and recall of masking personal data, by kind.")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="lines with marks such as {name|王某明}")
+    given = parser.parse_args(arguments)
+    with one_line_errors(PROG):
+        lines = [line for path in given.files for line in read_lines(path)]
+    result = score(lines)
+    print(f"{len(lines)} lines\n{table(result)}")
+    for text, missed, mistaken in result.wrong:
+        print(f"{text}\n  missed: {', '.join(missed) or 'nothing'}; by mistake: {', '.join(mistaken) or 'nothing'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Superscripts and subscripts of HTML as plain text, so that exponents and indices keep their values."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_SUPERSCRIPTS: Final = dict(
+    zip(
+        "0123456789+-=()abcdefghijklmnoprstuvwxyzABDEGHIJKLMNOPRTUVW",
+        "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᴬᴮᴰᴱᴳᴴᴵᴶᴷᴸᴹᴺᴼᴾᴿᵀᵁⱽᵂ",
+        strict=True,
+    )
+)
+_SUBSCRIPTS: Final = dict(zip("0123456789+-=()aehijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ", strict=True))
+_SIGNS: Final = {
+    "\u2212": "-",  # minus sign
+    "\u2013": "-",  # en dash, which is often typed for it
+    "\u2010": "-",
+    "\uff0d": "-",
+    "\uff0b": "+",
+}
+_TABLES: Final = {
+    "sup": _SUPERSCRIPTS | {sign: _SUPERSCRIPTS[plain] for sign, plain in _SIGNS.items()},
+    "sub": _SUBSCRIPTS | {sign: _SUBSCRIPTS[plain] for sign, plain in _SIGNS.items()},
+}
+_NOTATION: Final = {"sup": "^({})", "sub": "_({})"}
+
+
+def script(name: str, content: str) -> str:
+    """What stands between `<sup>` or `<sub>` tags, as text.
+
+    Unicode superscripts or subscripts where every character has one, else `^(...)` or `_(...)`. A reference in
+    brackets, and signs without letters or digits such as ®, stay as they are: they are no exponents.
+
+    Args:
+        name: `sup` or `sub`.
+        content: without tags and entities.
+    """
+    inner = content.strip()
+    table = _TABLES[name]
+    if all(one in table for one in inner):
+        return "".join(table[one] for one in inner)
+    if not any(map(str.isalnum, inner)) or (inner[0] in "[［" and inner[-1] in "]］"):
+        return inner
+    return _NOTATION[name].format(inner)
