@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     add("--kind", choices=list(SCHEMAS), required=True, help="the table to make")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     add("--map", action="append", default=[], metavar="FIELD=COLUMN", help=f"where a field is; of {', '.join(FIELDS)}")
+    add("--dialogue-id", metavar="COLUMN", help="adjacent records with one value there are the turns of one dialogue")
     add(
         "--first-option",
         type=int,
@@ -128,6 +129,7 @@ def _options(given: argparse.Namespace) -> Options:
         max_row_bytes=given.max_row_bytes,
         shard_bytes=given.shard_bytes,
         first_option=given.first_option,
+        dialogue_id=given.dialogue_id,
     )
 
 

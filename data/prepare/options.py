@@ -45,6 +45,7 @@ class Options:
     max_row_bytes: a longer line or JSON element is refused, so that one cannot take the memory.
     shard_bytes: a shard is closed once it holds so much text.
     first_option: the number of the first option, 0 or 1, where keys of choice questions are numbers; None refuses numbers.
+    dialogue_id: the column whose value adjacent records of one dialogue share, where a record is a turn or an exchange.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Options:
     max_row_bytes: int = 64 * MIB
     shard_bytes: int = 256 * MIB
     first_option: int | None = None
+    dialogue_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in SCHEMAS:

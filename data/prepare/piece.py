@@ -24,6 +24,7 @@ from data.prepare.schemas import Row, id_of, row_of, texts_of
 from data.prepare.several_rows import records_of
 from data.prepare.sources import Piece, lines_in
 from data.prepare.tally import Tally
+from data.prepare.turn_records import dialogues
 from data.prepare.windows import SIGNATURE_BYTES, Evaluation, signatures
 from data.tables import DataError
 
@@ -126,7 +127,8 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
     def refuse(line: int, step: str, reason: str) -> None:
         rejects.write(json.dumps({"line": line, "step": step, "reason": reason}, ensure_ascii=False) + "\n")
 
-    for found, labels in with_labels(read(task.piece, options)):
+    records = read(task.piece, options)
+    for found, labels in with_labels(dialogues(records, options) if options.dialogue_id else records):
         tally.records[source] += 1
         if any(labels.values()) and options.takes("markup"):
             tally.labels.setdefault(source, Counter()).update(+Counter(labels))

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.prepare.json_object import object_records
 from data.prepare.lines import Unreadable, chunks, lines
 from data.prepare.options import Options
 from data.prepare.sources import Piece
@@ -84,7 +85,11 @@ def _json(piece: Piece, options: Options) -> Iterator[Found]:
     from data.prepare.json_list import begins_list, elements
 
     if not begins_list(piece.source.path):
-        yield from _jsonl(piece, options)
+        records = object_records(text_lines(piece, options), options.max_row_bytes)
+        if records is None:
+            yield from _jsonl(piece, options)
+        else:
+            yield from (Found(number, record) for number, record in enumerate(records, start=1))
         return
     for line, record, bad in elements(piece.source.path, piece.source.encoding, options.max_row_bytes):
         yield Found(line, record, bad)

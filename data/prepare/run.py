@@ -103,7 +103,8 @@ def _build(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     work = folder / WORK
     work.mkdir()
-    pieces = [piece for source in sources for piece in pieces_of(source)]
+    # A dialogue of several records must not be cut between two pieces.
+    pieces = [one for source in sources for one in ([Piece(source)] if options.dialogue_id else pieces_of(source))]
     tasks = [Task(index, piece, options, str(work), evaluation) for index, piece in enumerate(pieces)]
     tally, done = Tally(), list[Done]()
     for task, piece in zip(tasks, pool.map(prepare_piece, tasks), strict=True):

@@ -131,7 +131,10 @@ def write_rejects(
 def _why_again(repeats: Repeats, places: Places, row: int) -> tuple[str, str]:
     """The step that takes a row out which repeats another, and the reason."""
     if repeats.ids[row] != NONE:
-        return "bad", f"has the id of {places[repeats.ids[row]]}, but another content"
+        return "bad", (
+            f"has the id of {places[repeats.ids[row]]}, but another content; turns of one dialogue are read with "
+            "--dialogue-id id, and ids of something else are left aside with --skip ids"
+        )
     if repeats.exact[row] != NONE:
         return "exact", f"repeats {places[repeats.exact[row]]}"
     return "near", f"repeats {places[repeats.near[row]]}"

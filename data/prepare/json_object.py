@@ -1,0 +1,80 @@
+"""The records of a file that is one JSON object: under a key such as `data`, or one under each key, its id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from data.prepare.lines import Unreadable
+
+_LISTS: Final = ("data", "train", "rows", "records", "RECORDS", "examples", "items", "instances", "dialogues", "list")
+_TURN: Final = frozenset({"role", "from", "speaker"})
+_NOT_JSON: Final = object()
+
+
+def object_records(lines: Iterator[tuple[int, str, str]], longest: int) -> list[Any] | None:
+    """The records of the object that these numbered lines hold, or None if they are JSON lines.
+
+    Args:
+        lines: `(number, text, why it is bad)`.
+        longest: characters of an object at most.
+
+    Raises:
+        Unreadable: the object is longer, or holds several lists of records.
+    """
+    kept: list[str] = []
+    size = 0
+    for _, text, bad in lines:
+        if bad:
+            return None
+        if not text.strip():
+            continue
+        kept.append(text)
+        size += len(text)
+        if len(kept) == 2 and _parsed(kept[0]) is not _NOT_JSON:
+            return None
+        if size > longest:
+            if kept[0].rstrip().endswith(("{", "[", ",")):
+                raise Unreadable(
+                    f"is one JSON object of more than {longest:,} characters; write its list of records alone, or raise "
+                    "--max-row-bytes"
+                )
+            return None
+    value = _parsed("\n".join(kept))
+    return unwrapped(value) if isinstance(value, Mapping) else None
+
+
+def unwrapped(value: Mapping[str, Any]) -> list[Any]:
+    """The records of an object: of its only list of records, else its values if all are objects, else the object itself.
+
+    A value under a key has it as its `id`, unless it has one.
+
+    Raises:
+        Unreadable: there are several lists of records.
+    """
+    lists = [name for name in _LISTS if _holds_records(value.get(name))]
+    if len(lists) > 1:
+        raise Unreadable(
+            f"holds several lists of records ({', '.join(lists)}); write the one that is meant to a file alone"
+        )
+    if lists:
+        found: list[Any] = value[lists[0]]
+        return found
+    if value and all(isinstance(one, Mapping) for one in value.values()):
+        return [{"id": name, **one} for name, one in value.items()]
+    return [value]
+
+
+def _holds_records(value: Any) -> bool:
+    """Whether a value is a list of objects or lists, and not of a conversation's turns."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(one, list) or (isinstance(one, Mapping) and not _TURN & set(one)) for one in value)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
