@@ -8,9 +8,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from configs.errors import ConfigError
+from data.files.lines import MIB
 from data.tables import PREFERENCE_WITH_MARGIN, PRETRAIN, PROMPTS, SFT
-
-MIB: Final = 1024 * 1024
 
 SCHEMAS: Final[dict[str, pa.Schema]] = {
     "text": PRETRAIN,

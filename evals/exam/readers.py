@@ -6,14 +6,13 @@ its answer is none of them, stays in, is named, and counts as wrong.
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.durable import sha256
+from data.files.records import csv_head, csv_rows, json_lines
 from data.tables import DataError
 from evals.exam.questions import LETTERS, Exam, Question
 from evals.faults import Fault, repeated
@@ -118,25 +117,16 @@ def _read_file(path: Path, subject: str) -> list[Question]:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            names = {str(name).lower() for name in reader.fieldnames or ()}
-            for needed in ("question", "a", "b", "answer"):
-                if needed not in names:
-                    raise DataError(f"{path}: has no column '{needed}'; give it a header like Question,A,B,C,D,Answer")
-            for row in reader:
-                yield reader.line_num, {str(key).lower(): value for key, value in row.items()}
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+    names = {name.lower() for name in csv_head(path)}
+    for needed in ("question", "a", "b", "answer"):
+        if needed not in names:
+            raise DataError(f"{path}: has no column '{needed}'; give it a header like Question,A,B,C,D,Answer")
+    for line, row in csv_rows(path):
+        yield line, {name.lower(): value for name, value in row.items()}
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not a JSON object ({error.msg}); write one object a line") from error
+    for number, row in json_lines(path):
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: not a JSON object; write one object a line")
         options = row.get("options")
