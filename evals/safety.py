@@ -77,6 +77,10 @@ def read_safety(path: Path) -> Requests:
         requests.append(Request(where, chat, wanted, fault))
     if not requests:
         raise DataError(f"{path}: holds no requests; leave the file out or fill it")
+    if all(request.fault for request in requests):
+        raise DataError(
+            f"{path}: none of its {len(requests)} prompts can be asked ({requests[0].where}: {requests[0].fault})"
+        )
     faults = [Fault("unusable prompt", r.where, r.fault.partition(": ")[2]) for r in requests if r.fault]
     faults += repeated([(r.where, str(r.chat)) for r in requests], "request given twice")
     return Requests(requests, faults, {str(path): sha256(path)})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from evals.faults import Fault
 
-LETTERS = "ABCDEFGH"
+LETTERS = "ABCDEFGHIJ"
 
 
 @dataclass(frozen=True)

@@ -109,10 +109,16 @@ def _checked(exam: Exam) -> Exam:
 
 
 def _read_file(path: Path, subject: str) -> list[Question]:
-    rows = _read_csv(path) if path.suffix == ".csv" else _read_jsonl(path)
+    rows = list(_read_csv(path) if path.suffix == ".csv" else _read_jsonl(path))
     questions = [_question(f"{path.name}:{line}", subject, row) for line, row in rows]
     if not questions:
         raise DataError(f"{path}: holds no questions; leave the file out or fill it")
+    if all(question.fault for question in questions):
+        columns = ", ".join(rows[0][1])
+        raise DataError(
+            f"{path}: none of its {len(questions)} questions can be asked ({questions[0].where}: {questions[0].fault}; its "
+            f"columns are {columns}); give question, A, B, ... or options, and answer"
+        )
     return questions
 
 

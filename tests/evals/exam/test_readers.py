@@ -111,6 +111,11 @@ def test_what_cannot_be_asked_stays_in_and_is_named(tmp_path: Path) -> None:
         ("x.csv", "Question,A,B,Answer\n", "holds no questions"),
         ("x.jsonl", "{坏", "x.jsonl:1: not JSON"),
         ("x.jsonl", "[1]", "x.jsonl:1: not a JSON object"),
+        (
+            "x.jsonl",
+            '{"题目": "哪项", "选项": ["甲", "乙"]}',
+            "none of its 1 questions can be asked .*columns are 题目, 选项",
+        ),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str, content: str, said: str) -> None:
