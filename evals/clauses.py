@@ -71,7 +71,7 @@ _EXCEPT: Final = re.compile(
     rf"除了?{_GROUP}(?:选?项)?(?:以外|之外|外|，)?[^A-J]{{0,8}}(?:错|不对|不正确|不符|不是|排除)"
 )
 _OPEN: Final = re.compile(
-    r"如果|假如|假设|倘若|要是|^若|若[为是有]|\bif\b|有人|很多人|不少人|同学|一开始|起初|最初|原本|本来|原以为|以为|乍看|初看|看似|似乎可以|误选|容易选|易选|易误|常选|干扰|迷惑|曾|之前选|"
+    r"如果|假如|假设|倘若|要是|^若|若[为是有]|否则|\bif\b|有人|很多人|不少人|同学|一开始|起初|最初|原本|本来|原以为|以为|乍看|初看|看似|似乎可以|误选|容易选|易选|易误|常选|干扰|迷惑|曾|之前选|"
     r"不知道|不确定|不清楚|不能确定|无法确定|无法判断|拿不准|说不准|难以确定|难以判断|犹豫|纠结|在.{1,6}(?:之间|中间)|排除不了|(?:不能|无法|难以|不可)排除|not sure|cannot determine|between|depends",
     re.IGNORECASE,
 )
@@ -98,7 +98,7 @@ _STATES: Final = [
     for pattern in (
         rf"(?:答案|结论|结果|answer|choice)(?!解析|分析)[^A-J，。\x01]{{0,10}}?{_BE}{_GROUP}",
         rf"(?:正确|最佳|最合适|最符合|符合|最恰当|最优|合适|对|最可能|best|correct|right)[^A-J，。\x01]{{0,12}}?(?:的|选项|项|option|one|statement)[^A-J，。\x01]{{0,6}}?(?:是|为|：|:|选|is)\s*{_GROUP}",
-        rf"(?:选择?(?!项)|选定|挑|填|勾选|choose|select|pick|go with|vote for)(?:了|的是|答案|是|为|第|：|:|\s|the|个|一个)*{_GROUP}",
+        rf"(?:选择?(?!项)|选定|挑|填|勾选|choose|select|pick|say|go with|vote for)(?:了|的是|答案|是|为|第|：|:|\s|the|个|一个)*{_GROUP}",
         rf"{_GROUP}(?:选?项)?[)）\]】”\"'」]?\s*(?:应该|才|就|便|显然|无疑|确实)*(?:是|为|作为|符合|is)(?:\s|本题|该题|此题|这道?题|题目|最终|我|唯一|最|the)*(?:的|\s)*(?:正确|标准|最佳|最终|参考|correct|best|right)*(?:的|\s)*(?:答案|选项|选择|answer|choice|option)",
         rf"(?:所以|因此|因而|故|故而|综上(?:所述)?|于是|从而|得出?|剩下?的?|只剩下?|余下的?|留下的?|只有|唯有|唯一|而是|改为|改成|则|最终|应该|应当|应|那就|就|我猜|猜|定|but|instead|(?:should|must|would|could|might|has to) be|therefore|thus|so|hence)(?:是|为|选|应|该|有|就|答案|的|可能|大概|只|能|了|一个|[：:\s])*{_GROUP}(?:选?项)?[)）\]】”\"'」]?(?:选项|了|吧|啦|呀|无疑|正确|对|符合.*|合适|成立|才.*|最.*|没问题|可选|入选|当选)*[.。！!\s…]*$",
         rf"(?:也|或者?|亦|又|还)(?:可能|可以|许|行|对|能)(?:是|选|为)?{_GROUP}",
@@ -156,7 +156,7 @@ def clauses_of(text: str) -> list[Clause]:
             concluded = concluded or (clause.concludes and not clause.letters)
             if supposed and clause.weight:
                 clause = Clause(clause.letters, open=True)
-            supposed = supposed or _supposes(part)
+            supposed = (supposed and not clause.letters) or _supposes(part)
             if (
                 clause.weight == "alone"
                 and found
@@ -178,6 +178,7 @@ def _goes_on(text: str, part: str) -> bool:
 
 
 def _supposes(part: str) -> bool:
+    """Whether a clause names a condition, under which only the next clause with an option holds."""
     return re.search(
         r"如果|假如|假设|倘若|要是|^若|若[为是有]|\bif\b", part, re.IGNORECASE
     ) is not None and not _EXEMPT.search(part)

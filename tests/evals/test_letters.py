@@ -1,7 +1,8 @@
 """The reader of letters against replies that were labeled by hand; all are made up.
 
 `python tests/evals/test_letters.py` prints how many are read as labeled. Of `replies.jsonl`, those marked `after` were
-written when the reader was done, and read as labeled at first sight in 202 of 222 cases, with 3 guesses.
+written when the reader was done, in three batches; at first sight 138 of 152, 64 of 70 and 35 of 37 were read as labeled,
+with 2, 1 and no guesses. What was misread was repaired, so that the tests hold all of them.
 """
 
 from __future__ import annotations
