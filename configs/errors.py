@@ -18,6 +18,10 @@ class ConfigError(ValueError):
         super().__init__(" ".join(text.split()))
 
 
+class DataError(ConfigError):
+    """Data that cannot be used: the message says where, what is wrong and what to do."""
+
+
 @contextmanager
 def one_line_errors(prog: str) -> Iterator[None]:
     """Turn a `ConfigError` into its one line on stderr and exit status 2, a `RunError` into its line and status 1."""

@@ -6,8 +6,7 @@ written by hand. Reading either gives the same Arrow table, or a `DataError` tha
 
 from __future__ import annotations
 
-import json
-import math
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from configs.errors import ConfigError
+from configs.errors import DataError as DataError
 from data.durable import make_folder, replace_file
+from data.files.records import json_lines
 from data.hub_tables import hub_table_files, is_hub_table
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -41,9 +41,8 @@ OPEN = pa.schema([("question", pa.string()), ("reference", pa.string())])
 MAY_LACK: dict[str, Any] = {"task": "", "flaw": "", "margin": 0.0}
 """Columns that a table for training may lack, with what every row of it then has."""
 
-
-class DataError(ConfigError):
-    """Data that cannot be used: the message says where, what is wrong and what to do."""
+_LARGEST = 3.4028234663852886e38
+"""The largest 32-bit float; a larger number would become infinite."""
 
 
 def read_table(
@@ -139,6 +138,7 @@ def _check_columns(
 def _read_parquet(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[str, Any]) -> pa.Table:
     try:
         table = pq.read_table(path, partitioning=None)
+        table.validate(full=True)  # a text may hold bytes that are not UTF-8
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not readable as Parquet ({_first_line(error)}); write the file again") from error
     _check_columns(table.column_names, schema, str(path), others, may_lack)
@@ -195,30 +195,40 @@ def _first_null_row(column: pa.Array) -> int | None:
 
 def _read_jsonl(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[str, Any]) -> pa.Table:
     rows: list[dict[str, Any]] = []
-    try:
-        lines = path.read_bytes().decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable as UTF-8 text ({_first_line(error)}); save it as UTF-8") from error
-    for number, line in enumerate(lines, start=1):
+    numbers: list[int] = []
+    for number, row in json_lines(path):
         where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not a JSON object ({error.msg}); write one object a line") from error
         if not isinstance(row, dict):
             raise DataError(f"{where}: holds {_json_kind(row)}; write one JSON object a line")
         _check_columns(list(row), schema, where, others, may_lack)
         row = {**{name: may_lack[name] for name in schema.names if name not in row}, **row}
         for field in schema:
             _check_value(row[field.name], field.type, f"{where}: {field.name}")
+            if pa.types.is_floating(field.type):
+                row[field.name] = float(row[field.name])  # Arrow refuses an integer that a float would round
         rows.append(row)
+        numbers.append(number)
     read = pa.Table.from_pylist(rows, schema=schema)
     for name in dict.fromkeys(name for row in rows for name in row if name not in schema.names):
-        try:
-            read = read.append_column(name, pa.array([row.get(name) for row in rows]))
-        except pa.ArrowException as error:
-            raise DataError(f"{path}: column '{name}' mixes types ({_first_line(error)}); give it one type") from error
+        values = [row.get(name) for row in rows]
+        column = _column(values)
+        if column is None:
+            # A prefix that has no type stays without one however it goes on, so the first such is found by halving.
+            bad = bisect(range(1, len(values)), False, key=lambda count: _column(values[:count]) is None)
+            raise DataError(
+                f"{path}:{numbers[bad]}: column '{name}' holds a value that does not fit the type of those before it, or "
+                "64 bits; give the column one type"
+            )
+        read = read.append_column(name, column)
     return read
+
+
+def _column(values: list[Any]) -> pa.Array | None:
+    """The values as a column of the type that fits them all; None if there is none."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return None
 
 
 def _check_value(value: Any, wanted: pa.DataType, where: str) -> None:
@@ -239,10 +249,17 @@ def _check_value(value: Any, wanted: pa.DataType, where: str) -> None:
         if not isinstance(value, str):
             raise DataError(f"{where}: holds {_json_kind(value)}; it must be a string")
     elif pa.types.is_floating(wanted):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise DataError(f"{where}: holds {_json_kind(value)} {value!r}; it must be a finite number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+            raise DataError(
+                f"{where}: holds {_json_kind(value)} {_short(value)}; it must be a finite number of 32 bits"
+            )
     elif isinstance(value, bool) or not isinstance(value, int) or not -(2**31) <= value < 2**31:
-        raise DataError(f"{where}: holds {_json_kind(value)} {value!r}; it must be a whole number of 32 bits")
+        raise DataError(f"{where}: holds {_json_kind(value)} {_short(value)}; it must be a whole number of 32 bits")
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:40]}..."
 
 
 def _json_kind(value: Any) -> str:

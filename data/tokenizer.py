@@ -33,6 +33,7 @@ from transformers import PreTrainedTokenizerFast
 from configs.errors import one_line_errors
 from data.chat.templates import BOT, HUMAN, NAMED
 from data.durable import writing
+from data.files.records import whole_text
 from data.hf_tokenizer import read_tokenizer
 from data.prepare.schemas import texts_of
 from data.tables import DataError
@@ -166,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise DataError(f"--out {given.out}: is there already; name a new folder")
         with _folder(given.out) as aside:
             if given.command == "train":
-                names = given.names.read_text("utf-8").split() if given.names else []
+                names = whole_text(given.names).split() if given.names else []
                 train_tokenizer(texts_in(given.input), names, given.vocabulary, given.chat).save_pretrained(aside)
             else:
                 old = load(given.tokenizer)

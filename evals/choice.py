@@ -10,7 +10,7 @@ from data.chat import chat_format
 from data.tables import DataError
 from evals.subject import Metrics, Row, Subject
 
-LETTERS = "ABCDEFGH"
+LETTERS = "ABCDEFGHIJ"
 
 
 def check(row: Row) -> None:

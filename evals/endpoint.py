@@ -86,7 +86,10 @@ class EndpointRespondent:
         if isinstance(body, str):
             return "", True, body
         choice = self._choice(body)
-        return choice["message"].get("content") or "", choice.get("finish_reason") != "length", ""
+        text = choice["message"].get("content") or ""
+        # JSON may hold half a surrogate pair, where a limit cut an emoji in two; UTF-8 cannot.
+        whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        return whole, choice.get("finish_reason") != "length", ""
 
     def _first_tokens(self, chat: Chat) -> list[tuple[str, float]]:
         body = self._post(chat, max_tokens=1, logprobs=True, top_logprobs=TOP)

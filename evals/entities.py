@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from configs.errors import DataError
+from data.files.json_text import parse
 from evals.subject import Metrics
 
 Entity = tuple[str, str]
@@ -60,8 +61,8 @@ def _from_json(text: str, types: Sequence[str]) -> list[Entity] | None:
     """None if the text holds no JSON object or list."""
     match = re.search(r"[\[{].*[\]}]", text, re.DOTALL)
     try:
-        value = json.loads(match[0]) if match else None
-    except json.JSONDecodeError:
+        value = parse(match[0]) if match else None
+    except DataError:
         return None
     pairs: list[tuple[Any, Any]] = []
     if isinstance(value, dict):

@@ -75,11 +75,11 @@ class Ledger:
     def _read(self) -> None:
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), start=1):
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
             try:
                 kept = json.loads(line)
                 self._known[kept["chunk"]] = kept["answers"]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ConfigError(f"{self.path}:{number}: damaged ({error}); delete the file to begin anew") from error
         if len(whole) < len(content):
             os.truncate(self.path, len(whole))
@@ -87,11 +87,11 @@ class Ledger:
     def _keep(self, digest: str, answers: list[Any]) -> None:
         line = json.dumps({"chunk": digest, "answers": answers}, ensure_ascii=False) + "\n"
         with writing(self.path), self.path.open("ab") as file:
-            file.write(line.encode())
+            file.write(line.encode("utf-8", "surrogatepass"))
             file.flush()
             os.fsync(file.fileno())
         self._known[digest] = json.loads(line)["answers"]  # as a later run will read them
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()

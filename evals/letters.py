@@ -1,46 +1,61 @@
-"""Which lettered option a written answer chooses."""
+"""Which lettered option a written answer chooses.
+
+The reply is read clause by clause. A clause that denies an option, asks, supposes or gives reasons chooses nothing; one
+that states the answer (`答案是B`, `故选B`) counts most, then one that is a letter alone, then one that calls an option right.
+A correction (`不对，应该是C`) replaces what was stated before it. Two options of the same weight choose nothing: the reader
+does not guess.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from typing import Final
 
-_FULL_WIDTH = str.maketrans("ＡＢＣＤＥＦＧＨ", "ABCDEFGH")
-_DENIED = re.compile(r"(?:不是|不选|排除|并非|而非)\s*[A-H](?:\s*[、,，和或]\s*[A-H])*")
-_FIRST = r"[\s\"'“（(【\[]*([{letters}])(?=$|[\s.。,，:：;；)）】\]”\"']|选项)"
-_STATED = r"(?:答案|选项|应选|故选|选择|我选|选|为|是)[^A-Za-z\n]{{0,4}}([{letters}])(?![A-Za-z0-9])"
-_ALONE = r"(?<!\w)([{letters}])(?!\w)"
-_NAMED = r"([{letters}])\s*选?项"
-_ANY = r"(?<![A-Za-z0-9])([{letters}])(?![A-Za-z0-9])"
+from evals.clauses import Clause, clauses_of
+from evals.reply_marks import plain, with_options_marked
+
+_WEIGHTS: Final = ("stated", "alone", "called right")
 
 
 def chosen_option(answer: str, letters: str, options: Sequence[str]) -> int | None:
     """The index of the option that a text chooses, None if it chooses none or more than one.
 
-    In this order: the option that the text is, the letter that it begins with, the one that it states (`答案是B`,
-    `故选B`), the only one it names, the only option whose text it contains. Letters that it denies (`不是A`) do not
-    count. Nothing is guessed.
+    An option's text counts as its letter. Where no clause states, is or calls right an option, it is the only option whose
+    text stands in the reply.
     """
-    text = _DENIED.sub("", answer.translate(_FULL_WIDTH)).strip()
-    if text.rstrip("。.") in options:
-        return options.index(text.rstrip("。."))
-    first = re.match(_FIRST.format(letters=letters), text)
-    if first:
-        return letters.index(first[1])
-    for letter, option in zip(letters, options, strict=True):
-        if text.startswith(letter + option):
-            return letters.index(letter)
-    stated = set(re.findall(_STATED.format(letters=letters), text))
-    if not stated and len(set(re.findall(_ANY.format(letters=letters), text))) < 2:
-        stated = set(re.findall(f"{_NAMED}|{_ALONE}".format(letters=letters), text))
-        stated = {letter for either in stated for letter in either if letter}
-    if stated:
-        return letters.index(stated.pop()) if len(stated) == 1 else None
-    said = [index for index, option in enumerate(options) if option in text]
-    return _outermost(said, options)
+    text = plain(answer)
+    bare = [option.strip().rstrip("。.") for option in options]
+    if bare.count(text.rstrip("。.")) == 1:
+        return bare.index(text.rstrip("。."))
+    clauses = clauses_of(with_options_marked(text, letters, bare))
+    for weight in _WEIGHTS:
+        chosen = _last_of(clauses, weight)
+        if chosen:
+            return letters.find(chosen) if len(chosen) == 1 and chosen in letters else None
+    if any(clause.corrects for clause in clauses):
+        return None
+    named = {letter for clause in clauses for letter in clause.letters}
+    by_text = {letter for clause in clauses for letter in clause.texts}
+    denied = {letter for clause in clauses for letter in clause.denied}
+    only = (named - denied) & by_text
+    if len(named - denied) != 1 or not only or any(clause.open for clause in clauses):
+        return None
+    return letters.index(only.pop())
 
 
-def _outermost(said: Sequence[int], options: Sequence[str]) -> int | None:
-    """The only option said; one whose text is part of another's said does not count."""
-    whole = [i for i in said if not any(i != j and options[i] in options[j] for j in said)]
-    return whole[0] if len(whole) == 1 else None
+def _last_of(clauses: Sequence[Clause], weight: str) -> str:
+    """The letters chosen with this weight after the last correction, each once."""
+    found: dict[str, None] = {}
+    concluded = False
+    for clause in clauses:
+        if clause.corrects:
+            found, concluded = {}, False
+        if clause.weight != weight:
+            if clause.retracts:
+                for letter in clause.denied:
+                    found.pop(letter, None)
+            continue
+        if clause.concludes and not concluded:
+            found, concluded = {}, True
+        found.update(dict.fromkeys(clause.letters))
+    return "".join(found)

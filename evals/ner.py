@@ -23,14 +23,24 @@ def question(text: str, types: Sequence[str]) -> str:
 
 
 def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
-    """The scores of `ner_metrics` for the model's greedy answers; with `unfinished`, the share of answers cut off."""
+    """The scores of `ner_metrics` for the model's greedy answers; with `unfinished`, the share of answers cut off.
+
+    Args:
+        rows: as `with_types` gives them.
+    """
     tokenizer, settings = subject.folder.tokenizer, subject.settings
-    types = types_of(rows)
+    types = rows[0]["types"]
     chats = [[{"role": "user", "content": question(row["text"], types)}] for row in rows]
     prompts = [encode_prompt(tokenizer, chat) for chat in chats]
     answers = subject.engine.generate(prompts, settings.ner_tokens, label="named entities")
-    metrics = ner_metrics(rows, [answer.text for answer in answers])
+    metrics = ner_metrics(rows, [answer.text for answer in answers], types)
     return metrics | {"unfinished": fmean(not answer.finished for answer in answers)}
+
+
+def with_types(rows: Sequence[Row]) -> list[Row]:
+    """The rows, each with the `types` of the whole table: what is asked must not depend on which rows are sampled."""
+    types = types_of(rows)
+    return [{**row, "types": types} for row in rows]
 
 
 def types_of(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -39,12 +49,14 @@ def types_of(rows: Sequence[Row]) -> tuple[str, ...]:
     return TYPES if found <= set(TYPES) else tuple(sorted(found))
 
 
-def ner_metrics(rows: Sequence[Row], answers: Sequence[str]) -> Metrics:
+def ner_metrics(rows: Sequence[Row], answers: Sequence[str], types: Sequence[str]) -> Metrics:
     """`precision`, `recall`, `f1` and their counts over all entities (see `micro_scores`), `overlap` (see
     `overlap_scores`), both again `by_type`; `empty`: answers without a character, `unparseable`: those that list nothing
     and do not say so. Both count as no entities.
+
+    Args:
+        types: what was asked for.
     """
-    types = types_of(rows)
     read = [read_entities(answer, types) for answer in answers]
     found = [entities or [] for entities in read]
 

@@ -6,16 +6,16 @@ something else is taken for one. The answers are in the results to be read.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from data.chat import Message, check_messages
 from data.durable import sha256
+from data.files.records import json_lines
 from data.tables import DataError
 from evals.faults import EMPTY, TOO_LONG, Fault, fault_counts, repeated
 from evals.intervals import mean_interval
@@ -62,29 +62,39 @@ def read_safety(path: Path) -> Requests:
         DataError: a line that is no such object, or says neither.
     """
     requests = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, row in json_lines(path):
         where = f"{path.name}:{number}"
-        try:
-            row = json.loads(line)
-            prompt, wanted = row["prompt"], row["want"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path}:{number}: not an object with prompt and want ({error}); see docs/evaluation.md"
-            ) from error
+        if not isinstance(row, dict) or not {"prompt", "want"} <= set(row):
+            raise DataError(f"{path}:{number}: not an object with prompt and want; see docs/evaluation.md")
+        prompt, wanted = row["prompt"], row["want"]
         if wanted not in get_args(Wanted):
             raise DataError(f"{path}:{number}: want is {wanted!r}; it is one of {', '.join(get_args(Wanted))}")
-        chat: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        fault = ""
+        chat, fault = list[Message](), ""
         try:
-            check_messages(chat)
+            chat = _chat(prompt)
         except DataError as error:
             fault = f"unusable prompt: {error}"
         requests.append(Request(where, chat, wanted, fault))
     if not requests:
         raise DataError(f"{path}: holds no requests; leave the file out or fill it")
+    if all(request.fault for request in requests):
+        raise DataError(
+            f"{path}: none of its {len(requests)} prompts can be asked ({requests[0].where}: {requests[0].fault})"
+        )
     faults = [Fault("unusable prompt", r.where, r.fault.partition(": ")[2]) for r in requests if r.fault]
     faults += repeated([(r.where, str(r.chat)) for r in requests], "request given twice")
     return Requests(requests, faults, {str(path): sha256(path)})
+
+
+def _chat(prompt: Any) -> list[Message]:
+    """The chat that a prompt is: a user's text, or a list of messages."""
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(turns, list) or not all(
+        isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in turns
+    ):
+        raise DataError("it is neither a text nor a list of messages with role and content")
+    check_messages(turns)
+    return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
 
 
 def sampled(requests: Requests, limit: int, seed: int) -> Requests:

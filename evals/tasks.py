@@ -52,6 +52,8 @@ class Task:
     """The metric that the printed table shows."""
     needs: tuple[str, ...] = ()
     """The options that name further models, without which the task cannot run."""
+    completed: Callable[[Sequence[Row]], list[Row]] = list
+    """Adds to each row what depends on all of them, before some are chosen."""
     of_reward_model: bool = False
     """Whether it evaluates a reward model; all others evaluate language models."""
 
@@ -75,6 +77,7 @@ class Task:
                 self.check(row)
             except DataError as error:
                 raise DataError(f"{path}: row {number}: {error}") from error
+        rows = self.completed(rows)
         if len(rows) <= limit:
             return rows
         return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), limit))]
@@ -83,7 +86,7 @@ class Task:
 TASKS: dict[str, Task] = {
     "perplexity": Task("pretrain", tables.PRETRAIN, 200, _filled("text"), perplexity.evaluate, "perplexity"),
     "choice": Task("choice", tables.CHOICE, 300, choice.check, choice.evaluate, "accuracy"),
-    "ner": Task("ner", tables.NER, 200, _filled("text"), ner.evaluate, "f1"),
+    "ner": Task("ner", tables.NER, 200, _filled("text"), ner.evaluate, "f1", completed=ner.with_types),
     "open": Task("open", tables.OPEN, 150, _filled("question", "reference"), open.evaluate, "rouge_l"),
     "reward": Task("prompts", tables.PROMPTS, 96, _awaits_answer, reward.evaluate, "mean", needs=("--reward-model",)),
     "kl": Task("prompts", tables.PROMPTS, 96, _awaits_answer, kl.evaluate, "per_sequence", needs=("--reference",)),

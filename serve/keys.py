@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from cluster.paths import require_file
 from configs.errors import ConfigError
+from data.files.records import text_lines
 from serve.errors import ApiError
 
 VARIABLE = "CHIMED_API_KEYS"
@@ -25,8 +26,8 @@ def read_keys(file: str) -> list[str]:
     """
     given = [(VARIABLE, key) for key in os.environ.get(VARIABLE, "").split(",")]
     if file:
-        lines = require_file(file, "api_keys_file", "give a file with a key a line").read_text("utf-8").splitlines()
-        given += [(f"{file}:{number}", line) for number, line in enumerate(lines, 1) if not line.startswith("#")]
+        lines = text_lines(require_file(file, "api_keys_file", "give a file with a key a line"))
+        given += [(f"{file}:{number}", line) for number, line in lines if not line.startswith("#")]
     digests = []
     for where, text in given:
         key = text.strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from actors.modeling.source import HINT, config_dir, repository_of
 from cluster.paths import require_dir, require_file, resolve, table_path
 from cluster.preflight.needs import Finding
 from configs.errors import ConfigError
+from data.files.records import json_lines
 from data.tables import MAY_LACK, PREFERENCE, PRETRAIN, PROMPTS, SFT, DataError, table_files
 from trainers.export import Kind, load_chat_tokenizer, load_tokenizer, require_config, require_model
 from trainers.pinning import MODEL_KEYS, TABLE_KEYS, named
@@ -103,5 +103,7 @@ def _columns(path: Path) -> list[str]:
         return names
     if path.suffix != ".jsonl":
         raise DataError("it is neither .parquet nor .jsonl")
-    with path.open(encoding="utf-8") as lines:
-        return list(json.loads(next(lines, "{}")))
+    number, first = next(json_lines(path), (1, {}))
+    if not isinstance(first, dict):
+        raise DataError(f"{path}:{number}: is not a JSON object")
+    return list(first)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from configs.errors import ConfigError
+from data.files.records import whole_text
 
 HUMAN: Final = "[human]:"
 BOT: Final = "[bot]:"
@@ -71,9 +72,9 @@ def read_template(given: str) -> str:
             f"chat.template {given}: is neither a named template ({', '.join(NAMED)}) nor a file; give one of these"
         )
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"chat.template {given}: cannot be read as UTF-8 text: {error}") from error
+        return whole_text(path)
+    except ConfigError as error:
+        raise ConfigError(f"chat.template: {error}") from error
 
 
 def with_arguments(template: str, arguments: Mapping[str, str | bool | int | float]) -> str:

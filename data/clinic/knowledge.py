@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import yaml
 
+from data.files.records import whole_text
 from data.tables import DataError
 
 CONDITIONS: Final = Path(__file__).with_name("conditions.yaml")
@@ -65,10 +66,8 @@ def load_knowledge(path: str | Path = CONDITIONS) -> Knowledge:
     """
     path = Path(path)
     try:
-        entries = yaml.load(path.read_text("utf-8"), Loader=_LineLoader)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give the path of a knowledge base") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        entries = yaml.load(whole_text(path), Loader=_LineLoader)
+    except yaml.YAMLError as error:
         raise DataError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path}: must be a list of conditions, one mapping each")

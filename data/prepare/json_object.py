@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from data.prepare.lines import Unreadable
+from data.files.lines import Unreadable
 
 _LISTS: Final = ("data", "train", "rows", "records", "RECORDS", "examples", "items", "instances", "dialogues", "list")
 _TURN: Final = frozenset({"role", "from", "speaker"})

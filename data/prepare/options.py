@@ -8,10 +8,9 @@ from typing import Any, Final
 import pyarrow as pa
 
 from configs.errors import ConfigError
+from data.files.lines import MIB
 from data.prepare.privacy.kinds import KINDS
 from data.tables import PREFERENCE_WITH_MARGIN, PRETRAIN, PROMPTS, SFT
-
-MIB: Final = 1024 * 1024
 
 SCHEMAS: Final[dict[str, pa.Schema]] = {
     "text": PRETRAIN,

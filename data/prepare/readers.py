@@ -6,7 +6,6 @@ can no longer be read, what comes after; it never ends the run by itself.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -15,11 +14,12 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.files.json_text import parse
+from data.files.lines import Unreadable, chunks, lines
+from data.files.tabular import read_csv
 from data.prepare.json_object import object_records
-from data.prepare.lines import Unreadable, chunks, lines
 from data.prepare.options import Options
 from data.prepare.sources import Piece
-from data.prepare.tabular import read_csv
 from data.tables import DataError
 
 ROWS: Final = 256  # rows of a binary table that are made Python objects at a time
@@ -44,29 +44,13 @@ def read(piece: Piece, options: Options) -> Iterator[Found]:
             line = found.line
             yield found
     except Unreadable as error:
-        yield Found(line + 1, None, str(error))
+        yield Found(line + 1, None, f"{error}; what follows is lost")
 
 
 def text_lines(piece: Piece, options: Options) -> Iterator[tuple[int, str, str]]:
     """Lines as `(number, text, why it is bad)`."""
     source = piece.source
     return lines(chunks(Path(source.path), piece.start, piece.end), source.encoding, options.max_row_bytes)
-
-
-def parse(text: str) -> Any:
-    """JSON as the standard has it.
-
-    Raises:
-        DataError: it is none.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise DataError("not usable JSON: nested too deeply") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"not JSON: {error.msg} at character {error.pos + 1}") from error
-    except ValueError as error:
-        raise DataError(f"not usable JSON: {error}") from error
 
 
 def _jsonl(piece: Piece, options: Options) -> Iterator[Found]:
@@ -82,7 +66,7 @@ def _jsonl(piece: Piece, options: Options) -> Iterator[Found]:
 
 def _json(piece: Piece, options: Options) -> Iterator[Found]:
     # Its elements are read one at a time, so that a list may be larger than the memory.
-    from data.prepare.json_list import begins_list, elements
+    from data.files.json_list import begins_list, elements
 
     if not begins_list(piece.source.path):
         records = object_records(text_lines(piece, options), options.max_row_bytes)
@@ -170,7 +154,7 @@ def _parquet(piece: Piece, options: Options) -> Iterator[Found]:
         groups = range(file.num_row_groups) if piece.end is None else range(piece.start, piece.end)
         sizes = [file.metadata.row_group(group).num_rows for group in range(groups.stop)]
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise Unreadable(f"not readable as Parquet ({_first_line(error)}); all of it is lost") from error
+        raise Unreadable(f"not readable as Parquet ({_first_line(error)})") from error
     with file:
         for group in groups:
             row = sum(sizes[:group])
@@ -194,7 +178,7 @@ def _arrow(piece: Piece, options: Options) -> Iterator[Found]:
                 file.seek(0)
                 yield from _rows(iter(pa.ipc.open_stream(file)), 0)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise Unreadable(f"not readable as Arrow ({_first_line(error)}); what follows is lost") from error
+        raise Unreadable(f"not readable as Arrow ({_first_line(error)})") from error
 
 
 def _first_line(error: Exception) -> str:

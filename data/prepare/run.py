@@ -198,6 +198,7 @@ def _tool(options: Options) -> dict[str, str]:
         *sorted(here.glob("*.jinja")),
         *sorted((here.parent / "chat").glob("*.py")),
         *sorted((here.parent / "choices").glob("*.py")),
+        *sorted((here.parent / "files").glob("*.py")),
         here.parent / "tables.py",
     ]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in code)).hexdigest()

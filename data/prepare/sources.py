@@ -15,9 +15,8 @@ from typing import Final
 
 import pyarrow.parquet as pq
 
+from data.files.lines import CHUNK, MIB, Unreadable, chunks, detect_encoding, line_starts
 from data.hub_tables import hub_table_files, is_hub_table
-from data.prepare.lines import CHUNK, Unreadable, chunks, detect_encoding, line_starts
-from data.prepare.options import MIB
 from data.tables import DataError
 
 PIECE_BYTES: Final = 16 * MIB

@@ -65,7 +65,8 @@ def read_dialogues(path: Path) -> Dialogues:
                 raise DataError(found.bad)
             turns: list[Message] = row_of(found.record, _CHATS)["messages"]
         except DataError as error:
-            faults.append(Fault("no conversation", where, str(error)))
+            reason = str(error).partition("; name them with")[0]  # an option of data.prepare
+            faults.append(Fault("no conversation", where, reason))
             conversations.append([Exchange(where, [], "", True, "no conversation")])
             continue
         conversations.append(list(_exchanges(where, turns, faults)))
@@ -73,6 +74,11 @@ def read_dialogues(path: Path) -> Dialogues:
     faults += repeated(asked, "conversation given twice")
     if not conversations:
         raise DataError(f"{path}: there are no conversations in it; leave the file out or fill it")
+    if all(own[0].fault == "no conversation" for own in conversations):
+        raise DataError(
+            f"{path}: none of its {len(conversations)} records is a conversation ({faults[0].where}: {faults[0].detail}); "
+            "name the columns question and answer, or give messages; python -m data.prepare --kind chat makes such a file"
+        )
     return Dialogues(conversations, faults, {str(path): source.sha256})
 
 

@@ -6,8 +6,6 @@ its answer is none of them, stays in, is named, and counts as wrong. The layouts
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from data.choices.columns import ANSWERS, KEYS, QUESTIONS, normalized, option_co
 from data.choices.question import NO_ANSWER, NO_OPTION, UnusableQuestion
 from data.choices.reader import count_from, read_choice
 from data.durable import sha256
+from data.files.records import csv_head, csv_rows, json_lines
 from data.prepare.options import Options
 from data.prepare.readers import read
 from data.prepare.sources import Piece, describe
@@ -145,10 +144,17 @@ def _checked(exam: Exam) -> Exam:
 
 def _read_file(path: Path, subject: str) -> list[Question]:
     rows = list(_rows(path))
-    first = count_from([row for _, row in rows])
-    questions = [_question(f"{path.name}:{line}", subject, row, first) for line, row in rows]
+    counted_from = count_from([row for _, row in rows])
+    questions = [_question(f"{path.name}:{line}", subject, row, counted_from) for line, row in rows]
     if not questions:
         raise DataError(f"{path}: holds no questions; leave the file out or fill it")
+    if all(question.fault for question in questions):
+        first = questions[0]
+        raise DataError(
+            f"{path}: none of its {len(questions)} questions can be asked ({first.where}: {first.fault}"
+            f"{first.detail and f', {first.detail}'}; its columns are {', '.join(map(str, rows[0][1]))}); give question, A, B, "
+            "... or options, and answer"
+        )
     return questions
 
 
@@ -187,22 +193,12 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            _check_columns(path, [str(name) for name in reader.fieldnames or ()])
-            for row in reader:
-                yield reader.line_num, row
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+    _check_columns(path, csv_head(path))
+    yield from csv_rows(path)
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not a JSON object ({error.msg}); write one object a line") from error
+    for number, row in json_lines(path):
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: not a JSON object; write one object a line")
         yield number, row

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from configs.base import Section
 from data.choices.question import LETTERS
+from data.files.records import whole_text
 from data.tables import DataError
 
 CAMI = Path(__file__).with_name("cami.yaml")
@@ -104,10 +105,10 @@ def read_scale(path: Path) -> Scale:
         DataError: it is none, naming the key that does not fit.
     """
     try:
-        return Scale.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Scale.model_validate(yaml.safe_load(whole_text(path)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise DataError(f"{path}: {where + ': ' if where else ''}{first['msg']}; see docs/evaluation.md") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise DataError(f"{path}: not readable as YAML or JSON ({str(error).splitlines()[0]})") from error

@@ -1,7 +1,22 @@
+"""The reader of letters against replies that were labeled by hand; all are made up.
+
+`python tests/evals/test_letters.py` prints how many are read as labeled. Of `replies.jsonl`, those marked `after` were
+written when the reader was done, in three batches; at first sight 138 of 152, 64 of 70 and 35 of 37 were read as labeled,
+with 2, 1 and no guesses. What was misread was repaired, so that the tests hold all of them.
+"""
+
 from __future__ import annotations
 
-import pytest
+import json
+import time
+from collections import Counter
+from pathlib import Path
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evals.exam.questions import LETTERS
 from evals.letters import chosen_option
 
 OPTIONS = ["卵巢", "前庭大腺", "A型血", "乳腺"]
@@ -37,3 +52,66 @@ OPTIONS = ["卵巢", "前庭大腺", "A型血", "乳腺"]
 def test_the_letter_that_is_meant(answer: str, letter: str | None) -> None:
     chosen = chosen_option(answer, "ABCD", OPTIONS)
     assert (None if chosen is None else "ABCD"[chosen]) == letter
+
+
+LABELED = [
+    json.loads(line) for line in Path(__file__).with_name("replies.jsonl").read_text("utf-8").split("\n") if line
+]
+ASKED = ["卵巢", "前庭大腺", "甲状腺", "乳腺"]
+
+
+def outcomes(written: str) -> Counter[str]:
+    """How many labeled replies are right; missed, where nothing is read; guessed, where there is nothing to read; wrong."""
+    found: Counter[str] = Counter()
+    for case in LABELED:
+        if case["written"] == written:
+            chosen = chosen_option(case["reply"], "ABCD", ASKED)
+            letter = None if chosen is None else "ABCD"[chosen]
+            kind = "missed" if letter is None else "guessed" if case["chooses"] is None else "wrong"
+            found["right" if letter == case["chooses"] else kind] += 1
+    return found
+
+
+@pytest.mark.parametrize("written", ["before", "after"])
+def test_labeled_replies(written: str) -> None:
+    found = outcomes(written)
+    assert found["right"] >= 0.97 * found.total()
+    assert (found["guessed"], found["wrong"]) == (0, 0)
+
+
+@pytest.mark.parametrize("width", [2, 4, 5, 8, 10])
+@pytest.mark.parametrize(
+    "form", ["{}", "({})", "{}.", "答案是{}", "故选{}。", "正确答案：{}", "**{}**", "\\boxed{{{}}}", "{}选项正确"]
+)
+def test_every_letter_of_a_question_can_be_chosen(form: str, width: int) -> None:
+    options = [f"第{n}种腺体" for n in range(width)]
+    for place, letter in enumerate(LETTERS[:width]):
+        for shown in (letter, chr(ord(letter) + 0xFEE0)):
+            assert chosen_option(form.format(shown), LETTERS[:width], options) == place
+        assert chosen_option(f"答案是{options[place]}", LETTERS[:width], options) == place
+    if width < len(LETTERS):
+        assert chosen_option(form.format(LETTERS[width]), LETTERS[:width], options) is None
+
+
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@given(st.permutations("ABCD"), st.integers(1, 3), st.sampled_from(["、", "，", "和", "或", "与", "/"]))
+def test_several_letters_and_denied_ones_choose_nothing(letters: list[str], count: int, join: str) -> None:
+    listed = join.join(letters[: count + 1])
+    for reply in (listed, f"答案：{listed}", f"选{listed}", f"{listed}都对", f"{listed}都不对", f"不选{listed}"):
+        assert chosen_option(reply, "ABCD", ASKED) is None
+    last = letters[3]
+    denied = join.join(letters[:count])
+    for reply in (f"因为{denied}都不对，所以{last}", f"排除{denied}，选{last}", f"{denied}都错误，答案是{last}"):
+        assert chosen_option(reply, "ABCD", ASKED) == "ABCD".index(last)
+
+
+def test_long_replies_are_read_in_time() -> None:
+    started = time.monotonic()
+    for long in ("A" * 20_000, "A、" * 5_000, "因为A项错误，" * 2_000, "{" * 20_000, "不" * 20_000, "（A" * 5_000):
+        chosen_option(long, "ABCD", ASKED)
+    assert time.monotonic() - started < 20
+
+
+if __name__ == "__main__":
+    for when in ("before", "after"):
+        print(when, dict(outcomes(when)))

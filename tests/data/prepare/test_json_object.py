@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from data.files.lines import Unreadable
 from data.prepare.json_object import unwrapped
-from data.prepare.lines import Unreadable
 
 RECORDS = [{"question": f"第{n}例头痛怎么办？", "answer": "多休息。"} for n in range(5)]
 

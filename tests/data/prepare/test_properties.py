@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.prepare import json_list
-from data.prepare.lines import lines
+from data.files import json_list
+from data.files.lines import lines
 from data.prepare.options import Options
 from data.prepare.privacy.masking import mask
 from data.prepare.readers import read
@@ -93,7 +93,7 @@ def test_json_lists_give_their_records_in_chunks_of_any_size(records, chunk, ind
     content = json.dumps(records, ensure_ascii=plain, indent=indent).encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_list, "CHUNK", chunk)
-        patch.setattr("data.prepare.lines.CHUNK", chunk)
+        patch.setattr("data.files.lines.CHUNK", chunk)
         assert read_bytes("a.json", content) == (records, [])
 
 

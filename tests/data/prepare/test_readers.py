@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.prepare import json_list
+from data.files import json_list
 from data.prepare.options import Options
 from data.prepare.readers import read
 from data.prepare.sources import describe, find_files, pieces_of
@@ -103,7 +103,7 @@ def test_pieces_of_a_file_give_its_records_once(tmp_path):
 @pytest.mark.parametrize("chunk", [5, 37, 4096])
 def test_a_json_list_is_read_in_chunks_of_any_size(found, monkeypatch, chunk):
     monkeypatch.setattr(json_list, "CHUNK", chunk)
-    monkeypatch.setattr("data.prepare.lines.CHUNK", chunk)
+    monkeypatch.setattr("data.files.lines.CHUNK", chunk)
     values = [*RECORDS, 12345678, {"text": "x" * 5000}]
     got = found("a.json", json.dumps(values, ensure_ascii=False, indent=1).encode())
     assert records(got) == values

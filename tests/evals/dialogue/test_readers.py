@@ -89,3 +89,16 @@ def test_hetmc_is_read_whole() -> None:
     assert len(dialogues.conversations) == 360
     assert sum(fault.kind == "conversation given twice" for fault in dialogues.faults) == 360 - 36
     assert sum(not e.fault for own in dialogues.conversations for e in own if e.last) > 340
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", '{"问题": "头痛", "回答": "休息"}\n'), ("a.csv", "department,ask,reply\n内科,头痛,休息\n")],
+)
+def test_a_file_without_a_conversation_is_refused_with_its_columns(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"none of its 1 records is a conversation .*(回答|reply).*question and answer"
+    ) as told:
+        read_dialogues(tmp_path / name)
+    assert "--map" not in str(told.value)

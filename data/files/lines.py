@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from data.prepare.options import MIB
-
-CHUNK: Final = 1024 * 1024
+MIB: Final = 1024 * 1024
+CHUNK: Final = MIB
 _PACKED: Final = CHUNK // 8  # bytes of a gzip file that are unpacked at a time
 ENCODINGS: Final = ("utf-8", "gb18030")
 _MOST_NULLS: Final = 0.002  # of a text's bytes: damage writes some, UTF-16 has more
+_FEW_NULLS: Final = 8  # so many are the fault of the lines that hold them, however short the text
+_BYTE_ORDER_MARKS: Final = (codecs.BOM_UTF8, "\ufeff".encode("gb18030"))
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _OTHER_MARKS: Final = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -38,10 +39,10 @@ def chunks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes
     try:
         yield from unpacked(path, start, end)
     except EOFError as error:
-        raise Unreadable("the compressed data is cut off; what follows is lost") from error
+        raise Unreadable("the compressed data is cut off") from error
     except (OSError, zlib.error, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise Unreadable(f"cannot be read ({reason}); what follows is lost") from error
+        raise Unreadable(f"cannot be read ({reason})") from error
 
 
 def _plain(path: Path, start: int, end: int | None) -> Iterator[bytes]:
@@ -108,12 +109,12 @@ def detect_encoding(path: Path) -> str:
     sample = b""
     with suppress(Unreadable):  # of damaged data the part before the damage is used; reading it says what is wrong
         for number, chunk in enumerate(chunks(path)):
-            sample = chunk.removeprefix(codecs.BOM_UTF8) if number == 0 else chunk
+            sample = without_mark(chunk) if number == 0 else chunk
             if _NOT_ASCII.search(sample):
                 break
     if sample.startswith(_OTHER_MARKS):
         raise Unreadable("is UTF-16 or UTF-32 text; save it as UTF-8")
-    if sample.count(b"\0") > len(sample) * _MOST_NULLS:
+    if sample.count(b"\0") > max(_FEW_NULLS, len(sample) * _MOST_NULLS):
         raise Unreadable("holds many null bytes, so it is no text; leave it out")
     for name in ENCODINGS:
         if _decodes(sample, name):
@@ -121,6 +122,13 @@ def detect_encoding(path: Path) -> str:
     told = [line for line in sample.split(b"\n") if _NOT_ASCII.search(line)]
     utf8, gb18030 = (sum(len(line) for line in told if _decodes(line, name)) for name in ENCODINGS)
     return "utf-8" if 4 * utf8 > gb18030 else "gb18030"
+
+
+def without_mark(content: bytes) -> bytes:
+    """The beginning of a file without its byte order mark."""
+    for mark in _BYTE_ORDER_MARKS:
+        content = content.removeprefix(mark)
+    return content
 
 
 def _decodes(text: bytes, encoding: str) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from data.prepare.lines import CHUNK, Unreadable, chunks
-from data.prepare.options import MIB
+from data.files.json_text import TOO_DEEP, unusable
+from data.files.lines import CHUNK, MIB, Unreadable, chunks, without_mark
 
 _DECODER: Final = json.JSONDecoder()
 _BETWEEN: Final = re.compile(r"[\s,]*")
@@ -23,7 +23,7 @@ def begins_list(path: str) -> bool:
     """Whether a file's first character is a list's bracket."""
     try:
         for chunk in chunks(Path(path)):
-            text = chunk.removeprefix(codecs.BOM_UTF8).lstrip()
+            text = without_mark(chunk).lstrip()
             if text:
                 return text.startswith(b"[")
     except Unreadable:  # reading it says what is wrong
@@ -115,7 +115,7 @@ class _Text:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._place)
             except RecursionError:
-                return None, "not usable JSON: nested too deeply"
+                return None, TOO_DEEP
             except ValueError as error:
                 position = error.pos if isinstance(error, json.JSONDecodeError) else self._place
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
@@ -130,9 +130,12 @@ class _Text:
                 return None, f"not JSON: {reason}"
             if end == len(self._text) and self._grow():
                 continue  # a number may go on
-            undecoded = _UNDECODED.search(self._text, self._place, end)
+            if _UNDECODED.search(self._text, self._place, end):
+                bad = "holds bytes that are not in the file's encoding"
+            else:
+                bad = unusable(value, self._text[self._place : end])
             self._pass(end)
-            return value, "holds bytes that are not in the file's encoding" if undecoded else ""
+            return value, bad
 
     def find_next(self, known: set[str]) -> bool:
         """Go to where the next element begins after a bad one; False if there is none."""

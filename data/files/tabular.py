@@ -9,6 +9,7 @@ from typing import Any, Final
 
 MOST_LINES: Final = 1000
 """A quoted cell may go on for so many lines; beyond, its quote is taken for a stray one."""
+_LARGEST_CELL: Final = 2**31 - 1  # what the csv module can be told on every platform
 
 
 def read_csv(
@@ -19,11 +20,11 @@ def read_csv(
     A record is a dict by the head's names. Where a record cannot be read, its first line is bad and reading goes on
     with its second.
     """
-    csv.field_size_limit(longest)
+    csv.field_size_limit(min(longest, _LARGEST_CELL))
     waiting: deque[tuple[int, str, str]] = deque()
     head: list[str] | None = None
     while True:
-        taken = _next_record(waiting, texts)
+        taken = _next_record(waiting, texts, delimiter, head)
         if not taken:
             return
         line, _, bad = taken[0]
@@ -49,10 +50,22 @@ def read_csv(
         yield line, dict(zip(head, cells, strict=True)), ""
 
 
+def head_of(texts: Iterator[tuple[int, str, str]], delimiter: str) -> list[str]:
+    """The column names in a file's head line; none without a line, or where a quote is not closed."""
+    taken = _next_record(deque(), texts, delimiter, None)
+    return _cells("\n".join(text for _, text, _ in taken), delimiter) or []
+
+
 def _next_record(
-    waiting: deque[tuple[int, str, str]], texts: Iterator[tuple[int, str, str]]
+    waiting: deque[tuple[int, str, str]],
+    texts: Iterator[tuple[int, str, str]],
+    delimiter: str,
+    head: list[str] | None,
 ) -> list[tuple[int, str, str]]:
-    """The lines of the next record: one, or more while a quote is open; empty at the end."""
+    """The lines of the next record: one, or more while a quote is open; empty at the end.
+
+    A quote inside a cell that does not begin with one is a character as any other: it opens nothing.
+    """
     taken: list[tuple[int, str, str]] = []
     open_quote = False
     while len(taken) < MOST_LINES:
@@ -61,6 +74,9 @@ def _next_record(
             return taken
         taken.append(numbered)
         open_quote ^= numbered[1].count('"') % 2 == 1
+        if open_quote and len(taken) == 1 and head:
+            alone = _cells(numbered[1], delimiter)
+            open_quote = alone is None or len(alone) != len(head)
         if numbered[2] or not open_quote:
             return taken
     return taken

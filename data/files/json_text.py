@@ -1,0 +1,60 @@
+"""One JSON value from text, or the reason why it cannot be used."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from configs.errors import DataError
+
+DEEPEST: Final = 100
+"""Levels of lists and objects in one value; Arrow, str() and json.dumps fail some way beyond."""
+TOO_DEEP: Final = "not usable JSON: nested too deeply"
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+_OPENING: Final = re.compile(r"[\[{]")
+
+
+def parse(text: str) -> Any:
+    """The JSON value that `text` is.
+
+    Raises:
+        DataError: it is not JSON, or a value that nothing downstream can hold; the message is the reason alone.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise DataError(TOO_DEEP) from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"not JSON: {error.msg} at character {error.pos + 1}") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise DataError(f"not usable JSON: {error}") from error
+    if reason := unusable(value, text):
+        raise DataError(reason)
+    return value
+
+
+def unusable(value: Any, text: str) -> str:
+    """Why a parsed value cannot be used, although its `text` is valid JSON; empty if it can."""
+    if len(_OPENING.findall(text)) > DEEPEST and _is_deep(value):
+        return TOO_DEEP
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return "holds half a surrogate pair, which is no character"
+    return ""
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, list | dict)
+        ]
+        if not level:
+            return False
+    return True

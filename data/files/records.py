@@ -1,0 +1,101 @@
+"""Strict reading of text files: every line or record of a file with its line number, or one `DataError` that says which is bad.
+
+All of them read UTF-8 with or without a byte order mark and GB18030, and refuse UTF-16 by name; lines end with LF or CR LF,
+and with nothing else. `data.prepare` uses the same readers, but passes over what is bad.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from configs.errors import DataError
+from data.files.json_list import begins_list, elements
+from data.files.json_text import parse
+from data.files.lines import Unreadable, chunks, detect_encoding, lines
+from data.files.tabular import head_of, read_csv
+
+Value = TypeVar("Value")
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file as `(number from 1, text)`.
+
+    Raises:
+        DataError: the file cannot be opened or is no text, or a line is not in the file's encoding or holds a null byte.
+    """
+    encoding = _encoding(path)
+    yield from _strict(path, lines(chunks(path), encoding, sys.maxsize))
+
+
+def whole_text(path: Path) -> str:
+    """The text of a file without its byte order mark; CR LF becomes LF. Raises as `text_lines`."""
+    text = "".join(f"{line}\n" for _, line in text_lines(path))
+    last = deque(chunks(path), maxlen=1)
+    return text if last and last[0].endswith(b"\n") else text.removesuffix("\n")
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """The values of a file with one JSON value a line as `(line, value)`; blank lines are passed over.
+
+    Raises:
+        DataError: as `text_lines`, or a line is not usable JSON.
+    """
+    for number, text in text_lines(path):
+        if not text.strip():
+            continue
+        try:
+            value = parse(text)
+        except DataError as error:
+            raise DataError(f"{path}:{number}: {error}; write one JSON object a line") from error
+        yield number, value
+
+
+def json_records(path: Path) -> Iterator[tuple[int, Any]]:
+    """The elements of a JSON list as `(first line, value)`, or the values of JSON lines: whichever the file holds.
+
+    Raises:
+        DataError: as `json_lines`, or the list is cut off or damaged.
+    """
+    encoding = _encoding(path)
+    if begins_list(str(path)):
+        yield from _strict(path, elements(str(path), encoding, sys.maxsize))
+    else:
+        yield from json_lines(path)
+
+
+def csv_head(path: Path) -> list[str]:
+    """The column names in the first line of a CSV file; none of an empty file. Raises as `csv_rows`."""
+    return head_of(((number, text, "") for number, text in text_lines(path)), ",")
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows below the head line of a CSV file as `(first line, cell by column name)`.
+
+    Raises:
+        DataError: as `text_lines`, or a row has not as many cells as the head line.
+    """
+    encoding = _encoding(path)
+    yield from _strict(path, read_csv(lines(chunks(path), encoding, sys.maxsize), ",", sys.maxsize))
+
+
+def _encoding(path: Path) -> str:
+    try:
+        return detect_encoding(path)
+    except Unreadable as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _strict(path: Path, found: Iterable[tuple[int, Value, str]]) -> Iterator[tuple[int, Any]]:
+    """What a reader gives as `(line, value, why it is bad)`, up to the first that is bad."""
+    line = 0
+    try:
+        for line, value, bad in found:
+            if bad:
+                raise DataError(f"{path}:{line}: {bad}")
+            yield line, value
+    except Unreadable as error:
+        raise DataError(f"{path}:{line + 1}: {error}" if line else f"{path}: {error}") from error
