@@ -6,7 +6,7 @@ import html
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.prepare.markup import strip_html
@@ -52,6 +52,7 @@ TAGS = st.sampled_from(["b", "i", "span", "p", "div", "strong", "em", "td", "li"
 ATTRIBUTES = st.sampled_from(["", ' class="a"', " align=left", " nowrap", " title='x y'"])
 
 
+@settings(deadline=None, database=None, derandomize=True)
 @given(WORDS)
 def test_text_without_tags_is_left_as_it_is(text):
     """No attribute, no end tag: every `<` is a comparison, unless it is a whole tag with a neighbor that is no value."""
@@ -61,6 +62,7 @@ def test_text_without_tags_is_left_as_it_is(text):
         assert kept == text
 
 
+@settings(deadline=None, database=None, derandomize=True)
 @given(st.lists(st.tuples(TAGS, ATTRIBUTES, st.text(st.sampled_from("头痛0123456789.%×/≤℃mg，<>& "), max_size=9))))
 def test_all_that_is_no_tag_survives(elements):
     """Escaped text between tags comes out as a browser would show it, blanks and line ends aside."""
@@ -69,6 +71,7 @@ def test_all_that_is_no_tag_survives(elements):
     assert "".join(strip_html(page).split()) == "".join(seen.split())
 
 
+@settings(deadline=None, database=None, derandomize=True)
 @given(st.integers(-99, 99), st.integers(1, 999), st.sampled_from(["sup", "SUP", "jats:sup"]))
 def test_numbers_keep_their_exponents(exponent, number, tag):
     plain = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -79,6 +82,7 @@ def test_numbers_keep_their_exponents(exponent, number, tag):
 SCRAPS = st.sampled_from(["<", ">", "/", "b", "sup", "sub", "script", "!--", "-->", " ", "=", '"', "&", "甲", "1"])
 
 
+@settings(deadline=None, database=None, derandomize=True)
 @given(st.lists(SCRAPS, max_size=40).map("".join))
 def test_no_input_fails_or_loses_a_word(text):
     assert strip_html(text).count("甲") <= text.count("甲")
