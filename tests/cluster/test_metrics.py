@@ -50,7 +50,7 @@ def test_a_histogram_is_queried_by_its_parts():
 
 def ppo_step() -> dict[str, float]:
     floats = pa.array([[0.0, -1.0], [-2.0]], pa.list_(pa.float32()))
-    columns = dict.fromkeys(("logprobs", "rollout_logprobs", "ref_logprobs", "values", "returns"), floats)
+    columns = dict.fromkeys(("logprobs", "rollout_logprobs", "ref_logprobs", "values", "returns", "weights"), floats)
     tokens = pa.array([[1, 2], [3]], pa.list_(pa.int32()))
     table = pa.table(
         {
