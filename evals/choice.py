@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from data.chat import chat_format
+from data.choices.question import LETTERS
 from data.tables import DataError
 from evals.subject import Metrics, Row, Subject
-
-LETTERS = "ABCDEFGHIJ"
 
 
 def check(row: Row) -> None:

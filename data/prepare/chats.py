@@ -9,7 +9,7 @@ from data.choices.question import ChoiceQuestion
 from data.choices.reader import asks_in_words, key_column, read_choice
 from data.prepare.options import Options
 from data.prepare.turns import Messages, merged, turns_of
-from data.prepare.values import kind_of, optional_string, string
+from data.prepare.values import UnknownColumnsError, kind_of, optional_string, string
 from data.tables import DataError
 
 Row = dict[str, Any]
@@ -97,8 +97,9 @@ def _answer(choice: ChoiceQuestion, record: Mapping[str, Any]) -> str:
         key, columns = key_column(record), ", ".join(map(str, record))
         if key:
             raise DataError(f"{key} holds nothing; it must name one or more of the options")
-        raise DataError(
-            f"no known schema has its columns ({columns}): there are options but no answer; name it with --map answer=COLUMN"
+        raise UnknownColumnsError(
+            f"no known schema has its columns ({columns}): there are options but no answer",
+            "name it with --map answer=COLUMN",
         )
     return "\n".join([*map(choice.lettered, choice.answers), *([choice.explanation] if choice.explanation else [])])
 

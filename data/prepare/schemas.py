@@ -15,7 +15,7 @@ from data.prepare.chats import Row as Row
 from data.prepare.options import Options
 from data.prepare.preferences import SIDES, preference_of
 from data.prepare.turns import Messages
-from data.prepare.values import kind_of, string
+from data.prepare.values import UnknownColumnsError, kind_of, string
 from data.tables import DataError
 
 FIELDS: Final = (*QUESTIONS, *ANSWERS, *CHATS, *DIALOGUES, *TEXTS, *SIDES[0], *SIDES[1], *MORE)
@@ -37,9 +37,9 @@ def row_of(record: Any, options: Options) -> Row:
     row = preference_of(record, options) or chat_of(record, options) or _text(record)
     if row is None:
         columns = ", ".join(map(str, record)) or "none"
-        raise DataError(
-            f"no known schema has its columns ({columns}); name them with --map FIELD=COLUMN, as --map question=COLUMN "
-            "--map answer=COLUMN"
+        raise UnknownColumnsError(
+            f"no known schema has its columns ({columns})",
+            "name them with --map FIELD=COLUMN, as --map question=COLUMN --map answer=COLUMN",
         )
     return _as_kind(row, options.kind)
 

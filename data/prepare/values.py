@@ -9,6 +9,14 @@ from typing import Any
 from data.tables import DataError
 
 
+class UnknownColumnsError(DataError):
+    """No known schema has the columns of a record. `reason` leaves out how `--map` of data.prepare would help."""
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(f"{reason}; {hint}")
+        self.reason = reason
+
+
 def string(value: Any, name: str) -> str:
     """A text, which may stand in a list of its own or in a single turn.
 

@@ -15,6 +15,7 @@ from data.prepare.options import Options
 from data.prepare.readers import read
 from data.prepare.schemas import row_of
 from data.prepare.sources import Piece, describe
+from data.prepare.values import UnknownColumnsError
 from data.tables import DataError
 from evals.faults import Fault, repeated
 
@@ -65,7 +66,7 @@ def read_dialogues(path: Path) -> Dialogues:
                 raise DataError(found.bad)
             turns: list[Message] = row_of(found.record, _CHATS)["messages"]
         except DataError as error:
-            reason = str(error).partition("; name them with")[0]  # an option of data.prepare
+            reason = error.reason if isinstance(error, UnknownColumnsError) else str(error)
             faults.append(Fault("no conversation", where, reason))
             conversations.append([Exchange(where, [], "", True, "no conversation")])
             continue
