@@ -133,15 +133,19 @@ class Team:
             raise error
         return lost or {error.role: list(range(self.groups[error.role].ranks))}
 
-    def replace(self, lost: Mapping[str, Sequence[int]]) -> None:
-        """New processes, with their models as at the start, for those of `lost`; ranks that are one world all together.
+    def together(self, lost: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+        """Who has to start anew when the ranks of `lost` do, by role: with them, all that are of one world."""
+        ranks = {role: self._all(role) if role in LEARNERS else list(some) for role, some in lost.items()}
+        if self.config.native_transfer and ranks.keys() & {*LEARNERS, "rollout"}:
+            ranks |= {role: self._all(role) for role in ("policy", "rollout")}  # one NCCL world, opened once
+        return ranks
+
+    def replace(self, ranks: Mapping[str, Sequence[int]]) -> None:
+        """New processes, with their models as at the start, for `ranks`, which `together` gave.
 
         Where a node went, it is waited for that Ray finds its placement groups another. Raises PlacementError, or
         RoleDied where a process dies meanwhile.
         """
-        ranks = {role: self._all(role) if role in LEARNERS else list(some) for role, some in lost.items()}
-        if self.config.native_transfer and ranks.keys() & {*LEARNERS, "rollout"}:
-            ranks |= {role: self._all(role) for role in ("policy", "rollout")}  # one NCCL world, opened once
         for role, some in ranks.items():
             self.groups[role].stop(some)
         placed_again(self._reserved, self.config.start_timeout_s)
@@ -153,7 +157,7 @@ class Team:
     def begin_anew(self) -> None:
         """Brings policy and critic back to the weights of the start."""
         if self.learnt:
-            self.replace({role: self._all(role) for role in sorted(self.learnt)})
+            self.replace(self.together({role: self._all(role) for role in sorted(self.learnt)}))
 
     def _all(self, role: str) -> list[int]:
         return list(range(self.groups[role].ranks))

@@ -76,7 +76,7 @@ class Supervisor:
                 work = again or work
 
     def _replace(self, error: RoleDied) -> set[str]:
-        """Replaces who is lost, and who is lost meanwhile; returns their roles. No request to stop comes in between."""
+        """Replaces who is lost, and who is lost meanwhile; returns the roles that started anew, which may be more. No request to stop comes in between."""
         with self._stop.held():
             return self._replace_all(error)
 
@@ -86,9 +86,10 @@ class Supervisor:
             lost = self._team.lost(error)
             for role, ranks in lost.items():
                 self._count(role, ranks, error)
-            replaced |= lost.keys()
+            starting = self._team.together(lost)
+            replaced |= starting.keys()
             try:
-                self._team.replace(lost)
+                self._team.replace(starting)
             except RoleDied as later:
                 error = later
             else:

@@ -19,15 +19,19 @@ class FakeTeam:
     def __init__(self) -> None:
         self.replaced: list[str] = []
         self.dies_meanwhile: list[RoleDied] = []
+        self.one_world: set[str] = set()
         self.watch = SimpleNamespace(last_of=lambda role, ranks: [])
 
     def lost(self, error: RoleDied) -> dict[str, list[int]]:
         return {error.role: [0]}
 
-    def replace(self, lost: dict[str, list[int]]) -> None:
+    def together(self, lost: dict[str, list[int]]) -> dict[str, list[int]]:
+        return {**lost, **({role: [0] for role in sorted(self.one_world)} if lost.keys() & self.one_world else {})}
+
+    def replace(self, ranks: dict[str, list[int]]) -> None:
         if self.dies_meanwhile:
             raise self.dies_meanwhile.pop()
-        self.replaced += lost
+        self.replaced += ranks
 
 
 def failing(*roles: str) -> Callable[[], str]:
@@ -78,6 +82,14 @@ def test_a_lost_learner_is_replaced_and_the_run_goes_back(team: FakeTeam, superv
     supervisor.finish(run)
     assert len(runs) == 3
     assert team.replaced == ["critic", "policy", "policy"]
+
+
+def test_an_engine_that_takes_the_policy_with_it_is_a_lost_learner(team: FakeTeam, supervised: Any) -> None:
+    team.one_world = {"policy", "rollout"}
+    with pytest.raises(LearnersLost):
+        supervised().keep_at(failing("rollout"))
+    assert team.replaced == ["rollout", "policy"]
+    assert supervised().keep_at(failing("reward")) == "done"
 
 
 def test_who_dies_while_another_is_replaced_is_replaced_too(team: FakeTeam, supervised: Any) -> None:

@@ -1,0 +1,39 @@
+"""Who starts anew with whom, when processes of a team are lost."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors.team import Team, TeamConfig
+
+
+def team(native_transfer: str | None) -> Team:
+    """A team of two ranks a role, of which no process exists."""
+    made = object.__new__(Team)
+    settings: dict[str, Any] = {"run": "t", "roles": {}, "sites": (), "updates": 1, "minibatches": 1, "seed": 0}
+    limits = {"end_ids": (), "start_timeout_s": 1.0, "call_timeout_s": 1.0, "knows_logprobs": False}
+    made.config = TeamConfig(native_transfer=native_transfer, **settings, **limits)
+    roles: Any = ("policy", "critic", "reference", "reward", "rollout")
+    made.groups = {role: SimpleNamespace(ranks=2) for role in roles}  # type: ignore[misc]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("native_transfer", "lost", "started"),
+    [
+        (None, {"rollout": [1]}, {"rollout": [1]}),
+        (None, {"policy": [1]}, {"policy": [0, 1]}),
+        (None, {"critic": [0], "reward": [1]}, {"critic": [0, 1], "reward": [1]}),
+        ("nccl", {"rollout": [1]}, {"policy": [0, 1], "rollout": [0, 1]}),
+        ("nccl", {"policy": [0]}, {"policy": [0, 1], "rollout": [0, 1]}),
+        ("nccl", {"critic": [0]}, {"critic": [0, 1], "policy": [0, 1], "rollout": [0, 1]}),
+        ("nccl", {"reference": [0], "reward": [1]}, {"reference": [0], "reward": [1]}),
+    ],
+)
+def test_ranks_of_one_world_start_together(
+    native_transfer: str | None, lost: dict[str, list[int]], started: dict[str, list[int]]
+) -> None:
+    assert team(native_transfer).together(lost) == started
