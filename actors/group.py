@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -46,6 +47,7 @@ class WorkerGroup(Generic[W]):
         `watch` meanwhile, and does not wait for a process that hangs.
         """
         self.role, self.timeout_s, self.watch = role, timeout_s, watch
+        self._until: float | None = None
         self.ranks = site.roles[role].ranks
         self.names = [f"{run}/{role}-{rank}" for rank in range(self.ranks)]
         self._run, self._worker, self._calls_at_once = run, worker, calls_at_once
@@ -106,11 +108,25 @@ class WorkerGroup(Generic[W]):
 
     def wait(self, refs: list[ray.ObjectRef], doing: str) -> list[Any]:
         """Every answer, in order. Raises RoleDied naming the role for a timeout, or a rank that is dead or hangs."""
-        return get(refs, f"{self.role}: {doing}", self.timeout_s, self.look)
+        return get(refs, f"{self.role}: {doing}", self._longest_wait(), self.look)
 
     def next_of(self, stream: Any, doing: str) -> ray.ObjectRef | None:
         """The next answer of a streaming call, None after the last; as `wait`."""
-        return next_of(stream, f"{self.role}: {doing}", self.timeout_s, self.look)
+        return next_of(stream, f"{self.role}: {doing}", self._longest_wait(), self.look)
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """A block whose waits for this role may take `seconds` together, and each no longer than otherwise."""
+        self._until = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._until = None
+
+    def _longest_wait(self) -> float:
+        if self._until is None:
+            return self.timeout_s
+        return min(self.timeout_s, max(0.0, self._until - time.monotonic()))
 
     def call(self, method: str, *arguments: Any) -> list[Any]:
         """Calls `method` on every rank and waits."""

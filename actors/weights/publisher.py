@@ -65,18 +65,19 @@ class Publisher:
         `probe`: token sequences, two tokens or longer, that engine and policy both score after every publish.
         """
         self._tolerance, self._rounding = config.tolerance, ROUNDING[dtype]
-        self._policy, self._engines, self._probe = policy, engines, probe
+        self._policy, self._engines, self._probe, self._timeout_s = policy, engines, probe, config.timeout_s
         self.transport = TRANSPORTS[config.transport](policy, engines)
 
     def publish(self, version: int) -> Published:
         """Sends and checks version `version`.
 
         Raises PublishError when an engine answers with another version or differs on the probe by more than the
-        tolerance; RoleError when a role does not answer in time.
+        tolerance; RoleError when a role has not answered after `timeout_s` seconds of the config in all.
         """
         start = time.monotonic()
-        self.transport.send(version)
-        return Published(version, time.monotonic() - start, self.check(version))
+        with self._policy.within(self._timeout_s), self._engines.within(self._timeout_s):
+            self.transport.send(version)
+            return Published(version, time.monotonic() - start, self.check(version))
 
     def check(self, version: int) -> float:
         """Compares every engine with the policy on the probe; returns the largest difference of a log-probability."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from actors import group
 from actors.config import PublishConfig
 from actors.weights.publisher import Publisher, PublishError
 
@@ -14,6 +18,15 @@ class Groups:
     """Stands for both groups of actors: the policy answers 0 for each token, the engine what `drift` says."""
 
     drift = 0.0
+
+    def __init__(self) -> None:
+        self.limits: list[float] = []
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        self.limits.append(seconds)
+        yield
+        self.limits.append(0.0)
 
     def submit(self, *_: Any) -> None:
         return None
@@ -74,3 +87,34 @@ def test_a_tolerance_that_is_set_holds_from_the_first_publish() -> None:
         PublishError, match=r"rollout-0 does not compute with .* up to 0.011 on the probe, 0.01 is allowed"
     ):
         checks.check(1)
+
+
+def test_sending_and_checking_end_within_the_limit() -> None:
+    groups = Groups()
+    checks = publisher(groups, timeout_s=7.0)
+    checks.transport = SimpleNamespace(send=lambda version: groups.limits.append(version))  # type: ignore[assignment]
+    assert checks.publish(1).drift == 0.0
+    assert groups.limits == [7.0, 7.0, 1, 0.0, 0.0]
+
+
+def test_waits_within_a_limit_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, waits = [0.0], []
+
+    def get(refs: object, what: str, timeout_s: float, look: object) -> None:
+        waits.append((what, timeout_s))
+        now[0] += 70.0
+
+    monkeypatch.setattr(group.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(group, "get", get)
+    policy: Any = object.__new__(group.WorkerGroup)
+    policy.role, policy.timeout_s, policy._until = "policy", 600.0, None
+    with policy.within(120.0):
+        for doing in ("gather", "send", "probe"):
+            policy.wait([], doing)
+    policy.wait([], "learn")
+    assert waits == [
+        ("policy: gather", 120.0),
+        ("policy: send", 50.0),
+        ("policy: probe", 0.0),
+        ("policy: learn", 600.0),
+    ]
