@@ -9,7 +9,7 @@ packages := actors benchmarks cluster configs data evals serve trainers
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-env: ## the environment in .venv (PYTHON=... chooses the interpreter)
+env: ## the environment in .venv (PYTHON=... chooses the interpreter, DEVICE=gpu one with CUDA)
 	@bash locks/install.sh
 
 quickstart: env ## the whole regime on the sample clinic; ARGS='--seed=1' overrides settings

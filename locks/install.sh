@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Makes .venv from locks/cpu.txt; what `make env` runs. At once when there is nothing to do; safe to run again after a failure.
-# PYTHON=... chooses the interpreter. Writes to .venv and to pip's cache, nowhere else.
+# Makes .venv from locks/cpu.txt, or with DEVICE=gpu from locks/gpu.txt; what `make env` runs. At once when there is nothing to do; safe
+# to run again after a failure. PYTHON=... chooses the interpreter. An environment keeps its DEVICE until another one is given.
+# Writes to .venv and to pip's cache, nowhere else.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-lock=$root/locks/cpu.txt
 venv=$root/.venv
 stamp=$venv/installed
 log=$venv/install.log
+device=${DEVICE:-$(cat "$venv/device" 2>/dev/null || echo cpu)}
+lock=$root/locks/$device.txt
+driver=580 # of NVIDIA, the oldest that runs CUDA 13
 processes=3 # pip downloads one file at a time and unpacks in one thread
 
 say() { echo "env: $*"; }
@@ -15,6 +18,8 @@ fail() {
   echo "env: error: $*" >&2
   exit 1
 }
+
+case $device in cpu | gpu) ;; *) fail "DEVICE=$device: give cpu or gpu" ;; esac
 
 wanted=$(printf '%s\n' "$root"; cat "$lock" "${BASH_SOURCE[0]}" | sha256sum)
 if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
@@ -49,14 +54,22 @@ command -v "${CXX:-c++}" >/dev/null || fail "no C++ compiler (${CXX:-c++}), whic
 "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
   fail "Python's C headers are missing, which DeepSpeed needs; apt-get install python$version-dev"
 
+if [ "$device" = gpu ]; then
+  found=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1) || true
+  [ -n "$found" ] || fail "DEVICE=gpu: nvidia-smi finds no GPU with a driver; install NVIDIA's driver $driver or newer, or leave DEVICE out"
+  [ "${found%%.*}" -ge "$driver" ] || fail "DEVICE=gpu: NVIDIA's driver is $found; CUDA 13 needs $driver or newer"
+fi
+
 # An environment that was made elsewhere, or with another Python, names that place in its scripts: begin anew.
 if [ -d "$venv" ] && { [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$root" ] ||
+  [ "$(cat "$venv/device" 2>/dev/null || echo cpu)" != "$device" ] ||
   [ "$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" != "$version" ]; }; then
   clear=--clear
 fi
 say "Python $("$python" -c 'import platform; print(platform.python_version())') in .venv"
 "$python" -m venv ${clear:-} "$venv" || fail "$python cannot make a virtual environment in $venv"
 printf '%s\n' "$root" >"$stamp" # its first line alone: made here, not complete
+echo "$device" >"$venv/device"
 : >"$log"
 
 pip_install() {
@@ -68,13 +81,16 @@ install_torch() {
   local torch
   torch=$(grep '^torch==' "$lock")
   pip_install "$torch" >>"$log" 2>&1 && return
+  [ "$device" = cpu ] || return
   say "pip finds no $torch; trying PyTorch's own index through uv"
   pip_install uv >>"$log" 2>&1 &&
     "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps --torch-backend=cpu "${torch%+cpu}" >>"$log" 2>&1
 }
 
 packages=$(grep -cv '^#' "$lock")
-say "installing $packages packages, about 700 MB to download"
+size="about 700 MB"
+[ "$device" = cpu ] || size="several GB"
+say "installing $packages packages for the ${device^^}, $size to download"
 work=$(mktemp -d "$venv/install.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'trap - TERM; kill 0' INT # jobs of a script do not see Ctrl-C themselves
