@@ -101,6 +101,7 @@ def evaluator(questions: Path, tmp_path: Path, ray_cluster: None) -> Iterator[Ev
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_died_is_replaced(
     evaluator: Evaluator, make_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -274,6 +274,7 @@ def test_a_run_gives_up_after_too_many_deaths(
         finished_run(settings(clinic, name="given-up", max_failures=0))
 
 
+@pytest.mark.long
 def test_roles_that_share_learn_what_roles_apart_learn(clinic: Path, whole: Path, ray_cluster: Any) -> None:
     assert not equal(weights(whole), weights(clinic))
     assert equal(weights(finished_run(settings(clinic, name="placed", colocate="all"))), weights(whole))

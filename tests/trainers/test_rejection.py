@@ -243,7 +243,7 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
         ),
         ("--reward.placement.cpus_per_rank=100", "sampling: needs 100.1 CPU .* --reward.placement.cpus_per_rank=7"),
         ("--reward=null", "nothing rewards answers: give reward.model, judge.functions or judge.endpoints"),
-        ("--judge.functions.f.file=/nowhere.py", "judge.functions.f.file: /nowhere.py"),
+        ("--judge.functions.f.file=/nowhere.py", "reward .f.: there is no file /nowhere.py"),
         ("--selection.kk=1", "did you mean 'k'"),
         ("--colocate=[[rollout,policy]]", "colocate names 'policy', which is no role .* they start rollout, reward$"),
     ],
