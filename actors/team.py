@@ -134,7 +134,7 @@ class Team:
         return lost or {error.role: list(range(self.groups[error.role].ranks))}
 
     def together(self, lost: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-        """Who has to start anew when the ranks of `lost` do, by role: with them, all that are of one world."""
+        """The ranks to restart when those of `lost` are, by role: also all others of the same world."""
         ranks = {role: self._all(role) if role in LEARNERS else list(some) for role, some in lost.items()}
         if self.config.native_transfer and ranks.keys() & {*LEARNERS, "rollout"}:
             ranks |= {role: self._all(role) for role in ("policy", "rollout")}  # one NCCL world, opened once

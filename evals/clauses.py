@@ -186,8 +186,8 @@ def _supposes(part: str) -> bool:
 
 def _read(part: str, concluded: bool) -> Clause:
     cleared = _HARMLESS.sub("", part)
-    letters = _letters(_ONE.findall(cleared))
     found = _ONE.findall(cleared)
+    letters = _letters(found)
     texts = letters if all(one.startswith(OPTION) for one in found) else ""
     corrects = _CORRECTS.search(cleared) is not None
     concludes = concluded or _CONCLUDES.search(cleared) is not None

@@ -70,7 +70,7 @@ def _read(path: Path) -> dict[str, dict[str, _Record]]:
         return {}
     if (content := checked_json(path.read_bytes())) is not None:
         return content
-    print(f"{path}: damaged; the contents of the run's inputs are recorded anew", flush=True)
+    print(f"{path}: damaged; the contents of the run's inputs are recorded again", flush=True)
     return {}
 
 

@@ -56,7 +56,7 @@ class Mailbox:
         """Handles one message; see `trainers.rank.Send`."""
         if kind == "start":
             self._receipts = figures["receipts"]
-            self.run.rewind(done or -1)  # a run that begins anew evaluates its start anew
+            self.run.rewind(done or -1)  # a run that starts over also evaluates its start again
             if self._progress is None:
                 self._progress = stack.enter_context(self.run.progress(self.steps, done, self.show))
             else:

@@ -76,7 +76,7 @@ class Supervisor:
                 work = again or work
 
     def _replace(self, error: RoleDied) -> set[str]:
-        """Replaces who is lost, and who is lost meanwhile; returns the roles that started anew, which may be more. No request to stop comes in between."""
+        """Replaces who is lost, and who is lost meanwhile; returns the roles that were restarted, which may be more. No request to stop comes in between."""
         with self._stop.held():
             return self._replace_all(error)
 

@@ -103,7 +103,7 @@ def _options(record: Record) -> Options | None:
     if together is None and (group is not None or single) and _letters_only(record):
         raise UnusableQuestion(
             UNCLEAR,
-            f"columns {', '.join(map(str, [group, *single.values()] if group else single.values()))} are empty, so nobody can know what the answer stands for",
+            f"columns {', '.join(map(str, [group, *single.values()] if group else single.values()))} are empty, so it is unknown what the answer stands for",
         )
     return together
 

@@ -1,4 +1,4 @@
-"""Who starts anew with whom, when processes of a team are lost."""
+"""Which ranks of a team are restarted together when some are lost."""
 
 from __future__ import annotations
 
