@@ -65,12 +65,13 @@ class Group:
 
     timeout_s = 120.0
     watch = None
+    _until = None
 
     def __init__(self, role: str, actors: list[Any]) -> None:
         from actors.group import WorkerGroup
 
         self.role, self.actors, self.ranks = role, actors, len(actors)
-        for method in ("look", "submit", "wait", "submit_rows", "submit_streams"):
+        for method in ("look", "submit", "wait", "submit_rows", "submit_streams", "_longest_wait"):
             setattr(self, method, getattr(WorkerGroup, method).__get__(self))
 
 
