@@ -24,6 +24,7 @@ STEP_BYTES, GPU_STEP_BYTES = 8, 4
 # DeepSpeed's defaults, in elements: gathered parameters at a time, a step's part of the optimizer, a gradient bucket.
 LIVE_ELEMENTS, SUB_GROUP_ELEMENTS, BUCKET_ELEMENTS = 10**9, 10**9, 5 * 10**8
 LOGIT_PIECES = 3 * 2**26 * 4  # actors/logprobs.py on GPUs: three fp32 pieces
+LOGITS = {"cpu": 2**27, "cuda": 2**30}  # elements made at a time (actors/packed.py): 256 MiB and 2 GiB in bfloat16
 
 # Measured on CPU: resident size of a Ray actor with its imports and first calls done, without a model.
 # Of it, libraries' pages, which processes of one node share: 150 to 230 MiB, by what the page cache had of them.
@@ -219,5 +220,9 @@ def _activations(shape: Shape, work: Work, b: int, zero: ZeroConfig, gpu: bool) 
 
 
 def _logits(shape: Shape, tokens: int, b: int, gpu: bool) -> Part:
-    size = b * tokens * shape.vocab + (LOGIT_PIECES if gpu else 0)
-    return Part("logits", size, f"{b} B x {tokens:,} x {shape.vocab:,}" + (" + pieces" if gpu else ""))
+    wanted, most = tokens * shape.vocab, LOGITS["cuda" if gpu else "cpu"]
+    size = b * min(wanted, most) + (LOGIT_PIECES if gpu else 0)
+    elements = (
+        f"{tokens:,} x {shape.vocab:,}" if wanted <= most else f"{most:,}, of {tokens:,} x {shape.vocab:,} at a time"
+    )
+    return Part("logits", size, f"{b} B x {elements}" + (" + pieces" if gpu else ""))

@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from actors.logprobs import token_logprobs
+from actors.memory import LOGITS
 from actors.modeling.attention import Packing
+from actors.modeling.head import last_hidden_states, logits_of
 from actors.modeling.scorer import HEAD
 
 Tokens = Sequence[int] | NDArray[np.integer[Any]]
@@ -100,16 +103,41 @@ class PackedModule(torch.nn.Module):
 
 
 class PackedLM(PackedModule):
-    """A causal language model whose forward takes a packed batch and returns what training needs of it."""
+    """A causal language model whose forward takes a packed batch and returns what training needs of it.
+
+    Args:
+        model: whose attention implementation is `packed`.
+        logits: how many elements of logits are made at a time; LOGITS of the device if None.
+    """
+
+    def __init__(self, model: PreTrainedModel, logits: int | None = None) -> None:
+        super().__init__(model)
+        self._logits = logits
 
     def forward(self, batch: PackedBatch, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the predicted tokens, (N,) fp32, and the entropies of their distributions, (N,) fp32.
 
-        Logits are made only at predicted positions: a prompt costs no vocabulary projection. Entropies are an
-        empty tensor unless asked for.
+        Logits are made only at predicted positions: a prompt costs no vocabulary projection. Where they are too many to
+        have at once, they are made a piece at a time, and anew for the backward pass. Entropies are an empty tensor
+        unless asked for.
         """
-        logits = self.model(**batch.model_inputs(), logits_to_keep=batch.predict).logits[0]  # (N, V)
-        return token_logprobs(logits, batch.targets, temperature, entropy)
+        limit = self._logits or LOGITS[batch.predict.device.type]
+        pieces = -(-len(batch.predict) * self.model.config.vocab_size // limit)
+        if pieces <= 1:
+            logits = self.model(**batch.model_inputs(), logits_to_keep=batch.predict).logits[0]  # (N, V)
+            return token_logprobs(logits, batch.targets, temperature, entropy)
+        hidden, decoder = last_hidden_states(self.model, batch.model_inputs())
+
+        def of_piece(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+            return token_logprobs(logits_of(self.model, hidden, decoder), targets, temperature, entropy)
+
+        found = []
+        for piece in zip(hidden[batch.predict].tensor_split(pieces), batch.targets.tensor_split(pieces), strict=True):
+            found.append(
+                checkpoint(of_piece, *piece, use_reentrant=False) if hidden.requires_grad else of_piece(*piece)
+            )
+        logprobs, entropies = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return logprobs, entropies
 
 
 LOGIT_MEAN = "logit_mean"

@@ -132,7 +132,7 @@ class ZeroModel:
             if learns:
                 self.engine.backward(value, scale_wrt_gas=False)
             for name, figure in {"loss": value.detach() / self.world_size, **figures}.items():
-                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + figure.detach().double().cpu()
+                sums[name] = sums.get(name, 0.0) + figure.detach().double()  # on the device: nobody waits for it yet
         totals = self.sum_over_ranks(sums)
         if not math.isfinite(totals["loss"]):
             guilty = [index for index, is_finite in enumerate(finite) if not is_finite]
@@ -155,7 +155,7 @@ class ZeroModel:
         """Each scalar summed over ranks; every rank gives the same names."""
         if not sums:
             return {}
-        stacked = torch.stack([sums[name] for name in sorted(sums)]).to(device())
+        stacked = torch.stack([sums[name].to(device()) for name in sorted(sums)])
         torch.distributed.all_reduce(stacked)
         return dict(zip(sorted(sums), stacked.tolist(), strict=True))
 

@@ -60,7 +60,8 @@ class Packing:
     def owners(self) -> Tensor:
         """The number of each token's sequence, (T,) int64."""
         lengths = torch.tensor(self.lengths, device=self.device)
-        return torch.repeat_interleave(torch.arange(len(self.lengths), device=self.device), lengths)
+        numbers = torch.arange(len(self.lengths), device=self.device)
+        return torch.repeat_interleave(numbers, lengths, output_size=sum(self.lengths))  # else a GPU is waited for
 
     @cached_property
     def positions(self) -> Tensor:

@@ -60,6 +60,9 @@ _LIST = (
         90,
         "how long a checkpoint stops training, and gathering weights to publish them",
     ),
+    Check(
+        "vocabulary", f"{_HERE}.large", 90, "half a billion parameters, 151,936 entries: logits at once and in pieces"
+    ),
     Check("train_1b", f"{_HERE}.large", 120, "1.3 billion parameters: tokens/s, MFU, peak memory against its estimate"),
     Check(
         "train_7b_lora",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,40 @@ def train_7b_lora(gpu: bool) -> dict[str, Any]:
     return {"parameters": shape.parameters(), **_train(gpu, shape, config, sequences=4, lora=LoraConfig())}
 
 
+def vocabulary(gpu: bool) -> dict[str, Any]:
+    """Half a billion parameters, 151,936 entries, all logits at once and in pieces: losses, speed, memory."""
+    shape = (
+        Shape(896, 24, 4864, 14, 151_936, kv_heads=2, tied=1) if gpu else Shape(64, 2, 96, 4, 997, kv_heads=2, tied=1)
+    )
+    parts = [_parts(shape, 4, 4096 if gpu else 64)[0] for _ in range(2)]
+    positions = len(parts[0].predict)
+    zero = ZeroConfig(stage=0, dtype="bfloat16")
+    found: dict[str, Any] = {"parameters": shape.parameters()}
+    losses = []
+    for name, rows in (("whole", positions), ("pieces", positions // 3)):
+        before = _allocated()
+        trainer = ZeroModel(PackedLM(_model(shape), rows * shape.vocab), zero, OptimizerConfig(lr=1e-4), STEPS + 2)
+        with torch.no_grad():
+            alone = trainer.engine(parts[0])[0]
+        assert torch.equal(alone, trainer.engine(parts[0])[0]), f"{name}: log-probabilities differ with a gradient"
+        losses.append(update(trainer, parts))
+        seconds = seconds_of(partial(update, trainer, parts), STEPS)
+        found[name] = {"tokens_per_second": round(sum(len(part.input_ids) for part in parts) / seconds)}
+        if gpu:
+            found[name]["peak_gib"] = round((torch.cuda.max_memory_allocated() - before) / 2**30, 2)
+            trainer.engine.destroy()
+        del trainer
+        gc.collect()
+    assert abs(losses[0] - losses[1]) < 1e-2, f"the losses are {losses}"
+    return found
+
+
 def checkpoint(gpu: bool) -> dict[str, Any]:
     """Seconds that a checkpoint of 0.3 billion parameters stops training, and until it is on disk; the way of weights."""
     shape = _shape(gpu, hidden=1024, layers=16, intermediate=2816, heads=16)
     model = ZeroModel(PackedLM(_model(shape)), ZeroConfig(dtype="bfloat16"), OptimizerConfig(), 2)
     parts = _parts(shape, 1, 512 if gpu else 32)
-    _update(model, parts)
+    update(model, parts)
     with tempfile.TemporaryDirectory() as folder:
         stalls = []
         for _ in range(2):  # the second finds pinned memory that the first has allocated
@@ -111,8 +140,8 @@ def _timed_steps(
     if lora is not None:
         add_lora(model, lora, seed=0)
     trainer = ZeroModel(PackedLM(model), zero, OptimizerConfig(lr=1e-4), STEPS + 1)
-    _update(trainer, parts)
-    seconds = seconds_of(lambda: _update(trainer, parts), STEPS - 1)
+    update(trainer, parts)
+    seconds = seconds_of(lambda: update(trainer, parts), STEPS - 1)
     if not torch.cuda.is_available():
         return seconds, 0, 0
     trainer.engine.destroy()
@@ -142,7 +171,7 @@ def _model(shape: Shape) -> PreTrainedModel:
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         max_position_embeddings=4096,
-        tie_word_embeddings=False,
+        tie_word_embeddings=bool(shape.tied),
         attn_implementation=ATTENTION,
     )
     torch.manual_seed(0)
@@ -160,6 +189,10 @@ def _parts(shape: Shape, sequences: int, length: int) -> list[PackedBatch]:
     return [PackedBatch.of(list(ids.numpy())).to(device())]
 
 
-def _update(model: ZeroModel, parts: list[PackedBatch]) -> None:
+def update(model: ZeroModel, parts: list[PackedBatch]) -> float:
+    """One optimizer step; the loss before it."""
     predicted = sum(len(part.predict) for part in parts)
-    model.update(parts, lambda engine, batch: engine(batch)[0], lambda found, _: (-found.sum() / predicted, {}))
+    figures = model.update(
+        parts, lambda engine, batch: engine(batch)[0], lambda found, _: (-found.sum() / predicted, {})
+    )
+    return figures["loss"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from actors.config import EngineConfig, FrozenRoleConfig, LoraConfig, ZeroConfig
-from actors.memory import GIB, Footprint, Work, engine, frozen, kv_bytes, lora_parameters, trained
+from actors.memory import GIB, LOGIT_PIECES, LOGITS, Footprint, Work, engine, frozen, kv_bytes, lora_parameters, trained
 from actors.shape import Shape
 
 TEN = Shape(hidden=4096, layers=48, intermediate=11008, heads=32, vocab=32000)
@@ -75,6 +75,12 @@ def test_a_frozen_model_is_held_whole() -> None:
     scorer = sizes(frozen(TEN, config, Work(100, scorer=True), gpu=True))
     assert scorer["weights"] == 2 * TEN.parameters(scorer=True)
     assert "logits" not in scorer
+
+
+def test_logits_are_made_so_many_at_a_time() -> None:
+    few, many = (trained(TEN, ZeroConfig(), 1, Work(tokens), gpu=True) for tokens in (100, 10**6))
+    assert sizes(few)["logits"] - LOGIT_PIECES == 2 * 4 * 100 * TEN.vocab
+    assert sizes(many)["logits"] - LOGIT_PIECES == 2 * 4 * LOGITS["cuda"]
 
 
 def test_an_engine_fills_its_share_of_a_gpu_with_cache() -> None:

@@ -54,6 +54,22 @@ def test_packed_equals_padded_equals_one_by_one(model: PreTrainedModel) -> None:
     torch.testing.assert_close(packed, padded(model, SEQUENCES), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 9])
+def test_logits_in_pieces_change_nothing(model: PreTrainedModel, rows: int) -> None:
+    batch = PackedBatch.of(SEQUENCES)
+    whole, pieces = PackedLM(model), PackedLM(model, logits=50 * rows)
+    gradients = []
+    for lm in (whole, pieces):
+        model.zero_grad()
+        logprobs, entropies = lm(batch, temperature=0.7, entropy=True)
+        (logprobs.square().sum() + entropies.sum()).backward()
+        gradients.append([logprobs.detach(), entropies.detach(), *(p.grad.clone() for p in model.parameters())])
+        with torch.no_grad():
+            assert torch.equal(logprobs, lm(batch, temperature=0.7, entropy=True)[0])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 @torch.no_grad()
 def test_a_sequence_does_not_see_its_neighbours(model: PreTrainedModel) -> None:
     lm = PackedLM(model)

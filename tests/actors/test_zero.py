@@ -19,8 +19,8 @@ from data.durable import sha256
 SHAPE = ArchitectureConfig(hidden_size=16, intermediate_size=24, layers=3, heads=2, kv_heads=2, context=32)
 
 
-def module(seed: int = 0) -> PackedLM:
-    return PackedLM(new_causal_lm(SHAPE, vocab_size=40, bos=1, eos=2, pad=3, seed=seed))
+def module(seed: int = 0, logits: int | None = None) -> PackedLM:
+    return PackedLM(new_causal_lm(SHAPE, vocab_size=40, bos=1, eos=2, pad=3, seed=seed), logits)
 
 
 def batches(count: int) -> list[PackedBatch]:
@@ -41,10 +41,10 @@ def mean_loss(
     return lambda logprobs, batch: (-logprobs.sum() * share, {"tokens": torch.tensor(len(batch.predict))})
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_updates_are_those_of_plain_adamw(world: None, stage: int) -> None:
+@pytest.mark.parametrize(("stage", "logits"), [(0, None), (1, None), (2, None), (3, None), (0, 5 * 40), (3, 5 * 40)])
+def test_updates_are_those_of_plain_adamw(world: None, stage: int, logits: int | None) -> None:
     settings = OptimizerConfig(lr=1e-2, weight_decay=0.1, max_grad_norm=0.5, schedule="linear", warmup_steps=1)
-    zero = ZeroModel(module(), ZeroConfig(stage=stage), settings, total_steps=4)
+    zero = ZeroModel(module(logits=logits), ZeroConfig(stage=stage), settings, total_steps=4)
     plain = module()
     matrices = [p for p in plain.parameters() if p.dim() >= 2]
     vectors = [p for p in plain.parameters() if p.dim() < 2]
