@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data.prepare.lookup import Lookup
 from data.prepare.options import Options
-from data.prepare.piece import DIGEST, FINGERPRINTS, ID, SIGNATURE
+from data.prepare.piece import DIGEST, ID, SIGNATURE
 from data.prepare.wording import PERMUTATIONS, Signatures, alike
 
 Rows = NDArray[np.int64]
@@ -59,9 +59,10 @@ def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Optio
     found = Repeats(*(np.full(total, NONE) for _ in range(3)))
     if not total:
         return found
-    digests = None
+    digests, prints = None, None
     if options.takes("exact") or options.takes("near"):
-        digests, _ = _read_digests(files, counts, DIGEST)
+        whole, _ = _read_digests(files, counts, DIGEST)
+        digests, prints = whole[:, :2], whole[:, 2:]
     if options.takes("ids"):
         ids, there = _read_digests(files, counts, ID)
         rows = np.flatnonzero(there)
@@ -69,7 +70,7 @@ def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Optio
         if digests is not None:  # a record that stands there twice is no contradiction
             earlier[(digests[rows] == digests[earlier]).all(axis=1)] = NONE
         found.ids[rows] = earlier
-    if digests is None:
+    if digests is None or prints is None:
         return found
     rows = np.flatnonzero(found.ids == NONE)
     same = np.full(total, NONE)
@@ -79,11 +80,16 @@ def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Optio
     if options.takes("near"):
         if not options.takes("exact"):
             found.near[:] = same
-        _find_near((found.ids == NONE) & (same == NONE), found, files, counts, options, folder)
+        alone = (found.ids == NONE) & (same == NONE)
+        rows = np.flatnonzero(alone & prints.all(axis=1))
+        found.near[rows] = _of(rows, same_wording(prints[rows]))
+        _find_reworded(alone & (found.near == NONE), found, files, counts, options, folder)
+        while (further := (found.near != NONE) & (found.near[found.near] != NONE)).any():  # what it repeats went, too
+            found.near[further] = found.near[found.near[further]]
     return found
 
 
-def _find_near(
+def _find_reworded(
     alone: NDArray[np.bool_],
     found: Repeats,
     files: Sequence[Path],
@@ -91,12 +97,7 @@ def _find_near(
     options: Options,
     folder: Path,
 ) -> None:
-    """Set `found.near` of the rows that are `alone` so far, (N,)."""
-    prints, _ = _read_digests(files, counts, FINGERPRINTS)
-    rows = np.flatnonzero(alone & prints.all(axis=1))
-    found.near[rows] = _of(rows, same_wording(prints[rows]))
-    del prints
-    alone &= found.near == NONE
+    """Set `found.near` of long rows that repeat one but for a few words; of those that are `alone` so far, (N,)."""
     stored, stored_rows, place = Stored(folder), list[Rows](), 0
     for batch in _batches(files, counts, SIGNATURE):
         signatures = _numbers(batch, np.dtype("<u4"))
@@ -127,14 +128,9 @@ def _of(rows: Rows, found: Rows) -> Rows:
 def _read_digests(
     files: Sequence[Path], counts: Sequence[int], column: str
 ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """The digests of all N rows, (N, 2), and which rows have one, (N,)."""
-    digests, there = np.zeros((sum(counts), 2), np.uint64), np.zeros(sum(counts), bool)
-    place = 0
-    for batch in _batches(files, counts, column):
-        span = slice(place, place + len(batch))
-        digests[span], there[span] = _numbers(batch, np.dtype("<u8")), batch.is_valid()
-        place = span.stop
-    return digests, there
+    """The digests of all N rows as 64-bit numbers, (N, 2) or more, and which rows have one, (N,)."""
+    read = [(_numbers(batch, np.dtype("<u8")), batch.is_valid()) for batch in _batches(files, counts, column)]
+    return np.concatenate([one for one, _ in read]), np.concatenate([there for _, there in read])
 
 
 def _batches(files: Sequence[Path], counts: Sequence[int], column: str) -> Iterator[pa.Array]:

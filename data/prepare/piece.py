@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from data.prepare.classics import with_labels
 from data.prepare.cleaning import Removed, clean
@@ -32,8 +34,7 @@ from data.tables import DataError
 FLUSH: Final = 512 * 1024
 DIGEST_BYTES: Final = 16
 UNREAD: Final = "cannot be read"
-LINE, SIZE, ID, DIGEST = "_line", "_characters", "_id", "_digest"
-FINGERPRINTS, SIGNATURE = "_fingerprints", "_signature"
+LINE, SIZE, ID, DIGEST, SIGNATURE = "_line", "_characters", "_id", "_digest", "_signature"
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ def aside_schema(options: Options) -> pa.Schema:
     if options.takes("ids"):
         extra.append((ID, pa.binary(DIGEST_BYTES)))
     if options.takes("exact") or options.takes("near"):
-        extra.append((DIGEST, pa.binary(DIGEST_BYTES)))
+        extra.append((DIGEST, pa.binary(DIGEST_BYTES * (1 + options.takes("near")))))  # with the fingerprints
     if options.takes("near"):
-        extra += [(FINGERPRINTS, pa.binary(DIGEST_BYTES)), (SIGNATURE, pa.binary(SIGNATURE_BYTES))]
+        extra.append((SIGNATURE, pa.binary(SIGNATURE_BYTES)))
     return pa.schema([*options.schema, *(pa.field(*column) for column in extra)])
 
 
@@ -105,17 +106,16 @@ def prepare_piece(task: Task) -> Done:
 
 
 def _flush(writer: Any, rows: list[Row], size: int, schema: pa.Schema, done: Done, options: Options) -> None:
-    computed = (DIGEST, FINGERPRINTS, SIGNATURE)
-    table = pa.Table.from_pylist(rows, pa.schema([field for field in schema if field.name not in computed]))
+    table = pa.Table.from_pylist(rows, pa.schema([one for one in schema if one.name not in (DIGEST, SIGNATURE)]))
     if DIGEST in schema.names:
-        digests = [_digest("\x1f".join(texts_of(row))) for row in rows]
-        table = table.append_column(DIGEST, pa.array(digests, schema.field(DIGEST).type))
-    if SIGNATURE in schema.names:
-        prints, signatures = fingerprints(rows, options.near_answers)
-        for name, numbers in ((FINGERPRINTS, prints.astype("<u8")), (SIGNATURE, signatures.astype("<u4"))):
-            data = [None, pa.py_buffer(numbers.tobytes())]
-            column = pa.Array.from_buffers(schema.field(name).type, len(rows), data)
-            table = table.append_column(name, column)
+        digests = np.frombuffer(b"".join(_digest("\x1f".join(texts_of(row))) for row in rows), np.uint8)
+        columns: dict[str, NDArray[Any]] = {DIGEST: digests.reshape(len(rows), -1)}
+        if SIGNATURE in schema.names:
+            prints, columns[SIGNATURE] = fingerprints(rows, options.near_answers)
+            columns[DIGEST] = np.hstack([columns[DIGEST], prints.astype("<u8").view(np.uint8)])
+        for name, numbers in columns.items():
+            data = [None, pa.py_buffer(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())]
+            table = table.append_column(name, pa.Array.from_buffers(schema.field(name).type, len(rows), data))
     writer.write_table(table, row_group_size=len(rows))
     done.groups.append((len(rows), size))
 

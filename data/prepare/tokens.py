@@ -30,6 +30,9 @@ _JOINTS: Final = ".,:/~+-\u2212\u2013"
 _SIGNS: Final = "+-\u2212\u2013"
 _NO_WORDS: Final = 0x2E80  # from CJK's scripts on, each character is a token
 _BMP: Final = 0x10000
+_IDEOGRAPHS: Final = (0x3400, 0xD7A4)  # and other scripts whose characters are tokens
+_FULL_WIDTH: Final = (0xFF01, 0xFF5F)
+_TO_FULL_WIDTH: Final = 0xFEE0
 _HAN_PLANES: Final = (0x20000, 0x40000)
 _BASE: Final = 0x9E3779B97F4A7C15
 _INVERSE: Final = pow(_BASE, -1, 2**64)
@@ -63,7 +66,11 @@ def codes_of(text: str) -> NDArray[np.uint32]:
 
 def tokenize(text: str) -> Tokens:
     """The tokens of a text. `.`, `,`, `:`, `/`, `~` and `-` count between digits, signs before one."""
-    codes = codes_of(text)
+    return tokens_of(codes_of(text))
+
+
+def tokens_of(codes: NDArray[np.uint32], dropped: int = NOTHING) -> Tokens:
+    """As `tokenize`, of code points, without the tokens of the kind `dropped`."""
     folded, table = _tables()
     inside = np.minimum(codes, _BMP - 1)
     kinds, units = table[inside], folded[inside]
@@ -76,7 +83,7 @@ def tokenize(text: str) -> Tokens:
         digits = np.concatenate([[False], kinds == DIGIT, [False]])
         counts = digits[joints + 2] & (digits[joints] | np.isin(units[joints], codes_of(_SIGNS)))
         kinds[joints] = np.where(counts, MARK, NOTHING)
-    places = np.flatnonzero(kinds)
+    places = np.flatnonzero((kinds != NOTHING) & (kinds != dropped))
     of = kinds[places]
     hashes, ends = _spread(units[places]), places + 1
     letters = np.flatnonzero(of >= LETTER)
@@ -89,9 +96,12 @@ def tokenize(text: str) -> Tokens:
     powers = _powers(_LONGEST_WORD)[0][np.minimum(within, _LONGEST_WORD - 1)]
     hashes[letters[firsts]] = np.add.reduceat(hashes[letters] * powers, firsts)
     ends[letters[firsts]] = ends[letters[np.append(firsts[1:], len(letters)) - 1]]
+    found = Tokens(hashes, places, ends, of)
+    if not goes_on.any():
+        return found
     keep = np.ones(len(places), bool)
     keep[letters[goes_on]] = False
-    return Tokens(hashes, places, ends, of).only(keep)
+    return found.only(keep)
 
 
 def windows(hashes: Hashes, size: int) -> Hashes:
@@ -149,13 +159,12 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
 @cache
 def _tables() -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     """Of every code point below 2^16 what it is compared as, and what it is."""
-    letters = [chr(code) for code in range(_BMP)]
-    for code in range(0xFF01, 0xFF5F):  # full-width forms
-        letters[code] = chr(code - 0xFEE0)
-    lowered = [letter.lower() for letter in letters]
-    folded = np.array([ord(low if len(low) == 1 else letter) for low, letter in zip(lowered, letters, strict=True)])
-    kinds = np.array([_kind(letter) for letter in letters], np.uint8)
-    return folded.astype(np.uint32), kinds
+    folded, kinds = np.arange(_BMP, dtype=np.uint32), np.full(_BMP, HAN, np.uint8)
+    for code in (*range(_IDEOGRAPHS[0]), *range(_IDEOGRAPHS[1], _BMP), *map(ord, _FUNCTION + _MARKS)):
+        letter = chr(code - _TO_FULL_WIDTH if _FULL_WIDTH[0] <= code < _FULL_WIDTH[1] else code)
+        lower = letter.lower()
+        folded[code], kinds[code] = ord(lower if len(lower) == 1 else letter), _kind(letter)
+    return folded, kinds
 
 
 def _kind(letter: str) -> int:

@@ -15,7 +15,19 @@ from numpy.typing import NDArray
 from rensa import RMinHash
 
 from data.prepare.schemas import Row, texts_of
-from data.prepare.tokens import FUNCTION, MARK, SEPARATOR, Hashes, Tokens, codes_of, stretch_hashes, tokenize, windows
+from data.prepare.tokens import (
+    FUNCTION,
+    MARK,
+    SEPARATOR,
+    Hashes,
+    Places,
+    Tokens,
+    codes_of,
+    stretch_hashes,
+    tokenize,
+    tokens_of,
+    windows,
+)
 
 PERMUTATIONS: Final = 16
 SIGNATURE_BYTES: Final = 4 * PERMUTATIONS
@@ -25,6 +37,7 @@ _WINDOW: Final = 8
 _OVERLAP: Final = 3
 _WORD: Final = 2  # tokens of a word that may differ; names are mostly longer
 _SEED: Final = 1
+_SEPARATOR: Final = tokenize(SEPARATOR).hashes[0]
 _CLAUSE_ENDS: Final = codes_of("\n，。；！？,;!?")
 _TURN: Final = np.uint64(0x9E3779B97F4A7C14)  # even, so that factors are odd
 
@@ -56,27 +69,29 @@ def fingerprints(rows: Sequence[Row], answers: str) -> tuple[Fingerprints, Signa
         tokens, (N, PERMUTATIONS), all 0 for a row of fewer than `LONG`.
     """
     texts = [SEPARATOR.join([*body, *said]) for body, said in (compared(row, answers) for row in rows)]
-    whole = SEPARATOR.join(texts)
-    tokens = _telling(whole)
+    codes = codes_of(SEPARATOR.join(texts))
+    tokens = tokens_of(codes, dropped=FUNCTION)
     lasts = np.cumsum([len(text) + 1 for text in texts]) - 1
     ends = np.searchsorted(tokens.starts, lasts)
     starts = np.append(0, ends[:-1] + 1)  # behind the separator of the row before
-    found = np.stack([stretch_hashes(tokens.hashes, starts, ends), _clauses(whole, tokens, starts, ends)], axis=1)
+    found = np.stack([stretch_hashes(tokens.hashes, starts, ends), _clauses(codes, tokens, starts, ends)], axis=1)
     found[ends - starts < SHORTEST] = 0
     return found, _signatures(tokens.hashes, starts, ends)
 
 
 def _telling(text: str) -> Tokens:
-    tokens = tokenize(text)
-    return tokens.only(tokens.kinds != FUNCTION)
+    return tokens_of(codes_of(text), dropped=FUNCTION)
 
 
-def _clauses(whole: str, tokens: Tokens, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Hashes:
+def _clauses(codes: NDArray[np.uint32], tokens: Tokens, starts: Places, ends: Places) -> Hashes:
     """Of each row the sum of the hashes of its clauses, each with the number of its text."""
-    separators = tokens.hashes == _telling(SEPARATOR).hashes[0]
-    apart = np.flatnonzero(separators)
-    breaks = np.searchsorted(tokens.starts, np.flatnonzero(np.isin(codes_of(whole), _CLAUSE_ENDS)))
-    bounds = np.unique(np.concatenate([starts, ends, breaks, apart, apart + 1]))
+    separators = tokens.hashes == _SEPARATOR
+    bound = np.zeros(len(separators) + 1, bool)
+    bound[:-1] |= separators
+    bound[1:] |= separators
+    bound[np.searchsorted(tokens.starts, np.flatnonzero(np.isin(codes, _CLAUSE_ENDS)))] = True
+    bound[starts] = bound[ends] = True
+    bounds = np.flatnonzero(bound)
     before = np.append(0, np.cumsum(separators))
     rows = np.searchsorted(starts, bounds[:-1], side="right") - 1
     factors = (before[bounds[:-1]] - before[starts[rows]]).astype(np.uint64) * _TURN + np.uint64(1)
@@ -84,7 +99,7 @@ def _clauses(whole: str, tokens: Tokens, starts: NDArray[np.int64], ends: NDArra
     return sums[np.searchsorted(bounds, ends)] - sums[np.searchsorted(bounds, starts)]
 
 
-def _signatures(hashes: Hashes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Signatures:
+def _signatures(hashes: Hashes, starts: Places, ends: Places) -> Signatures:
     found = np.zeros((len(starts), PERMUTATIONS), np.uint32)
     long = np.flatnonzero(ends - starts >= LONG)
     if len(long):

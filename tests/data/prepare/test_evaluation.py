@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.prepare.__main__ import main
@@ -95,6 +95,7 @@ def test_what_many_items_have_is_a_template():
     assert shared == draw(3, 20)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(13, 60), st.integers(0, 100), st.sampled_from(["", "。", "？"]))
 def test_a_quotation_is_found_and_nothing_else(seed, length, place, mark):
     quoted = draw(seed, length)

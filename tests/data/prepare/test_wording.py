@@ -6,7 +6,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.prepare.wording import fingerprints
@@ -187,6 +187,7 @@ def test_answers_that_differ_are_merged_on_request_only(removed):
     assert removed("preference", pairs, near_answers="any") == [2, 3]
 
 
+@settings(deadline=None)
 @given(st.text("咳嗽头痛3一，。 的吗aB不", min_size=1, max_size=20), st.integers(0, 20), st.sampled_from("，。 、的吗"))
 def test_punctuation_and_particles_never_tell_rows_apart(text, place, letter):
     if not (place and text[place - 1 : place + 1].isascii()):  # a blank between ASCII letters makes two words
@@ -195,8 +196,18 @@ def test_punctuation_and_particles_never_tell_rows_apart(text, place, letter):
         assert (one == other).any()
 
 
+@settings(deadline=None)
 @given(st.text("咳嗽头痛3一，。的aB不", min_size=1, max_size=20), st.integers(0, 19), st.sampled_from("咳3一不a"))
 def test_numbers_negations_and_content_tell_rows_apart(text, place, letter):
     texts = ("头痛发热" + text, "头痛发热" + text[:place] + letter + text[place:])
     one, other = fingerprints([{"text": one} for one in texts], "same")[0]
     assert not (one == other).any()
+
+
+def test_a_row_names_one_that_is_kept(removed, tmp_path):
+    text = prose(1) + "孩子反复发作。"
+    reworded = text.replace("孩子", "小孩")
+    rows = [text, reworded, reworded.replace("。", " "), text.replace("，", "；")]
+    assert removed("text", [{"text": one} for one in rows]) == [2, 3, 4]
+    rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text("utf-8").splitlines()]
+    assert {one["reason"] for one in rejects} == {f"repeats {tmp_path}/a.jsonl:1 in other words"}
