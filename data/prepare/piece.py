@@ -89,7 +89,7 @@ def prepare_piece(task: Task) -> Done:
     done = Done(lines_in(task.piece))
     schema = aside_schema(task.options)
     with (
-        pq.ParquetWriter(task.rows, schema, compression="zstd") as writer,
+        pq.ParquetWriter(task.rows, schema, compression="zstd", use_dictionary=False) as writer,
         task.rejects.open("w", encoding="utf-8") as rejects,
     ):
         rows: list[Row] = []
