@@ -1,8 +1,8 @@
-"""Log-probabilities without all logits at once: a piece of the rows at a time, and what the backward pass needs of it.
+"""Log-probabilities without all logits in memory at once: one piece of the rows at a time.
 
-Where the output head is not trained, as with LoRA, a row's gradient is its log-probability's slope times what comes from above,
-so the slopes are made while the logits are there. Elsewhere the backward pass makes the logits anew.
-Shapes: N rows, V vocabulary.
+Where the output head is trained, the backward pass recomputes each piece's logits. Where it is frozen, as with LoRA, a row's
+gradient is the incoming gradient times its log-probability's derivative, so the derivatives are computed while the logits
+are there. Shapes: N rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ def logprobs_in_pieces(
         if not hidden.requires_grad:
             found.append(of_piece(*piece))
         elif frozen and not entropy:
-            found.append((_with_slopes(of_piece, *piece), hidden.new_empty(0)))
+            found.append((_with_derivatives(of_piece, *piece), hidden.new_empty(0)))
         else:
             found.append(checkpoint(of_piece, *piece, use_reentrant=False))
     logprobs, entropies = (torch.cat(parts) for parts in zip(*found, strict=True))
     return logprobs, entropies
 
 
-def _with_slopes(
+def _with_derivatives(
     of_piece: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], hidden: Tensor, targets: Tensor
 ) -> Tensor:
     rows = hidden.detach().requires_grad_()
     logprobs, _ = of_piece(rows, targets)
-    (slopes,) = torch.autograd.grad(logprobs.sum(), rows)  # no row's log-probability depends on another row
-    result: Tensor = _Sloped.apply(hidden, logprobs.detach(), slopes)
+    (derivatives,) = torch.autograd.grad(logprobs.sum(), rows)  # no row's log-probability depends on another row
+    result: Tensor = _KnownDerivatives.apply(hidden, logprobs.detach(), derivatives)
     return result
 
 
-class _Sloped(torch.autograd.Function):
+class _KnownDerivatives(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, logprobs: Tensor, slopes: Tensor) -> Tensor:
-        ctx.save_for_backward(slopes)
+    def forward(ctx: Any, hidden: Tensor, logprobs: Tensor, derivatives: Tensor) -> Tensor:
+        ctx.save_for_backward(derivatives)
         return logprobs.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (slopes,) = ctx.saved_tensors
-        return (gradient[:, None] * slopes).to(slopes.dtype), None, None
+        (derivatives,) = ctx.saved_tensors
+        return (gradient[:, None] * derivatives).to(derivatives.dtype), None, None
