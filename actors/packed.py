@@ -118,8 +118,7 @@ class PackedLM(PackedModule):
         """Log-probabilities of the predicted tokens, (N,) fp32, and the entropies of their distributions, (N,) fp32.
 
         Logits are made only at predicted positions: a prompt costs no vocabulary projection. Where they are too many to
-        have at once, they are made a piece at a time. Entropies are an empty tensor
-        unless asked for.
+        have at once, they are made a piece at a time. Entropies are an empty tensor unless asked for.
         """
         limit = self._logits or LOGITS[batch.predict.device.type]
         pieces = -(-len(batch.predict) * self.model.config.vocab_size // limit)
