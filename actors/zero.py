@@ -134,9 +134,8 @@ class ZeroModel:
             if learns:
                 self.engine.backward(value, scale_wrt_gas=False)
             for name, figure in {"loss": value.detach() / self.world_size, **figures}.items():
-                sums[name] = (
-                    sums.get(name, 0.0) + figure.detach().double()
-                )  # on the device, so that no micro-batch waits for it
+                # On the device, so that no micro-batch waits for the sum.
+                sums[name] = sums.get(name, 0.0) + figure.detach().double()
         totals = self.sum_over_ranks(sums)
         if not math.isfinite(totals["loss"]):
             guilty = [index for index, is_finite in enumerate(finite) if not is_finite]
