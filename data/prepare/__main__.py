@@ -182,6 +182,12 @@ def _say(outcome: Outcome, out: Path) -> None:
             f"  {overlap['passages_cut']:>10,} passages of items cut, {overlap['characters_cut']:,} characters; "
             f"{overlap['rows_removed']:,} rows removed for one, {overlap['characters_removed']:,} characters"
         )
+    if count := report["shared_ids"]["rows"]:
+        row, earlier = report["shared_ids"]["first"]
+        print(
+            f"  {count:>10,} with the id of an earlier record and another content, as {row} of {earlier}; turns "
+            "of one dialogue are joined with --dialogue-id id"
+        )
     for kind, count in report["masked"].items():
         print(f"  {count:>10,} masked: {kind}")
     for label, count in labels_of(report).items():

@@ -22,7 +22,7 @@ CHATS: Final = ("messages", "conversations", "conversation", "data")
 DIALOGUES: Final = ("dialogue", "dialog", "utterances", "dialogue_turns")
 """Conversations of people, in which one may speak several times in a row."""
 TEXTS: Final = ("text", "content")
-MORE: Final = ("input", "history", "system", "margin", "id", "options", "explanation", "label")
+MORE: Final = ("input", "history", "system", "margin", "options", "explanation", "label")
 _LABELS: Final = ("label", "kto_tag", "desirable")
 
 

@@ -30,62 +30,56 @@ _LOW: Final = (1 << 32) - 1
 
 @dataclass(frozen=True)
 class Repeats:
-    """For each of N rows an earlier row that it repeats, or `NONE`; at most one of the three names one.
+    """For each of N rows an earlier row that it repeats, or `NONE`; at most one of the two names one.
 
     Attributes:
-        ids: with the same id in the same file, but another content: one of the two is wrong.
         exact: with the same content.
         near: with the same content in another wording.
     """
 
-    ids: Rows  # (N,)
     exact: Rows  # (N,)
     near: Rows  # (N,)
 
     @property
     def kept(self) -> NDArray[np.bool_]:
         """Rows that repeat none, (N,)."""
-        return (self.ids == NONE) & (self.exact == NONE) & (self.near == NONE)
+        return (self.exact == NONE) & (self.near == NONE)
 
 
 def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Options, folder: Path) -> Repeats:
-    """What the N rows of `files` repeat. A row that repeats an id is not one that others are held against.
+    """What the N rows of `files` repeat.
 
     Args:
         counts: rows of each file.
         folder: for the signatures, 64 bytes a row.
     """
     total = sum(counts)
-    found = Repeats(*(np.full(total, NONE) for _ in range(3)))
-    if not total:
+    found = Repeats(*(np.full(total, NONE) for _ in range(2)))
+    if not total or not (options.takes("exact") or options.takes("near")):
         return found
-    digests, prints = None, None
-    if options.takes("exact") or options.takes("near"):
-        whole, _ = _read_digests(files, counts, DIGEST)
-        digests, prints = whole[:, :2], whole[:, 2:]
-    if options.takes("ids"):
-        ids, there = _read_digests(files, counts, ID)
-        rows = np.flatnonzero(there)
-        earlier = _of(rows, exact_duplicates(ids[rows]))
-        if digests is not None:  # a record that stands there twice is no contradiction
-            earlier[(digests[rows] == digests[earlier]).all(axis=1)] = NONE
-        found.ids[rows] = earlier
-    if digests is None or prints is None:
-        return found
-    rows = np.flatnonzero(found.ids == NONE)
-    same = np.full(total, NONE)
-    same[rows] = _of(rows, exact_duplicates(digests[rows]))
+    digests, _ = _read_digests(files, counts, DIGEST)
+    same = exact_duplicates(digests[:, :2])
     if options.takes("exact"):
         found.exact[:] = same
     if options.takes("near"):
         if not options.takes("exact"):
             found.near[:] = same
-        alone = (found.ids == NONE) & (same == NONE)
+        alone, prints = same == NONE, digests[:, 2:]
         rows = np.flatnonzero(alone & prints.all(axis=1))
         found.near[rows] = _of(rows, same_wording(prints[rows]))
         _find_reworded(alone & (found.near == NONE), found, files, counts, options, folder)
         while (further := (found.near != NONE) & (found.near[found.near] != NONE)).any():  # what it repeats went, too
             found.near[further] = found.near[found.near[further]]
+    return found
+
+
+def shared_ids(files: Sequence[Path], counts: Sequence[int]) -> Rows:
+    """For each of the N rows of `files` the first row of its source with the same id, or `NONE`, (N,)."""
+    found = np.full(sum(counts), NONE)
+    if len(found):
+        ids, there = _read_digests(files, counts, ID)
+        rows = np.flatnonzero(there)
+        found[rows] = _of(rows, exact_duplicates(ids[rows]))
     return found
 
 

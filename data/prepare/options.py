@@ -20,7 +20,7 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
 }
 """The table that each kind becomes: what the trainers of that stage read."""
 
-STEPS: Final = ("unicode", "markup", "privacy", "length", "repetition", "ids", "exact", "near")
+STEPS: Final = ("unicode", "markup", "privacy", "length", "repetition", "exact", "near")
 """The cleaning steps that can be switched off, in the order in which they are taken."""
 
 TEXT_UNITS: Final = ("file", "paragraph", "line")

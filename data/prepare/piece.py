@@ -70,9 +70,7 @@ class Done:
 
 def aside_schema(options: Options) -> pa.Schema:
     """The columns of a piece's rows: the table's own, then those that name the row and find duplicates of it."""
-    extra = [(LINE, pa.int64()), (SIZE, pa.int32())]
-    if options.takes("ids"):
-        extra.append((ID, pa.binary(DIGEST_BYTES)))
+    extra = [(LINE, pa.int64()), (SIZE, pa.int32()), (ID, pa.binary(DIGEST_BYTES))]
     if options.takes("exact") or options.takes("near"):
         extra.append((DIGEST, pa.binary(DIGEST_BYTES * (1 + options.takes("near")))))  # with the fingerprints
     if options.takes("near"):
@@ -167,8 +165,8 @@ def _cleaned(task: Task, done: Done, rejects: IO[str]) -> Iterator[Cleaned]:
             _refuse(rejects, found.line, "bad", str(error))
             continue
         tally.more += len(outcomes) - 1
-        name = id_of(found.record, options)
-        key = _digest(f"{source}\0{name}") if name and options.takes("ids") else None
+        name = id_of(found.record)
+        key = _digest(f"{source}\0{name}") if name else None
         yield from (Cleaned(found.line, where, outcome, key) for outcome in outcomes)
 
 

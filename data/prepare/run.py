@@ -18,7 +18,7 @@ import numpy as np
 
 from configs.errors import RunError
 from data.durable import sha256
-from data.prepare.duplicates import NONE, find_duplicates
+from data.prepare.duplicates import NONE, Repeats, find_duplicates, shared_ids
 from data.prepare.evaluation import Evaluation
 from data.prepare.items import Item, item_of
 from data.prepare.options import Options
@@ -116,17 +116,16 @@ def _build(
         tally.add(piece.tally)
     rows = [sum(count for count, _ in piece.groups) for piece in done]
     repeats, places = find_duplicates([task.rows for task in tasks], rows, options, work), Places(tasks, done)
-    if options.on_bad == "fail" and (repeats.ids != NONE).any():
-        row = int(np.argmax(repeats.ids != NONE))
-        raise _bad(places[row], f"has the id of {places[repeats.ids[row]]}, but another content")
     write_rejects(folder / REJECTS, tasks, done, repeats, places, tally)
     if not sum(tally.rows.values()):
         raise _NoRowLeft(f"no row is left of {sum(tally.records.values())} records: {_why(tally)}")
     shards = list(pool.map(write_shard, plan_shards(tasks, done, repeats.kept, options, folder)))
+    shared = _shared_ids(tasks, rows, repeats, places)
     shutil.rmtree(work)
     report = {
         "kind": options.kind,
         **tally.as_json(),
+        "shared_ids": shared,
         "evaluation": _overlap(evaluation, tally) if evaluation else None,
     }
     columns = {field.name: str(field.type) for field in options.schema}
@@ -136,6 +135,13 @@ def _build(
     (folder / "report.html").write_text(render(report, asked), "utf-8")
     (folder / MANIFEST).write_text(_json(manifest), "utf-8")
     return manifest, report
+
+
+def _shared_ids(tasks: Sequence[Task], counts: Sequence[int], repeats: Repeats, places: Places) -> dict[str, Any]:
+    """Of the rows that are kept, how many have the `id` of an earlier one of their file, and the first two."""
+    earlier = shared_ids([task.rows for task in tasks], counts)
+    rows = np.flatnonzero((earlier != NONE) & repeats.kept)
+    return {"rows": len(rows), "first": [places[one] for row in rows[:1].tolist() for one in (row, int(earlier[row]))]}
 
 
 def _first_bad(task: Task, piece: Done, tasks: Sequence[Task], done: Sequence[Done]) -> DataError:

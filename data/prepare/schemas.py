@@ -14,7 +14,7 @@ from data.prepare.chats import ANSWERS, CHATS, DIALOGUES, MORE, QUESTIONS, TEXTS
 from data.prepare.chats import Row as Row
 from data.prepare.options import Options
 from data.prepare.preferences import SIDES, preference_of
-from data.prepare.turns import Messages
+from data.prepare.turns import ROLE_KEYS, Messages
 from data.prepare.values import UnknownColumnsError, kind_of, string
 from data.tables import DataError
 
@@ -35,8 +35,10 @@ def row_of(record: Any, options: Options) -> Row:
         raise DataError(f"holds {kind_of(record)}, not a record with named columns")
     record = _mapped(record, options.columns)
     row = preference_of(record, options) or chat_of(record, options) or _text(record)
+    columns = ", ".join(map(str, record)) or "none"
+    if options.kind != "text" and (row is None or "text" in row) and any(name in record for name in ROLE_KEYS):
+        raise DataError(f"is one turn (columns {columns}); join the turns of a dialogue with --dialogue-id COLUMN")
     if row is None:
-        columns = ", ".join(map(str, record)) or "none"
         raise UnknownColumnsError(
             f"no known schema has its columns ({columns})",
             "name them with --map FIELD=COLUMN, as --map question=COLUMN --map answer=COLUMN",
@@ -44,9 +46,9 @@ def row_of(record: Any, options: Options) -> Row:
     return _as_kind(row, options.kind)
 
 
-def id_of(record: Any, options: Options) -> str:
-    """A record's own name for itself, its `id`; empty if it has none."""
-    value = record.get(dict(options.columns).get("id", "id")) if isinstance(record, Mapping) else None
+def id_of(record: Any) -> str:
+    """A record's `id`; empty if it has none."""
+    value = record.get("id") if isinstance(record, Mapping) else None
     return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 

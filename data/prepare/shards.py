@@ -98,9 +98,6 @@ class Places:
         return f"{self._tasks[of].piece.source.path}:{int(self.lines[row]) + self.offsets[of]}"
 
 
-TWICE: Final = "has the id of an earlier record"
-
-
 def write_rejects(
     path: Path, tasks: Sequence[Task], done: Sequence[Done], repeats: Repeats, places: Places, tally: Tally
 ) -> None:
@@ -121,10 +118,7 @@ def write_rejects(
                 text, other = texts.get(start + row, ""), texts.get(int(repeats.near[start + row]), "")
                 one = {"line": int(places.lines[start + row]), "step": step, "reason": reason}
                 found.append({**one, "text": shortened(text), "kept": shortened(other)} if other else one)
-                if step == "bad":
-                    tally.bad.count(places[start + row], reason, TWICE)
-                else:
-                    tally.removed[step] += 1
+                tally.removed[step] += 1
                 tally.drop(source, int(sizes[row]))
                 if text:
                     tally.show(step, places[start + row], reason, text, other)
@@ -145,11 +139,6 @@ def _texts_again(repeats: Repeats, lookup: Lookup, rows: NDArray[np.int64], tall
 
 def _why_again(repeats: Repeats, places: Places, row: int) -> tuple[str, str]:
     """The step that takes a row out which repeats another, and the reason."""
-    if repeats.ids[row] != NONE:
-        return "bad", (
-            f"has the id of {places[repeats.ids[row]]}, but another content; turns of one dialogue are read with "
-            "--dialogue-id id, and ids of something else are left aside with --skip ids"
-        )
     if repeats.exact[row] != NONE:
         return "exact", f"repeats {places[repeats.exact[row]]}"
     return "near", f"repeats {places[repeats.near[row]]} in other words"

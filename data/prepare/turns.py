@@ -35,7 +35,7 @@ ROLES: Final = {
     **dict.fromkeys(_USERS, "user"),
     **dict.fromkeys(_ASSISTANTS, "assistant"),
 }
-_ROLE_KEYS: Final = ("role", "from", "speaker", "角色")
+ROLE_KEYS: Final = ("role", "from", "speaker", "角色")
 _TEXT_KEYS: Final = ("content", "value", "text", "utterance", "sentence", "内容")
 _SPEAKERS: Final = sorted((name for name, role in ROLES.items() if role != "system"), key=len, reverse=True)
 _SPOKEN: Final = re.compile(rf"\s*({'|'.join(_SPEAKERS)})\s*[:：]\s*(.*)", re.DOTALL | re.IGNORECASE)
@@ -57,10 +57,10 @@ def turns_of(value: Any, name: str) -> Messages:
         where = f"{name}[{index}]"
         if not isinstance(turn, Mapping):
             raise DataError(f"{where} holds {kind_of(turn)}; it must be a turn with a role and its text")
-        if not any(key in turn for key in _ROLE_KEYS) and {"input", "output"} <= set(turn):
+        if not any(key in turn for key in ROLE_KEYS) and {"input", "output"} <= set(turn):
             turns += _of_exchange(turn, where)
             continue
-        role = _first(turn, _ROLE_KEYS)
+        role = _first(turn, ROLE_KEYS)
         if not isinstance(role, str) or role.strip().lower() not in ROLES:
             raise DataError(f"{where}: the role is {role!r}; known are {', '.join(ROLES)}")
         turns.append({"role": ROLES[role.strip().lower()], "content": string(_first(turn, _TEXT_KEYS), where)})

@@ -12,6 +12,7 @@ import pytest
 
 from configs.errors import RunError
 from data.prepare import sources
+from data.prepare.__main__ import main
 from data.prepare.options import Options
 from data.prepare.pools import Here
 from data.prepare.readers import read
@@ -78,11 +79,6 @@ CASES = {
         lines(*GOOD[:2], {"question": "问", "answer": 7}, *GOOD[2:]),
         "answer holds a number; it must be a text",
     ),
-    "an id that was there": (
-        "chat",
-        lines({**GOOD[0], "id": 7}, GOOD[1], {**GOOD[2], "question": "另一个问题怎么办", "id": "7"}, *GOOD[2:]),
-        "has the id of {path}:1, but another content",
-    ),
     "a reserved mark": (
         "chat",
         lines(*GOOD[:2], {"question": "[bot]:", "answer": "答"}, *GOOD[2:]),
@@ -96,7 +92,6 @@ def test_it_costs_its_own_row_or_ends_the_run(tmp_path, prepared, case):
     kind, content, reason = CASES[case]
     path = tmp_path / "a.jsonl"
     path.write_text(content, "utf-8")
-    reason = reason.format(path=path)
     outcome, rows, rejects = prepared(kind, path, skip=("near",))
     assert [(one["file"], one["line"], one["step"]) for one in rejects] == [(str(path), 3, "bad")]
     assert reason in rejects[0]["reason"]
@@ -110,27 +105,17 @@ def test_it_costs_its_own_row_or_ends_the_run(tmp_path, prepared, case):
     assert not (tmp_path / "strict").exists()
 
 
-def test_ids_are_those_of_one_file_and_a_record_may_stand_there_twice(tmp_path, prepared):
-    (tmp_path / "a.jsonl").write_text(lines(*({**one, "id": 1} for one in (GOOD[0], GOOD[0]))), "utf-8")
-    (tmp_path / "b.jsonl").write_text(
-        lines({**GOOD[1], "id": 1}, {**GOOD[2], "id": ""}, {**GOOD[3], "id": ""}), "utf-8"
-    )
-    _, rows, rejects = prepared("chat", tmp_path / "*.jsonl", skip=("near",))
-    assert len(rows) == 4
-    assert [one["step"] for one in rejects] == ["exact"]
-    (tmp_path / "c.jsonl").write_text(lines(*({**one, "patient": 1, "id": 5} for one in GOOD)), "utf-8")
-    assert len(prepared("chat", tmp_path / "c.jsonl", skip=("near", "ids"))[1]) == 4
-    assert len(prepared("chat", tmp_path / "c.jsonl", skip=("near",))[1]) == 1
-    mapped = prepared("chat", tmp_path / "c.jsonl", skip=("near",), columns=(("id", "patient"),))
-    assert mapped[0].report["bad"] == {"has the id of an earlier record": 3}
-
-
-def test_a_row_is_not_lost_to_one_that_is_bad_itself(tmp_path, prepared):
-    rows = [{**GOOD[0], "id": 1}, {**GOOD[1], "id": 1}, {**GOOD[1], "id": 2}]
-    (tmp_path / "a.jsonl").write_text(lines(*rows), "utf-8")
-    _, kept, rejects = prepared("chat", tmp_path / "a.jsonl")
-    assert [row["messages"][0]["content"] for row in kept] == [GOOD[0]["question"], GOOD[1]["question"]]
-    assert [(one["line"], one["step"]) for one in rejects] == [(2, "bad")]
+def test_records_that_share_an_id_are_kept_and_counted(tmp_path, prepared, capsys):
+    (tmp_path / "a.jsonl").write_text(lines(*({**one, "id": 1} for one in (GOOD[0], GOOD[0], *GOOD[1:3]))), "utf-8")
+    (tmp_path / "b.jsonl").write_text(lines({**GOOD[3], "id": "1"}, *({**one, "id": ""} for one in CHATS)), "utf-8")
+    outcome, rows, rejects = prepared("chat", tmp_path / "*.jsonl", skip=("near",))
+    assert len(rows) == 8
+    assert [one["step"] for one in rejects] == ["exact"]  # the same record twice
+    shared = outcome.report["shared_ids"]
+    assert shared == {"rows": 2, "first": [f"{tmp_path}/a.jsonl:3", f"{tmp_path}/a.jsonl:1"]}
+    assert main(["--input", str(tmp_path / "*.jsonl"), "--kind", "chat", "--out", str(tmp_path / "o")]) == 0
+    said = f"2 with the id of an earlier record and another content, as {shared['first'][0]} of {shared['first'][1]}; "
+    assert said in capsys.readouterr().out
 
 
 FILES = {

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from data.prepare.schemas import texts_of
+from data.tables import DataError
 
 
 def write(path, records):
@@ -45,5 +46,16 @@ def test_what_belongs_to_no_dialogue_is_named(tmp_path, prepared):
     assert [one["line"] for one in rejects] == [4, 5]
     assert "has no id, which --dialogue-id names" in rejects[0]["reason"]
     assert "columns id, x are no turn" in rejects[1]["reason"]
-    _, _, rejects = prepared("chat", path, skip=("near",))
-    assert "--dialogue-id id" in rejects[0]["reason"]
+
+
+def test_turns_without_the_option_are_refused_with_it(tmp_path, prepared):
+    with pytest.raises(DataError, match=r"is one turn \(columns id, role, content\); .* --dialogue-id COLUMN"):
+        prepared("chat", write(tmp_path / "a.jsonl", TURNS))
+
+
+def test_a_dialogue_in_two_places_is_refused_where_it_goes_on(tmp_path, prepared):
+    path = write(tmp_path / "a.jsonl", [*EXCHANGES, EXCHANGES[1]])
+    _, rows, rejects = prepared("chat", path, dialogue_id="id", skip=("near",))
+    assert len(rows) == 2
+    assert [one["line"] for one in rejects] == [4]
+    assert rejects[0]["reason"] == "id is that of earlier records, which are not adjacent; sort the file by id"
