@@ -20,6 +20,7 @@ from actors.modeling.nodes import fetch
 from cluster.environment import EVERYWHERE
 from configs.errors import ConfigError
 from data.chat import chat_format
+from serve.abilities import abilities_of
 from serve.config import ServeConfig, named_folders, read_arguments
 from serve.gateway import Gateway, GatewaySettings
 from serve.keys import VARIABLE, read_keys
@@ -41,6 +42,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     config = read_arguments(arguments)
     folders = {name: ModelFolder(folder, "model") for name, folder in named_folders(config.model, "model").items()}
     _check_models(folders, config)
+    abilities = {name: abilities_of(folder, config.engine.tool_parser) for name, folder in folders.items()}
     weights = _newer_weights(config, folders)
     reward = _reward_model(config, folders)
     _fetch_on_nodes(config)
@@ -50,9 +52,12 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     models = Models(
         dict.fromkeys(folders, config.engine.max_model_len),
         next(iter(reward), ""),
-        marks={name: chat_format(folder.tokenizer).marks for name, folder in folders.items()},
+        abilities=abilities,
     )
-    engines = {name: _engine(name, folder, weights.get(name, ""), config) for name, folder in folders.items()}
+    engines = {
+        name: _engine(name, folder, weights.get(name, ""), abilities[name].tool_parser, config)
+        for name, folder in folders.items()
+    }
     scorer = _scorer(*reward.popitem(), config) if reward else None
     settings = GatewaySettings(models, config.limits, digests, config.cors_origins)
     return _gateway(settings, engines, scorer)
@@ -67,7 +72,6 @@ def _check_models(folders: Mapping[str, ModelFolder], config: ServeConfig) -> No
                 f"engine.max_model_len={config.engine.max_model_len}: the context of {name} is {folder.context}; "
                 "ask for no more"
             )
-        chat_format(folder.tokenizer)  # refuses one that does not fit
 
 
 def _reward_model(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> dict[str, ModelFolder]:
@@ -111,7 +115,7 @@ def _newer_weights(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> d
     return weights
 
 
-def _engine(name: str, folder: ModelFolder, weights: str, config: ServeConfig) -> DeploymentHandle:
+def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, config: ServeConfig) -> DeploymentHandle:
     from ray.serve.llm import LLMConfig, build_llm_deployment
 
     from actors.engine import engine_arguments
@@ -149,6 +153,10 @@ def _engine(name: str, folder: ModelFolder, weights: str, config: ServeConfig) -
         engine_kwargs={
             **engine_arguments(config.engine, on_gpus),
             **({"tensor_parallel_size": replicas.gpus} if on_gpus else {}),
+            **({"enable_auto_tool_choice": True, "tool_call_parser": tool_parser} if tool_parser else {}),
+            **({"reasoning_parser": config.engine.reasoning_parser} if config.engine.reasoning_parser else {}),
+            # Without it a model may write blanks between the parts of a JSON answer until its tokens are used up.
+            "structured_outputs_config": {"disable_any_whitespace": True},
             "generation_config": "vllm",  # sampling as the request says, not as a folder's file says
         },
         placement_group_config={"bundles": [bundle] * max(1, replicas.gpus)},

@@ -20,6 +20,10 @@ DEFAULT_NAME = "model"
 class ServingEngineConfig(EngineConfig):
     """One vLLM engine, with a larger KV cache than one that shares a machine with trainers."""
 
+    tool_parser: str = Field(
+        "", description="vLLM's parser of tool calls; by default found by the chat template, 'none' for none"
+    )
+    reasoning_parser: str = Field("", description="vLLM's parser of what a model thinks before it answers, as qwen3")
     kv_cache_bytes: int = Field(2**30, ge=2**20, description="memory of the KV cache on CPU, bytes")
 
 

@@ -32,6 +32,8 @@ logger = logging.getLogger("ray.serve")
 # up to four answers each token goes alone.
 PARTS_A_STEP, MOST_TOKENS_A_PART = 4, 16
 
+_LENGTHS = ("input_tokens", "input_text", "max_tokens", "max_completion_tokens")
+
 _REQUESTS: Mapping[str, Any] = {"chat": api.ChatCompletionRequest, "completions": api.CompletionRequest}
 
 
@@ -62,7 +64,7 @@ class Engine(LLMServer):
             return
         try:
             call = _REQUESTS[request.kind](
-                **request.body, stop_token_ids=self._stops(request), stream_interval=self._tokens_a_part
+                **{**request.body, "stop_token_ids": self._stops(request), "stream_interval": self._tokens_a_part}
             )
         except ValueError as error:
             yield Refusal(400, str(error).splitlines()[0])
@@ -102,14 +104,15 @@ class Engine(LLMServer):
         return Tokens(self._folder, self._llm_config.engine_kwargs["max_model_len"])
 
     def _stops(self, request: EngineRequest) -> list[int]:
-        """The ids that end a response beside the tokenizer's EOS, which vLLM knows."""
+        """The ids that end a response: the request's own, and the model's beside the tokenizer's EOS, which vLLM knows."""
+        asked: list[int] = request.body.get("stop_token_ids", [])
         if request.body.get("ignore_eos"):
-            return []
-        return [end for end in self._folder.end_ids if end != self._folder.tokenizer.eos_token_id]
+            return asked
+        return [*asked, *(end for end in self._folder.end_ids if end != self._folder.tokenizer.eos_token_id)]
 
     def _refusal(self, error: Any, request: EngineRequest) -> Refusal:
         info = error.error
-        if info.param == "input_tokens":  # vLLM stops counting at the first token too many
+        if info.param in _LENGTHS:  # vLLM stops counting at the first token too many
             return self._tokens.too_long(request)
         status = info.code if isinstance(info.code, int) and 400 <= info.code < 600 else 500
         return Refusal(status, info.message.partition(" (parameter=")[0], info.param)

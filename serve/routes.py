@@ -16,15 +16,16 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
-from data.chat import RESERVED, check_messages
-from data.tables import DataError
+from serve.abilities import Abilities
 from serve.backend import Backend
 from serve.body import BodyLimit
 from serve.calls import Accounts, Call, Gate
 from serve.config import LimitsConfig
 from serve.errors import DOCUMENTED, ApiError, add_error_handlers
 from serve.replies import EngineRequest, Kind, Part, Refusal, Whole
-from serve.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Sampling, ScoreRequest, TokenizeRequest
+from serve.requests import ChatRequest, CompletionRequest, DetokenizeRequest, ScoreRequest, TokenizeRequest
+from serve.requests.sampling import Sampling
+from serve.requests.turns import plain
 
 PAGE = Path(__file__).parent / "page"
 READY_S = 5.0
@@ -33,13 +34,16 @@ STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-strea
 
 @dataclass(frozen=True)
 class Models:
-    """What the endpoint serves: context lengths by name, the reward model's name, if any, and reserved marks by name."""
+    """What the endpoint serves: context lengths by name, the reward model's name, if any, and what chats may ask for."""
 
     contexts: dict[str, int]
     reward: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
-    marks: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Strings that no turn may contain: the model would read them as control tokens. By default ChiMed-GPT's."""
+    abilities: dict[str, Abilities] = field(default_factory=dict)
+
+    def able(self, name: str) -> Abilities:
+        """What a chat may ask of a model; by default what ChiMed-GPT's chat format has."""
+        return self.abilities.get(name, Abilities())
 
     def name(self, asked: str | None) -> str:
         """The model that a request means; without a name, the only one."""
@@ -106,9 +110,8 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
     @app.post("/v1/chat/completions", responses=STREAMED)
     async def chat(body: ChatRequest, call: Call = Depends(gate)) -> Response:
         call.model = models.name(body.model)
-        settings = body.settings()
-        _check_chat(settings["messages"], models.marks.get(call.model, RESERVED))
-        return await answers.generate(body, "chat", settings, call)
+        models.able(call.model).check(body)
+        return await answers.generate(body, "chat", body.settings(), call)
 
     @app.post("/v1/completions", responses=STREAMED)
     async def completions(body: CompletionRequest, call: Call = Depends(gate)) -> Response:
@@ -120,8 +123,8 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
         call.model = models.name(body.model)
         settings = body.model_dump(exclude_none=True, exclude={"model", "messages"})
         if body.messages is not None:
+            models.able(call.model).check(ChatRequest(messages=body.messages))
             settings["messages"] = [turn.message() for turn in body.messages]
-            _check_chat(settings["messages"], models.marks.get(call.model, RESERVED))
         return await answers.whole(EngineRequest("tokenize", settings, call.id), call)
 
     @app.post("/detokenize")
@@ -134,7 +137,7 @@ def _add_scores(app: FastAPI, backend: Backend, models: Models, gate: Gate) -> N
     @app.post("/v1/score")
     async def score(body: ScoreRequest, call: Call = Depends(gate)) -> Response:
         call.model = models.reward_name(body.model)
-        conversations = [[turn.message() for turn in turns] for turns in body.conversations]
+        conversations = [plain(turns) for turns in body.conversations]
         scored = await backend.score(conversations, body.cut_off or [False] * len(conversations))
         if isinstance(scored, Refusal):
             raise ApiError(scored.status, scored.message, param=scored.param)
@@ -238,12 +241,3 @@ async def _chain(first: str, rest: AsyncGenerator[str, None]) -> AsyncIterator[s
         yield first
         async for events in rest:
             yield events
-
-
-def _check_chat(messages: list[dict[str, str]], marks: Sequence[str]) -> None:
-    try:
-        check_messages(messages, marks)
-    except DataError as error:
-        raise ApiError(400, f"{error}.", param="messages") from error
-    if messages[-1]["role"] != "user":
-        raise ApiError(400, "The last turn is not the user's: there is nothing to answer.", param="messages")

@@ -37,7 +37,7 @@ MAY_ALSO_IMPORT = {
     "data/prepare/__main__.py": {"cluster"},
 }
 # Packages with one public interface, whose __init__ re-exports it.
-DOORS = {"data/chat/__init__.py"}
+DOORS = {"data/chat/__init__.py", "serve/requests/__init__.py"}
 
 
 @cache

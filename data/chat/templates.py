@@ -93,3 +93,11 @@ def with_arguments(template: str, arguments: Mapping[str, str | bool | int | flo
             raise ConfigError(f"chat.arguments.{name}: the chat template has no variable {name}; leave it out")
         fixed[name] = str(value).lower() if isinstance(value, bool) else repr(value)
     return "".join(f"{{%- set {name} = {value} -%}}\n" for name, value in fixed.items()) + template
+
+
+def variables_of(template: str) -> frozenset[str]:
+    """Return the names that a template reads and does not set itself, such as `tools` or `enable_thinking`."""
+    from transformers.utils.chat_template_utils import _get_template_variables
+
+    names: frozenset[str] = _get_template_variables(template)
+    return names

@@ -14,6 +14,17 @@ import openai
 import pytest
 
 KEY = "a-key-for-this-test"
+# ChiMed-GPT's format without its checks, and with tools.
+TEMPLATE = (
+    "{%- if tools -%}{{- (tools | tojson) + '<tool_call>' -}}{%- endif -%}"
+    "{%- for message in messages -%}"
+    "{%- if message.role == 'system' -%}{{- message.content + '\\n' -}}"
+    "{%- elif message.role in ('user', 'tool') -%}{{- '[human]:' + message.content + '\\n[bot]:' -}}"
+    "{%- else -%}{{- message.content or '' -}}"
+    "{%- for call in message.tool_calls -%}{{- call.function.name + (call.function.arguments | tojson) -}}{%- endfor -%}"
+    "{{- eos_token -}}{%- endif -%}"
+    "{%- endfor -%}"
+)
 START_S = 150.0
 
 
@@ -67,8 +78,14 @@ def endpoint(ray_cluster: None, make_model: Callable[..., Path]) -> Iterator[End
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
+    from transformers import AutoTokenizer
+
+    model = make_model("tools")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(model)
     arguments = {
-        "model": f"tiny={make_model('a')}",
+        "model": f"tiny={model}",
         "reward_model": f"judge={make_model('judge', seed=3, reward=True)}",
         "engine": {"max_model_len": 256, "kv_cache_bytes": 2**26},
         "replicas": {"count": 2, "threads": 1, "cpus": 0.5},

@@ -1,0 +1,62 @@
+"""What all bodies have in common: unknown keys are refused, a null is as good as an absent key, and text is Unicode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+
+NEUTRAL: Final = frozenset(
+    {
+        "metadata",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+"""Keys of OpenAI's clients that change no answer. They pass, and nothing is done with them: nothing is stored, either."""
+
+
+class Part(BaseModel):
+    """A JSON object in a body. A setting that does nothing would go unnoticed, so unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    REFUSED: ClassVar[Mapping[str, str]] = {}
+    """Keys that clients know and this endpoint does not, with what to do instead."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        given = {key: item for key, item in value.items() if item is not None}
+        for key, reason in cls.REFUSED.items():
+            if key in given:
+                raise ValueError(f"{key}: {reason}")
+        return given
+
+
+class Body(Part):
+    """A whole body."""
+
+    model: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, body: Any) -> Any:
+        try:
+            json.dumps(body, ensure_ascii=False, default=str).encode()  # a body that is no JSON is left to be refused
+        except UnicodeEncodeError:
+            raise ValueError("The body names half of a surrogate pair (\\ud800 to \\udfff), which is no text") from None
+        return body if not isinstance(body, dict) else {key: body[key] for key in body if key not in NEUTRAL}

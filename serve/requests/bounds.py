@@ -1,0 +1,62 @@
+"""How large a schema or a pattern may be. A grammar is compiled in the engine's process: what takes long there, others wait for."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+LONGEST_SCHEMA: Final = 32_768  # characters of JSON
+DEEPEST: Final = 32
+MOST_REPEATS: Final = 4096  # of one part, counting the repeats that it stands in
+LONGEST_PATTERN: Final = 1024  # characters
+MOST_CHOICES: Final = 1024
+
+_COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
+_REPEATS: Final = re.compile(r"\{(\d*),?(\d*)\}")
+
+
+def check_schema(schema: Mapping[str, Any], name: str) -> None:
+    """Refuse a JSON schema whose grammar could take long to build.
+
+    Raises:
+        ValueError: it is too long, too deep, or repeats too much.
+    """
+    if len(json.dumps(schema, ensure_ascii=False)) > LONGEST_SCHEMA:
+        raise ValueError(f"{name}: the schema has more than {LONGEST_SCHEMA:,} characters; make it smaller")
+    _check_part(schema, name, 1, 0)
+
+
+def check_pattern(pattern: str, name: str, repeats: int = 1) -> None:
+    """Refuse a regular expression whose automaton could be large; `repeats` is how often it stands in what contains it.
+
+    Raises:
+        ValueError: it is too long or repeats too much.
+    """
+    if len(pattern) > LONGEST_PATTERN:
+        raise ValueError(f"{name}: the pattern has more than {LONGEST_PATTERN:,} characters; make it shorter")
+    counts = [max(int(low or 0), int(high or 0), 1) for low, high in _REPEATS.findall(pattern)]
+    if repeats * math.prod(counts) > MOST_REPEATS:
+        raise ValueError(f"{name}: the pattern's repeats multiply to more than {MOST_REPEATS:,}; ask for fewer")
+
+
+def _check_part(part: Any, name: str, repeats: int, depth: int) -> None:
+    if depth > DEEPEST:
+        raise ValueError(f"{name}: the schema is more than {DEEPEST} levels deep; make it flatter")
+    if isinstance(part, list):
+        for item in part:
+            _check_part(item, name, repeats, depth + 1)
+    if not isinstance(part, Mapping):
+        return
+    counts = [count for key in _COUNTS if isinstance(count := part.get(key), int | float)]
+    repeats *= max(1, *map(int, counts)) if counts else 1
+    if repeats > MOST_REPEATS:
+        raise ValueError(
+            f"{name}: repeats multiply to more than {MOST_REPEATS:,} ({', '.join(_COUNTS)}); ask for fewer"
+        )
+    if isinstance(pattern := part.get("pattern"), str):
+        check_pattern(pattern, name, repeats)
+    for item in part.values():
+        _check_part(item, name, repeats, depth + 1)

@@ -1,0 +1,90 @@
+"""POST /v1/chat/completions"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from serve.requests.constraints import NamedTool, Tool, ToolChoice
+from serve.requests.sampling import Sampling
+from serve.requests.turns import Turn
+
+Argument = str | bool | int | float
+
+
+class ChatRequest(Sampling):
+    """A chat that awaits the assistant's next turn."""
+
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        **Sampling.REFUSED,
+        "functions": "was replaced by tools",
+        "function_call": "was replaced by tool_choice",
+        "audio": "the model writes text; leave it out",
+        "verbosity": "say in a system turn how long answers should be",
+        "moderation": "answers are not moderated here; leave it out",
+        "web_search_options": "the model searches nothing; leave it out",
+        "documents": "put the texts into a turn",
+        "chat_template": "the checkpoint's own is used; leave it out",
+        "prompt": "a chat has messages; send prompts to /v1/completions",
+    }
+
+    messages: list[Turn] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: list[Tool] = Field([], max_length=128)
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    chat_template_kwargs: dict[str, Argument] | None = Field(None, max_length=16)
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    modalities: list[Literal["text"]] | None = None
+
+    @model_validator(mode="after")
+    def _chat_settings_fit_together(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs: only together with logprobs=true")
+        if (
+            self.continue_final_message
+            and self.add_generation_prompt
+            and "add_generation_prompt" in self.model_fields_set
+        ):
+            raise ValueError("continue_final_message: not together with add_generation_prompt=true")
+        if not self.tools and self.tool_choice not in (None, "none", "auto"):
+            raise ValueError("tool_choice: there are no tools to choose from")
+        names = [tool.function.name for tool in self.tools]
+        if len(set(names)) < len(names):
+            raise ValueError("tools: two have the same name")
+        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
+            raise ValueError(f"tool_choice: there is no tool '{self.tool_choice.function.name}'")
+        return self
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether an answer may be a call."""
+        return bool(self.tools) and self.tool_choice != "none"
+
+    @property
+    def reads_calls(self) -> bool:
+        """Whether the answer's text must be searched for calls, since nothing forces it to be one."""
+        return bool(self.tools) and self.tool_choice in (None, "auto")
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Everything that the chat template may write, with where it stands in the body."""
+        for index, turn in enumerate(self.messages):
+            yield from ((f"messages.{index}", text) for text in turn.texts())
+        for index, tool in enumerate(self.tools):
+            yield f"tools.{index}", json.dumps(tool.model_dump(), ensure_ascii=False)
+
+    def settings(self) -> dict[str, Any]:
+        given = super().settings()
+        for name in ("modalities", *(() if self.tools else ("tools", "tool_choice", "parallel_tool_calls"))):
+            given.pop(name, None)
+        if self.continue_final_message:
+            given["add_generation_prompt"] = False
+        given["messages"] = [turn.message() for turn in self.messages]
+        return given

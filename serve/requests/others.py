@@ -1,0 +1,83 @@
+"""The other routes' bodies: completions, tokens, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Final
+
+from pydantic import Field, model_validator
+
+from serve.requests.base import Body, TokenId, TokenIds
+from serve.requests.sampling import Sampling
+from serve.requests.turns import Turn
+
+MOST_PROMPTS: Final = 64
+MOST_SEQUENCES: Final = 64
+
+
+class CompletionRequest(Sampling):
+    """POST /v1/completions"""
+
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        **Sampling.REFUSED,
+        "suffix": "the model fills no gaps; leave it out",
+        "messages": "send a chat to /v1/chat/completions",
+    }
+
+    prompt: (
+        Annotated[str, Field(min_length=1)]
+        | TokenIds
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_PROMPTS)]
+    )
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool = False
+    add_special_tokens: bool = True
+
+    @model_validator(mode="after")
+    def _are_few(self) -> CompletionRequest:
+        prompts = 1 if isinstance(self.prompt, str) or isinstance(self.prompt[0], int) else len(self.prompt)
+        if prompts * self.n > MOST_SEQUENCES:
+            raise ValueError(
+                f"n: {prompts} prompts with {self.n} answers each are more than {MOST_SEQUENCES}; ask for fewer"
+            )
+        return self
+
+
+class TokenizeRequest(Body):
+    """POST /tokenize: a text, or a chat as its template renders it."""
+
+    prompt: str | None = None
+    messages: list[Turn] | None = Field(None, min_length=1)
+    return_token_strs: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> TokenizeRequest:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        return self
+
+
+class DetokenizeRequest(Body):
+    """POST /detokenize"""
+
+    tokens: list[TokenId]
+
+
+class ScoreRequest(Body):
+    """POST /v1/score: finished chats, each ending with the assistant's turn that is scored."""
+
+    conversations: list[Annotated[list[Turn], Field(min_length=2)]] = Field(min_length=1, max_length=256)
+    cut_off: list[bool] | None = Field(
+        None,
+        description="for each conversation, whether its answer broke off and so has no end mark; default: none did",
+    )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> ScoreRequest:
+        if self.cut_off is not None and len(self.cut_off) != len(self.conversations):
+            raise ValueError(f"cut_off: has {len(self.cut_off)} flags for {len(self.conversations)} conversations")
+        for index, turns in enumerate(self.conversations):
+            if any(turn.tool_calls for turn in turns):
+                raise ValueError(f"conversations.{index}: has tool_calls; a reward model reads text alone")
+        return self

@@ -1,0 +1,108 @@
+"""What requests for chats and for completions have in common: how tokens are drawn, and where an answer ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from serve.requests.base import Body, Part, TokenId
+from serve.requests.constraints import ResponseFormat, StructuredOutputs
+
+MOST_ANSWERS: Final = 16
+MOST_STOPS: Final = 16
+MOST_BIASED: Final = 1024
+LARGEST_SEED: Final = 2**63 - 1
+
+Stop = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class StreamOptions(Part):
+    """OpenAI's and vLLM's `stream_options`."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+    continuous_usage_stats: bool = False
+
+
+class Sampling(Body):
+    """Settings of one request, by the names that vLLM has for them."""
+
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        "use_beam_search": "answers are sampled; leave it out",
+        "priority": "requests are served fairly by key; leave it out",
+        "request_id": "send it as the header X-Request-Id",
+        "logits_processors": "code of a client is not run; leave it out",
+        "guided_json": "is structured_outputs.json now",
+        "guided_regex": "is structured_outputs.regex now",
+        "guided_choice": "is structured_outputs.choice now",
+        "guided_grammar": "is structured_outputs.grammar now",
+    }
+
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    min_tokens: int = Field(0, ge=0)
+    n: int = Field(1, ge=1, le=MOST_ANSWERS)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
+    stop_token_ids: list[TokenId] = Field([], max_length=64)
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    seed: int | None = Field(None, ge=-LARGEST_SEED - 1, le=LARGEST_SEED)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(None, max_length=MOST_BIASED)
+    allowed_token_ids: list[TokenId] | None = Field(None, min_length=1, max_length=4096)
+    bad_words: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field([], max_length=64)
+    skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
+    truncate_prompt_tokens: int | None = Field(None, ge=1, lt=2**31)
+    prompt_logprobs: int | None = Field(None, ge=0, le=20)
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    best_of: Literal[1] | None = None
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _names_tokens(cls, bias: dict[str, float] | None) -> dict[str, float] | None:
+        for token in bias or ():
+            if not (token.isascii() and token.isdigit() and len(token) <= 10):
+                raise ValueError(f"'{token}' is not the id of a token")
+        return bias
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Sampling:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options: only together with stream=true")
+        if self.n > 1 and self.temperature == 0:
+            raise ValueError("n: with temperature 0 all answers are the same; raise the temperature or ask for one")
+        if self.stream and self.prompt_logprobs is not None:
+            raise ValueError("prompt_logprobs: not in a stream; ask for the whole answer")
+        if self.structured_outputs is not None and self._formats():
+            raise ValueError("structured_outputs: give either it or response_format")
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens: {self.min_tokens} is more than max_tokens {self.max_tokens}")
+        return self
+
+    def _formats(self) -> bool:
+        return self.response_format is not None and self.response_format.type != "text"
+
+    def settings(self) -> dict[str, Any]:
+        """What was set, as vLLM's own request takes it. Usage is always reported: limits and metrics count it."""
+        aside = {"model", "stream_options", "best_of", *(() if self._formats() else ("response_format",))}
+        given = self.model_dump(exclude_unset=True, exclude=aside, exclude_none=True, by_alias=True)
+        if self.stream:
+            given["stream_options"] = {"include_usage": True}
+        return given
+
+    def wants_usage(self) -> bool:
+        """Whether the client asked for the usage chunk at the end of a stream."""
+        return self.stream_options is not None and self.stream_options.include_usage
