@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from actors.judges.config import FunctionRewardConfig, HttpRewardConfig
+from actors.precision import AUTO, Dtype, settle_dtype, settle_dtype_of
 from configs.base import Section
 
 
@@ -40,6 +41,11 @@ class PlacementConfig(Section):
     gpus_per_rank: float = Field(0.0, ge=0, description="GPUs that one rank reserves in its placement group")
     threads: int = Field(1, ge=1, description="OMP threads of one rank")
 
+    @property
+    def on_gpus(self) -> bool:
+        """Whether the ranks have GPUs."""
+        return self.gpus_per_rank > 0
+
     @model_validator(mode="after")
     def _ray_can_give_it(self) -> PlacementConfig:
         if not self.cpus_per_rank + self.gpus_per_rank:
@@ -53,12 +59,16 @@ class ZeroConfig(Section):
     """DeepSpeed ZeRO."""
 
     stage: Literal[0, 1, 2, 3] = Field(3, description="shards 0 nothing, 1 optimiser, 2 gradients, 3 parameters")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="forward and backward precision")
+    dtype: Dtype = Field("auto", description=f"forward and backward precision; {AUTO}")
     offload_optimizer: bool = Field(False, description="keep the optimiser's state in host memory")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     liger: bool = Field(
         False, description="use Liger's fused kernels for norms, rotary embeddings and feed-forward layers; GPUs only"
     )
+
+    @model_validator(mode="after")
+    def _dtype_without_placement(self) -> ZeroConfig:
+        return settle_dtype(self, on_gpus=False)
 
     @model_validator(mode="after")
     def _offloads_what_it_shards(self) -> ZeroConfig:
@@ -112,6 +122,10 @@ class TrainedRoleConfig(Section):
     micro_batch_tokens: int = Field(4096, ge=1, description="tokens of one forward and backward pass on one rank")
 
     @model_validator(mode="after")
+    def _dtype_by_placement(self) -> TrainedRoleConfig:
+        return settle_dtype_of(self, "zero", self.placement.on_gpus)
+
+    @model_validator(mode="after")
     def _ranks_have_their_own_gpus(self) -> TrainedRoleConfig:
         require_gpus_of_their_own(self.placement, "set gpus_per_rank to 1 and share GPUs between roles by colocate")
         return self
@@ -122,8 +136,12 @@ class FrozenRoleConfig(Section):
 
     model: str = Field(description="weights: a folder in Hugging Face format or a Hub id")
     placement: PlacementConfig = PlacementConfig()
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="forward precision")
+    dtype: Dtype = Field("auto", description=f"forward precision; {AUTO}")
     micro_batch_tokens: int = Field(4096, ge=1, description="tokens of one forward pass on one rank")
+
+    @model_validator(mode="after")
+    def _dtype_by_placement(self) -> FrozenRoleConfig:
+        return settle_dtype(self, self.placement.on_gpus)
 
 
 class JudgeConfig(Section):
@@ -153,11 +171,15 @@ class JudgeConfig(Section):
 class EngineConfig(Section):
     """One vLLM engine."""
 
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of the engine's weights")
+    dtype: Dtype = Field("auto", description=f"precision of the engine's weights; {AUTO}")
     max_model_len: int = Field(4096, ge=2, description="context of the engine, in tokens")
     max_concurrent: int = Field(64, ge=1, description="sequences that the engine decodes at a time")
     kv_cache_bytes: int = Field(256 * 2**20, ge=2**20, description="memory of the KV cache on CPU, bytes")
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="share of a GPU's memory the engine may use")
+
+    @model_validator(mode="after")
+    def _dtype_without_placement(self) -> EngineConfig:
+        return settle_dtype(self, on_gpus=False)
 
 
 InFlight = Literal["none", "keep", "recompute"]
@@ -177,6 +199,10 @@ class RolloutConfig(Section):
         0.0, ge=0, le=1, description="sample tokens of at least this share of the likeliest's probability"
     )
     stop: tuple[str, ...] = Field((), description="tokens that end an answer, beside the model's end mark")
+
+    @model_validator(mode="after")
+    def _dtype_by_placement(self) -> Self:
+        return settle_dtype_of(self, "engine", self.placement.on_gpus)
 
     @model_validator(mode="after")
     def _room_for_a_prompt(self) -> RolloutConfig:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from actors.host_group import open_host_group
 from cluster.memory import peak_resident_bytes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -48,7 +49,10 @@ def prepare_process(threads: int) -> None:
 
 
 def join_world(rank: int, world_size: int, master_address: str, master_port: int, timeout_s: float) -> None:
-    """Enters the role's torch.distributed world: NCCL on GPUs, gloo on CPUs. Waits at most `timeout_s` seconds."""
+    """Enters the role's torch.distributed world: NCCL on GPUs, gloo on CPUs. Waits at most `timeout_s` seconds.
+
+    Also opens the world's host group, before any rank begins work that the others would wait for.
+    """
     from datetime import timedelta
 
     os.environ.update(
@@ -66,3 +70,4 @@ def join_world(rank: int, world_size: int, master_address: str, master_port: int
         world_size=world_size,
         timeout=timedelta(seconds=timeout_s),
     )
+    open_host_group()

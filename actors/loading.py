@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from actors.config import ZeroConfig
 from actors.devices import DTYPES, device
+from actors.host_group import host_group
 from actors.modeling.counting import converts
 from actors.modeling.layout import CONVERTED, whole_because
 from actors.modeling.weights import Stored, stored_tensors
@@ -47,16 +48,16 @@ def _in_shards(found: Pretrained, name: str, zero: ZeroConfig, scorer: bool) -> 
     """The model in shards; None if its files do not allow that."""
     model = found.empty(DTYPES[zero.dtype])
     stored: Mapping[str, Stored] | None = None
-    reason = [""]
+    reason = ""
     rank = torch.distributed.get_rank()
     if rank == 0:
         stored = stored_tensors(found.folder, name)
         shapes = {its: tuple(parameter.shape) for its, parameter in model.named_parameters()}
-        reason = [CONVERTED if converts(model) else whole_because(shapes, stored, scorer)]
-    torch.distributed.broadcast_object_list(reason)  # nodes may have different files
-    if reason[0]:
+        reason = CONVERTED if converts(model) else whole_because(shapes, stored, scorer)
+    reason = host_group().of_first_rank(reason, "reading the model's headers")  # nodes may have different files
+    if reason:
         if rank == 0:
-            print(f"{name}: every rank reads the whole model: {reason[0]}", flush=True)
+            print(f"{name}: every rank reads the whole model: {reason}", flush=True)
         return None
     fill_shards(model, stored or {}, zero)
     return model

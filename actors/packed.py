@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from actors.logprobs import token_logprobs
@@ -23,6 +22,7 @@ from actors.memory import LOGITS
 from actors.modeling.attention import Packing
 from actors.modeling.head import last_hidden_states, logits_of
 from actors.modeling.scorer import HEAD
+from actors.pieces import logprobs_in_pieces
 
 Tokens = Sequence[int] | NDArray[np.integer[Any]]
 Mask = Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]
@@ -118,8 +118,7 @@ class PackedLM(PackedModule):
         """Log-probabilities of the predicted tokens, (N,) fp32, and the entropies of their distributions, (N,) fp32.
 
         Logits are made only at predicted positions: a prompt costs no vocabulary projection. Where they are too many to
-        have at once, they are made a piece at a time, and anew for the backward pass. Entropies are an empty tensor
-        unless asked for.
+        have at once, they are made a piece at a time. Entropies are an empty tensor unless asked for.
         """
         limit = self._logits or LOGITS[batch.predict.device.type]
         pieces = -(-len(batch.predict) * self.model.config.vocab_size // limit)
@@ -127,17 +126,14 @@ class PackedLM(PackedModule):
             logits = self.model(**batch.model_inputs(), logits_to_keep=batch.predict).logits[0]  # (N, V)
             return token_logprobs(logits, batch.targets, temperature, entropy)
         hidden, decoder = last_hidden_states(self.model, batch.model_inputs())
+        head = partial(logits_of, self.model, decoder)
+        arguments = (hidden[batch.predict], batch.targets, temperature, entropy)
+        return logprobs_in_pieces(head, *arguments, pieces, frozen=_frozen(self.model.get_output_embeddings()))
 
-        def of_piece(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-            return token_logprobs(logits_of(self.model, hidden, decoder), targets, temperature, entropy)
 
-        found = []
-        for piece in zip(hidden[batch.predict].tensor_split(pieces), batch.targets.tensor_split(pieces), strict=True):
-            found.append(
-                checkpoint(of_piece, *piece, use_reentrant=False) if hidden.requires_grad else of_piece(*piece)
-            )
-        logprobs, entropies = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return logprobs, entropies
+def _frozen(head: torch.nn.Module) -> bool:
+    """Whether no weight of `head` is trained. Under ZeRO-3 that has no use: its hooks expect one backward pass a step."""
+    return not any(parameter.requires_grad or hasattr(parameter, "ds_id") for parameter in head.parameters())
 
 
 LOGIT_MEAN = "logit_mean"

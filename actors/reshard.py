@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from actors.host_group import host_group
 from data.durable import writing
 
 
@@ -31,9 +32,9 @@ def resharded(folder: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
             _convert(folder / "zero", aside / "zero")
-    torch.distributed.barrier()
+    host_group().barrier("redistributing the checkpoint")
     yield aside
-    torch.distributed.barrier()
+    host_group().barrier("loading the redistributed checkpoint")
     if first:
         shutil.rmtree(aside)
 

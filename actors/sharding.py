@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from actors.config import ZeroConfig
 from actors.devices import DTYPES, device
+from actors.host_group import host_group
 from actors.modeling.weights import Stored
 from actors.zero_settings import deepspeed_settings, import_deepspeed
 
@@ -41,6 +42,8 @@ def fill_shards(model: PreTrainedModel, stored: Mapping[str, Stored], zero: Zero
         if reads:
             found = next((name for name in its_names if name in stored), None)
             whole.zero_() if found is None else whole.copy_(_read(stored[found].file, found))
+        # NCCL counts a broadcast's time from when it is queued, and ranks that read nothing would queue all of them at once.
+        host_group().barrier(f"reading {its_names[0]}")
         parameter = Parameter(whole, requires_grad=empty.requires_grad)
         # Sends rank 0's, then keeps this rank's share of it in place of the whole.
         deepspeed.zero.Init(module=ParameterList([parameter]), config_dict_or_path=settings)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from actors.config import OptimizerConfig, ZeroConfig
 from actors.devices import device, to_host
 from actors.diverged import NotFiniteError
+from actors.host_group import host_group
 from actors.lora import merged
 from actors.modeling.liger import use_liger
 from actors.packed import PackedModule
@@ -84,6 +85,7 @@ class ZeroModel:
         adamw.register_step_pre_hook(before_adamw)
         trained = sum(whole_shape(parameter).numel() for parameter in module.parameters() if parameter.requires_grad)
         settings = deepspeed_settings(zero, optimizer.max_grad_norm, trained)
+        host_group().barrier("reading the model")
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=settings)
         # In bf16 without ZeRO that takes a step with gradients of 0, to have the optimiser's state; AdamW would count it.
         for state in adamw.state.values():
@@ -131,7 +133,8 @@ class ZeroModel:
             if learns:
                 self.engine.backward(value, scale_wrt_gas=False)
             for name, figure in {"loss": value.detach() / self.world_size, **figures}.items():
-                sums[name] = sums.get(name, 0.0) + figure.detach().double()  # on the device: nobody waits for it yet
+                # On the device, so that no micro-batch waits for the sum.
+                sums[name] = sums.get(name, 0.0) + figure.detach().double()
         totals = self.sum_over_ranks(sums)
         if not math.isfinite(totals["loss"]):
             guilty = [index for index, is_finite in enumerate(finite) if not is_finite]
@@ -222,11 +225,13 @@ class ZeroModel:
         if not (folder / "zero").is_dir():
             raise FileNotFoundError(f"{folder}: no DeepSpeed checkpoint here")
         self._snapshot.forget()  # of steps that are now to be taken again
+        host_group().barrier("writing an earlier checkpoint")
         if ranks in (None, self.world_size) or not self._stage:  # one file for all, where nothing is sharded
             _, state = self.engine.load_checkpoint(str(folder), tag="zero")
         else:
             with resharded(folder) as universal:
                 state = load_universal(self.engine, universal)
+        host_group().barrier("loading the checkpoint")
         self.steps_done = state["steps_done"]
 
 

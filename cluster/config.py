@@ -23,6 +23,12 @@ class ClusterConfig(Section):
     collective_timeout_s: float = Field(
         600.0, gt=0, description="longest wait inside a torch.distributed call, seconds"
     )
+    host_timeout_s: float = Field(
+        7200.0,
+        gt=0,
+        description="longest wait of a rank for another rank's work on its host, such as evaluating, redistributing a "
+        "checkpoint, or writing the model; seconds. In supervised stages: roles of RLHF wait 7,200 s",
+    )
     hang_timeout_s: float = Field(
         60.0, ge=10, description="after its last sign of life a role's process counts as dead, seconds"
     )

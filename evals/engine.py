@@ -6,7 +6,6 @@ has the same architecture.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,18 +14,12 @@ from typing import TYPE_CHECKING, Any
 from actors.folders import Architecture, ModelFolder
 from configs.errors import ConfigError
 from data.chat import without_end
+from evals.device import prepare_process
 from evals.ledger import Ledger
 from evals.sizing import Sizing, sized
 
 if TYPE_CHECKING:
     from actors import engine
-
-_LOADED_WITH_TORCH = {
-    # Threads that wait for each other by spinning take the cores from whoever computes.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",  # vLLM's C++ greets with warnings about NUMA
-}
-"""Read once, when torch is loaded, which the modules of this package put off until they need it."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +43,7 @@ class Engine:
     def __init__(self, ledger: Ledger | None = None, sizing: Sizing | None = None) -> None:
         self._ledger, self._sizing = ledger, sizing or Sizing()
         self._digest = ""
-        for name, value in _LOADED_WITH_TORCH.items():
-            os.environ.setdefault(name, value)
+        prepare_process()
         self._engine: engine.Engine | None = None
         self._architecture: Architecture | None = None
         self._folder: ModelFolder | None = None

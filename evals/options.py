@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import get_args
 
+from actors.precision import AUTO, Dtype
 from configs.errors import ConfigError
 from evals.benchmarks import BENCHMARKS
-from evals.sizing import DEFAULT_CONTEXT, Dtype
+from evals.sizing import DEFAULT_CONTEXT
 from evals.subject import ANSWER_TOKENS, Method
 from evals.tasks import TASKS
 
@@ -80,8 +81,9 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         help=f"context of the engine, in tokens (default: the model's, at most {DEFAULT_CONTEXT})",
     )  # fmt: skip
     parser.add_argument(
-        "--dtype", choices=get_args(Dtype), help="precision of the engine (default: float32 on CPUs, bfloat16 on GPUs)"
-    )
+        "--dtype", choices=get_args(Dtype), default="auto",
+        help=f"precision of the engine and the reward model; {AUTO} (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--no-rotation", action="store_true", help="ask choice questions in the given order only")
     parser.add_argument("--last-turn", action="store_true", help="score conversations at their last answer only")
 

@@ -131,13 +131,13 @@ def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:
         rotate=not options.no_rotation,
         every_turn=not options.last_turn,
         max_model_len=options.max_model_len,
-        dtype=options.dtype,
+        dtype=None if options.endpoint else options.dtype,
     )
 
 
 def _check_context(options: argparse.Namespace, settings: Settings, models: Sequence[ModelFolder]) -> None:
     """Refuses a context that a model does not have, or that has no room for an answer, before an engine is loaded."""
-    if options.endpoint and (options.max_model_len or options.dtype):
+    if options.endpoint and (options.max_model_len or options.dtype != "auto"):
         raise ConfigError("--max-model-len, --dtype: are of an engine here, not of an endpoint; leave them out")
     for model in models:
         context = settings.sizing.context(model)

@@ -6,21 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.folders import ModelFolder
+from actors.precision import Dtype, resolve_dtype
 from configs.errors import ConfigError
+from evals.device import gpu_bytes
 
 _BATCH_TOKENS = 8192
 
 
 class RewardModel:
-    """Scores token sequences with a Transformers sequence-classification model of one label, in float32, centred as
-    its config says (`logit_mean`).
+    """Scores token sequences with a Transformers sequence-classification model of one label, centred as its config
+    says (`logit_mean`).
 
     The head is read at the last token by position. Transformers' own forward looks for the last token that is not
     padding instead, which goes wrong when an answer contains the padding token.
     """
 
-    def __init__(self, folder: ModelFolder) -> None:
-        self.folder = folder
+    def __init__(self, folder: ModelFolder, dtype: Dtype = "auto") -> None:
+        self.folder, self._dtype = folder, dtype
         self._model: Any = None
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
@@ -48,11 +50,12 @@ class RewardModel:
     def _loaded(self) -> Any:
         """The model, read at its first use."""
         if self._model is None:
-            self._model = _load(self.folder)
+            self._model = _load(self.folder, self._dtype)
         return self._model
 
 
-def _load(folder: ModelFolder) -> Any:
+def _load(folder: ModelFolder, dtype: Dtype) -> Any:
+    on_gpu = gpu_bytes() is not None
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
@@ -60,12 +63,13 @@ def _load(folder: ModelFolder) -> Any:
 
     disable_progress_bar()
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(folder.path, dtype=torch.float32)
+        precision = getattr(torch, resolve_dtype(dtype, on_gpu))
+        model = AutoModelForSequenceClassification.from_pretrained(folder.path, dtype=precision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{folder.path}: cannot be loaded as a reward model: {error}") from error
     if model.num_labels != 1:
         raise ConfigError(f"{folder.path}: has {model.num_labels} labels; a reward model has one")
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model.to("cuda" if on_gpu else "cpu").eval()
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:

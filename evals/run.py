@@ -21,10 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.folders import ModelFolder
+from actors.precision import resolve_dtype
 from cluster.paths import runs_root
 from configs.errors import ConfigError, RunError
 from data.durable import make_folder, replace_file
 from data.tables import DataError
+from evals.device import gpu_bytes
 from evals.endpoint import EndpointRespondent
 from evals.engine import Engine
 from evals.ledger import Ledger
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parse(arguments)
     try:
-        plan = make_plan(options)
+        plan = with_precision(make_plan(options))
         ledger = Ledger(runs_root() / "evals" / f"{_digest(plan)}.jsonl")
         results = evaluate(plan, ledger)
     except (ConfigError, DataError, RunError) as error:
@@ -58,6 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ledger.close()
     _show(plan, results)
     return 0
+
+
+def with_precision(plan: Plan) -> Plan:
+    """`plan` with the precision that `auto` is on this machine, which results and the ledger's name then tell apart."""
+    if plan.settings.dtype is None:  # an endpoint's
+        return plan
+    dtype = resolve_dtype(plan.settings.dtype, gpu_bytes() is not None)
+    return replace(plan, settings=plan.settings.model_copy(update={"dtype": dtype}))
 
 
 def evaluate(plan: Plan, ledger: Ledger) -> dict[str, Any]:
@@ -94,9 +104,9 @@ def _evaluate_models(plan: Plan, ledger: Ledger, results: dict[str, Any]) -> Non
         if folder is not None and not folder.is_reward_model:
             sized(folder, sizing)  # refuses the last model before the first is evaluated
     engine = Engine(ledger, sizing)
-    reward = (
-        RewardModel(plan.reward_model) if plan.reward_model and {"reward", "preference"} & set(plan.tasks) else None
-    )
+    reward = None
+    if plan.reward_model and {"reward", "preference"} & set(plan.tasks):
+        reward = RewardModel(plan.reward_model, sizing.dtype)
     try:
         for name, folder in plan.models.items():
             begun = time.monotonic()
@@ -122,7 +132,7 @@ def evaluate_model(
     begun = time.monotonic()
     subject: Subject | RewardModel
     if folder.is_reward_model:
-        subject = RewardModel(folder)
+        subject = RewardModel(folder, plan.settings.sizing.dtype)
     else:
         subject = Subject(folder, engine, plan.settings, reward, plan.reference, plan.rival)
         subject.prepare()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from actors.config import EngineConfig
 from actors.folders import ModelFolder
 from actors.memory import BYTES, GIB, engine, kv_bytes
+from actors.precision import Dtype, resolve_dtype
 from actors.shape import read_shape
 from cluster.memory import available_bytes
 from configs.errors import ConfigError
-
-Dtype = Literal["float32", "bfloat16"]
+from evals.device import gpu_bytes
 
 DEFAULT_CONTEXT = 4096
 SEQUENCES = 128  # decoded at a time on a CPU; more only fills the KV cache, since two cores are busy with these
@@ -24,10 +23,10 @@ ERROR = 0.15  # largest error of the estimate: what is over by less is tried
 
 @dataclass(frozen=True)
 class Sizing:
-    """What the user decides about the engine. None: by the model and the device."""
+    """What the user decides about the engine. None or `auto`: by the model and the device."""
 
     max_model_len: int | None = None
-    dtype: Dtype | None = None
+    dtype: Dtype = "auto"
     scores_texts: bool = False
     """Whether texts as long as the context are scored, as perplexity does: vLLM makes all their logits at once."""
 
@@ -52,7 +51,7 @@ class Sizing:
             ConfigError: a context that the model does not have, or a model whose size cannot be estimated.
         """
         context = self.context(folder)
-        dtype: Dtype = self.dtype or ("bfloat16" if gpu else "float32")
+        dtype = resolve_dtype(self.dtype, gpu)
         one = BYTES[dtype] * read_shape(folder.path).kv_elements
         tokens = max(context, min(CACHE_TOKENS, CACHE_BYTES // one))
         return EngineConfig(
@@ -70,11 +69,9 @@ def sized(folder: ModelFolder, sizing: Sizing) -> EngineConfig:
     Raises:
         ConfigError: a context that the model does not have, or an engine that would not fit in memory, by estimate.
     """
-    import torch
-
-    gpu_bytes = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
-    config = sizing.engine_config(folder, gpu_bytes is not None)
-    require_fit(folder, config, gpu_bytes, sizing.scores_texts)
+    on_gpu = gpu_bytes()
+    config = sizing.engine_config(folder, on_gpu is not None)
+    require_fit(folder, config, on_gpu, sizing.scores_texts)
     return config
 
 

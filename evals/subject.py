@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from actors.compatibility import require_same_format
 from actors.folders import ModelFolder
+from actors.precision import Dtype
 from configs.base import Section
 from data.chat import encode_prompt
 from evals.engine import Answer, Engine
 from evals.reward_model import RewardModel
-from evals.sizing import Dtype, Sizing
+from evals.sizing import Sizing
 
 Row = dict[str, Any]
 """One row of a task's table, by column."""
@@ -55,13 +56,13 @@ class Settings(Section):
     """Longest written answer to a choice question, in tokens."""
     max_model_len: int | None = None
     """Context of the engine in tokens; None: the model's, at most 4,096."""
-    dtype: Dtype | None = None
-    """Precision of the engine; None: float32 on CPUs, bfloat16 on GPUs."""
+    dtype: Dtype | None = "auto"
+    """Precision of the engine and the reward model; None: an endpoint's, which is not known here."""
 
     @property
     def sizing(self) -> Sizing:
         """What is asked of the engine."""
-        return Sizing(self.max_model_len, self.dtype)
+        return Sizing(self.max_model_len, self.dtype or "auto")
 
 
 @dataclass(frozen=True)

@@ -172,15 +172,17 @@ def _scorer(name: str, folder: ModelFolder, config: ServeConfig) -> DeploymentHa
     from serve.score import Scorer
 
     options = {"num_cpus": SCORER_CPUS, "num_gpus": min(1, config.replicas.gpus)}
-    environment = {"env_vars": {**EVERYWHERE, "OMP_NUM_THREADS": str(config.replicas.threads)}}
+    variables = {**EVERYWHERE, "OMP_NUM_THREADS": str(config.replicas.threads)}
+    if not config.replicas.gpus:
+        variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs only from those that reserve others
     return serve.deployment(
         Scorer,
         name=f"scorer:{name}",
         max_ongoing_requests=16,
         max_queued_requests=config.limits.queued,
-        ray_actor_options={**options, "runtime_env": environment},
+        ray_actor_options={**options, "runtime_env": {"env_vars": variables}},
         logging_config=LoggingConfig(encoding="JSON"),
-    ).bind(str(folder.path), config.replicas.threads)
+    ).bind(str(folder.path), config.replicas.threads, config.reward_dtype)
 
 
 def _gateway(

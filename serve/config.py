@@ -9,11 +9,18 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from actors.config import EngineConfig
+from actors.precision import AUTO, Dtype, resolve_dtype, settle_dtype_of
 from configs.base import Section, from_arguments
 from configs.errors import ConfigError
 from data.hub import parse_model
 
 DEFAULT_NAME = "model"
+
+
+class ServingEngineConfig(EngineConfig):
+    """One vLLM engine, with a larger KV cache than one that shares a machine with trainers."""
+
+    kv_cache_bytes: int = Field(2**30, ge=2**20, description="memory of the KV cache on CPU, bytes")
 
 
 class ReplicasConfig(Section):
@@ -55,7 +62,8 @@ class ServeConfig(Section):
         "", description="[NAME=]DIR of newer weights of the same architecture, taken over by running engines"
     )
     reward_model: str = Field("", description="[NAME=]DIR of a reward model for /v1/score")
-    engine: EngineConfig = EngineConfig(kv_cache_bytes=2**30)
+    reward_dtype: Dtype = Field("auto", description=f"precision of the reward model; {AUTO}")
+    engine: ServingEngineConfig = ServingEngineConfig()
     replicas: ReplicasConfig = ReplicasConfig()
     limits: LimitsConfig = LimitsConfig()
     api_keys_file: str = Field("", description="file with an API key a line, beside those of CHIMED_API_KEYS")
@@ -63,6 +71,12 @@ class ServeConfig(Section):
         100, ge=0, description="after the first, tokens of a stream are sent together this often"
     )
     cors_origins: list[str] = Field([], description="web origins that browsers may call from; none by default")
+
+    @model_validator(mode="after")
+    def _dtypes_by_replicas(self) -> ServeConfig:
+        on_gpus = self.replicas.gpus > 0
+        vars(self)["reward_dtype"] = resolve_dtype(self.reward_dtype, on_gpus)
+        return settle_dtype_of(self, "engine", on_gpus)
 
 
 def read_arguments(arguments: Mapping[str, Any]) -> ServeConfig:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from actors.batching import balanced_plan, rows_of
 from actors.config import FrozenRoleConfig
 from actors.folders import ModelFolder
+from actors.precision import Precision
 from actors.reward import Reward
 from data.chat import chat_format
 from data.tables import DataError
@@ -21,11 +22,11 @@ BATCH_TOKENS = 8192
 class Scorer:
     """The reward model behind /v1/score: the same class, and so the same numbers, as PPO's reward role."""
 
-    def __init__(self, folder: str, threads: int) -> None:
+    def __init__(self, folder: str, threads: int, dtype: Precision) -> None:
         model = ModelFolder(folder, "reward_model")
         self._tokenizer, self._context = model.tokenizer, model.context
         self._role = Reward(threads)
-        self._role.setup(FrozenRoleConfig(model=str(model.path)))
+        self._role.setup(FrozenRoleConfig(model=str(model.path), dtype=dtype))
         self._lock = asyncio.Lock()  # one forward pass at a time: they share the threads
 
     async def score(self, conversations: list[list[dict[str, str]]], cut_off: list[bool]) -> dict[str, Any] | Refusal:

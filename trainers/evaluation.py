@@ -133,5 +133,5 @@ def _arguments(config: EvaluationConfig, folder: str) -> list[str]:
         *("--limit", str(config.limit), "--shots", str(config.shots), "--methods", config.method),
         *("--no-rotation", "--last-turn"),
         *(("--max-model-len", str(config.max_model_len)) if config.max_model_len else ()),
-        *(("--dtype", config.dtype) if config.dtype else ()),
+        *("--dtype", config.dtype),
     ]

@@ -1,18 +1,22 @@
-"""The commits of the Hub's models and tables that a run uses: resolved once, kept in its config.yaml, and used on resume."""
+"""What a run decides when it begins, keeps in its config.yaml and uses on resume: the commits of the Hub's models and tables,
+and the precision where a dtype is `auto`.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from actors.modeling.nodes import fetch
 from actors.modeling.source import repository_of, uses_modelscope
+from actors.precision import automatic_dtypes
 from cluster.paths import resolve, runs_root
 from configs.base import Section, read
 from configs.errors import ConfigError
+from data.durable import broken_seal
 from data.hub import COMMIT, parse_model, pinned
 from data.hub_tables import is_hub_table, pinned_table
 from trainers.supervised_config import StageConfig
@@ -20,14 +24,16 @@ from trainers.supervised_config import StageConfig
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 MODEL_KEYS = ("model", "tokenizer")
 TABLE_KEYS = ("train", "heldout", "replay")
+DTYPE_KEYS = ("dtype",)
 _COMMIT = re.compile(rf"@{COMMIT.pattern}(?=/|$)")
 
 
 def pin(config: ConfigT) -> ConfigT:
     """`config` with a commit in the name of every model and table of the Hub.
 
-    Of a run that has begun, it is the commit in config.yaml, even if the Hub has a newer one. A line says which commit or
-    local folder a name stands for.
+    Of a run that has begun, it is the commit in config.yaml, even if the Hub has a newer one; and a dtype that is not given
+    is the one in config.yaml, even if roles have moved to GPUs or from them. A line says which commit or local folder a name
+    stands for, and which dtype was kept.
 
     Raises:
         ConfigError: a repository that is unknown, gated, or neither reachable nor in the cache.
@@ -38,9 +44,10 @@ def pin(config: ConfigT) -> ConfigT:
         if parse_model(name) and resolve(name).exists():
             print(f"{key}: {name} is the local folder {resolve(name).absolute()}", flush=True)
     found = [one for one in names if is_hub_table(one[1]) or _is_hub_model(one[1])]
-    if not found:
-        return config
     stored = _stored(config)
+    kept = _keep_dtypes(config, values, stored)
+    if not found and not kept:
+        return config
     for key, name, put in found:
         earlier = stored.get(key, "")
         if earlier != name and _COMMIT.sub("", earlier) == name:
@@ -52,6 +59,20 @@ def pin(config: ConfigT) -> ConfigT:
             except ConfigError as error:
                 raise ConfigError(f"{key}: {error}") from error
     return type(config).model_validate_json(json.dumps(values))
+
+
+def _keep_dtypes(config: StageConfig, values: dict[str, Any], stored: Mapping[str, str]) -> bool:
+    """Puts the run's own dtypes in place of those that are not given; whether there was one that differed."""
+    automatic, kept = set(automatic_dtypes(config)), False
+    for key, now, put in named(values, DTYPE_KEYS):
+        earlier = stored.get(key, now)
+        if key in automatic and earlier != now:
+            print(
+                f"{key}: {earlier}, the precision that this run began with (not given, it would be {now})", flush=True
+            )
+            put(earlier)
+            kept = True
+    return kept
 
 
 def fetch_on_nodes(config: StageConfig) -> None:
@@ -79,13 +100,13 @@ def named(
 
 
 def _stored(config: StageConfig) -> dict[str, str]:
-    """The names in the run's config.yaml by key; empty for a new run."""
+    """The names and dtypes in the run's config.yaml by key; empty for a new run, and for a damaged file, which `Run` refuses."""
     path = runs_root().joinpath(*PurePosixPath(config.name).parts) / "config.yaml"
-    if not path.is_file():
+    if not path.is_file() or broken_seal(path.read_bytes(), required=False):
         return {}
     stage: dict[str, type[Section]] = {config.recipe_key: type(config)}
     values = read(config.recipe_key, stage, ["--config", str(path)]).model_dump(mode="json")
-    return {key: name for key, name, _ in named(values, MODEL_KEYS + TABLE_KEYS)}
+    return {key: name for key, name, _ in named(values, MODEL_KEYS + TABLE_KEYS + DTYPE_KEYS)}
 
 
 def _is_hub_model(name: str) -> bool:

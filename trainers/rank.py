@@ -17,6 +17,7 @@ from actors.batching import Plan, balanced_plan, rows_at
 from actors.checkpoint import CheckpointStore
 from actors.devices import device, peak_bytes
 from actors.diverged import DivergedError, NotFiniteError
+from actors.host_group import open_host_group
 from actors.lora import add_lora
 from actors.models import save_pretrained
 from actors.packed import PackedBatch
@@ -43,6 +44,7 @@ class Rank:
     ) -> None:
         self.job, self.train, self.heldout = job, train, heldout
         self.stage, self.config = job.stage, job.stage.config
+        self.host = open_host_group(self.config.cluster.host_timeout_s)
         module = self.stage.module()
         if self.config.lora is not None:
             add_lora(module.model, self.config.lora, self.config.seed)
@@ -165,9 +167,8 @@ class Rank:
         """Exports the weights to best/ if that is wanted and no earlier ones had a lower held-out loss."""
         if self.config.export == "last":
             return
-        beaten = [self.best.is_beaten_by(evaluation.metrics["heldout_loss"])]
-        torch.distributed.broadcast_object_list(beaten)
-        if beaten[0]:
+        beaten = self.best.is_beaten_by(evaluation.metrics["heldout_loss"])
+        if self.host.of_first_rank(beaten, "reading best/"):
             folder = self.best.of_step(evaluation.step)
             self.export(str(folder.relative_to(self.job.folder)), evaluation)
             if self.model.rank == 0:
@@ -184,7 +185,7 @@ class Rank:
             figures = self.evaluator.figures(done, export)
         else:
             export(self.evaluator.folder(done))
-        torch.distributed.barrier()
+        self.host.barrier(f"evaluating tasks after step {done}")
         return figures
 
     def copy_best(self) -> None:
@@ -196,7 +197,7 @@ class Rank:
                 self.stage.tokenizer,
                 lambda aside: shutil.copytree(best, aside, dirs_exist_ok=True),
             )
-        torch.distributed.barrier()
+        self.host.barrier("copying the best model")
 
     def plan(self, sizes: list[int]) -> list[list[int]]:
         """This rank's micro-batches of rows that cost `sizes` tokens."""
@@ -208,15 +209,14 @@ class Rank:
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """Folder and state of the newest good checkpoint: rank 0 reads them, and all go on from the same."""
-        found = [self.checkpoints.latest() if self.model.rank == 0 else None]
-        torch.distributed.broadcast_object_list(found)
-        return found[0]
+        found = self.checkpoints.latest() if self.model.rank == 0 else None
+        return self.host.of_first_rank(found, "verifying the checkpoints")
 
     def save(self, done: int) -> None:
         """Every rank copies its shard and begins to write it aside; `commit` makes them the checkpoint."""
         if self.model.rank == 0:
             self.checkpoints.begin(done)
-        torch.distributed.barrier()
+        self.host.barrier("removing what interrupted checkpoints left")
         self.model.save(self.checkpoints.aside(done))
         self.saving = done
 
@@ -225,12 +225,13 @@ class Rank:
         if self.saving is None:
             return
         done, self.saving = self.saving, None
-        shards: list[dict[str, str]] = [{}] * self.model.world_size
-        torch.distributed.all_gather_object(shards, self.model.saved(self.checkpoints.aside(done)))
+        mine = self.model.saved(self.checkpoints.aside(done))
+        shards = self.host.of_every_rank(mine, f"writing the checkpoint of step {done}")
         if self.model.rank == 0:
             self.wait_logged(done)  # who goes on from here does not send these steps again
             state = {"steps": done, "ranks": self.model.world_size}
             self.checkpoints.commit(done, state, {name: of for shard in shards for name, of in shard.items()})
+        self.host.barrier(f"committing the checkpoint of step {done}")
 
     def export(self, name: str, evaluation: Evaluation | None = None) -> None:
         """Writes the weights to the run's folder `name` in Hugging Face format, as the stage finishes them."""
@@ -246,4 +247,4 @@ class Rank:
                     write_evaluation(aside, evaluation)
 
             export_model(self.job.folder / name, self.stage.tokenizer, write)
-        torch.distributed.barrier()
+        self.host.barrier(f"writing {name}")

@@ -31,9 +31,7 @@ def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
     path = rank.job.folder / FILE
     sizes = pa.concat_tables([rank.train.select(["size"]), rank.heldout.select(["size"])])
     read = read_or_put_aside(path, "it is made again") if rank.model.rank == 0 else None
-    there = [read is not None]
-    torch.distributed.broadcast_object_list(there)
-    if not there[0]:
+    if not rank.host.of_first_rank(read is not None, f"reading {FILE}"):
         heldout = list(range(rank.heldout.num_rows))
         train = _outputs(rank, rank.train, _learnt_rows(rank), rank.config.batch_size)
         outputs = torch.cat([train, _outputs(rank, rank.heldout, heldout, len(heldout))])
@@ -41,7 +39,7 @@ def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
             for name, column in zip(rank.stage.start_columns, outputs.T, strict=True):
                 sizes = sizes.append_column(name, pa.array(column.numpy()))
             write_sealed(path, sizes, {})
-        torch.distributed.barrier()
+        rank.host.barrier(f"writing {FILE}")
     kept, _ = read_sealed(path)
     if not kept.column("size").equals(sizes.column("size")):
         raise ConfigError(

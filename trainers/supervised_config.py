@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from actors.config import (
     ArchitectureConfig,
@@ -15,6 +15,7 @@ from actors.config import (
     ZeroConfig,
     require_gpus_of_their_own,
 )
+from actors.precision import AUTO, Dtype, settle_dtype, settle_dtype_of
 from cluster.config import ClusterConfig
 from configs.base import Section
 from data.chat.config import ChatConfig
@@ -43,9 +44,16 @@ class EvaluationConfig(Section):
     max_model_len: int | None = Field(
         None, ge=16, description="context of its engine, in tokens; else the model's, at most 4,096"
     )
-    dtype: Literal["float32", "bfloat16"] | None = Field(
-        None, description="precision of its engine; else float32 on CPUs, bfloat16 on GPUs"
-    )
+    dtype: Dtype = Field("auto", description=f"precision of its engine; {AUTO}")
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _null_is_auto(cls, given: Any) -> Any:
+        return "auto" if given is None else given  # as earlier versions wrote it to config.yaml
+
+    @model_validator(mode="after")
+    def _dtype_by_gpus(self) -> EvaluationConfig:
+        return settle_dtype(self, self.gpus > 0)
 
 
 class TrainTables(Section):
@@ -119,6 +127,10 @@ class LearningConfig(Section):
     checkpoint_every: int = Field(100, ge=1, description="optimiser steps between checkpoints; none is made at the end")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the newest")
     max_failures: int = Field(3, ge=0, description="how many times dead workers are replaced before the stage gives up")
+
+    @model_validator(mode="after")
+    def _dtype_by_placement(self) -> Self:
+        return settle_dtype_of(self, "zero", self.placement.on_gpus)
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:

@@ -39,7 +39,7 @@ def last_hidden_states(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tup
     return hidden, name
 
 
-def logits_of(model: PreTrainedModel, hidden: Tensor, decoder: str) -> Tensor:
+def logits_of(model: PreTrainedModel, decoder: str, hidden: Tensor) -> Tensor:
     """Logits (N, V) of last hidden states (N, hidden); `decoder` is its name in `model`."""
     with _giving(model, decoder, hidden[None]):
         logits: Tensor = model(inputs_embeds=hidden[None], use_cache=False).logits[0]

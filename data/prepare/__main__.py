@@ -72,8 +72,26 @@ def parser() -> argparse.ArgumentParser:
         help="longest row; texts are cut, others removed",
     )
     add("--max-repeated", type=float, default=default.max_repeated, metavar="P", help="largest share of repetition")
-    add("--near-threshold", type=float, default=default.near_threshold, metavar="P", help="likeness of near duplicates")
-    add("--ngram", type=int, default=default.ngram, metavar="N", help="characters in common with an evaluation item")
+    add(
+        "--near-threshold",
+        type=float,
+        default=default.near_threshold,
+        metavar="P",
+        help="least share of their tokens that long near duplicates have in common",
+    )
+    add(
+        "--near-answers",
+        choices=["same", "any"],
+        default=default.near_answers,
+        help="answers of near duplicates; any compares questions alone",
+    )
+    add(
+        "--ngram",
+        type=int,
+        default=default.ngram,
+        metavar="N",
+        help="Chinese characters, Latin words or numbers in a row that make a quotation of an evaluation item",
+    )
     add("--max-row-bytes", type=int, default=default.max_row_bytes, metavar="N", help="longest line or JSON element")
     add("--shard-bytes", type=int, default=default.shard_bytes, metavar="N", help="text in a shard")
     add("--workers", type=int, metavar="N", help="processes; default: $RAY_ADDRESS's cluster, else this machine's CPUs")
@@ -125,6 +143,7 @@ def _options(given: argparse.Namespace) -> Options:
         max_chars=given.max_chars,
         max_repeated=given.max_repeated,
         near_threshold=given.near_threshold,
+        near_answers=given.near_answers,
         ngram=given.ngram,
         max_row_bytes=given.max_row_bytes,
         shard_bytes=given.shard_bytes,
@@ -154,6 +173,15 @@ def _say(outcome: Outcome, out: Path) -> None:
         print(f"  {count:>10,} bad for {len(bad) - MOST_SAID} more reasons; {out / 'rejects.jsonl'} has each")
     for name, count in report["removed"].items():
         print(f"  {count:>10,} removed by {name}")
+    if overlap := report["evaluation"]:
+        print(
+            f"  {overlap['items']:>10,} evaluation items; {overlap['looked_for_as_whole_lines']:,} were looked for as whole lines "
+            f"only and {overlap['too_short_to_look_for']:,} not at all: they are too short"
+        )
+        print(
+            f"  {overlap['passages_cut']:>10,} passages of items cut, {overlap['characters_cut']:,} characters; "
+            f"{overlap['rows_removed']:,} rows removed for one, {overlap['characters_removed']:,} characters"
+        )
     for kind, count in report["masked"].items():
         print(f"  {count:>10,} masked: {kind}")
     for label, count in labels_of(report).items():

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
 
 from data.prepare.options import Options
 from data.prepare.privacy.kinds import KINDS
@@ -12,7 +15,9 @@ from data.prepare.privacy.masking import mask
 from data.prepare.schemas import Row, check_row, texts_of, with_texts
 from data.prepare.tally import Tally
 from data.prepare.text import normalise, remove_markup
-from data.prepare.windows import Evaluation, repeated_share
+from data.prepare.tokens import codes_of, windows
+
+REPETITION: Final = 10
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,7 @@ class Removed:
 
 
 def clean(
-    row: Row,
-    options: Options,
-    evaluation: Evaluation | None,
-    where: str,
-    tally: Tally,
-    labels: Collection[str] = (),
+    row: Row, options: Options, where: str, tally: Tally, labels: Collection[str] = ()
 ) -> Iterator[Row | Removed]:
     """The row cleaned, in several parts if it is a document of more than `max_chars`, or why it is left out.
 
@@ -43,14 +43,14 @@ def clean(
     row = _rewritten(row, options, where, tally, labels)
     if options.kind != "text":
         check_row(row)
-        yield _judged(row, options, evaluation)
+        yield _judged(row, options)
         return
     parts = cut_text(row["text"], options.max_chars) if options.takes("length") else [row["text"]]
     tally.cut += len(parts) > 1
     for part in parts:
         new = {**row, "text": part}
         check_row(new)
-        yield _judged(new, options, evaluation)
+        yield _judged(new, options)
 
 
 def _rewritten(row: Row, options: Options, where: str, tally: Tally, labels: Collection[str]) -> Row:
@@ -95,7 +95,7 @@ def cut_text(text: str, longest: int) -> list[str]:
     return [*parts, text] if text or not parts else parts
 
 
-def _judged(row: Row, options: Options, evaluation: Evaluation | None) -> Row | Removed:
+def _judged(row: Row, options: Options) -> Row | Removed:
     text = "\n".join(texts_of(row))
     if options.takes("length"):
         if len(text) < options.shortest:
@@ -106,6 +106,15 @@ def _judged(row: Row, options: Options, evaluation: Evaluation | None) -> Row | 
         share = max(map(repeated_share, texts_of(row)))
         if share > options.max_repeated:
             return Removed("repetition", f"{share:.0%} of it repeats what came before in it", text)
-    if evaluation and (shared := evaluation.shared(text)):
-        return Removed("decontamination", f"shares with an evaluation item: {shared}", text)
     return row
+
+
+def repeated_share(text: str) -> float:
+    """The share of a text's windows of ten characters that came before in it; 0 for short texts.
+
+    In the spirit of the repetition filters of Rae et al. 2021 (Gopher, appendix A.1.1), for text without spaces.
+    """
+    if len(text) < 10 * REPETITION:
+        return 0.0
+    hashes = np.sort(windows(codes_of(text).astype(np.uint64), REPETITION))
+    return int((hashes[1:] == hashes[:-1]).sum()) / len(hashes)

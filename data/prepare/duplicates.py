@@ -1,12 +1,11 @@
-"""Which rows say what an earlier one says: exactly, by digest, or nearly, by MinHash.
+"""Which rows say what an earlier one says: exactly, by digest, or in another wording, by fingerprint and by MinHash.
 
-Memory: about 100 bytes a row. Signatures and their bands' keys stay on disk and are read a stretch or a band at a time;
-they are not mapped, since the pages of a mapped file count as memory of who reads it.
+Memory: about 100 bytes a row. Signatures stay on disk and are read a value at a time; they are not mapped, since the pages
+of a mapped file count as memory of who reads it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data.prepare.lookup import Lookup
 from data.prepare.options import Options
 from data.prepare.piece import DIGEST, ID, SIGNATURE
-from data.prepare.windows import PERMUTATIONS, SIGNATURE_BYTES, Signatures, bands
+from data.prepare.wording import PERMUTATIONS, Signatures, alike
 
 Rows = NDArray[np.int64]
 NONE: Final = -1
-_PAIRS: Final = 16384  # pairs whose signatures are compared at a time
+_RARE: Final = 8  # rows
+_PAIRS: Final = 512  # pairs whose texts are compared at a time
+_LOW: Final = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Repeats:
     Attributes:
         ids: with the same id in the same file, but another content: one of the two is wrong.
         exact: with the same content.
-        near: with nearly the same content.
+        near: with the same content in another wording.
     """
 
     ids: Rows  # (N,)
@@ -51,15 +53,16 @@ def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Optio
 
     Args:
         counts: rows of each file.
-        folder: for the signatures, up to 700 bytes a row.
+        folder: for the signatures, 64 bytes a row.
     """
     total = sum(counts)
     found = Repeats(*(np.full(total, NONE) for _ in range(3)))
     if not total:
         return found
-    digests = None
+    digests, prints = None, None
     if options.takes("exact") or options.takes("near"):
-        digests, _ = _read_digests(files, counts, DIGEST)
+        whole, _ = _read_digests(files, counts, DIGEST)
+        digests, prints = whole[:, :2], whole[:, 2:]
     if options.takes("ids"):
         ids, there = _read_digests(files, counts, ID)
         rows = np.flatnonzero(there)
@@ -67,7 +70,7 @@ def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Optio
         if digests is not None:  # a record that stands there twice is no contradiction
             earlier[(digests[rows] == digests[earlier]).all(axis=1)] = NONE
         found.ids[rows] = earlier
-    if digests is None:
+    if digests is None or prints is None:
         return found
     rows = np.flatnonzero(found.ids == NONE)
     same = np.full(total, NONE)
@@ -78,14 +81,43 @@ def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Optio
         if not options.takes("exact"):
             found.near[:] = same
         alone = (found.ids == NONE) & (same == NONE)
-        stored = Stored(folder, *bands(options.near_threshold))
-        place = 0
-        for batch in _batches(files, counts, SIGNATURE):
-            stored.add(_numbers(batch, np.dtype("<u4"))[alone[place : place + len(batch)]])
-            place += len(batch)
-        rows = np.flatnonzero(alone)
-        found.near[rows] = _of(rows, near_duplicates(stored, options.near_threshold))
+        rows = np.flatnonzero(alone & prints.all(axis=1))
+        found.near[rows] = _of(rows, same_wording(prints[rows]))
+        _find_reworded(alone & (found.near == NONE), found, files, counts, options, folder)
+        while (further := (found.near != NONE) & (found.near[found.near] != NONE)).any():  # what it repeats went, too
+            found.near[further] = found.near[found.near[further]]
     return found
+
+
+def _find_reworded(
+    alone: NDArray[np.bool_],
+    found: Repeats,
+    files: Sequence[Path],
+    counts: Sequence[int],
+    options: Options,
+    folder: Path,
+) -> None:
+    """Set `found.near` of long rows that repeat one but for a few words; of those that are `alone` so far, (N,)."""
+    stored, stored_rows, place = Stored(folder), list[Rows](), 0
+    for batch in _batches(files, counts, SIGNATURE):
+        signatures = _numbers(batch, np.dtype("<u4"))
+        long = np.flatnonzero(alone[place : place + len(batch)] & signatures.any(axis=1))
+        stored.add(signatures[long].astype(np.uint32))
+        stored_rows.append(place + long)
+        place += len(batch)
+    pairs = np.concatenate(stored_rows)[candidates(stored)]
+    lookup = Lookup(files, options.schema.names)
+    for start in range(0, len(pairs), _PAIRS):
+        some = pairs[start : start + _PAIRS]
+        texts = lookup.rows(some.ravel().tolist())
+        for earlier, later in some.tolist():
+            if (first := int(found.near[earlier])) != NONE:
+                earlier = first
+                texts.update({} if earlier in texts else lookup.rows([earlier]))
+            if found.near[later] == NONE and alike(
+                texts[earlier], texts[later], options.near_answers, options.near_threshold
+            ):
+                found.near[later] = earlier
 
 
 def _of(rows: Rows, found: Rows) -> Rows:
@@ -96,14 +128,9 @@ def _of(rows: Rows, found: Rows) -> Rows:
 def _read_digests(
     files: Sequence[Path], counts: Sequence[int], column: str
 ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """The digests of all N rows, (N, 2), and which rows have one, (N,)."""
-    digests, there = np.zeros((sum(counts), 2), np.uint64), np.zeros(sum(counts), bool)
-    place = 0
-    for batch in _batches(files, counts, column):
-        span = slice(place, place + len(batch))
-        digests[span], there[span] = _numbers(batch, np.dtype("<u8")), batch.is_valid()
-        place = span.stop
-    return digests, there
+    """The digests of all N rows as 64-bit numbers, (N, 2) or more, and which rows have one, (N,)."""
+    read = [(_numbers(batch, np.dtype("<u8")), batch.is_valid()) for batch in _batches(files, counts, column)]
+    return np.concatenate([one for one, _ in read]), np.concatenate([there for _, there in read])
 
 
 def _batches(files: Sequence[Path], counts: Sequence[int], column: str) -> Iterator[pa.Array]:
@@ -125,78 +152,60 @@ def exact_duplicates(digests: NDArray[np.uint64]) -> Rows:
     return found
 
 
+def same_wording(prints: NDArray[np.uint64]) -> Rows:
+    """For each row of (N, 2) fingerprints the first that it has one of them in common with, or `NONE`."""
+    firsts = np.arange(len(prints))
+    for column in prints.T:
+        found = exact_duplicates(np.stack([column, column], axis=1))
+        firsts = np.minimum(firsts, np.where(found == NONE, firsts, found))
+    while not np.array_equal(earlier := firsts[firsts], firsts):
+        firsts = earlier
+    return np.where(firsts == np.arange(len(firsts)), NONE, firsts)
+
+
 class Stored:
-    """The signatures of rows on disk, one after the other, and the keys of each of their B bands in a file of its own.
+    """The signatures of rows on disk, each of their values in a file of its own."""
 
-    A band's key is a hash of `width` values of the signature; rows that share one are candidates.
-    """
-
-    def __init__(self, folder: Path, count: int, width: int) -> None:
-        self.rows, self.bands, self._width = 0, count, width
-        self._signatures = folder / "signatures"
-        self._keys = [folder / f"band-{band:03}" for band in range(count)]
+    def __init__(self, folder: Path) -> None:
+        self._values = [folder / f"signature-{index:02}" for index in range(PERMUTATIONS)]
+        for path in self._values:
+            path.touch()
 
     def add(self, signatures: Signatures) -> None:
-        """Append rows."""
-        with self._signatures.open("ab") as file:
-            file.write(signatures.tobytes())
-        for band, path in enumerate(self._keys):
-            keys = np.zeros(len(signatures), np.uint64)
-            for value in signatures.T[band * self._width : (band + 1) * self._width]:
-                keys = (keys ^ value) * np.uint64(0x9E3779B97F4A7C15)
-                keys ^= keys >> np.uint64(29)
+        """Append (R, PERMUTATIONS) signatures."""
+        for value, path in zip(signatures.T, self._values, strict=True):
             with path.open("ab") as file:
-                file.write(keys.tobytes())
-        self.rows += len(signatures)
+                file.write(value.tobytes())
 
-    def keys(self, band: int) -> NDArray[np.uint64]:
-        """The band's keys of all rows, (rows,)."""
-        return np.fromfile(self._keys[band], np.uint64)
-
-    def likeness(self, pairs: Rows) -> NDArray[np.float64]:
-        """Of (P, 2) pairs of rows the share of equal values, which estimates Jaccard's similarity, (P,)."""
-        rows, places = np.unique(pairs, return_inverse=True)
-        with self._signatures.open("rb", buffering=0) as file:
-            read = [os.pread(file.fileno(), SIGNATURE_BYTES, row * SIGNATURE_BYTES) for row in rows.tolist()]
-        signatures = np.frombuffer(b"".join(read), np.uint32).reshape(len(rows), PERMUTATIONS)
-        first, second = places.reshape(-1, 2).T
-        return (signatures[first] == signatures[second]).mean(axis=1)
+    def __iter__(self) -> Iterator[NDArray[np.uint32]]:
+        """Each value of all rows, (rows,)."""
+        return (np.fromfile(path, np.uint32) for path in self._values)
 
 
-def near_duplicates(stored: Stored, threshold: float) -> Rows:
-    """For each row the first of its group of near duplicates, or `NONE` for that one and for rows alone.
+def candidates(stored: Stored) -> Rows:
+    """Pairs of an earlier and a later row with at least half of the rare values of their signatures in common, (P, 2).
 
-    Candidates are rows that agree in a band of their signatures (Leskovec, Rajaraman, Ullman: Mining of Massive
-    Datasets, 3.4); a pair is near where its likeness is at least `threshold`. In a bucket each row is compared with the
-    first and with the one before it, so that the work is linear. Groups are the connected components of near pairs.
+    A value that more than `_RARE` rows have shows a template, not a likeness. Of the others each row is held against the
+    first that has it and the one before, so that the work is linear. Ordered by the later row.
     """
-    groups = np.arange(stored.rows)
-    for band in range(stored.bands):
-        keys = stored.keys(band)
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        follows = np.zeros(len(keys), bool)
-        follows[1:] = keys[1:] == keys[:-1]
-        opens = np.maximum.accumulate(np.where(follows, 0, np.arange(len(keys))))
-        places = np.flatnonzero(follows)
-        for start in range(0, len(places), _PAIRS):
-            some = places[start : start + _PAIRS]
-            third = some[some - 1 != opens[some]]  # and later ones of their buckets
-            left = order[np.concatenate([opens[some], third - 1])]
-            pairs = np.stack([left, order[np.concatenate([some, third])]], axis=1)
-            pairs = pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]
-            _unite(groups, pairs[stored.likeness(pairs) >= threshold])
-    return np.where(groups == np.arange(len(groups)), NONE, groups)
+    parts = []
+    for values in stored:
+        order = np.argsort(values, kind="stable")
+        opens = np.flatnonzero(np.append(True, values[order][1:] != values[order][:-1])[: len(order)])
+        sizes = np.diff(np.append(opens, len(order)))
+        within = np.arange(len(order)) - np.repeat(opens, sizes)
+        rare = np.repeat(sizes <= _RARE, sizes)
+        first, second = np.flatnonzero(rare & (within > 0)), np.flatnonzero(rare & (within > 1))
+        parts.append(_numbered(order[first - within[first]], order[first]))
+        parts.append(_numbered(order[second - 1], order[second]))
+    pairs, counts = np.unique(np.concatenate(parts), return_counts=True)
+    pairs = pairs[counts >= PERMUTATIONS // 2]
+    return np.stack([pairs & _LOW, pairs >> 32], axis=1)
 
 
-def _unite(groups: Rows, pairs: Rows) -> None:
-    """Make one group of those that (P, 2) pairs join; `groups` names the first row of each row's group, (N,)."""
-    while len(pairs):
-        firsts = groups[pairs]
-        np.minimum.at(groups, firsts.max(axis=1), firsts.min(axis=1))  # a group joins the least of those it meets
-        while not np.array_equal(shorter := groups[groups], groups):
-            groups[:] = shorter
-        pairs = pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]
+def _numbered(earlier: Rows, later: Rows) -> Rows:
+    """A number a pair, ordered as the later rows and then the earlier ones."""
+    return (later << 32) | earlier
 
 
 def _numbers(column: pa.Array, kind: np.dtype[np.generic]) -> NDArray[np.generic]:

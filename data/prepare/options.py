@@ -39,8 +39,9 @@ class Options:
     min_chars: rows with fewer characters in all are removed.
     max_chars: longer documents are cut at a line's end; longer rows of other kinds are removed.
     max_repeated: rows are removed of whose windows of ten characters more than this share came before in the row.
-    near_threshold: Jaccard similarity of five-character shingles from which two rows are near duplicates.
-    ngram: a row that shares so many characters in a row with an evaluation item is removed.
+    near_threshold: the least share of a long row's tokens that near duplicates have in common.
+    near_answers: `same` keeps rows whose answers differ, `any` compares questions alone.
+    ngram: so many tokens in a row (Chinese characters, Latin words, numbers) in common with an evaluation item are its quotation.
     max_row_bytes: a longer line or JSON element is refused, so that one cannot take the memory.
     shard_bytes: a shard is closed once it holds so much text.
     first_option: the number of the first option, 0 or 1, where keys of choice questions are numbers; None refuses numbers.
@@ -56,7 +57,8 @@ class Options:
     min_chars: int | None = None
     max_chars: int = 100_000
     max_repeated: float = 0.6
-    near_threshold: float = 0.8
+    near_threshold: float = 0.97
+    near_answers: str = "same"
     ngram: int = 13
     max_row_bytes: int = 64 * MIB
     shard_bytes: int = 256 * MIB
@@ -74,6 +76,8 @@ class Options:
                 raise ConfigError(f"--keep {kind}: there is no such kind; there are {', '.join(KINDS)}")
         if self.on_bad not in ("skip", "fail"):
             raise ConfigError(f"--on-bad {self.on_bad}: unknown; use skip or fail")
+        if self.near_answers not in ("same", "any"):
+            raise ConfigError(f"--near-answers {self.near_answers}: unknown; use same or any")
         if self.text_unit not in TEXT_UNITS:
             raise ConfigError(f"--text-unit {self.text_unit}: unknown; use {', '.join(TEXT_UNITS)}")
         for name in ("max_repeated", "near_threshold"):

@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from data.prepare.classics import with_labels
 from data.prepare.cleaning import Removed, clean
+from data.prepare.evaluation import Cleaned, Evaluation, decontaminated
 from data.prepare.options import Options
 from data.prepare.readers import read
 from data.prepare.schemas import Row, id_of, row_of, texts_of
@@ -25,7 +28,7 @@ from data.prepare.several_rows import records_of
 from data.prepare.sources import Piece, lines_in
 from data.prepare.tally import Tally
 from data.prepare.turn_records import dialogues
-from data.prepare.windows import SIGNATURE_BYTES, Evaluation, signatures
+from data.prepare.wording import SIGNATURE_BYTES, fingerprints
 from data.tables import DataError
 
 FLUSH: Final = 512 * 1024
@@ -71,7 +74,7 @@ def aside_schema(options: Options) -> pa.Schema:
     if options.takes("ids"):
         extra.append((ID, pa.binary(DIGEST_BYTES)))
     if options.takes("exact") or options.takes("near"):
-        extra.append((DIGEST, pa.binary(DIGEST_BYTES)))
+        extra.append((DIGEST, pa.binary(DIGEST_BYTES * (1 + options.takes("near")))))  # with the fingerprints
     if options.takes("near"):
         extra.append((SIGNATURE, pa.binary(SIGNATURE_BYTES)))
     return pa.schema([*options.schema, *(pa.field(*column) for column in extra)])
@@ -86,7 +89,7 @@ def prepare_piece(task: Task) -> Done:
     done = Done(lines_in(task.piece))
     schema = aside_schema(task.options)
     with (
-        pq.ParquetWriter(task.rows, schema, compression="zstd") as writer,
+        pq.ParquetWriter(task.rows, schema, compression="zstd", use_dictionary=False) as writer,
         task.rejects.open("w", encoding="utf-8") as rejects,
     ):
         rows: list[Row] = []
@@ -95,23 +98,24 @@ def prepare_piece(task: Task) -> Done:
             rows.append(row)
             size += row[SIZE]
             if size >= FLUSH:
-                _flush(writer, rows, size, schema, done)
+                _flush(writer, rows, size, schema, done, task.options)
                 rows, size = [], 0
         if rows:
-            _flush(writer, rows, size, schema, done)
+            _flush(writer, rows, size, schema, done, task.options)
     return done
 
 
-def _flush(writer: Any, rows: list[Row], size: int, schema: pa.Schema, done: Done) -> None:
-    named = pa.schema([field for field in schema if field.name not in (DIGEST, SIGNATURE)])
-    table = pa.Table.from_pylist(rows, named)
-    wholes = ["\x1f".join(texts_of(row)) for row in rows]
+def _flush(writer: Any, rows: list[Row], size: int, schema: pa.Schema, done: Done, options: Options) -> None:
+    table = pa.Table.from_pylist(rows, pa.schema([one for one in schema if one.name not in (DIGEST, SIGNATURE)]))
     if DIGEST in schema.names:
-        table = table.append_column(DIGEST, pa.array(map(_digest, wholes), schema.field(DIGEST).type))
-    if SIGNATURE in schema.names:
-        data = pa.py_buffer(signatures(wholes).astype("<u4").tobytes())
-        kind = schema.field(SIGNATURE).type
-        table = table.append_column(SIGNATURE, pa.Array.from_buffers(kind, len(rows), [None, data]))
+        digests = np.frombuffer(b"".join(_digest("\x1f".join(texts_of(row))) for row in rows), np.uint8)
+        columns: dict[str, NDArray[Any]] = {DIGEST: digests.reshape(len(rows), -1)}
+        if SIGNATURE in schema.names:
+            prints, columns[SIGNATURE] = fingerprints(rows, options.near_answers)
+            columns[DIGEST] = np.hstack([columns[DIGEST], prints.astype("<u8").view(np.uint8)])
+        for name, numbers in columns.items():
+            data = [None, pa.py_buffer(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())]
+            table = table.append_column(name, pa.Array.from_buffers(schema.field(name).type, len(rows), data))
     writer.write_table(table, row_group_size=len(rows))
     done.groups.append((len(rows), size))
 
@@ -121,12 +125,28 @@ def _digest(text: str) -> bytes:
 
 
 def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
+    """The rows that are kept, with what `aside_schema` adds but for what is computed of many at a time."""
+    source, tally = task.piece.source.path, done.tally
+    last = 0
+    for line, where, outcome, key in decontaminated(
+        _cleaned(task, done, rejects), task.evaluation, task.options, tally
+    ):
+        if isinstance(outcome, Removed):
+            tally.removed[outcome.step] += 1
+            tally.show(outcome.step, where, outcome.reason, outcome.text)
+            _refuse(rejects, line, outcome.step, outcome.reason)
+        else:
+            size = sum(map(len, texts_of(outcome)))
+            tally.keep(source, size)
+            # Of a record that became several rows, the first has the id.
+            yield {**outcome, LINE: line, SIZE: size, ID: key if line != last else None}
+            last = line
+
+
+def _cleaned(task: Task, done: Done, rejects: IO[str]) -> Iterator[Cleaned]:
+    """The rows of a piece's records, and what cleaning removed of them."""
     options, source, tally = task.options, task.piece.source.path, done.tally
     tally.records[source] += 0
-
-    def refuse(line: int, step: str, reason: str) -> None:
-        rejects.write(json.dumps({"line": line, "step": step, "reason": reason}, ensure_ascii=False) + "\n")
-
     records = read(task.piece, options)
     for found, labels in with_labels(dialogues(records, options) if options.dialogue_id else records):
         tally.records[source] += 1
@@ -137,28 +157,23 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
             if found.bad:
                 raise DataError(found.bad)
             rows = [row_of(record, options) for record in records_of(found.record, options)]
-            outcomes = [one for row in rows for one in clean(row, options, task.evaluation, where, tally, labels)]
+            outcomes = [one for row in rows for one in clean(row, options, where, tally, labels)]
         except DataError as error:
             if options.on_bad == "fail":
                 done.failure = found.line, str(error)
                 return
             tally.bad.count(where, str(error), UNREAD if found.bad else "")
             tally.show("bad", where, str(error), _shown(found.record))
-            refuse(found.line, "bad", str(error))
+            _refuse(rejects, found.line, "bad", str(error))
             continue
         tally.more += len(outcomes) - 1
         name = id_of(found.record, options)
         key = _digest(f"{source}\0{name}") if name and options.takes("ids") else None
-        for outcome in outcomes:
-            if isinstance(outcome, Removed):
-                tally.removed[outcome.step] += 1
-                tally.show(outcome.step, where, outcome.reason, outcome.text)
-                refuse(found.line, outcome.step, outcome.reason)
-            else:
-                size = sum(map(len, texts_of(outcome)))
-                tally.keep(source, size)
-                yield {**outcome, LINE: found.line, SIZE: size, ID: key}
-                key = None  # of a document that was cut, the first part has it
+        yield from (Cleaned(found.line, where, outcome, key) for outcome in outcomes)
+
+
+def _refuse(rejects: IO[str], line: int, step: str, reason: str) -> None:
+    rejects.write(json.dumps({"line": line, "step": step, "reason": reason}, ensure_ascii=False) + "\n")
 
 
 def _shown(record: Any) -> str:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from data.files.json_text import parse
 from data.files.lines import Unreadable, chunks, lines
+from data.files.sheets import read_sheets
 from data.files.tabular import read_csv
 from data.prepare.json_object import object_records
 from data.prepare.options import Options
@@ -181,6 +182,11 @@ def _arrow(piece: Piece, options: Options) -> Iterator[Found]:
         raise Unreadable(f"not readable as Arrow ({_first_line(error)})") from error
 
 
+def _sheets(piece: Piece, _: Options) -> Iterator[Found]:
+    for row, record, bad in read_sheets(Path(piece.source.path)):
+        yield Found(row, record, bad)
+
+
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
@@ -202,4 +208,5 @@ _READERS: Final[dict[str, Callable[[Piece, Options], Iterator[Found]]]] = {
     "dialog": _dialog,
     "parquet": _parquet,
     "arrow": _arrow,
+    "sheets": _sheets,
 }

@@ -20,9 +20,9 @@ WHAT: Final = {
     "privacy": "personal data masked",
     "length": "too short or too long",
     "repetition": "repeats itself",
-    "decontamination": "shares text with an evaluation item",
+    "decontamination": "without text that evaluation items have",
     "exact": "repeats another row",
-    "near": "nearly repeats another row",
+    "near": "repeats another row in other words",
 }
 
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -19,15 +19,17 @@ import numpy as np
 from configs.errors import RunError
 from data.durable import sha256
 from data.prepare.duplicates import NONE, find_duplicates
+from data.prepare.evaluation import Evaluation
+from data.prepare.items import Item, item_of
 from data.prepare.options import Options
 from data.prepare.piece import Done, Task, prepare_piece
 from data.prepare.pools import Pool
 from data.prepare.readers import read
 from data.prepare.report import render
+from data.prepare.several_rows import records_of
 from data.prepare.shards import Places, plan_shards, write_rejects, write_shard
 from data.prepare.sources import Piece, Source, describe, find_files, pieces_of
 from data.prepare.tally import Tally
-from data.prepare.windows import Evaluation
 from data.tables import DataError
 
 MANIFEST: Final = "manifest.json"
@@ -60,7 +62,7 @@ def prepare(
     renamed; an earlier preparation there is replaced if its inputs or options were others.
 
     Args:
-        decontaminate: evaluation files; rows that share `options.ngram` characters with an item of them are removed.
+        decontaminate: evaluation files; what shares `options.ngram` tokens with an item of them is cut out or removed.
 
     Raises:
         DataError: nothing to read, unusable evaluation files, `out` holds something else, no row is left; under
@@ -122,8 +124,11 @@ def _build(
         raise _NoRowLeft(f"no row is left of {sum(tally.records.values())} records: {_why(tally)}")
     shards = list(pool.map(write_shard, plan_shards(tasks, done, repeats.kept, options, folder)))
     shutil.rmtree(work)
-    looked_for = {"texts": evaluation.items, "too_short_to_look_for": evaluation.short} if evaluation else None
-    report = {"kind": options.kind, **tally.as_json(), "evaluation": looked_for}
+    report = {
+        "kind": options.kind,
+        **tally.as_json(),
+        "evaluation": _overlap(evaluation, tally) if evaluation else None,
+    }
     columns = {field.name: str(field.type) for field in options.schema}
     counts = {"records": report["records"], "rows": report["rows"], "characters": report["characters"]}
     manifest = {**asked, "schema": columns, "counts": counts, "shards": shards}
@@ -173,21 +178,30 @@ def _keep_rejects(folder: Path, out: Path) -> Path:
 
 
 def _evaluation(sources: Iterable[Source], options: Options) -> Evaluation:
-    texts: list[str] = []
+    items: list[Item] = []
     for source in sources:
-        for found in read(Piece(source), options):
-            if found.bad:
-                raise DataError(f"--decontaminate {source.path}:{found.line}: {found.bad}; mend the evaluation file")
-            texts += _strings(found.record)
-    return Evaluation.of_texts(texts, options.ngram)
+        for found in read(Piece(source), replace(options, text_unit="line")):
+            try:
+                if found.bad:
+                    raise DataError(found.bad)
+                items += [item_of(record, options) for record in records_of(found.record, options)]
+            except DataError as error:
+                raise DataError(
+                    f"--decontaminate {source.path}:{found.line}: {error}; mend the evaluation file"
+                ) from error
+    return Evaluation(items, options.ngram)
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _strings(one)
+def _overlap(evaluation: Evaluation, tally: Tally) -> dict[str, int]:
+    return {
+        "items": evaluation.items,
+        "looked_for_as_whole_lines": evaluation.only_whole,
+        "too_short_to_look_for": evaluation.too_short,
+        "passages_cut": tally.overlap["passages"],
+        "characters_cut": tally.overlap["passage_characters"],
+        "rows_removed": tally.overlap["rows"],
+        "characters_removed": tally.overlap["row_characters"],
+    }
 
 
 def _tool(options: Options) -> dict[str, str]:

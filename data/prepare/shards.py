@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from data.durable import sha256, sync
 from data.prepare.duplicates import NONE, Repeats
+from data.prepare.lookup import Lookup
 from data.prepare.options import Options
 from data.prepare.piece import LINE, SIZE, Done, Task
 from data.prepare.schemas import texts_of
-from data.prepare.tally import EXAMPLES, Tally
+from data.prepare.tally import EXAMPLES, Tally, shortened
 
 _BYTES_A_CHARACTER: Final = 3  # of Chinese in UTF-8
 
@@ -105,6 +106,7 @@ def write_rejects(
 ) -> None:
     """`rejects.jsonl`: what was left out, by file and line, and why. Takes rows that repeat others out of the tally."""
     kept = repeats.kept
+    lookup = Lookup([task.rows for task in tasks], tasks[0].options.schema.names)
     with path.open("w", encoding="utf-8") as file:
         for index, task in enumerate(tasks):
             source = task.piece.source.path
@@ -113,19 +115,32 @@ def write_rejects(
                 found = [json.loads(line) for line in listed]
             again = np.flatnonzero(~kept[start : places.starts[index + 1]])
             sizes = _column(task, SIZE) if len(again) else np.zeros(0, np.int64)
+            texts = _texts_again(repeats, lookup, start + again, tally)
             for row in again.tolist():
                 step, reason = _why_again(repeats, places, start + row)
-                found.append({"line": int(places.lines[start + row]), "step": step, "reason": reason})
+                text, other = texts.get(start + row, ""), texts.get(int(repeats.near[start + row]), "")
+                one = {"line": int(places.lines[start + row]), "step": step, "reason": reason}
+                found.append({**one, "text": shortened(text), "kept": shortened(other)} if other else one)
                 if step == "bad":
                     tally.bad.count(places[start + row], reason, TWICE)
                 else:
                     tally.removed[step] += 1
                 tally.drop(source, int(sizes[row]))
-                if len(tally.examples.get(step, ())) < EXAMPLES:
-                    tally.show(step, places[start + row], reason, _text_of(task, done[index], row))
+                if text:
+                    tally.show(step, places[start + row], reason, text, other)
             for one in sorted(found, key=lambda one: one["line"]):
                 line = {"file": source, **one, "line": one["line"] + places.offsets[index]}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _texts_again(repeats: Repeats, lookup: Lookup, rows: NDArray[np.int64], tally: Tally) -> dict[int, str]:
+    """Texts of the rows that repeat others in other words, of those others, and of a few that repeat exactly."""
+    near = rows[repeats.near[rows] != NONE]
+    few = rows[repeats.near[rows] == NONE][: 2 * EXAMPLES]
+    wanted = np.concatenate(
+        [near, repeats.near[near], few if len(tally.examples.get("exact", ())) < EXAMPLES else few[:0]]
+    )
+    return {number: "\n".join(texts_of(row)) for number, row in lookup.rows(wanted.tolist()).items()}
 
 
 def _why_again(repeats: Repeats, places: Places, row: int) -> tuple[str, str]:
@@ -137,17 +152,8 @@ def _why_again(repeats: Repeats, places: Places, row: int) -> tuple[str, str]:
         )
     if repeats.exact[row] != NONE:
         return "exact", f"repeats {places[repeats.exact[row]]}"
-    return "near", f"repeats {places[repeats.near[row]]}"
+    return "near", f"repeats {places[repeats.near[row]]} in other words"
 
 
 def _column(task: Task, name: str) -> NDArray[np.int64]:
     return np.asarray(pq.read_table(task.rows, columns=[name]).column(name), dtype=np.int64)
-
-
-def _text_of(task: Task, done: Done, row: int) -> str:
-    for group, (rows, _) in enumerate(done.groups):
-        if row < rows:
-            table = pq.ParquetFile(task.rows).read_row_group(group, columns=task.options.schema.names)
-            return "\n".join(texts_of(table.slice(row, 1).to_pylist()[0]))
-        row -= rows
-    raise IndexError(row)

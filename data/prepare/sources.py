@@ -16,6 +16,7 @@ from typing import Final
 import pyarrow.parquet as pq
 
 from data.files.lines import CHUNK, MIB, Unreadable, chunks, detect_encoding, line_starts
+from data.files.sheets import require_reader
 from data.hub_tables import hub_table_files, is_hub_table
 from data.tables import DataError
 
@@ -30,11 +31,12 @@ FORMATS: Final = {
     ".dialog": "dialog",
     ".parquet": "parquet",
     ".arrow": "arrow",
+    ".xlsx": "sheets",
 }
 OF_HUB: Final = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 TEXTUAL: Final = frozenset({"text", "jsonl", "json", "csv", "tsv", "dialog"})
 _BY_LINES: Final = frozenset({"text", "jsonl"})
-_SPREADSHEETS: Final = (".xlsx", ".xls", ".ods")
+_SPREADSHEETS: Final = (".xls", ".ods")
 _PACKED: Final = (".gz", ".zst")
 _DATASET: Final = ("dataset_dict.json", "state.json")
 
@@ -79,7 +81,7 @@ def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
 
     Raises:
         DataError: a path or pattern that is not there, a named file of unknown format, or nothing to read at all.
-        ConfigError: a dataset of the Hub that cannot be had.
+        ConfigError: a dataset of the Hub that cannot be had, or spreadsheets without the package that reads them.
     """
     found: dict[str, None] = {}
     left_out: dict[str, None] = {}
@@ -97,12 +99,16 @@ def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
             elif _format(name):
                 found[name] = None
             elif Path(name).suffix.lower() in _SPREADSHEETS:
-                raise DataError(f"--input {name}: is a spreadsheet, which is not read; save each sheet as .csv")
+                raise DataError(
+                    f"--input {name}: is a spreadsheet of another kind than .xlsx; save it as .xlsx or .csv"
+                )
             elif named == [given]:
                 endings = " ".join(FORMATS)
                 raise DataError(f"--input {given}: unknown kind of file; give {endings}, also with .gz or .zst")
             else:
                 left_out[name] = None
+    if any(_format(file) == "sheets" for file in found):
+        require_reader()
     if not found:
         raise DataError(f"--input {' '.join(inputs)}: no file of a known kind there; give {' '.join(FORMATS)}")
     return sorted(found), sorted(left_out)

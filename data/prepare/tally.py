@@ -10,6 +10,7 @@ from typing import Any, Final
 from data.prepare.reasons import Reasons
 
 EXAMPLES: Final = 3
+PAIRS: Final = 10  # examples that show another row, too
 SHOWN: Final = 300  # characters of an example
 BINS: Final = 40
 """Bins of the length histogram: bin b holds rows of 2^(b/2) up to 2^((b+1)/2) characters."""
@@ -28,11 +29,12 @@ class Tally:
     more: rows beyond one a record, of records that hold several and of documents that are cut.
     removed: rows that a step removed, by step.
     changed: rows that a step changed, by step.
+    overlap: with evaluation items: `passages` cut, `rows` removed, and the characters of both.
     masked: personal data masked, by kind.
     labels: of classics, sections whose label was removed, by source and label.
     cut: documents that were cut into several.
     characters, lengths: of rows out; a histogram by `length_bin`.
-    examples: by step, a few texts: `{"where", "why", "text"}`.
+    examples: by step, a few texts: `{"where", "why", "text", "kept"}`, the last the row that it repeats, if any.
     """
 
     records: Counter[str] = field(default_factory=Counter)
@@ -40,6 +42,7 @@ class Tally:
     bad: Reasons = field(default_factory=Reasons)
     removed: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
+    overlap: Counter[str] = field(default_factory=Counter)
     masked: Counter[str] = field(default_factory=Counter)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
     cut: int = 0
@@ -50,7 +53,7 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         self.bad.add(other.bad)
-        for name in ("records", "rows", "removed", "changed", "lengths", "masked"):
+        for name in ("records", "rows", "removed", "changed", "overlap", "lengths", "masked"):
             getattr(self, name).update(getattr(other, name))
         for source, labels in other.labels.items():
             self.labels.setdefault(source, Counter()).update(labels)
@@ -61,11 +64,11 @@ class Tally:
             for one in ones:
                 self.show(step, **one)
 
-    def show(self, step: str, where: str, why: str, text: str) -> None:
+    def show(self, step: str, where: str, why: str, text: str, kept: str = "") -> None:
         """Keep an example of a step, if there are not enough yet."""
         ones = self.examples.setdefault(step, [])
-        if len(ones) < EXAMPLES:
-            ones.append({"where": where, "why": why, "text": text if len(text) <= SHOWN else text[:SHOWN] + "…"})
+        if len(ones) < (PAIRS if kept else EXAMPLES):
+            ones.append({"where": where, "why": why, "text": shortened(text), "kept": shortened(kept)})
 
     def keep(self, source: str, characters: int) -> None:
         """Count a row that comes out."""
@@ -96,3 +99,8 @@ class Tally:
             "lengths": {str(key): count for key, count in sorted(self.lengths.items()) if count},
             "examples": {step: self.examples[step] for step in sorted(self.examples)},
         }
+
+
+def shortened(text: str) -> str:
+    """The beginning of an example's text."""
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"

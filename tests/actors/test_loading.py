@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import actors.sharding
 from actors.config import LoraConfig, OptimizerConfig, ZeroConfig
+from actors.host_group import HostGroup
 from actors.loading import load_to_train
 from actors.lora import add_lora
 from actors.models import Pretrained, load_causal_lm, load_scorer
@@ -173,6 +174,24 @@ def test_what_cannot_be_read_into_shards_is_read_whole_and_said(world: None, tmp
     assert all(torch.equal(p, q) for p, q in zip(module.parameters(), expected.parameters(), strict=True))
     load_to_train(PackedLM, folder, ZeroConfig(stage=2))  # which shards no weights anyway
     assert "every rank" not in capsys.readouterr().out
+
+
+def test_ranks_wait_outside_of_the_broadcast_while_rank_0_reads(
+    world: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepspeed.runtime.zero.partition_parameters import dist
+
+    folder = make("qwen2-tied", tmp_path)
+    steps: list[str] = []
+    for holder, method, step in (
+        (actors.sharding, "_read", "read"),
+        (HostGroup, "barrier", "wait"),
+        (dist, "broadcast", "send"),
+    ):
+        call = getattr(holder, method)
+        monkeypatch.setattr(holder, method, lambda *given, call=call, step=step: steps.append(step) or call(*given))
+    module = load_to_train(PackedLM, folder, ZeroConfig())
+    assert steps == ["wait", *["read", "wait", "send"] * len(list(module.parameters()))]  # first for the headers
 
 
 def test_below_stage_3_it_is_read_in_the_dtype_of_the_forward_pass(world: None, tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def test_a_learner_of_a_large_vocabulary_was_measured() -> None:
     assert within(footprint.peak, 7563)
     low_rank = Work(tokens=1024, learnt=lora_parameters(QWEN, LoraConfig()))
     assert within(trained(replace(QWEN, tied=1), ZeroConfig(), 1, low_rank, gpu=False).peak, 3915)
-    in_bfloat16 = trained(QWEN, ZeroConfig(stage=2, dtype="bfloat16"), 1, replace(low_rank, tokens=2048), gpu=False)
-    assert within(in_bfloat16.peak, 4706)
+    zero = ZeroConfig(stage=2, dtype="bfloat16")
+    in_bfloat16 = trained(replace(QWEN, tied=1), zero, 1, replace(low_rank, tokens=2048), gpu=False)
+    assert 2476 < in_bfloat16.peak / 2**20 < 1.25 * 2476  # a piece of the logits has fewer copies than all of them
     assert "checkpoint" in sizes(trained(QWEN, ZeroConfig(), 1, Work(tokens=128), gpu=False))

@@ -70,6 +70,23 @@ def test_logits_in_pieces_change_nothing(model: PreTrainedModel, rows: int) -> N
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_logits_in_pieces_under_a_head_that_is_not_trained(model: PreTrainedModel) -> None:
+    head = model.get_output_embeddings()
+    head.requires_grad_(False)
+    calls: list[int] = []
+    head.register_forward_hook(lambda *given: calls.append(given[2].shape[-2]))
+    batch = PackedBatch.of(SEQUENCES)
+    weights = torch.linspace(-1, 2, len(batch.predict))
+    gradients = []
+    for lm in (PackedLM(model), PackedLM(model, logits=50 * 3)):
+        model.zero_grad()
+        (lm(batch, temperature=0.7)[0] * weights).sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert calls == [9, 1, 3, 3, 3]  # whole; one position beside the hidden states, then each piece once
+
+
 @torch.no_grad()
 def test_a_sequence_does_not_see_its_neighbours(model: PreTrainedModel) -> None:
     lm = PackedLM(model)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from actors.folders import ModelFolder
 from configs.base import REPOSITORY
 from configs.errors import ConfigError
 from data.tables import CHOICE, PROMPTS, DataError, write_table
+from evals import run
 from evals.options import parse
 from evals.plan import Plan, make_plan
 
@@ -68,6 +70,28 @@ def test_context_and_precision_are_saved_with_the_settings(plan: Planner, make_m
     made = plan("--model", model, "--max-model-len", "128", "--dtype", "bfloat16").settings
     assert (made.max_model_len, made.dtype) == (128, "bfloat16")
     assert plan("--model", model).settings.max_model_len is None
+
+
+@pytest.mark.parametrize(("gpu", "dtype"), [(None, "float32"), (80 * 2**30, "bfloat16")])
+def test_results_are_of_a_precision_and_so_is_the_ledger(
+    gpu: int | None, dtype: str, plan: Planner, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "gpu_bytes", lambda: gpu)
+    model = str(make_model("a"))
+    assert plan("--model", model).settings.dtype == "auto"
+    made = run.with_precision(plan("--model", model))
+    assert run._settings(made)["dtype"] == dtype
+    assert made.settings.sizing.engine_config(ModelFolder(model), gpu is not None).dtype == dtype
+    asked = [run.with_precision(plan("--model", model, "--dtype", each)) for each in ("float32", "bfloat16")]
+    assert [each.settings.dtype for each in asked] == ["float32", "bfloat16"]
+    assert [run._digest(made) == run._digest(each) for each in asked] == [gpu is None, gpu is not None]
+
+
+def test_an_endpoint_has_a_precision_of_its_own(plan: Planner) -> None:
+    made = run.with_precision(plan("--endpoint", "http://127.0.0.1:1/v1", "--tasks", "safety"))
+    assert made.settings.dtype is None
+    with pytest.raises(ConfigError, match=r"--dtype: are of an engine here, not of an endpoint"):
+        plan("--endpoint", "http://127.0.0.1:1/v1", "--tasks", "safety", "--dtype", "float32")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from actors.folders import ModelFolder
 from configs.errors import ConfigError
+from evals import reward_model
 from evals.reward_model import RewardModel, _batches
 
 
@@ -49,3 +51,40 @@ def test_a_broken_file_is_one_line(make_model: Callable[..., Path]) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ConfigError, match="not readable as weights"):
         RewardModel(ModelFolder(folder)).score([[5, 6]])
+
+
+@pytest.mark.parametrize(("dtype", "wanted"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_it_computes_in_the_precision_that_is_asked_for(
+    dtype: Any, wanted: torch.dtype, make_model: Callable[..., Path]
+) -> None:
+    folder = make_model("reward", seed=5, reward=True)
+    sequences = [[20, 30, 40], [50] * 60]
+    model = RewardModel(ModelFolder(folder), dtype)
+    plain = AutoModelForSequenceClassification.from_pretrained(folder, dtype=wanted).eval()
+    with torch.no_grad():
+        expected = [plain(input_ids=torch.tensor([ids])).logits.item() for ids in sequences]
+    assert model.score(sequences) == pytest.approx(expected, abs=1e-5 if wanted == torch.float32 else 0.02)
+    assert {parameter.dtype for parameter in model._loaded().parameters()} == {wanted}
+
+
+def test_on_a_gpu_it_is_loaded_in_bfloat16(make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: dict[str, Any] = {}
+
+    class Loaded(torch.nn.Module):
+        num_labels = 1
+
+        def to(self, device: Any) -> Any:
+            loaded["device"] = device
+            return self
+
+    def from_pretrained(_: Path, dtype: torch.dtype) -> Loaded:
+        loaded["dtype"] = dtype
+        return Loaded()
+
+    monkeypatch.setattr(reward_model, "gpu_bytes", lambda: 80 * 2**30)
+    monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", from_pretrained)
+    folder = ModelFolder(make_model("reward", seed=5, reward=True))
+    RewardModel(folder)._loaded()
+    assert loaded == {"dtype": torch.bfloat16, "device": "cuda"}
+    RewardModel(folder, "float32")._loaded()
+    assert loaded == {"dtype": torch.float32, "device": "cuda"}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.folders import ModelFolder
 from configs.errors import ConfigError
-from serve.app import build
+from serve.app import _scorer, build
+from serve.config import read_arguments
+from serve.score import Scorer
 
 
 def test_models_in_each_other_s_place(make_model: Callable[..., Path]) -> None:
@@ -30,3 +34,22 @@ def test_weights_of_another_architecture(make_model: Callable[..., Path]) -> Non
     other = make_model("deeper", num_hidden_layers=3)
     with pytest.raises(ConfigError, match=r"is not of the architecture of"):
         build({"model": str(make_model("a")), "weights": str(other), "engine.max_model_len": "256"})
+
+
+@pytest.mark.parametrize(("gpus", "dtype"), [(0, "float32"), (2, "bfloat16")])
+def test_the_scorer_computes_on_its_own_gpu_in_bfloat16_or_sees_none(
+    gpus: int, dtype: str, make_model: Callable[..., Path]
+) -> None:
+    folder = ModelFolder(make_model("judge", seed=3, reward=True))
+    config = read_arguments({"model": "m", "reward_model": str(folder.path), "replicas": {"gpus": gpus}})
+    deployment = _scorer("judge", folder, config)._bound_deployment  # type: ignore[attr-defined]
+    assert deployment.init_args == (str(folder.path), 2, dtype)
+    assert deployment.ray_actor_options["num_gpus"] == min(1, gpus)
+    hidden = deployment.ray_actor_options["runtime_env"]["env_vars"].get("CUDA_VISIBLE_DEVICES")
+    assert hidden == (None if gpus else "")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_scorer_loads_its_model_in_its_dtype(dtype: Any, make_model: Callable[..., Path]) -> None:
+    scorer = Scorer(str(make_model("judge", seed=3, reward=True)), 1, dtype)
+    assert {str(parameter.dtype) for parameter in scorer._role.module.parameters()} == {f"torch.{dtype}"}

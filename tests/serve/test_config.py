@@ -24,6 +24,16 @@ def test_arguments_of_a_command_line_and_of_a_file_mean_the_same() -> None:
     assert (typed.replicas.count, typed.engine.max_model_len, typed.cors_origins) == (2, 512, ["a", "b"])
 
 
+@pytest.mark.parametrize(("gpus", "dtype"), [("0", "float32"), ("2", "bfloat16")])
+def test_engines_and_reward_model_compute_in_what_their_devices_are_made_for(gpus: str, dtype: str) -> None:
+    other = "bfloat16" if dtype == "float32" else "float32"
+    given = {"model": "m", "replicas.gpus": gpus}
+    for config in (read_arguments(given), read_arguments({**given, "engine.dtype": "auto", "reward_dtype": "auto"})):
+        assert (config.engine.dtype, config.reward_dtype, config.engine.kv_cache_bytes) == (dtype, dtype, 2**30)
+    asked = read_arguments({**given, "engine.dtype": other, "reward_dtype": other})
+    assert (asked.engine.dtype, asked.reward_dtype) == (other, other)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from configs.errors import ConfigError
 from data.tables import OPEN, DataError, write_table
-from trainers.evaluation import Evaluator, check_tasks
+from evals.options import parse
+from trainers.evaluation import Evaluator, _arguments, check_tasks
 from trainers.sft import SftStage
 from trainers.supervised_config import EvaluationConfig, RewardConfig, SftConfig
 
@@ -34,6 +35,14 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(questions: Path, **section: Any) -> EvaluationConfig:
     return EvaluationConfig(**{"tasks": ("open",), "data": str(questions), "every": 2, "limit": 4, **section})
+
+
+@pytest.mark.parametrize(
+    ("section", "dtype"),
+    [({}, "float32"), ({"gpus": 1.0}, "bfloat16"), ({"gpus": 1.0, "dtype": "float32"}, "float32")],
+)
+def test_its_process_computes_in_the_precision_of_the_settings(questions: Path, section: Section, dtype: str) -> None:
+    assert parse(_arguments(config(questions, **section), "model")).dtype == dtype
 
 
 def test_when_the_weights_are_evaluated(questions: Path, tmp_path: Path) -> None:

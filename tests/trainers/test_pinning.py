@@ -95,6 +95,49 @@ def test_local_names_stay_and_are_told(
     assert hub.requests == []
 
 
+def local(**changes: Any) -> SftConfig:
+    values = {"name": "t", "model": "m", "data": {"train": ["a.parquet"], "heldout": ["b.parquet"]}, **changes}
+    return SftConfig.model_validate_json(json.dumps(values))
+
+
+def test_a_run_keeps_its_precision_on_other_hardware(capsys: Any) -> None:
+    on_gpu, on_cpu = {"gpus_per_rank": 1}, {"gpus_per_rank": 0}
+    for begun, moved, kept, otherwise in (
+        (on_cpu, on_gpu, "float32", "bfloat16"),
+        (on_gpu, on_cpu, "bfloat16", "float32"),
+    ):
+        name = f"from-{otherwise}"
+        first = pin(local(name=name, placement=begun))
+        assert first == local(name=name, placement=begun)
+        assert first.zero.dtype == kept
+        Run(name, first).close()
+        capsys.readouterr()
+        again = pin(local(name=name, placement=moved))
+        assert again.zero.dtype == kept
+        assert again.placement != first.placement
+        line = f"zero.dtype: {kept}, the precision that this run began with (not given, it would be {otherwise})\n"
+        assert capsys.readouterr().out == line
+        asked = pin(local(name=name, placement=moved, zero={"dtype": otherwise}))
+        with pytest.raises(ConfigError, match=f"started with sft.zero.dtype = '{kept}', not '{otherwise}'"):
+            Run(name, asked)
+        Run(name, again).close()
+        assert capsys.readouterr().out.endswith(
+            "goes on with sft.placement.gpus_per_rank = "
+            f"{again.placement.gpus_per_rank} instead of {first.placement.gpus_per_rank}\n"
+        )
+        assert pin(local(name=name, placement=moved)) == again  # of the config.yaml that was written again
+        assert pin(local(name=f"new-{name}", placement=moved)).zero.dtype == otherwise
+
+
+def test_a_damaged_config_is_refused_by_its_run(runs: Path) -> None:
+    Run("t", pin(local())).close()
+    path = runs / "t" / "config.yaml"
+    path.write_bytes(path.read_bytes().replace(b"float32", b"bfloat16"))
+    config = pin(local())
+    with pytest.raises(ConfigError, match="config.yaml: .*put it back as it was, or delete it"):
+        Run("t", config)
+
+
 def test_every_role_of_ppo_is_pinned(filled: Callable[[str], tuple[str, str]]) -> None:
     model, _ = filled("a")
     roles = {role: {"model": "org/model"} for role in ("policy", "critic", "reference", "reward")}

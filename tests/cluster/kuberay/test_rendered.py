@@ -8,16 +8,21 @@ from pathlib import Path
 import pytest
 import yaml
 
+from actors.memory import GIB, engine, kv_bytes
+from actors.shape import Shape
 from cluster.kuberay.check import check
 from cluster.kuberay.clusters import RayClusterView, ray_cluster
 from cluster.kuberay.manifests import Manifest, read, renderer
 from configs.base import read as read_recipe
+from serve.app import GATEWAY_CPUS, SCORER_CPUS
+from serve.config import read_arguments
 from trainers.config import STAGES
 from trainers.rlhf_config import PPOConfig, RejectionConfig
 from trainers.supervised_config import SupervisedConfig
 
 KUBERAY = Path(__file__).resolve().parents[3] / "cluster" / "kuberay"
 ZIYA = "overlays/ziya2-13b-16xh100"
+ZIYA2 = Shape(hidden=5120, layers=40, intermediate=13824, heads=40, vocab=39424)
 
 pytestmark = pytest.mark.skipif(renderer() is None, reason="neither kubectl nor kustomize is installed")
 
@@ -165,8 +170,32 @@ def test_the_endpoint_serves_the_model_of_the_values_and_has_keys():
     service = rendered(f"{ZIYA}/service")["RayService/chimed-endpoint"]
     (application,) = yaml.safe_load(service.at("spec", "serveConfigV2"))["applications"]
     assert application["import_path"] == "serve.app:build"
-    assert application["args"] == {"model": "runs/ziya2-13b/ppo/model"}
+    assert application["args"]["model"] == "runs/ziya2-13b/ppo/model"
     assert all("CHIMED_API_KEYS" in group.environment() for group in cluster_in(f"{ZIYA}/service").groups)
+
+
+@pytest.mark.parametrize(
+    ("folder", "gpus", "dtype"),
+    [
+        ("service", 0, "float32"),
+        (f"{ZIYA}/service", 1, "bfloat16"),
+        ("overlays/service-gcs-fault-tolerance", 0, "float32"),
+    ],
+)
+def test_the_endpoint_is_given_gpus_and_dtype_that_its_nodes_have_room_for(folder, gpus, dtype):
+    service = rendered(folder)["RayService/chimed-endpoint"]
+    (application,) = yaml.safe_load(service.at("spec", "serveConfigV2"))["applications"]
+    config = read_arguments(application["args"])
+    assert (config.replicas.gpus, config.engine.dtype, config.reward_dtype) == (gpus, dtype, dtype)
+    assert set(application["args"]) == {"model", "replicas.gpus", "engine.dtype"}
+    sizes = [size for nodes, size in limits(cluster_in(folder)).values() if nodes]
+    assert max(sizes) >= gpus
+    if gpus:
+        assert config.replicas.cpus + SCORER_CPUS + GATEWAY_CPUS <= 64  # no node is there for those without a GPU
+        h100 = int(79.6 * GIB)
+        footprint = engine(ZIYA2, config.engine, 8192, h100, through_store=False)
+        room = next(part.bytes for part in footprint.work if part.name == "KV cache")
+        assert 8 * kv_bytes(ZIYA2, config.engine, config.engine.max_model_len) < room
 
 
 @pytest.mark.parametrize("kind", ["raycluster", "service"])

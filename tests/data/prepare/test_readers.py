@@ -213,6 +213,6 @@ def test_inputs_are_found_sorted_and_once(tmp_path):
         find_files([str(tmp_path / "none*")])
     with pytest.raises(DataError, match="unknown kind of file"):
         find_files([str(tmp_path / "a/readme.md")])
-    (tmp_path / "a/table.xlsx").write_bytes(b"PK")
-    with pytest.raises(DataError, match="is a spreadsheet, which is not read; save each sheet as .csv"):
-        find_files([str(tmp_path / "a/table.xlsx")])
+    (tmp_path / "a/table.xls").write_bytes(b"PK")
+    with pytest.raises(DataError, match="is a spreadsheet of another kind than .xlsx; save it as .xlsx or .csv"):
+        find_files([str(tmp_path / "a/table.xls")])
