@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from actors.config import TrainedRoleConfig
-from actors.devices import device
 from actors.learner import Learner, TrainBatch
-from actors.models import load_scorer
+from actors.loading import load_to_train
 from actors.packed import PackedBatch, PackedScorer
 from actors.zero import ZeroModel
 
@@ -22,7 +20,7 @@ class Critic(Learner):
 
     def setup(self, config: TrainedRoleConfig, total_updates: int, seed: int) -> None:
         """Loads the weights under ZeRO; on a causal model's folder the value head starts at zero."""
-        module = PackedScorer(load_scorer(config.model, torch.float32, seed)).to(device())
+        module = load_to_train(PackedScorer, config.model, config.zero, seed)
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
 
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:

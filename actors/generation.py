@@ -35,6 +35,13 @@ def make_generation_config_valid(model: PreTrainedModel) -> None:
     model.generation_config = GenerationConfig(**ids)
 
 
+def generation_settings(folder: Path) -> GenerationConfig:
+    """The generation settings in a model's folder, as Transformers' `from_pretrained` reads them."""
+    if (folder / GENERATION_CONFIG).is_file():
+        return GenerationConfig.from_pretrained(folder)
+    return GenerationConfig.from_pretrained(folder, config_file_name="config.json", _from_model_config=True)
+
+
 def require_readable(folder: Path, key: str) -> None:
     """Refuse a checkpoint whose generation_config.json Transformers would not load, or names no tokens as ends.
 

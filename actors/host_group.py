@@ -70,6 +70,12 @@ class HostGroup:
         torch.distributed.all_gather_object(values, value, group=self.group)
         return values
 
+    def largest(self, value: int) -> int:
+        """The largest `value` of any rank, on every rank. For ranks in lockstep: the wait is not named, as `barrier` does."""
+        found = torch.tensor(value)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self.group)
+        return int(found)
+
 
 _opened: HostGroup | None = None
 

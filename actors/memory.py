@@ -55,6 +55,7 @@ class Footprint:
     work: tuple[Part, ...]  # on the device that computes
     load: tuple[Part, ...]
     host: tuple[Part, ...] = ()  # of a rank with a GPU, in the node's memory
+    first: tuple[Part, ...] = ()  # besides, of rank 0 with a GPU, in its node's memory
 
     @property
     def peak(self) -> int:
@@ -92,8 +93,15 @@ class Work:
     tokens: int  # of one micro-batch
     scorer: bool = False  # a scalar head: no logits
     publishes: bool = False  # its weights go through the object store
-    loads_as: str = "float32"  # precision in which the whole model is read, before it is cut into shards
+    whole: str = ""  # why each rank reads the whole model even where ZeRO-3 could read it into shards, if one does
+    loads_as: str | None = None  # precision in which it is then read, if not that of the forward pass
     learnt: int | None = None  # parameters that have a gradient, where not all have
+    exports: bool = True  # its weights are written as a model at the end
+
+
+def read_into_shards(zero: ZeroConfig, work: Work) -> bool:
+    """Whether no rank ever holds the whole model."""
+    return zero.stage == 3 and not work.whole
 
 
 def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -> Footprint:
@@ -118,8 +126,7 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
     step = Part("step", STEP_BYTES * stepped, f"8 B x {stepped:,}: fp32 gradient and AdamW's temporary")
     if gpu and not offloaded:
         step = Part("step", GPU_STEP_BYTES * stepped, f"4 B x {stepped:,}: fp32 gradient")
-    whole = BYTES[work.loads_as] * count
-    loading = Part("whole model", whole, f"{BYTES[work.loads_as]} B x {count:,}: every rank reads it before it is cut")
+    loading = _loading(shape, zero, ranks, work)
     saved = Part("checkpoint", optimizer, f"12 B x {learnt:,} / {shards}: its copy of the optimizer's state")
     kept = _activations(shape, work, b, zero, gpu)
     copies = 4 if b == 2 and not gpu else 2  # their gradient; in bfloat16 CPUs lay both out anew to multiply them
@@ -129,19 +136,33 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
         parts += [] if offloaded else [state, step]
         parts.append(Part("bucket", b * bucket, f"{b} B x min({learnt:,}, 5x10^8): gradients on their way"))
         published = Part("published", 2 * b * count, f"2 x {b} B x P: gathered, and its copy in the object store")
-        host = [Part("process", GPU_PROCESS, "reserve"), max(loading, saved, key=lambda part: part.bytes)]
+        host = [Part("process", GPU_PROCESS, "reserve"), max(loading[0], saved, key=lambda part: part.bytes)]
         host += [published] if work.publishes else []
         host += [state, step] if offloaded else []
-        return Footprint((*parts, kept, *logits), (_process("trained", gpu), loading), tuple(host))
+        export = Part("export", b * count, f"{b} B x {count:,}: gathered on rank 0 alone")
+        first = (export,) if work.exports else ()
+        return Footprint((*parts, kept, *logits), (_process("trained", gpu), *loading), tuple(host), first)
     parts.append(state)
     if work.publishes:
         parts.append(Part("published", b * count, f"{b} B x {count:,}: its copy in the object store"))
     # The heap keeps the activations' blocks while AdamW steps; logits go back to the system.
     learning = [*parts, kept, max([step, *logits], key=lambda part: part.bytes)]
     saving = [*parts, saved, Part("export", b * count, f"{b} B x {count:,}: gathered while the checkpoint is written")]
-    halves = Part("cut", b * count + optimizer, "weights and optimizer's state as they are made")
     work_parts = max(learning, saving, key=lambda each: total(tuple(each)))
-    return Footprint(tuple(work_parts), (_process("trained", gpu), loading, halves))
+    return Footprint(tuple(work_parts), (_process("trained", gpu), *loading))
+
+
+def _loading(shape: Shape, zero: ZeroConfig, ranks: int, work: Work) -> tuple[Part, ...]:
+    """What a rank has of the model while it is read: one parameter on its way, or all of it; and its shards."""
+    count, b = shape.parameters(work.scorer), BYTES[zero.dtype]
+    shards = Part("weights", b * count // ranks, f"{b} B x {count:,} / {ranks}: shards as they are read")
+    if read_into_shards(zero, work):
+        largest = shape.largest_parameter
+        return Part("parameter", (4 + b) * largest, f"(4 + {b}) B x {largest:,}: the largest, read and sent"), shards
+    size = BYTES[work.loads_as or zero.dtype]
+    reason = work.whole or f"stage {zero.stage} shards no weights"
+    whole = Part("whole model", size * count, f"{size} B x {count:,}: every rank reads it, since {reason}")
+    return (whole, shards) if zero.stage == 3 else (whole,)
 
 
 def frozen(shape: Shape, config: FrozenRoleConfig, work: Work, gpu: bool) -> Footprint:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -18,7 +20,7 @@ from transformers import (
 )
 
 from actors.config import ArchitectureConfig
-from actors.generation import make_generation_config_valid
+from actors.generation import generation_settings, make_generation_config_valid
 from actors.modeling.attention import ATTENTION
 from actors.modeling.checks import is_scorer
 from actors.modeling.scorer import HEAD, scorer_class
@@ -50,34 +52,76 @@ def new_causal_lm(
     return LlamaForCausalLM(config).float()
 
 
+@dataclass(frozen=True)
+class Pretrained:
+    """A model's folder, and what Transformers loads it as."""
+
+    folder: Path
+    read: Callable[..., PreTrainedModel]
+    """`from_pretrained` of its class."""
+    make: Callable[..., PreTrainedModel]
+    """`from_config` of its class."""
+    options: Mapping[str, Any]
+    """What its config has otherwise than config.json."""
+    new_head: bool = False
+    """Whether it is a causal language model on which a scalar head is put, zero so that it starts at 0."""
+
+    @classmethod
+    def causal_lm(cls, name: str) -> Pretrained:
+        """The causal language model that `name` names. Raises ConfigError where there is none, or it cannot be packed."""
+        path = model_dir(name)
+        check_packing(AutoConfig.from_pretrained(path), name)
+        return cls(path, AutoModelForCausalLM.from_pretrained, AutoModelForCausalLM.from_config, {})
+
+    @classmethod
+    def scorer(cls, name: str) -> Pretrained:
+        """The same of a model with a scalar head; on a causal language model's weights a new one is put."""
+        path = model_dir(name)
+        config = AutoConfig.from_pretrained(path)
+        check_packing(config, name)
+        loader: Any = scorer_class(config, name)
+        new_head = not is_scorer({"architectures": config.architectures})
+        return cls(path, loader.from_pretrained, loader._from_config, {"num_labels": 1}, new_head)
+
+    def whole(self, dtype: torch.dtype) -> PreTrainedModel:
+        """The model with its weights."""
+        model = self.read(self.folder, dtype=dtype, attn_implementation=ATTENTION, **self.options)
+        if self.new_head:
+            with torch.no_grad():
+                model.get_submodule(HEAD).weight.zero_()
+        return model
+
+    def empty(self, dtype: torch.dtype) -> PreTrainedModel:
+        """The model as `whole` gives it, but with its parameters on the `meta` device, which takes no memory."""
+        config = AutoConfig.from_pretrained(self.folder, **self.options)
+        with init_empty_weights(include_buffers=False):
+            model = self.make(config, dtype=dtype, attn_implementation=ATTENTION)
+        model.tie_weights()  # again: registering a parameter there makes another one
+        if model.can_generate():
+            model.generation_config = generation_settings(self.folder)
+        return model.eval()
+
+
 def load_causal_lm(folder: str, dtype: torch.dtype, dropout: bool = False) -> PreTrainedModel:
-    """The causal language model in `folder`. Raises a one-line error where there is none.
+    """The causal language model in `folder`, whole. Raises a one-line error where there is none.
 
     Args:
         dropout: whether training mode has the dropout of the model's config. Without it, a policy in training mode computes
             what the engines do, so that the first step's ratio is exactly 1.
     """
-    path = model_dir(folder)
-    check_packing(AutoConfig.from_pretrained(path), folder)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
+    model = Pretrained.causal_lm(folder).whole(dtype)
     return model if dropout else without_dropout(model)
 
 
 def load_scorer(folder: str, dtype: torch.dtype, seed: int, dropout: bool = False) -> PreTrainedModel:
-    """The scalar-head model in `folder`; on a causal model's weights a new head is put, zero so that it starts at 0.
+    """The scalar-head model in `folder`, whole; on a causal model's weights a new head is put, zero so that it starts at 0.
 
     A zero head makes the first scores of a fresh reward model or critic exactly 0, whatever the seed of its trunk.
     `dropout`: see `load_causal_lm`.
     """
-    path = model_dir(folder)
-    config = AutoConfig.from_pretrained(path)
-    check_packing(config, folder)
+    found = Pretrained.scorer(folder)
     torch.manual_seed(seed)
-    load: Any = scorer_class(config, folder).from_pretrained
-    model: PreTrainedModel = load(path, num_labels=1, dtype=dtype, attn_implementation=ATTENTION)
-    if not is_scorer({"architectures": config.architectures}):
-        with torch.no_grad():
-            model.get_submodule(HEAD).weight.zero_()
+    model = found.whole(dtype)
     return model if dropout else without_dropout(model)
 
 

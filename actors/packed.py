@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from actors.host_group import host_group
 from actors.logprobs import token_logprobs
 from actors.memory import LOGITS
 from actors.modeling.attention import Packing
@@ -122,18 +123,19 @@ class PackedLM(PackedModule):
         """
         limit = self._logits or LOGITS[batch.predict.device.type]
         pieces = -(-len(batch.predict) * self.model.config.vocab_size // limit)
+        output_head = self.model.get_output_embeddings()
+        sharded = any(hasattr(parameter, "ds_id") for parameter in output_head.parameters())
+        if sharded:  # ZeRO-3's ranks gather its weights for every piece, which all do equally often
+            pieces = host_group().largest(pieces)
         if pieces <= 1:
             logits = self.model(**batch.model_inputs(), logits_to_keep=batch.predict).logits[0]  # (N, V)
             return token_logprobs(logits, batch.targets, temperature, entropy)
         hidden, decoder = last_hidden_states(self.model, batch.model_inputs())
         head = partial(logits_of, self.model, decoder)
         arguments = (hidden[batch.predict], batch.targets, temperature, entropy)
-        return logprobs_in_pieces(head, *arguments, pieces, frozen=_frozen(self.model.get_output_embeddings()))
-
-
-def _frozen(head: torch.nn.Module) -> bool:
-    """Whether no weight of `head` is trained. Under ZeRO-3 that has no use: its hooks expect one backward pass a step."""
-    return not any(parameter.requires_grad or hasattr(parameter, "ds_id") for parameter in head.parameters())
+        # ZeRO-3's hooks expect one backward pass a step, so a sharded head never counts as frozen.
+        frozen = not sharded and not any(parameter.requires_grad for parameter in output_head.parameters())
+        return logprobs_in_pieces(head, *arguments, pieces, frozen)
 
 
 LOGIT_MEAN = "logit_mean"

@@ -10,7 +10,7 @@ from torch import Tensor
 from actors.config import TrainedRoleConfig
 from actors.devices import device, to_host
 from actors.learner import Learner, TrainBatch
-from actors.models import load_causal_lm
+from actors.loading import load_to_train
 from actors.packed import PackedBatch, PackedLM
 from actors.zero import ZeroModel
 
@@ -22,9 +22,7 @@ class Policy(Learner):
 
     def setup(self, config: TrainedRoleConfig, total_updates: int, temperature: float) -> None:
         """Loads the weights under ZeRO. `temperature` is the rollout's: probabilities are those of what was sampled."""
-        import torch
-
-        module = PackedLM(load_causal_lm(config.model, torch.float32)).to(device())
+        module = load_to_train(PackedLM, config.model, config.zero)
         self.temperature = temperature
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,13 @@ class Shape:
             return self.counts.parameters - self.counts.head + self.hidden if scorer else self.counts.parameters
         head = self.hidden if scorer else 0 if self.tied else self.vocab * self.hidden
         return self.vocab * self.hidden + self.layers * self.layer_parameters + self.hidden + head
+
+    @property
+    def largest_parameter(self) -> int:
+        """Elements of the largest parameter."""
+        if self.counts is not None:
+            return max(prod(shape) for shape in self.counts.shapes.values())
+        return self.hidden * max(self.vocab, self.intermediate, self.q)
 
     @property
     def matrix_elements(self) -> int:

@@ -16,10 +16,11 @@ from actors.devices import device, to_host
 from actors.diverged import NotFiniteError
 from actors.host_group import host_group
 from actors.lora import merged
-from actors.memory import BUCKET_ELEMENTS
 from actors.modeling.liger import use_liger
 from actors.packed import PackedModule
 from actors.reshard import load_universal, resharded
+from actors.sharding import whole_shape
+from actors.zero_settings import deepspeed_settings, import_deepspeed, steps_adamw_itself
 from data.durable import writing
 
 Batch = TypeVar("Batch")
@@ -43,8 +44,9 @@ def learning_rate(optimizer: OptimizerConfig, step: int, total_steps: int) -> fl
 class ZeroModel:
     """A module under DeepSpeed ZeRO on this rank. torch.distributed must be initialised.
 
-    `module.model` is the Transformers model whose weights are exported. Every method is a collective: all ranks call
-    it with equally many micro-batches, in the same order.
+    `module` is whole on every rank or already cut into shards (`actors.loading`); `module.model` is the Transformers model
+    whose weights are exported. Every method is a collective: all ranks call it with equally many micro-batches, in the same
+    order.
     """
 
     def __init__(
@@ -54,10 +56,7 @@ class ZeroModel:
         optimizer: OptimizerConfig,
         total_steps: int,
     ) -> None:
-        import deepspeed
-
-        # A C++ op for all-reduce in tensor-parallel inference, which nothing here does: a minute of compiling.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed = import_deepspeed()
         self.model = module.model
         if zero.liger:
             use_liger(self.model)
@@ -75,7 +74,7 @@ class ZeroModel:
         )
         # DeepSpeed counts a norm that is not finite as -1 and takes the step, so gradients are looked at here.
         self._norms: list[Tensor] = []
-        self._clips = _steps_adamw_itself(zero)  # what DeepSpeed would clip and not say by how much
+        self._clips = steps_adamw_itself(zero)  # what DeepSpeed would clip and not say by how much
 
         def before_adamw(*_: Any) -> None:
             if self._clips:
@@ -84,8 +83,8 @@ class ZeroModel:
                 self._norms.extend(_norms(adamw))
 
         adamw.register_step_pre_hook(before_adamw)
-        learnt = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-        settings = _deepspeed_config(zero, optimizer, learnt)
+        trained = sum(whole_shape(parameter).numel() for parameter in module.parameters() if parameter.requires_grad)
+        settings = deepspeed_settings(zero, optimizer.max_grad_norm, trained)
         host_group().barrier("reading the model")
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=settings)
         # In bf16 without ZeRO that takes a step with gradients of 0, to have the optimiser's state; AdamW would count it.
@@ -262,35 +261,7 @@ def _decay_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str
     """Weight decay on matrices only: norms and biases are left alone."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if len(whole_shape(p)) >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if len(whole_shape(p)) < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-def _steps_adamw_itself(zero: ZeroConfig) -> bool:
-    """Whether DeepSpeed puts no optimiser of its own around AdamW."""
-    return zero.stage == 0 and zero.dtype == "float32"
-
-
-def _deepspeed_config(zero: ZeroConfig, optimizer: OptimizerConfig, learnt: int) -> dict[str, Any]:
-    section: dict[str, Any] = {"stage": zero.stage, "overlap_comm": False, "contiguous_gradients": True}
-    # DeepSpeed reserves a whole bucket at once, by default 2 GB whatever the model, and what forks must have that twice.
-    section |= dict.fromkeys(("reduce_bucket_size", "allgather_bucket_size"), min(BUCKET_ELEMENTS, learnt))
-    if not torch.cuda.is_available():
-        # Several gathers at a time are waited for by the last one only (until DeepSpeed's pull request 8539), and gloo, unlike
-        # a CUDA stream, ends them in any order: now and then a parameter was read before it had arrived.
-        section["stage3_allgather_sequential"] = True
-    if zero.offload_optimizer:
-        section["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    return {
-        # Batches are cut by tokens, not by samples: accumulation is ended by hand and losses carry their own weights.
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "zero_optimization": section,
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "bf16": {"enabled": zero.dtype == "bfloat16"},
-        "gradient_clipping": 0.0 if _steps_adamw_itself(zero) else optimizer.max_grad_norm,
-        "steps_per_print": 2**31,
-    }

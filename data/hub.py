@@ -101,6 +101,18 @@ def files_of(repository: Repository) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
+def cached(repository: Repository) -> Path | None:
+    """The folder in the cache for a repository, with whatever files have been downloaded; None if there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    where: dict[str, Any] = {"revision": repository.revision, "repo_type": repository.kind}
+    try:
+        return Path(snapshot_download(repository.name, local_files_only=True, **where))
+    except LocalEntryNotFoundError:
+        return None
+
+
 def download(repository: Repository, files: Sequence[str]) -> Path:
     """The folder in the cache that has these files of a pinned repository; downloads those that are missing.
 

@@ -24,7 +24,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from actors.devices import DTYPES
 from trainers.export import load_chat_tokenizer, require_model
 from trainers.preferences import encode_pairs
 from trainers.stage import Examples, Stage, from_sources, list_row, ordered
@@ -65,10 +64,10 @@ class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
         return Examples(train, heldout, order, tuple(notes))
 
     def module(self) -> PackedModule:
-        from actors.models import load_causal_lm
+        from actors.loading import load_to_train
         from actors.packed import PackedLM
 
-        return PackedLM(load_causal_lm(self.config.model, DTYPES[self.config.zero.dtype], self.config.dropout))
+        return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
 
     def batch(self, table: pa.Table, rows: list[int]) -> AnswerBatch:
         from trainers.pairs import AnswerBatch

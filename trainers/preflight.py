@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from actors.colocation import Site
-from actors.config import EngineConfig, FrozenRoleConfig, PlacementConfig, RolloutConfig, TrainedRoleConfig
+from actors.config import EngineConfig, FrozenRoleConfig, PlacementConfig, RolloutConfig, TrainedRoleConfig, ZeroConfig
 from actors.memory import (
     BYTES,
     FROZEN_PROCESS,
@@ -25,6 +25,7 @@ from actors.memory import (
     total,
     trained,
 )
+from actors.modeling.layout import reads_whole
 from actors.modeling.source import config_dir, tokenizer_dir
 from actors.shape import Shape, new_shape, read_shape, vocabulary
 from cluster.paths import runs_root
@@ -132,7 +133,9 @@ class _Planner:
         for role, settings in config.roles.items():
             if isinstance(settings, TrainedRoleConfig):
                 tokens = self._micro_batch(role, settings, rows, longest)
-                work = Work(tokens, role == "critic", role == "policy" and through_store)
+                scorer = role == "critic"
+                whole = self._whole(role, settings.model, settings.zero, scorer)
+                work = Work(tokens, scorer, role == "policy" and through_store, whole, exports=role == "policy")
                 needs.append(self._trained(role, settings.model, settings, work))
                 self._checkpoints(role, settings.model, settings.zero.dtype, config.keep_checkpoints, work.scorer)
             elif isinstance(settings, FrozenRoleConfig):
@@ -182,7 +185,10 @@ class _Planner:
         learnt, exports = self._learnt(role, model, config), 1 if config.export == "last" else 2
         self._checkpoints(role, model, config.zero.dtype, config.keep_checkpoints, scorer, learnt, exports)
         new = isinstance(config, PretrainConfig) and config.architecture is not None
-        work = Work(tokens, scorer, False, "float32" if new else config.zero.dtype, learnt)
+        if new:
+            work = Work(tokens, scorer, False, "its weights are drawn at random", "float32", learnt)
+        else:
+            work = Work(tokens, scorer, False, self._whole(role, model, config.zero, scorer), learnt=learnt)
         return self._trained(role, model, config, work)
 
     def _learnt(self, role: str, model: str, config: LearningConfig) -> int | None:
@@ -192,6 +198,22 @@ class _Planner:
             return None
         head = shape.hidden if isinstance(config, RewardConfig) else 0
         return lora_parameters(shape, config.lora) + head
+
+    def _whole(self, role: str, model: str, zero: ZeroConfig, scorer: bool) -> str:
+        """Why every rank reads the whole model; empty if they read it into shards, or will where its files are not here."""
+        if zero.stage < 3:
+            return ""
+        try:
+            whole = reads_whole(model, scorer)
+        except ConfigError as error:
+            self._refuse_input(role, error)
+            return ""
+        if whole:
+            self._findings.append(Finding("fits", role, f"every rank reads the whole model, since {whole}"))
+        else:
+            there = " if its files hold its parameters one to one: they are not here yet" if whole is None else ""
+            self._findings.append(Finding("fits", role, f"reads the model into shards, one parameter at a time{there}"))
+        return whole or ""
 
     def _micro_batch(self, role: str, settings: Any, rows: int, longest: int) -> int:
         """Most tokens of a micro-batch: what is allowed, a row that is longer alone, or all that a rank gets."""
@@ -233,9 +255,12 @@ class _Planner:
         try:
             return self._shape_of(model)
         except ConfigError as error:
-            finding = Finding("refused", "inputs", f"{role}: {error}")
-            self._findings += [] if finding in self._findings else [finding]
+            self._refuse_input(role, error)
             return None
+
+    def _refuse_input(self, role: str, error: ConfigError) -> None:
+        finding = Finding("refused", "inputs", f"{role}: {error}")
+        self._findings += [] if finding in self._findings else [finding]
 
     def _fact(self, subject: str, text: str) -> None:
         self._findings.append(Finding("fits", subject, text))
@@ -302,7 +327,7 @@ def _need(role: str, placement: PlacementConfig, footprint: Footprint | None) ->
     rows, moment = _rows(footprint.parts), footprint.moment
     if placement.gpus_per_rank:
         host = footprint.host
-        return Need(role, ranks, total(host), shared, footprint.peak, _rows(host), rows, moment)
+        return Need(role, ranks, total(host), shared, footprint.peak, _rows(host), rows, _rows(footprint.first), moment)
     return Need(role, ranks, footprint.peak, shared, host=rows, moment=moment)
 
 

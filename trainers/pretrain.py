@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from actors.devices import DTYPES
 from cluster.paths import table_path
 from data.chat import apply_settings
 from data.packing import cut_documents, pack_blocks
@@ -42,11 +41,12 @@ class PretrainStage(LanguageStage[PretrainConfig]):
         return Examples(train, heldout, order, (*notes, *mixture))
 
     def module(self) -> PackedModule:
-        from actors.models import load_causal_lm, new_causal_lm
+        from actors.loading import load_to_train
+        from actors.models import new_causal_lm
         from actors.packed import PackedLM
 
         if self.config.model is not None:
-            return PackedLM(load_causal_lm(self.config.model, DTYPES[self.config.zero.dtype], self.config.dropout))
+            return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
         assert self.config.architecture is not None  # the settings have exactly one of the two
         ids = self.tokenizer
         special = ids.bos_token_id, ids.eos_token_id, ids.pad_token_id

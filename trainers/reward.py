@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from actors.devices import DTYPES
 from trainers.export import load_chat_tokenizer, require_model
 from trainers.preferences import encode_pairs
 from trainers.scores import Scored, centred_and_scaled, length_baseline, metrics, report
@@ -49,12 +48,14 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture, baseline))
 
     def module(self) -> PackedModule:
-        from actors.models import load_scorer
+        from actors.loading import load_to_train
         from actors.packed import LOGIT_MEAN, PackedScorer
 
-        scorer = load_scorer(self.config.model, DTYPES[self.config.zero.dtype], self.config.seed, self.config.dropout)
-        setattr(scorer.config, LOGIT_MEAN, 0.0)  # of a reward model that is trained on; the export's is measured anew
-        return PackedScorer(scorer)
+        module = load_to_train(PackedScorer, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
+        setattr(
+            module.model.config, LOGIT_MEAN, 0.0
+        )  # of a reward model that is trained on; the export's is measured anew
+        return module
 
     def batch(self, table: pa.Table, rows: list[int]) -> PairBatch:
         from trainers.pairs import PairBatch

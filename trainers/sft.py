@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from actors.devices import DTYPES
 from cluster.paths import table_path
 from data.chat import chat_format
 from data.packing import Fit, fit_lengths
@@ -39,10 +38,10 @@ class SftStage(LanguageStage[SftConfig]):
         return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture))
 
     def module(self) -> PackedModule:
-        from actors.models import load_causal_lm
+        from actors.loading import load_to_train
         from actors.packed import PackedLM
 
-        return PackedLM(load_causal_lm(self.config.model, DTYPES[self.config.zero.dtype], self.config.dropout))
+        return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
 
     def batch(self, table: pa.Table, rows: list[int]) -> PackedBatch:
         from actors.packed import PackedBatch

@@ -34,6 +34,10 @@ class Counts:
     """Input plus output widths of all linear layers of a name, such as `q_proj`, which LoRA's rank multiplies."""
     sizes: Mapping[str, int] = field(hash=False)
     """The config's own, by the names of `actors.shape.Shape`."""
+    shapes: Mapping[str, tuple[int, ...]] = field(hash=False)
+    """The shape of every parameter, by name; a tied one once."""
+    converted: bool
+    """Whether Transformers converts the tensors of its checkpoints while it reads them."""
 
 
 def count(config: Mapping[str, Any], where: str) -> Counts:
@@ -75,8 +79,17 @@ def _count(text: str, where: str) -> Counts:
         parameters=sum(map(_size, shapes.values())),
         head=0 if tied else sum(parameter.numel() for parameter in head.parameters()),
         sizes=sizes,
+        shapes=shapes,
+        converted=converts(model),
         **_layers(shapes, config.get_text_config()),
     )
+
+
+def converts(model: Any) -> bool:
+    """Whether Transformers renames, splits or joins the tensors of this model's checkpoints while it reads them."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    return bool(get_model_conversion_mapping(model, add_legacy=False))  # the legacy ones are of names long given up
 
 
 def _sizes(config: Any, tied: bool) -> dict[str, int]:

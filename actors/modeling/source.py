@@ -14,7 +14,7 @@ from actors.modeling.checks import require_supported
 from actors.modeling.weights import tensor_shapes, weight_names
 from cluster.paths import require_dir, resolve
 from configs.errors import ConfigError
-from data.hub import Repository, download, files_of, parse_model, pinned
+from data.hub import Repository, cached, download, files_of, parse_model, pinned
 
 HUB_VARIABLE = "CHIMED_HUB"
 HINT = "name a folder in Hugging Face format, a model of the Hub as org/name, or run the stage that makes it"
@@ -69,6 +69,17 @@ def tokenizer_dir(name: str | Path, what: str = "tokenizer") -> Path:
     if is_adapter(folder) and not any(folder.glob("tokenizer*")):
         return tokenizer_dir(*adapter_base(folder, what))
     return folder
+
+
+def local_dir(name: str | Path) -> Path | None:
+    """The folder that has the files of the model that `name` names, as far as they are on this machine; asks no hub.
+
+    None for a folder that is not there, a repository of which nothing has been downloaded, and one of ModelScope.
+    """
+    if (folder := resolve(name)).is_dir():
+        return folder
+    repository = repository_of(name)
+    return None if repository is None or uses_modelscope() else cached(repository)
 
 
 def repository_of(name: str | Path) -> Repository | None:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 from zipfile import is_zipfile
 
 from configs.errors import ConfigError
 
 SAFETENSORS, BIN = "model.safetensors", "pytorch_model.bin"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+class Stored(NamedTuple):
+    """A tensor of a safetensors file, by its header."""
+
+    file: Path
+    dtype: str
+    """By safetensors' name, such as `BF16`."""
+    shape: tuple[int, ...]
 
 
 def weight_names(files: Sequence[str]) -> list[str]:
@@ -79,10 +89,34 @@ def tensor_shapes(folder: Path, what: str) -> Mapping[str, tuple[int, ...]]:
     return shapes
 
 
+def stored_tensors(folder: Path, what: str) -> Mapping[str, Stored] | None:
+    """Every tensor of a model's folder, by name; None if they are not in safetensors files. Only headers are read.
+
+    Of a name that several files have, the last file counts, as it does for Transformers.
+
+    Raises:
+        ConfigError: as `tensor_shapes`.
+    """
+    tensors: dict[str, Stored] = {}
+    for file in weight_files(folder, what):
+        if file.suffix != ".safetensors":
+            return None
+        header = _readable(_header, file, what)
+        tensors |= {name: Stored(file, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+    return tensors
+
+
 def shapes_in(file: Path, what: str) -> Mapping[str, tuple[int, ...]]:
     """The shape of every tensor of one file. Raises ConfigError, as `tensor_shapes`."""
+    if file.suffix == ".safetensors":
+        return {name: tuple(entry["shape"]) for name, entry in _readable(_header, file, what).items()}
+    return _readable(_pickled, file, what)
+
+
+def _readable(read: Callable[[Path], dict[str, Any]], file: Path, what: str) -> dict[str, Any]:
+    """What `read` finds in a file; its errors become ConfigError."""
     try:
-        return _safetensors(file) if file.suffix == ".safetensors" else _pickled(file)
+        return read(file)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
@@ -90,8 +124,8 @@ def shapes_in(file: Path, what: str) -> Mapping[str, tuple[int, ...]]:
         ) from error
 
 
-def _safetensors(file: Path) -> dict[str, tuple[int, ...]]:
-    """From the header: its length in 8 bytes, then JSON, then the data."""
+def _header(file: Path) -> dict[str, Any]:
+    """A safetensors file begins with the length of its header in 8 bytes; then come the header, JSON, and the data."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
@@ -102,7 +136,7 @@ def _safetensors(file: Path) -> dict[str, tuple[int, ...]]:
     end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if end != size:
         raise ValueError(f"it has {size} bytes instead of {end}")
-    return {name: tuple(entry["shape"]) for name, entry in header.items()}
+    return dict(header)
 
 
 def _pickled(file: Path) -> dict[str, tuple[int, ...]]:

@@ -25,7 +25,7 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     config = PretrainConfig.model_validate_json(told["config"])
     torch.set_num_threads(Workload(**told["workload"]).threads)
-    stage = PretrainStage(config)
+    stage = PretrainStage(config.model_copy(update={"zero": config.zero.model_copy(update={"stage": 0})}))  # no shards
     batches = list(steps(stage, config))
     module = stage.module().train()
     weights = list(module.parameters())

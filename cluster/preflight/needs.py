@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Row = tuple[str, int, str]
@@ -21,6 +21,7 @@ class Need:
     gpu_bytes: int = 0  # memory of its GPU
     host: Sequence[Row] = ()
     gpu: Sequence[Row] = ()
+    first: Sequence[Row] = ()  # rank 0's besides, in its node's memory
     moment: str = ""  # when the device that computes is fullest, in words
 
 
@@ -33,8 +34,11 @@ class Place:
     needs: Sequence[Need]
 
     def of_rank(self, rank: int) -> list[Need]:
-        """The roles that bundle `rank` holds a process of."""
-        return [need for need in self.needs if rank < need.ranks]
+        """The roles that bundle `rank` holds a process of, with what rank 0 has besides."""
+        here = [need for need in self.needs if rank < need.ranks]
+        if rank:
+            return here
+        return [replace(need, host_bytes=need.host_bytes + sum(size for _, size, _ in need.first)) for need in here]
 
 
 @dataclass(frozen=True)

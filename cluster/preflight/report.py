@@ -42,6 +42,8 @@ def memory(needs: Sequence[Need]) -> Table:
             for part, size, why in rows:
                 table.add_row("", "", part, gib(size), Text(why))
             name = ""
+        for part, size, why in need.first:
+            table.add_row("", "rank 0's host", part, gib(size), Text(why))
     return table
 
 

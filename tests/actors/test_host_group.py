@@ -44,7 +44,9 @@ def waits(rank: int, world: int, backend: str) -> dict[str, Any]:
         waited = time.monotonic() - began
         first = host.of_first_rank({"rank": rank, "step": 7}, "reading")
         every = host.of_every_rank(f"shard-{rank}", "writing")
-    mine = {"own": own, "again": again, "waited": waited, "first": first, "every": every, "of_world": of_world}
+        largest = host.largest(7 - rank)
+    mine = {"own": own, "again": again, "waited": waited, "first": first, "every": every, "largest": largest}
+    mine["of_world"] = of_world
     found: list[Any] = [None] * world
     torch.distributed.all_gather_object(found, mine)  # the world is still usable beside the group
     return {"ranks": found, "backend": torch.distributed.get_backend(host.group)}
@@ -58,6 +60,7 @@ def test_ranks_of_an_nccl_world_wait_in_a_gloo_group(tmp_path: Path) -> None:
         assert mine["waited"] >= 0.9 * BUSY_S
         assert mine["first"] == {"rank": 0, "step": 7}
         assert mine["every"] == ["shard-0", "shard-1"]
+        assert mine["largest"] == 7
         assert mine["of_world"] == []
 
 

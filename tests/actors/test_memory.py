@@ -22,7 +22,7 @@ def sizes(footprint: Footprint) -> dict[str, int]:
 
 
 def test_zero_shards_what_its_stage_says() -> None:
-    work = Work(tokens=100, loads_as="bfloat16")
+    work = Work(tokens=100)
     for stage in (0, 1, 2, 3):
         found = sizes(trained(TEN, ZeroConfig(stage=stage, dtype="bfloat16"), 8, work, gpu=True))
         shards = {"weights": 3, "gradients": 2, "optimizer": 1}  # from which stage on
@@ -49,11 +49,30 @@ def test_recomputing_keeps_a_layers_input_only() -> None:
     assert kept == [4 * 10 * 49 * layer, 4 * 10 * (48 * 4096 + layer)]
 
 
-def test_a_large_model_takes_most_while_it_is_loaded_whole() -> None:
-    footprint = trained(TEN, ZeroConfig(dtype="bfloat16", gradient_checkpointing=True), 64, Work(4096), gpu=True)
-    assert [part.name for part in footprint.parts] == ["process", "whole model"]
-    assert footprint.peak == 2 * GIB + 4 * P
+def test_a_large_model_takes_most_while_it_is_read_whole() -> None:
+    zero = ZeroConfig(dtype="bfloat16", gradient_checkpointing=True)
+    footprint = trained(TEN, zero, 64, Work(4096, whole="it is of another kind", loads_as="float32"), gpu=True)
+    assert [part.name for part in footprint.parts] == ["process", "whole model", "weights"]
+    assert "every rank reads it, since it is of another kind" in footprint.parts[1].why
+    assert footprint.peak == 2 * GIB + 4 * P + 2 * P // 64
     assert sum(part.bytes for part in footprint.work) < 4 * P
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_into_shards_a_rank_reads_its_own_and_one_parameter(gpu: bool) -> None:
+    footprint = trained(TEN, ZeroConfig(dtype="bfloat16"), 64, Work(4096), gpu)
+    largest = 32_000 * 4096
+    assert [part.bytes for part in footprint.load[1:]] == [6 * largest, 2 * P // 64]
+    assert footprint.moment.startswith("at work")
+    whole = trained(TEN, ZeroConfig(stage=2, dtype="bfloat16"), 64, Work(4096), gpu)
+    assert [part.bytes for part in whole.load[1:]] == [2 * P]
+    assert whole.load[1].why.endswith("every rank reads it, since stage 2 shards no weights")
+
+
+def test_rank_0_alone_has_the_export_in_its_nodes_memory() -> None:
+    footprint = trained(TEN, ZeroConfig(dtype="bfloat16"), 64, Work(4096), gpu=True)
+    assert [part.bytes for part in footprint.first] == [2 * P]
+    assert sum(part.bytes for part in footprint.host) == 4 * GIB + 12 * P // 64
 
 
 def test_offloading_moves_the_optimiser_to_the_host() -> None:

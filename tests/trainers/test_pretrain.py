@@ -68,7 +68,7 @@ def test_a_new_model_has_the_tokenizers_vocabulary_and_follows_the_seed(data: An
 
 
 def test_a_base_model_is_continued_from_its_own_folder(data: Any, clinic: Path) -> None:
-    stage = PretrainStage(config(data, clinic, model=str(clinic / "model")))
+    stage = PretrainStage(config(data, clinic, model=str(clinic / "model"), zero={"stage": 0}))
     stage.examples()
     module = stage.module()
     assert len(stage.tokenizer) == 290

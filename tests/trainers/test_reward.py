@@ -12,7 +12,7 @@ import torch
 from chat_formats import families
 from transformers import AutoModelForSequenceClassification
 
-from actors.config import FrozenRoleConfig
+from actors.config import FrozenRoleConfig, ZeroConfig
 from actors.folders import ModelFolder
 from actors.modeling.attention import Packing
 from actors.reward import Reward
@@ -40,6 +40,12 @@ def stage(data: Any, clinic: Path) -> RewardStage:
     return RewardStage(RewardConfig.model_validate_json(json.dumps(values)))
 
 
+@pytest.fixture
+def unsharded(stage: RewardStage) -> RewardStage:
+    """One whose module has its parameters without ZeroModel."""
+    return RewardStage(stage.config.model_copy(update={"zero": ZeroConfig(stage=0)}))
+
+
 def test_an_answer_ends_with_the_end_mark_unless_it_was_cut_off(tokenizer: Any) -> None:
     row = {"prompt": [{"role": "user", "content": "头痛"}], "chosen": "多休息。", "rejected": "多休"}
     for flaw, end in (("rude", "</s>"), ("cut_off", "")):
@@ -63,13 +69,13 @@ def test_an_empty_answer_is_refused(tokenizer: Any) -> None:
         encode_pair(tokenizer, row)
 
 
-def test_scores_are_read_at_each_sequences_last_token(stage: RewardStage) -> None:
-    train = stage.examples().train
-    batch = stage.batch(train, [1, 4])
-    module = stage.module()
+def test_scores_are_read_at_each_sequences_last_token(unsharded: RewardStage) -> None:
+    train = unsharded.examples().train
+    batch = unsharded.batch(train, [1, 4])
+    module = unsharded.module()
     torch.nn.init.normal_(module.get_parameter("model.score.weight"), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        scores = stage.run(module, batch)
+        scores = unsharded.run(module, batch)
         for pair, row in enumerate((1, 4)):
             for column, side in enumerate(("chosen", "rejected")):
                 ids = torch.tensor(train[side][row].as_py())[None]
@@ -86,14 +92,14 @@ def scored(stage: RewardStage, outputs: torch.Tensor) -> pa.Table:
     return rows
 
 
-def test_a_fresh_head_scores_zero_and_calls_every_pair_a_tie(stage: RewardStage) -> None:
-    heldout = stage.examples().heldout
-    batch = stage.batch(heldout, list(range(8)))
+def test_a_fresh_head_scores_zero_and_calls_every_pair_a_tie(unsharded: RewardStage) -> None:
+    heldout = unsharded.examples().heldout
+    batch = unsharded.batch(heldout, list(range(8)))
     with torch.no_grad():
-        outputs = stage.run(stage.module(), batch)
+        outputs = unsharded.run(unsharded.module(), batch)
     assert outputs.abs().max() == 0
-    assert stage.loss(outputs, batch).item() == pytest.approx(8 * math.log(2))
-    metrics = stage.heldout_metrics({}, scored(stage, outputs))
+    assert unsharded.loss(outputs, batch).item() == pytest.approx(8 * math.log(2))
+    metrics = unsharded.heldout_metrics({}, scored(unsharded, outputs))
     assert metrics["heldout_accuracy"] == 0.5
     assert metrics["heldout_loss"] == pytest.approx(math.log(2))
     assert math.isnan(metrics["heldout_length_pearson"])
@@ -156,12 +162,14 @@ def test_the_exported_scores_have_mean_0_and_deviation_1_for_every_reader(
     assert role.add_columns(rows, [list(range(16))])["reward_model"].to_pylist() == pytest.approx(ours, abs=1e-5)
 
 
-def test_training_on_from_a_reward_model_forgets_its_level(stage: RewardStage, tmp_path: Path, clinic: Path) -> None:
-    stage.examples()
-    scorer = stage.module().model
+def test_training_on_from_a_reward_model_forgets_its_level(
+    unsharded: RewardStage, tmp_path: Path, clinic: Path
+) -> None:
+    unsharded.examples()
+    scorer = unsharded.module().model
     scorer.config.logit_mean = 5.0
-    export_model(tmp_path / "scorer", stage.tokenizer, scorer.save_pretrained)
-    again = RewardStage(stage.config.model_copy(update={"model": str(tmp_path / "scorer")}))
+    export_model(tmp_path / "scorer", unsharded.tokenizer, scorer.save_pretrained)
+    again = RewardStage(unsharded.config.model_copy(update={"model": str(tmp_path / "scorer")}))
     batch = again.batch(again.examples().heldout, [0])
     assert again.run(again.module(), batch).abs().max() == 0
 

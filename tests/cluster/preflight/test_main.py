@@ -13,12 +13,10 @@ import pytest
 from cluster.preflight.__main__ import main
 
 ROOT = Path(__file__).parents[3]
-ZIYA = [
-    "--config",
-    "configs/ziya2-13b-16xh100.yaml",
-    "--shape",
-    "hidden=5120,layers=40,intermediate=13824,heads=40,vocab=39424",
-]
+SEVEN = "hidden=3584,layers=28,intermediate=18944,heads=28,kv_heads=4,vocab=152064,qkv_bias=1,context=32768"
+THIRTEEN = "hidden=5120,layers=40,intermediate=13824,heads=40,vocab=39424"
+SEVENTY = "hidden=8192,layers=80,intermediate=28672,heads=64,kv_heads=8,vocab=128256"
+ZIYA = ["--config", "configs/ziya2-13b-16xh100.yaml", "--shape", THIRTEEN]
 NODES = ["--nodes", "2x64CPU,8GPU,1000GiB,H100"]
 
 
@@ -40,7 +38,8 @@ def test_the_recipe_for_sixteen_gpus_fits_them(capsys: Any) -> None:
     assert "refused" not in out
     assert "policy x 6     GPU" in out
     assert "(4 + 8) B x 13,091,886,080 / 16" in out
-    assert "4 B x 13,091,886,080: every rank reads it before it is cut" in out
+    assert "reads the model into shards, one parameter at a time" in out
+    assert "every rank reads" not in out
 
 
 def test_half_of_them_are_too_few(capsys: Any) -> None:
@@ -54,13 +53,32 @@ def test_too_small_gpus_are_refused_with_what_would_fit(capsys: Any) -> None:
     assert "the nearest setting that would fit: --" in err or "no setting of the roles alone would fit" in err
 
 
-def test_a_seventy_billion_model_fits_where_a_gpu_holds_it_whole(capsys: Any) -> None:
-    shape = "hidden=8192,layers=80,intermediate=28672,heads=64,kv_heads=8,vocab=128256"
-    asked = [*ZIYA[:2], "--shape", shape, "--stage", "sft", "--placement.ranks=128", "--nodes"]
-    _, err = refused(capsys, *asked, "16x128CPU,8GPU,2000GiB,H100")
-    assert "sft: trainer: a rank needs 133.4 GiB but has 77.6 GiB of a GPU" in err
-    main([*asked, "16x128CPU,8GPU,2000GiB,H200"])
-    _, err = refused(capsys, *ZIYA[:2], "--shape", shape, "--stage", "ppo", "--nodes", "16x128CPU,8GPU,2000GiB,H100")
+@pytest.mark.parametrize(
+    ("recipe", "shape", "nodes", "settings", "rank"),
+    [
+        ("qwen2.5-7b-8xh100", SEVEN, "1x64CPU,8GPU,500GiB,L4", ("offload_optimizer=true",), "12.8 GiB and has 23.3"),
+        ("ziya2-13b-16xh100", THIRTEEN, "2x64CPU,8GPU,1000GiB,A100-40G", (), "26.8 GiB and has 38.8"),
+        ("ziya2-13b-16xh100", SEVENTY, "4x128CPU,8GPU,2000GiB,H100", ("placement.ranks=32",), "58.9 GiB and has 77.6"),
+        (
+            "ziya2-13b-16xh100", SEVENTY, "2x128CPU,8GPU,2000GiB,H100", ("offload_optimizer=true",), "38.8 GiB and has 77.6",
+        ),
+    ],
+)  # fmt: skip
+def test_large_models_fit_since_no_rank_holds_them_whole(
+    recipe: str, shape: str, nodes: str, settings: tuple[str, ...], rank: str, capsys: Any
+) -> None:
+    more = [f"--zero.{name}" if name.startswith("offload") else f"--{name}" for name in settings]
+    tokens = ["--micro_batch_tokens=4096"] if shape == SEVEN else []
+    main(["--config", f"configs/{recipe}.yaml", "--shape", shape, "--stage", "sft", "--nodes", nodes, *more, *tokens])
+    out = capsys.readouterr().out
+    assert "refused" not in out
+    assert f"a rank needs {rank}" in out
+    assert "reads the model into shards" in out
+
+
+def test_rlhf_of_seventy_billion_is_refused_where_an_engine_has_one_gpu(capsys: Any) -> None:
+    asked = [*ZIYA[:2], "--shape", SEVENTY, "--stage", "ppo"]
+    _, err = refused(capsys, *asked, "--nodes", "16x128CPU,8GPU,2000GiB,H100")
     assert "rollout: an engine's weights and activations need 134." in err
 
 

@@ -1,0 +1,142 @@
+"""python -m benchmarks.loading: the memory that reading a model takes, whole on every rank and into the shards of ZeRO-3.
+
+A checkpoint of random weights in bfloat16 (by default 0.67 GB), two ranks joined by gloo, each variant in processes of its
+own: every rank reads all of it in float32, as roles of RLHF did; in `--dtype`, as supervised stages did; into shards. One JSON
+line a rank: the largest anonymous memory, in MiB above what the process had before, until the model was read (`read_mib`, by
+parameters `bytes_per_parameter`) and until DeepSpeed had made the optimizer (`made_mib`); the weight files' pages that the
+model that was read still uses (`mapped_mib`: where no dtype is changed, parameters are the file's pages); seconds to read.
+Weights must be equal bit for bit in all variants, else the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from cluster.memory import status_bytes
+
+PROG = "python -m benchmarks.loading"
+RANKS = 2
+MIB = 2**20
+_SECONDS_BETWEEN_LOOKS = 0.002
+
+
+class _Peak:
+    """The most anonymous memory of this process while it is entered, in bytes above what it had."""
+
+    def __enter__(self) -> Self:
+        self._before = self._now()
+        self.bytes = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+            self.bytes = max(self.bytes, self._now() - self._before)
+
+    @staticmethod
+    def _now() -> int:
+        return status_bytes(os.getpid(), "RssAnon")
+
+
+def measure(rank: int, port: int, folder: str, way: str, dtype: Any) -> dict[str, Any]:
+    """One rank of one variant."""
+    from actors.devices import DTYPES, join_world, prepare_process
+
+    prepare_process(1)
+    join_world(rank, RANKS, "127.0.0.1", port, 600.0)
+    import torch
+
+    from actors.config import OptimizerConfig, ZeroConfig
+    from actors.loading import load_to_train
+    from actors.models import load_causal_lm
+    from actors.packed import PackedLM
+    from actors.sharding import whole_shape
+    from actors.zero import ZeroModel
+    from actors.zero_settings import import_deepspeed
+
+    import_deepspeed()  # which takes memory itself
+    zero = ZeroConfig(dtype=dtype)
+    files = status_bytes(os.getpid(), "RssFile")
+    with _Peak() as peak:
+        began = time.perf_counter()
+        if way == "shards":
+            module = load_to_train(PackedLM, folder, zero)
+        else:
+            module = PackedLM(load_causal_lm(folder, DTYPES[way]))
+        torch.distributed.barrier()
+        seconds = time.perf_counter() - began
+        read = peak.bytes
+        mapped = status_bytes(os.getpid(), "RssFile") - files
+        model = ZeroModel(module, zero, OptimizerConfig(), 1)
+    digest = hashlib.sha256()
+    for name, tensor in model.weights():
+        digest.update(name.encode() + tensor.view(torch.uint8).numpy().tobytes())
+    torch.distributed.barrier()
+    return {
+        "read_mib": read // MIB,
+        "mapped_mib": max(0, mapped) // MIB,
+        "made_mib": peak.bytes // MIB,
+        "bytes_per_parameter": round(read / sum(whole_shape(p).numel() for p in module.parameters()), 2),
+        "seconds": round(seconds, 1),
+        "sha256": digest.hexdigest()[:16],
+    }
+
+
+def make(folder: str, layers: int) -> None:
+    """Writes the checkpoint: 42 million parameters and 18 a layer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=layers, num_attention_heads=16, vocab_size=32_000
+    )
+    LlamaForCausalLM(config).bfloat16().save_pretrained(folder, max_shard_size="200MB")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--layers", type=int, default=16, help="of 16.8 million parameters each (default: %(default)s)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="(default: %(default)s)")
+    options = parser.parse_args(argv)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    context = multiprocessing.get_context("spawn")
+    digests = set()
+    with tempfile.TemporaryDirectory(prefix="loading-") as folder:
+        with context.Pool(1) as pool:
+            pool.apply(make, (folder, options.layers))
+        for way in dict.fromkeys(("float32", options.dtype, "shards")):
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                port = server.getsockname()[1]
+            with context.Pool(RANKS, maxtasksperchild=1) as pool:
+                given = [(rank, port, folder, way, options.dtype) for rank in range(RANKS)]
+                for rank, found in enumerate(pool.starmap(measure, given, chunksize=1)):
+                    digests |= {found["sha256"]} if rank == 0 else set()
+                    print(json.dumps({"way": way, "dtype": options.dtype, "rank": rank, **found}), flush=True)
+    return 0 if len(digests) == 1 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
