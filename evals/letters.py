@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from evals.clauses import Clause, clauses_of
-from evals.reply_marks import plain, with_options_marked
+from evals.reply_marks import normalized, plain, with_options_marked
 
 _WEIGHTS: Final = ("stated", "alone", "called right")
 
@@ -24,7 +24,7 @@ def chosen_option(answer: str, letters: str, options: Sequence[str]) -> int | No
     text stands in the reply.
     """
     text = plain(answer)
-    bare = [option.strip().rstrip("。.") for option in options]
+    bare = [normalized(option).strip().rstrip("。.") for option in options]
     if bare.count(text.rstrip("。.")) == 1:
         return bare.index(text.rstrip("。."))
     clauses = clauses_of(with_options_marked(text, letters, bare))

@@ -65,14 +65,16 @@ def outcomes(written: str) -> Counter[str]:
     found: Counter[str] = Counter()
     for case in LABELED:
         if case["written"] == written:
-            chosen = chosen_option(case["reply"], "ABCD", ASKED)
-            letter = None if chosen is None else "ABCD"[chosen]
+            options = case.get("options", ASKED)
+            letters = LETTERS[: len(options)]
+            chosen = chosen_option(case["reply"], letters, options)
+            letter = None if chosen is None else letters[chosen]
             kind = "missed" if letter is None else "guessed" if case["chooses"] is None else "wrong"
             found["right" if letter == case["chooses"] else kind] += 1
     return found
 
 
-@pytest.mark.parametrize("written", ["before", "after"])
+@pytest.mark.parametrize("written", ["before", "after", "other options"])
 def test_labeled_replies(written: str) -> None:
     found = outcomes(written)
     assert found["right"] >= 0.97 * found.total()
@@ -113,5 +115,5 @@ def test_long_replies_are_read_in_time() -> None:
 
 
 if __name__ == "__main__":
-    for when in ("before", "after"):
+    for when in ("before", "after", "other options"):
         print(when, dict(outcomes(when)))
