@@ -29,7 +29,7 @@ _NAMED_BEFORE: Final = "".join(
 )
 _NAMED_AFTER: Final = (
     r"(?!型|族|超|组|族|细胞|反应蛋白|二聚体|淋巴|级|群|波|链|受体|蛋白|因子|肝|期|区|胺|酶"
-    r"|\s(?!is\b|and\b|or\b|was\b|option\b|because\b|since\b|would\b|seems\b|looks\b|as\b|not\b|might\b|may\b|could\b|can\b|should\b|must\b|has\b|appears\b|fits\b|alone\b|but\b|instead\b|rather\b|over\b|too\b)[a-z])"
+    r"|\s(?!is\b|and\b|or\b|was\b|option\b|because\b|since\b|would\b|seems\b|looks\b|as\b|not\b|are\b|were\b|both\b|all\b|might\b|may\b|could\b|can\b|should\b|must\b|has\b|appears\b|fits\b|alone\b|but\b|instead\b|rather\b|over\b|too\b)[a-z])"
 )
 _LETTER: Final = rf"(?-i:{OPTION}[A-J]|{_NAMED_BEFORE}(?<![A-Za-z0-9{OPTION}\-.])[A-HJ](?![A-Za-z0-9'’]|-[A-Za-z0-9\u4e00-\u9fff]){_NAMED_AFTER}|(?<![A-Za-z0-9{OPTION}])I(?![A-Za-z0-9'’]|\s+[a-z]))"
 _RUN: Final = r"(?-i:(?<![A-Za-z0-9])[A-J]{2,10}(?![A-Za-z0-9]))"
@@ -43,7 +43,7 @@ _SENTENCE: Final = re.compile(
 )
 _EXCEPTION: Final = re.compile(rf"((?<![排去删剔消免])除了?{OPTION}?[A-J](?:选?项)?(?:以外|之外|外)?)[，,]")
 _LISTED: Final = re.compile(
-    rf"(?<=[A-J])\s*[，,]\s*(?:and |or )?(?={OPTION}?[A-J](?:\s*[，,、]|项?[和与及或都均全两三]|\s+and|\s+or|[.。]?$))",
+    rf"(?<=[A-J])\s*[，,]\s*(?:and |or |还有|以及)?(?={OPTION}?[A-J](?:\s*[，,、]|项?[和与及或都均全两三]|\s+(?:and|or|are|all|both)\b|[.。]?$))",
     re.MULTILINE,
 )
 """A comma between letters of a list: `A，B都对`. Before a clause of its own it stays: `不选A，B正确`."""
@@ -147,7 +147,7 @@ _SUPPOSED_CHOICE: Final = re.compile(
 """What follows an option that is only talked about: `选A的人很多`, `选A会漏诊`."""
 _AFTER_ANSWER: Final = re.compile("答案|answer", re.IGNORECASE)
 _FILLER: Final = re.compile(
-    r"[\s()（）\[\]【】『』《》<>{}“”\"'‘’「」.。!！:：、，,;；…~—\-*→=]|选项|选择?|项|答案?|解答?|我|觉得|认为|感觉|应该|可能|大概|也许|估计|好像|吧|呢|啊|哦|呀|呗|嘛|喽|咯|哈|啦|的|是|就|那|嗯|好|您好|你好|题目?|第[0-9一二三四五六七八九十]+题|^[0-9]+|option|answer|\bans\b|definitely|certainly|probably|likely|maybe|perhaps|guess|think|would say|the|\bi\b|is|it|'s|sure|ok|okay",
+    r"[两三四五]项|[\s()（）\[\]【】『』《》<>{}“”\"'‘’「」.。!！:：、，,;；…~—\-*→=]|选项|选择?|项|答案?|解答?|我|觉得|认为|感觉|应该|可能|大概|也许|估计|好像|吧|呢|啊|哦|呀|呗|嘛|喽|咯|哈|啦|的|是|就|那|嗯|好|您好|你好|题目?|第[0-9一二三四五六七八九十]+题|^[0-9]+|option|answer|\bans\b|definitely|certainly|probably|likely|maybe|perhaps|guess|think|would say|the|\bi\b|is|it|'s|sure|ok|okay",
     re.IGNORECASE,
 )
 
@@ -165,6 +165,7 @@ class Clause:
         retracts: whether it takes back what it denies.
         concludes: whether it draws a conclusion from what was stated before.
         open: whether it asks, supposes, or tells what others think.
+        adds: whether its options come on top of those of the clause before it.
     """
 
     letters: str
@@ -175,6 +176,7 @@ class Clause:
     retracts: bool = False
     concludes: bool = False
     open: bool = False
+    adds: bool = False
 
 
 def clauses_of(text: str) -> list[Clause]:
@@ -200,9 +202,9 @@ def clauses_of(text: str) -> list[Clause]:
                 and found[-1].weight in ("stated", "called right")
                 and _goes_on(text, part)
             ):
-                clause = Clause(clause.letters, found[-1].weight)
+                clause = Clause(clause.letters, found[-1].weight, adds=True)
             if clause.weight and found and found[-1].weight and _ADDS.search(part):
-                clause = replace(clause, weight=found[-1].weight)
+                clause = replace(clause, weight=found[-1].weight, adds=not _AFTER_ANSWER.search(part))
             if clause.weight == "alone" and found and sentence.strip() not in text.split("\n"):
                 called = "called right" if any(pattern.search(part) for pattern in _RIGHT) else ""
                 clause = Clause(clause.letters, found[-1].weight if found[-1].weight == "alone" else called)

@@ -14,7 +14,7 @@ from typing import Final
 from evals.clauses import Clause, clauses_of
 from evals.reply_marks import normalized, plain, with_options_marked
 
-_WEIGHTS: Final = ("stated", "alone", "called right")
+WEIGHTS: Final = ("stated", "alone", "called right")
 
 
 def chosen_option(answer: str, letters: str, options: Sequence[str]) -> int | None:
@@ -24,12 +24,12 @@ def chosen_option(answer: str, letters: str, options: Sequence[str]) -> int | No
     text stands in the reply.
     """
     text = plain(answer)
-    bare = [normalized(option).strip().rstrip("。.") for option in options]
+    bare = [_bare(option) for option in options]
     if bare.count(text.rstrip("。.")) == 1:
         return bare.index(text.rstrip("。."))
-    clauses = clauses_of(with_options_marked(text, letters, bare))
-    for weight in _WEIGHTS:
-        chosen = _last_of(clauses, weight)
+    clauses = clauses_of_reply(answer, letters, options)
+    for weight in WEIGHTS:
+        chosen = "".join(dict.fromkeys("".join(choices_of(clauses, weight))))
         if chosen:
             return letters.find(chosen) if len(chosen) == 1 and chosen in letters else None
     if any(clause.corrects for clause in clauses):
@@ -43,19 +43,32 @@ def chosen_option(answer: str, letters: str, options: Sequence[str]) -> int | No
     return letters.index(only.pop())
 
 
-def _last_of(clauses: Sequence[Clause], weight: str) -> str:
-    """The letters chosen with this weight after the last correction, each once."""
-    found: dict[str, None] = {}
+def clauses_of_reply(answer: str, letters: str, options: Sequence[str]) -> list[Clause]:
+    """The clauses of a reply to a question with these options."""
+    return clauses_of(with_options_marked(plain(answer), letters, [_bare(option) for option in options]))
+
+
+def choices_of(clauses: Sequence[Clause], weight: str) -> list[str]:
+    """The letters of each clause with this weight after the last correction. What an earlier clause denies is gone if a
+    later one takes it back; a clause that adds to the one before is one with it.
+    """
+    found: list[str] = []
     concluded = False
     for clause in clauses:
         if clause.corrects:
-            found, concluded = {}, False
+            found, concluded = [], False
         if clause.weight != weight:
             if clause.retracts:
-                for letter in clause.denied:
-                    found.pop(letter, None)
+                found = ["".join(letter for letter in group if letter not in clause.denied) for group in found]
             continue
         if clause.concludes and not concluded:
-            found, concluded = {}, True
-        found.update(dict.fromkeys(clause.letters))
-    return "".join(found)
+            found, concluded = [], True
+        if clause.adds and found:
+            found[-1] += clause.letters
+        else:
+            found.append(clause.letters)
+    return [group for group in found if group]
+
+
+def _bare(option: str) -> str:
+    return normalized(option).strip().rstrip("。.")
