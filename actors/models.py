@@ -21,6 +21,7 @@ from actors.config import ArchitectureConfig
 from actors.generation import make_generation_config_valid
 from actors.modeling.attention import ATTENTION
 from actors.modeling.checks import is_scorer
+from actors.modeling.completeness import load_complete
 from actors.modeling.scorer import HEAD, scorer_class
 from actors.modeling.selfcheck import check_packing
 from actors.modeling.source import model_dir
@@ -59,7 +60,8 @@ def load_causal_lm(folder: str, dtype: torch.dtype, dropout: bool = False) -> Pr
     """
     path = model_dir(folder)
     check_packing(AutoConfig.from_pretrained(path), folder)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
+    load = AutoModelForCausalLM.from_pretrained
+    model: PreTrainedModel = load_complete(load, path, dtype=dtype, attn_implementation=ATTENTION)
     return model if dropout else without_dropout(model)
 
 
@@ -74,8 +76,10 @@ def load_scorer(folder: str, dtype: torch.dtype, seed: int, dropout: bool = Fals
     check_packing(config, folder)
     torch.manual_seed(seed)
     load: Any = scorer_class(config, folder).from_pretrained
-    model: PreTrainedModel = load(path, num_labels=1, dtype=dtype, attn_implementation=ATTENTION)
-    if not is_scorer({"architectures": config.architectures}):
+    fresh = not is_scorer({"architectures": config.architectures})
+    new = [f"{HEAD}.weight"] if fresh else []
+    model: PreTrainedModel = load_complete(load, path, new, num_labels=1, dtype=dtype, attn_implementation=ATTENTION)
+    if fresh:
         with torch.no_grad():
             model.get_submodule(HEAD).weight.zero_()
     return model if dropout else without_dropout(model)
