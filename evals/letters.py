@@ -8,6 +8,7 @@ does not guess.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,7 +22,7 @@ def chosen_option(answer: str, letters: str, options: Sequence[str]) -> int | No
     """The index of the option that a text chooses, None if it chooses none or more than one.
 
     An option's text counts as its letter. Where no clause states, is or calls right an option, it is the only option whose
-    text stands in the reply.
+    text stands in the reply, or whose letter heads it (`C: SAH`).
     """
     text = plain(answer)
     bare = [_bare(option) for option in options]
@@ -37,7 +38,8 @@ def chosen_option(answer: str, letters: str, options: Sequence[str]) -> int | No
     named = {letter for clause in clauses for letter in clause.letters}
     by_text = {letter for clause in clauses for letter in clause.texts}
     denied = {letter for clause in clauses for letter in clause.denied}
-    only = (named - denied) & by_text
+    headed = re.match(rf"([{letters}])\s*[:：.、)）]\s*\S", text)
+    only = (named - denied) & (by_text | {headed[1]} if headed and named == {headed[1]} else by_text)
     if len(named - denied) != 1 or not only or any(clause.open for clause in clauses):
         return None
     return letters.index(only.pop())
