@@ -85,6 +85,7 @@ _DENIES: Final = re.compile(
 _ASKS_WRONG: Final = re.compile(
     rf"(?:错误|不正确|不对|不属于|不包括|不符合|不是|不宜|不应|不能|不会|有误|无关|不恰当|不合适|除外|例外|禁忌|不需要|incorrect|wrong)(?-i:[^，。A-J]){{0,20}}?(?:的|statement|option|one)(?:选项|一项|说法|叙述|描述|答案|项)?(?:应该|应|就)?(?:是|为|：|:|选|is)[:：\s]*{_GROUP}"
 )
+_COMPARISON: Final = re.compile("比|于|胜过|不如|不及|better than")
 _COMPARES: Final = [
     re.compile(pattern)
     for pattern in (
@@ -255,8 +256,10 @@ def _read(part: str, concluded: bool) -> Clause:
             return Clause(_letters([match[1]]), "stated", concludes=concludes, corrects=corrects)
     if re.search(rf"(?<![排去删剔消免])除了?{_GROUP}(?:选?项)?(?:以外|之外|外)", cleared):
         return Clause(letters, texts=texts, open=True, corrects=corrects)
-    if any(match := pattern.search(cleared) for pattern in _COMPARES) and match and not _ASKS.search(cleared):
-        return Clause(_letters([match[1]]), "called right", concludes=concludes, corrects=corrects)
+    if _COMPARISON.search(cleared) and not _ASKS.search(cleared):
+        for pattern in _COMPARES:
+            if match := pattern.search(cleared):
+                return Clause(_letters([match[1]]), "called right", concludes=concludes, corrects=corrects)
     if _ASKS.search(cleared) or (_OPEN.search(_EXEMPT.sub("", cleared))):
         return Clause(letters, texts=texts, open=True, corrects=corrects)
     if _DENIES.search(cleared) or re.search(rf"[不没非未](?:太|很|大)?{OPTION}", cleared):
