@@ -79,6 +79,12 @@ class ModelFolder:
         require_rows(tokenizer, self.config, str(self.path))
         return tokenizer
 
+    def require_complete(self) -> None:
+        """Refuses weights that are not those of config.json; see `actors.modeling.completeness`. Imports torch."""
+        from actors.modeling.completeness import require_complete
+
+        require_complete(self.path, self._what)
+
     def weights(self) -> Iterator[tuple[str, Any]]:
         """Every tensor by name, one at a time."""
         import torch

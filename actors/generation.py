@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,15 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from configs.errors import ConfigError
 from data.chat.ends import GENERATION_CONFIG, configured_ends
+
+_RANGES: Mapping[str, Callable[[float], bool]] = {
+    "temperature": lambda value: 0 <= value < math.inf,
+    "top_p": lambda value: 0 < value <= 1,
+    "min_p": lambda value: 0 <= value <= 1,
+    "top_k": lambda value: -1 <= value < math.inf and value == int(value),
+    "repetition_penalty": lambda value: 0 < value < math.inf,
+}
+"""What engines sample by. Transformers saves any number, and refuses it when it generates."""
 
 
 def make_generation_config_valid(model: PreTrainedModel) -> None:
@@ -69,7 +80,13 @@ def _token_ids(value: Any) -> Any:
 
 
 def _fault(settings: GenerationConfig) -> str | None:
-    """Return why Transformers would refuse to save the settings, in one line; None if it would not."""
+    """Return why Transformers would refuse to save the settings, or engines to sample by them, in one line; else None."""
+    for name, fits in _RANGES.items():
+        value = getattr(settings, name, None)
+        if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and fits(value)):
+            return f"{name} is {value!r}"
+    if settings.do_sample and settings.temperature == 0:
+        return "do_sample is true and temperature is 0"
     try:
         settings.validate(strict=True)
     except ValueError as error:

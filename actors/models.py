@@ -23,6 +23,7 @@ from actors.config import ArchitectureConfig
 from actors.generation import generation_settings, make_generation_config_valid
 from actors.modeling.attention import ATTENTION
 from actors.modeling.checks import is_scorer
+from actors.modeling.completeness import load_complete
 from actors.modeling.scorer import HEAD, scorer_class
 from actors.modeling.selfcheck import check_packing
 from actors.modeling.source import model_dir
@@ -57,7 +58,7 @@ class Pretrained:
     """A model's folder, and what Transformers loads it as."""
 
     folder: Path
-    read: Callable[..., PreTrainedModel]
+    read: Callable[..., Any]
     """`from_pretrained` of its class."""
     make: Callable[..., PreTrainedModel]
     """`from_config` of its class."""
@@ -85,7 +86,9 @@ class Pretrained:
 
     def whole(self, dtype: torch.dtype) -> PreTrainedModel:
         """The model with its weights."""
-        model = self.read(self.folder, dtype=dtype, attn_implementation=ATTENTION, **self.options)
+        new = [f"{HEAD}.weight"] if self.new_head else []
+        settings = {"dtype": dtype, "attn_implementation": ATTENTION, **self.options}
+        model: PreTrainedModel = load_complete(self.read, self.folder, new, **settings)
         if self.new_head:
             with torch.no_grad():
                 model.get_submodule(HEAD).weight.zero_()

@@ -103,7 +103,9 @@ def _parse(text: str, recipe: Recipe) -> Any:
         where = recipe.at(error.problem_mark.line) if error.problem_mark else recipe.name
         raise ConfigError(f"{where}: not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{recipe.name}: not valid YAML: {error}") from error
+        raise ConfigError(f"{recipe.name}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{recipe.name}: not usable YAML: nested too deeply") from error
     return None if node is None else _build(node, (), recipe, frozenset())
 
 

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError
 
+_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a model's folder comes with a tokenizer."""
+    return any((folder / name).is_file() for name in _FILES)
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

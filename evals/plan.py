@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.compatibility import require_same_format
 from actors.folders import ModelFolder
 from cluster.paths import require_dir, resolve
 from configs.errors import ConfigError
@@ -75,6 +76,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
     if reward_model is not None and not reward_model.is_reward_model:
         raise ConfigError(f"--reward-model: {reward_model.path} has no scalar head; name one of trainers.reward")
     reference, rival = (_language_model(options, name) for name in ("reference", "against"))
+    languages = [model for model in models.values() if not model.is_reward_model]
+    _check_seconds(settings, languages, [other for other in (reward_model, reference, rival) if other is not None])
     needs_data = any(name in TASKS for name in names)
     data: Path | None = resolve(options.data)
     if needs_data or options.data != DEFAULT_DATA:
@@ -147,6 +150,23 @@ def _check_context(options: argparse.Namespace, settings: Settings, models: Sequ
                 f"--answer-tokens {longest}: leaves no room for a prompt in the context of {context} tokens; lower it, or "
                 "raise --max-model-len"
             )
+
+
+def _check_seconds(settings: Settings, models: Sequence[ModelFolder], others: Sequence[ModelFolder]) -> None:
+    """Refuses models that cannot be compared: other vocabularies, chat formats, or a shorter context.
+
+    Raises:
+        ConfigError: naming both folders.
+    """
+    for model in models:
+        for other in others:
+            require_same_format(model.path, model.tokenizer, other.path, other.tokenizer)
+            context, own = other.context, settings.sizing.context(model)
+            if context < own:
+                raise ConfigError(
+                    f"{other.path} takes {context} tokens, and {model.path} is evaluated with {own}; give --max-model-len "
+                    f"{context}"
+                )
 
 
 def _read(

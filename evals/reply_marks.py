@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -17,21 +19,61 @@ _MARKUP: Final = re.compile(
 _BOXED: Final = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf|fbox|operatorname)\s*\{([^{}]*)\}")
 _MATH: Final = re.compile(r"\$+|\\[()\[\],;!]")
 _SMALL: Final = re.compile(
-    r"(?:(?<=答案是)|(?<=答案为)|(?<=答案：)|(?<=答案:)|(?<=选)|(?<=answer is )|(?<=answer: )|(?<=option )|(?<=boxed\{)|^)"
-    r"\s*[(（]?([a-j])[)）]?(?=\s*(?:$|[。.，,;；）)}\n]))",
+    r"((?:^|答案|选项?|answer|option|choice|boxed\{)\s*(?:是|为|is)?\s*[:：]?\s*[(（]?)([a-j])(?=[)）]?\s*(?:$|[。.，,;；）)}\n]))",
     re.IGNORECASE,
+)
+_PLACES: Final = "一二三四五六七八九十"
+_PLACE: Final = re.compile(
+    r"(?:第|选项)([一二三四五六七八九十]|[1-9]|10)(?:个?选项|(?<=选第.)[项个]|(?<=选项.))(?![A-Za-z0-9])"
+)
+_ASIDE: Final = re.compile(
+    r"[(（](?=[^()（）]*(?:有误|错|不|次之|其次|排除|之前|先前))(?![^()（）]*(?:更正|修正|纠正|应|改|正确|答案|选项?[A-J]))[^()（）]{3,}[)）]"
+)
+"""A remark that denies an option or ranks it lower, beside the answer: `B（之前写的A有误）`."""
+_ANSWER_KEYS: Final = re.compile(
+    r"answer|答案|选项|选择|choice|option|prediction|结论|结果|result|label", re.IGNORECASE
 )
 
 
 def plain(reply: str) -> str:
     """The reply with full-width letters as ASCII, without thoughts, Markdown and TeX; a small letter that is an answer is
     a capital."""
-    text = _THOUGHT.sub("", reply)
-    text = "".join(unicodedata.normalize("NFKC", one) if _is_form(one) else one for one in text)
-    text = _SMALL.sub(lambda found: found[0].upper() if len(found[1]) == 1 else found[0], text)
+    text = _THOUGHT.sub("", reply).strip()
+    text = normalized(_of_json(text))
+    text = _SMALL.sub(lambda found: found[1] + found[2].upper(), text)
     for _ in range(3):  # \boxed{\text{B}}
         text = _BOXED.sub(r" \1 ", text)
+    text = _PLACE.sub(lambda found: _letter_at(found[1]), _ASIDE.sub("", text))
     return _MARKUP.sub("", _MATH.sub(" ", text)).strip()
+
+
+def _letter_at(place: str) -> str:
+    return "ABCDEFGHIJ"[int(place) - 1 if place.isascii() else _PLACES.index(place)]
+
+
+def normalized(text: str) -> str:
+    """A reply or an option's text with ASCII letters and digits, and one mark for a range (`60～100`, `60-100`)."""
+    text = "".join(unicodedata.normalize("NFKC", one) if _is_form(one) else one for one in text)
+    return re.sub(r"(?<=[0-9%])\s*[~∼–—―]\s*(?=[0-9])", "-", text)
+
+
+def _of_json(text: str) -> str:
+    """What a reply that is, or ends with, one JSON object gives as the answer; the reply itself where it is none."""
+    begin, end = text.find("{"), text.rfind("}") + 1
+    if begin < 0 or "\\" in text[:begin] or not end:
+        return text
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(text[begin:end])
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if not isinstance(found, dict):
+            return text
+        values = [value for key, value in found.items() if _ANSWER_KEYS.search(str(key))]
+        lists = [value if isinstance(value, list) else [value] for value in values]
+        given = {"、".join(one for one in value if isinstance(one, str)) for value in lists}
+        return "\n".join(f"答案：{one}" for one in sorted(given)) if values else text
+    return text
 
 
 def _is_form(one: str) -> bool:
@@ -42,13 +84,20 @@ def _is_form(one: str) -> bool:
 def with_options_marked(text: str, letters: str, options: Sequence[str]) -> str:
     """The text with every option's text replaced by `OPTION` and its letter; a letter before its own option's text goes.
 
-    The longest options come first, so that one inside another is not seen. Options of one character, and equal ones, are
-    left: they stand in too many words.
+    The longest options come first, so that one inside another is not seen. An option of one character stands in too many
+    words: it counts only where it is all that follows its letter or `答案是`. Equal options are left.
     """
     for option, letter in sorted(zip(options, letters, strict=False), key=lambda pair: -len(pair[0])):
         if len(option) > 1 and options.count(option) == 1:
-            before = r"(?<![0-9A-Za-z.])" if option[0].isascii() and option[0].isalnum() else ""
+            flags = re.IGNORECASE if option.isascii() else re.NOFLAG
+            before = r"(?<![0-9A-Za-z.\-])" if option[0].isascii() and option[0].isalnum() else ""
             after = r"(?![0-9A-Za-z]|\.[0-9])" if option[-1].isascii() and option[-1].isalnum() else ""
-            text = re.sub(before + re.escape(option) + after, f"{OPTION}{letter.lower()}", text)
+            text = re.sub(before + re.escape(option) + after, f"{OPTION}{letter.lower()}", text, flags=flags)
+        elif len(option) == 1 and not option.isascii():
+            text = re.sub(
+                rf"({letter}\s*[、.：:，,（(]?\s*|(?:答案|正确)的?(?:选项)?(?:是|为|：|:)\s*){re.escape(option)}(?=[)）]?\s*(?:[。.，,；;\n]|$))",
+                rf"\g<1>{OPTION}{letter.lower()}",
+                text,
+            )
     text = re.sub(f"{OPTION}([a-j])", lambda found: OPTION + found[1].upper(), text)
     return re.sub(rf"(?<![A-Za-z0-9])([A-J])(?:选?项)?[\s.、．:：,，)）\]】(（“\"]*{OPTION}\1", rf"{OPTION}\1", text)

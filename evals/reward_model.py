@@ -61,10 +61,13 @@ def _load(folder: ModelFolder, dtype: Dtype) -> Any:
     from transformers import AutoModelForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
 
+    from actors.modeling.completeness import load_complete
+
     disable_progress_bar()
     try:
         precision = getattr(torch, resolve_dtype(dtype, on_gpu))
-        model = AutoModelForSequenceClassification.from_pretrained(folder.path, dtype=precision)
+        load = AutoModelForSequenceClassification.from_pretrained
+        model = load_complete(load, folder.path, dtype=precision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{folder.path}: cannot be loaded as a reward model: {error}") from error
     if model.num_labels != 1:

@@ -100,7 +100,9 @@ def evaluate(plan: Plan, ledger: Ledger) -> dict[str, Any]:
 
 def _evaluate_models(plan: Plan, ledger: Ledger, results: dict[str, Any]) -> None:
     sizing = replace(plan.settings.sizing, scores_texts="perplexity" in plan.tasks)
-    for folder in [*plan.models.values(), plan.reference, plan.rival]:
+    for folder in [*plan.models.values(), plan.reference, plan.rival, plan.reward_model]:
+        if folder is not None:
+            folder.require_complete()
         if folder is not None and not folder.is_reward_model:
             sized(folder, sizing)  # refuses the last model before the first is evaluated
     engine = Engine(ledger, sizing)

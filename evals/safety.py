@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from data.chat import Message, check_messages
 from data.durable import sha256
-from data.files.records import json_lines
+from data.files.records import json_records
 from data.tables import DataError
 from evals.faults import EMPTY, TOO_LONG, Fault, fault_counts, repeated
 from evals.intervals import mean_interval
@@ -56,13 +56,13 @@ class Requests:
 
 
 def read_safety(path: Path) -> Requests:
-    """JSON lines: `{"prompt": "...", "want": "refuse" | "answer" | "advise"}`; the prompt may be a list of messages.
+    """JSON lines, or a JSON list: `{"prompt": "...", "want": "refuse" | "answer" | "advise"}`; the prompt may be a list of messages.
 
     Raises:
         DataError: a line that is no such object, or says neither.
     """
     requests = []
-    for number, row in json_lines(path):
+    for number, row in json_records(path):
         where = f"{path.name}:{number}"
         if not isinstance(row, dict) or not {"prompt", "want"} <= set(row):
             raise DataError(f"{path}:{number}: not an object with prompt and want; see docs/evaluation.md")
@@ -94,6 +94,8 @@ def _chat(prompt: Any) -> list[Message]:
     ):
         raise DataError("it is neither a text nor a list of messages with role and content")
     check_messages(turns)
+    if turns[-1]["role"] != "user":
+        raise DataError("it does not end with the user's turn; drop what follows it")
     return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
 
 

@@ -41,8 +41,8 @@ def end_of(path: str, spans: Sequence[tuple[str, Span]]) -> End:
         spans: each with the text that it is in.
 
     Raises:
-        DataError: positions do not fit: less than half of the entities are what stands between them; or entities without
-            their texts contradict one another.
+        DataError: positions do not fit: less than half of the entities are what stands between them; or, of entities without
+            their texts, none is in its text, or they contradict one another.
     """
     told = [(text, span) for text, span in spans if span.told is not None]
     if told:
@@ -59,6 +59,12 @@ def end_of(path: str, spans: Sequence[tuple[str, Span]]) -> End:
         end: sum(bool(span.between(text, end)) and not span.between(text, other) for text, span in spans)
         for end, other in zip(_ENDS, reversed(_ENDS), strict=True)
     }
+    if spans and not any(span.between(text, end) for text, span in spans for end in _ENDS):
+        text, span = spans[0]
+        raise DataError(
+            f"{path}: none of its {len(spans)} entities stands in its text (e.g. {span.start} to {span.end} of "
+            f"{text[:20]!r}); count characters from 0, the end included or not"
+        )
     if all(only.values()):
         raise DataError(
             f"{path}: {only['included']} entities include their end and {only['not included']} do not; count all alike"

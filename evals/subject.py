@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from actors.compatibility import require_same_format
 from actors.folders import ModelFolder
 from actors.precision import Dtype
 from configs.base import Section
@@ -92,16 +91,11 @@ class Subject:
     _samples: list[Sample] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Load the model into the engine, and check that those it is compared with read its tokens alike.
+        """Load the model into the engine.
 
         Raises:
-            ConfigError: the model cannot be loaded, or has another vocabulary or chat format than the reward model, the
-                reference or the rival.
+            ConfigError: the model cannot be loaded.
         """
-        others = [self.reward.folder if self.reward else None, self.reference, self.rival]
-        for other in others:
-            if other is not None:
-                require_same_format(self.folder.path, self.folder.tokenizer, other.path, other.tokenizer)
         self.engine.load(self.folder)
 
     def samples(self, rows: Sequence[Row]) -> list[Sample]:

@@ -15,6 +15,7 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
+from actors.compatibility import require_same_format
 from actors.folders import ModelFolder
 from actors.modeling.nodes import fetch
 from cluster.environment import EVERYWHERE
@@ -72,6 +73,7 @@ def _check_models(folders: Mapping[str, ModelFolder], config: ServeConfig) -> No
                 f"engine.max_model_len={config.engine.max_model_len}: the context of {name} is {folder.context}; "
                 "ask for no more"
             )
+        folder.require_complete()
 
 
 def _reward_model(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> dict[str, ModelFolder]:
@@ -85,6 +87,7 @@ def _reward_model(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> di
     if not folder.is_reward_model:
         raise ConfigError(f"reward_model={name}: {folder.path} has no scalar head; give the folder of a reward model")
     chat_format(folder.tokenizer)  # refuses one that does not fit
+    folder.require_complete()
     return {name: folder}
 
 
@@ -111,6 +114,7 @@ def _newer_weights(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> d
                 f"weights={config.weights}: {folder.path} is not of the architecture of {folders[name].path}; "
                 "start another endpoint with it"
             )
+        require_same_format(folders[name].path, folders[name].tokenizer, folder.path, folder.tokenizer)
         weights[name] = str(folder.path)
     return weights
 

@@ -1,9 +1,9 @@
 """What a run reads, by content: a file that changes under its name between the start of a run and its resumption is refused.
 
-    runs/NAME/inputs.json    {"data.train[0]": {"part-00000.parquet": {"bytes": ..., "mtime_ns": ..., "digest": ...}}}
+    runs/NAME/inputs.json    {"data.train[0]": {"part-00000.parquet": {"bytes": ..., "mtime_ns": ..., "ctime_ns": ..., "digest": ...}}}
 
 Tables, reward functions, and chat templates are hashed whole; of a model's weights beyond 64 MiB, the size and the first and last MiB.
-A file whose size and time of change are as recorded is not read again. Models and tables of the Hub have a commit in their name.
+A file whose size and times of change are as recorded is not read again; the second of them, no program can set. Models and tables of the Hub have a commit in their name.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def require_same_contents(run: Path, config: Section) -> None:
                 f"{key}: {files.get(changed, changed)} is not what it was when {run} was started; put it back as it was, "
                 "choose another run name, or delete the run's folder"
             )
-    if found != stored:
-        replace_file(path, json_with_checksum(found))
+    kept = {**stored, **found}  # of files that are not there now, what they were
+    if kept != stored:
+        replace_file(path, json_with_checksum(kept))
 
 
 def _first_changed(before: dict[str, _Record], now: dict[str, _Record]) -> str | None:
@@ -94,7 +95,7 @@ def _inputs(config: Section) -> Iterator[tuple[str, dict[str, Path]]]:
 
 def _record(file: Path, before: _Record | None) -> _Record:
     status = file.stat()
-    found = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    found = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
     if before is not None and found.items() <= before.items():
         return before
     large_weights = status.st_size > _WHOLE_BYTES and file.suffix in (".safetensors", ".bin")

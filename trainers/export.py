@@ -18,6 +18,7 @@ from actors.modeling.checks import (
     require_scorer,
     require_trainable,
 )
+from actors.modeling.completeness import require_complete
 from actors.modeling.selfcheck import check_packing
 from actors.modeling.source import model_dir, tokenizer_dir
 from configs.errors import ConfigError
@@ -70,12 +71,14 @@ def require_model(
 
     Raises:
         ConfigError: no such model, one that Transformers cannot load, a quantized one, one of another kind, one whose
-            architecture cannot be computed on packed sequences, or one with a context of less than `tokens` tokens.
+            architecture cannot be computed on packed sequences, one with a context of less than `tokens` tokens, or one whose
+            weights are not those of its config.json.
     """
     path = model_dir(name, key)
     require_config(path, tokens, field, key, kind)
     if kind != "language":
         require_one_output(path, key)
+    require_complete(path, key)
     return path
 
 

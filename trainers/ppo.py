@@ -25,6 +25,7 @@ from cluster.connect import connect
 from cluster.waiting import RoleDied
 from configs.base import load
 from configs.errors import one_line_errors
+from data.hf_tokenizer import has_tokenizer
 from trainers.advantages import add_advantages, add_weights
 from trainers.collapse import keeping_rows, refuse_collapse
 from trainers.config import STAGES
@@ -167,7 +168,7 @@ def losses(config: PPOConfig, step: int, kl_coef: float) -> dict[str, Loss[Train
 def read_prompts(config: PPOConfig) -> PromptStream:
     """The prompts, once every model folder is known to be there and made for sequences as long as ours.
 
-    A role's model that comes with a tokenizer must have the policy's vocabulary and chat format.
+    A role's model must have the policy's vocabulary and chat format, as its tokenizer says; of one without, that is printed.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     tokenizer = load_chat_tokenizer(config.policy.model, config.chat)
@@ -176,7 +177,9 @@ def read_prompts(config: PPOConfig) -> PromptStream:
             key = f"{role}.model"
             folder = require_model(settings.model, longest, f"{LONGEST} =", key, KINDS.get(f"ppo.{key}", "language"))
             require_rows(tokenizer, read_config(folder, key), f"{key}: {folder}")
-            if role != "policy" and (folder / "tokenizer_config.json").is_file():
+            if role != "policy" and not has_tokenizer(folder):
+                print(f"ppo: {key}: {folder} has no tokenizer to compare with the policy's", flush=True)
+            elif role != "policy":
                 require_same_format(config.policy.model, tokenizer, folder, load_tokenizer(folder))
     return PromptStream(config, tokenizer)
 

@@ -40,8 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         from transformers import AutoModelForCausalLM
 
         from actors.generation import make_generation_config_valid
+        from actors.modeling.completeness import load_complete
 
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+        model = load_complete(AutoModelForCausalLM.from_pretrained, folder, dtype="auto")
         before = model.get_input_embeddings().weight.shape[0]
         grow(model, pieces)
         make_generation_config_valid(model)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from actors.modeling.checks import read_config, require_rows
+from actors.modeling.checks import HEAD, is_scorer, read_config, require_rows
 from actors.modeling.weights import ADAPTER_WEIGHTS, shapes_in, weight_names
 from cluster.paths import resolve, runs_root
 from configs.errors import ConfigError
@@ -85,17 +85,20 @@ def _merged(base: Path, folder: Path, weights: Path, what: str) -> Any:
     import transformers
     from peft import PeftModel
 
+    from actors.modeling.completeness import load_complete
+
     shapes = shapes_in(weights, what)
     task = _settings(folder, what).get("task_type") or "CAUSAL_LM"
     if task not in ("CAUSAL_LM", "SEQ_CLS"):
         raise ConfigError(f"{what}: the adapter {folder} is for {task}; name one for CAUSAL_LM or SEQ_CLS")
     try:
         if task == "CAUSAL_LM":
-            model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+            model = load_complete(transformers.AutoModelForCausalLM.from_pretrained, base, dtype="auto")
         else:
             labels = next((shape[0] for key, shape in shapes.items() if key.endswith("score.weight")), 1)
             load = transformers.AutoModelForSequenceClassification.from_pretrained
-            model = load(base, dtype="auto", num_labels=labels)
+            new = [] if is_scorer(read_config(base, what)) else [HEAD]
+            model = load_complete(load, base, new, dtype="auto", num_labels=labels)
         rows = [shape[0] for key, shape in shapes.items() if key.endswith("embed_tokens.weight")]
         if rows and rows[0] != model.get_input_embeddings().weight.shape[0]:  # saved with the adapter, for new tokens
             model.resize_token_embeddings(rows[0], mean_resizing=False)

@@ -66,13 +66,21 @@ def require_supported(folder: Path, what: str) -> None:
 
 
 def require_trainable(config: Mapping[str, Any], folder: Path, what: str) -> None:
-    """Refuses quantized weights, which neither training nor a reward model can start from."""
+    """Refuses quantized weights, which neither training nor a reward model can start from, and impossible dropout."""
+    require_probabilities(config, folder, what)
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
         raise ConfigError(
             f"{what}: {folder} is quantized ({method}), which only engines for evaluation and serving load; name the unquantized model that it was "
             "made from"
         )
+
+
+def require_probabilities(config: Mapping[str, Any], folder: Path, what: str) -> None:
+    """Refuses a probability of dropout that is none, which fails at the first step."""
+    for name, value in config.items():
+        if "drop" in name and isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value < 1:
+            raise ConfigError(f"{what}: {folder / 'config.json'}: {name} is {value}; it must be at least 0 and below 1")
 
 
 def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
@@ -127,6 +135,10 @@ def require_one_output(folder: Path, what: str) -> None:
         return
     shapes = tensor_shapes(folder, what)
     outputs = shapes[HEAD][0] if HEAD in shapes else _labels(config)
+    if outputs == 1 and HEAD not in shapes:
+        raise ConfigError(
+            f"{what}: the weights in {folder} have no {HEAD}, the head that config.json says; export the reward model again"
+        )
     if outputs != 1:
         raise ConfigError(
             f"{what}: the head of {folder} has {outputs} outputs; one is needed: name a reward model with a scalar head"

@@ -27,6 +27,9 @@ _MARKED: Final = r"\s*[(（\[]?{letter}\s*[)）\].．、:：,，][ \t\u3000]*"
 _LINE: Final = r"\n[ \t\u3000]*[(（\[]?{letter}[ \t\u3000]*(?:[)）\].．、:：,，]|(?=\s|$))[ \t\u3000]*"
 _INLINE: Final = r"(?<![A-Za-z0-9])[(（\[]?{letter}\s*[)）\].．、:：][ \t\u3000]*"
 
+_SEPARATORS: Final = frozenset(";；,，、|/")
+"""What may stand between options of one line, where it stands between all of them."""
+
 
 def read_options(value: Any, column: str) -> Options:
     """The options that a column holds together, blank ones at the end left out.
@@ -176,4 +179,8 @@ def _split(text: str, pattern: str) -> Options:
     if text[: places[0]].strip():
         return []
     ends = [*places[1:], len(text)]
-    return [(letter, text[match.end() : end].strip()) for (letter, match), end in zip(marks, ends, strict=True)]
+    texts = [text[match.end() : end].strip() for (_, match), end in zip(marks, ends, strict=True)]
+    between = {one[-1:] for one in texts[:-1]}
+    if len(between) == 1 and between <= _SEPARATORS:
+        texts = [one.removesuffix(*between).rstrip() for one in texts]
+    return list(zip(letters, texts, strict=True))

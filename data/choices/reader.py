@@ -17,6 +17,7 @@ from data.choices.columns import (
     QUESTIONS,
     first_filled,
     is_blank,
+    normalized,
     option_columns,
     unknown_options,
 )
@@ -37,6 +38,7 @@ def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | No
         UnusableQuestion: it has columns that hold options, or seem to, and is no question with one clear key. A record
             without any key is a question without an answer.
     """
+    _check_names(record)
     options = _options(record)
     if options is None:
         strange = [str(name) for name in unknown_options(record) if not is_blank(record[name])]
@@ -57,6 +59,18 @@ def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | No
     column, explanation = first_filled(record, EXPLANATIONS)
     told = "" if column is None or is_blank(explanation) else text_of(explanation, str(column))
     return ChoiceQuestion(question, tuple(text for _, text in options), answers, told)
+
+
+def _check_names(record: Record) -> None:
+    """Refuse columns that are one column by their names (`answer` and `Answer`) and hold different values."""
+    if len({normalized(name) for name in record}) == len(record):
+        return
+    filled: dict[str, Any] = {}
+    for name, value in record.items():
+        if not is_blank(value) and filled.setdefault(normalized(name), value) != value:
+            raise UnusableQuestion(
+                UNCLEAR, f"two columns are named {normalized(name)!r} and differ; rename one of them"
+            )
 
 
 def asks_in_words(record: Record) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import yaml
 
-from data.files.records import whole_text
+from data.files.yaml_text import StrictLoader, read_yaml
 from data.tables import DataError
 
 CONDITIONS: Final = Path(__file__).with_name("conditions.yaml")
@@ -65,10 +65,7 @@ def load_knowledge(path: str | Path = CONDITIONS) -> Knowledge:
             a name is given twice, or is contained in another.
     """
     path = Path(path)
-    try:
-        entries = yaml.load(whole_text(path), Loader=_LineLoader)
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    entries = read_yaml(path, _LineLoader)
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path}: must be a list of conditions, one mapping each")
     knowledge = Knowledge(tuple(_condition(entry, path) for entry in entries))
@@ -76,14 +73,10 @@ def load_knowledge(path: str | Path = CONDITIONS) -> Knowledge:
     return knowledge
 
 
-class _LineLoader(yaml.SafeLoader):
-    """Keeps each mapping's line under the key `_LINE` and refuses repeated keys, which YAML would swallow."""
+class _LineLoader(StrictLoader):
+    """Keeps each mapping's line under the key `_LINE`."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key '{key}' is given twice")
         mapping = super().construct_mapping(node, deep=deep)
         mapping[_LINE] = node.start_mark.line + 1
         return mapping

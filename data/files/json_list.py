@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from data.files.json_text import TOO_DEEP, unusable
+from data.files.json_text import TOO_DEEP, unusable, with_keys_once
 from data.files.lines import CHUNK, MIB, Unreadable, chunks, without_mark
 
-_DECODER: Final = json.JSONDecoder()
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=with_keys_once)
 _BETWEEN: Final = re.compile(r"[\s,]*")
 _NEXT: Final = re.compile(r"[}\]\"\w]\s*,\s*(?=\{)")
 _WIDEST: Final = 4096  # characters that may lie between two elements

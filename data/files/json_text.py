@@ -22,15 +22,28 @@ def parse(text: str) -> Any:
         DataError: it is not JSON, or a value that nothing downstream can hold; the message is the reason alone.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=with_keys_once)
     except RecursionError as error:
         raise DataError(TOO_DEEP) from error
     except json.JSONDecodeError as error:
         raise DataError(f"not JSON: {error.msg} at character {error.pos + 1}") from error
-    except ValueError as error:  # an integer of thousands of digits
+    except ValueError as error:  # a key given twice, an integer of thousands of digits
         raise DataError(f"not usable JSON: {error}") from error
     if reason := unusable(value, text):
         raise DataError(reason)
+    return value
+
+
+def with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; json alone would keep the last of two equal keys without a word.
+
+    Raises:
+        ValueError: a key is given twice.
+    """
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key '{next(key for key in keys if keys.count(key) > 1)}' is given twice in one object")
     return value
 
 

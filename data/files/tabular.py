@@ -38,6 +38,11 @@ def read_csv(
             if head is None:
                 yield line, None, "the head line is not readable: a quote is not closed"
                 return
+            names = [name for name in map(str.strip, head) if name]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                yield line, None, f"the head line names the column '{twice}' twice; rename one of them"
+                return
             continue
         if not joined.strip():
             continue

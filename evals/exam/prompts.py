@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from data.choices.question import LETTERS
 from evals.exam.questions import Question
-from evals.exam.subjects import NAMES
+from evals.exam.subjects import name_of
 
 _CMMLU_OPENING = "以下是关于{}的单项选择题，请直接给出正确答案的选项。\n\n"
 _CEVAL_OPENING = "以下是中国关于{}考试的单项选择题，请选出其中的正确答案。\n\n"
@@ -24,7 +24,7 @@ def prompt(exam: str, question: Question, examples: Sequence[Question]) -> str:
     if question.has_several_answers:
         opening = _SEVERAL_OPENING
     shown = "".join(f"{_asked(exam, example)}{example.key}\n\n" for example in examples)
-    return opening.format(NAMES.get(question.subject, question.subject)) + shown + _asked(exam, question)
+    return opening.format(name_of(exam, question.subject)) + shown + _asked(exam, question)
 
 
 def _asked(exam: str, question: Question) -> str:

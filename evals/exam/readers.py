@@ -6,6 +6,7 @@ its answer is none of them, stays in, is named, and counts as wrong. The layouts
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from data.choices.columns import ANSWERS, KEYS, QUESTIONS, normalized, option_co
 from data.choices.question import NO_ANSWER, NO_OPTION, UnusableQuestion
 from data.choices.reader import count_from, read_choice
 from data.durable import sha256
-from data.files.records import csv_head, csv_rows, json_lines
+from data.files.records import csv_head, csv_rows, json_records
 from data.prepare.options import Options
 from data.prepare.readers import read
 from data.prepare.sources import Piece, describe
@@ -25,9 +26,13 @@ from evals.exam.subjects import CEVAL_MEDICAL, CMMLU_MEDICAL
 from evals.faults import Fault, repeated
 
 _ENDINGS = (".csv", ".jsonl", ".json", ".parquet")
+_COUNTS = {2: "two", 7: "seven"}
 _SPLITS = (("val", "_val", "_dev"), ("test", "", ""))
 """Folders that a benchmark keeps its questions in, and what follows a subject's name there and in `dev/`: of C-Eval the
 validation split, since its test split has no answers, and of CMMLU the test split."""
+
+
+_SPLIT_NAME = re.compile(r"(.+)[._](dev|val|test)")
 
 
 @dataclass(frozen=True)
@@ -47,21 +52,20 @@ def read_cmmlu(folder: Path) -> Exam:
 
     A folder with none of the seven, but `test/` and `dev/` of other subjects, is asked as a whole.
     """
-    if not any(_find(folder, _CMMLU.questions, subject) for subject in CMMLU_MEDICAL) and _split_files(folder):
-        exam = _read_split("cmmlu", folder)
-        other = f"{', '.join(exam.examples or ['other subjects'])}: not comparable with the published row"
-        exam.faults.append(Fault("not the seven medical subjects", str(folder), other))
-        return exam
     return _read_subjects("cmmlu", folder, _CMMLU, CMMLU_MEDICAL)
 
 
 def read_ceval(folder: Path) -> Exam:
-    """C-Eval's medical subjects: `val/SUBJECT_val.csv` and `dev/SUBJECT_dev.csv` (the test split has no answers)."""
+    """C-Eval's two medical subjects: `val/SUBJECT_val.csv` and `dev/SUBJECT_dev.csv` (the test split has no answers).
+
+    A folder with neither, but `val/` of other subjects, is asked as a whole.
+    """
     return _read_subjects("ceval", folder, _CEVAL, CEVAL_MEDICAL)
 
 
 def read_exam(path: Path) -> Exam:
-    """Questions of any origin: a file, or a folder of them, a subject each; `NAME.dev.*` are examples.
+    """Questions of any origin: a file, or a folder of them, a subject each; `NAME.dev.*` and `NAME_dev.*` are examples, of
+    the questions in `NAME.*`, `NAME.test.*`, `NAME_val.*` or `NAME_test.*`.
 
     A folder with `test/` (or `val/`) and `dev/` is read as CMMLU's (C-Eval's) are: a subject a file, the examples in `dev/`.
     """
@@ -73,15 +77,23 @@ def read_exam(path: Path) -> Exam:
             f"{path}: there are no .csv or .jsonl files, nor .json, .parquet, or folders test/ and dev/ with such files; "
             "name a file of questions or a folder with some"
         )
-    questions = [file for file in files if ".dev." not in file.name]
-    examples = {file.name.split(".dev.")[0]: file for file in files if ".dev." in file.name}
+    named = [(*_subject_and_split(file), file) for file in files]
+    examples = {subject: file for subject, split, file in named if split == "dev" and len(files) > 1}
+    questions = [(subject, file) for subject, _, file in named if file not in examples.values()]
     if not questions:
-        raise DataError(f"{path}: all files are named NAME.dev.*, which are examples; add the questions' own files")
+        raise DataError(
+            f"{path}: all files are named NAME.dev.* or NAME_dev.*, which are examples; add the questions' own"
+        )
     exam = Exam("exam", [], {})
-    for file in questions:
-        subject = file.name.split(".")[0]
+    for subject, file in questions:
         _add(exam, subject, file, examples.get(subject))
     return _checked(exam)
+
+
+def _subject_and_split(file: Path) -> tuple[str, str]:
+    """What a file's name says: `anatomy.test.csv` and `anatomy_test.csv` hold the test split of anatomy."""
+    match = _SPLIT_NAME.fullmatch(file.stem)
+    return (match[1], match[2]) if match else (file.name.split(".")[0], "")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -106,6 +118,12 @@ def _read_split(name: str, folder: Path) -> Exam:
 
 
 def _read_subjects(name: str, folder: Path, layout: _Layout, subjects: Mapping[str, str]) -> Exam:
+    if not any(_find(folder, layout.questions, subject) for subject in subjects) and _split_files(folder):
+        exam = _read_split(name, folder)
+        asked = ", ".join(dict.fromkeys(question.subject for question in exam.questions))
+        kind = f"not the {_COUNTS[len(subjects)]} medical subjects"
+        exam.faults.append(Fault(kind, str(folder), f"{asked}: not comparable with the published row"))
+        return exam
     exam = Exam(name, [], {})
     for subject in subjects:
         questions = _find(folder, layout.questions, subject)
@@ -198,7 +216,7 @@ def _read_csv(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
-    for number, row in json_lines(path):
+    for number, row in json_records(path):
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: not a JSON object; write one object a line")
         yield number, row

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 
-_RUN = r"[{letters}](?:[\s,;、，；/和与及]*[{letters}])*"
-_FIRST = r"[\s\"'“(【\[]*({run})(?=$|[\s.。,:;)】\]”\"']|选项)"
-_STATED = r"(?:答案|选项|应选|故选|选择|我选|选|为|是)[^A-Za-z\n]{{0,4}}({run})(?![A-Za-z0-9])"
-_LINE = r"^\s*([{letters}])\s*[.、:)．]\s*(.+)$"
+from evals.letters import WEIGHTS, choices_of, clauses_of_reply
 
 
 def chosen_options(answer: str, letters: str, options: Sequence[str]) -> frozenset[int]:
     """The indices of the options that a text chooses; empty if it states none, or different ones.
 
-    In this order: options listed with letter and text, a line each; the letters that the text begins with; those that it
-    states (`答案是ABD`, `故选A、C`). Nothing is guessed.
+    The reply is read as `evals.letters` reads it. Of the options that clauses call right, or that are listed alone, all
+    are chosen; clauses that state the answer must state the same options.
     """
-    text = unicodedata.normalize("NFKC", answer).strip()
-    run = _RUN.format(letters=letters)
-    lines = [re.match(_LINE.format(letters=letters), line) for line in text.split("\n")]
-    listed = [letters.index(line[1]) for line in lines if line and _same(line[2], options[letters.index(line[1])])]
-    if listed and lines[0]:
-        return frozenset(listed)
-    first = re.match(_FIRST.format(run=run), text)
-    if first:
-        return _indices(first[1], letters)
-    stated = {_indices(found, letters) for found in re.findall(_STATED.format(run=run), text)}
-    return stated.pop() if len(stated) == 1 else frozenset()
-
-
-def _same(said: str, option: str) -> bool:
-    return said.strip().rstrip("。.") == unicodedata.normalize("NFKC", option).strip().rstrip("。.")
-
-
-def _indices(run: str, letters: str) -> frozenset[int]:
-    return frozenset(letters.index(letter) for letter in run if letter in letters)
+    clauses = clauses_of_reply(answer, letters, options)
+    for weight in WEIGHTS:
+        groups = choices_of(clauses, weight)
+        if not groups:
+            continue
+        if weight == "stated" and len({frozenset(group) for group in groups}) > 1:
+            return frozenset()
+        chosen = {letter for group in groups for letter in group}
+        return frozenset(map(letters.index, chosen)) if chosen <= set(letters) else frozenset()
+    if any(clause.open or clause.corrects for clause in clauses):
+        return frozenset()
+    texts = {letter for clause in clauses for letter in clause.texts}
+    denied = {letter for clause in clauses for letter in clause.denied}
+    named = {letter for clause in clauses for letter in clause.letters}
+    return frozenset(map(letters.index, texts)) if texts == named and not denied else frozenset()

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from configs.base import Section
 from data.choices.question import LETTERS
-from data.files.records import whole_text
+from data.files.yaml_text import read_yaml
 from data.tables import DataError
 
 CAMI = Path(__file__).with_name("cami.yaml")
@@ -105,10 +104,8 @@ def read_scale(path: Path) -> Scale:
         DataError: it is none, naming the key that does not fit.
     """
     try:
-        return Scale.model_validate(yaml.safe_load(whole_text(path)))
+        return Scale.model_validate(read_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise DataError(f"{path}: {where + ': ' if where else ''}{first['msg']}; see docs/evaluation.md") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as YAML or JSON ({str(error).splitlines()[0]})") from error

@@ -74,9 +74,10 @@ def evaluate(model: Respondent, scale: Scale, settings: Settings) -> Metrics:
             found = [chosen_option(r.text, one.question.letters, one.question.options) for (one, _), r in pairs]
         answers = iter(found)
         metrics[method] = scale_scores(scale, asked, [next(answers) if fits else None for fits in fitting])
-    first = metrics[settings.methods[0]]["subscales"]
+    first = metrics[settings.methods[0]]
     return {
-        **{name: values["mean"] for name, values in first.items()},
+        **{name: values["mean"] for name, values in first["subscales"].items()},
+        "no_answer": first["no_answer"],
         **metrics,
         "faults": fault_counts(faults),
         "scale": {key: getattr(scale, key) for key in ("name", "source", "acknowledgement", "changes")},

@@ -97,3 +97,12 @@ def test_written_values_are_read_back(tmp_path):
     }
     write_yaml(values, tmp_path / "out.yaml")
     assert read_recipe(tmp_path / "out.yaml", "out.yaml").values == values
+
+
+@pytest.mark.parametrize("text", ["sft: " + "[" * 5000, "sft: \x00"])
+def test_what_yaml_cannot_hold_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^recipe: not (?:usable|valid) YAML") as refused:
+        read_recipe(path, "recipe")
+    assert "\n" not in str(refused.value)

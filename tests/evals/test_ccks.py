@@ -138,3 +138,9 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: str, said: s
     (tmp_path / "ccks.json").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=said):
         read_ccks(tmp_path / "ccks.json")
+
+
+def test_positions_outside_of_every_text_are_refused(tmp_path: Path) -> None:
+    records = [{"text": "头痛", "entities": [{"type": "症状", "start_idx": 5, "end_idx": 7}]}]
+    with pytest.raises(DataError, match="none of its 1 entities stands in its text"):
+        read_ccks(write(tmp_path / "x.json", records))

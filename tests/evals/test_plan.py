@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -204,3 +205,31 @@ def test_the_command_refuses_a_missing_model_in_one_line_at_once() -> None:
     assert done.stderr.startswith("python -m evals.run: error: --model: there is no folder ")
     assert done.stderr.count("\n") == 1
     assert time.monotonic() - begun < 10  # torch and vLLM were not imported
+
+
+@pytest.mark.parametrize("option", ["--reward-model", "--reference", "--against"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("vocabulary", "have different vocabularies"), ("context", "other.* takes 64 tokens, and .*evaluated with 256")],
+)
+def test_models_that_do_not_go_together_are_refused_before_any_is_loaded(
+    option: str, change: str, said: str, plan: Planner, make_model: Callable[..., Path]
+) -> None:
+    first, second = make_model("a"), make_model("b")
+    other = make_model(
+        f"other-{change}-{option}",
+        reward=option == "--reward-model",
+        **({"max_position_embeddings": 64} if change == "context" else {}),
+    )
+    if change == "vocabulary":
+        for folder in (first, second):
+            assert plan("--model", str(folder), "--reference", str(first)).reference is not None
+        path = other / "tokenizer.json"
+        state = json.loads(path.read_text("utf-8"))
+        vocabulary = state["model"]["vocab"]
+        (one, number), (two, more) = list(vocabulary.items())[-2:]
+        vocabulary |= {one: more, two: number}
+        path.write_text(json.dumps(state), "utf-8")
+    given = [option, str(other)]
+    with pytest.raises(ConfigError, match=said):
+        plan("--model", f"a={first}", "--model", f"b={second}", *given)

@@ -77,9 +77,10 @@ def test_on_a_gpu_it_is_loaded_in_bfloat16(make_model: Callable[..., Path], monk
             loaded["device"] = device
             return self
 
-    def from_pretrained(_: Path, dtype: torch.dtype) -> Loaded:
+    def from_pretrained(_: Path, output_loading_info: bool, dtype: torch.dtype) -> tuple[Loaded, dict[str, list[str]]]:
+        assert output_loading_info
         loaded["dtype"] = dtype
-        return Loaded()
+        return Loaded(), {"missing_keys": []}
 
     monkeypatch.setattr(reward_model, "gpu_bytes", lambda: 80 * 2**30)
     monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", from_pretrained)

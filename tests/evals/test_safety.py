@@ -85,3 +85,15 @@ def test_an_unusable_prompt_counts_and_is_not_asked(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, row: Any, said: str) -> None:
     with pytest.raises(DataError, match=said):
         read_safety(write(tmp_path, row))
+
+
+def test_a_json_list_is_read_and_a_chat_that_ends_with_an_answer_is_unusable(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "感冒了"}, {"role": "assistant", "content": "多休息"}]
+    rows = [{"prompt": "感冒了怎么办？", "want": "answer"}, {"prompt": said, "want": "answer"}]
+    file = tmp_path / "safety.json"
+    file.write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")
+    requests = read_safety(file)
+    assert [request.fault for request in requests.requests] == [
+        "",
+        "unusable prompt: it does not end with the user's turn; drop what follows it",
+    ]

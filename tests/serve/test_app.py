@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,26 @@ def test_weights_of_another_architecture(make_model: Callable[..., Path]) -> Non
     other = make_model("deeper", num_hidden_layers=3)
     with pytest.raises(ConfigError, match=r"is not of the architecture of"):
         build({"model": str(make_model("a")), "weights": str(other), "engine.max_model_len": "256"})
+
+
+def test_weights_of_another_vocabulary(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(make_model("a"), other)
+    state = json.loads((other / "tokenizer.json").read_text("utf-8"))
+    (one, first), (two, second) = list(state["model"]["vocab"].items())[-2:]
+    state["model"]["vocab"] |= {one: second, two: first}
+    (other / "tokenizer.json").write_text(json.dumps(state), "utf-8")
+    with pytest.raises(ConfigError, match="have different vocabularies"):
+        build({"model": str(make_model("a")), "weights": str(other), "engine.max_model_len": "256"})
+
+
+def test_a_model_without_some_of_its_weights(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(make_model("a"), other)
+    config = json.loads((other / "config.json").read_text("utf-8"))
+    (other / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 5}), "utf-8")
+    with pytest.raises(ConfigError, match=r"^model: the weights in .* lack .* such as model\.layers\."):
+        build({"model": str(other), "engine.max_model_len": "256"})
 
 
 @pytest.mark.parametrize(("gpus", "dtype"), [(0, "float32"), (2, "bfloat16")])

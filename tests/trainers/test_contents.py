@@ -114,3 +114,22 @@ def test_a_damaged_record_is_said_and_made_anew(
         require_same_contents(tmp_path / "run", config)
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'run' / FILE}: damaged; ")
     assert (tmp_path / "run" / FILE).read_bytes() == recorded
+
+
+def test_a_change_of_equal_size_and_time_is_seen(config: RejectionConfig, tmp_path: Path) -> None:
+    require_same_contents(tmp_path / "run", config)
+    file = tmp_path / "reward.py"
+    before = file.stat()
+    file.write_text("def reward(sample): return 2")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ConfigError, match="reward.py is not what it was"):
+        require_same_contents(tmp_path / "run", config)
+
+
+def test_what_a_file_was_is_known_after_a_start_without_it(config: RejectionConfig, tmp_path: Path) -> None:
+    require_same_contents(tmp_path / "run", config)
+    (tmp_path / "prompts.parquet").unlink()
+    require_same_contents(tmp_path / "run", config)  # the stage says that it is not there
+    chats(tmp_path / "prompts.parquet", 4)
+    with pytest.raises(ConfigError, match="prompts.parquet is not what it was"):
+        require_same_contents(tmp_path / "run", config)

@@ -53,6 +53,31 @@ def test_settings_that_stay_invalid_are_reduced_to_ids(tmp_path: Path, capsys: p
     assert "keeps token ids only" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -1.0},
+        {"temperature": 0.0},
+        {"top_p": 2.0},
+        {"top_k": 5.5},
+        {"repetition_penalty": "1.1"},
+        {"min_p": float("nan")},
+    ],
+)
+def test_numbers_that_no_engine_samples_by_are_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: dict[str, Any]
+) -> None:
+    start = tiny_model(byte_tokenizer(CHATML_TOKENS, CHATML, "<|im_end|>"), tmp_path / "start", eos_token_id=2)
+    (start / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "do_sample": True, **wrong}))
+    assert not refusal(start)
+    found = json.loads((exported(start, tmp_path / "out") / "generation_config.json").read_text("utf-8"))
+    assert set(found) == {"eos_token_id", "transformers_version"}
+    assert (
+        f"is not valid: {'do_sample is true and ' * (0.0 in wrong.values())}{next(iter(wrong))} is"
+        in capsys.readouterr().out
+    )
+
+
 ODD = st.sampled_from(
     [None, -1, 0, 1, 7, 99_999, 0.0, 0.5, -1.0, True, False, "2", "", "hybrid", [], [2, -1], {"a": 1}]
 )

@@ -98,3 +98,14 @@ def test_a_config_that_is_no_object_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ConfigError, match="is not a JSON object"):
         read_config(tmp_path, "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("attention_dropout", 1.0), ("resid_pdrop", -0.1), ("attention_dropout", 2)]
+)
+def test_a_probability_of_dropout_that_is_none_is_refused(tmp_path: Path, name: str, value: float) -> None:
+    require_trainable({name: 0.1, "moe_token_dropping": True}, tmp_path, "model")
+    with pytest.raises(
+        ConfigError, match=rf"model: .*config.json: {name} is {value}; it must be at least 0 and below 1"
+    ):
+        require_trainable({name: value}, tmp_path, "model")

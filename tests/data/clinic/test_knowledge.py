@@ -93,7 +93,7 @@ def test_unreadable_bases_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         load_knowledge(tmp_path / "none.yaml")
     (tmp_path / "k.yaml").write_text("- [", "utf-8")
-    with pytest.raises(DataError, match="not YAML"):
+    with pytest.raises(DataError, match="not readable as YAML"):
         load_knowledge(tmp_path / "k.yaml")
     (tmp_path / "k.yaml").write_text("name: 感冒\n", "utf-8")
     with pytest.raises(DataError, match="must be a list of conditions"):

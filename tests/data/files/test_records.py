@@ -232,3 +232,12 @@ def test_a_ledger_keeps_any_text(tmp_path: Path) -> None:
     first = Ledger(tmp_path / "l.jsonl").through(["a"], [[1], [2], ["\ud83d"]], lambda _: said)
     second = Ledger(tmp_path / "l.jsonl").through(["a"], [[1], [2], ["\ud83d"]], lambda _: [])
     assert first == second == said
+
+
+def test_a_key_given_twice_is_named(tmp_path: Path) -> None:
+    row = '{"text": "甲", "meta": {"a": 1, "a": 2}}'
+    (tmp_path / "x.jsonl").write_text(f"{{}}\n{row}\n", encoding="utf-8")
+    (tmp_path / "x.json").write_text(f"[{{}},\n{row}]", encoding="utf-8")
+    for name in ("x.jsonl", "x.json"):
+        with pytest.raises(DataError, match=rf"{name}:2: .*the key 'a' is given twice in one object"):
+            list(json_records(tmp_path / name))

@@ -10,7 +10,7 @@ from data.tables import DataError
 from evals.exam.prompts import prompt
 from evals.exam.questions import Exam
 from evals.exam.readers import CMMLU_MEDICAL, read_ceval, read_cmmlu, read_exam
-from evals.exam.subjects import CMMLU, NAMES
+from evals.exam.subjects import CEVAL, CMMLU, name_of
 
 CORPORA = Path(__file__).resolve().parents[3] / "../shared/corpora"
 HEADER = ",Question,A,B,C,D,Answer\n"
@@ -138,9 +138,15 @@ def test_cevals_folders_are_an_exam_too(tmp_path: Path) -> None:
     assert [q.text for q in exam.examples["physician"]] == ["dev"]
 
 
-def test_every_subject_of_cmmlu_has_a_chinese_name() -> None:
-    assert len(CMMLU) == 67
-    assert all(name and not name.isascii() for name in NAMES.values())
+def test_every_subject_of_cmmlu_and_ceval_has_a_chinese_name() -> None:
+    assert (len(CMMLU), len(CEVAL)) == (67, 52)
+    assert all(name and not name.isascii() for name in [*CMMLU.values(), *CEVAL.values()])
+    assert name_of("ceval", "physician") == name_of("exam", "physician") == "医师资格"
+    assert (name_of("ceval", "high_school_physics"), name_of("cmmlu", "high_school_physics")) == (
+        "高中物理",
+        "高中物理学",
+    )
+    assert name_of("exam", "骨科") == "骨科"
 
 
 def test_what_cannot_be_asked_stays_in_and_is_named(tmp_path: Path) -> None:
@@ -203,3 +209,51 @@ def test_cmmlus_medical_preset_has_its_1166_questions() -> None:
     assert {len(examples) for examples in exam.examples.values()} == {5}
     assert not any(question.fault for question in exam.questions)
     assert {fault.kind for fault in exam.faults} == {"option given twice", "question given twice"}
+
+
+def test_dev_files_beside_val_files_are_examples(tmp_path: Path) -> None:
+    head = "id,question,A,B,C,D,answer\n"
+    for split in ("val", "dev"):
+        (tmp_path / f"physician_{split}.csv").write_text(f"{head}0,{split},甲,乙,丙,丁,A\n", encoding="utf-8")
+    exam = read_exam(tmp_path)
+    assert [(q.subject, q.text) for q in exam.questions] == [("physician", "val")]
+    assert [q.text for q in exam.examples["physician"]] == ["dev"]
+    alone = read_exam(tmp_path / "physician_dev.csv")
+    assert [(q.subject, q.text) for q in alone.questions] == [("physician", "dev")]
+    assert prompt("exam", alone.questions[0], []).startswith("以下是关于医师资格的")
+
+
+def test_other_subjects_of_ceval_are_asked_and_named(tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    file = tmp_path / "val" / "physician_val.csv"
+    file.write_text("id,question,A,B,C,D,answer\n0,题,甲,乙,丙,丁,A\n", encoding="utf-8")
+    exam = read_ceval(tmp_path)
+    assert [(fault.kind, fault.detail) for fault in exam.faults] == [
+        ("not the two medical subjects", "physician: not comparable with the published row")
+    ]
+    assert prompt(exam.name, exam.questions[0], []).startswith("以下是中国关于医师资格考试的单项选择题")
+
+
+def test_a_column_named_twice_is_not_chosen_among(tmp_path: Path) -> None:
+    twice = tmp_path / "x.csv"
+    twice.write_text("question,A,A,B,answer\n题,甲,乙,丙,A\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"x.csv:1: the head line names the column 'A' twice"):
+        read_exam(twice)
+    twice.write_text("question,A,B,answer,Answer\n题,甲,乙,A,B\n题二,甲,乙,A,A\n", encoding="utf-8")
+    exam = read_exam(twice)
+    assert [fault.detail for fault in exam.faults] == ["two columns are named 'answer' and differ; rename one of them"]
+    assert exam.questions[1].key == "A"
+    lines = tmp_path / "x.jsonl"
+    lines.write_text(
+        '{"question": "题", "options": {"A": "甲", "B": "乙", "A": "丙"}, "answer": "A"}\n', encoding="utf-8"
+    )
+    with pytest.raises(DataError, match=r"x.jsonl:1: .*the key 'A' is given twice"):
+        read_exam(lines)
+
+
+@pytest.mark.parametrize("between", [";", "；", ",", "，", " | ", "、", " "])
+def test_what_stands_between_options_is_no_part_of_them(tmp_path: Path, between: str) -> None:
+    file = tmp_path / "x.jsonl"
+    options = between.join(["A.胃镜", "B.胸片", "C.心电图"])
+    file.write_text(json.dumps([{"question": "题", "options": options, "answer": "B"}]), encoding="utf-8")
+    assert read_exam(file).questions[0].options == ("胃镜", "胸片", "心电图")

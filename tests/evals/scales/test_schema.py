@@ -82,3 +82,20 @@ def test_a_file_that_is_no_scale_at_all(tmp_path: Path) -> None:
     path.write_text("a: [", encoding="utf-8")
     with pytest.raises(DataError, match="not readable as YAML or JSON"):
         read_scale(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("points: {同意: 2, 同意: 1}\n", "line 1: the key '同意' is given twice"),
+        ("[" * 5000, "nested too deeply"),
+        ("name: 2020-13-45\n", "month must be in 1..12"),
+    ],
+)
+def test_a_file_with_two_meanings_or_none_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "scale.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as refused:
+        read_scale(path)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from respondents import Oracle, options_of
 
+from evals.benchmarks import BENCHMARKS
 from evals.scales.schema import CAMI, Item, read_scale
 from evals.scales.task import all_asked, evaluate
 from evals.subject import Settings
@@ -102,3 +103,10 @@ def test_a_question_that_does_not_fit_is_a_missing_answer() -> None:
     assert oracle.asked == []
     assert metrics["likelihood"]["no_answer"] == 1.0
     assert metrics["faults"]["counts"] == {"longer than the context": 600}
+
+
+@pytest.mark.parametrize("method", ["likelihood", "generation"])
+def test_the_headlines_of_scales_are_among_the_metrics(method: str) -> None:
+    scores = evaluate(Oracle(lambda _: "不知道"), SCALE, Settings(seed=0, limits={}, methods=(method,)))
+    assert scores[BENCHMARKS["scale"].headline] == scores[method]["no_answer"]
+    assert BENCHMARKS["cami"].headline in scores

@@ -1,0 +1,39 @@
+"""YAML files, and JSON as a part of YAML, as plain values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.errors import DataError
+from data.files.records import whole_text
+
+
+class StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice: YAML keeps the last of them without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key '{key}' is given twice")
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path, loader: type[yaml.SafeLoader] = StrictLoader) -> Any:
+    """The value of a file, whose text is read as every other is.
+
+    Raises:
+        DataError: it cannot be read, is no YAML, is nested too deeply, or gives a key twice.
+    """
+    text = whole_text(path)
+    try:
+        return yaml.load(text, Loader=loader)
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not readable as YAML or JSON: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: not usable YAML or JSON: nested too deeply") from error
+    except ValueError as error:  # a date that is none, an integer of thousands of digits
+        raise DataError(f"{path}: not usable YAML or JSON: {error}") from error
