@@ -20,12 +20,30 @@ QUESTIONS: Final = (
     "题目",
     "题干",
     "问题",
+    "question_stem",
     "instruction",
     "instruct",
     "prompt",
 )
 CONTINUED: Final = ("input",)
 """What follows the question in another column; the question itself where there is no other."""
+CONTEXTS: Final = (
+    "context",
+    "contexts",
+    "passage",
+    "passages",
+    "article",
+    "paragraph",
+    "background",
+    "share_question",
+    "shared_stem",
+    "上下文",
+    "背景",
+    "材料",
+    "文章",
+    "共用题干",
+)
+"""Texts that a question is about."""
 KEYS: Final = (
     "answer_idx",
     "answer_index",

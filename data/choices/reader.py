@@ -11,6 +11,7 @@ from typing import Any
 
 from data.choices.columns import (
     ANSWERS,
+    CONTEXTS,
     CONTINUED,
     EXPLANATIONS,
     KEYS,
@@ -57,6 +58,23 @@ def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | No
     column, explanation = first_filled(record, EXPLANATIONS)
     told = "" if column is None or is_blank(explanation) else text_of(explanation, str(column))
     return ChoiceQuestion(question, tuple(text for _, text in options), answers, told)
+
+
+def context_of(record: Record) -> str:
+    """The text that a question is about, in a column of its own: a text, a list of texts, or PubMedQA's object of them.
+
+    Raises:
+        UnusableQuestion: it is something else.
+    """
+    column, value = first_filled(record, CONTEXTS)
+    if isinstance(value, Mapping):
+        value = value.get("contexts", value)
+    if column is None or is_blank(value):
+        return ""
+    texts = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(one, str) for one in texts):
+        raise UnusableQuestion(UNCLEAR, f"{column} holds {value!r:.80}; it must be a text or a list of texts")
+    return "\n".join(one.strip() for one in texts)
 
 
 def asks_in_words(record: Record) -> bool:
@@ -122,7 +140,8 @@ def _question(record: Record) -> str:
     column, value = first_filled(record, QUESTIONS)
     more_column, more = first_filled(record, CONTINUED)
     parts = [(column, value), (more_column, more)]
-    return "\n".join(text_of(value, str(name)) for name, value in parts if name is not None and not is_blank(value))
+    asked = [text_of(value, str(name)) for name, value in parts if name is not None and not is_blank(value)]
+    return "\n".join(filter(None, [context_of(record), *asked])) if asked else ""
 
 
 def _answers(record: Record, options: Options, first: int | None) -> tuple[int, ...]:

@@ -8,7 +8,22 @@ from typing import Any, Final
 
 from data.files.lines import Unreadable
 
-_LISTS: Final = ("data", "train", "rows", "records", "RECORDS", "examples", "items", "instances", "dialogues", "list")
+_LISTS: Final = (
+    "data",
+    "train",
+    "rows",
+    "records",
+    "RECORDS",
+    "examples",
+    "items",
+    "instances",
+    "dialogues",
+    "list",
+    "results",
+    "result",
+    "samples",
+    "entries",
+)
 _TURN: Final = frozenset({"role", "from", "speaker"})
 _NOT_JSON: Final = object()
 

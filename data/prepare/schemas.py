@@ -12,6 +12,7 @@ from typing import Any, Final
 from data.chat import RESERVED, check_messages
 from data.prepare.chats import ANSWERS, CHATS, DIALOGUES, MORE, QUESTIONS, TEXTS, chat_of, task_of
 from data.prepare.chats import Row as Row
+from data.prepare.columns import renamed
 from data.prepare.options import Options
 from data.prepare.preferences import SIDES, preference_of
 from data.prepare.turns import Messages
@@ -34,14 +35,14 @@ def row_of(record: Any, options: Options) -> Row:
     if not isinstance(record, Mapping):
         raise DataError(f"holds {kind_of(record)}, not a record with named columns")
     record = _mapped(record, options.columns)
-    row = preference_of(record, options) or chat_of(record, options) or _text(record)
+    row = preference_of(record, options) or chat_of(record, options) or _text(renamed(record))
+    columns = ", ".join(map(str, record)) or "none"
     if row is None:
-        columns = ", ".join(map(str, record)) or "none"
         raise UnknownColumnsError(
             f"no known schema has its columns ({columns})",
             "name them with --map FIELD=COLUMN, as --map question=COLUMN --map answer=COLUMN",
         )
-    return _as_kind(row, options.kind)
+    return _as_kind(row, options.kind, columns)
 
 
 def id_of(record: Any, options: Options) -> str:
@@ -120,17 +121,19 @@ def _text(record: Mapping[str, Any]) -> Row | None:
     return {"text": text}
 
 
-def _as_kind(row: Row, kind: str) -> Row:
+def _as_kind(row: Row, kind: str, columns: str) -> Row:
     if kind == "text":
-        return {"text": "\n".join(texts_of(row))} if "chosen" not in row else _refused("a preference pair", kind)
+        return (
+            {"text": "\n".join(texts_of(row))} if "chosen" not in row else _refused("a preference pair", kind, columns)
+        )
     if kind == "preference":
         return (
             row
             if "chosen" in row
-            else _refused("a text" if "text" in row else "a chat without a rejected answer", kind)
+            else _refused("a text" if "text" in row else "a chat without a rejected answer", kind, columns)
         )
     if "text" in row:
-        return _refused("a text", kind)
+        return _refused("a text", kind, columns)
     turns: Messages = row["prompt"] if "prompt" in row else row["messages"]
     if kind == "prompts":
         last = max((index for index, turn in enumerate(turns) if turn["role"] == "user"), default=-1)
@@ -138,9 +141,14 @@ def _as_kind(row: Row, kind: str) -> Row:
     if "chosen" in row:
         turns = [*turns, {"role": "assistant", "content": row["chosen"]}]
     if not any(turn["role"] == "assistant" for turn in turns):
-        raise DataError("the chat has no answer to learn from")
+        raise UnknownColumnsError(
+            f"the chat has no answer to learn from (columns {columns})", "name it with --map answer=COLUMN"
+        )
     return {"messages": turns, "task": row.get("task") or task_of(turns)}
 
 
-def _refused(what: str, kind: str) -> Row:
-    raise DataError(f"is {what}, which cannot become a row of --kind {kind}")
+def _refused(what: str, kind: str, columns: str) -> Row:
+    raise UnknownColumnsError(
+        f"is {what}, which cannot become a row of --kind {kind} (columns {columns})",
+        "name those that are meant with --map FIELD=COLUMN",
+    )

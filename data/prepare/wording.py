@@ -68,7 +68,26 @@ _SYNONYMS: Final = {
 }
 """Everyday words that may stand for one another."""
 _EMPTY: Final = frozenset(
-    "非常 十分 特别 很 极为 较为 所谓 已经 已 的话 来说 一些 此外 另外 其实 首先 然后 最后".split()
+    [
+        "非常",
+        "十分",
+        "特别",
+        "很",
+        "极为",
+        "较为",
+        "所谓",
+        "已经",
+        "已",
+        "的话",
+        "来说",
+        "一些",
+        "此外",
+        "另外",
+        "其实",
+        "首先",
+        "然后",
+        "最后",
+    ]
 )
 """Words that may be missing."""
 _SEED: Final = 1
