@@ -85,8 +85,12 @@ def normalized(name: Any) -> str:
     return unicodedata.normalize("NFKC", str(name)).strip("\ufeff \t\r\n").lower()
 
 
+_NAN: Final = ("", "nan", "<na>", "#n/a")
+"""Texts of a cell that holds nothing, as pandas writes it."""
+
+
 def is_blank(value: Any) -> bool:
-    """Whether a cell holds nothing: null, not a number, white space, or nothing but such values."""
+    """Whether a cell holds nothing: null, not a number also as pandas writes it, white space, or nothing but such values."""
     if isinstance(value, Mapping):
         return all(map(is_blank, value.values()))
     if isinstance(value, list | tuple):
@@ -94,7 +98,7 @@ def is_blank(value: Any) -> bool:
     return (
         value is None
         or (isinstance(value, float) and math.isnan(value))
-        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, str) and value.strip().lower() in _NAN)
     )
 
 

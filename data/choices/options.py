@@ -79,10 +79,10 @@ def text_of(value: Any, column: str) -> str:
     """
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
-    if isinstance(value, str):
-        return value.strip()
     if is_blank(value):
         return ""
+    if isinstance(value, str):
+        return value.strip()
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     raise UnusableQuestion(UNCLEAR, f"{column}: an option holds {value!r}; it must be a text")

@@ -219,6 +219,11 @@ def test_options_come_before_the_answer_and_the_explanation_after_it():
     assert texts_of(rows(numbered, first_option=1)[0])[1] == "A. 甲"
 
 
+def test_cells_that_pandas_left_empty_are_no_texts():
+    record = {"question": "问", "A": "甲", "B": "乙", "C": "nan", "answer": "A", "explanation": "nan"}
+    assert texts_of(rows(record)[0]) == ["问\nA. 甲\nB. 乙", "A. 甲"]
+
+
 def test_options_that_the_question_has_are_not_said_twice():
     (row,) = rows({"question": "问\nA. 甲\nB. 乙", "options": ["甲", "乙"], "answer": "A"})
     assert texts_of(row) == ["问\nA. 甲\nB. 乙", "A. 甲"]
