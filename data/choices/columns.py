@@ -60,7 +60,10 @@ ANSWERS: Final = (
     "answer", "answers", "correct_answer", "correct", "right_answer", "正确答案", "参考答案", "标准答案", "答案", "gold", "label",
     "target", "output", "response", "completion",
 )  # fmt: skip
-EXPLANATIONS: Final = ("explanation", "exp", "rationale", "analysis", "解析", "答案解析", "解释")
+EXPLANATIONS: Final = (
+    "explanation", "explanations", "answer_explanation", "explain", "exp", "rationale", "analysis", "reasoning", "reason", "solution", "cot",
+    "解析", "答案解析", "试题解析", "题目解析", "解释", "答案解释", "解题思路", "分析", "讲解",
+)  # fmt: skip
 GROUPS: Final = (
     "options",
     "option",
@@ -73,6 +76,8 @@ GROUPS: Final = (
     "answer_options",
 )
 """Columns that hold all options."""
+LISTED: Final = ("answers", "candidates", "endings", "alternatives", "候选", "候选项", "候选答案")
+"""Columns that hold all options where they have a list and another column the key."""
 
 _OPTION: Final = re.compile(r"(?:(?:options?|opt|op|choices?|选项)[ _.-]*)?[(（\[]?([a-z])[)）\].、]?(?:[ _-]*选项)?")
 _NUMBERED: Final = re.compile(r"(?:options?|opt|op|choices?|ending|选项)[ _.-]*(\d{1,2})")

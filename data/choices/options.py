@@ -25,6 +25,7 @@ _COLUMNS: Final = (("label", "text"), ("labels", "texts"), ("key", "value"))
 _TO_FULL_WIDTH: Final = 0xFEE0
 _MARKED: Final = r"\s*[(（\[]?{letter}\s*[)）\].．、:：,，][ \t\u3000]*"
 _LINE: Final = r"\n[ \t\u3000]*[(（\[]?{letter}[ \t\u3000]*(?:[)）\].．、:：,，]|(?=\s|$))[ \t\u3000]*"
+_BETWEEN: Final = ";；,，|/、"
 _INLINE: Final = r"(?<![A-Za-z0-9])[(（\[]?{letter}\s*[)）\].．、:：][ \t\u3000]*"
 
 
@@ -176,4 +177,8 @@ def _split(text: str, pattern: str) -> Options:
     if text[: places[0]].strip():
         return []
     ends = [*places[1:], len(text)]
-    return [(letter, text[match.end() : end].strip()) for (letter, match), end in zip(marks, ends, strict=True)]
+    parts = [text[match.end() : end].strip() for (_, match), end in zip(marks, ends, strict=True)]
+    between = {part[-1:] for part in parts[:-1]}
+    if len(between) == 1 and between <= set(_BETWEEN):  # as in `A:one;B:two`
+        parts = [part.rstrip("".join(between)).rstrip() for part in parts]
+    return [(letter, part) for (letter, _), part in zip(marks, parts, strict=True)]

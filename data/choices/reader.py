@@ -15,6 +15,7 @@ from data.choices.columns import (
     CONTINUED,
     EXPLANATIONS,
     KEYS,
+    LISTED,
     QUESTIONS,
     first_filled,
     is_blank,
@@ -38,6 +39,7 @@ def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | No
         UnusableQuestion: it has columns that hold options, or seem to, and is no question with one clear key. A record
             without any key is a question without an answer.
     """
+    record = _flat(record)
     options = _options(record)
     if options is None:
         strange = [str(name) for name in unknown_options(record) if not is_blank(record[name])]
@@ -58,6 +60,14 @@ def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | No
     column, explanation = first_filled(record, EXPLANATIONS)
     told = "" if column is None or is_blank(explanation) else text_of(explanation, str(column))
     return ChoiceQuestion(question, tuple(text for _, text in options), answers, told)
+
+
+def _flat(record: Record) -> Record:
+    """The record with the parts of a question that is an object, as ARC's `{"stem", "choices"}`, in columns of their own."""
+    column, value = first_filled(record, ("question",))
+    if not isinstance(value, Mapping) or "stem" not in value:
+        return record
+    return {**{name: one for name, one in record.items() if name != column}, **value}
 
 
 def context_of(record: Record) -> str:
@@ -108,6 +118,8 @@ def _fault(record: Record, first: int | None) -> str:
 
 def _options(record: Record) -> Options | None:
     group, single = option_columns(record)
+    if group is None and not single:
+        group = _listed(record)
     together = None
     if group is not None and not is_blank(record[group]):
         together = read_options(record[group], str(group))
@@ -124,6 +136,25 @@ def _options(record: Record) -> Options | None:
             f"columns {', '.join(map(str, [group, *single.values()] if group else single.values()))} are empty, so it is unknown what the answer stands for",
         )
     return together
+
+
+def _listed(record: Record) -> Any | None:
+    """A column of another name with a list of options, as HEAD-QA's `answers`, where the key is a letter or in a column of keys."""
+    column, value = first_filled(record, LISTED)
+    if column is None or not _can_be_options(value):
+        return None
+    return column if _letters_only(record) or not is_blank(first_filled(record, KEYS)[1]) else None
+
+
+def _can_be_options(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or len(value) < 2:
+        return False
+    if all(isinstance(one, str) for one in value):
+        return not all(label_of(one) for one in value)  # letters are a key
+    try:
+        return bool(read_options(value, ""))
+    except UnusableQuestion:
+        return False
 
 
 def _letters_only(record: Record) -> bool:

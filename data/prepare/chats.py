@@ -139,7 +139,7 @@ def _exchange(record: Mapping[str, Any], answered: bool) -> Row | None:
         parts = _asked(record, question, answer)
         if parts is None:
             return None
-        *before, last = filter(None, parts) or [""]
+        *before, last = list(filter(None, parts)) or [""]
         said = spoken_turns(last, record[answer] if answer else None)
         spoken = said is not None
         turns = said or [{"role": "user", "content": last}]

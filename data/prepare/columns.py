@@ -9,8 +9,8 @@ from typing import Any, Final
 from data.choices.columns import CONTEXTS, normalized
 
 _NAMES: Final = {
-    "question": ("user", "human", "user_input"),
-    "answer": ("assistant", "bot"),
+    "question": ("user", "human", "user_input", "patient"),
+    "answer": ("assistant", "bot", "doctor"),
     "system": ("system_prompt", "system_message", "sys_prompt", "meta_instruction"),
     "context": CONTEXTS,
 }

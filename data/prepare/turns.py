@@ -59,13 +59,16 @@ _SPACED: Final = re.compile(rf"(?:^|\s)({'|'.join(name for name in _SPEAKERS if 
 
 
 def turns_of(value: Any, name: str) -> Messages:
-    """The turns of a list of objects with role and text, of objects with a question and its answer, or of texts in turn.
+    """The turns of a list of objects with role and text, of objects with a question and its answer, of texts in turn, or of a
+    transcript.
 
     Raises:
         DataError: it is no such list, or a role is unknown.
     """
     if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
         return _of_texts(value, name)
+    if isinstance(value, str) and len(said := _spoken(value)) > 1:
+        return said
     if not isinstance(value, list):
         raise DataError(f"{name} holds {kind_of(value)}; it must be a list of turns")
     turns: Messages = []
@@ -104,17 +107,25 @@ def spoken_turns(text: str, answer: Any) -> Messages | None:
     None if the text is no such transcript: it does not begin with a speaker, has one of them alone and the answer has no
     other, or ends with a text of the assistant, so that it asks about a dialogue and does not go on with it.
     """
-    if not (first := _LINE.match(text)):
+    turns = _spoken(text)
+    if not turns:
         return None
-    turns = transcript_of(text) or []
-    if len(turns) < 2:  # its turns are lines, not paragraphs
-        pattern = _SPACED if "\n" not in text.strip() and not first[1].isascii() else _LINE
-        turns = merged(_cut(text, list(pattern.finditer(text))))
     if len(turns) > 1 and turns[-1]["role"] == "assistant" and not turns[-1]["content"]:
         return turns[:-1]
     if turns[-1]["role"] == "assistant" or (len(turns) == 1 and without_speaker(str(answer)) == str(answer)):
         return None
     return turns
+
+
+def _spoken(text: str) -> Messages:
+    """The turns of a text that begins with a speaker's name and a colon, a line or paragraph each; none of another text."""
+    if not (first := _LINE.match(text)):
+        return []
+    turns = transcript_of(text) or []
+    if len(turns) > 1:
+        return turns
+    pattern = _SPACED if "\n" not in text.strip() and not first[1].isascii() else _LINE
+    return merged(_cut(text, list(pattern.finditer(text))))
 
 
 def without_speaker(text: str) -> str:

@@ -54,6 +54,8 @@ DIALOGUES = {
             {"role": "assistant", "content": "测血压"},
         ]
     },
+    "patient, doctor": {"Description": "x", "Patient": "头晕", "Doctor": "测血压"},
+    "dialogue in one text": {"dialogue": "患者：头晕\n医生：测血压"},
     "transcript of one turn": {"input": "病人：头晕\n医生：", "target": "测血压"},
     "marked question and answer": {"question": "问：头晕", "answer": "答：测血压"},
 }
@@ -217,6 +219,24 @@ def test_options_come_before_the_answer_and_the_explanation_after_it():
     numbered = {"question": "问", "opa": "甲", "opb": "乙", "cop": 1}
     assert texts_of(rows(numbered, first_option=0)[0])[1] == "B. 乙"
     assert texts_of(rows(numbered, first_option=1)[0])[1] == "A. 甲"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"qid": 1, "qtext": "问", "ra": 2, "answers": [{"aid": 1, "atext": "甲"}, {"aid": 2, "atext": "乙"}]},
+        {"question": "问", "answers": ["甲", "乙"], "answer": "B"},
+        {
+            "question": {"stem": "问", "choices": [{"text": "甲", "label": "A"}, {"text": "乙", "label": "B"}]},
+            "answerKey": "B",
+        },
+        {"question_stem": "问", "choices": {"text": ["甲", "乙"], "label": ["A", "B"]}, "answerKey": "B"},
+        {"question": "问", "options": "A:甲;B:乙", "answer": "B"},
+        {"question": "问", "endings": ["甲", "乙"], "answer": "B", "answer_explanation": ""},
+    ],
+)
+def test_options_in_other_columns_are_not_dropped(record):
+    assert texts_of(rows(record)[0]) == ["问\nA. 甲\nB. 乙", "B. 乙"]
 
 
 def test_cells_that_pandas_left_empty_are_no_texts():
