@@ -127,6 +127,7 @@ def _build(
     report = {
         "kind": options.kind,
         **tally.as_json(),
+        "unused_maps": [f"{field}={column}" for field, column in options.columns if not tally.mapped[column]],
         "evaluation": _overlap(evaluation, tally) if evaluation else None,
     }
     columns = {field.name: str(field.type) for field in options.schema}

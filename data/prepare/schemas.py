@@ -13,6 +13,7 @@ from data.chat import RESERVED, check_messages
 from data.prepare.chats import ANSWERS, CHATS, DIALOGUES, MORE, QUESTIONS, TEXTS, chat_of, task_of
 from data.prepare.chats import Row as Row
 from data.prepare.columns import renamed
+from data.prepare.mapping import mapped
 from data.prepare.options import Options
 from data.prepare.preferences import SIDES, preference_of
 from data.prepare.turns import Messages
@@ -34,9 +35,16 @@ def row_of(record: Any, options: Options) -> Row:
     """
     if not isinstance(record, Mapping):
         raise DataError(f"holds {kind_of(record)}, not a record with named columns")
-    record = _mapped(record, options.columns)
+    record = mapped(record, options.columns)
     row = preference_of(record, options) or chat_of(record, options) or _text(renamed(record))
     columns = ", ".join(map(str, record)) or "none"
+    if row is None and (
+        missing := [item for item in options.columns if item[1] not in record and item[0] not in record]
+    ):
+        field, column = missing[0]
+        raise DataError(
+            f"no known schema has its columns ({columns}), and it has no column '{column}', which --map gives to {field}"
+        )
     if row is None:
         raise UnknownColumnsError(
             f"no known schema has its columns ({columns})",
@@ -47,7 +55,10 @@ def row_of(record: Any, options: Options) -> Row:
 
 def id_of(record: Any, options: Options) -> str:
     """A record's own name for itself, its `id`; empty if it has none."""
-    value = record.get(dict(options.columns).get("id", "id")) if isinstance(record, Mapping) else None
+    if not isinstance(record, Mapping):
+        return ""
+    columns = [column for field, column in options.columns if field == "id"] or ["id"]
+    value = next((record[column] for column in columns if column in record), None)
     return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
@@ -95,18 +106,6 @@ def check_row(row: Row) -> None:
                     raise DataError(f"{name} contains the reserved mark '{mark}'")
     if "chosen" in row and row["chosen"] == row["rejected"]:
         raise DataError("chosen and rejected are the same text")
-
-
-def _mapped(record: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
-    if not columns:
-        return record
-    taken = {column for _, column in columns}
-    new = {name: value for name, value in record.items() if name not in taken}
-    for name, column in columns:
-        if column not in record:
-            raise DataError(f"has no column '{column}', which --map gives to {name}")
-        new[name] = record[column]
-    return new
 
 
 def _text(record: Mapping[str, Any]) -> Row | None:
