@@ -49,7 +49,9 @@ def strip_section(text: str, labels: Collection[str] = ()) -> str:
     """
     if labels:
         text = _LABEL.sub(lambda found: _unlabelled(found, labels), text)
-    text = _PICTURE.sub("", _PART.sub("", text).replace(_SECTION, ""))
+    text = _PART.sub("", text).replace(_SECTION, "")
+    if "." in text:  # which the names of pictures have, and few sections
+        text = _PICTURE.sub("", text)
     return _joined(_EMPHASIS.sub("", text))
 
 
