@@ -20,12 +20,30 @@ QUESTIONS: Final = (
     "题目",
     "题干",
     "问题",
+    "question_stem",
     "instruction",
     "instruct",
     "prompt",
 )
 CONTINUED: Final = ("input",)
 """What follows the question in another column; the question itself where there is no other."""
+CONTEXTS: Final = (
+    "context",
+    "contexts",
+    "passage",
+    "passages",
+    "article",
+    "paragraph",
+    "background",
+    "share_question",
+    "shared_stem",
+    "上下文",
+    "背景",
+    "材料",
+    "文章",
+    "共用题干",
+)
+"""Texts that a question is about."""
 KEYS: Final = (
     "answer_idx",
     "answer_index",
@@ -42,7 +60,10 @@ ANSWERS: Final = (
     "answer", "answers", "correct_answer", "correct", "right_answer", "正确答案", "参考答案", "标准答案", "答案", "gold", "label",
     "target", "output", "response", "completion",
 )  # fmt: skip
-EXPLANATIONS: Final = ("explanation", "exp", "rationale", "analysis", "解析", "答案解析", "解释")
+EXPLANATIONS: Final = (
+    "explanation", "explanations", "answer_explanation", "explain", "exp", "rationale", "analysis", "reasoning", "reason", "solution", "cot",
+    "解析", "答案解析", "试题解析", "题目解析", "解释", "答案解释", "解题思路", "分析", "讲解",
+)  # fmt: skip
 GROUPS: Final = (
     "options",
     "option",
@@ -55,6 +76,8 @@ GROUPS: Final = (
     "answer_options",
 )
 """Columns that hold all options."""
+LISTED: Final = ("answers", "candidates", "endings", "alternatives", "候选", "候选项", "候选答案")
+"""Columns that hold all options where they have a list and another column the key."""
 
 _OPTION: Final = re.compile(r"(?:(?:options?|opt|op|choices?|选项)[ _.-]*)?[(（\[]?([a-z])[)）\].、]?(?:[ _-]*选项)?")
 _NUMBERED: Final = re.compile(r"(?:options?|opt|op|choices?|ending|选项)[ _.-]*(\d{1,2})")
@@ -67,8 +90,12 @@ def normalized(name: Any) -> str:
     return unicodedata.normalize("NFKC", str(name)).strip("\ufeff \t\r\n").lower()
 
 
+_NAN: Final = ("", "nan", "<na>", "#n/a")
+"""Texts of a cell that holds nothing, as pandas writes it."""
+
+
 def is_blank(value: Any) -> bool:
-    """Whether a cell holds nothing: null, not a number, white space, or nothing but such values."""
+    """Whether a cell holds nothing: null, not a number also as pandas writes it, white space, or nothing but such values."""
     if isinstance(value, Mapping):
         return all(map(is_blank, value.values()))
     if isinstance(value, list | tuple):
@@ -76,7 +103,7 @@ def is_blank(value: Any) -> bool:
     return (
         value is None
         or (isinstance(value, float) and math.isnan(value))
-        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, str) and value.strip().lower() in _NAN)
     )
 
 

@@ -25,10 +25,8 @@ _COLUMNS: Final = (("label", "text"), ("labels", "texts"), ("key", "value"))
 _TO_FULL_WIDTH: Final = 0xFEE0
 _MARKED: Final = r"\s*[(（\[]?{letter}\s*[)）\].．、:：,，][ \t\u3000]*"
 _LINE: Final = r"\n[ \t\u3000]*[(（\[]?{letter}[ \t\u3000]*(?:[)）\].．、:：,，]|(?=\s|$))[ \t\u3000]*"
+_BETWEEN: Final = ";；,，|/、"
 _INLINE: Final = r"(?<![A-Za-z0-9])[(（\[]?{letter}\s*[)）\].．、:：][ \t\u3000]*"
-
-_SEPARATORS: Final = frozenset(";；,，、|/")
-"""What may stand between options of one line, where it stands between all of them."""
 
 
 def read_options(value: Any, column: str) -> Options:
@@ -82,10 +80,10 @@ def text_of(value: Any, column: str) -> str:
     """
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
-    if isinstance(value, str):
-        return value.strip()
     if is_blank(value):
         return ""
+    if isinstance(value, str):
+        return value.strip()
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     raise UnusableQuestion(UNCLEAR, f"{column}: an option holds {value!r}; it must be a text")
@@ -179,8 +177,8 @@ def _split(text: str, pattern: str) -> Options:
     if text[: places[0]].strip():
         return []
     ends = [*places[1:], len(text)]
-    texts = [text[match.end() : end].strip() for (_, match), end in zip(marks, ends, strict=True)]
-    between = {one[-1:] for one in texts[:-1]}
-    if len(between) == 1 and between <= _SEPARATORS:
-        texts = [one.removesuffix(*between).rstrip() for one in texts]
-    return list(zip(letters, texts, strict=True))
+    parts = [text[match.end() : end].strip() for (_, match), end in zip(marks, ends, strict=True)]
+    between = {part[-1:] for part in parts[:-1]}
+    if len(between) == 1 and between <= set(_BETWEEN):  # as in `A:one;B:two`
+        parts = [part.rstrip("".join(between)).rstrip() for part in parts]
+    return [(letter, part) for (letter, _), part in zip(marks, parts, strict=True)]

@@ -11,9 +11,11 @@ from typing import Any
 
 from data.choices.columns import (
     ANSWERS,
+    CONTEXTS,
     CONTINUED,
     EXPLANATIONS,
     KEYS,
+    LISTED,
     QUESTIONS,
     first_filled,
     is_blank,
@@ -39,6 +41,7 @@ def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | No
             without any key is a question without an answer.
     """
     _check_names(record)
+    record = _flat(record)
     options = _options(record)
     if options is None:
         strange = [str(name) for name in unknown_options(record) if not is_blank(record[name])]
@@ -73,6 +76,31 @@ def _check_names(record: Record) -> None:
             )
 
 
+def _flat(record: Record) -> Record:
+    """The record with the parts of a question that is an object, as ARC's `{"stem", "choices"}`, in columns of their own."""
+    column, value = first_filled(record, ("question",))
+    if not isinstance(value, Mapping) or "stem" not in value:
+        return record
+    return {**{name: one for name, one in record.items() if name != column}, **value}
+
+
+def context_of(record: Record) -> str:
+    """The text that a question is about, in a column of its own: a text, a list of texts, or PubMedQA's object of them.
+
+    Raises:
+        UnusableQuestion: it is something else.
+    """
+    column, value = first_filled(record, CONTEXTS)
+    if isinstance(value, Mapping):
+        value = value.get("contexts", value)
+    if column is None or is_blank(value):
+        return ""
+    texts = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(one, str) for one in texts):
+        raise UnusableQuestion(UNCLEAR, f"{column} holds {value!r:.80}; it must be a text or a list of texts")
+    return "\n".join(one.strip() for one in texts)
+
+
 def asks_in_words(record: Record) -> bool:
     """Whether the question's own text has all options and the key is a text, as PromptCBLUE's `answer_choices` have it."""
     column, choices = first_filled(record, ("answer_choices",))
@@ -104,6 +132,8 @@ def _fault(record: Record, first: int | None) -> str:
 
 def _options(record: Record) -> Options | None:
     group, single = option_columns(record)
+    if group is None and not single:
+        group = _listed(record)
     together = None
     if group is not None and not is_blank(record[group]):
         together = read_options(record[group], str(group))
@@ -122,6 +152,25 @@ def _options(record: Record) -> Options | None:
     return together
 
 
+def _listed(record: Record) -> Any | None:
+    """A column of another name with a list of options, as HEAD-QA's `answers`, where the key is a letter or in a column of keys."""
+    column, value = first_filled(record, LISTED)
+    if column is None or not _can_be_options(value):
+        return None
+    return column if _letters_only(record) or not is_blank(first_filled(record, KEYS)[1]) else None
+
+
+def _can_be_options(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or len(value) < 2:
+        return False
+    if all(isinstance(one, str) for one in value):
+        return not all(label_of(one) for one in value)  # letters are a key
+    try:
+        return bool(read_options(value, ""))
+    except UnusableQuestion:
+        return False
+
+
 def _letters_only(record: Record) -> bool:
     """Whether the key is one or more letters, which mean nothing without options."""
     value = first_filled(record, (*KEYS, *ANSWERS))[1]
@@ -136,7 +185,8 @@ def _question(record: Record) -> str:
     column, value = first_filled(record, QUESTIONS)
     more_column, more = first_filled(record, CONTINUED)
     parts = [(column, value), (more_column, more)]
-    return "\n".join(text_of(value, str(name)) for name, value in parts if name is not None and not is_blank(value))
+    asked = [text_of(value, str(name)) for name, value in parts if name is not None and not is_blank(value)]
+    return "\n".join(filter(None, [context_of(record), *asked])) if asked else ""
 
 
 def _answers(record: Record, options: Options, first: int | None) -> tuple[int, ...]:

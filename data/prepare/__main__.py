@@ -41,7 +41,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--kind", choices=list(SCHEMAS), required=True, help="the table to make")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    add("--map", action="append", default=[], metavar="FIELD=COLUMN", help=f"where a field is; of {', '.join(FIELDS)}")
+    add(
+        "--map",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help=f"where a field is, again for another schema; of {', '.join(FIELDS)}",
+    )
     add("--dialogue-id", metavar="COLUMN", help="adjacent records with one value there are the turns of one dialogue")
     add(
         "--first-option",
@@ -188,6 +194,8 @@ def _say(outcome: Outcome, out: Path) -> None:
             f"  {count:>10,} with the id of an earlier record and another content, as {row} of {earlier}; turns "
             "of one dialogue are joined with --dialogue-id id"
         )
+    for given in report["unused_maps"]:
+        print(f"  {'no':>10} record has the column of --map {given}")
     for kind, count in report["masked"].items():
         print(f"  {count:>10,} masked: {kind}")
     for label, count in labels_of(report).items():

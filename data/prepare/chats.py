@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from data.choices.question import ChoiceQuestion
-from data.choices.reader import asks_in_words, key_column, read_choice
+from data.choices.reader import asks_in_words, context_of, key_column, read_choice
+from data.prepare.columns import renamed
 from data.prepare.options import Options
-from data.prepare.turns import Messages, merged, turns_of
+from data.prepare.turns import Messages, are_turns, merged, spoken_turns, turns_of, without_speaker
 from data.prepare.values import UnknownColumnsError, kind_of, optional_string, string
 from data.tables import DataError
 
 Row = dict[str, Any]
 
 QUESTIONS: Final = ("instruction", "instruct", "question", "query", "prompt")
+_INSTRUCTIONS: Final = ("instruction", "instruct", "prompt")
+"""Questions that come before the text that they are about, others come behind it."""
 ASKED: Final = ("title", "ask")
 """A question's headline and its text in two columns."""
 ANSWERS: Final = ("output", "answer", "response", "completion", "target")
@@ -22,7 +25,8 @@ CHATS: Final = ("messages", "conversations", "conversation", "data")
 DIALOGUES: Final = ("dialogue", "dialog", "utterances", "dialogue_turns")
 """Conversations of people, in which one may speak several times in a row."""
 TEXTS: Final = ("text", "content")
-MORE: Final = ("input", "history", "system", "margin", "options", "explanation", "label")
+MORE: Final = ("input", "context", "history", "system", "margin", "options", "explanation", "label")
+_ABOUT: Final = ("description", "case")
 _LABELS: Final = ("label", "kto_tag", "desirable")
 
 
@@ -32,9 +36,15 @@ def chat_of(record: Mapping[str, Any], options: Options, answered: bool = True) 
     Raises:
         DataError: a value is of a wrong type, a role is unknown, options cannot be read.
     """
-    found = _conversation(record) or _exam_question(record, options, answered) or _exchange(record, answered)
+    named = renamed(record)
+    found = (
+        _conversation(named)
+        or _exam_question(record, options, answered)  # which knows the columns of exams, and names them as they are
+        or _exchange(named, answered)
+        or _unnamed_conversation(named)
+    )
     if found is not None and answered and options.kind == "chat":
-        _refuse_bad_example(record)
+        _refuse_bad_example(named)
     return found
 
 
@@ -60,6 +70,18 @@ def _conversation(record: Mapping[str, Any]) -> Row | None:
                 turns.insert(0, {"role": "user", "content": report})
             return _with_system(record, merged(turns))
     return None
+
+
+def _unnamed_conversation(record: Mapping[str, Any]) -> Row | None:
+    """The only list of turns in a record, whatever its column is; before it what it is about, as a case of CMB-Clin."""
+    names = [name for name, value in record.items() if are_turns(value, str(name))]
+    if len(names) != 1:
+        return None
+    turns = turns_of(record[names[0]], names[0])
+    about = [context_of(record), *(optional_string(record, name).strip() for name in _ABOUT)]
+    if turns and turns[0]["role"] == "user":
+        turns[0]["content"] = "\n".join(filter(None, [*about, turns[0]["content"]]))
+    return _with_system(record, turns)
 
 
 def _with_system(record: Mapping[str, Any], turns: Messages) -> Row:
@@ -105,33 +127,44 @@ def _answer(choice: ChoiceQuestion, record: Mapping[str, Any]) -> str:
 
 
 def _exchange(record: Mapping[str, Any], answered: bool) -> Row | None:
-    """A question with its answer, and what was said before in `history`."""
+    """A question with its answer, and what was said before: in `history`, or in the question, if that is a transcript."""
     question = next((name for name in QUESTIONS if name in record), None)
-    if question is not None and not answered and is_chat(record[question]):
-        return {"messages": turns_of(record[question], question), "task": ""}
     answer = next((name for name in ANSWERS if name in record), None)
-    if answered and answer is None and any(name in record for name in TEXTS):
-        return None
-    asked = _question(record, question, answer)
-    if asked is None:
-        return None
-    turns = [{"role": "system", "content": system}] if (system := optional_string(record, "system")) else []
-    turns += _history(record)
-    turns.append({"role": "user", "content": asked})
+    spoken = False
+    if question is not None and is_chat(record[question]) and (not answered or len(record[question]) > 1):
+        turns = turns_of(record[question], question)
+    else:
+        if answered and answer is None and any(name in record for name in TEXTS):
+            return None
+        parts = _asked(record, question, answer)
+        if parts is None:
+            return None
+        *before, last = list(filter(None, parts)) or [""]
+        said = spoken_turns(last, record[answer] if answer else None)
+        spoken = said is not None
+        turns = said or [{"role": "user", "content": last}]
+        turns[0]["content"] = "\n".join([*before, turns[0]["content"]])
+        turns = [*_history(record), *turns]
+    if (system := optional_string(record, "system")) and turns[0]["role"] != "system":
+        turns.insert(0, {"role": "system", "content": system})
     if answered and answer is not None:
-        turns.append({"role": "assistant", "content": string(record[answer], answer)})
+        text = string(record[answer], answer)
+        turns.append({"role": "assistant", "content": without_speaker(text) if spoken else text})
     return {"messages": turns, "task": task_of(turns)}
 
 
-def _question(record: Mapping[str, Any], question: str | None, answer: str | None) -> str | None:
-    """What is asked, in one column or two; None if the record asks nothing."""
+def _asked(record: Mapping[str, Any], question: str | None, answer: str | None) -> list[str] | None:
+    """What is asked, in one column or several; None if the record asks nothing."""
+    context = context_of(record) if "context" in record else ""
     if question is not None:
-        return "\n".join(filter(None, (string(record[question], question), optional_string(record, "input"))))
+        asked = string(record[question], question)
+        before = question in _INSTRUCTIONS
+        return [*([asked, context] if before else [context, asked]), optional_string(record, "input")]
     if "input" in record and answer is not None:
-        return string(record["input"], "input")
+        return [context, string(record["input"], "input")]
     if all(name in record for name in ASKED):
         title, text = (optional_string(record, name).strip() for name in ASKED)
-        return text if text.startswith(title) else "\n".join(filter(None, (title, "" if text == "无" else text)))
+        return [text] if text.startswith(title) else [title, "" if text == "无" else text]
     return None
 
 

@@ -15,10 +15,16 @@ from data.prepare.readers import Found
 
 _SECTION: Final = "<篇名>"
 _OPENS: Final = re.compile(r"(?m)^<篇名>")
-_PART: Final = re.compile(r"(?m)^<目录>.*\n?")
-_LABEL: Final = re.compile(r"(?m)^<篇名>.*\n\s*([^\s：:∶<>\\，。；、]{1,8})[：∶:]")
+_PART: Final = re.compile(r"(?m)^<目录>(?:(?!<篇名>).)*\n?")
+_LABEL: Final = re.compile(
+    r"(?m)^<篇名>.*\n\s*(?:([^\s：:∶<>\\，。；、【〔〖]{1,16})[：∶:]|(【[^】\n]{1,16}】|〔[^〕\n]{1,16}〕|〖[^〗\n]{1,16}〗|\[[^\]\n]{1,16}\])[：∶:]?)[ \t\u3000]*"
+)
+_NAME: Final = r"[A-Za-z0-9_.-]{1,60}?\.(?:bmp|gif|jpe?g|png|tiff?|webp|svg)(?![A-Za-z0-9])"
+_ANY_NAME: Final = r"[^\s\\<>()（）\[\]，。；：]{1,60}?\.(?:bmp|gif|jpe?g|png|tiff?|webp|svg)(?![A-Za-z0-9])"
 _PICTURE: Final = re.compile(
-    r"\\[A-Za-z0-9_.-]{1,60}?\.(?:bmp|gif|jpe?g|png|tiff?|webp)(?![A-Za-z0-9])", re.IGNORECASE | re.ASCII
+    rf"!\[[^\]\n]{{0,40}}\]\({_ANY_NAME}\)|\[img\]{_ANY_NAME}\[/img\]|<图>{_ANY_NAME}</图>|[(（]{_NAME}[)）]|"
+    rf"\\(?![xrnbt][^A-Za-z0-9_.-]){_ANY_NAME}(?:\\(?![xrnbt]))?|(?<![A-Za-z0-9_.-]){_NAME}",
+    re.IGNORECASE,
 )
 _EMPHASIS: Final = re.compile(r"\\[xrnbt]")
 _SENTENCE_ENDS: Final = "。！？；：」』”）)】!?;:"
@@ -43,12 +49,15 @@ def strip_section(text: str, labels: Collection[str] = ()) -> str:
     """
     if labels:
         text = _LABEL.sub(lambda found: _unlabelled(found, labels), text)
-    text = _PICTURE.sub("", _PART.sub("", text).replace(_SECTION, ""))
+    text = _PART.sub("", text).replace(_SECTION, "")
+    if "." in text:  # which the names of pictures have, and few sections
+        text = _PICTURE.sub("", text)
     return _joined(_EMPHASIS.sub("", text))
 
 
 def _unlabelled(found: re.Match[str], labels: Collection[str]) -> str:
-    return found[0][: found.start(1) - found.start()] if found[1] in labels else found[0]
+    label = found[1] or found[2]
+    return found[0][: found.start(found.lastindex or 0) - found.start()] if label in labels else found[0]
 
 
 def _joined(text: str) -> str:
@@ -75,7 +84,7 @@ def section_labels(texts: Iterable[str], known: Collection[str] = ()) -> dict[st
     found: Counter[str] = Counter()
     for text in texts:
         sections += len(_OPENS.findall(text))
-        found.update(_LABEL.findall(text))
+        found.update(plain or bracketed for plain, bracketed in _LABEL.findall(text))
     sections -= 1 in found.values()
     common = {label for label, count in found.items() if count >= max(2, _COMMON * sections)}
     if sum(found[label] for label in common) < _COVERED * sections:

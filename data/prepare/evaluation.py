@@ -4,7 +4,7 @@ Texts are compared as tokens (see `data.prepare.tokens`), without the letters th
 
 * what has `ngram` tokens in a row in common with a question, an option, an answer or any other text of an item, as in GPT-3's
   decontamination (Brown et al. 2020, appendix C); the options count where they follow their question;
-* a question with its options, or a question without options, that is whole lines, however short.
+* a question with its options or one of them, or a question without options, that is whole lines, however short.
 
 What more than `_COMMON` items have is a template and shows none of them.
 """
@@ -27,6 +27,7 @@ from data.prepare.tokens import LETTER, SEPARATOR, Hashes, Places, Tokens, codes
 
 SHORTEST: Final = 4  # tokens of an item that is looked for
 _COMMON: Final = 10  # items
+_MAY_LACK: Final = 3  # of so many tokens of a short question, one may be missing at its beginning
 _LABELS: Final = tokenize(" ".join("abcdefghij")).hashes
 _SEPARATOR: Final = tokenize(SEPARATOR).hashes[0]
 _BEHIND_LABELS: Final = codes_of(".．:：)）、\n\t ")
@@ -62,7 +63,8 @@ class Evaluation:
             question = _unlabeled(item.question).hashes
             asked = _unlabeled("\n".join([item.question, *item.options]))
             joined = windows(asked.hashes, ngram).tolist()
-            own.update(joined[: len(question)])
+            if len(question) < ngram:  # a window that has most of the question; the end of it is many questions'
+                own.update(joined[: len(question) // _MAY_LACK + 1] if len(question) else [])
             whole = _keys(item) if len(asked.hashes) >= SHORTEST else set()
             self.items += 1
             self.too_short += not own and not whole
@@ -117,16 +119,25 @@ class Evaluation:
 def _keys(item: Item) -> set[tuple[int, int]]:
     """How many lines a question with its options is, and the sum of their hashes, so that their order does not count.
 
-    Also as one line, and with one of the options again, as the answer.
+    Also as one line, with one of the options again, as the answer, and with that alone.
     """
     texts = ["\n".join([item.question, *item.options]), " ".join([item.question, *item.options]).replace("\n", " ")]
     found = {(len(hashes), int(hashes.sum())) for hashes in map(_hashes_of, texts)}
     answers = [_hashes_of(option) for option in item.options]
-    return found | {
-        (count + len(answer), int(np.append(answer, np.uint64(key)).sum()))
-        for count, key in found
-        for answer in answers
-    }
+    if item.options and len(_unlabeled(item.question).hashes) >= SHORTEST:
+        asked = _hashes_of(item.question)
+        alone = {(len(asked) + len(answer), int(np.append(asked, answer).sum())) for answer in answers}
+    else:
+        alone = set()
+    return (
+        alone
+        | found
+        | {
+            (count + len(answer), int(np.append(answer, np.uint64(key)).sum()))
+            for count, key in found
+            for answer in answers
+        }
+    )
 
 
 def _hashes_of(text: str) -> Hashes:

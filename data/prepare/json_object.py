@@ -8,7 +8,27 @@ from typing import Any, Final
 
 from data.files.lines import Unreadable
 
-_LISTS: Final = ("data", "train", "rows", "records", "RECORDS", "examples", "items", "instances", "dialogues", "list")
+_LISTS: Final = (
+    "data",
+    "train",
+    "rows",
+    "records",
+    "RECORDS",
+    "examples",
+    "items",
+    "instances",
+    "dialogues",
+    "list",
+    "results",
+    "result",
+    "samples",
+    "entries",
+    "test",
+    "validation",
+    "valid",
+    "val",
+    "dev",
+)
 _TURN: Final = frozenset({"role", "from", "speaker"})
 _NOT_JSON: Final = object()
 
@@ -46,7 +66,8 @@ def object_records(lines: Iterator[tuple[int, str, str]], longest: int) -> list[
 
 
 def unwrapped(value: Mapping[str, Any]) -> list[Any]:
-    """The records of an object: of its only list of records, else its values if all are objects, else the object itself.
+    """The records of an object: of its only list of records, its rows if it has columns, its values if all are objects, or the
+    object itself.
 
     A value under a key has it as its `id`, unless it has one.
 
@@ -61,9 +82,30 @@ def unwrapped(value: Mapping[str, Any]) -> list[Any]:
     if lists:
         found: list[Any] = value[lists[0]]
         return found
+    if rows := _of_columns(value):
+        return rows
     if value and all(isinstance(one, Mapping) for one in value.values()):
         return [{"id": name, **one} for name, one in value.items()]
     return [value]
+
+
+def _of_columns(value: Mapping[str, Any]) -> list[Any]:
+    """The rows of an object of columns, as pandas and `datasets` write them: cells by row number, or lists of cells."""
+    columns = list(value.values())
+    if len(columns) < 2 or "questions" in value:  # Huatuo-26M's record has two lists, too
+        return []
+    if all(isinstance(one, Mapping) and one and all(name.isdigit() for name in one) for one in columns):
+        columns = [list(one.values()) for one in columns if one.keys() == columns[0].keys()]
+    elif not all(isinstance(one, list) and len(one) > 1 for one in columns):
+        return []
+    cells = [cell for column in columns for cell in column]
+    if (
+        len(columns) < len(value)
+        or len({len(one) for one in columns}) > 1
+        or any(isinstance(one, Mapping) for one in cells)
+    ):
+        return []
+    return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _holds_records(value: Any) -> bool:

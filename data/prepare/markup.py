@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from typing import Final, NamedTuple
 
+from data.prepare.mathml import formulas_as_text
 from data.prepare.scripts import script
 
 _BLOCKS: Final = frozenset(
@@ -47,7 +48,7 @@ _BLOCKS: Final = frozenset(
     ]
 )
 _CELLS: Final = frozenset(["td", "th", "img"])
-_HIDDEN: Final = frozenset(["script", "style"])
+_HIDDEN: Final = frozenset(["script", "style", "svg"])
 _SCRIPTS: Final = frozenset(["sup", "sub"])
 _INLINE: Final = frozenset(
     [
@@ -73,9 +74,60 @@ _INLINE: Final = frozenset(
         "wbr",
     ]
 )
-_NAMES: Final = _BLOCKS | _CELLS | _HIDDEN | _SCRIPTS | _INLINE
-_PAIRED: Final = _SCRIPTS | _HIDDEN | frozenset("abisu")
-"""Elements that are removed with their end tag only. A lone `<b>` may be a comparison with b, and of a superscript
+_PARTS: Final = frozenset(
+    [
+        "address",
+        "article",
+        "aside",
+        "details",
+        "fieldset",
+        "footer",
+        "form",
+        "header",
+        "legend",
+        "main",
+        "nav",
+        "option",
+        "section",
+        "summary",
+    ]
+)
+"""Parts of a page, which begin a line."""
+_BREAKS: Final = _BLOCKS | _PARTS
+_WORDS: Final = frozenset(
+    [
+        "audio",
+        "bdi",
+        "bdo",
+        "button",
+        "canvas",
+        "cite",
+        "code",
+        "dfn",
+        "iframe",
+        "kbd",
+        "label",
+        "mark",
+        "noscript",
+        "object",
+        "picture",
+        "q",
+        "rb",
+        "rp",
+        "rt",
+        "ruby",
+        "samp",
+        "select",
+        "textarea",
+        "time",
+        "var",
+        "video",
+    ]
+)
+_EMPTY: Final = frozenset(["area", "base", "embed", "input", "link", "meta", "param", "source", "track"])
+_NAMES: Final = _BLOCKS | _CELLS | _HIDDEN | _SCRIPTS | _INLINE | _PARTS | _WORDS | _EMPTY
+_PAIRED: Final = _SCRIPTS | _HIDDEN | _PARTS | _WORDS | _EMPTY | frozenset("abisu")
+"""Elements that are removed with their end tag or attributes only, as these are words or quantities, too. A lone `<b>` may be a comparison with b, and of a superscript
 without an end nobody knows where its exponent ends."""
 _SHORT: Final = 2  # longest name of an element that may be a quantity, as HR or Li
 _FLAGS: Final = frozenset(
@@ -100,6 +152,12 @@ _OPENS: Final = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _END: Final = re.compile(r"\s*>")
+_CDATA: Final = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_INSTRUCTION: Final = re.compile(r"<\?[a-z][a-z0-9:-]{0,30}(?:\s[^<>]*)?\?>", re.IGNORECASE)
+_NAMESPACED: Final = re.compile(
+    r"<(/?)([A-Za-z]{1,10}:([A-Za-z][A-Za-z0-9_.-]{0,40}))((?:\s+[A-Za-z_:][A-Za-z0-9_:.-]{0,60}\s*=\s*\"[^\"<>]*\")*)\s*(/?)>"
+)
+"""A tag of XML, such as Word writes. One without an end, attributes or a slash may be a comparison."""
 _LONGEST: Final = 4000  # characters of a tag, its attributes included
 _DEEPEST: Final = 32  # elements of a name, and superscripts and subscripts, inside each other
 _ENTITY: Final = re.compile(
@@ -139,6 +197,7 @@ def strip_html(text: str, plain: Callable[[str], str] = str) -> str:
     Args:
         plain: what is done to a decoded entity's character, such as a blank of another kind.
     """
+    text = _without_xml(text) if "<" in text else text
     tags = _markup(text) if "<" in text and _OPENS.search(text) else []
     if not tags:
         return _decoded(text, plain)
@@ -153,11 +212,26 @@ def strip_html(text: str, plain: Callable[[str], str] = str) -> str:
         elif tag.name in _SCRIPTS and tag.kind == "close":
             content = "".join(parts.pop())
             parts[-1].append(script(tag.name, content))
-        elif tag.name in _BLOCKS and not _last(parts[-1]).endswith("\n"):
+        elif tag.name in _BREAKS and not _last(parts[-1]).endswith("\n"):
             parts[-1].append("\n")
         elif tag.name in _CELLS and tag.kind != "close" and not _last(parts[-1])[-1:].isspace():
             parts[-1].append(" ")
     return "".join([*parts[0], _decoded(text[place:], plain)])
+
+
+def _without_xml(text: str) -> str:
+    """The text with formulas of MathML written out, and without what XML has beside HTML's elements."""
+    if "math" in text or "MATH" in text:
+        text = formulas_as_text(text)
+    if "<!" in text or "<?" in text:
+        text = _INSTRUCTION.sub("", _CDATA.sub(r"\1", text))
+    return _NAMESPACED.sub(lambda found: "" if _is_xml(found) else found[0], text)
+
+
+def _is_xml(found: re.Match[str]) -> bool:
+    if found[3].lower() in _NAMES:
+        return False
+    return bool(found[1] or found[4] or found[5]) or f"</{found[2]}>" in found.string
 
 
 def _last(parts: list[str]) -> str:

@@ -105,7 +105,7 @@ class Options:
         found = asdict(self)
         return {
             **found,
-            "columns": dict(self.columns),
+            "columns": [f"{field}={column}" for field, column in self.columns],
             "skip": sorted(self.skip),
             "keep": sorted(self.keep),
             "min_chars": self.shortest,

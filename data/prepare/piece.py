@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
@@ -148,6 +148,8 @@ def _cleaned(task: Task, done: Done, rejects: IO[str]) -> Iterator[Cleaned]:
     records = read(task.piece, options)
     for found, labels in with_labels(dialogues(records, options) if options.dialogue_id else records):
         tally.records[source] += 1
+        if options.columns and isinstance(found.record, Mapping):
+            tally.mapped.update(column for _, column in options.columns if column in found.record)
         if any(labels.values()) and options.takes("markup"):
             tally.labels.setdefault(source, Counter()).update(+Counter(labels))
         where = f"{source}:{found.line}"

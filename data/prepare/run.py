@@ -126,6 +126,7 @@ def _build(
         "kind": options.kind,
         **tally.as_json(),
         "shared_ids": shared,
+        "unused_maps": [f"{field}={column}" for field, column in options.columns if not tally.mapped[column]],
         "evaluation": _overlap(evaluation, tally) if evaluation else None,
     }
     columns = {field.name: str(field.type) for field in options.schema}

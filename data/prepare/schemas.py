@@ -12,6 +12,8 @@ from typing import Any, Final
 from data.chat import RESERVED, check_messages
 from data.prepare.chats import ANSWERS, CHATS, DIALOGUES, MORE, QUESTIONS, TEXTS, chat_of, task_of
 from data.prepare.chats import Row as Row
+from data.prepare.columns import renamed
+from data.prepare.mapping import mapped
 from data.prepare.options import Options
 from data.prepare.preferences import SIDES, preference_of
 from data.prepare.turns import ROLE_KEYS, Messages
@@ -33,17 +35,24 @@ def row_of(record: Any, options: Options) -> Row:
     """
     if not isinstance(record, Mapping):
         raise DataError(f"holds {kind_of(record)}, not a record with named columns")
-    record = _mapped(record, options.columns)
-    row = preference_of(record, options) or chat_of(record, options) or _text(record)
+    record = mapped(record, options.columns)
+    row = preference_of(record, options) or chat_of(record, options) or _text(renamed(record))
     columns = ", ".join(map(str, record)) or "none"
     if options.kind != "text" and (row is None or "text" in row) and any(name in record for name in ROLE_KEYS):
         raise DataError(f"is one turn (columns {columns}); join the turns of a dialogue with --dialogue-id COLUMN")
+    if row is None and (
+        missing := [item for item in options.columns if item[1] not in record and item[0] not in record]
+    ):
+        field, column = missing[0]
+        raise DataError(
+            f"no known schema has its columns ({columns}), and it has no column '{column}', which --map gives to {field}"
+        )
     if row is None:
         raise UnknownColumnsError(
             f"no known schema has its columns ({columns})",
             "name them with --map FIELD=COLUMN, as --map question=COLUMN --map answer=COLUMN",
         )
-    return _as_kind(row, options.kind)
+    return _as_kind(row, options.kind, columns)
 
 
 def id_of(record: Any) -> str:
@@ -98,18 +107,6 @@ def check_row(row: Row) -> None:
         raise DataError("chosen and rejected are the same text")
 
 
-def _mapped(record: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
-    if not columns:
-        return record
-    taken = {column for _, column in columns}
-    new = {name: value for name, value in record.items() if name not in taken}
-    for name, column in columns:
-        if column not in record:
-            raise DataError(f"has no column '{column}', which --map gives to {name}")
-        new[name] = record[column]
-    return new
-
-
 def _text(record: Mapping[str, Any]) -> Row | None:
     name = next((name for name in TEXTS if name in record), None)
     if name is None:
@@ -122,17 +119,19 @@ def _text(record: Mapping[str, Any]) -> Row | None:
     return {"text": text}
 
 
-def _as_kind(row: Row, kind: str) -> Row:
+def _as_kind(row: Row, kind: str, columns: str) -> Row:
     if kind == "text":
-        return {"text": "\n".join(texts_of(row))} if "chosen" not in row else _refused("a preference pair", kind)
+        return (
+            {"text": "\n".join(texts_of(row))} if "chosen" not in row else _refused("a preference pair", kind, columns)
+        )
     if kind == "preference":
         return (
             row
             if "chosen" in row
-            else _refused("a text" if "text" in row else "a chat without a rejected answer", kind)
+            else _refused("a text" if "text" in row else "a chat without a rejected answer", kind, columns)
         )
     if "text" in row:
-        return _refused("a text", kind)
+        return _refused("a text", kind, columns)
     turns: Messages = row["prompt"] if "prompt" in row else row["messages"]
     if kind == "prompts":
         last = max((index for index, turn in enumerate(turns) if turn["role"] == "user"), default=-1)
@@ -140,9 +139,14 @@ def _as_kind(row: Row, kind: str) -> Row:
     if "chosen" in row:
         turns = [*turns, {"role": "assistant", "content": row["chosen"]}]
     if not any(turn["role"] == "assistant" for turn in turns):
-        raise DataError("the chat has no answer to learn from")
+        raise UnknownColumnsError(
+            f"the chat has no answer to learn from (columns {columns})", "name it with --map answer=COLUMN"
+        )
     return {"messages": turns, "task": row.get("task") or task_of(turns)}
 
 
-def _refused(what: str, kind: str) -> Row:
-    raise DataError(f"is {what}, which cannot become a row of --kind {kind}")
+def _refused(what: str, kind: str, columns: str) -> Row:
+    raise UnknownColumnsError(
+        f"is {what}, which cannot become a row of --kind {kind} (columns {columns})",
+        "name those that are meant with --map FIELD=COLUMN",
+    )

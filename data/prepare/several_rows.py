@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any, Final
 
 from data.prepare.options import Options
+from data.prepare.turns import are_turns
 from data.prepare.values import kind_of, number, string
 from data.tables import DataError
 
@@ -28,6 +29,9 @@ def records_of(record: Any, options: Options) -> Iterator[Any]:
     """
     if isinstance(record, list) and record and all(isinstance(one, str) for one in record):
         yield {"dialogue": record}  # MedDialog's own JSON
+        return
+    if are_turns(record):
+        yield {"dialogue": record}  # MedDG's
         return
     if not isinstance(record, Mapping):
         yield record

@@ -31,6 +31,7 @@ class Tally:
     changed: rows that a step changed, by step.
     overlap: with evaluation items: `passages` cut, `rows` removed, and the characters of both.
     masked: personal data masked, by kind.
+    mapped: records that have a column of `--map`, by column.
     labels: of classics, sections whose label was removed, by source and label.
     cut: documents that were cut into several.
     characters, lengths: of rows out; a histogram by `length_bin`.
@@ -44,6 +45,7 @@ class Tally:
     changed: Counter[str] = field(default_factory=Counter)
     overlap: Counter[str] = field(default_factory=Counter)
     masked: Counter[str] = field(default_factory=Counter)
+    mapped: Counter[str] = field(default_factory=Counter)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
     cut: int = 0
     more: int = 0
@@ -53,7 +55,7 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         self.bad.add(other.bad)
-        for name in ("records", "rows", "removed", "changed", "overlap", "lengths", "masked"):
+        for name in ("records", "rows", "removed", "changed", "overlap", "lengths", "masked", "mapped"):
             getattr(self, name).update(getattr(other, name))
         for source, labels in other.labels.items():
             self.labels.setdefault(source, Counter()).update(labels)

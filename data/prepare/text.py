@@ -25,6 +25,7 @@ _WIDE: Final = re.compile(f"[{_WIDE_FORM}]+")
 _WIDE_BY: Final = 0xFEE0  # from a full-width form to its ASCII character
 _ODD: Final = re.compile(f"[{_UNSEEN}{_BLANK}{_LINE_END}{_WIDE_FORM}]")
 _BLANKS: Final = re.compile(r"  +")
+_ESCAPED: Final = 3  # times that HTML may be escaped: `&amp;lt;sup&amp;gt;` is `<sup>`
 _EMPTY_LINES: Final = re.compile(r"\n{3,}")
 
 
@@ -56,9 +57,13 @@ def _trimmed(text: str) -> str:
 
 
 def remove_markup(text: str, labels: Collection[str] = ()) -> str:
-    """HTML, and the marks of digitised classics, whose section `labels` go too."""
-    if "<" in text or "&" in text:
-        text = strip_html(text, _plain)
+    """The text without HTML, also such as was escaped, and the marks of digitised classics, whose section `labels` go too."""
+    for _ in range(_ESCAPED):
+        if "<" not in text and "&" not in text:
+            break
+        before, text = text, strip_html(text, _plain)
+        if "&" not in before:
+            break
     if is_section(text):
         text = strip_section(text, labels)
     return _trimmed(text)

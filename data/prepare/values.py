@@ -18,11 +18,15 @@ class UnknownColumnsError(DataError):
 
 
 def string(value: Any, name: str) -> str:
-    """A text, which may stand in a list of its own or in a single turn.
+    """A text, which may stand in a list of its own, in a single turn, or in parts of type `text`.
 
     Raises:
         DataError: it is something else.
     """
+    if isinstance(value, list) and value and all(_is_part(one) for one in value):
+        if other := next((str(one["type"]) for one in value if one["type"] != "text"), ""):
+            raise DataError(f"{name} has a part of type {other}; only texts can be trained on")
+        value = "\n".join(one["text"] for one in value if isinstance(one.get("text"), str))
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, Mapping) and isinstance(value.get("value", value.get("content")), str):
@@ -30,6 +34,11 @@ def string(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{name} holds {kind_of(value)}; it must be a text")
     return value
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value is a part of a message as OpenAI's API has it, a text, an image or a sound."""
+    return isinstance(value, Mapping) and isinstance(value.get("type"), str) and "role" not in value
 
 
 def optional_string(record: Mapping[str, Any], name: str) -> str:

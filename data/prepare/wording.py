@@ -1,14 +1,15 @@
 """Which rows say the same in another wording.
 
 Of two wordings of one statement, punctuation, blanks, function characters and the order of clauses may differ: equal
-fingerprints find them. Long rows may also differ in a few short words that occur once: few windows of tokens that are
-rare in the corpus find them, and `alike` looks at their texts. Numbers, negations and Latin words are always the same.
+fingerprints find them. Long rows may also differ in a few short words that occur once and say the same: few windows of
+tokens that are rare in the corpus find them, and `alike` looks at their texts. Numbers, negations, names and Latin words
+are always the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,60 @@ LONG: Final = 100  # tokens from which a row has a signature
 SHORTEST: Final = 4  # tokens; rows with fewer have no fingerprint
 _WINDOW: Final = 8
 _OVERLAP: Final = 3
-_WORD: Final = 2  # tokens of a word that may differ; names are mostly longer
+_WORD: Final = 2  # tokens of a word that may differ
+_SYNONYMS: Final = {
+    word: group
+    for group, words in enumerate(
+        [
+            "医生 大夫 医师",
+            "孩子 小孩",
+            "患者 病人 病患",
+            "导致 引起 造成 引发 致使",
+            "因为 由于",
+            "所以 因此 因而",
+            "但是 然而 可是 不过 但",
+            "如果 假如 倘若 若 若是",
+            "以及 和 与 及",
+            "可能 或许 也许",
+            "经常 常常 时常 常",
+            "立即 立刻 马上",
+            "尽快 尽早",
+            "目前 现在 当前",
+            "需要 须 需",
+            "可以 能 能够 可",
+            "并且 而且 且 并",
+            "通常 一般 往往",
+            "注意 留意",
+            "建议 推荐",
+            "以后 之后 后",
+        ]
+    )
+    for word in words.split()
+}
+"""Everyday words that may stand for one another."""
+_EMPTY: Final = frozenset(
+    [
+        "非常",
+        "十分",
+        "特别",
+        "很",
+        "极为",
+        "较为",
+        "所谓",
+        "已经",
+        "已",
+        "的话",
+        "来说",
+        "一些",
+        "此外",
+        "另外",
+        "其实",
+        "首先",
+        "然后",
+        "最后",
+    ]
+)
+"""Words that may be missing."""
 _SEED: Final = 1
 _SEPARATOR: Final = tokenize(SEPARATOR).hashes[0]
 _CLAUSE_ENDS: Final = codes_of("\n，。；！？,;!?")
@@ -120,19 +174,22 @@ def alike(kept: Row, removed: Row, answers: str, threshold: float) -> bool:
 
     Their answers are the same. Of the tokens of either row at least a share of `threshold` stand in windows that the other
     has, too; no others are numbers, negations or Latin words, follow one another to more than `_WORD`, as names do, or
-    occur twice, as the subject of a text does.
+    occur twice, as the subject of a text does. Every word of the one stands for one of the other, or says nothing:
+    贫血 in the place of 黄疸, and 左 in that of 右, make another statement.
     """
     parts = [compared(row, answers) for row in (kept, removed)]
     one, other = (_telling(SEPARATOR.join(answer)).hashes for _, answer in parts)
     if not np.array_equal(one, other):
         return False
-    first, second = (_telling(SEPARATOR.join([*body, *answer])) for body, answer in parts)
+    texts = [SEPARATOR.join([*body, *answer]) for body, answer in parts]
+    first, second = map(_telling, texts)
     one, other = (np.sort(side.hashes[side.kinds >= MARK]) for side in (first, second))
-    return (
-        np.array_equal(one, other)
-        and _are_words(first, _own(first.hashes, second.hashes), threshold)
-        and _are_words(second, _own(second.hashes, first.hashes), threshold)
-    )
+    if not np.array_equal(one, other):
+        return False
+    own = [_own(first.hashes, second.hashes), _own(second.hashes, first.hashes)]
+    if not (_are_words(first, own[0], threshold) and _are_words(second, own[1], threshold)):
+        return False
+    return _stand_for(_words(texts[0], first, own[0]), _words(texts[1], second, own[1]))
 
 
 def _own(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
@@ -148,5 +205,50 @@ def _are_words(tokens: Tokens, own: NDArray[np.bool_], threshold: float) -> bool
     count = int(own.sum())
     if count > (1 - threshold) * len(own) or (tokens.kinds[own] >= MARK).any():
         return False
-    runs = np.diff(np.flatnonzero(np.diff(own, prepend=False, append=False)))[::2]
-    return bool((runs <= _WORD).all()) and len(np.unique(tokens.hashes[own])) == count
+    runs = _runs(own)
+    return bool((runs[:, 1] - runs[:, 0] <= _WORD).all()) and len(np.unique(tokens.hashes[own])) == count
+
+
+def _runs(own: NDArray[np.bool_]) -> Places:
+    """First and end of each run of true values, (R, 2)."""
+    return np.flatnonzero(np.diff(own, prepend=False, append=False)).reshape(-1, 2)
+
+
+class _Word(NamedTuple):
+    """Characters that stand only here, alone and with the character before or behind, which other words may share."""
+
+    alone: str
+    with_before: str
+    with_behind: str
+
+
+def _words(text: str, tokens: Tokens, own: NDArray[np.bool_]) -> list[_Word]:
+    """The words that stand only here, without those that repeat the characters around them, as in 反反复复."""
+    characters = [text[start:end] for start, end in zip(tokens.starts, tokens.ends, strict=True)]
+    found = []
+    for first, last in _runs(own).tolist():
+        before, behind = characters[max(0, first - 1) : first], characters[last : last + 1]
+        if not set(characters[first:last]) <= {*before, *behind}:
+            parts = (characters[first:last], [*before, *characters[first:last]], [*characters[first:last], *behind])
+            found.append(_Word(*map("".join, parts)))
+    return found
+
+
+def _stand_for(ones: Sequence[_Word], others: Sequence[_Word]) -> bool:
+    """Whether each word has another that stands for it, on the other side, or may be missing."""
+    left = list(others)
+    for one in ones:
+        partner = next((other for other in left if _same_word(one, other)), None)
+        if partner is not None:
+            left.remove(partner)
+        elif one.alone not in _EMPTY:
+            return False
+    return all(other.alone in _EMPTY for other in left)
+
+
+def _same_word(one: _Word, other: _Word) -> bool:
+    """Whether two words are synonyms, or written with the same characters."""
+    return set(one.alone) == set(other.alone) or any(
+        word in _SYNONYMS and _SYNONYMS[word] == _SYNONYMS.get(another)
+        for word, another in zip(one, other, strict=True)
+    )

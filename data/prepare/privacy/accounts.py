@@ -14,24 +14,27 @@ _EMAIL: Final = re.compile(
 )
 # A word without digit, dash or underscore behind a label is more often English than a number, except behind 微信号：.
 _WECHAT: Final = re.compile(
-    r"(?:(?:微信|薇信|威信|加微|加V|wechat|weixin|(?<![A-Za-z])(?:vx|wx))(?:公众)?(?:号码|号|id)?(?:是|为)?[ :：]*"
-    r"(?=[-_A-Za-z0-9]{0,19}[0-9_-])|微信(?:号码|号)[ ]?[:：][ ]?)([A-Za-z][-_A-Za-z0-9]{5,19})(?![-_A-Za-z0-9])",
+    r"(?:(?:微信|薇信|威信|徽信|v信|加微|加V|wechat|weixin|(?<![A-Za-z])(?:vx|wx|v(?=[:：])))(?:公众)?(?:号码|号|id)?(?:是|为)?[ :：]*"
+    r"(?=[-_A-Za-z0-9]{0,19}[0-9_-])|(?:微信|v信)(?:号码|号|id)?[ ]?[:：][ ]?)(?!wechat|weixin)([A-Za-z][-_A-Za-z0-9]{5,19})(?![-_A-Za-z0-9])",
     re.IGNORECASE,
 )
+_WECHAT_LABEL: Final = re.compile("[微薇威徽vV][信xX:：]|加[微vV]|[wW][eExX]")
 _QQ: Final = re.compile(
-    rf"(?:(?<![A-Za-z])QQ|扣扣)(?:群|交流群)?(?:号码|号)?{NUMBER_LINK}([1-9][0-9]{{4,10}})(?![0-9A-Za-z@])",
+    rf"(?:(?<![A-Za-z])Q ?Q|扣扣|企鹅|(?<![A-Za-z])Q(?=群|号)|加Q)(?:[/、或和]?微信)?[)）]?(?:交流|病友|咨询|患者)?群?(?:号码|号)?{NUMBER_LINK}([1-9][0-9]{{4,10}})(?![0-9A-Za-z@])",
     re.IGNORECASE,
 )
 _VALUE: Final = r"([A-Za-z]{0,6}[-_]?[0-9][-0-9A-Za-z_/]{2,24})(?![年月日例元%])"
 _RECORD: Final = re.compile(
-    r"(?:病[ ]?历[ ]?号|病案号|病案首页号|住[ ]?院[ ]?号|门[ ]?诊[ ]?号|急诊号|就诊号|就诊卡|诊疗卡|体检号|体检编号|病理号|影像号|检查号|"
-    r"放射号|超声号|(?:患者|病人|就诊)(?:ID|编号|号|登记号|识别码)|病历编号|病案编号|登记号|(?<![A-Za-z])(?:MRN|Patient ID))"
-    rf"(?:号码|号)?{NUMBER_LINK}{_VALUE}",
+    r"(?:病[ ]?[历案]|住[ ]?院|门[ ]?诊|急诊|就诊|诊疗|诊断|体检|病理|影像|检查|检验|化验|放射|超声|彩超|心电图?|内镜|胃镜|肠镜|手术|报告单?|"
+    r"病人|患者|健康|登记|建档|档案|挂号|CT|MRI?|DR|X线|PACS|HIS|LIS)"
+    r"(?:病[历案]|首页|登记|申请|档案|就诊|流水)?(?:[ ]?号码|卡号|卡|编号|编码|识别码|[ ]?号|[ ]?ID(?:号)?(?![A-Za-z]))"
+    r"|(?<![A-Za-z])(?:MRN|(?:Patient|Record|Admission|Chart)(?: ID| No\.?| Number))",
     re.IGNORECASE,
 )
+_RECORD_VALUE: Final = re.compile(NUMBER_LINK + _VALUE)
 _INSURANCE: Final = re.compile(
-    r"(?:医保|社保|医疗保险|社会保障|社会保险|新农合|合作医疗|参保人?|保险单|保单)"
-    r"(?:医疗|电子凭证|个人|电脑|账户|手册)?(?:卡|证)?(?:号码|编号|账号|卡号|证号|号|(?=[ ]?[:：])|ID)"
+    r"(?:医保|社保|医疗保险|社会保障|社会保险|养老保险|商业保险|保险|农合|合作医疗|参保人?|投保人?|保险单|投保单|保单|理赔|医疗(?=证|卡|本|手册))"
+    r"(?:医疗|电子凭证|个人|电脑|账户|手册|本)?(?:卡|证)?(?:号码|编号|账号|卡号|证号|号|(?=[ ]?[:：])|ID)"
     rf"{NUMBER_LINK}{_VALUE}"
 )
 _TRIAL: Final = re.compile(r"ChiCTR|NCT|CTR|国", re.IGNORECASE)
@@ -45,6 +48,8 @@ def find_emails(text: str) -> Iterator[Span]:
 
 
 def find_wechats(text: str) -> Iterator[Span]:
+    if not _WECHAT_LABEL.search(text):
+        return
     for found in _WECHAT.finditer(text):
         yield Span(*found.span(1), "wechat")
 
@@ -57,8 +62,9 @@ def find_qqs(text: str) -> Iterator[Span]:
 
 def find_record_numbers(text: str) -> Iterator[Span]:
     """Numbers of records behind the names that hospitals have for them; registered trials have some of these, too."""
-    for found in _RECORD.finditer(text):
-        if len(found[1]) >= _LONG_ENOUGH and not _TRIAL.match(found[1]):
+    for label in _RECORD.finditer(text):
+        found = _RECORD_VALUE.match(text, label.end())
+        if found and len(found[1]) >= _LONG_ENOUGH and not _TRIAL.match(found[1]):
             yield Span(*found.span(1), "record_number")
 
 

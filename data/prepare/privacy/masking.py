@@ -36,8 +36,18 @@ _DIGITS: Final = re.compile(r"[0-9](?:[^0-9\n]{0,3}[0-9]){2}")
 _WORD: Final = re.compile(r"[A-Za-z][-_A-Za-z0-9]{5}")
 
 
+_WIDE: Final[dict[int, int]] = {
+    **{code: code - 0xFEE0 for first, last in ("０９", "ＡＺ", "ａｚ") for code in range(ord(first), ord(last) + 1)},
+    ord("＠"): ord("@"),
+    ord("＿"): ord("_"),
+}
+_HAS_WIDE: Final = re.compile("[０-９Ａ-Ｚａ-ｚ＠]")
+
+
 def find_personal(text: str) -> list[Span]:
     """All personal data of a text, in order, without overlaps."""
+    if _HAS_WIDE.search(text):
+        text = text.translate(_WIDE)
     skipped = set() if _DIGITS.search(text) else set(_NUMBERS)
     if not _WORD.search(text):
         skipped.add("wechat")

@@ -27,9 +27,34 @@ def test_a_label_of_some_sections_says_something():
     assert section_labels([section("主治", 1)]) == {}
 
 
+@pytest.mark.parametrize("mark", ["【{}】", "〔{}〕", "[{}]", "{}: ", "　　{}∶", "\n{}："])
+@pytest.mark.parametrize("label", ["原文", "本草原文之内容如下", "Content"])
+def test_labels_are_found_in_any_form(mark, label):
+    book = [f"<篇名>第{number}草\n{mark.format(label)}味甘，第{number}种。\n" for number in range(3)]
+    (found,) = section_labels(book)
+    assert label in found
+    assert [strip_section(one, [found]).split() for one in book] == [
+        [f"第{number}草", f"味甘，第{number}种。"] for number in range(3)
+    ]
+
+
 def test_pictures_go_by_any_name():
     text = "<篇名>甲草\n\\r甲草图\\p01-2a3.bmp\\r见\\x乙\\x，\\ph1.JPG\\r丙"
     assert strip_section(text) == "甲草\n甲草图见乙，丙"
+    for name in (
+        "\\图1.webp\\",
+        "\\卷一图.jpg",
+        "zl_01.svg",
+        "(p03.jpg)",
+        "![图](p04.png)",
+        "[img]a.gif[/img]",
+        "<图>p02-1.png</图>",
+    ):
+        assert strip_section(f"<篇名>甲草\n味甘{name}，平") == "甲草\n味甘，平", name
+
+
+def test_a_part_and_a_section_on_one_line_lose_no_text():
+    assert strip_section("<目录>卷一<篇名>甲草\n味甘") == "甲草\n味甘"
 
 
 def test_each_book_of_a_file_has_its_labels():

@@ -67,6 +67,25 @@ def test_options_alone_show_no_item():
     assert found(evaluation, f"常见的有{listed}等。", f"题：生殖腺是{listed}等。") == [[], ["生殖腺是" + listed]]
 
 
+def test_options_belong_to_their_question_alone():
+    options = {"A": "青霉素", "B": "红霉素", "C": "庆大霉素", "D": "氯霉素"}
+    evaluation = items({"question": "治疗破伤风首选？", "options": options, "answer": "A"})
+    listed = "\nA. 青霉素\nB. 红霉素\nC. 庆大霉素\nD. 氯霉素"
+    assert found(evaluation, "治疗破伤风首选（ ）" + listed, "治疗肺炎首选？" + listed) == [
+        ["治疗破伤风首选（ ）" + listed],
+        [],
+    ]
+
+
+def test_a_short_question_is_found_with_its_answer_alone():
+    evaluation = items({"question": "治疗破伤风首选", "options": ["青霉素", "红霉素"], "answer": "A"})
+    assert found(evaluation, "治疗破伤风首选？\n青霉素。", "治疗破伤风首选？\n多休息。", "青霉素\n红霉素") == [
+        ["治疗破伤风首选？\n青霉素。"],
+        [],
+        [],
+    ]
+
+
 def test_short_questions_are_found_where_they_are_whole_lines():
     evaluation = items({"question": "头晕怎么办", "answer": "多喝水"}, {"text": "是"})
     assert (evaluation.items, evaluation.only_whole, evaluation.too_short) == (2, 1, 1)

@@ -47,3 +47,13 @@ def test_what_is_unclear_or_too_long_is_refused(found):
         unwrapped({"train": RECORDS, "data": RECORDS})
     (bad,) = found("a.json", json.dumps({"data": RECORDS}, indent=1).encode(), max_row_bytes=100)
     assert "--max-row-bytes" in bad.bad
+    with pytest.raises(Unreadable, match=r"several lists of records \(train, test\)"):
+        unwrapped({"train": RECORDS, "test": RECORDS})
+
+
+def test_columns_are_rows():
+    rows = [{"question": "甲", "answer": "乙"}, {"question": "丙", "answer": "丁"}]
+    assert unwrapped({"question": {"0": "甲", "1": "丙"}, "answer": {"0": "乙", "1": "丁"}}) == rows
+    assert unwrapped({"question": ["甲", "丙"], "answer": ["乙", "丁"]}) == rows
+    for record in ({"questions": ["甲", "丙"], "answers": ["乙"]}, {"id": "1", "data": ["甲", "乙"]}):
+        assert unwrapped(record) == [record]

@@ -39,6 +39,25 @@ DIALOGUES = {
     "title, ask": {"department": "内科", "title": "头晕", "ask": "无", "answer": "测血压"},
     "Huatuo-26M": {"questions": [["头晕"]], "answers": ["测血压"]},
     "KTO": {"prompt": "头晕", "completion": "测血压", "label": True},
+    "capital columns": {"Question": "头晕", "Answer": "测血压"},
+    "user and assistant": {"user": "头晕", "assistant": "测血压"},
+    "MedDG": [{"id": "Patients", "Sentence": "头晕"}, {"id": "Doctor", "Sentence": "测血压"}],
+    "Firefly": {"conversation_id": 1, "conversation": [{"human": "头晕", "assistant": "测血压"}]},
+    "CMB-Clin": {"id": "0", "description": "", "QA_pairs": [{"question": "头晕", "answer": "测血压"}]},
+    "turns in a column of any name": {
+        "id": 1,
+        "items": [{"from": "human", "value": "头晕"}, {"from": "gpt", "value": "测血压"}],
+    },
+    "parts of messages": {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "头晕"}]},
+            {"role": "assistant", "content": "测血压"},
+        ]
+    },
+    "patient, doctor": {"Description": "x", "Patient": "头晕", "Doctor": "测血压"},
+    "dialogue in one text": {"dialogue": "患者：头晕\n医生：测血压"},
+    "transcript of one turn": {"input": "病人：头晕\n医生：", "target": "测血压"},
+    "marked question and answer": {"question": "问：头晕", "answer": "答：测血压"},
 }
 
 
@@ -46,6 +65,48 @@ DIALOGUES = {
 def test_chats(layout):
     (row,) = rows(DIALOGUES[layout])
     assert [(turn["role"], turn["content"]) for turn in row["messages"]] == [("user", "头晕"), ("assistant", "测血压")]
+
+
+TRANSCRIPTS = {
+    "BianQue": {"input": "病人：头晕\n医生：多久了？\n病人：两天\n医生：", "target": "测血压"},
+    "in one line": {"input": "病人：头晕 医生：多久了？ 病人：两天 医生：", "target": "医生：测血压"},
+    "BELLE": {"instruction": "Human:头晕\nAssistant:多久了？\nHuman:两天\nAssistant:", "input": "", "output": "测血压"},
+    "HH": {"prompt": "\n\nHuman: 头晕\n\nAssistant: 多久了？\n\nHuman: 两天\n\nAssistant:", "response": "测血压"},
+    "without the last mark": {"query": "患者：头晕\n大夫：多久了？\n患者：两天", "response": "测血压"},
+}
+
+
+@pytest.mark.parametrize("layout", TRANSCRIPTS)
+def test_transcripts_are_turns(layout):
+    (row,) = rows(TRANSCRIPTS[layout])
+    assert texts_of(row) == ["头晕", "多久了？", "两天", "测血压"]
+    assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"] * 2
+    assert row["task"] == "dialogue"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["请判断意图。病人：头晕。医生：多久了？", "病人：头晕\n医生：多久了？", "病人：头晕", "患者头晕，医生：多久了？"],
+)
+def test_texts_about_dialogues_stay_as_they_are(text):
+    (row,) = rows({"input": text, "target": "问诊"})
+    assert texts_of(row) == [text, "问诊"]
+
+
+def test_what_a_question_is_about_comes_with_it():
+    dolly = {"instruction": "概括下文。", "context": "高血压是慢性病。", "response": "慢性病", "category": "x"}
+    assert texts_of(rows(dolly)[0]) == ["概括下文。\n高血压是慢性病。", "慢性病"]
+    read = {"question": "是什么病？", "context": {"contexts": ["高血压是慢性病。", "需要管理。"]}, "answer": "慢性病"}
+    assert texts_of(rows(read)[0]) == ["高血压是慢性病。\n需要管理。\n是什么病？", "慢性病"]
+    exam = {"article": "高血压是慢性病。", "question": "是什么病？", "options": ["急性病", "慢性病"], "answer": "B"}
+    assert texts_of(rows(exam)[0]) == ["高血压是慢性病。\n是什么病？\nA. 急性病\nB. 慢性病", "B. 慢性病"]
+    case = {
+        "description": "男，40岁。",
+        "QA_pairs": [{"question": "诊断？", "answer": "疝"}, {"question": "治疗？", "answer": "手术"}],
+    }
+    assert texts_of(rows(case)[0]) == ["男，40岁。\n诊断？", "疝", "治疗？", "手术"]
+    orca = {"system_prompt": "你是医生。", "question": "头晕", "response": "测血压"}
+    assert texts_of(rows(orca)[0]) == ["你是医生。", "头晕", "测血压"]
 
 
 def test_people_who_speak_several_times_in_a_row_have_one_turn():
@@ -70,6 +131,30 @@ PREFERENCES = {
     "CValues": {"prompt": "头晕", "pos_resp": "好", "neg_resp": "坏"},
     "scores": {"prompt": "头晕", "responses": ["坏", "好"], "scores": [1, 2]},
     "ranks": {"question": "头晕", "answers": [{"text": "坏", "rank": 2}, {"text": "好", "rank": 1}]},
+    "PKU": {"prompt": "头晕", "response_0": "坏", "response_1": "好", "better_response_id": 1},
+    "HelpSteer": {"prompt": "头晕", "response_1": "坏", "response_2": "好", "preference_strength": 2},
+    "SHP": {"query": "头晕", "human_ref_A": "好", "human_ref_B": "坏", "score_A": 3, "score_B": 2},
+    "arena": {
+        "winner": "model_b",
+        "conversation_a": [{"role": "user", "content": "头晕"}, {"role": "assistant", "content": "坏"}],
+        "conversation_b": [{"role": "user", "content": "头晕"}, {"role": "assistant", "content": "好"}],
+    },
+    "ms-swift": {"query": "头晕", "response": "好", "rejected_response": "坏"},
+    "ms-swift messages": {
+        "messages": [{"role": "user", "content": "头晕"}, {"role": "assistant", "content": "好"}],
+        "rejected_response": "坏",
+    },
+    "Argilla": {
+        "instruction": "头晕",
+        "chosen_response": "好",
+        "rejected_response": "坏",
+        "chosen-rating": 3,
+        "rejected-rating": 2,
+    },
+    "Nectar": {
+        "prompt": "\n\nHuman: 头晕\n\nAssistant: ",
+        "answers": [{"answer": "好", "rank": 1.0}, {"answer": "坏", "rank": 2.0}],
+    },
 }
 
 
@@ -77,7 +162,7 @@ PREFERENCES = {
 def test_preferences(layout):
     (row,) = rows(PREFERENCES[layout], "preference")
     assert texts_of(row) == ["头晕", "好", "坏"]
-    assert row["margin"] == (1.0 if layout in ("scores", "ranks") else 0.0)
+    assert row["margin"] == (1.0 if layout in ("scores", "ranks", "SHP", "Argilla", "Nectar") else 0.0)
 
 
 def test_ranked_answers_give_a_pair_for_every_two():
@@ -96,6 +181,22 @@ def test_ranked_answers_give_a_pair_for_every_two():
         ({"question": "问", "distractor1": "甲", "answer": "乙"}, "chat", "distractor1 seems to hold options"),
         ({"question": "问", "A": "甲", "B": "乙", "answer": "丙"}, "chat", "must be one of the options A, B"),
         ({"content": "问", "options": ["甲", "乙"], "answer": "A"}, "text", "options but no question"),
+        ({"question": "问", "long_answer": "答"}, "chat", r"no answer to learn from \(columns question, long_answer\)"),
+        ({"query": "问", "label": "意图"}, "chat", r"no answer to learn from \(columns query, label\)"),
+        (
+            {"message_id": "1", "text": "问", "role": "prompter"},
+            "chat",
+            r"is one turn \(columns message_id, text, role\)",
+        ),
+        ({"results": [{"question": "问", "answer": "答"}] * 2}, "chat", "no known schema has its columns"),
+        (
+            {"prompt": "问", "response_a": "好", "response_b": "坏"},
+            "preference",
+            "no column that says which is the better",
+        ),
+        ({"prompt": "问", "response_0": "好", "response_1": "坏", "winner": "tie"}, "preference", "names neither"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "chat", "a part of type image"),
+        ({"question": "问", "context": [{"text": "x"}], "answer": "答"}, "chat", "must be a text or a list of texts"),
     ],
 )
 def test_what_cannot_be_read_rightly_is_refused(record, kind, reason):
@@ -118,6 +219,29 @@ def test_options_come_before_the_answer_and_the_explanation_after_it():
     numbered = {"question": "问", "opa": "甲", "opb": "乙", "cop": 1}
     assert texts_of(rows(numbered, first_option=0)[0])[1] == "B. 乙"
     assert texts_of(rows(numbered, first_option=1)[0])[1] == "A. 甲"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"qid": 1, "qtext": "问", "ra": 2, "answers": [{"aid": 1, "atext": "甲"}, {"aid": 2, "atext": "乙"}]},
+        {"question": "问", "answers": ["甲", "乙"], "answer": "B"},
+        {
+            "question": {"stem": "问", "choices": [{"text": "甲", "label": "A"}, {"text": "乙", "label": "B"}]},
+            "answerKey": "B",
+        },
+        {"question_stem": "问", "choices": {"text": ["甲", "乙"], "label": ["A", "B"]}, "answerKey": "B"},
+        {"question": "问", "options": "A:甲;B:乙", "answer": "B"},
+        {"question": "问", "endings": ["甲", "乙"], "answer": "B", "answer_explanation": ""},
+    ],
+)
+def test_options_in_other_columns_are_not_dropped(record):
+    assert texts_of(rows(record)[0]) == ["问\nA. 甲\nB. 乙", "B. 乙"]
+
+
+def test_cells_that_pandas_left_empty_are_no_texts():
+    record = {"question": "问", "A": "甲", "B": "乙", "C": "nan", "answer": "A", "explanation": "nan"}
+    assert texts_of(rows(record)[0]) == ["问\nA. 甲\nB. 乙", "A. 甲"]
 
 
 def test_options_that_the_question_has_are_not_said_twice():

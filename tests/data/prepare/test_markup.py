@@ -27,6 +27,21 @@ from data.prepare.markup import strip_html
         ("一<p>二<br/>三<li class=x>四", "一\n二\n三\n四"),
         ('<a href="x?a>b">甲</a><script>if (a<b) 乙</script><!-- <b> 丙 -->丁', "甲丁"),
         ("P&lt0.05，a&amp;lt;b，&#8804;5，&foo;", "P<0.05，a&lt;b，≤5，&foo;"),
+        ("<section>甲<article>乙</article></section><code>x<y</code>", "甲\n乙\nx<y"),
+        ('<input type="text" value="1">甲<svg><path d="M0"/></svg><iframe src="x"></iframe><mark>乙</mark>', "甲乙"),
+        ('<w:r><w:sz w:val="24"/><w:t>甲</w:t></w:r><?xml version="1.0"?><![CDATA[乙<5]]>', "甲乙<5"),
+        ("<math><msup><mn>10</mn><mn>9</mn></msup></math>/L", "10⁹/L"),
+        (
+            '<mml:math xmlns:mml="x"><mml:mfrac><mml:mi>a</mml:mi><mml:mrow><mml:mi>b</mml:mi><mml:mo>+</mml:mo>'
+            "<mml:mn>1</mml:mn></mml:mrow></mml:mfrac><mml:mo>&le;</mml:mo><mml:msub><mml:mi>x</mml:mi><mml:mn>1</mml:mn>"
+            "</mml:msub></mml:math>",
+            "a/(b+1)≤x₁",
+        ),
+        (
+            "<math><msqrt><mi>x</mi></msqrt><mo>&lt;</mo><msubsup><mi>y</mi><mn>1</mn><mn>2</mn></msubsup></math>",
+            "√x<y₁²",
+        ),
+        ("<math><mi>x</math>", "<math><mi>x</math>"),
     ],
 )
 def test_values_survive(before, after):
@@ -41,6 +56,7 @@ def test_values_survive(before, after):
         "P<0.05，x<y，5<x<10，体温<38℃",
         "<think>想</think>，<目录>，<篇名>，a<!-- b，x<style>y",
         "A<B C=5>D",
+        "比值a<b:c>d，x<q>y，若a<time>b，r<s:t>u",
     ],
 )
 def test_comparisons_are_no_tags(text):

@@ -152,3 +152,18 @@ def test_texts_are_put_back_where_they_were():
         assert texts_of(with_texts(one, [text + "!" for text in texts_of(one)])) == [
             text + "!" for text in texts_of(one)
         ]
+
+
+def test_several_schemas_each_have_their_maps():
+    columns = (("question", "提问"), ("answer", "回答"), ("question", "wen"), ("answer", "da"), ("text", "正文"))
+    options = Options("text", columns=columns)
+    records = [
+        {"提问": "问", "回答": "答"},
+        {"wen": "问", "da": "答"},
+        {"question": "问", "answer": "答"},
+        {"正文": "问\n答"},
+    ]
+    assert [row_of(record, options) for record in records] == [{"text": "问\n答"}] * 4
+    for record, reason in (({"wen": "问"}, "no column 'da'"), ({**records[0], **records[1]}, "both of which")):
+        with pytest.raises(DataError, match=reason):
+            row_of(record, options)

@@ -87,3 +87,16 @@ def test_personal_numbers_are_masked(before, after):
 )
 def test_other_numbers_stay(text):
     assert mask(text) == (text, Counter())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("10.5×10&lt;sup&gt;9&lt;/sup&gt;/L", "10.5×10⁹/L"),
+        ("&amp;lt;5mmol/L，&amp;nbsp;甲&amp;amp;乙", "<5mmol/L， 甲&乙"),
+        ("若A&lt;b&gt;c，P&lt;B 且 C&gt;D", "若A<b>c，P<B 且 C>D"),
+    ],
+)
+def test_html_that_was_escaped_goes_too(before, after):
+    assert remove_markup(before) == after
+    assert remove_markup(after) == after

@@ -107,6 +107,12 @@ def test_what_makes_another_statement_stays(removed, one, other):
         ("对阿莫西林过敏", "对阿奇霉素过敏"),
         ("感染甲肝。甲肝可自愈", "感染乙肝。乙肝可自愈"),  # in two places
         ("用ACEI类药物", "用ARB类药物"),
+        ("主要异常为贫血", "主要异常为黄疸"),
+        ("胸片示左肺结节", "胸片示右肺结节"),
+        ("近来血压升高", "近来血压降低"),
+        ("给予黄芪煎服", "给予当归煎服"),
+        ("伴有发热咳痰", "伴有咳痰"),
+        ("可见红肿", "可见轻度红肿"),
     ],
 )
 def test_long_texts_that_differ_in_a_number_or_name_stay(removed, one, other):
@@ -139,6 +145,7 @@ def test_other_wordings_go(removed, other):
         [("孩子", "小孩")],
         [("医生", "大夫"), ("孩子", "小孩")],
         [("反复发作", "反反复复发作")],
+        [("孩子反复", "孩子已经反复"), ("医生", "医师")],
     ],
 )
 def test_long_rows_with_one_or_two_other_words_go(removed, change):
