@@ -5,11 +5,13 @@ The only module that imports Ray Serve LLM and, through it, vLLM: the gateway st
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +25,7 @@ from vllm.platforms import current_platform
 
 from actors.folders import ModelFolder
 from serve.coalesce import coalesce
+from serve.progress import Progress, reporting
 from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whole
 from serve.tokens import Tokens
 
@@ -56,10 +59,18 @@ class Engine(LLMServer):
     _weights = ""  # folder of the weights in use, if they are not those that the engine started with
 
     async def answer(self, request: EngineRequest) -> AsyncGenerator[Reply, None]:
-        """One `Whole` or `Refusal`, or, for a stream, `Part`s; the last part carries the counts of tokens."""
+        """One `Whole` or `Refusal`, or, for a stream, `Part`s; parts without events only carry counts of tokens."""
         if request.kind in ("tokenize", "detokenize"):
-            yield self._tokens.answer(request)
+            # Not on the event loop, which every stream and the health check need.
+            yield await asyncio.get_running_loop().run_in_executor(self._tokenizing, self._tokens.answer, request)
             return
+        assert self.engine is not None
+        progress = Progress(self.engine._engine_client.output_processor, request)
+        async with aclosing(reporting(self._generate(request), progress.counts)) as replies:
+            async for reply in replies:
+                yield reply
+
+    async def _generate(self, request: EngineRequest) -> AsyncGenerator[Reply, None]:
         try:
             call = _REQUESTS[request.kind](
                 **request.body, stop_token_ids=self._stops(request), stream_interval=self._tokens_a_part
@@ -78,6 +89,10 @@ class Engine(LLMServer):
             async with aclosing(replies):
                 async for reply in replies:
                     yield self._refusal(reply, request) if isinstance(reply, api.ErrorResponse) else _whole(reply)
+
+    @cached_property
+    def _tokenizing(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
 
     @property
     def _unfinished(self) -> int:

@@ -54,7 +54,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Part:
-    """Server-sent events of a stream; the counts are those of the whole answer, in its last part, and 0 before."""
+    """Server-sent events of a stream, or none; the counts are of all tokens so far, 0 if they are not known."""
 
     events: str
     prompt_tokens: int

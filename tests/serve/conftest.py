@@ -14,6 +14,13 @@ import openai
 import pytest
 
 KEY = "a-key-for-this-test"
+ATTACKER, WARD, LIMITED = (f"{name}-key-for-this-test" for name in ("attacker", "ward", "limited"))
+KEYS = f"""keys:
+  test: {{key: {KEY}}}
+  attacker: {{key: {ATTACKER}}}
+  ward: {{key: {WARD}}}
+  limited: {{key: {LIMITED}, tokens_per_minute: 1000}}
+"""
 START_S = 150.0
 
 
@@ -34,7 +41,8 @@ class Endpoint:
 
     def engine(self) -> dict[str, Any]:
         """The state of one of the engines, whichever answers."""
-        state: dict[str, Any] = httpx.get(f"{self.url}/ready", timeout=10).json()["engines"]["tiny"]
+        headers = {"Authorization": f"Bearer {KEY}"}
+        state: dict[str, Any] = httpx.get(f"{self.url}/ready", headers=headers, timeout=10).json()["engines"]["tiny"]
         return state
 
     def replica_pids(self, deployment: str = "") -> set[int]:
@@ -55,19 +63,22 @@ class Endpoint:
         """The application, with other arguments."""
         from serve.app import build
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("CHIMED_API_KEYS", KEY)
-            return build({**self.arguments, **changes})
+        return build({**self.arguments, **changes})
 
 
 @pytest.fixture(scope="package")
-def endpoint(ray_cluster: None, make_model: Callable[..., Path]) -> Iterator[Endpoint]:
+def endpoint(
+    ray_cluster: None, make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Endpoint]:
     """Two engines with a tiny model of random weights, and a reward model."""
     from ray import serve
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
+    keys = tmp_path_factory.mktemp("keys") / "keys.yaml"
+    keys.write_text(KEYS)
     arguments = {
+        "api_keys_file": str(keys),
         "model": f"tiny={make_model('a')}",
         "reward_model": f"judge={make_model('judge', seed=3, reward=True)}",
         "engine": {"max_model_len": 256, "kv_cache_bytes": 2**26},
