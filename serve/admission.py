@@ -13,6 +13,7 @@ from serve.fair import FairQueue
 from serve.replies import EngineRequest, Refusal, Reply
 
 SLOTS = 64  # of a model for which no number is given
+TEXT, TEXT_KINDS, TEXT_SLOTS = "text of", ("tokenize", "detokenize"), 2
 
 
 class Admission:
@@ -30,7 +31,9 @@ class Admission:
         """
         context = self._contexts[call.model]
         cost = cost_of(request, context, self._config.sequences, self._config.characters_per_token)
-        async with self.admitted(call, cost), aclosing(backend.answer(call.model, request)) as replies:
+        # Tokenizing shares a thread, not the places of sequences.
+        queue = self._queue(f"{TEXT} {call.model}" if request.kind in TEXT_KINDS else call.model)
+        async with self.admitted(call, cost, queue), aclosing(backend.answer(call.model, request)) as replies:
             async for reply in replies:
                 if isinstance(reply, Refusal):
                     call.asked_engine = False
@@ -39,18 +42,19 @@ class Admission:
                 yield reply
 
     @asynccontextmanager
-    async def admitted(self, call: Call, cost: Cost) -> AsyncIterator[None]:
-        """Reserves tokens of the call's key, and holds slots of its model while the block runs."""
+    async def admitted(self, call: Call, cost: Cost, queue: FairQueue | None = None) -> AsyncIterator[None]:
+        """Reserves tokens of the call's key, and holds slots of `queue`, or of its model, while the block runs."""
         call.reserve(self._gate.limits.reserve(call.key, cost.least, cost.most), cost)
-        async with self._queue(call.model).slots(call.key, cost.sequences):
+        call.end_turn()
+        async with (queue or self._queue(call.model)).slots(call.key, cost.sequences):
             call.asked_engine = True
             yield
 
-    def _queue(self, model: str) -> FairQueue:
-        if model not in self._queues:
-            slots = self._slots.get(model, SLOTS)
-            self._queues[model] = FairQueue(slots, self._config.queued, self._key_share)
-        return self._queues[model]
+    def _queue(self, name: str) -> FairQueue:
+        if name not in self._queues:
+            slots = TEXT_SLOTS if name.startswith(f"{TEXT} ") else self._slots.get(name, SLOTS)
+            self._queues[name] = FairQueue(slots, self._config.queued, self._key_share)
+        return self._queues[name]
 
     def _key_share(self) -> float:
         return self._config.key_share if self._gate.keyring.is_shared else 1.0

@@ -20,7 +20,7 @@ from actors.modeling.nodes import fetch
 from cluster.environment import EVERYWHERE
 from configs.errors import ConfigError
 from data.chat import chat_format
-from serve.config import ServeConfig, named_folders, read_arguments
+from serve.config import LimitsConfig, ServeConfig, named_folders, read_arguments
 from serve.gateway import Gateway, GatewaySettings
 from serve.keys import VARIABLE, WITHOUT_KEYS, Key, read_keys, to_plain
 from serve.routes import Models
@@ -57,8 +57,15 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     )
     engines = {name: _engine(name, folder, weights.get(name, ""), config) for name, folder in folders.items()}
     scorer = _scorer(*reward.popitem(), config) if reward else None
-    settings = GatewaySettings(models, config.limits, config.cors_origins)
+    settings = GatewaySettings(models, _limits(config, len(keys)), config.cors_origins)
     return _gateway(settings, keys, engines, scorer)
+
+
+def _limits(config: ServeConfig, keys: int) -> LimitsConfig:
+    """The limits, with no more sequences of one request than one key may have at one engine."""
+    share = config.limits.key_share if keys > 1 else 1.0
+    most = max(1, int(config.engine.max_concurrent * share))
+    return config.limits.model_copy(update={"sequences": min(config.limits.sequences, most)})
 
 
 def _sequences(config: ServeConfig) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import grpc
 from ray._private.state import actors  # the public list needs a dashboard
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
@@ -24,6 +24,7 @@ logger = logging.getLogger("ray.serve")
 
 TRIES = 2  # engines that are asked, one after another, if the first dies before it has said anything
 RETRY_S = 0.5
+UNREACHABLE = (RayActorError, OutOfMemoryError, BackPressureError, DeploymentUnavailableError, RayTaskError)
 DEATH_KNOWN_S = 10.0  # how long after a death Ray's head may take to know its cause
 
 
@@ -75,7 +76,7 @@ class ServeBackend:
                     spoken = spoken or not isinstance(reply, Part) or bool(reply.events)
                     yield reply
                 return
-            except (RayActorError, grpc.aio.AioRpcError) as error:
+            except (RayActorError, OutOfMemoryError, grpc.aio.AioRpcError) as error:
                 logger.warning("engine of %s died under request %s (try %d)", model, request.request_id, attempt)
                 if spoken or attempt == TRIES:
                     raise _died() from error
@@ -91,7 +92,7 @@ class ServeBackend:
         assert self._scorer is not None
         try:
             return await self._scorer.score.remote(conversations, cut_off)
-        except (RayActorError, BackPressureError, DeploymentUnavailableError, RayTaskError) as error:
+        except UNREACHABLE as error:
             raise _refusal(error) from error
 
     async def ready(self, timeout_s: float) -> dict[str, EngineState]:
@@ -99,10 +100,11 @@ class ServeBackend:
         states = {}
         for model, handle in self._plain.items():
             try:
-                states[model] = await asyncio.wait_for(handle.ready.remote(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    states[model] = await handle.ready.remote()
             except TimeoutError as error:
                 raise ApiError(503, f"No engine of '{model}' answered in {timeout_s:g} s.", retry_after_s=5) from error
-            except (RayActorError, BackPressureError, DeploymentUnavailableError, RayTaskError) as error:
+            except UNREACHABLE as error:
                 raise _refusal(error) from error
         return states
 
@@ -112,6 +114,8 @@ async def _died_by_itself(error: Exception) -> bool:
 
     Through a crash, a kill from outside, or too little memory.
     """
+    if isinstance(error, OutOfMemoryError):
+        return True
     actor_id = getattr(error, "actor_id", None)
     if actor_id is None:
         return False
@@ -134,7 +138,7 @@ def _died() -> ApiError:
 def _refusal(error: Exception) -> ApiError:
     if isinstance(error, BackPressureError):
         return ApiError(503, "All engines are busy and the queue is full: try again later.", retry_after_s=2)
-    if isinstance(error, (DeploymentUnavailableError, RayActorError)):
+    if isinstance(error, (DeploymentUnavailableError, RayActorError, OutOfMemoryError)):
         return ApiError(503, "No engine can be reached now: try again later.", retry_after_s=5)
     logger.error("an engine failed", exc_info=error)
     return ApiError(500, "The engine failed on this request; its log says why under the request id.")

@@ -39,7 +39,8 @@ class BodyLimit:
         size, deadline = 0, time.monotonic() + self._seconds
         while True:
             try:
-                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    message = await receive()
             except TimeoutError:
                 raise ApiError(408, f"The body did not arrive in {self._seconds:g} s, which is the limit.") from None
             parts.append(message)

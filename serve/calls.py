@@ -10,6 +10,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fastapi import Request
@@ -41,6 +42,7 @@ class Call:
     prompt_tokens: int = 0
     answer_tokens: int = 0
     asked_engine: bool = False
+    end_turn: Callable[[], None] = lambda: None  # lets the key's next request be worked on
     failed: int | None = None  # status of an error that came after the response had begun
     _reservation: Reservation | None = None
     _cost: Cost | None = None

@@ -84,11 +84,12 @@ class Engine(LLMServer):
             async with aclosing(coalesce(replies, self._interval_s)) as batches:
                 async for batch in batches:
                     refused = isinstance(batch[0], api.ErrorResponse)
-                    yield self._refusal(batch[0], request) if refused else _part(batch, request.wants_usage)
+                    yield await self._refused(batch[0], request) if refused else _part(batch, request.wants_usage)
         else:
             async with aclosing(replies):
                 async for reply in replies:
-                    yield self._refusal(reply, request) if isinstance(reply, api.ErrorResponse) else _whole(reply)
+                    refused = isinstance(reply, api.ErrorResponse)
+                    yield await self._refused(reply, request) if refused else _whole(reply)
 
     @cached_property
     def _tokenizing(self) -> ThreadPoolExecutor:
@@ -121,6 +122,10 @@ class Engine(LLMServer):
         if request.body.get("ignore_eos"):
             return []
         return [end for end in self._folder.end_ids if end != self._folder.tokenizer.eos_token_id]
+
+    async def _refused(self, error: Any, request: EngineRequest) -> Refusal:
+        # A prompt that is too long is tokenized once more, for its length.
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, self._refusal, error, request)
 
     def _refusal(self, error: Any, request: EngineRequest) -> Refusal:
         info = error.error

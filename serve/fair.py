@@ -15,7 +15,7 @@ from serve.keys import Key
 RETRY_S = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Waiter:
     number: int
     key: Key
@@ -87,7 +87,8 @@ class FairQueue:
 
     def _grant(self) -> None:
         while True:
-            heads = [queue[0] for queue in self._waiting.values() if queue]
+            self._forget_cancelled()
+            heads = [queue[0] for queue in self._waiting.values()]
             within = [head for head in heads if self._used.get(head.key.name, 0) + head.slots <= self._most(head.key)]
             if not within:
                 return
@@ -98,6 +99,12 @@ class FairQueue:
             self._free -= head.slots
             self._used[head.key.name] += head.slots
             head.granted.set_result(None)
+
+    def _forget_cancelled(self) -> None:
+        """Drops waiters whose task is being cancelled and has not run since."""
+        for queue in list(self._waiting.values()):
+            for waiter in [waiter for waiter in queue if waiter.granted.cancelled()]:
+                self._dequeue(waiter)
 
     def _withdraw(self, waiter: _Waiter) -> None:
         """Ends a wait; slots that were granted at the same moment are freed."""
@@ -115,7 +122,8 @@ class FairQueue:
         self._grant()
 
     def _dequeue(self, waiter: _Waiter) -> None:
-        queue = self._waiting[waiter.key.name]
-        queue.remove(waiter)
+        queue = self._waiting.get(waiter.key.name, deque())
+        if waiter in queue:
+            queue.remove(waiter)
         if not queue:
-            del self._waiting[waiter.key.name]
+            self._waiting.pop(waiter.key.name, None)

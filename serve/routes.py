@@ -29,6 +29,7 @@ from serve.guard import Guard
 from serve.readiness import Readiness
 from serve.replies import EngineRequest, Kind, Part, Refusal, Whole
 from serve.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Sampling, ScoreRequest, TokenizeRequest
+from serve.turns import Turns
 
 PAGE = Path(__file__).parent / "page"
 STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
@@ -98,6 +99,7 @@ def make_app(
     # Redirects would name the host that the client claims to mean.
     app = FastAPI(title="ChiMed-RLHF", docs_url=None, redoc_url=None, responses=DOCUMENTED, redirect_slashes=False)
     add_error_handlers(app)
+    app.add_middleware(Turns)
     app.add_middleware(BodyLimit, most_bytes=limits.body_bytes, seconds=limits.body_seconds)
     app.add_middleware(Guard, gate=gate, limits=limits)
     if cors_origins:
@@ -243,8 +245,10 @@ class Answers:
         async with aclosing(self._admission.replies(self._backend, request, call)) as replies:
             while True:
                 try:
-                    # Not one timeout around the loop: a stream begins in one task and goes on in another.
-                    reply = await asyncio.wait_for(anext(replies), deadline - time.monotonic())
+                    # Not one timeout around the loop: a stream begins in one task and goes on in another. Not `wait_for`
+                    # either, which before Python 3.12 ignores a cancellation that comes together with a reply.
+                    async with asyncio.timeout(deadline - time.monotonic()):
+                        reply = await anext(replies)
                 except StopAsyncIteration:
                     return
                 except TimeoutError as error:

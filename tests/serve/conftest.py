@@ -81,7 +81,7 @@ def endpoint(
         "api_keys_file": str(keys),
         "model": f"tiny={make_model('a')}",
         "reward_model": f"judge={make_model('judge', seed=3, reward=True)}",
-        "engine": {"max_model_len": 256, "kv_cache_bytes": 2**26},
+        "engine": {"max_model_len": 256, "kv_cache_bytes": 2**26, "max_concurrent": 8},
         "replicas": {"count": 2, "threads": 1, "cpus": 0.5},
     }
     endpoint = Endpoint(f"http://127.0.0.1:{port}", arguments, make_model("b", seed=1))

@@ -121,6 +121,19 @@ def test_an_abandoned_whole_response_is_charged_and_logged(logged: Any) -> None:
     assert 0 < line["answer_tokens"] < 25
 
 
+def test_a_cancellation_that_comes_together_with_a_reply_ends_the_request(logged: Any) -> None:
+    backend = CountingBackend()  # there is always another reply
+    interface = Interface(backend, [key("a")], context=10_000_000)
+
+    async def run() -> None:
+        for _ in range(20):
+            await interface.leave(CHAT, chat(max_tokens=1_000_000), 0, "a")
+
+    asyncio.run(run())
+    assert [line["status"] for line in logged()] == [499] * 20
+    assert backend.at_engine == 0
+
+
 def test_what_is_abandoned_before_the_engine_counted_is_charged_by_its_length(logged: Any) -> None:
     interface = Interface(CountingBackend(step_s=5.0), [key("a", tokens_per_minute=LIMIT)])
     body = {**chat(max_tokens=400), "messages": [{"role": "user", "content": "头痛" * 40}]}

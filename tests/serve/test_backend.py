@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from ray.core.generated.common_pb2 import ActorDeathCause, ActorDiedErrorContext
-from ray.exceptions import ActorUnavailableError
+from ray.core.generated.common_pb2 import ActorDeathCause, ActorDiedErrorContext, OomContext
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError
 
 from serve import backend as module
 from serve.backend import ServeBackend
@@ -80,6 +80,16 @@ def test_a_request_whose_engine_crashed_goes_to_another_one(monkeypatch: pytest.
     handle = Handle([[Part("", 5, 3), DIED], [Whole("{}", 5, 9)]])
     assert run(handle, monkeypatch, CRASHED) == [Part("", 5, 3), Whole("{}", 5, 9)]
     assert all(replies.cancelled for replies in handle.tries)
+
+
+@pytest.mark.parametrize(
+    ("error", "death"), [(DIED, ActorDeathCause(oom_context=OomContext())), (OutOfMemoryError("killed"), STOPPED)]
+)
+def test_an_engine_that_ran_out_of_memory_has_crashed(
+    error: Exception, death: ActorDeathCause, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = Handle([[error], [Whole("{}", 5, 9)]])
+    assert run(handle, monkeypatch, death) == [Whole("{}", 5, 9)]
 
 
 @pytest.mark.parametrize("state", ["DEAD", "ALIVE", "RESTARTING"])

@@ -157,6 +157,25 @@ def test_who_gives_up_leaves_nothing_behind() -> None:
     asyncio.run(run())
 
 
+def test_many_that_give_up_at_once_do_not_keep_others_waiting() -> None:
+    async def run() -> None:
+        order = Order(slots=2, share=0.5)
+        for index in range(5):
+            await order.start(f"a{index}", A)
+        await order.start("b0", B)
+        await order.start("b1", B)
+        for index in range(5):
+            order.tasks[f"a{index}"].cancel()  # the first of them frees a slot while the others are being cancelled
+        await asyncio.gather(*(order.tasks[f"a{index}"] for index in range(5)), return_exceptions=True)
+        await order.end("b0", "b1")
+        assert order.begun == ["a0", "b0", "b1"]
+        assert order.queue._free == 2
+        assert dict(order.queue._waiting) == {}
+        assert dict(order.queue._used) == {}
+
+    asyncio.run(run())
+
+
 def chat(**more: Any) -> dict[str, Any]:
     return {"model": MODEL, "messages": ASK, **more}
 
