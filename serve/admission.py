@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 from serve.backend import Backend
 from serve.calls import Call, Gate
 from serve.config import LimitsConfig
 from serve.cost import Cost, cost_of
 from serve.fair import FairQueue
-from serve.replies import EngineRequest, Refusal, Reply
+from serve.replies import EngineRequest, Refusal, Reply, Share
 
 SLOTS = 64  # of a model for which no number is given
 TEXT, TEXT_KINDS, TEXT_SLOTS = "text of", ("tokenize", "detokenize"), 2
@@ -31,6 +32,7 @@ class Admission:
         """
         context = self._contexts[call.model]
         cost = cost_of(request, context, self._config.sequences, self._config.characters_per_token)
+        request = replace(request, share=Share(call.key.name, call.key.weight, self._key_share(), cost.sequences))
         # Tokenizing shares a thread, not the places of sequences.
         queue = self._queue(f"{TEXT} {call.model}" if request.kind in TEXT_KINDS else call.model)
         async with self.admitted(call, cost, queue), aclosing(backend.answer(call.model, request)) as replies:

@@ -6,9 +6,12 @@ import asyncio
 import time
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import ApiError
+
+MOST_DIGITS = 18
 
 
 class BodyLimit:
@@ -22,6 +25,10 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         try:
+            length = Headers(scope=scope).get("content-length", "0")
+            if not (length.isdecimal() and len(length) <= MOST_DIGITS and int(length) <= self._most):
+                raise self._too_large()
+            scope["state"]["call"].end_turn()  # the client decides how long the body takes
             parts = await self._read(receive)
         except ApiError as refusal:
             response = refusal.response()
@@ -46,6 +53,9 @@ class BodyLimit:
             parts.append(message)
             size += len(message.get("body", b""))
             if size > self._most:
-                raise ApiError(413, f"The body has more than {self._most:,} bytes, which is the limit.")
+                raise self._too_large()
             if message["type"] != "http.request" or not message.get("more_body", False):
                 return parts
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, f"The body has more than {self._most:,} bytes, which is the limit.")

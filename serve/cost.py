@@ -103,7 +103,7 @@ def _prompts(body: dict[str, Any]) -> tuple[str, list[_Prompt]]:
 
 def _text(text: str, around: int) -> _Prompt:
     # A token covers at least one byte of UTF-8, whatever the tokenizer.
-    return _Prompt(len(text), len(text) // CHARACTERS_A_TOKEN, len(text.encode("utf-8", "replace")) + around)
+    return _Prompt(len(text), max(1, len(text) // CHARACTERS_A_TOKEN), len(text.encode("utf-8", "replace")) + around)
 
 
 def _strings(value: Any) -> Iterable[str]:

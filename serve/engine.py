@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from vllm.platforms import current_platform
 
 from actors.folders import ModelFolder
 from serve.coalesce import coalesce
+from serve.fair import FairQueue
+from serve.keys import Key
 from serve.progress import Progress, reporting
 from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whole
 from serve.tokens import Tokens
@@ -56,6 +59,7 @@ class Engine(LLMServer):
     """One vLLM engine. `answer` is what the gateway calls; `reconfigure` takes over newer weights."""
 
     _default_engine_cls = InProcessVllm
+    _key_share = 1.0  # as the gateway says with each request: keys come and go
     _weights = ""  # folder of the weights in use, if they are not those that the engine started with
 
     async def answer(self, request: EngineRequest) -> AsyncGenerator[Reply, None]:
@@ -66,7 +70,13 @@ class Engine(LLMServer):
             return
         assert self.engine is not None
         progress = Progress(self.engine._engine_client.output_processor, request)
-        async with aclosing(reporting(self._generate(request), progress.counts)) as replies:
+        share = request.share
+        self._key_share = share.most
+        # The gateway divides all engines of the model; requests that begin alike meet at one of them.
+        async with (
+            self._queue.slots(Key(share.key, weight=share.weight), share.sequences),
+            aclosing(reporting(self._generate(request), progress.counts)) as replies,
+        ):
             async for reply in replies:
                 yield reply
 
@@ -90,6 +100,11 @@ class Engine(LLMServer):
                 async for reply in replies:
                     refused = isinstance(reply, api.ErrorResponse)
                     yield await self._refused(reply, request) if refused else _whole(reply)
+
+    @cached_property
+    def _queue(self) -> FairQueue:
+        slots = self._llm_config.engine_kwargs["max_num_seqs"]
+        return FairQueue(slots, sys.maxsize, lambda: self._key_share)  # how many wait, the gateway limits
 
     @cached_property
     def _tokenizing(self) -> ThreadPoolExecutor:

@@ -12,6 +12,16 @@ Kind = Literal["chat", "completions", "tokenize", "detokenize"]
 
 
 @dataclass(frozen=True)
+class Share:
+    """Whose request it is, and what part of one engine that key may have."""
+
+    key: str = ""
+    weight: float = 1.0
+    most: float = 1.0
+    sequences: int = 1
+
+
+@dataclass(frozen=True)
 class EngineRequest:
     """A request to an engine, its body as vLLM's own request takes it."""
 
@@ -19,6 +29,7 @@ class EngineRequest:
     body: dict[str, Any] = field(default_factory=dict)
     request_id: str = ""
     wants_usage: bool = False  # whether a stream passes on the event with the counts of tokens
+    share: Share = Share()
 
     @property
     def affinity(self) -> str:

@@ -99,8 +99,9 @@ def make_app(
     # Redirects would name the host that the client claims to mean.
     app = FastAPI(title="ChiMed-RLHF", docs_url=None, redoc_url=None, responses=DOCUMENTED, redirect_slashes=False)
     add_error_handlers(app)
-    app.add_middleware(Turns)
+    app.add_middleware(Turns)  # for parsing
     app.add_middleware(BodyLimit, most_bytes=limits.body_bytes, seconds=limits.body_seconds)
+    app.add_middleware(Turns)  # for refusals; ends when a body is waited for
     app.add_middleware(Guard, gate=gate, limits=limits)
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.calls import Call
 
 STRANGERS = ""
 # While another key is active, a key pauses after each request for so many times as long as it took, at most MOST_PAUSE_S.
 PAUSES, MOST_PAUSE_S = 3.0, 1.0
+REFUSAL_PAUSE_S = 0.1  # the least pause after a refused request, whose body the proxy may have received in vain
 ACTIVE_S = 10.0  # for so long after its last request a key is active
 
 
@@ -22,6 +23,7 @@ class _Holder:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0
     last: float = 0.0
+    paused_until: float = 0.0
 
 
 class Turns:
@@ -31,7 +33,7 @@ class Turns:
     """
 
     def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
-        self._app, self._clock = app, clock
+        self._app, self.now = app, clock
         self._holders: dict[str, _Holder] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,14 +45,20 @@ class Turns:
         turn = _Turn(self, name)
         await turn.begin()
         call.end_turn = turn.end
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                self.pause(name, REFUSAL_PAUSE_S)
+            await send(message)
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, noting)
         finally:
             turn.end()
 
     def holder(self, name: str) -> _Holder:
         """The state of one key; those of keys that are no longer active are dropped."""
-        now = self._clock()
+        now = self.now()
         if name not in self._holders:
             for other, holder in list(self._holders.items()):
                 if not holder.waiting and holder.last + ACTIVE_S < now:
@@ -59,11 +67,12 @@ class Turns:
         self._holders[name].last = now
         return self._holders[name]
 
-    def pause_s(self, name: str, took_s: float) -> float:
-        """How long a key pauses after a request that took `took_s`."""
-        now = self._clock()
-        others = any(other != name and holder.last + ACTIVE_S > now for other, holder in self._holders.items())
-        return min(MOST_PAUSE_S, PAUSES * took_s) if others else 0.0
+    def pause(self, name: str, seconds: float) -> None:
+        """Lets the next request of a key wait, if another key is active."""
+        now = self.now()
+        if any(other != name and holder.last + ACTIVE_S > now for other, holder in self._holders.items()):
+            holder = self.holder(name)
+            holder.paused_until = max(holder.paused_until, now + min(MOST_PAUSE_S, seconds))
 
 
 class _Turn:
@@ -80,18 +89,20 @@ class _Turn:
         except asyncio.CancelledError:
             self._holder.waiting -= 1
             raise
-        self._begun = time.monotonic()
+        try:
+            await asyncio.sleep(max(0.0, self._holder.paused_until - self._turns.now()))
+        except asyncio.CancelledError:
+            self._release()
+            raise
+        self._begun = self._turns.now()
 
     def end(self) -> None:
         """Lets the key's next request begin, after a pause if other keys are active. A second call does nothing."""
         if self._begun is None:
             return
-        pause_s = self._turns.pause_s(self._name, time.monotonic() - self._begun)
-        self._begun = None
-        if pause_s > 0:
-            asyncio.get_running_loop().call_later(pause_s, self._release)
-        else:
-            self._release()
+        took_s, self._begun = self._turns.now() - self._begun, None
+        self._turns.pause(self._name, PAUSES * took_s)
+        self._release()
 
     def _release(self) -> None:
         self._holder.waiting -= 1

@@ -178,6 +178,43 @@ def test_a_good_request_id_is_kept(caplog: pytest.LogCaptureFixture) -> None:
     assert (line["request"], line["key"]) == ("ward-3.2027:17_a", "ward")
 
 
+def test_a_body_that_says_it_is_too_large_is_not_read() -> None:
+    interface = with_a_key(body_bytes=2048)
+    read = 0
+
+    async def body() -> Any:
+        nonlocal read
+        read += 1
+        yield b"x" * 3000
+
+    for length in ("3000", "9" * 5000, "-1", "x"):
+        response = ask(interface, "POST", CHAT, "ward", content=body(), headers={"content-length": length})
+        assert response.status_code == 413
+    assert read == 0
+
+
+def test_a_slow_body_does_not_keep_the_key_s_other_requests_waiting() -> None:
+    interface = Interface(CountingBackend(), [key("ward"), key("other")])
+
+    async def slowly() -> Any:
+        yield b"{"
+        await asyncio.sleep(2.0)
+
+    async def run() -> tuple[int, float]:
+        async with interface.http("ward") as ward:
+            slow = asyncio.create_task(ward.post(CHAT, content=slowly()))
+            await asyncio.sleep(0.1)
+            begun = asyncio.get_running_loop().time()
+            status = (await ward.post(CHAT, json=BODY)).status_code
+            seconds = asyncio.get_running_loop().time() - begun
+            slow.cancel()
+            return status, seconds
+
+    status, seconds = asyncio.run(run())
+    assert status == 200
+    assert seconds < 1.0
+
+
 def test_a_body_that_trickles_in_is_given_up() -> None:
     interface = with_a_key(body_seconds=0.2)
 

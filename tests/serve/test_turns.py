@@ -109,3 +109,27 @@ def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
 
     asyncio.run(run())
     assert work.done == {"a": 2}
+
+
+def test_refusals_pause_their_key_while_another_is_active() -> None:
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 413, "headers": []})
+
+    async def sent(_: Any) -> None:
+        pass
+
+    async def run(others: bool) -> float:
+        app = Turns(refuse)
+
+        async def request(name: str) -> None:
+            await app({"type": "http", "state": {"call": Call("id", holder=Key(name))}}, _nothing, sent)
+
+        if others:
+            await request("ward")
+        begun = time.monotonic()
+        for _ in range(6):
+            await request("attacker")
+        return time.monotonic() - begun
+
+    assert asyncio.run(run(others=False)) < 0.2
+    assert asyncio.run(run(others=True)) > 0.4
