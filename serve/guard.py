@@ -34,7 +34,9 @@ class Guard:
             try:
                 self._admit(scope, Headers(scope=scope))
             except ApiError as refusal:
-                await refusal.response()(scope, receive, send)
+                response = refusal.response()
+                response.headers["Connection"] = "close"  # or the body could trickle in for as long as the client likes
+                await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -121,6 +121,7 @@ def test_no_body_is_read_or_parsed_before_the_key_is_known(path: str, content: b
 
     response = ask(interface, "POST", path, content=body(), headers={"content-type": "application/json"})
     assert (response.status_code, response.json()["error"]["code"]) == (401, "missing_api_key")
+    assert response.headers["connection"] == "close"
     assert read == 0
     wrong = ask(interface, "POST", path, content=content, headers={"authorization": f"Bearer {text_of('nurse')}"})
     assert wrong.json()["error"]["code"] == "invalid_api_key"
