@@ -7,7 +7,7 @@ gateway (FastAPI: keys, limits, metrics) ──► engines (Ray Serve LLM on vLL
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import serve
@@ -22,9 +22,9 @@ from cluster.environment import EVERYWHERE
 from configs.errors import ConfigError
 from data.chat import chat_format
 from serve.abilities import abilities_of
-from serve.config import ServeConfig, named_folders, read_arguments
+from serve.config import LimitsConfig, ServeConfig, named_folders, read_arguments
 from serve.gateway import Gateway, GatewaySettings
-from serve.keys import VARIABLE, read_keys
+from serve.keys import VARIABLE, WITHOUT_KEYS, Key, read_keys, to_plain
 from serve.routes import Models
 
 # An engine that starts takes tens of seconds; one that hangs for longer than this is replaced.
@@ -32,6 +32,8 @@ HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5.0, 30.0
 DRAIN_S = 60.0
 # With one engine of one CPU, all of it fits on two cores.
 SCORER_CPUS, GATEWAY_CPUS = 0.5, 0.25
+POLLS = 8  # requests for an engine's state that it takes besides its sequences
+SCORES_AT_A_TIME = 16
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:
@@ -47,21 +49,34 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     weights = _newer_weights(config, folders)
     reward = _reward_model(config, folders)
     _fetch_on_nodes(config)
-    digests = read_keys(config.api_keys_file)
-    if not digests:
+    keys = read_keys(config.api_keys_file)
+    if not keys:
         print(f"no API keys (set {VARIABLE}): the endpoint answers this machine only", file=sys.stderr)
     models = Models(
         dict.fromkeys(folders, config.engine.max_model_len),
         next(iter(reward), ""),
         abilities=abilities,
+        slots={**dict.fromkeys(folders, _sequences(config)), **dict.fromkeys(reward, SCORES_AT_A_TIME)},
     )
     engines = {
         name: _engine(name, folder, weights.get(name, ""), abilities[name].tool_parser, config)
         for name, folder in folders.items()
     }
     scorer = _scorer(*reward.popitem(), config) if reward else None
-    settings = GatewaySettings(models, config.limits, digests, config.cors_origins)
-    return _gateway(settings, engines, scorer)
+    settings = GatewaySettings(models, _limits(config, len(keys)), config.cors_origins)
+    return _gateway(settings, keys, engines, scorer)
+
+
+def _limits(config: ServeConfig, keys: int) -> LimitsConfig:
+    """The limits, with no more sequences of one request than one key may have at one engine."""
+    share = config.limits.key_share if keys > 1 else 1.0
+    most = max(1, int(config.engine.max_concurrent * share))
+    return config.limits.model_copy(update={"sequences": min(config.limits.sequences, most)})
+
+
+def _sequences(config: ServeConfig) -> int:
+    """Sequences that all engines of a model decode at a time."""
+    return config.engine.max_concurrent * max(config.replicas.count, config.replicas.most)
 
 
 def _check_models(folders: Mapping[str, ModelFolder], config: ServeConfig) -> None:
@@ -129,7 +144,8 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
     deployment: dict[str, Any] = {
         "name": name,
         "user_config": {"weights": weights},  # a change of it reaches running replicas; any other restarts them
-        "max_ongoing_requests": config.engine.max_concurrent,  # one more goes to the next engine
+        # One more goes to the next engine. The gateway keeps the number of sequences below; polls must not wait for them.
+        "max_ongoing_requests": config.engine.max_concurrent + POLLS,
         "max_queued_requests": config.limits.queued,
         "health_check_period_s": HEALTH_PERIOD_S,
         "health_check_timeout_s": HEALTH_TIMEOUT_S,
@@ -159,8 +175,9 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
             **({"tensor_parallel_size": replicas.gpus} if on_gpus else {}),
             **({"enable_auto_tool_choice": True, "tool_call_parser": tool_parser} if tool_parser else {}),
             **({"reasoning_parser": config.engine.reasoning_parser} if config.engine.reasoning_parser else {}),
-            # Without it a model may write blanks between the parts of a JSON answer until its tokens are used up.
-            "structured_outputs_config": {"disable_any_whitespace": True},
+            # `guidance` builds its automata as they are needed, so that no schema holds the engine up at its start. With
+            # blanks between the parts of JSON, a model may write them until its tokens are used up.
+            "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
             "generation_config": "vllm",  # sampling as the request says, not as a folder's file says
         },
         placement_group_config={"bundles": [bundle] * max(1, replicas.gpus)},
@@ -176,21 +193,27 @@ def _environment(threads: int, on_gpus: bool) -> dict[str, str]:
     from actors.engine import CPU_ENVIRONMENT
 
     if on_gpus:
-        return dict(EVERYWHERE)
-    return {**EVERYWHERE, **CPU_ENVIRONMENT, "OMP_NUM_THREADS": str(threads), "VLLM_LOGGING_LEVEL": "WARNING"}
+        return {**EVERYWHERE, **WITHOUT_KEYS}
+    return {
+        **EVERYWHERE,
+        **WITHOUT_KEYS,
+        **CPU_ENVIRONMENT,
+        "OMP_NUM_THREADS": str(threads),
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    }
 
 
 def _scorer(name: str, folder: ModelFolder, config: ServeConfig) -> DeploymentHandle:
     from serve.score import Scorer
 
     options = {"num_cpus": SCORER_CPUS, "num_gpus": min(1, config.replicas.gpus)}
-    variables = {**EVERYWHERE, "OMP_NUM_THREADS": str(config.replicas.threads)}
+    variables = {**EVERYWHERE, **WITHOUT_KEYS, "OMP_NUM_THREADS": str(config.replicas.threads)}
     if not config.replicas.gpus:
         variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs only from those that reserve others
     return serve.deployment(
         Scorer,
         name=f"scorer:{name}",
-        max_ongoing_requests=16,
+        max_ongoing_requests=SCORES_AT_A_TIME,
         max_queued_requests=config.limits.queued,
         ray_actor_options={**options, "runtime_env": {"env_vars": variables}},
         logging_config=LoggingConfig(encoding="JSON"),
@@ -198,14 +221,18 @@ def _scorer(name: str, folder: ModelFolder, config: ServeConfig) -> DeploymentHa
 
 
 def _gateway(
-    settings: GatewaySettings, engines: dict[str, DeploymentHandle], scorer: DeploymentHandle | None
+    settings: GatewaySettings,
+    keys: Sequence[Key],
+    engines: dict[str, DeploymentHandle],
+    scorer: DeploymentHandle | None,
 ) -> serve.Application:
     deployment = serve.deployment(
         Gateway,
         name="gateway",
         num_replicas=1,
         max_ongoing_requests=10_000,
-        ray_actor_options={"num_cpus": GATEWAY_CPUS},
+        user_config={"keys": to_plain(keys)},  # a change of it reaches the running gateway
+        ray_actor_options={"num_cpus": GATEWAY_CPUS, "runtime_env": {"env_vars": dict(WITHOUT_KEYS)}},
         graceful_shutdown_timeout_s=DRAIN_S,
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
     )

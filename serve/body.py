@@ -1,38 +1,61 @@
-"""A limit on the size of request bodies, counted as they arrive."""
+"""Limits on the size of a request body and on the time it takes to arrive, checked while it arrives."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import ApiError
 
+MOST_DIGITS = 18
+
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to a body of more than `most_bytes`, without reading it to its end."""
+    """ASGI middleware that answers 413 to a body of more than `most_bytes`, and 408 to one that takes over `seconds`."""
 
-    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
-        self._app, self._most = app, most_bytes
+    def __init__(self, app: ASGIApp, most_bytes: int, seconds: float) -> None:
+        self._app, self._most, self._seconds = app, most_bytes, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        parts: list[Message] = []
-        size = 0
-        while True:
-            message = await receive()
-            parts.append(message)
-            size += len(message.get("body", b""))
-            if size > self._most:
-                refusal = ApiError(413, f"The body has more than {self._most:,} bytes, which is the limit.")
-                await refusal.response()(scope, receive, send)
-                return
-            if message["type"] != "http.request" or not message.get("more_body", False):
-                break
+        try:
+            length = Headers(scope=scope).get("content-length", "0")
+            if not (length.isdecimal() and len(length) <= MOST_DIGITS and int(length) <= self._most):
+                raise self._too_large()
+            scope["state"]["call"].end_turn()  # the client decides how long the body takes
+            parts = await self._read(receive)
+        except ApiError as refusal:
+            response = refusal.response()
+            response.headers["Connection"] = "close"  # the rest of the body is not read
+            await response(scope, receive, send)
+            return
 
         async def replay() -> Any:
             return parts.pop(0) if parts else await receive()
 
         await self._app(scope, replay, send)
+
+    async def _read(self, receive: Receive) -> list[Message]:
+        parts: list[Message] = []
+        size, deadline = 0, time.monotonic() + self._seconds
+        while True:
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise ApiError(408, f"The body did not arrive in {self._seconds:g} s, which is the limit.") from None
+            parts.append(message)
+            size += len(message.get("body", b""))
+            if size > self._most:
+                raise self._too_large()
+            if message["type"] != "http.request" or not message.get("more_body", False):
+                return parts
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, f"The body has more than {self._most:,} bytes, which is the limit.")

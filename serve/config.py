@@ -49,8 +49,18 @@ class LimitsConfig(Section):
 
     requests_per_minute: int = Field(0, ge=0, description="requests of one key; 0: no limit")
     tokens_per_minute: int = Field(0, ge=0, description="prompt and answer tokens of one key; 0: no limit")
+    key_share: float = Field(
+        0.5, gt=0, le=1, description="share of a model's sequences that one of several keys may have at the engines"
+    )
+    sequences: int = Field(64, ge=1, description="sequences (n x prompts) of one request")
     body_bytes: int = Field(2**20, ge=1024, description="largest request body")
-    queued: int = Field(256, ge=1, description="requests that may wait for an engine; one more gets a 503")
+    body_seconds: float = Field(30.0, gt=0, description="longest time for receiving a request body")
+    header_bytes: int = Field(16_384, ge=1024, description="largest total of a request's header names and values")
+    headers: int = Field(64, ge=8, description="headers of one request")
+    characters_per_token: int = Field(
+        32, ge=1, description="longest prompt, in characters per token of the model's context"
+    )
+    queued: int = Field(256, ge=1, description="requests of a model that may wait; one more gets a 503")
     seconds: float = Field(600.0, gt=0, description="longest time for one request")
 
 
@@ -70,7 +80,9 @@ class ServeConfig(Section):
     engine: ServingEngineConfig = ServingEngineConfig()
     replicas: ReplicasConfig = ReplicasConfig()
     limits: LimitsConfig = LimitsConfig()
-    api_keys_file: str = Field("", description="file with an API key a line, beside those of CHIMED_API_KEYS")
+    api_keys_file: str = Field(
+        "", description="YAML file with named API keys, or a file with one key a line; besides those of CHIMED_API_KEYS"
+    )
     stream_interval_ms: int = Field(
         100, ge=0, description="after the first, tokens of a stream are sent together this often"
     )

@@ -5,11 +5,14 @@ The only module that imports Ray Serve LLM and, through it, vLLM: the gateway st
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +26,9 @@ from vllm.platforms import current_platform
 
 from actors.folders import ModelFolder
 from serve.coalesce import coalesce
+from serve.fair import FairQueue
+from serve.keys import Key
+from serve.progress import Progress, reporting
 from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whole
 from serve.tokens import Tokens
 
@@ -55,13 +61,28 @@ class Engine(LLMServer):
     """One vLLM engine. `answer` is what the gateway calls; `reconfigure` takes over newer weights."""
 
     _default_engine_cls = InProcessVllm
+    _key_share = 1.0  # as the gateway says with each request: keys come and go
     _weights = ""  # folder of the weights in use, if they are not those that the engine started with
 
     async def answer(self, request: EngineRequest) -> AsyncGenerator[Reply, None]:
-        """One `Whole` or `Refusal`, or, for a stream, `Part`s; the last part carries the counts of tokens."""
+        """One `Whole` or `Refusal`, or, for a stream, `Part`s; parts without events only carry counts of tokens."""
         if request.kind in ("tokenize", "detokenize"):
-            yield self._tokens.answer(request)
+            # Not on the event loop, which every stream and the health check need.
+            yield await asyncio.get_running_loop().run_in_executor(self._tokenizing, self._tokens.answer, request)
             return
+        assert self.engine is not None
+        progress = Progress(self.engine._engine_client.output_processor, request)
+        share = request.share
+        self._key_share = share.most
+        # The gateway divides all engines of the model; requests that begin alike meet at one of them.
+        async with (
+            self._queue.slots(Key(share.key, weight=share.weight), share.sequences),
+            aclosing(reporting(self._generate(request), progress.counts)) as replies,
+        ):
+            async for reply in replies:
+                yield reply
+
+    async def _generate(self, request: EngineRequest) -> AsyncGenerator[Reply, None]:
         try:
             call = _REQUESTS[request.kind](
                 **{**request.body, "stop_token_ids": self._stops(request), "stream_interval": self._tokens_a_part}
@@ -75,11 +96,21 @@ class Engine(LLMServer):
             async with aclosing(coalesce(replies, self._interval_s)) as batches:
                 async for batch in batches:
                     refused = isinstance(batch[0], api.ErrorResponse)
-                    yield self._refusal(batch[0], request) if refused else _part(batch, request.wants_usage)
+                    yield await self._refused(batch[0], request) if refused else _part(batch, request.wants_usage)
         else:
             async with aclosing(replies):
                 async for reply in replies:
-                    yield self._refusal(reply, request) if isinstance(reply, api.ErrorResponse) else _whole(reply)
+                    refused = isinstance(reply, api.ErrorResponse)
+                    yield await self._refused(reply, request) if refused else _whole(reply)
+
+    @cached_property
+    def _queue(self) -> FairQueue:
+        slots = self._llm_config.engine_kwargs["max_num_seqs"]
+        return FairQueue(slots, sys.maxsize, lambda: self._key_share)  # how many wait, the gateway limits
+
+    @cached_property
+    def _tokenizing(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
 
     @property
     def _unfinished(self) -> int:
@@ -109,6 +140,10 @@ class Engine(LLMServer):
         if request.body.get("ignore_eos"):
             return asked
         return [*asked, *(end for end in self._folder.end_ids if end != self._folder.tokenizer.eos_token_id)]
+
+    async def _refused(self, error: Any, request: EngineRequest) -> Refusal:
+        # A prompt that is too long is tokenized once more, for its length.
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, self._refusal, error, request)
 
     def _refusal(self, error: Any, request: EngineRequest) -> Refusal:
         info = error.error

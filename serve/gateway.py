@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -11,9 +13,11 @@ from ray.serve.handle import DeploymentHandle
 from serve.backend import ServeBackend
 from serve.calls import Gate
 from serve.config import LimitsConfig
-from serve.keys import Keyring
+from serve.keys import Keyring, from_plain
 from serve.limits import RateLimits
 from serve.routes import Models, make_app
+
+logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,6 @@ class GatewaySettings:
 
     models: Models
     limits: LimitsConfig
-    key_digests: list[str] = field(default_factory=list)
     cors_origins: list[str] = field(default_factory=list)
 
 
@@ -35,11 +38,17 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self._backend = ServeBackend(engines, scorer)
-        self._gate = Gate(Keyring(settings.key_digests), RateLimits(settings.limits))
+        self._gate = Gate(Keyring([]), RateLimits(settings.limits))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         return make_app(self._backend, self._gate, settings.models, settings.limits, settings.cors_origins)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Takes `user_config["keys"]` (see `serve.keys.to_plain`) from now on; requests under way go on."""
+        keys = from_plain(user_config["keys"])
+        self._gate.keyring.replace(keys)
+        logger.info("API keys: %s", ", ".join(key.name for key in keys) or "none, local requests only")
 
     async def check_health(self) -> None:
         """Serve asks every few seconds; a gateway that answers at all is well."""

@@ -1,88 +1,208 @@
-"""API keys: who may ask. Only their SHA-256 digests leave the process that read them."""
+"""API keys: names, limits, weights and expiry of those who may send requests. Only SHA-256 digests leave the builder."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
+import json
 import os
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
 
 from cluster.paths import require_file
+from configs.base import Section
 from configs.errors import ConfigError
+from configs.recipe import Recipe, read_recipe
 from data.files.records import text_lines
 from serve.errors import ApiError
 
 VARIABLE = "CHIMED_API_KEYS"
+WITHOUT_KEYS: Mapping[str, str] = {VARIABLE: ""}
+"""For the environment of replicas: the raylet may have inherited the variable from the shell that started it."""
 SHORTEST = 16  # characters: what a key needs so that neither guessing nor its digest gives it away
-ANYBODY = "anybody"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def read_keys(file: str) -> list[str]:
-    """Digests (hexadecimal SHA-256) of the keys in `$CHIMED_API_KEYS`, separated by commas, and in `file`, one a line.
+@dataclass(frozen=True)
+class Key:
+    """What the gateway knows of one API key. Limits that are None are the endpoint's."""
+
+    name: str
+    digest: str = ""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    weight: float = 1.0
+    expires: float | None = None  # Unix time, seconds
+
+
+ANYBODY = Key("anybody")
+"""The holder of every request where the endpoint has no keys."""
+
+
+class KeyConfig(Section):
+    """One key of a key file."""
+
+    key: str = Field("", description="the key itself; or give sha256")
+    sha256: str = Field("", pattern="^([0-9a-f]{64})?$", description="hexadecimal SHA-256 digest of the key")
+    requests_per_minute: int | None = Field(None, ge=0, description="instead of limits.requests_per_minute")
+    tokens_per_minute: int | None = Field(None, ge=0, description="instead of limits.tokens_per_minute")
+    weight: float = Field(1.0, gt=0, le=1000, description="share of the engines while other keys wait, relative")
+    expires: str = Field("", description="2027-01-31, the end of that day in UTC, or a time with its zone")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> KeyConfig:
+        if bool(self.key) == bool(self.sha256):
+            raise ValueError("needs either key or sha256")
+        _expiry(self.expires)
+        return self
+
+    def known_as(self, name: str, where: str) -> Key:
+        """What the gateway is told of this key."""
+        digest = self.sha256 or _checked_digest(self.key, where)
+        limits = (self.requests_per_minute, self.tokens_per_minute)
+        return Key(name, digest, *limits, self.weight, _expiry(self.expires))
+
+
+def read_keys(file: str) -> list[Key]:
+    """The keys in `$CHIMED_API_KEYS`, separated by commas, and in `file`: YAML with names, or one key a line.
+
+    Removes the variable from this process's environment, so that processes started later do not inherit it.
 
     Raises:
-        ConfigError: an unreadable file, or a key that is too short or not printable ASCII.
+        ConfigError: an unreadable file, a key that is too short or not printable ASCII, or one that is there twice.
     """
-    given = [(VARIABLE, key) for key in os.environ.get(VARIABLE, "").split(",")]
+    keys = [_nameless(text, VARIABLE) for text in os.environ.pop(VARIABLE, "").split(",") if text.strip()]
     if file:
-        lines = text_lines(require_file(file, "api_keys_file", "give a file with a key a line"))
-        given += [(f"{file}:{number}", line) for number, line in lines if not line.startswith("#")]
-    digests = []
-    for where, text in given:
-        key = text.strip()
-        if not key:
-            continue
-        if len(key) < SHORTEST or not key.isascii() or not key.isprintable() or " " in key:
-            raise ConfigError(f"{where}: an API key has {SHORTEST} or more printable ASCII characters and no spaces")
-        digests.append(_digest(key))
-    if file and not digests:
-        raise ConfigError(f"{file}: has no API key in it; write one a line, or leave out api_keys_file")
-    return list(dict.fromkeys(digests))
+        found = _from_yaml(file) if Path(file).suffix in (".yaml", ".yml") else _from_lines(file)
+        if not found:
+            raise ConfigError(f"{file}: has no API key in it; write one, or leave out api_keys_file")
+        keys += found
+    return list({key.digest: key for key in keys}.values())
+
+
+def _from_lines(file: str) -> list[Key]:
+    lines = text_lines(require_file(file, "api_keys_file", "give a file with a key a line, or a YAML file"))
+    return [_nameless(line, f"{file}:{number}") for number, line in lines if line.strip() and not line.startswith("#")]
+
+
+def _from_yaml(file: str) -> list[Key]:
+    recipe = read_recipe(require_file(file, "api_keys_file", "give a YAML file with keys by name"), file)
+    given = recipe.values.get("keys")
+    if set(recipe.values) != {"keys"} or not isinstance(given, dict):
+        raise ConfigError(f"{file}: a key file has one mapping, `keys:`, with each key's settings by its name")
+    keys = [_from_settings(name, values, recipe) for name, values in given.items()]
+    names: dict[str, str] = {}
+    for key in keys:
+        if key.digest in names:
+            raise ConfigError(
+                f"{recipe.where(('keys', key.name))}: {key.name} is the same key as {names[key.digest]}: remove one"
+            )
+        names[key.digest] = key.name
+    return keys
+
+
+def _from_settings(name: str, values: Any, recipe: Recipe) -> Key:
+    where = f"{recipe.where(('keys', name))}: {name}"
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{where}: a key's name has up to 64 letters, digits, '.', '_' and '-'")
+    try:
+        return KeyConfig.model_validate_json(json.dumps(values)).known_as(name, where)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = "".join(f".{part}" for part in problem["loc"])
+        # No text that was given: a key under a misspelt name would end up in logs.
+        found = f", not {problem['input']}" if isinstance(problem["input"], (int, float)) else ""
+        text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        if problem["type"] == "extra_forbidden":
+            text, found = f"is no setting of a key; there are {', '.join(KeyConfig.model_fields)}", ""
+        raise ConfigError(f"{where}{field}: {text}{found}") from None
+
+
+def _nameless(text: str, where: str) -> Key:
+    digest = _checked_digest(text.strip(), where)
+    return Key(digest[:8], digest)
+
+
+def _checked_digest(key: str, where: str) -> str:
+    if len(key) < SHORTEST or not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(f"{where}: an API key has {SHORTEST} or more printable ASCII characters and no spaces")
+    return _digest(key)
+
+
+def _expiry(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        time_ = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"expires: {text!r} is not a date such as 2027-01-31") from None
+    if "T" not in text and " " not in text:
+        time_ = time_.replace(hour=23, minute=59, second=59, tzinfo=UTC)
+    if time_.tzinfo is None:
+        raise ValueError(f"expires: {text!r} has no time zone; write 2027-01-31T18:00+08:00")
+    return time_.timestamp()
+
+
+def to_plain(keys: Sequence[Key]) -> list[dict[str, Any]]:
+    """Keys as JSON and YAML can hold them, digests only: for a deployment's `user_config`."""
+    return [{name: value for name, value in asdict(key).items() if value is not None} for key in keys]
+
+
+def from_plain(keys: Sequence[Mapping[str, Any]]) -> list[Key]:
+    """The inverse of `to_plain`."""
+    return [Key(**key) for key in keys]
 
 
 class Keyring:
-    """Tells who asks."""
+    """Finds the key that a request carries."""
 
-    def __init__(self, digests: Sequence[str]) -> None:
-        self._digests = list(digests)
+    def __init__(self, keys: Sequence[Key], clock: Callable[[], float] = time.time) -> None:
+        self._keys, self._clock = list(keys), clock
 
-    def holder(self, authorization: str | None, client: str | None) -> str:
-        """A short name for the key in an `Authorization` header, for limits and logs; `anybody` where there are no keys.
+    def replace(self, keys: Sequence[Key]) -> None:
+        """Takes other keys from now on. Requests under way are not affected."""
+        self._keys = list(keys)
 
-        Args:
-            client: address of the one who asks; without keys only this machine may.
+    @property
+    def is_empty(self) -> bool:
+        """Whether the endpoint has no keys, and so answers local requests only."""
+        return not self._keys
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there are several keys, between which the engines are divided."""
+        return len(self._keys) > 1
+
+    def holder(self, authorization: str | None) -> Key:
+        """The key in an `Authorization` header; `ANYBODY` where the endpoint has none.
 
         Raises:
-            ApiError: 401 for a missing or wrong key, 403 for another machine where there are no keys.
+            ApiError: 401 for a missing, wrong or expired key.
         """
-        if not self._digests:
-            if not _is_loopback(client):
-                raise ApiError(
-                    403, f"This endpoint has no API keys, so it answers its own machine only: set {VARIABLE}."
-                )
+        if self.is_empty:
             return ANYBODY
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        scheme, _, text = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not text.strip():
             raise ApiError(
                 401, "An API key is missing: send it as 'Authorization: Bearer KEY'.", code="missing_api_key"
             )
-        digest = _digest(key.strip())
+        digest = _digest(text.strip())
         # Every digest is compared, each in constant time: how long it takes tells nothing about the keys.
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        if not any(matches):
+        matches = [key for key in self._keys if hmac.compare_digest(digest, key.digest)]
+        if not matches:
             raise ApiError(401, "This API key is not one of the endpoint's.", code="invalid_api_key")
-        return digest[:8]
+        key = matches[0]
+        if key.expires is not None and key.expires < self._clock():
+            raise ApiError(401, f"The API key '{key.name}' has expired: ask for a new one.", code="expired_api_key")
+        return key
 
 
 def _digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _is_loopback(client: str | None) -> bool:
-    if client is None:
-        return False
-    try:
-        return ipaddress.ip_address(client).is_loopback
-    except ValueError:
-        return False

@@ -12,6 +12,16 @@ Kind = Literal["chat", "completions", "tokenize", "detokenize"]
 
 
 @dataclass(frozen=True)
+class Share:
+    """Whose request it is, and what part of one engine that key may have."""
+
+    key: str = ""
+    weight: float = 1.0
+    most: float = 1.0
+    sequences: int = 1
+
+
+@dataclass(frozen=True)
 class EngineRequest:
     """A request to an engine, its body as vLLM's own request takes it."""
 
@@ -19,6 +29,7 @@ class EngineRequest:
     body: dict[str, Any] = field(default_factory=dict)
     request_id: str = ""
     wants_usage: bool = False  # whether a stream passes on the event with the counts of tokens
+    share: Share = Share()
 
     @property
     def affinity(self) -> str:
@@ -28,7 +39,9 @@ class EngineRequest:
         """
         if "messages" in self.body:
             messages = self.body["messages"]
-            begins = "\n".join(turn["content"] for turn in messages[: 2 if messages[0]["role"] == "system" else 1])
+            begins = "\n".join(
+                turn["content"] or "" for turn in messages[: 2 if messages[0]["role"] == "system" else 1]
+            )
         else:
             begins = str(self.body.get("prompt", ""))[:PREFIX_CHARACTERS]
         # A digest, as Serve may log what it routes by.
@@ -54,7 +67,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Part:
-    """Server-sent events of a stream; the counts are those of the whole answer, in its last part, and 0 before."""
+    """Server-sent events of a stream, or none; the counts are of all tokens so far, 0 if they are not known."""
 
     events: str
     prompt_tokens: int

@@ -17,29 +17,35 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from serve.abilities import Abilities
+from serve.admission import Admission
 from serve.backend import Backend
 from serve.body import BodyLimit
 from serve.calls import Accounts, Call, Gate
 from serve.config import LimitsConfig
+from serve.cost import cost_of_texts
 from serve.errors import DOCUMENTED, ApiError, add_error_handlers
+from serve.guard import Guard
+from serve.readiness import Readiness
 from serve.replies import EngineRequest, Kind, Part, Refusal, Whole
 from serve.requests import ChatRequest, CompletionRequest, DetokenizeRequest, ScoreRequest, TokenizeRequest
 from serve.requests.sampling import Sampling
 from serve.requests.turns import plain
+from serve.turns import Turns
 
 PAGE = Path(__file__).parent / "page"
-READY_S = 5.0
 STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
 @dataclass(frozen=True)
 class Models:
-    """What the endpoint serves: context lengths by name, the reward model's name, if any, and what chats may ask for."""
+    """What the endpoint serves: context lengths by name, the reward model's name, if any, what chats may ask for, and slots."""
 
     contexts: dict[str, int]
     reward: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
     abilities: dict[str, Abilities] = field(default_factory=dict)
+    slots: dict[str, int] = field(default_factory=dict)
+    """Sequences that the engines of each model decode at a time."""
 
     def able(self, name: str) -> Abilities:
         """What a chat may ask of a model; by default what ChiMed-GPT's chat format has."""
@@ -94,14 +100,19 @@ def make_app(
     cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The ASGI application."""
-    app = FastAPI(title="ChiMed-RLHF", docs_url=None, redoc_url=None, responses=DOCUMENTED)
+    # Redirects would name the host that the client claims to mean.
+    app = FastAPI(title="ChiMed-RLHF", docs_url=None, redoc_url=None, responses=DOCUMENTED, redirect_slashes=False)
     add_error_handlers(app)
-    app.add_middleware(BodyLimit, most_bytes=limits.body_bytes)
+    app.add_middleware(Turns)  # for parsing
+    app.add_middleware(BodyLimit, most_bytes=limits.body_bytes, seconds=limits.body_seconds)
+    app.add_middleware(Turns)  # for refusals; ends when a body is waited for
+    app.add_middleware(Guard, gate=gate, limits=limits)
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(Accounts, gate=gate)  # the last one added is the outermost
-    _add_generation(app, Answers(backend, limits.seconds), models, gate)
-    _add_scores(app, backend, models, gate)
+    admission = Admission(gate, limits, models.contexts, models.slots)
+    _add_generation(app, Answers(backend, admission, limits.seconds), models, gate)
+    _add_scores(app, backend, admission, models, gate)
     _add_information(app, backend, models, gate)
     return app
 
@@ -133,12 +144,14 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
         return await answers.whole(EngineRequest("detokenize", {"tokens": body.tokens}, call.id), call)
 
 
-def _add_scores(app: FastAPI, backend: Backend, models: Models, gate: Gate) -> None:
+def _add_scores(app: FastAPI, backend: Backend, admission: Admission, models: Models, gate: Gate) -> None:
     @app.post("/v1/score")
     async def score(body: ScoreRequest, call: Call = Depends(gate)) -> Response:
         call.model = models.reward_name(body.model)
         conversations = [plain(turns) for turns in body.conversations]
-        scored = await backend.score(conversations, body.cut_off or [False] * len(conversations))
+        cost = cost_of_texts("".join(turn["content"] for turn in turns) for turns in conversations)
+        async with admission.admitted(call, cost):
+            scored = await backend.score(conversations, body.cut_off or [False] * len(conversations))
         if isinstance(scored, Refusal):
             raise ApiError(scored.status, scored.message, param=scored.param)
         call.count(scored["tokens"], 0)
@@ -158,15 +171,24 @@ def _add_information(app: FastAPI, backend: Backend, models: Models, gate: Gate)
             raise ApiError(404, f"The model '{name}' is not here.", param="model", code="model_not_found")
         return models.card(name)
 
+    readiness = Readiness(backend)
+
+    @app.get("/live")
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Liveness: the gateway's process answers."""
         return {"status": "alive"}
 
     @app.get("/ready")
-    async def ready() -> dict[str, Any]:
-        """Readiness: every model has an engine that answers."""
-        engines = await backend.ready(READY_S)
+    async def ready(call: Call = Depends(gate)) -> dict[str, Any]:
+        """Readiness: every model has an engine that answers. Which one and how busy it is, is told to a key's holder."""
+        if call.holder is None:
+            try:
+                await readiness.states()
+            except ApiError as error:
+                raise ApiError(error.status, "The endpoint is not ready.", retry_after_s=5) from error
+            return {"status": "ready"}
+        engines = await readiness.states(fresh=True)
         return {"status": "ready", "engines": {name: asdict(state) for name, state in engines.items()}}
 
     if PAGE.is_dir():
@@ -180,8 +202,8 @@ def _add_information(app: FastAPI, backend: Backend, models: Models, gate: Gate)
 class Answers:
     """Turns an engine's replies into HTTP responses, whole or streamed."""
 
-    def __init__(self, backend: Backend, seconds: float) -> None:
-        self._backend, self._seconds = backend, seconds
+    def __init__(self, backend: Backend, admission: Admission, seconds: float) -> None:
+        self._backend, self._admission, self._seconds = backend, admission, seconds
 
     async def generate(self, body: Sampling, kind: Kind, settings: dict[str, Any], call: Call) -> Response:
         """An answer as `body` wants it; a refusal before the first word is raised, so that it decides the status."""
@@ -200,6 +222,8 @@ class Answers:
         """The engine's one reply."""
         async with aclosing(self._replies(request, call)) as replies:
             async for reply in replies:
+                if isinstance(reply, Part):
+                    continue  # counts only
                 assert isinstance(reply, Whole)
                 return Response(reply.json, media_type="application/json")
         raise ApiError(500, "The engine ended without an answer.")
@@ -215,24 +239,26 @@ class Answers:
             except ApiError as error:
                 if call.first_token_s is None:
                     raise
+                call.failed = error.status
                 # Too late for a status: the stream says it, and ends without [DONE].
                 yield f"data: {json.dumps(error.body(), ensure_ascii=False)}\n\n"
 
     async def _replies(self, request: EngineRequest, call: Call) -> AsyncGenerator[Whole | Part, None]:
-        """Replies with refusals raised, tokens counted and an end to patience."""
+        """Replies with refusals raised, within the time limit."""
         deadline = time.monotonic() + self._seconds
-        async with aclosing(self._backend.answer(call.model, request)) as replies:
+        async with aclosing(self._admission.replies(self._backend, request, call)) as replies:
             while True:
                 try:
-                    # Not one timeout around the loop: a stream begins in one task and goes on in another.
-                    reply = await asyncio.wait_for(anext(replies), deadline - time.monotonic())
+                    # Not one timeout around the loop: a stream begins in one task and goes on in another. Not `wait_for`
+                    # either, which before Python 3.12 ignores a cancellation that comes together with a reply.
+                    async with asyncio.timeout(deadline - time.monotonic()):
+                        reply = await anext(replies)
                 except StopAsyncIteration:
                     return
                 except TimeoutError as error:
                     raise ApiError(504, f"The answer was not finished in {self._seconds:g} s.") from error
                 if isinstance(reply, Refusal):
                     raise ApiError(reply.status, reply.message, param=reply.param)
-                call.count(reply.prompt_tokens, reply.answer_tokens)
                 yield reply
 
 

@@ -21,10 +21,11 @@ class Tokens:
         """The reply to a `tokenize` or `detokenize` request, in the shape that vLLM's has."""
         body = request.body
         try:
-            reply = self._decode(body["tokens"]) if request.kind == "detokenize" else self._encode(body)
+            reply: dict[str, Any] = self._decode(body["tokens"]) if request.kind == "detokenize" else self._encode(body)
         except DataError as error:
             return Refusal(400, str(error))
-        return Whole(json.dumps(reply, ensure_ascii=False), 0, 0)
+        tokens = body["tokens"] if request.kind == "detokenize" else reply["tokens"]
+        return Whole(json.dumps(reply, ensure_ascii=False), len(tokens), 0)
 
     def too_long(self, request: EngineRequest) -> Refusal:
         """The refusal of a request whose prompt and answer do not fit the context."""
@@ -67,7 +68,7 @@ class Tokens:
         names = self._tokenizer.convert_ids_to_tokens(ids) if body.get("return_token_strs") else None
         return {"count": len(ids), "max_model_len": self._context, "tokens": ids, "token_strs": names}
 
-    def _decode(self, ids: list[int]) -> dict[str, str]:
+    def _decode(self, ids: list[int]) -> dict[str, Any]:
         size = len(self._tokenizer)
         for token in ids:
             if token >= size:

@@ -12,7 +12,6 @@ from serve.requests.sampling import Sampling
 from serve.requests.turns import Turn
 
 MOST_PROMPTS: Final = 64
-MOST_SEQUENCES: Final = 64
 
 
 class CompletionRequest(Sampling):
@@ -33,15 +32,6 @@ class CompletionRequest(Sampling):
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool = False
     add_special_tokens: bool = True
-
-    @model_validator(mode="after")
-    def _are_few(self) -> CompletionRequest:
-        prompts = 1 if isinstance(self.prompt, str) or isinstance(self.prompt[0], int) else len(self.prompt)
-        if prompts * self.n > MOST_SEQUENCES:
-            raise ValueError(
-                f"n: {prompts} prompts with {self.n} answers each are more than {MOST_SEQUENCES}; ask for fewer"
-            )
-        return self
 
 
 class TokenizeRequest(Body):

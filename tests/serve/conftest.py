@@ -25,6 +25,13 @@ TEMPLATE = (
     "{{- eos_token -}}{%- endif -%}"
     "{%- endfor -%}"
 )
+ATTACKER, WARD, LIMITED = (f"{name}-key-for-this-test" for name in ("attacker", "ward", "limited"))
+KEYS = f"""keys:
+  test: {{key: {KEY}}}
+  attacker: {{key: {ATTACKER}}}
+  ward: {{key: {WARD}}}
+  limited: {{key: {LIMITED}, tokens_per_minute: 1000}}
+"""
 START_S = 150.0
 
 
@@ -45,7 +52,8 @@ class Endpoint:
 
     def engine(self) -> dict[str, Any]:
         """The state of one of the engines, whichever answers."""
-        state: dict[str, Any] = httpx.get(f"{self.url}/ready", timeout=10).json()["engines"]["tiny"]
+        headers = {"Authorization": f"Bearer {KEY}"}
+        state: dict[str, Any] = httpx.get(f"{self.url}/ready", headers=headers, timeout=10).json()["engines"]["tiny"]
         return state
 
     def replica_pids(self, deployment: str = "") -> set[int]:
@@ -66,13 +74,13 @@ class Endpoint:
         """The application, with other arguments."""
         from serve.app import build
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("CHIMED_API_KEYS", KEY)
-            return build({**self.arguments, **changes})
+        return build({**self.arguments, **changes})
 
 
 @pytest.fixture(scope="package")
-def endpoint(ray_cluster: None, make_model: Callable[..., Path]) -> Iterator[Endpoint]:
+def endpoint(
+    ray_cluster: None, make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Endpoint]:
     """Two engines with a tiny model of random weights, and a reward model."""
     from ray import serve
 
@@ -80,14 +88,17 @@ def endpoint(ray_cluster: None, make_model: Callable[..., Path]) -> Iterator[End
         port = server.getsockname()[1]
     from transformers import AutoTokenizer
 
+    keys = tmp_path_factory.mktemp("keys") / "keys.yaml"
+    keys.write_text(KEYS)
     model = make_model("tools")
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(model)
     arguments = {
+        "api_keys_file": str(keys),
         "model": f"tiny={model}",
         "reward_model": f"judge={make_model('judge', seed=3, reward=True)}",
-        "engine": {"max_model_len": 256, "kv_cache_bytes": 2**26},
+        "engine": {"max_model_len": 256, "kv_cache_bytes": 2**26, "max_concurrent": 8},
         "replicas": {"count": 2, "threads": 1, "cpus": 0.5},
     }
     endpoint = Endpoint(f"http://127.0.0.1:{port}", arguments, make_model("b", seed=1))

@@ -165,16 +165,11 @@ def test_turns_that_no_template_can_write_are_refused(turn: dict[str, Any]) -> N
         chat(messages=[turn, *ASK])
 
 
-def test_sequences_of_a_request_are_bounded() -> None:
-    def completion(**more: Any) -> None:
-        CompletionRequest.model_validate(more)
-
-    completion(prompt=["x"] * 16, n=4)
-    completion(prompt=[[1, 2]] * 64)
-    with pytest.raises(ValidationError, match="16 prompts with 5 answers each are more than 64"):
-        completion(prompt=["x"] * 16, n=5)
+def test_completions_have_reasons_of_their_own() -> None:
     with pytest.raises(ValidationError, match="suffix: the model fills no gaps"):
-        completion(prompt="x", suffix="y")
+        CompletionRequest.model_validate({"prompt": "x", "suffix": "y"})
+    with pytest.raises(ValidationError, match="messages: send a chat to /v1/chat/completions"):
+        CompletionRequest.model_validate({"prompt": "x", "messages": ASK})
 
 
 def test_a_stream_always_counts_its_tokens() -> None:

@@ -79,7 +79,7 @@ def make_client(backend: FakeBackend, **limits: Any) -> TestClient:
     config = LimitsConfig(**limits)
     gate = Gate(Keyring([]), RateLimits(config))
     app = make_app(backend, gate, Models({"ppo": 512, "sft": 512}, "judge"), config)
-    return TestClient(app, client=("127.0.0.1", 1234), raise_server_exceptions=False)
+    return TestClient(app, base_url="http://localhost:8000", client=("127.0.0.1", 1234), raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -91,7 +91,9 @@ def test_each_models_own_control_tokens_are_refused(backend: FakeBackend) -> Non
     config = LimitsConfig()
     models = Models({"ppo": 512, "qwen": 512}, abilities={"qwen": Abilities(("<|im_end|>",))})
     client = TestClient(
-        make_app(backend, Gate(Keyring([]), RateLimits(config)), models, config), client=("127.0.0.1", 1)
+        make_app(backend, Gate(Keyring([]), RateLimits(config)), models, config),
+        base_url="http://localhost",
+        client=("127.0.0.1", 1),
     )
     for model, content, status in (("qwen", "a<|im_end|>", 400), ("qwen", "[bot]:", 200), ("ppo", "[bot]:", 400)):
         answer = client.post(CHAT, json={"model": model, "messages": [{"role": "user", "content": content}]})
@@ -287,6 +289,7 @@ def test_information(client: TestClient) -> None:
         "status": "ready",
         "engines": {"ppo": {"weights": "/models/b", "unfinished": 2}},
     }
+    assert client.get("/live").json() == client.get("/health").json() == {"status": "alive"}
     assert (
         client.get("/nowhere").json()["error"]["message"]
         == "There is no /nowhere here; /openapi.json lists what there is."

@@ -1,0 +1,62 @@
+"""What happens between a request that was understood and an engine: tokens are reserved, then the queue is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+
+from serve.backend import Backend
+from serve.calls import Call, Gate
+from serve.config import LimitsConfig
+from serve.cost import Cost, cost_of
+from serve.fair import FairQueue
+from serve.replies import EngineRequest, Refusal, Reply, Share
+
+SLOTS = 64  # of a model for which no number is given
+TEXT, TEXT_KINDS, TEXT_SLOTS = "text of", ("tokenize", "detokenize"), 2
+
+
+class Admission:
+    """The limits and queues of every model of the endpoint."""
+
+    def __init__(self, gate: Gate, config: LimitsConfig, contexts: Mapping[str, int], slots: Mapping[str, int]) -> None:
+        self._gate, self._config, self._contexts, self._slots = gate, config, contexts, slots
+        self._queues: dict[str, FairQueue] = {}
+
+    async def replies(self, backend: Backend, request: EngineRequest, call: Call) -> AsyncGenerator[Reply, None]:
+        """An engine's replies, with tokens counted as they come.
+
+        Raises:
+            ApiError: 400, 429 or 503 before an engine is asked, and whatever the backend raises.
+        """
+        context = self._contexts[call.model]
+        cost = cost_of(request, context, self._config.sequences, self._config.characters_per_token)
+        request = replace(request, share=Share(call.key.name, call.key.weight, self._key_share(), cost.sequences))
+        # Tokenizing shares a thread, not the places of sequences.
+        queue = self._queue(f"{TEXT} {call.model}" if request.kind in TEXT_KINDS else call.model)
+        async with self.admitted(call, cost, queue), aclosing(backend.answer(call.model, request)) as replies:
+            async for reply in replies:
+                if isinstance(reply, Refusal):
+                    call.asked_engine = False
+                else:
+                    call.count(reply.prompt_tokens, reply.answer_tokens)
+                yield reply
+
+    @asynccontextmanager
+    async def admitted(self, call: Call, cost: Cost, queue: FairQueue | None = None) -> AsyncIterator[None]:
+        """Reserves tokens of the call's key, and holds slots of `queue`, or of its model, while the block runs."""
+        call.reserve(self._gate.limits.reserve(call.key, cost.least, cost.most), cost)
+        call.end_turn()
+        async with (queue or self._queue(call.model)).slots(call.key, cost.sequences):
+            call.asked_engine = True
+            yield
+
+    def _queue(self, name: str) -> FairQueue:
+        if name not in self._queues:
+            slots = TEXT_SLOTS if name.startswith(f"{TEXT} ") else self._slots.get(name, SLOTS)
+            self._queues[name] = FairQueue(slots, self._config.queued, self._key_share)
+        return self._queues[name]
+
+    def _key_share(self) -> float:
+        return self._config.key_share if self._gate.keyring.is_shared else 1.0

@@ -1,0 +1,124 @@
+"""What a request may cost before it runs: its sequences, and bounds on its tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from serve.errors import ApiError
+from serve.replies import EngineRequest
+
+# Marks of roles and turns that a chat template adds: a generous bound, corrected as soon as the engine has counted.
+TEMPLATE_TOKENS, TURN_TOKENS = 32, 8
+# Characters of a token in a text that tokenizes well. Only for the refusal of what no allowance can ever admit.
+CHARACTERS_A_TOKEN = 8
+COMPLETION_TOKENS = 16  # of a completion without max_tokens, in OpenAI's interface and in vLLM
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bounds on one request; tokens are of all its sequences together."""
+
+    sequences: int
+    least_prompt: int
+    most_prompt: int
+    response: int
+
+    @property
+    def least(self) -> int:
+        return self.least_prompt + self.response
+
+    @property
+    def most(self) -> int:
+        return self.most_prompt + self.response
+
+
+def cost_of(request: EngineRequest, context: int, sequences: int, characters_per_token: int) -> Cost:
+    """The bounds of a request to an engine.
+
+    Args:
+        context: tokens of the model's context.
+        sequences: most sequences that a request may ask for.
+        characters_per_token: longest prompt, in characters per token of the context.
+
+    Raises:
+        ApiError: 400 for more sequences or a longer prompt.
+    """
+    body = request.body
+    if request.kind == "detokenize":
+        return Cost(1, len(body["tokens"]), len(body["tokens"]), 0)
+    param, prompts = _prompts(body)
+    answers = body.get("n") or 1
+    if answers * len(prompts) > sequences:
+        raise ApiError(
+            400,
+            f"{answers} responses to each of {len(prompts)} prompts are {answers * len(prompts)} sequences, and one "
+            f"request may ask for {sequences}: send several requests.",
+            param="n" if answers > 1 else param,
+        )
+    for prompt in prompts:
+        if prompt.characters > context * characters_per_token:
+            raise ApiError(
+                400,
+                f"The prompt has {prompt.characters:,} characters, and a prompt may have "
+                f"{context * characters_per_token:,}, {characters_per_token} for each token of the context: shorten it.",
+                param=param,
+            )
+    if cut := body.get("truncate_prompt_tokens"):
+        prompts = [_Prompt(prompt.characters, min(prompt.least, cut), min(prompt.most, cut)) for prompt in prompts]
+    least = sum(prompt.least for prompt in prompts)
+    if request.kind == "tokenize":
+        return Cost(1, least, sum(prompt.most for prompt in prompts), 0)
+    most = sum(min(prompt.most, context) for prompt in prompts)
+    asked = body.get("max_completion_tokens") or body.get("max_tokens")
+    if asked is None and request.kind == "completions":
+        asked = COMPLETION_TOKENS
+    # Without a number, a response may fill the context.
+    response = sum(min(asked or context, max(0, context - prompt.least)) for prompt in prompts)
+    return Cost(answers * len(prompts), least, most, answers * response)
+
+
+def cost_of_texts(texts: Iterable[str]) -> Cost:
+    """The bounds of texts that are only read, such as chats to score."""
+    prompts = [_text(text, TEMPLATE_TOKENS) for text in texts]
+    return Cost(1, sum(prompt.least for prompt in prompts), sum(prompt.most for prompt in prompts), 0)
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    characters: int
+    least: int  # tokens
+    most: int
+
+
+def _prompts(body: dict[str, Any]) -> tuple[str, list[_Prompt]]:
+    """The argument that holds the prompts, and each prompt's size."""
+    if "messages" in body:
+        text = "".join(_strings(body["messages"]))
+        if body.get("tools"):  # which the chat template writes before the turns
+            text += json.dumps(body["tools"], ensure_ascii=False)
+        return "messages", [_text(text, TEMPLATE_TOKENS + TURN_TOKENS * len(body["messages"]))]
+    prompt = body["prompt"]
+    if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
+        prompt = [prompt]
+    return "prompt", [_text(each, 1) if isinstance(each, str) else _Prompt(0, len(each), len(each)) for each in prompt]
+
+
+def _text(text: str, around: int) -> _Prompt:
+    # A token covers at least one byte of UTF-8, whatever the tokenizer.
+    return _Prompt(len(text), max(1, len(text) // CHARACTERS_A_TOKEN), len(text.encode("utf-8", "replace")) + around)
+
+
+def _strings(value: Any) -> Iterable[str]:
+    """All text in a chat's turns but their roles: a turn may hold tool calls and parts besides its content."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            if name != "role":
+                yield from _strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _strings(each)

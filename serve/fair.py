@@ -1,0 +1,129 @@
+"""Divides the engines of a model between keys: weighted fair queueing over the sequences that each key has there."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from serve.errors import ApiError
+from serve.keys import Key
+
+RETRY_S = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiter:
+    number: int
+    key: Key
+    slots: int
+    granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class FairQueue:
+    """Slots for sequences. A free one goes to the waiting key with the fewest slots in use relative to its weight."""
+
+    def __init__(self, slots: int, waiting: int, key_share: Callable[[], float]) -> None:
+        """
+        Args:
+            slots: sequences that the engines of the model decode at a time.
+            waiting: requests that may wait for a slot; one key may have half of them.
+            key_share: share of the slots that one key may use even if nobody else waits. The rest stays free, so that
+                another key need not wait until a long response ends.
+        """
+        self._free, self._slots, self._most_waiting, self._key_share = slots, slots, waiting, key_share
+        self._used: dict[str, int] = defaultdict(int)
+        self._waiting: dict[str, deque[_Waiter]] = defaultdict(deque)
+        self._numbers = itertools.count()
+
+    @asynccontextmanager
+    async def slots(self, key: Key, count: int) -> AsyncIterator[None]:
+        """Holds `count` slots, or as many as one key may have, while the block runs.
+
+        Raises:
+            ApiError: 503 if too many requests wait, 429 if too many of this key do.
+        """
+        waiter = self._enqueue(key, min(count, self._most(key)))
+        try:
+            await waiter.granted
+        except asyncio.CancelledError:
+            self._withdraw(waiter)
+            raise
+        try:
+            yield
+        finally:
+            self._release(waiter)
+
+    def _most(self, key: Key) -> int:
+        return max(1, int(self._slots * self._key_share()))
+
+    def _enqueue(self, key: Key, count: int) -> _Waiter:
+        waiter = _Waiter(next(self._numbers), key, count)
+        queue = self._waiting[key.name]
+        queue.append(waiter)
+        self._grant()
+        if not waiter.granted.done():
+            everybody = sum(map(len, self._waiting.values()))
+            own = max(1, self._most_waiting // 2) if self._key_share() < 1 else self._most_waiting
+            refusal = (
+                ApiError(503, "All engines are busy and the queue is full: try again later.", retry_after_s=RETRY_S)
+                if everybody > self._most_waiting
+                else ApiError(
+                    429,
+                    f"{own} requests of this key are waiting already: send the next when one is answered.",
+                    code="too_many_waiting",
+                    retry_after_s=RETRY_S,
+                )
+                if len(queue) > own
+                else None
+            )
+            if refusal is not None:
+                self._withdraw(waiter)
+                raise refusal
+        return waiter
+
+    def _grant(self) -> None:
+        while True:
+            self._forget_cancelled()
+            heads = [queue[0] for queue in self._waiting.values()]
+            within = [head for head in heads if self._used.get(head.key.name, 0) + head.slots <= self._most(head.key)]
+            if not within:
+                return
+            head = min(within, key=lambda head: (self._used.get(head.key.name, 0) / head.key.weight, head.number))
+            if head.slots > self._free:
+                return  # a smaller request must not overtake it forever
+            self._dequeue(head)
+            self._free -= head.slots
+            self._used[head.key.name] += head.slots
+            head.granted.set_result(None)
+
+    def _forget_cancelled(self) -> None:
+        """Drops waiters whose task is being cancelled and has not run since."""
+        for queue in list(self._waiting.values()):
+            for waiter in [waiter for waiter in queue if waiter.granted.cancelled()]:
+                self._dequeue(waiter)
+
+    def _withdraw(self, waiter: _Waiter) -> None:
+        """Ends a wait; slots that were granted at the same moment are freed."""
+        if waiter.granted.done() and not waiter.granted.cancelled():
+            self._release(waiter)
+        else:
+            self._dequeue(waiter)
+            self._grant()  # it may have been what kept a smaller request waiting
+
+    def _release(self, waiter: _Waiter) -> None:
+        self._free += waiter.slots
+        self._used[waiter.key.name] -= waiter.slots
+        if not self._used[waiter.key.name]:
+            del self._used[waiter.key.name]
+        self._grant()
+
+    def _dequeue(self, waiter: _Waiter) -> None:
+        queue = self._waiting.get(waiter.key.name, deque())
+        if waiter in queue:
+            queue.remove(waiter)
+        if not queue:
+            self._waiting.pop(waiter.key.name, None)

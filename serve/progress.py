@@ -1,0 +1,79 @@
+"""Tokens of a request while it runs: what vLLM has read and written, passed on with each part, or alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from typing import Any
+
+from serve.replies import EngineRequest, Part, Reply
+
+REPORT_S = 0.5  # without any other reply, how often the counts are sent alone
+
+
+class Progress:
+    """Counts the tokens of one request in vLLM's output processor."""
+
+    def __init__(self, processor: Any, request: EngineRequest) -> None:
+        """
+        Args:
+            processor: vLLM's `OutputProcessor`, which lies in this process and holds the state of each sequence.
+        """
+        self._processor, self._names = processor, _names(request)
+        self._prompts: dict[str, int] = {}
+        self._answers: dict[str, int] = {}
+
+    def counts(self) -> tuple[int, int]:
+        """Tokens of the prompts and of all responses so far; of a sequence that has ended, as they were last seen."""
+        for name in self._names:
+            for sequence in self._processor.external_req_ids.get(name, ()):
+                state = self._processor.request_states.get(sequence)
+                if state is not None:
+                    self._prompts[name] = state.prompt_len
+                    self._answers[sequence] = state.detokenizer.num_output_tokens()
+        return sum(self._prompts.values()), sum(self._answers.values())
+
+
+def _names(request: EngineRequest) -> list[str]:
+    """The ids under which vLLM's OpenAI handlers run a request: one per prompt."""
+    if request.kind == "chat":
+        return [f"chatcmpl-{request.request_id}"]
+    prompt = request.body["prompt"]
+    prompts = 1 if isinstance(prompt, str) or isinstance(prompt[0], int) else len(prompt)
+    return [f"cmpl-{request.request_id}-{index}" for index in range(prompts)]
+
+
+async def reporting(
+    replies: AsyncGenerator[Reply, None], counts: Callable[[], tuple[int, int]], interval_s: float = REPORT_S
+) -> AsyncGenerator[Reply, None]:
+    """`replies`, with `counts` in each part that has none, and in parts without events whenever none comes for a while.
+
+    Closing this closes `replies`.
+    """
+    coming: asyncio.Task[Reply] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(replies))
+            done, _ = await asyncio.wait({coming}, timeout=interval_s)
+            if not done:
+                yield Part("", *counts())
+                continue
+            try:
+                reply = coming.result()
+            except StopAsyncIteration:
+                return
+            coming = None
+            yield _counted(reply, counts) if isinstance(reply, Part) else reply
+    finally:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+        await replies.aclose()
+
+
+def _counted(part: Part, counts: Callable[[], tuple[int, int]]) -> Part:
+    if part.prompt_tokens:
+        return part
+    prompt, answer = counts()
+    return replace(part, prompt_tokens=prompt, answer_tokens=answer)
