@@ -43,6 +43,7 @@ def connect(
     dashboard: bool = False,
     log_to_driver: bool = False,
     object_store_bytes: int = 512 * MIB,
+    insecure: bool = False,
 ) -> Iterator[Connection]:
     """Join the cluster of `$RAY_ADDRESS` (which a submitted job always has), else start one on 127.0.0.1.
 
@@ -55,6 +56,7 @@ def connect(
         dashboard: whether a cluster started here has a dashboard (seconds to start, about 300 MB).
         log_to_driver: whether the output of actors is repeated on this process's output.
         object_store_bytes: shared memory of a cluster started here.
+        insecure: whether to join a cluster that other machines reach without a token.
 
     Raises:
         ConfigError: the cluster cannot be joined, or none can be started; within seconds.
@@ -80,7 +82,7 @@ def connect(
         else:
             from cluster.join import join
 
-            join(address, options)
+            join(address, options, insecure)
         yield _connection(started_here=address == "local")
     finally:
         ray.shutdown()

@@ -22,6 +22,7 @@ def help_text(prog: str, stage: str, model: type[BaseModel], recipe: str) -> str
         *textwrap.wrap(" ".join((model.__doc__ or "").split()), _WIDTH),
         "",
         f"  --config FILE  the recipe (default: {recipe}); the settings are its `common` and `{stage}` sections",
+        "  --insecure     joins a Ray cluster that other machines reach without a token (docs/security.md)",
         "  --key=value    overrides one setting below; the value is YAML: 3, 1e-5, true, word, [1, 2]",
     ]
     section = None
