@@ -23,6 +23,7 @@ from vllm.platforms import current_platform
 
 from actors.folders import ModelFolder
 from serve.coalesce import coalesce
+from serve.replica import OnNodeAddress
 from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whole
 from serve.tokens import Tokens
 
@@ -49,7 +50,7 @@ class InProcessVllm(VLLMEngine):
         return engine_args, frontend_args, config
 
 
-class Engine(LLMServer):
+class Engine(OnNodeAddress, LLMServer):
     """One vLLM engine. `answer` is what the gateway calls; `reconfigure` takes over newer weights."""
 
     _default_engine_cls = InProcessVllm

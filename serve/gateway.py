@@ -13,6 +13,7 @@ from serve.calls import Gate
 from serve.config import LimitsConfig
 from serve.keys import Keyring
 from serve.limits import RateLimits
+from serve.replica import OnNodeAddress
 from serve.routes import Models, make_app
 
 
@@ -27,7 +28,7 @@ class GatewaySettings:
 
 
 @serve.ingress()
-class Gateway:
+class Gateway(OnNodeAddress):
     """One process that every request passes: several would each keep rate limits of their own."""
 
     def __init__(
