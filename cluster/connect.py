@@ -113,10 +113,10 @@ def _temporary_folders(object_store_bytes: int) -> dict[str, str]:
         raise ConfigError(
             f"RAY_TMPDIR={chosen} is too long for the sockets in it: give at most {_LONGEST_TEMPORARY_FOLDER} characters"
         )
-    common = os.environ.get("TMPDIR", "/tmp")
-    folder = chosen or (common if len(common) <= _LONGEST_TEMPORARY_FOLDER else "/tmp")
+    common = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - Ray makes its session folder in it
+    folder = chosen or (common if len(common) <= _LONGEST_TEMPORARY_FOLDER else "/tmp")  # noqa: S108 - as above
     options = {"_temp_dir": os.path.join(folder, "ray")}
-    shared = "/dev/shm"
+    shared = "/dev/shm"  # noqa: S108 - only its free space is read
     if not os.path.isdir(shared) or shutil.disk_usage(shared).free < object_store_bytes:
         need = object_store_bytes // MIB
         print(f"note: {shared} has less than {need} MiB free, so Ray's objects go to {folder}", file=sys.stderr)

@@ -66,7 +66,7 @@ def load_knowledge(path: str | Path = CONDITIONS) -> Knowledge:
     """
     path = Path(path)
     try:
-        entries = yaml.load(whole_text(path), Loader=_LineLoader)
+        entries = yaml.load(whole_text(path), Loader=_LineLoader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, list) or not entries:

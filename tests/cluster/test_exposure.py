@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,44 @@ def test_with_a_token_or_on_loopback_it_is_joined() -> None:
         assert open_addresses(head) == []
         joined = join(head, **WITHOUT_TOKEN)  # without the variable: which addresses the head has is found out
         assert (joined.returncode, joined.stdout, joined.stderr) == (0, f"{head}\n", "")
+
+
+def certificates(folder: Path, name: str) -> dict[str, str]:
+    """Ray's TLS variables with a CA of its own in `folder`, and a certificate of this machine that it has signed."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}-ca.key", "-out", f"{name}-ca.crt",
+            "-subj", "/CN=ca")  # fmt: skip
+    openssl(
+        "req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", "/CN=node"
+    )
+    (folder / "names").write_text(f"subjectAltName=IP:127.0.0.1,IP:{OUTER},DNS:localhost\n")
+    openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{name}-ca.crt", "-CAkey", f"{name}-ca.key", "-CAcreateserial",
+            "-extfile", "names", "-out", f"{name}.crt")  # fmt: skip
+    return {
+        "RAY_USE_TLS": "1",
+        "RAY_TLS_SERVER_CERT": str(folder / f"{name}.crt"),
+        "RAY_TLS_SERVER_KEY": str(folder / f"{name}.key"),
+        "RAY_TLS_CA_CERT": str(folder / f"{name}-ca.crt"),
+    }
+
+
+@outside
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl")
+def test_mutual_tls_admits_only_certificates_of_its_own_authority(tmp_path: Path) -> None:
+    own, stranger = certificates(tmp_path, "own"), certificates(tmp_path, "stranger")
+    with running_head(**TOKEN, **own) as head:
+        assert open_addresses(head) == []
+        joined = join(head, **TOKEN, **own)
+        assert (joined.returncode, joined.stderr) == (0, "")
+        trusting = {**stranger, "RAY_TLS_CA_CERT": own["RAY_TLS_CA_CERT"]}  # it knows whom to trust; it is not trusted
+        for variables in ({"RAY_USE_TLS": "0"}, trusting):
+            refused = join(head, **TOKEN, **variables)
+            assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+            assert f"no Ray cluster answers at RAY_ADDRESS={head}" in refused.stderr
 
 
 def test_what_is_loopback() -> None:
