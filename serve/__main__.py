@@ -36,15 +36,12 @@ _PORTS = 65_535
 def main(argv: Sequence[str] | None = None) -> None:
     """Serves until it is told to end, or changes the weights of a running endpoint."""
     options = _parse(argv)
-    # What Ray and vLLM say at their start is about themselves; warnings and errors stay.
-    for name in ("ray", "ray.serve"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     with one_line_errors(PROG):
         config = read_arguments(_arguments(options.settings))
         for argument, text in (("model", config.model), ("reward_model", config.reward_model)):
             if text:
                 named_folders(text, argument)  # refuses names that no route could carry
+        _silence()
         from serve.port import is_taken, require_free_port
         from serve.running import find, require_only_new_weights
 
@@ -55,6 +52,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         require_free_port(options.host, options.port)
         serve_until_stopped(config, options)
+
+
+def _silence() -> None:
+    """Leaves out what Ray, Serve and vLLM report of their own start; warnings of Serve and errors stay."""
+    import ray  # noqa: F401 - sets the levels of its loggers when it is imported
+
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # Serve sets its logger's level again at its start, and leaves filters.
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
 
 
 def serve_until_stopped(config: ServeConfig, options: argparse.Namespace) -> None:

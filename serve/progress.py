@@ -64,6 +64,8 @@ def describe(status: ApplicationStatusOverview | None) -> str:
         ]
         if each.status == "HEALTHY":
             parts.append(f"{name} ready")
+        elif not total:
+            parts.append(f"{name} not started")
         else:
             parts.append(f"{name} {ready} of {total} ready" + (f" ({', '.join(rest)})" if rest else ""))
     return ", ".join(parts)
