@@ -60,7 +60,8 @@ def _silence() -> None:
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     logging.getLogger("ray").setLevel(logging.ERROR)
-    # Serve sets its logger's level again at its start, and leaves filters.
+    logging.getLogger("ray.serve.ray").setLevel(logging.WARNING)  # above those of Ray Serve LLM
+    # Serve sets its own logger's level again at its start, and leaves filters.
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
 
 
