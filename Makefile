@@ -30,7 +30,7 @@ test-real: env ## tests on real checkpoints: MODELS=DIR has the folders qwen05 a
 chaos: env ## runs whose processes are killed must end as if nothing had happened; ARGS='--runs=2' is a short form
 	@$(python) -m benchmarks.chaos $(ARGS)
 
-lint: env ## ruff and mypy
+lint: env ## ruff, its security rules included, and mypy
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
 	@$(python) -m mypy

@@ -112,8 +112,15 @@ class CheckpointStore:
 
 
 def verify(folder: Path) -> None:
-    """Reads every file of a checkpoint. Raises DamagedCheckpoint for the first that is missing, cut off or changed."""
+    """Read every file of a checkpoint, before DeepSpeed does: its files are pickles, which run code when they are loaded.
+
+    Raises:
+        DamagedCheckpoint: the first file that is missing, truncated, changed, or not one that was written with it.
+    """
     expected = _read_manifest(folder / MANIFEST)
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir() and str(path.relative_to(folder)) not in {MANIFEST, *expected}:
+            raise DamagedCheckpoint(f"{path}: not in {MANIFEST}, so this run did not write it; remove it")
     with ThreadPoolExecutor(_THREADS) as threads:
         found = threads.map(_wrong, [folder / name for name in expected], expected.values())
         for name, wrong in zip(expected, found, strict=True):

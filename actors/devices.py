@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from actors.host_group import open_host_group
+from actors.store import open_store
 from cluster.memory import peak_resident_bytes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -62,12 +63,7 @@ def join_world(rank: int, world_size: int, master_address: str, master_port: int
         MASTER_ADDR=master_address,
         MASTER_PORT=str(master_port),
     )
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    torch.distributed.init_process_group(
-        backend,
-        init_method=f"tcp://{master_address}:{master_port}",
-        rank=rank,
-        world_size=world_size,
-        timeout=timedelta(seconds=timeout_s),
-    )
+    backend, timeout = "nccl" if torch.cuda.is_available() else "gloo", timedelta(seconds=timeout_s)
+    store = open_store(rank, world_size, master_address, master_port, timeout)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     open_host_group()

@@ -84,7 +84,7 @@ def _in_vllm(folder: Path, sequences: list[Tensor], packed: Tensor) -> str:
 
     from actors.engine import Engine
 
-    words = Tokenizer(models.WordLevel({str(number): number for number in range(VOCABULARY)}, unk_token="0"))
+    words = Tokenizer(models.WordLevel({str(number): number for number in range(VOCABULARY)}, unk_token="0"))  # noqa: S106 - a token of the vocabulary
     untyped: Any = PreTrainedTokenizerFast
     untyped(tokenizer_object=words).save_pretrained(folder)  # engines want one; the sequences are ids
     try:

@@ -19,6 +19,9 @@ class ClusterConfig(Section):
         512 * 2**20, ge=80 * 2**20, description="object store of a cluster of its own, bytes"
     )
     log_to_driver: bool = Field(False, description="copy what the workers print to the driver's terminal")
+    insecure: bool = Field(
+        False, description="join a cluster that other machines reach without a token; --insecure says the same"
+    )
     start_timeout_s: float = Field(60.0, gt=0, description="longest wait for a stage's processes to be placed, seconds")
     collective_timeout_s: float = Field(
         600.0, gt=0, description="longest wait inside a torch.distributed call, seconds"
@@ -35,4 +38,6 @@ class ClusterConfig(Section):
 
     def connection(self) -> dict[str, Any]:
         """Keyword arguments of `cluster.connect.connect`."""
-        return self.model_dump(include={"num_cpus", "num_gpus", "dashboard", "object_store_bytes", "log_to_driver"})
+        return self.model_dump(
+            include={"num_cpus", "num_gpus", "dashboard", "object_store_bytes", "log_to_driver", "insecure"}
+        )

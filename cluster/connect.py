@@ -43,6 +43,7 @@ def connect(
     dashboard: bool = False,
     log_to_driver: bool = False,
     object_store_bytes: int = 512 * MIB,
+    insecure: bool = False,
 ) -> Iterator[Connection]:
     """Join the cluster of `$RAY_ADDRESS` (which a submitted job always has), else start one on 127.0.0.1.
 
@@ -55,6 +56,7 @@ def connect(
         dashboard: whether a cluster started here has a dashboard (seconds to start, about 300 MB).
         log_to_driver: whether the output of actors is repeated on this process's output.
         object_store_bytes: shared memory of a cluster started here.
+        insecure: whether to join a cluster that other machines reach without a token.
 
     Raises:
         ConfigError: the cluster cannot be joined, or none can be started; within seconds.
@@ -80,7 +82,7 @@ def connect(
         else:
             from cluster.join import join
 
-            join(address, options)
+            join(address, options, insecure)
         yield _connection(started_here=address == "local")
     finally:
         ray.shutdown()
@@ -111,10 +113,10 @@ def _temporary_folders(object_store_bytes: int) -> dict[str, str]:
         raise ConfigError(
             f"RAY_TMPDIR={chosen} is too long for the sockets in it: give at most {_LONGEST_TEMPORARY_FOLDER} characters"
         )
-    common = os.environ.get("TMPDIR", "/tmp")
-    folder = chosen or (common if len(common) <= _LONGEST_TEMPORARY_FOLDER else "/tmp")
+    common = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - Ray makes its session folder in it
+    folder = chosen or (common if len(common) <= _LONGEST_TEMPORARY_FOLDER else "/tmp")  # noqa: S108 - as above
     options = {"_temp_dir": os.path.join(folder, "ray")}
-    shared = "/dev/shm"
+    shared = "/dev/shm"  # noqa: S108 - only its free space is read
     if not os.path.isdir(shared) or shutil.disk_usage(shared).free < object_store_bytes:
         need = object_store_bytes // MIB
         print(f"note: {shared} has less than {need} MiB free, so Ray's objects go to {folder}", file=sys.stderr)

@@ -43,14 +43,20 @@ _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 OF_HUBS = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "CHIMED_HUB")
 """Where models come from and where they are kept: the driver's settings are also those of a cluster that it joins."""
 
+WORKERS_ON_LOOPBACK: Mapping[str, str] = {"GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
+"""Where gloo and vLLM listen in a cluster that only this machine reaches."""
+
+_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""At 0, Ray takes 127.0.0.1 as the node's address and listens nowhere else. `--node-ip-address=127.0.0.1` alone is
+replaced by the machine's outer address, and every port of Ray is open on it."""
+
 LOOPBACK: Mapping[str, str] = {
-    # A cluster that only this machine can reach; see `_start` in connect.py for Ray's own ports.
+    # A cluster that only this machine can reach.
     "RAY_AUTH_MODE": "disabled",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    _SWITCH: "0",
     # The head remembers so many calls for the dashboard; with Ray's 100,000 it grows for hours, by 3 MB a thousand.
     "RAY_task_events_max_num_task_in_gcs": "1000",
-    "GLOO_SOCKET_IFNAME": "lo",
-    "VLLM_HOST_IP": "127.0.0.1",
+    **WORKERS_ON_LOOPBACK,
 }
 
 
@@ -63,17 +69,30 @@ def for_local_cluster() -> dict[str, str]:
     return {**_unless_set({**EVERYWHERE, **LOOPBACK}), RUNS_VARIABLE: str(runs_root()), "PATH": path}
 
 
-def for_joined_cluster() -> dict[str, str]:
+def for_joined_cluster(on_loopback: bool = False) -> dict[str, str]:
     """Variables for the workers of a cluster that runs already, as a `runtime_env` carries them.
 
     Those that the submitted job sets are left out: Ray refuses a variable that job and driver both set.
+
+    Args:
+        on_loopback: whether the cluster listens on 127.0.0.1 only; its workers then do so too.
     """
     variables = {**_unless_set(EVERYWHERE), RUNS_VARIABLE: str(runs_root())}
+    if on_loopback:
+        variables |= _unless_set(WORKERS_ON_LOOPBACK)
     variables |= {name: os.environ[name] for name in OF_HUBS if name in os.environ}
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), "${PATH}"])
     job = json.loads(os.environ.get(JOB_VARIABLE, "{}"))
     set_by_job = (job.get("runtime_env") or {}).get("env_vars") or {}
     return {name: value for name, value in variables.items() if name not in set_by_job}
+
+
+def stay_on_loopback() -> None:
+    """Make this process, and those that it starts, join and start clusters on 127.0.0.1 only."""
+    from ray._private import ray_constants
+
+    os.environ[_SWITCH] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when Ray was imported: possibly before this
 
 
 def for_computing(threads: int, on_gpus: bool) -> dict[str, str]:

@@ -71,13 +71,24 @@ class Head:
         found = self._ask(self._values.InternalKVMultiGet, request).results if keys else []
         return [parse(entry.value) for entry in found]
 
+    def value(self, namespace: str, key: str) -> bytes | None:
+        """A value of the cluster's key-value store, None where there is none."""
+        request = gcs_service_pb2.InternalKVMultiGetRequest(namespace=namespace.encode(), keys=[key.encode()])
+        found = self._ask(self._values.InternalKVMultiGet, request).results
+        return found[0].value if found else None
+
+    def set_value(self, namespace: str, key: str, value: bytes) -> None:
+        """Writes a value of the cluster's key-value store."""
+        request = gcs_service_pb2.InternalKVPutRequest(
+            namespace=namespace.encode(), key=key.encode(), value=value, overwrite=True
+        )
+        self._ask(self._values.InternalKVPut, request)
+
     def limits(self) -> autoscaler_pb2.ClusterConfig | None:
         """The nodes that the autoscaler may add, by kind, where its provider has told the cluster; KubeRay does not."""
         names = ray._raylet  # where ray._private.state finds them
-        space, key = names.GCS_AUTOSCALER_STATE_NAMESPACE.encode(), names.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode()
-        request = gcs_service_pb2.InternalKVMultiGetRequest(namespace=space, keys=[key])
-        found = self._ask(self._values.InternalKVMultiGet, request).results
-        return autoscaler_pb2.ClusterConfig.FromString(found[0].value) if found else None
+        found = self.value(names.GCS_AUTOSCALER_STATE_NAMESPACE, names.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY)
+        return autoscaler_pb2.ClusterConfig.FromString(found) if found else None
 
     def close(self) -> None:
         self._channel.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +11,12 @@ import grpc
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.gcs_utils import create_gcs_channel
-from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray._private.services import canonicalize_bootstrap_address_or_die, get_node_ip_address
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import RayError
 
-from cluster.environment import for_joined_cluster
+from cluster.environment import for_joined_cluster, stay_on_loopback
+from cluster.exposure import is_loopback, require_closed
 from cluster.paths import in_job
 from configs.base import REPOSITORY
 from configs.errors import ConfigError
@@ -22,20 +24,28 @@ from configs.errors import ConfigError
 _SECONDS_TO_ANSWER = 10.0
 
 
-def join(address: str, options: Mapping[str, Any]) -> None:
+def join(address: str, options: Mapping[str, Any], insecure: bool = False) -> None:
     """Connect to the cluster at `address`, as `$RAY_ADDRESS` gives it, with further options of `ray.init`.
 
+    Args:
+        insecure: whether a cluster that needs no token may listen beyond loopback.
+
     Raises:
-        ConfigError: not an address, nobody answers there, a token is wrong or wanting, or another version of Ray.
+        ConfigError: not an address, no reply there, a wrong or missing token, another version of Ray, or a cluster that
+            is open to other machines.
     """
     try:
-        require_ray_at(address, as_ray=True)
-        variables = for_joined_cluster()
+        head = require_ray_at(address, as_ray=True)
+        require_closed(head, insecure)
+        on_loopback = is_loopback(head.rpartition(":")[0])
+        if on_loopback:
+            stay_on_loopback()
+        variables = for_joined_cluster(on_loopback)
         os.environ.update({name: value for name, value in variables.items() if name != "PATH"})
         runtime_env: dict[str, Any] = {"env_vars": variables}
         if not in_job():
             runtime_env["working_dir"] = str(REPOSITORY)
-        ray.init(address=address, runtime_env=runtime_env, **options)
+        ray.init(address=head, runtime_env=runtime_env, **options)
     except (RayError, RuntimeError, ValueError, OSError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -48,17 +58,17 @@ def require_ray_at(
     away: str = "submit a job with ray job submit, or unset RAY_ADDRESS to run on this machine alone",
     *,
     as_ray: bool = False,
-) -> None:
-    """Ask the head whether it is there and lets us in: `ray.init` would keep trying for minutes, then end the process.
+) -> str:
+    """HOST:PORT of a head that accepts this process: `ray.init` would keep trying for minutes, then end the process.
 
     Args:
         address: HOST:PORT; with `as_ray` also `auto` for the cluster that runs on this machine.
         setting: what gave the address, as messages name it.
         away: what else the user may do, as messages end.
-        as_ray: ask where `ray.init` will, which takes this node's own address for `localhost`.
+        as_ray: connect as `ray.init` does, by this node's own address for `localhost`, if the head listens there.
 
     Raises:
-        ConfigError: not an address, nobody answers there, a token is wrong or wanting, or another version of Ray.
+        ConfigError: not an address, no reply there, a wrong or missing token, or another version of Ray.
         ConnectionError: `auto`, and no cluster on this machine.
     """
     if "://" in address or not (":" in address or (as_ray and address == "auto")):
@@ -68,8 +78,9 @@ def require_ray_at(
     # `ray start` turns authentication on where it finds a token; `ray.init` with an address does not look for one.
     # A cluster without authentication ignores it.
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    found = _as_ray(address) if as_ray else address
     try:
-        with create_gcs_channel(canonicalize_bootstrap_address_or_die(address) if as_ray else address) as channel:
+        with create_gcs_channel(found) as channel:
             head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
             answer = head.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=_SECONDS_TO_ANSWER)
     except grpc.RpcError as error:
@@ -80,10 +91,28 @@ def require_ray_at(
             ) from error
         raise ConfigError(
             f"no Ray cluster answers at {setting}{address} ({error.details()}); "
-            f"start one there with ray start --head, {away}"
+            f"start one there (docs/security.md), {away}"
         ) from error
     if answer.ray_version != ray.__version__:
         raise ConfigError(
             f"the Ray cluster at {setting}{address} runs ray {answer.ray_version}, but this environment has "
             f"{ray.__version__}: install the same version on both"
         )
+    return found
+
+
+def _as_ray(address: str) -> str:
+    """The address that `ray.init` connects to, or the one on loopback where the head listens only there."""
+    found = canonicalize_bootstrap_address_or_die(address)
+    port = int(found.rpartition(":")[2])
+    local = found.rpartition(":")[0] == get_node_ip_address()
+    return f"127.0.0.1:{port}" if local and not _listens(found) and _listens(f"127.0.0.1:{port}") else found
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER):
+            return True
+    except OSError:
+        return False

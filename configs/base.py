@@ -120,6 +120,8 @@ def _read_command_line(argv: Sequence[str]) -> _CommandLine:
         argument = rest.pop(0)
         if not argument.startswith("--") or argument == "--":
             raise ConfigError(f"'{argument}' is not an option; settings are given as --key=value")
+        if argument == "--insecure":
+            argument = "--cluster.insecure=true"
         name, equals, text = argument[2:].partition("=")
         if not equals:
             if not rest or rest[0].startswith("--"):

@@ -22,16 +22,23 @@ def help_text(prog: str, stage: str, model: type[BaseModel], recipe: str) -> str
         *textwrap.wrap(" ".join((model.__doc__ or "").split()), _WIDTH),
         "",
         f"  --config FILE  the recipe (default: {recipe}); the settings are its `common` and `{stage}` sections",
+        "  --insecure     joins a Ray cluster that other machines reach without a token (docs/security.md)",
         "  --key=value    overrides one setting below; the value is YAML: 3, 1e-5, true, word, [1, 2]",
     ]
+    return "\n".join([*lines, *settings_text(stage, model)])
+
+
+def settings_text(stage: str, model: type[BaseModel], prefix: str = "--") -> list[str]:
+    """Lines about every setting, by section; `prefix` is what a command line has before its name."""
+    lines: list[str] = []
     section = None
     for path, info in fields(model):
         owner = path.rpartition(".")[0]
         if owner != section:
             section = owner
             lines += ["", f"{section or stage}:", *_section_text(model, section)]
-        lines += _field_text(path, info)
-    return "\n".join(lines)
+        lines += _field_text(prefix + path, info)
+    return lines
 
 
 def _section_text(model: type[BaseModel], section: str) -> list[str]:
@@ -43,7 +50,7 @@ def _section_text(model: type[BaseModel], section: str) -> list[str]:
     return textwrap.wrap(about, _WIDTH, initial_indent="  ", subsequent_indent="  ") if about else []
 
 
-def _field_text(path: str, info: FieldInfo) -> list[str]:
+def _field_text(name: str, info: FieldInfo) -> list[str]:
     default = (
         "required" if info.is_required() else f"default {_value_text(info.get_default(call_default_factory=True))}"
     )
@@ -54,7 +61,7 @@ def _field_text(path: str, info: FieldInfo) -> list[str]:
         if getattr(bound, attribute, None) is not None
     )
     about = " ".join((info.description or "").split())
-    head = f"  --{path}  {_type_text(info.annotation)}{bounds} ({default})"
+    head = f"  {name}  {_type_text(info.annotation)}{bounds} ({default})"
     return [head, *textwrap.wrap(about, _WIDTH, initial_indent="      ", subsequent_indent="      ")]
 
 

@@ -64,7 +64,7 @@ def train_tokenizer(
     Raises:
         DataError: the texts give fewer merges than asked for, so that the size is missed.
     """
-    tokenizer = Tokenizer(BPE(unk_token="<unk>"))
+    tokenizer = Tokenizer(BPE(unk_token="<unk>"))  # noqa: S106 - a token of the vocabulary
     longest_first = "|".join(re.escape(name) for name in sorted(set(names), key=lambda name: (-len(name), name)))
     steps = [Split(Regex(pattern), "isolated") for pattern in (BOUNDARIES, longest_first) if pattern]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*steps, ByteLevel(add_prefix_space=False, use_regex=False)])

@@ -1,4 +1,4 @@
-"""serve run serve.app:build model=runs/NAME/model [key=value ...]: the endpoint as an application of Ray Serve.
+"""The endpoint as an application of Ray Serve, which `python -m serve` starts.
 
 gateway (FastAPI: keys, limits, metrics) ──► engines (Ray Serve LLM on vLLM), a deployment each model
                                          └─► scorer (the reward model), if one is given
@@ -37,12 +37,20 @@ SCORES_AT_A_TIME = 16
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:
-    """The application that `serve run`, `serve deploy` and a RayService start.
+    """The application that `serve run`, `serve deploy` and a RayService start; raises as `application`."""
+    return application(read_arguments(arguments))
+
+
+def application(config: ServeConfig, version: str = "") -> serve.Application:
+    """The application.
+
+    Args:
+        version: of everything but `weights`. Deployed anew under the same version, running engines take over the new
+            weights; under another one, or without, every replica is replaced.
 
     Raises:
         ConfigError: one line about the argument, folder or key that is wrong, before anything is started.
     """
-    config = read_arguments(arguments)
     folders = {name: ModelFolder(folder, "model") for name, folder in named_folders(config.model, "model").items()}
     _check_models(folders, config)
     abilities = {name: abilities_of(folder, config.engine.tool_parser) for name, folder in folders.items()}
@@ -64,7 +72,16 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     }
     scorer = _scorer(*reward.popitem(), config) if reward else None
     settings = GatewaySettings(models, _limits(config, len(keys)), config.cors_origins)
-    return _gateway(settings, keys, engines, scorer)
+    engines = {name: _of_version(engine, version) for name, engine in engines.items()}
+    scorer = _of_version(scorer, version) if scorer else None
+    return _of_version(_gateway(settings, keys, engines, scorer), version)
+
+
+def _of_version(deployed: Any, version: str) -> Any:
+    """Serve replaces the replicas of a deployment that has no version; only `serve deploy` gives it one by itself."""
+    if not version:
+        return deployed
+    return serve.Application(deployed._bound_deployment.options(_internal=True, version=version))
 
 
 def _limits(config: ServeConfig, keys: int) -> LimitsConfig:

@@ -1,4 +1,4 @@
-"""What the endpoint is told: `serve run serve.app:build model=DIR [key=value ...]`, or `args` in a Serve config file."""
+"""Settings of the endpoint: `python -m serve model=DIR [key=value ...]`, or `args` in a Serve config file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from actors.precision import AUTO, Dtype, resolve_dtype, settle_dtype_of
 from configs.base import Section, from_arguments
 from configs.errors import ConfigError
 from data.hub import parse_model
+from serve.names import require_name
 
 DEFAULT_NAME = "model"
 
@@ -110,7 +111,7 @@ def named_folders(text: str, argument: str) -> dict[str, str]:
     A folder without a name is called like its run, `runs/quickstart/ppo/model` is `ppo`, and a Hub id like its repository.
 
     Raises:
-        ConfigError: an empty part, or a name twice.
+        ConfigError: an empty part, a name twice, or a name that no route could carry.
     """
     folders: dict[str, str] = {}
     for part in text.split(","):
@@ -119,6 +120,8 @@ def named_folders(text: str, argument: str) -> dict[str, str]:
             name, folder = _own_name(name), name
         if not name or not folder:
             raise ConfigError(f"{argument}={text}: '{part}' is not [NAME=]DIR; give a folder, e.g. runs/ppo/model")
+        if equals or argument != "weights":  # weights of the only model need no name
+            require_name(name, f"{argument}={text}")
         if name in folders:
             raise ConfigError(
                 f"{argument}={text}: '{name}' is named twice; give the folders different names: a=DIR,b=DIR"

@@ -29,6 +29,7 @@ from serve.coalesce import coalesce
 from serve.fair import FairQueue
 from serve.keys import Key
 from serve.progress import Progress, reporting
+from serve.replica import OnNodeAddress
 from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whole
 from serve.tokens import Tokens
 
@@ -57,7 +58,7 @@ class InProcessVllm(VLLMEngine):
         return engine_args, frontend_args, config
 
 
-class Engine(LLMServer):
+class Engine(OnNodeAddress, LLMServer):
     """One vLLM engine. `answer` is what the gateway calls; `reconfigure` takes over newer weights."""
 
     _default_engine_cls = InProcessVllm

@@ -15,6 +15,7 @@ from serve.calls import Gate
 from serve.config import LimitsConfig
 from serve.keys import Keyring, from_plain
 from serve.limits import RateLimits
+from serve.replica import OnNodeAddress
 from serve.routes import Models, make_app
 
 logger = logging.getLogger("ray.serve")
@@ -30,7 +31,7 @@ class GatewaySettings:
 
 
 @serve.ingress()
-class Gateway:
+class Gateway(OnNodeAddress):
     """One process that every request passes: several would each keep rate limits of their own."""
 
     def __init__(

@@ -14,12 +14,13 @@ from actors.precision import Precision
 from actors.reward import Reward
 from data.chat import chat_format
 from data.tables import DataError
+from serve.replica import OnNodeAddress
 from serve.replies import Refusal
 
 BATCH_TOKENS = 8192
 
 
-class Scorer:
+class Scorer(OnNodeAddress):
     """The reward model behind /v1/score: the same class, and so the same numbers, as PPO's reward role."""
 
     def __init__(self, folder: str, threads: int, dtype: Precision) -> None:

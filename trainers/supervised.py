@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.queue import Queue
 
@@ -35,6 +35,7 @@ from trainers.preflight import require_fit
 from trainers.run import Run, already_finished
 from trainers.stage import Examples, Job, Stage
 from trainers.supervised_config import SupervisedConfig
+from trainers.torch_world import WorldConfig
 
 # Ray Train asks its workers for news this often; its own 2 s are what the end of a short stage would wait for.
 POLL_INTERVAL_S = "0.25"
@@ -105,7 +106,7 @@ def fit(job: Job, examples: Examples, queue: Queue) -> None:
             "heldout": ray.put(examples.heldout),
             "queue": queue,
         },
-        torch_config=TorchConfig(
+        torch_config=WorldConfig(
             backend="nccl" if gpus else "gloo", timeout_s=round(config.cluster.collective_timeout_s)
         ),
         scaling_config=ScalingConfig(

@@ -30,6 +30,7 @@ class HttpRewardConfig(Section):
     retries: int = Field(3, ge=0, le=100, description="further tries after no answer, a 429 or a 5xx")
     batch_size: int = Field(64, ge=1, description="samples of one request")
     concurrent: int = Field(4, ge=1, description="requests under way at a time")
+    max_response_bytes: int = Field(2**22, ge=1024, description="largest response; a larger one ends the run")
     api_key_variable: str = Field(
         "", description="name of the environment variable that holds the bearer key; never the key itself"
     )

@@ -80,7 +80,8 @@ class HttpJudge:
 
     async def _score(self, batches: list[_Batch]) -> list[float]:
         slots = asyncio.Semaphore(self._config.concurrent)
-        headers = {"Content-Type": "application/json"}
+        # Without compression, so that the bytes that are counted are those that take memory.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
 
@@ -88,7 +89,7 @@ class HttpJudge:
             async with slots:  # kept while it waits for its next try, so that an endpoint with too much to do gets less
                 return self._read(batch, await self._answer(client, batch))
 
-        async with httpx.AsyncClient(headers=headers, verify=self._verify, timeout=None) as client:
+        async with httpx.AsyncClient(headers=headers, verify=self._verify, timeout=None) as client:  # noqa: S113 - asyncio.timeout limits the whole exchange
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(rewards(batch)) for batch in batches]
@@ -115,7 +116,8 @@ class HttpJudge:
     async def _post(self, client: httpx.AsyncClient, batch: _Batch) -> httpx.Response:
         try:
             async with asyncio.timeout(self._config.timeout_s):  # of the whole answer; httpx's are between two pieces
-                response = await client.post(self._url, content=batch.body)
+                async with client.stream("POST", self._url, content=batch.body) as stream:
+                    response = await self._whole(stream)
         except TimeoutError as error:
             raise _Failed(f"no answer within timeout_s {self._config.timeout_s:g}", again=True) from error
         except httpx.RequestError as error:
@@ -128,6 +130,18 @@ class HttpJudge:
             again=response.status_code == 429 or response.status_code >= 500,
             wait_s=_retry_after_s(response.headers.get("Retry-After", "")),
         )
+
+    async def _whole(self, stream: httpx.Response) -> httpx.Response:
+        """The response with its body, which is read only up to the limit."""
+        if stream.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise _Failed("the response is compressed, which the request did not accept", again=False)
+        body, most = bytearray(), self._config.max_response_bytes
+        async for part in stream.aiter_raw():
+            body += part
+            if len(body) > most:
+                raise _Failed(f"the response is larger than max_response_bytes {most}", again=False)
+        headers = {name: value for name, value in stream.headers.items() if name.lower() != "transfer-encoding"}
+        return httpx.Response(stream.status_code, headers=headers, content=bytes(body), request=stream.request)
 
     def _read(self, batch: _Batch, response: httpx.Response) -> list[float]:
         where = f"{batch.where}: status {response.status_code}"

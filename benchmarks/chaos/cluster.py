@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import time
 from contextlib import suppress
@@ -28,7 +29,9 @@ class TwoNodes:
     """The cluster; a context. All processes that it starts end with it."""
 
     def __init__(self) -> None:
-        os.environ.update({"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", **_HEALTH})
+        # Its nodes have the machine's outer address, so that they ask for a token, which child processes inherit.
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ.update({**token, "OMP_NUM_THREADS": "1", **_HEALTH})
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(initialize_head=True, head_node_args={**_NODE, "include_dashboard": False})

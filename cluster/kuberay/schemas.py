@@ -125,7 +125,7 @@ def with_defaults(schema: dict[str, Any], value: Any) -> Any:
 
 @cache
 def _versions(path: Path) -> dict[str, tuple[dict[str, Any], Draft202012Validator]]:
-    definition = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)["spec"]
+    definition = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)["spec"]  # noqa: S506 - a safe loader
     served = {}
     for version in definition["versions"]:
         if version["served"]:

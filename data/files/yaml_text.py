@@ -30,7 +30,7 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = StrictLoader) -> Any:
     """
     text = whole_text(path)
     try:
-        return yaml.load(text, Loader=loader)
+        return yaml.load(text, Loader=loader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not readable as YAML or JSON: {' '.join(str(error).split())}") from error
     except RecursionError as error:

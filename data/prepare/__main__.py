@@ -101,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     add("--max-row-bytes", type=int, default=default.max_row_bytes, metavar="N", help="longest line or JSON element")
     add("--shard-bytes", type=int, default=default.shard_bytes, metavar="N", help="text in a shard")
     add("--workers", type=int, metavar="N", help="processes; default: $RAY_ADDRESS's cluster, else this machine's CPUs")
+    add("--insecure", action="store_true", help="join a Ray cluster that other machines reach without a token")
     return found
 
 
@@ -110,19 +111,19 @@ def main(arguments: list[str] | None = None) -> int:
     with one_line_errors(PROG):
         options = _options(given)
         size = sum(Path(file).stat().st_size for file in find_files(given.input)[0])
-        with _pool(given.workers, size) as pool:
+        with _pool(given.workers, size, given.insecure) as pool:
             outcome = prepare(given.input, given.out, options, pool, given.decontaminate)
     _say(outcome, given.out)
     return 0
 
 
 @contextmanager
-def _pool(workers: int | None, size: int) -> Iterator[Pool]:
+def _pool(workers: int | None, size: int, insecure: bool) -> Iterator[Pool]:
     """The cluster of `$RAY_ADDRESS`, which a submitted job always has, unless `--workers` asks for this machine."""
     if workers is None and os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
         from cluster.connect import connect
 
-        with connect():
+        with connect(insecure=insecure):
             yield OnRay()
     else:
         with open_pool(workers, size) as pool:

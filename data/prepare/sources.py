@@ -159,8 +159,12 @@ def lines_in(piece: Piece) -> int:
     return sum(chunk.count(b"\n") for chunk in chunks(Path(piece.source.path), piece.start, piece.end))
 
 
-def _files_in(folder: Path) -> list[str]:
-    """Files below a folder. Of a saved `datasets` folder, those that its state names, in that order."""
+def _files_in(folder: Path, seen: set[Path] | None = None) -> list[str]:
+    """Files below a folder, each once, even if symbolic links lead to it several times or in a circle.
+
+    Of a saved `datasets` folder, those that its state names, in that order.
+    """
+    seen = {folder.resolve()} if seen is None else seen
     if (folder / "state.json").is_file():
         try:
             state = json.loads((folder / "state.json").read_text("utf-8"))
@@ -171,7 +175,10 @@ def _files_in(folder: Path) -> list[str]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name in _DATASET:
             continue
-        files += _files_in(path) if path.is_dir() else [str(path)]
+        if (real := path.resolve()) in seen:
+            continue
+        seen.add(real)
+        files += _files_in(path, seen) if path.is_dir() else [str(path)]
     return files
 
 

@@ -146,3 +146,28 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, file_size_limi
 def test_keeping_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"at least one checkpoint, not 0"):
         CheckpointStore(tmp_path, keep=0)
+
+
+@pytest.mark.parametrize("name", ["zero/planted_optim_states.pt", "planted.pt"])
+def test_a_file_that_was_not_written_with_the_checkpoint_is_refused(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = CheckpointStore(tmp_path)
+    write(store, 1)
+    write(store, 2)
+    planted = tmp_path / "step-00000002" / name  # DeepSpeed unpickles every file whose name fits
+    planted.parent.mkdir(exist_ok=True)
+    planted.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(DamagedCheckpoint, match=rf"{name}: not in SHA256SUMS, so this run did not write it"):
+        verify(tmp_path / "step-00000002")
+    folder, _ = store.latest() or (None, None)
+    assert folder == tmp_path / "step-00000001"
+    assert f"{name}: not in SHA256SUMS" in capsys.readouterr().out
+
+
+def test_a_checkpoint_without_our_checksums_is_not_used(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    foreign = tmp_path / "step-00000005" / "zero"
+    foreign.mkdir(parents=True)
+    (foreign / "model_states.pt").write_bytes(b"a pickle")
+    assert store.latest() is None

@@ -38,7 +38,7 @@ def placed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done = subprocess.run(
         program + [" ".join([*settings, f"--colocate={form}"]) for form in FORMS],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4},
         capture_output=True,
         text=True,
         timeout=300,

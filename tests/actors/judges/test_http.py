@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -309,3 +310,18 @@ def test_row_that_json_cannot_have(endpoint: Endpoint, make_samples: MakeSamples
     assert f"/reward, batch 1 of 2: '{column}' of prompt 0 sample 1 (asked " in str(error)
     assert "cannot be sent as JSON" in str(error)
     assert endpoint.bodies == []
+
+
+def test_a_response_that_is_too_large_is_not_read_to_its_end(endpoint: Endpoint, make_samples: MakeSamples) -> None:
+    endpoint.answer = lambda number, body: Reply(b"[" + b"1, " * 2**20 + b"1]")
+    with pytest.raises(JudgeError, match=r"try 1: the response is larger than max_response_bytes 65536$"):
+        endpoint.judge(max_response_bytes=2**16).score(make_samples(2))
+    assert len(endpoint.bodies) == 1  # it is not asked again
+
+
+def test_a_compressed_response_is_refused_before_it_grows(endpoint: Endpoint, make_samples: MakeSamples) -> None:
+    bomb = gzip.compress(b"0" * 2**24)  # 16 KB that become 16 MB
+    endpoint.answer = lambda number, body: Reply(bomb, headers={"Content-Encoding": "gzip"})
+    with pytest.raises(JudgeError, match=r"the response is compressed, which the request did not accept$"):
+        endpoint.judge().score(make_samples(2))
+    assert endpoint.headers[0]["Accept-Encoding"] == "identity"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,8 @@ def test_every_other_node_downloads_once(hub: Hub, copy: Callable[..., Path], tm
         **environment(hub, tmp_path / "first"),
         "SECOND_HF_HOME": str(second),
         "PYTHONPATH": str(ROOT),
-        "RAY_AUTH_MODE": "disabled",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
     done = subprocess.run([*program, "org/name"], env=variables, capture_output=True, text=True, timeout=300)
     # Downloaded there by the first call; the second wants the folder of the driver.

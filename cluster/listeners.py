@@ -1,0 +1,79 @@
+"""python -m cluster.listeners: every TCP port on which this machine's Ray processes, and what they started, listen.
+
+    python -m cluster.listeners            address, port, process, and who reaches it
+    python -m cluster.listeners --json     the same for programs
+
+Ports of other users' processes are not shown. Exit status: 0, 1 when a port is open beyond loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from cluster.exposure import is_loopback
+from cluster.sockets import Listener, children, command_line, listeners
+
+PROG = "python -m cluster.listeners"
+_RAY = re.compile(
+    r"(^ray::|/gcs_server |/raylet/raylet |/ray/dashboard/|/ray/autoscaler/|-m ray\.util\.client\.server)"
+)
+_WIDTH = 60  # of a process's name
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    options = parser.parse_args(argv)
+    found = listeners(ray_processes())
+    for each in found:
+        name = _name(each)
+        if options.json:
+            print(json.dumps({**asdict(each), "process": name, "open": is_open(each)}))
+        else:
+            reach = "OPEN to other machines" if is_open(each) else "this machine only"
+            print(f"{each.address:>15} {each.port:>6} {each.pid:>8}  {reach:<22}  {name}")
+    if not found:
+        print(f"{PROG}: no Ray process of this user listens on this machine", file=sys.stderr)
+    raise SystemExit(any(map(is_open, found)))
+
+
+def ray_processes() -> set[int]:
+    """Processes of Ray clusters on this machine, and all that they have started."""
+    family = children()
+    everyone = {pid for group in family.values() for pid in group}
+    found: set[int] = set()
+    pending = [pid for pid in everyone if _RAY.search(command_line(pid))]
+    while pending:
+        pid = pending.pop()
+        if pid not in found:
+            found.add(pid)
+            pending += family.get(pid, [])
+    return found
+
+
+def is_open(listener: Listener) -> bool:
+    """Whether other machines reach this port, if no firewall or NetworkPolicy is between."""
+    return not is_loopback(listener.address)
+
+
+def _name(listener: Listener) -> str:
+    """A short name of the process: `ray::ServeReplica:…`, or the program without its folders and arguments."""
+    line = command_line(listener.pid) if listener.pid is not None else ""
+    if line.startswith("ray::"):
+        return line[:_WIDTH]
+    words = [word for word in line.split() if not word.startswith("-")]
+    programs = [word.rpartition("/site-packages/")[2] for word in words]
+    named = [word for word in programs if not re.search(r"(^|/)python[\d.]*$", word)]
+    return (named[0] if named else line)[:_WIDTH]
+
+
+if __name__ == "__main__":
+    main()

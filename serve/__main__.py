@@ -1,0 +1,237 @@
+"""python -m serve model=DIR [key=value ...]: the endpoint, from start to stop.
+
+    python -m serve model=runs/ppo/model                                  http://127.0.0.1:8000, until Ctrl-C
+    python -m serve model=sft=runs/sft/model,ppo=runs/ppo/model --port 8001
+    python -m serve model=runs/ppo/model weights=runs/longer/model        new weights for the endpoint that runs
+
+It joins the Ray cluster of RAY_ADDRESS, or starts one that listens on 127.0.0.1 only, checks that the port is free and that
+the cluster has the CPUs, GPUs and memory, and shows what it waits for. Given again with other weights while it runs, it
+changes the weights of the running endpoint. Ctrl-C or SIGTERM shuts it down. Exit status: 0, 1 when it failed to start, 2 for
+a wrong argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from configs.errors import ConfigError, RunError, one_line_errors
+from configs.help import settings_text
+from serve.config import ServeConfig, named_folders, read_arguments
+
+PROG = "python -m serve"
+_LOOK_S = 1.0
+_PORTS = 65_535
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serves until it is told to end, or changes the weights of a running endpoint."""
+    options = _parse(argv)
+    with one_line_errors(PROG):
+        config = read_arguments(_arguments(options.settings))
+        for argument, text in (("model", config.model), ("reward_model", config.reward_model)):
+            if text:
+                named_folders(text, argument)  # refuses names that no route could carry
+        _silence()
+        from serve.port import is_taken, require_free_port
+        from serve.running import find, require_only_new_weights
+
+        if is_taken(options.host, options.port) and (found := find(options.port)):
+            address, endpoint = found
+            require_only_new_weights(endpoint, config)
+            change_weights(address, options.port, config.weights, options.timeout)
+            return
+        require_free_port(options.host, options.port)
+        serve_until_stopped(config, options)
+
+
+def _silence() -> None:
+    """Leaves out what Ray, Serve and vLLM report of their own start; warnings of Serve and errors stay."""
+    import ray  # noqa: F401 - sets the levels of its loggers when it is imported
+
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.serve.ray").setLevel(logging.WARNING)  # above those of Ray Serve LLM
+    # Serve sets its own logger's level again at its start, and leaves filters.
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
+
+
+def serve_until_stopped(config: ServeConfig, options: argparse.Namespace) -> None:
+    """Starts the endpoint and shuts it down again at SIGINT or SIGTERM."""
+    from cluster.connect import connect
+    from cluster.head import Head
+    from cluster.preflight.capacity import capacity_of, this_machine
+    from serve.needs import require_room
+
+    joins = os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+    if not joins:
+        require_room(config, this_machine(None, None))
+    print(f"{PROG}: {'joins' if joins else 'starts'} a Ray cluster", file=sys.stderr, flush=True)
+    with connect(insecure=options.insecure):
+        import ray
+
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        with Head(ray.get_runtime_context().gcs_address) as head:
+            if joins:
+                require_room(config, capacity_of(head))
+            _Server(config, options, head, stop).run()
+
+
+class _Server:
+    """The endpoint on a cluster that this process has joined."""
+
+    def __init__(self, config: ServeConfig, options: argparse.Namespace, head: Any, stop: threading.Event) -> None:
+        from serve.running import Endpoint, Record
+
+        self._config, self._options, self._stop = config, options, stop
+        self._version = uuid.uuid4().hex
+        self._record = Record(head, options.port)
+        self._endpoint = Endpoint(options.port, config.model_dump(mode="json"))
+
+    def run(self) -> None:
+        from ray import serve
+
+        from serve.startup import Stopped
+
+        require_no_serve()
+        try:
+            serve.start(http_options={"host": self._options.host, "port": self._options.port})
+            seconds = self._deploy(self._config)
+            url = f"http://{self._options.host}:{self._options.port}"
+            print(f"{PROG}: ready after {seconds:.0f} s at {url} (chat page; OpenAI's API at {url}/v1); Ctrl-C ends it")
+            sys.stdout.flush()
+            while not self._stop.is_set():
+                self._record.write(self._endpoint)
+                self._change_weights_if_asked()
+                self._stop.wait(_LOOK_S)
+        except Stopped:
+            pass
+        finally:
+            print(f"{PROG}: shutting down", file=sys.stderr, flush=True)
+            serve.shutdown()
+
+    def _deploy(self, config: ServeConfig) -> float:
+        from ray import serve
+
+        from serve.app import application
+        from serve.startup import APPLICATION, wait_until_running
+
+        target = serve.RunTarget(application(config, self._version), name=APPLICATION, route_prefix="/")
+        serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+        return wait_until_running(self._options.timeout, self._stop.is_set)
+
+    def _change_weights_if_asked(self) -> None:
+        change = self._record.asked()
+        if change is None or change.done:
+            return
+        config = self._config.model_copy(update={"weights": change.weights})
+        try:
+            seconds = self._deploy(config)
+        except (ConfigError, RunError) as error:
+            self._record.ask(replace(change, done=True, error=str(error)))
+            print(f"{PROG}: weights={change.weights} refused: {error}", file=sys.stderr, flush=True)
+            return
+        self._config, self._endpoint.settings = config, config.model_dump(mode="json")
+        self._record.write(self._endpoint)
+        self._record.ask(replace(change, done=True))
+        print(f"{PROG}: weights={change.weights} after {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def require_no_serve() -> None:
+    """Refuse a cluster in which Serve runs already: its port and its applications are another command's.
+
+    Raises:
+        ConfigError: Serve runs in the cluster.
+    """
+    import ray
+    from ray import serve
+
+    try:
+        ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        return
+    names = ", ".join(serve.status().applications) or "no application"
+    raise ConfigError(
+        f"Ray Serve runs already in this cluster ({names}): change it with serve deploy, or end it with serve shutdown"
+    )
+
+
+def change_weights(address: str, port: int, weights: str, timeout_s: float) -> None:
+    """Asks the endpoint at `port` for new weights and waits for them.
+
+    Raises:
+        RunError: it refuses them, or has not taken them over after `timeout_s` seconds.
+    """
+    from cluster.head import Head
+    from serve.running import Change, Record
+
+    with Head(address) as head:
+        record, change = Record(head, port), Change(weights)
+        record.ask(change)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            reply = record.asked()
+            if reply and reply.id != change.id:
+                raise RunError("another command has asked for other weights meanwhile: ask again if these are wanted")
+            if reply and reply.done:
+                break
+            if time.monotonic() > deadline:
+                raise RunError(f"the endpoint at port {port} has not taken over weights={weights} in {timeout_s:g} s")
+            time.sleep(_LOOK_S)
+    if reply.error:
+        raise RunError(f"the endpoint at port {port} refuses weights={weights}: {reply.error}")
+    print(f"{PROG}: the endpoint at port {port} now has weights={weights or 'its own'}")
+
+
+def _arguments(settings: Sequence[str]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{text}' is not key=value: give e.g. model=runs/ppo/model; --help lists the keys")
+        if key in arguments:
+            raise ConfigError(f"{key}= is given twice: keep one of the two")
+        arguments[key] = value
+    if "model" not in arguments:
+        raise ConfigError("model=DIR is required: give the folder of a model, e.g. model=runs/ppo/model")
+    return arguments
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["settings, as key=value:", *settings_text("endpoint", ServeConfig, prefix="")]),
+    )
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="a setting of those below; model=DIR is required"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1; 0.0.0.0: all)")
+    parser.add_argument("--port", type=_port, default=8000, help="TCP port (default: 8000)")
+    parser.add_argument("--timeout", type=float, default=900.0, metavar="SECONDS", help="longest start (default: 900)")
+    parser.add_argument(
+        "--insecure", action="store_true", help="join a Ray cluster that other machines reach without a token"
+    )
+    return parser.parse_intermixed_args(argv)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= _PORTS:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: give 1 to {_PORTS}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Where a replica of Serve listens."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+_EVERYWHERE = "[::]"
+
+
+class OnNodeAddress:
+    """Base of deployments whose gRPC server listens at the node's address, as Ray's own servers do.
+
+    Serve binds it to all addresses of the machine, and without a token it unpickles what anyone sends: a cluster on
+    loopback would be open to the network through it. Serve makes an instance before it binds the port.
+    """
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        from ray.serve._private import replica
+
+        replica.add_port_to_grpc_server = _at_node
+        return super().__new__(cls)
+
+
+def _at_node(server: Any, address: str) -> int:
+    from ray._common.tls_utils import add_port_to_grpc_server
+    from ray.util import get_node_ip_address
+
+    node = get_node_ip_address()
+    return add_port_to_grpc_server(server, address.replace(_EVERYWHERE, f"[{node}]" if ":" in node else node))
