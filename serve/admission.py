@@ -14,7 +14,7 @@ from serve.fair import FairQueue
 from serve.replies import EngineRequest, Refusal, Reply, Share
 
 SLOTS = 64  # of a model for which no number is given
-TEXT, TEXT_KINDS, TEXT_SLOTS = "text of", ("tokenize", "detokenize"), 2
+TEXT, TEXT_KINDS, TEXT_SLOTS, TEXT_REST = "text of", ("tokenize", "detokenize"), 2, 3.0
 
 
 class Admission:
@@ -33,9 +33,8 @@ class Admission:
         context = self._contexts[call.model]
         cost = cost_of(request, context, self._config.sequences, self._config.characters_per_token)
         request = replace(request, share=Share(call.key.name, call.key.weight, self._key_share(), cost.sequences))
-        # Tokenizing shares a thread, not the places of sequences.
-        queue = self._queue(f"{TEXT} {call.model}" if request.kind in TEXT_KINDS else call.model)
-        async with self.admitted(call, cost, queue), aclosing(backend.answer(call.model, request)) as replies:
+        is_text = request.kind in TEXT_KINDS
+        async with self.admitted(call, cost, is_text=is_text), aclosing(backend.answer(call.model, request)) as replies:
             async for reply in replies:
                 if isinstance(reply, Refusal):
                     call.asked_engine = False
@@ -44,11 +43,16 @@ class Admission:
                 yield reply
 
     @asynccontextmanager
-    async def admitted(self, call: Call, cost: Cost, queue: FairQueue | None = None) -> AsyncIterator[None]:
-        """Reserves tokens of the call's key, and holds slots of `queue`, or of its model, while the block runs."""
+    async def admitted(self, call: Call, cost: Cost, *, is_text: bool = False) -> AsyncIterator[None]:
+        """Reserves tokens of the call's key, and holds slots of its model while the block runs.
+
+        Args:
+            is_text: a text is only tokenized. Such requests share a thread, and cores with the engine, not its sequences.
+        """
         call.reserve(self._gate.limits.reserve(call.key, cost.least, cost.most), cost)
         call.end_turn()
-        async with (queue or self._queue(call.model)).slots(call.key, cost.sequences):
+        queue = self._queue(f"{TEXT} {call.model}" if is_text else call.model)
+        async with queue.slots(call.key, cost.sequences, TEXT_REST if is_text else 0.0):
             call.asked_engine = True
             yield
 

@@ -25,6 +25,7 @@ from serve.abilities import abilities_of
 from serve.config import LimitsConfig, ServeConfig, named_folders, read_arguments
 from serve.gateway import Gateway, GatewaySettings
 from serve.keys import VARIABLE, WITHOUT_KEYS, Key, read_keys, to_plain
+from serve.requests.sampling import MOST_STOPS
 from serve.routes import Models
 
 # An engine that starts takes tens of seconds; one that hangs for longer than this is replaced.
@@ -192,9 +193,8 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
             **({"tensor_parallel_size": replicas.gpus} if on_gpus else {}),
             **({"enable_auto_tool_choice": True, "tool_call_parser": tool_parser} if tool_parser else {}),
             **({"reasoning_parser": config.engine.reasoning_parser} if config.engine.reasoning_parser else {}),
-            # `guidance` builds its automata as they are needed, so that no schema holds the engine up at its start. With
-            # blanks between the parts of JSON, a model may write them until its tokens are used up.
-            "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
+            # Where blanks between the parts of JSON are allowed, a model may write them until its tokens are used up.
+            "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
             "generation_config": "vllm",  # sampling as the request says, not as a folder's file says
         },
         placement_group_config={"bundles": [bundle] * max(1, replicas.gpus)},
@@ -209,11 +209,11 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
 def _environment(threads: int, on_gpus: bool) -> dict[str, str]:
     from actors.engine import CPU_ENVIRONMENT
 
+    anywhere = {**EVERYWHERE, **WITHOUT_KEYS, "VLLM_MAX_STOP_STRINGS": str(MOST_STOPS)}
     if on_gpus:
-        return {**EVERYWHERE, **WITHOUT_KEYS}
+        return anywhere
     return {
-        **EVERYWHERE,
-        **WITHOUT_KEYS,
+        **anywhere,
         **CPU_ENVIRONMENT,
         "OMP_NUM_THREADS": str(threads),
         "VLLM_LOGGING_LEVEL": "WARNING",

@@ -86,7 +86,12 @@ class Engine(OnNodeAddress, LLMServer):
     async def _generate(self, request: EngineRequest) -> AsyncGenerator[Reply, None]:
         try:
             call = _REQUESTS[request.kind](
-                **{**request.body, "stop_token_ids": self._stops(request), "stream_interval": self._tokens_a_part}
+                **{
+                    **request.body,
+                    "request_id": request.request_id,  # Ray Serve LLM puts this in place of the header's
+                    "stop_token_ids": self._stops(request),
+                    "stream_interval": self._tokens_a_part,
+                }
             )
         except ValueError as error:
             yield Refusal(400, str(error).splitlines()[0])

@@ -13,6 +13,7 @@ from serve.errors import ApiError
 from serve.keys import Key
 
 RETRY_S = 2.0
+MOST_REST_S = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +41,12 @@ class FairQueue:
         self._numbers = itertools.count()
 
     @asynccontextmanager
-    async def slots(self, key: Key, count: int) -> AsyncIterator[None]:
+    async def slots(self, key: Key, count: int, rest: float = 0.0) -> AsyncIterator[None]:
         """Holds `count` slots, or as many as one key may have, while the block runs.
+
+        Args:
+            rest: where several keys share, the slots are free only after so many times as long as the block took, at
+                most `MOST_REST_S`.
 
         Raises:
             ApiError: 503 if too many requests wait, 429 if too many of this key do.
@@ -52,10 +57,15 @@ class FairQueue:
         except asyncio.CancelledError:
             self._withdraw(waiter)
             raise
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         try:
             yield
         finally:
-            self._release(waiter)
+            if rest and self._key_share() < 1:
+                loop.call_later(min(MOST_REST_S, rest * (loop.time() - begun)), self._release, waiter)
+            else:
+                self._release(waiter)
 
     def _most(self, key: Key) -> int:
         return max(1, int(self._slots * self._key_share()))

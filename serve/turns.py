@@ -68,9 +68,11 @@ class Turns:
         return self._holders[name]
 
     def pause(self, name: str, seconds: float) -> None:
-        """Lets the next request of a key wait, if another key is active."""
+        """Lets the next request of a key wait, if another key is active. Strangers, as probes are, count for nothing."""
         now = self.now()
-        if any(other != name and holder.last + ACTIVE_S > now for other, holder in self._holders.items()):
+        if any(
+            other not in (name, STRANGERS) and holder.last + ACTIVE_S > now for other, holder in self._holders.items()
+        ):
             holder = self.holder(name)
             holder.paused_until = max(holder.paused_until, now + min(MOST_PAUSE_S, seconds))
 

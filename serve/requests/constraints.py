@@ -60,6 +60,8 @@ class StructuredOutputs(Part):
             check_schema(self.json_, "structured_outputs.json")
         elif self.json_ is not None:
             raise ValueError("structured_outputs.json: give the schema as an object, not as text")
+        if any(not one.isprintable() for one in self.choice or ()):
+            raise ValueError("structured_outputs.choice: a choice is one line of printable text; use regex for others")
         if self.regex is not None:
             check_pattern(self.regex, "structured_outputs.regex")
         return self

@@ -16,7 +16,7 @@ import pytest
 KEY = "a-key-for-this-test"
 # ChiMed-GPT's format without its checks, and with tools.
 TEMPLATE = (
-    "{%- if tools -%}{{- (tools | tojson) + '<tool_call>' -}}{%- endif -%}"
+    "{%- for tool in tools or [] -%}{{- tool.function.name + '<tool_call>' -}}{%- endfor -%}"
     "{%- for message in messages -%}"
     "{%- if message.role == 'system' -%}{{- message.content + '\\n' -}}"
     "{%- elif message.role in ('user', 'tool') -%}{{- '[human]:' + message.content + '\\n[bot]:' -}}"

@@ -72,6 +72,8 @@ def test_a_token_limit_holds_against_simultaneous_and_abandoned_requests(endpoin
     used = sum(row["prompt_tokens"] + row["answer_tokens"] for row in served())
     assert used <= LIMIT * (1 + (time.monotonic() - begun) / 60)
     assert all(row["prompt_tokens"] > 0 for row in served())
+    counted = [row for row in served() if row["first_token_seconds"] is not None]
+    assert not any(row["estimated"] for row in counted)
     assert sum(row["status"] == 499 for row in served()) > events / 2  # the others had ended before they were noticed
     print(f"{dict(statuses)}, {events} streams abandoned, {used} tokens")
 

@@ -176,6 +176,20 @@ def test_many_that_give_up_at_once_do_not_keep_others_waiting() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(("share", "seconds"), [(1.0, 0.1), (0.5, 0.3)])
+def test_where_keys_share_a_slot_may_rest(share: float, seconds: float) -> None:
+    async def run() -> float:
+        queue = FairQueue(2, 10, lambda: share)
+        begun = time.monotonic()
+        for _ in range(2):
+            async with queue.slots(A, 2, rest=4.0):
+                await asyncio.sleep(0.05)
+        return time.monotonic() - begun
+
+    taken = asyncio.run(run())
+    assert seconds <= taken < seconds + 0.15
+
+
 def chat(**more: Any) -> dict[str, Any]:
     return {"model": MODEL, "messages": ASK, **more}
 

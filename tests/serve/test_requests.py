@@ -75,6 +75,7 @@ def test_what_changes_no_answer_passes(name: str) -> None:
         ),
         ({"response_format": {"type": "json_schema"}}, "response_format: give json_schema"),
         ({"structured_outputs": {"choice": ["a"], "regex": "a"}}, "structured_outputs: give one of"),
+        ({"structured_outputs": {"choice": ["一\n二"]}}, "structured_outputs.choice: a choice is one line"),
         (
             {"structured_outputs": {"choice": ["a"]}, "response_format": {"type": "json_object"}},
             "structured_outputs: give either it or response_format",

@@ -118,18 +118,20 @@ def test_refusals_pause_their_key_while_another_is_active() -> None:
     async def sent(_: Any) -> None:
         pass
 
-    async def run(others: bool) -> float:
+    async def run(other: str | None) -> float:
         app = Turns(refuse)
 
         async def request(name: str) -> None:
-            await app({"type": "http", "state": {"call": Call("id", holder=Key(name))}}, _nothing, sent)
+            call = Call("id", holder=Key(name) if name else None)
+            await app({"type": "http", "state": {"call": call}}, _nothing, sent)
 
-        if others:
-            await request("ward")
+        if other is not None:
+            await request(other)
         begun = time.monotonic()
         for _ in range(6):
             await request("attacker")
         return time.monotonic() - begun
 
-    assert asyncio.run(run(others=False)) < 0.2
-    assert asyncio.run(run(others=True)) > 0.4
+    assert asyncio.run(run(None)) < 0.2
+    assert asyncio.run(run("")) < 0.2  # a stranger, such as a probe
+    assert asyncio.run(run("ward")) > 0.4
