@@ -80,6 +80,7 @@ def test_defaults() -> None:
         "retries": 3,
         "batch_size": 64,
         "concurrent": 4,
+        "max_response_bytes": 4 * 2**20,
         "api_key_variable": "",
     }
 
