@@ -128,7 +128,7 @@ def test_every_pod_has_the_volume_is_under_the_network_policy_and_has_no_privile
     selected = rendered("shared")["NetworkPolicy/chimed"].at("spec", "podSelector", "matchLabels")
     for group in cluster_in(folder).groups:
         assert selected.items() <= group.spec["template"]["metadata"]["labels"].items()
-        assert group.pod["volumes"] == [{"name": "runs", "persistentVolumeClaim": {"claimName": "chimed-runs"}}]
+        assert group.pod["volumes"][0] == {"name": "runs", "persistentVolumeClaim": {"claimName": "chimed-runs"}}
         assert group.pod["securityContext"]["runAsNonRoot"] is True
         ((_, container),) = group.containers()
         assert group.environment()["CHIMED_RUNS"][1] == container["volumeMounts"][0]["mountPath"]
@@ -171,7 +171,13 @@ def test_the_endpoint_serves_the_model_of_the_values_and_has_keys():
     (application,) = yaml.safe_load(service.at("spec", "serveConfigV2"))["applications"]
     assert application["import_path"] == "serve.app:build"
     assert application["args"]["model"] == "runs/ziya2-13b/ppo/model"
-    assert all("CHIMED_API_KEYS" in group.environment() for group in cluster_in(f"{ZIYA}/service").groups)
+    assert application["args"]["api_keys_file"] == "/etc/chimed/keys.yaml"
+    for group in cluster_in(f"{ZIYA}/service").groups:
+        assert "CHIMED_API_KEYS" not in group.environment()
+        mounts = {mount["name"]: mount["mountPath"] for mount in next(group.containers())[1]["volumeMounts"]}
+        assert mounts["api-keys"] == "/etc/chimed"
+        (volume,) = (one for one in group.pod["volumes"] if one["name"] == "api-keys")
+        assert volume["secret"] == {"secretName": "chimed-api-keys"}
 
 
 @pytest.mark.parametrize(
@@ -187,7 +193,7 @@ def test_the_endpoint_is_given_gpus_and_dtype_that_its_nodes_have_room_for(folde
     (application,) = yaml.safe_load(service.at("spec", "serveConfigV2"))["applications"]
     config = read_arguments(application["args"])
     assert (config.replicas.gpus, config.engine.dtype, config.reward_dtype) == (gpus, dtype, dtype)
-    assert set(application["args"]) == {"model", "replicas.gpus", "engine.dtype"}
+    assert set(application["args"]) == {"model", "replicas.gpus", "engine.dtype", "api_keys_file"}
     sizes = [size for nodes, size in limits(cluster_in(folder)).values() if nodes]
     assert max(sizes) >= gpus
     if gpus:
