@@ -31,7 +31,7 @@ class BodyLimit:
             scope["state"]["call"].end_turn()  # the client decides how long the body takes
             parts = await self._read(receive)
         except ApiError as refusal:
-            response = refusal.response()
+            response = refusal.response(scope["path"])
             response.headers["Connection"] = "close"  # the rest of the body is not read
             await response(scope, receive, send)
             return

@@ -14,6 +14,7 @@ from serve.replies import EngineRequest
 TEMPLATE_TOKENS, TURN_TOKENS = 32, 8
 # Characters of a token in a text that tokenizes well. Only for the refusal of what no allowance can ever admit.
 CHARACTERS_A_TOKEN = 8
+_ASKED = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 COMPLETION_TOKENS = 16  # of a completion without max_tokens, in OpenAI's interface and in vLLM
 
 
@@ -72,7 +73,7 @@ def cost_of(request: EngineRequest, context: int, sequences: int, characters_per
     if request.kind == "tokenize":
         return Cost(1, least, sum(prompt.most for prompt in prompts), 0)
     most = sum(min(prompt.most, context) for prompt in prompts)
-    asked = body.get("max_completion_tokens") or body.get("max_tokens")
+    asked = next((body[name] for name in _ASKED if body.get(name)), None)
     if asked is None and request.kind == "completions":
         asked = COMPLETION_TOKENS
     # Without a number, a response may fill the context.
@@ -95,6 +96,9 @@ class _Prompt:
 
 def _prompts(body: dict[str, Any]) -> tuple[str, list[_Prompt]]:
     """The argument that holds the prompts, and each prompt's size."""
+    if "input" in body:  # OpenAI's responses
+        text = "".join(_strings([body["input"], body.get("instructions"), body.get("tools")]))
+        return "input", [_text(text, TEMPLATE_TOKENS + TURN_TOKENS * len(body["input"]))]
     if "messages" in body:
         text = "".join(_strings(body["messages"]))
         if body.get("tools"):  # which the chat template writes before the turns

@@ -1,6 +1,6 @@
 """A replica that answers: Ray Serve LLM's server around vLLM, spoken to in plain data, with weights that can be replaced.
 
-The only module that imports Ray Serve LLM and, through it, vLLM: the gateway stays small and starts fast.
+With `serve.in_process`, the only module that imports Ray Serve LLM and, through it, vLLM: the gateway stays small and starts fast.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from typing import Any
 
 from ray.llm._internal.serve.core.configs import openai_api_models as api
 from ray.llm._internal.serve.core.protocol import RawRequestInfo
-from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm.deployment import LLMServer
-from vllm.platforms import current_platform
 
 from actors.folders import ModelFolder
 from serve.coalesce import coalesce
 from serve.fair import FairQueue
+from serve.in_process import InProcessVllm, ResponsesCall
 from serve.keys import Key
-from serve.progress import Progress, reporting
+from serve.progress import Progress, id_of, reporting
 from serve.replica import OnNodeAddress
 from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whole
 from serve.tokens import Tokens
@@ -41,21 +40,14 @@ PARTS_A_STEP, MOST_TOKENS_A_PART = 4, 16
 
 _LENGTHS = ("input_tokens", "input_text", "max_tokens", "max_completion_tokens")
 
-_REQUESTS: Mapping[str, Any] = {"chat": api.ChatCompletionRequest, "completions": api.CompletionRequest}
+_USAGE = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
 
-
-class InProcessVllm(VLLMEngine):
-    """vLLM whose only worker runs in the scheduler's process on CPUs, where a separate worker is 20 times as slow.
-
-    On GPUs Ray's executor stays: it places the worker on the reserved GPU, and the scheduler's process has none.
-    """
-
-    def _prepare_engine_config(self, callback_ctx: Any) -> Any:
-        engine_args, frontend_args, config = super()._prepare_engine_config(callback_ctx)
-        if current_platform.is_cpu() and config.parallel_config.world_size == 1:
-            config.parallel_config.distributed_executor_backend = "uni"
-            engine_args.distributed_executor_backend = "uni"
-        return engine_args, frontend_args, config
+_REQUESTS: Mapping[str, Any] = {
+    "chat": api.ChatCompletionRequest,
+    "completions": api.CompletionRequest,
+    "messages": api.ChatCompletionRequest,
+    "responses": ResponsesCall,
+}
 
 
 class Engine(OnNodeAddress, LLMServer):
@@ -88,7 +80,7 @@ class Engine(OnNodeAddress, LLMServer):
             call = _REQUESTS[request.kind](
                 **{
                     **request.body,
-                    "request_id": request.request_id,  # Ray Serve LLM puts this in place of the header's
+                    "request_id": id_of(request),  # Ray Serve LLM puts this in place of the header's
                     "stop_token_ids": self._stops(request),
                     "stream_interval": self._tokens_a_part,
                 }
@@ -200,12 +192,15 @@ def with_output_head(model: ModelFolder, aside: Path) -> Path:
 
 
 def _whole(reply: Any) -> Whole:
-    usage = getattr(reply, "usage", None)
-    return Whole(
-        reply.model_dump_json(),
-        getattr(usage, "prompt_tokens", 0) or 0,
-        getattr(usage, "completion_tokens", 0) or 0,
-    )
+    whole = reply.model_dump(mode="json", by_alias=True)
+    return Whole(json.dumps(whole, ensure_ascii=False), *_counts(whole.get("usage")))
+
+
+def _counts(usage: Mapping[str, Any] | None) -> tuple[int, int]:
+    """Tokens of prompt and answer, by the names of either interface."""
+    given = usage or {}
+    prompt, answer = (given.get(one) or given.get(other) or 0 for one, other in _USAGE)
+    return prompt, answer
 
 
 def _part(events: list[str], wants_usage: bool) -> Part:
@@ -214,8 +209,7 @@ def _part(events: list[str], wants_usage: bool) -> Part:
     for event in events:
         # vLLM's usage event is the only one without choices.
         if '"choices":[]' in event and '"usage":{' in event:
-            usage = json.loads(event.removeprefix("data: "))["usage"]
-            prompt, answer = usage["prompt_tokens"], usage.get("completion_tokens") or 0
+            prompt, answer = _counts(json.loads(event.removeprefix("data: "))["usage"])
             if not wants_usage:
                 continue
         kept.append(event)

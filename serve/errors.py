@@ -1,4 +1,4 @@
-"""Errors in the shape that OpenAI's clients read: {"error": {"message", "type", "param", "code"}}."""
+"""Errors in the shape that OpenAI's clients read: {"error": {"message", "type", "param", "code"}}, or Anthropic's."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ _TYPES = {
     504: "timeout_error",
 }
 
+
+MESSAGES = "/v1/messages"
+"""Anthropic's interface, whose errors have another shape."""
+_ANTHROPIC_TYPES = {413: "request_too_large", 500: "api_error"}
 
 _TEXT = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 _BODY = {
@@ -65,16 +69,20 @@ class ApiError(Exception):
         self.status, self.message, self.param, self.code = status, message, param, code
         self.retry_after_s = retry_after_s
 
-    def response(self) -> JSONResponse:
+    def response(self, path: str) -> JSONResponse:
+        """The answer to a request of `path`, whose interface decides the error's shape."""
         headers = {} if self.retry_after_s is None else {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        return JSONResponse(self.body(), self.status, headers)
+        return JSONResponse(self.body(path), self.status, headers)
 
-    def body(self) -> dict[str, dict[str, str | None]]:
+    def body(self, path: str) -> dict[str, Any]:
+        """The error in the shape of the interface that `path` belongs to."""
         # A lone surrogate, which JSON can name and UTF-8 cannot write, may come back in a message that quotes a key.
         message = self.message.encode("utf-8", "replace").decode()
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        if path == MESSAGES:
+            return {"type": "error", "error": {"type": _ANTHROPIC_TYPES.get(self.status, kind), "message": message}}
         return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
 
 
@@ -88,7 +96,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 async def _api_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
-    return error.response()
+    return error.response(request.url.path)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -97,7 +105,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     param = ".".join(map(str, _path(error.body, first["loc"], missing=first["type"] == "missing"))) or None
     if first["type"] == "json_invalid":
-        return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.").response()
+        return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.").response(request.url.path)
     text = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         text = "is not an argument of this endpoint; leave it out"
@@ -106,7 +114,9 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     elif first["type"] == "missing":
         text = "is required" if param else "The body is missing: send JSON"
     message = f"{param}: {text}" if param else text
-    return ApiError(400, f"{message}.", param=param and param.encode("utf-8", "replace").decode()).response()
+    return ApiError(400, f"{message}.", param=param and param.encode("utf-8", "replace").decode()).response(
+        request.url.path
+    )
 
 
 def _path(body: object, loc: Sequence[str | int], *, missing: bool) -> list[str | int]:
@@ -127,9 +137,11 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
         405: f"{request.url.path} does not take {request.method}.",
         400: "The body cannot be read: send JSON in UTF-8.",
     }.get(status, HTTPStatus(status).phrase)
-    return ApiError(status, message).response()
+    return ApiError(status, message).response(request.url.path)
 
 
 async def _failure(request: Request, error: Exception) -> JSONResponse:
     logger.error("unexpected failure of %s %s", request.method, request.url.path, exc_info=error)
-    return ApiError(500, "The endpoint failed on this request; its log says why under the request id.").response()
+    return ApiError(500, "The endpoint failed on this request; its log says why under the request id.").response(
+        request.url.path
+    )

@@ -34,7 +34,7 @@ class Guard:
             try:
                 self._admit(scope, Headers(scope=scope))
             except ApiError as refusal:
-                response = refusal.response()
+                response = refusal.response(scope["path"])
                 response.headers["Connection"] = "close"  # or the body could trickle in for as long as the client likes
                 await response(scope, receive, send)
                 return
@@ -49,7 +49,7 @@ class Guard:
         if path in PUBLIC or path.startswith(PUBLIC_FOLDER):
             self._recognize(call, scope, headers)
             return
-        self._gate.identify(call, headers.get("authorization"))
+        self._gate.identify(call, _authorization(headers))
         self._gate.limits.admit(call.key)
 
     def _recognize(self, call: Call, scope: Scope, headers: Headers) -> None:
@@ -57,7 +57,7 @@ class Guard:
         try:
             if self._gate.keyring.is_empty:
                 check_local(scope, headers)
-            self._gate.identify(call, headers.get("authorization"))
+            self._gate.identify(call, _authorization(headers))
         except ApiError:
             call.holder = None
 
@@ -79,6 +79,13 @@ def check_local(scope: Scope, headers: Headers) -> None:
         raise _not_local("it answers no request that came through a proxy")
     if len(hosts) != 1 or not _names_loopback(hosts[0]):
         raise _not_local("the Host header must be localhost or a loopback address")
+
+
+def _authorization(headers: Headers) -> str | None:
+    """The key as OpenAI's clients send it, or as Anthropic's do."""
+    given = headers.get("authorization")
+    key = headers.get("x-api-key")
+    return f"Bearer {key}" if given is None and key is not None else given
 
 
 def _not_local(why: str) -> ApiError:

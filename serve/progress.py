@@ -35,9 +35,16 @@ class Progress:
         return sum(self._prompts.values()), sum(self._answers.values())
 
 
+def id_of(request: EngineRequest) -> str:
+    """The id that vLLM's handler is given; of a response it is the response's own."""
+    return f"resp_{request.request_id}" if request.kind == "responses" else request.request_id
+
+
 def _names(request: EngineRequest) -> list[str]:
-    """The ids under which vLLM's OpenAI handlers run a request: one per prompt."""
-    if request.kind == "chat":
+    """The ids under which vLLM's handlers run a request: one per prompt."""
+    if request.kind == "responses":
+        return [f"{id_of(request)}_0"]
+    if request.kind in ("chat", "messages"):
         return [f"chatcmpl-{request.request_id}"]
     prompt = request.body["prompt"]
     prompts = 1 if isinstance(prompt, str) or isinstance(prompt[0], int) else len(prompt)

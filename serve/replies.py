@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 PREFIX_CHARACTERS = 256
 
-Kind = Literal["chat", "completions", "tokenize", "detokenize"]
+Kind = Literal["chat", "completions", "responses", "messages", "tokenize", "detokenize"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class EngineRequest:
                 turn["content"] or "" for turn in messages[: 2 if messages[0]["role"] == "system" else 1]
             )
         else:
-            begins = str(self.body.get("prompt", ""))[:PREFIX_CHARACTERS]
+            begins = str(self.body.get("prompt") or self.body.get("input", ""))[:PREFIX_CHARACTERS]
         # A digest, as Serve may log what it routes by.
         return hashlib.sha256(begins.encode()).hexdigest() if begins else ""
 

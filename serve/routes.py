@@ -23,11 +23,19 @@ from serve.body import BodyLimit
 from serve.calls import Accounts, Call, Gate
 from serve.config import LimitsConfig
 from serve.cost import cost_of_texts
-from serve.errors import DOCUMENTED, ApiError, add_error_handlers
+from serve.errors import DOCUMENTED, MESSAGES, ApiError, add_error_handlers
 from serve.guard import Guard
 from serve.readiness import Readiness
 from serve.replies import EngineRequest, Kind, Part, Refusal, Whole
-from serve.requests import ChatRequest, CompletionRequest, DetokenizeRequest, ScoreRequest, TokenizeRequest
+from serve.requests import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    MessagesRequest,
+    ResponsesRequest,
+    ScoreRequest,
+    TokenizeRequest,
+)
 from serve.requests.sampling import Sampling
 from serve.requests.turns import plain
 from serve.turns import Turns
@@ -129,6 +137,19 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
         call.model = models.name(body.model)
         return await answers.generate(body, "completions", body.settings(), call)
 
+    @app.post("/v1/responses", responses=STREAMED)
+    async def responses(body: ResponsesRequest, call: Call = Depends(gate)) -> Response:
+        call.model = models.name(body.model)
+        models.able(call.model).check(body.chat())
+        return await answers.generate(body, "responses", body.settings(), call)
+
+    @app.post(MESSAGES, responses=STREAMED)
+    async def messages(body: MessagesRequest, call: Call = Depends(gate)) -> Response:
+        call.model = models.name(body.model)
+        chat = body.chat()
+        models.able(call.model).check(chat)
+        return await answers.generate(chat, "messages", chat.settings(), call)
+
     @app.post("/tokenize")
     async def tokenize(body: TokenizeRequest, call: Call = Depends(gate)) -> Response:
         call.model = models.name(body.model)
@@ -205,7 +226,9 @@ class Answers:
     def __init__(self, backend: Backend, admission: Admission, seconds: float) -> None:
         self._backend, self._admission, self._seconds = backend, admission, seconds
 
-    async def generate(self, body: Sampling, kind: Kind, settings: dict[str, Any], call: Call) -> Response:
+    async def generate(
+        self, body: Sampling | ResponsesRequest, kind: Kind, settings: dict[str, Any], call: Call
+    ) -> Response:
         """An answer as `body` wants it; a refusal before the first word is raised, so that it decides the status."""
         request = EngineRequest(kind, settings, call.id, body.wants_usage())
         if not body.stream:
@@ -241,7 +264,9 @@ class Answers:
                     raise
                 call.failed = error.status
                 # Too late for a status: the stream says it, and ends without [DONE].
-                yield f"data: {json.dumps(error.body(), ensure_ascii=False)}\n\n"
+                named = "event: error\n" if request.kind in ("messages", "responses") else ""
+                path = MESSAGES if request.kind == "messages" else ""
+                yield f"{named}data: {json.dumps(error.body(path), ensure_ascii=False)}\n\n"
 
     async def _replies(self, request: EngineRequest, call: Call) -> AsyncGenerator[Whole | Part, None]:
         """Replies with refusals raised, within the time limit."""

@@ -1,6 +1,16 @@
 """The bodies that the endpoint takes."""
 
 from serve.requests.chat import ChatRequest
+from serve.requests.messages import MessagesRequest
 from serve.requests.others import CompletionRequest, DetokenizeRequest, ScoreRequest, TokenizeRequest
+from serve.requests.responses import ResponsesRequest
 
-__all__ = ["ChatRequest", "CompletionRequest", "DetokenizeRequest", "ScoreRequest", "TokenizeRequest"]
+__all__ = [
+    "ChatRequest",
+    "CompletionRequest",
+    "DetokenizeRequest",
+    "MessagesRequest",
+    "ResponsesRequest",
+    "ScoreRequest",
+    "TokenizeRequest",
+]

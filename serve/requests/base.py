@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1)]
@@ -25,6 +26,18 @@ NEUTRAL: Final = frozenset(
     }
 )
 """Keys of OpenAI's clients that change no answer. They pass, and nothing is done with them: nothing is stored, either."""
+
+
+@contextmanager
+def as_one_fault() -> Iterator[None]:
+    """Of what is wrong with an object that a validator makes, the first, as a validator may raise it."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        text = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {text}" if where else text) from None
 
 
 class Part(BaseModel):

@@ -1,0 +1,172 @@
+"""POST /v1/messages, Anthropic's interface: a chat whose texts, calls of tools, and results are blocks of its turns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from serve.requests.base import Body, Part, as_one_fault
+from serve.requests.chat import ChatRequest
+from serve.requests.constraints import Function, Name, Schema, Tool
+from serve.requests.sampling import MOST_STOPS, Stop
+from serve.requests.turns import CalledFunction, ToolCall, Turn
+
+
+class TextBlock(Part):
+    """A text. `cache_control` asks for what the prefix cache does by itself."""
+
+    type: Literal["text"]
+    text: str
+    cache_control: dict[str, Any] | None = None
+    citations: list[Any] = Field([], max_length=0)
+
+
+class ToolUse(Part):
+    """A call of a tool, from an earlier answer."""
+
+    type: Literal["tool_use"]
+    id: str = Field(max_length=256)
+    name: Name
+    input: dict[str, Any]
+    cache_control: dict[str, Any] | None = None
+
+
+class ToolResult(Part):
+    """What a tool returned."""
+
+    type: Literal["tool_result"]
+    tool_use_id: str = Field(max_length=256)
+    content: str | list[TextBlock] = ""
+    is_error: bool = False
+    cache_control: dict[str, Any] | None = None
+
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(block.text for block in self.content)
+
+
+class Thinking(Part):
+    """What the model thought, from an earlier answer."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: str | None = None
+
+
+Block = Annotated[TextBlock | ToolUse | ToolResult | Thinking, Field(discriminator="type")]
+
+
+class MessagesTurn(Part):
+    """One turn."""
+
+    role: Literal["user", "assistant"]
+    content: str | Annotated[list[Block], Field(min_length=1)]
+
+    def turns(self) -> list[Turn]:
+        """The same as turns of a chat: results of tools come first and are turns of their own."""
+        blocks = [TextBlock(type="text", text=self.content)] if isinstance(self.content, str) else self.content
+        results = [
+            Turn(role="tool", content=block.text(), tool_call_id=block.tool_use_id)
+            for block in blocks
+            if isinstance(block, ToolResult)
+        ]
+        calls = [
+            ToolCall(
+                id=block.id,
+                function=CalledFunction(name=block.name, arguments=json.dumps(block.input, ensure_ascii=False)),
+            )
+            for block in blocks
+            if isinstance(block, ToolUse)
+        ]
+        text = "".join(block.text for block in blocks if isinstance(block, TextBlock))
+        thought = "".join(block.thinking for block in blocks if isinstance(block, Thinking))
+        if results and not (text or calls or thought):
+            return results
+        own = Turn(role=self.role, content=text, tool_calls=calls, reasoning=thought or None)
+        return [*results, own]
+
+
+class MessagesTool(Part):
+    """A function that the model may call."""
+
+    type: Literal["custom"] | None = None
+    name: Name
+    description: str | None = Field(None, max_length=8192)
+    input_schema: Schema
+    strict: bool | None = None
+    cache_control: dict[str, Any] | None = None
+
+    def tool(self) -> Tool:
+        return Tool(function=Function(name=self.name, description=self.description, parameters=self.input_schema))
+
+
+class MessagesToolChoice(Part):
+    """Which tool is called."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: Name | None = None
+    disable_parallel_tool_use: bool | None = None
+
+    @model_validator(mode="after")
+    def _names_the_tool(self) -> MessagesToolChoice:
+        if (self.type == "tool") != (self.name is not None):
+            raise ValueError("tool_choice: give name with type tool, and with no other")
+        return self
+
+    def choice(self) -> Any:
+        """As chats have it."""
+        if self.type == "tool":
+            return {"type": "function", "function": {"name": self.name}}
+        return {"auto": "auto", "any": "required", "none": "none"}[self.type]
+
+
+class MessagesRequest(Body):
+    """A chat that awaits the assistant's next turn."""
+
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        "thinking": "the chat template decides; set chat_template_kwargs where it has such a setting",
+        "mcp_servers": "tools are called by the client; leave it out",
+        "container": "nothing is run here; leave it out",
+        "context_management": "send what fits the context; leave it out",
+    }
+
+    messages: list[MessagesTurn] = Field(min_length=1)
+    max_tokens: int = Field(ge=1)
+    system: str | list[TextBlock] | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    stop_sequences: list[Stop] = Field([], max_length=MOST_STOPS)
+    stream: bool = False
+    tools: list[MessagesTool] = Field([], max_length=128)
+    tool_choice: MessagesToolChoice | None = None
+    chat_template_kwargs: dict[str, str | bool | int | float] | None = Field(None, max_length=16)
+
+    @model_validator(mode="after")
+    def _is_a_chat(self) -> MessagesRequest:
+        with as_one_fault():
+            self.chat()
+        return self
+
+    def chat(self) -> ChatRequest:
+        """The same as a chat. A last turn of the assistant is continued, as Anthropic's interface has it."""
+        system = self.system if isinstance(self.system, str | None) else "".join(block.text for block in self.system)
+        turns = [Turn(role="system", content=system)] if system else []
+        turns += [turn for given in self.messages for turn in given.turns()]
+        given = {
+            "messages": turns,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "stop": self.stop_sequences or None,
+            "tools": [tool.tool() for tool in self.tools],
+            "tool_choice": self.tool_choice.choice() if self.tool_choice else None,
+            "parallel_tool_calls": not self.tool_choice.disable_parallel_tool_use if self.tool_choice else None,
+            "chat_template_kwargs": self.chat_template_kwargs,
+            "continue_final_message": True if turns[-1].role == "assistant" else None,
+            "stream": self.stream,
+        }
+        return ChatRequest.model_validate({name: value for name, value in given.items() if value is not None})

@@ -1,0 +1,182 @@
+"""OpenAI's responses and Anthropic's messages: what becomes of their bodies, and the shape of errors."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+from serve_fakes import ASK, CountingBackend, Interface, key, text_of
+
+from serve.requests import MessagesRequest, ResponsesRequest
+
+SCHEMA = {"type": "object", "properties": {"科室": {"type": "string"}}}
+THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "想"}]}
+SAID = {
+    "id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
+    "content": [{"type": "output_text", "text": "多", "annotations": [], "logprobs": None}, {"type": "output_text", "text": "休息"}],
+}  # fmt: skip
+CALLED = {
+    "type": "function_call",
+    "call_id": "c1",
+    "name": "lookup",
+    "arguments": "{}",
+    "id": "fc_1",
+    "status": "completed",
+}
+RETURNED = {"type": "function_call_output", "call_id": "c1", "output": "二楼"}
+
+
+def test_items_become_turns_and_keep_all_of_their_text() -> None:
+    body = ResponsesRequest.model_validate(
+        {
+            "input": [{"role": "user", "content": "头痛"}, THOUGHT, SAID, CALLED, RETURNED],
+            "instructions": "简短",
+            "tools": [{"type": "function", "name": "lookup", "parameters": SCHEMA, "strict": True}],
+            "tool_choice": {"type": "function", "name": "lookup"},
+            "text": {"format": {"type": "json_schema", "name": "d", "schema": SCHEMA}},
+            "max_output_tokens": 9,
+            "store": True,
+            "metadata": {"a": "b"},
+            "previous_response_id": None,
+        }
+    )
+    turns = [turn.message() for turn in body.chat().messages]
+    assert [(turn["role"], turn["content"]) for turn in turns] == [
+        ("system", "简短"), ("user", "头痛"), ("assistant", ""), ("assistant", "多休息"), ("assistant", None), ("tool", "二楼"),
+    ]  # fmt: skip
+    settings = body.settings()
+    assert settings["input"][2] == {"type": "message", "role": "assistant", "content": "多休息"}
+    assert settings["input"][3] == {"type": "function_call", "call_id": "c1", "name": "lookup", "arguments": "{}"}
+    assert (settings["store"], settings["max_output_tokens"]) == (False, 9)
+    assert settings["text"]["format"]["schema"] == SCHEMA
+    assert "metadata" not in settings
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"previous_response_id": "r"}, "previous_response_id: nothing is stored here"),
+        ({"background": True}, "background"),
+        ({"input": [{"role": "user"}]}, "content: is required of type message"),
+        ({"input": [{**CALLED, "arguments": "["}]}, "is not JSON"),
+        ({"tool_choice": "required"}, "tool_choice: there are no tools"),
+        ({"text": {"format": {"type": "json_schema"}}}, "text.format: give schema"),
+        ({"text": {"verbosity": "low"}}, "verbosity: say in instructions"),
+        ({"truncation": "auto"}, "truncation"),
+    ],
+)
+def test_responses_that_would_be_something_else_are_refused(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ResponsesRequest.model_validate({"input": "头痛", **more})
+
+
+def test_blocks_become_a_chat() -> None:
+    body = MessagesRequest.model_validate(
+        {
+            "system": [{"type": "text", "text": "简短", "cache_control": {"type": "ephemeral"}}],
+            "messages": [
+                {"role": "user", "content": "头痛"},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "想", "signature": "s"},
+                        {"type": "text", "text": "查"},
+                        {"type": "tool_use", "id": "t1", "name": "lookup", "input": {"科室": "内科"}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "二楼"}]},
+                        {"type": "text", "text": "谢谢"},
+                    ],
+                },
+            ],
+            "tools": [{"name": "lookup", "input_schema": SCHEMA}],
+            "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
+            "max_tokens": 9,
+            "stop_sequences": ["。"],
+            "metadata": {"user_id": "u"},
+        }
+    )
+    settings = body.chat().settings()
+    call = {"id": "t1", "type": "function", "function": {"name": "lookup", "arguments": '{"科室": "内科"}'}}
+    assert settings["messages"] == [
+        {"role": "system", "content": "简短"},
+        {"role": "user", "content": "头痛"},
+        {"role": "assistant", "content": "查", "reasoning": "想", "tool_calls": [call]},
+        {"role": "tool", "content": "二楼", "tool_call_id": "t1"},
+        {"role": "user", "content": "谢谢"},
+    ]
+    assert (settings["tool_choice"], settings["parallel_tool_calls"]) == ("required", False)
+    assert (settings["max_tokens"], settings["stop"]) == (9, ["。"])
+    assert settings["tools"][0]["function"]["parameters"] == SCHEMA
+
+
+def test_a_last_turn_of_the_assistant_is_continued() -> None:
+    turns = [{"role": "user", "content": "头痛"}, {"role": "assistant", "content": "多"}]
+    settings = MessagesRequest.model_validate({"messages": turns, "max_tokens": 9}).chat().settings()
+    assert (settings["continue_final_message"], settings["add_generation_prompt"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [{"type": "image", "source": {"type": "url", "url": "file:///etc/passwd"}}, {"type": "document", "source": {}}],
+)
+def test_blocks_that_are_no_text_are_refused(block: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        MessagesRequest.model_validate({"messages": [{"role": "user", "content": [block]}], "max_tokens": 9})
+
+
+async def ask(interface: Interface, path: str, body: Any, headers: dict[str, str] | None = None) -> httpx.Response:
+    async with interface.http() as client:
+        return await client.post(path, json=body, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        ({"messages": []}, 400, "invalid_request_error"),
+        ({"messages": ASK, "max_tokens": 3, "model": "gpt"}, 404, "not_found_error"),
+        ({"messages": [{"role": "user", "content": "[bot]:"}], "max_tokens": 3}, 400, "invalid_request_error"),
+        (
+            {"messages": ASK, "max_tokens": 3, "tools": [{"name": "f", "input_schema": {}}]},
+            400,
+            "invalid_request_error",
+        ),
+        ("x" * 2**20, 413, "request_too_large"),
+    ],
+)
+def test_errors_have_anthropics_shape(body: Any, status: int, kind: str) -> None:
+    answer = asyncio.run(ask(Interface(CountingBackend()), "/v1/messages", body))
+    assert (answer.status_code, answer.json()["type"], answer.json()["error"]["type"]) == (status, "error", kind)
+    assert set(answer.json()["error"]) == {"type", "message"}
+
+
+def test_keys_come_in_either_clients_header() -> None:
+    interface = Interface(CountingBackend(), [key("ward")])
+    body = {"messages": ASK, "max_tokens": 3}
+    for headers, status in (
+        ({"x-api-key": text_of("ward")}, 200),
+        ({"authorization": f"Bearer {text_of('ward')}"}, 200),
+        ({"x-api-key": text_of("other")}, 401),
+        ({"x-api-key": text_of("ward"), "authorization": "Bearer wrong-key-wrong-key"}, 401),
+    ):
+        assert asyncio.run(ask(interface, "/v1/messages", body, headers)).status_code == status
+    assert asyncio.run(ask(interface, "/v1/messages", body)).json()["error"]["type"] == "authentication_error"
+
+
+def test_responses_and_messages_reserve_what_they_may_use() -> None:
+    interface = Interface(CountingBackend(), [key("ward", tokens_per_minute=100)])
+    headers = {"authorization": f"Bearer {text_of('ward')}"}
+    for path, body in (
+        ("/v1/responses", {"input": "头痛", "max_output_tokens": 200}),
+        ("/v1/messages", {"messages": ASK, "max_tokens": 200}),
+    ):
+        answer = asyncio.run(ask(interface, path, body, headers))
+        assert answer.status_code == 400
+        assert "100" in answer.json()["error"]["message"]
+    assert interface.backend.asked == []
