@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 
@@ -15,6 +16,7 @@ from serve.requests.base import NEUTRAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
+KEY = "a-key-for-this-test"
 ASK: Any = [{"role": "user", "content": "头痛怎么办？"}]
 DEPARTMENT: dict[str, Any] = {
     "type": "object",
@@ -161,3 +163,54 @@ def test_a_call_that_the_model_writes_is_read(endpoint: Any) -> None:
         == json.loads(whole.message.tool_calls[0].function.arguments)
         == {"科室": "内科", "急": True}
     )
+
+
+def test_openais_newer_interface_says_the_same_as_chats(endpoint: Any) -> None:
+    chat = ask(endpoint, max_tokens=12, temperature=0)
+    settings = {"model": "tiny", "max_output_tokens": 12, "temperature": 0}
+    whole = endpoint.client.responses.create(**settings, input=ASK[0]["content"])
+    assert whole.output_text == chat.choices[0].message.content
+    assert (whole.usage.input_tokens, whole.usage.output_tokens) == (
+        chat.usage.prompt_tokens,
+        chat.usage.completion_tokens,
+    )
+    events = list(endpoint.client.responses.create(**settings, input=ASK, stream=True))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
+    assert (events[-1].type, events[-1].response.usage) == ("response.completed", whole.usage)
+    turns = [*ASK, *whole.output, *ASK]  # an answer's items go back as they came
+    assert endpoint.client.responses.create(**settings, input=turns).usage.input_tokens > whole.usage.input_tokens
+    with pytest.raises(openai.BadRequestError, match="previous_response_id: nothing is stored here"):
+        endpoint.client.responses.create(**settings, input=ASK, previous_response_id=whole.id)
+    form = {"format": {"type": "json_schema", "name": "d", "schema": DEPARTMENT}}
+    formed = endpoint.client.responses.create(**{**settings, "max_output_tokens": 60}, input=ASK, text=form)
+    assert set(json.loads(formed.output_text)) == {"科室", "急"}
+
+
+def test_anthropics_interface_says_the_same_as_chats(endpoint: Any) -> None:
+    chat = ask(endpoint, max_tokens=12, temperature=0)
+    client = anthropic.Anthropic(base_url=endpoint.url, api_key=KEY, max_retries=0)
+    settings = {"model": "tiny", "max_tokens": 12, "temperature": 0, "messages": ASK}
+    whole = client.messages.create(**settings)
+    assert [(block.type, block.text) for block in whole.content] == [("text", chat.choices[0].message.content)]
+    assert (whole.usage.input_tokens, whole.usage.output_tokens) == (
+        chat.usage.prompt_tokens,
+        chat.usage.completion_tokens,
+    )
+    with client.messages.stream(**settings) as stream:
+        assert "".join(stream.text_stream) == whole.content[0].text
+    tool = {"name": "lookup", "input_schema": DEPARTMENT}
+    turns = [
+        *ASK,
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": "t1", "name": "lookup", "input": {"科室": "内科"}}],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "二楼"}]},
+    ]
+    told = client.messages.create(**{**settings, "messages": turns}, tools=[tool], tool_choice={"type": "none"})
+    assert told.usage.input_tokens > whole.usage.input_tokens
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        client.messages.create(**{**settings, "max_tokens": 250})
+    assert refused.value.body["error"]["type"] == "invalid_request_error"  # type: ignore[index]
+    with pytest.raises(anthropic.AuthenticationError):
+        anthropic.Anthropic(base_url=endpoint.url, api_key="x" * 20, max_retries=0).messages.create(**settings)
