@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from heads import running_head
+from heads import outside_of_clusters, running_head
 from ray._private.services import node_ip_address_from_perspective
 
 from cluster.environment import for_joined_cluster
@@ -39,7 +38,7 @@ def join(address: str, *arguments: str, **environment: str) -> subprocess.Comple
         check=False,
         cwd=ROOT,
         timeout=120,
-        env={**os.environ, "RAY_ADDRESS": address, **environment},
+        env=outside_of_clusters({"RAY_ADDRESS": address, **environment}),
     )
 
 

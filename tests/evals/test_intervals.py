@@ -12,7 +12,7 @@ def test_equals_scipys_percentile_bootstrap() -> None:
     values = [1.0] * 120 + [0.0] * 80
     low, high = mean_interval(values)
     theirs = bootstrap(
-        (values,), lambda v, axis: v.mean(axis), method="percentile", n_resamples=2000
+        (values,), lambda v, axis: v.mean(axis), method="percentile", n_resamples=2000, rng=0
     ).confidence_interval
     assert low == pytest.approx(theirs.low, abs=0.01)
     assert high == pytest.approx(theirs.high, abs=0.01)

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from cluster.environment import LOOPBACK
 
 START_S = 90.0
 STOP_S = 30.0
@@ -23,6 +25,11 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
+
+
+def outside_of_clusters(more: Mapping[str, str]) -> dict[str, str]:
+    """This process's variables without those that clusters of its own on loopback have set, and `more`."""
+    return {**{name: value for name, value in os.environ.items() if name not in LOOPBACK}, **more}
 
 
 @contextmanager
@@ -40,7 +47,7 @@ def running_head(*options: str, dashboard: bool = False, cpus: int = 1, **enviro
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env={**os.environ, **environment},
+            env=outside_of_clusters(environment),
         )
         try:
             _wait_for(process, log)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from actors.shape import Shape
 from cluster.preflight.capacity import parse_nodes
@@ -159,15 +160,29 @@ def test_inputs_are_looked_at(clinic: Path, tmp_path: Path) -> None:
 
 
 def big_model(clinic: Path, folder: Path) -> Path:
-    """A folder that says that it holds 13 billion parameters; its weights are those of a small model."""
+    """A folder of 13 billion parameters, whose file is all hole: its header says where they are, and nothing is stored."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     folder.mkdir()
     for file in (clinic / "model").iterdir():
-        (folder / file.name).symlink_to(file)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").unlink()
+        if file.name != "config.json" and file.suffix != ".safetensors":
+            (folder / file.name).symlink_to(file)
+    config = json.loads((clinic / "model" / "config.json").read_text())
     shape = {"hidden_size": 5120, "num_hidden_layers": 40, "intermediate_size": 13824, "num_attention_heads": 40}
     config |= {**shape, "num_key_value_heads": 40, "head_dim": 128}
     (folder / "config.json").write_text(json.dumps(config))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    size = 0
+    for name, parameter in model.named_parameters():
+        end = size + 2 * parameter.numel()
+        header[name] = {"dtype": "BF16", "shape": list(parameter.shape), "data_offsets": [size, end]}
+        size = end
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + size)
     return folder
 
 

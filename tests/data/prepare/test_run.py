@@ -50,6 +50,7 @@ def test_tables_are_those_of_the_trainers(tmp_path, prepared):
         assert outcome.manifest["schema"] == {field.name: str(field.type) for field in schema}
 
 
+@pytest.mark.slow
 def test_a_dataset_of_the_hub_is_prepared_like_its_files(hub, tmp_path, prepared):
     (tmp_path / "repository").mkdir()
     chats = [{"question": distinct(n), "answer": distinct(n + 100)} for n in range(9)]
