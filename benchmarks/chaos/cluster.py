@@ -32,7 +32,10 @@ class TwoNodes:
         # Its nodes have the machine's outer address, so that they ask for a token, which child processes inherit.
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ.update({**token, "OMP_NUM_THREADS": "1", **_HEALTH})
+        from ray._private.authentication.authentication_token_setup import _enable_token_auth
         from ray.cluster_utils import Cluster
+
+        _enable_token_auth()  # Ray read the mode when it was imported, possibly before this
 
         self._cluster = Cluster(initialize_head=True, head_node_args={**_NODE, "include_dashboard": False})
         self.address: str = self._cluster.address
