@@ -46,7 +46,7 @@ class Tokens:
         message = (
             f"The prompt has {longest:,} tokens and the context is {self._context:,}, answer included: shorten it."
         )
-        return Refusal(400, message, "messages" if request.kind == "chat" else "prompt")
+        return Refusal(400, message, "messages" if "messages" in body else "prompt")
 
     def _ids(self, prompt: Any, body: dict[str, Any]) -> list[int]:
         if isinstance(prompt, str):
@@ -77,7 +77,7 @@ class Tokens:
 
 
 def _prompts(request: EngineRequest) -> list[Any]:
-    if request.kind == "chat":
+    if "messages" in request.body:
         return [request.body["messages"]]
     prompts = request.body["prompt"]
     return [prompts] if isinstance(prompts, str) or isinstance(prompts[0], int) else prompts
