@@ -13,7 +13,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 def open_store(rank: int, world_size: int, host: str, port: int, timeout: timedelta) -> TCPStore:
     """The store at `host`, which rank 0 serves at that address only: torch itself binds it to all of the machine's.
 
-    Whoever reaches the store can lead ranks to other peers, whose messages they unpickle.
+    A process that reaches the store can lead ranks to other peers, whose messages they unpickle.
     """
     if rank:
         return TCPStore(host, port, world_size, is_master=False, timeout=timeout)
@@ -31,7 +31,7 @@ def open_store(rank: int, world_size: int, host: str, port: int, timeout: timede
 
 
 def bind_stores_to_their_host() -> None:
-    """Make every store that this process serves from now on listen as in `open_store`, whoever opens it."""
+    """Make every store that this process serves from now on listen as in `open_store`, also one that a library opens."""
     module: Any = import_module("torch.distributed.rendezvous")  # the package has a function of that name
     module._create_c10d_store = _at_host
 

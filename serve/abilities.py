@@ -34,7 +34,7 @@ NO_PARSER: Final = "none"
 class Abilities:
     """Attributes:
     marks: strings that no turn may contain, since the model would read them as control tokens; ChiMed-GPT's by default.
-    variables: what the chat template reads beside the turns.
+    variables: what the chat template reads other than the turns.
     tool_parser: vLLM's parser of the calls that the model writes; empty where none is known.
     """
 

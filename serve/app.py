@@ -46,7 +46,7 @@ def application(config: ServeConfig, version: str = "") -> serve.Application:
     """The application.
 
     Args:
-        version: of everything but `weights`. Deployed anew under the same version, running engines take over the new
+        version: of everything but `weights`. Deployed again under the same version, running engines take over the new
             weights; under another one, or without, every replica is replaced.
 
     Raises:

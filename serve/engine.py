@@ -133,7 +133,7 @@ class Engine(OnNodeAddress, LLMServer):
         return Tokens(self._folder, self._llm_config.engine_kwargs["max_model_len"])
 
     def _stops(self, request: EngineRequest) -> list[int]:
-        """The ids that end a response: the request's own, and the model's beside the tokenizer's EOS, which vLLM knows."""
+        """The ids that end a response: the request's own, and the model's other than the tokenizer's EOS, which vLLM knows."""
         asked: list[int] = request.body.get("stop_token_ids", [])
         if request.body.get("ignore_eos"):
             return asked

@@ -32,7 +32,7 @@ class FairQueue:
         Args:
             slots: sequences that the engines of the model decode at a time.
             waiting: requests that may wait for a slot; one key may have half of them.
-            key_share: share of the slots that one key may use even if nobody else waits. The rest stays free, so that
+            key_share: share of the slots that one key may use even if no other key waits. The rest stays free, so that
                 another key need not wait until a long response ends.
         """
         self._free, self._slots, self._most_waiting, self._key_share = slots, slots, waiting, key_share

@@ -127,6 +127,6 @@ def _complete(folder: Path) -> bool:
     """Whether config.json and all weights are in a folder; of a repository's, some may not have been downloaded yet."""
     try:
         weight_files(folder, "")
-    except ConfigError:  # raised again, naming the setting, by whoever needs the weights
+    except ConfigError:  # raised again, naming the setting, where the weights are needed
         return False
     return (folder / "config.json").is_file()
