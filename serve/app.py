@@ -209,7 +209,12 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
 def _environment(threads: int, on_gpus: bool) -> dict[str, str]:
     from actors.engine import CPU_ENVIRONMENT
 
-    anywhere = {**EVERYWHERE, **WITHOUT_KEYS, "VLLM_MAX_STOP_STRINGS": str(MOST_STOPS)}
+    anywhere = {
+        **EVERYWHERE,
+        **WITHOUT_KEYS,
+        "VLLM_MAX_STOP_STRINGS": str(MOST_STOPS),
+        "VLLM_XGRAMMAR_CACHE_MB": "64",  # clients fill it with schemas of their own; 512 is vLLM's
+    }
     if on_gpus:
         return anywhere
     return {

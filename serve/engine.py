@@ -18,12 +18,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from ray.llm._internal.serve.core.configs import openai_api_models as api
 from ray.llm._internal.serve.core.protocol import RawRequestInfo
 from ray.serve.llm.deployment import LLMServer
+from vllm.exceptions import GenerationError
 
 from actors.folders import ModelFolder
 from serve.coalesce import coalesce
+from serve.failures import given_up, is_error
 from serve.fair import FairQueue
 from serve.in_process import InProcessVllm, ResponsesCall
 from serve.keys import Key
@@ -90,16 +93,23 @@ class Engine(OnNodeAddress, LLMServer):
             return
         headers = RawRequestInfo(headers={"x-request-id": request.request_id})
         replies = getattr(self.engine, request.kind)(call, headers)
-        if request.body.get("stream"):
-            async with aclosing(coalesce(replies, self._interval_s)) as batches:
-                async for batch in batches:
-                    refused = isinstance(batch[0], api.ErrorResponse)
-                    yield await self._refused(batch[0], request) if refused else _part(batch, request.wants_usage)
-        else:
-            async with aclosing(replies):
-                async for reply in replies:
-                    refused = isinstance(reply, api.ErrorResponse)
-                    yield await self._refused(reply, request) if refused else _whole(reply)
+        try:
+            if request.body.get("stream"):
+                async with aclosing(coalesce(replies, self._interval_s)) as batches:
+                    async for batch in batches:
+                        refused = isinstance(batch[0], api.ErrorResponse)
+                        yield await self._refused(batch[0], request) if refused else _part(batch, request.wants_usage)
+                        if any(is_error(event) for event in batch if isinstance(event, str)):
+                            yield given_up(request)
+                            return
+            else:
+                async with aclosing(replies):
+                    async for reply in replies:
+                        refused = isinstance(reply, api.ErrorResponse)
+                        yield await self._refused(reply, request) if refused else _whole(reply)
+        except (GenerationError, ValidationError) as error:  # the latter from vLLM's own event for the former
+            logger.warning("request %s ended in an error of the engine: %s", request.request_id, error)
+            yield given_up(request)
 
     @cached_property
     def _queue(self) -> FairQueue:
@@ -207,6 +217,8 @@ def _part(events: list[str], wants_usage: bool) -> Part:
     """Server-sent events that arrived together; the one with the counts is passed on only to who asked for it."""
     kept, prompt, answer = [], 0, 0
     for event in events:
+        if is_error(event):
+            break  # a refusal in words of the endpoint follows
         # vLLM's usage event is the only one without choices.
         if '"choices":[]' in event and '"usage":{' in event:
             prompt, answer = _counts(json.loads(event.removeprefix("data: "))["usage"])

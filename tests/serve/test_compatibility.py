@@ -136,6 +136,29 @@ def test_a_form_that_is_none_is_the_clients_fault(endpoint: Any, constraint: dic
         ask(endpoint, **constraint)
 
 
+FORM = {"type": "json_schema", "json_schema": {"name": "d", "schema": DEPARTMENT}}
+DEAD_ENDS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": ASK, "response_format": FORM, "allowed_token_ids": [17, 18]},
+    "/v1/completions": {
+        "prompt": "头痛",
+        "structured_outputs": {"choice": ["是", "否"]},
+        "allowed_token_ids": [17, 18],
+    },
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", DEAD_ENDS)
+def test_a_form_that_the_other_settings_make_impossible_is_the_clients_fault(
+    endpoint: Any, path: str, stream: bool
+) -> None:
+    answer = endpoint.post(path, {"model": "tiny", "max_tokens": 8, "stream": stream, **DEAD_ENDS[path]})
+    assert answer.status_code == (200 if stream and answer.text.startswith('data: {"id') else 400), answer.text
+    error = json.loads(answer.text.strip().splitlines()[-1].removeprefix("data: "))["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", "allowed_token_ids")
+    assert error["message"].startswith("No token satisfies the answer's form together with allowed_token_ids")
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "lookup"}}])
 def test_a_tool_is_called_where_it_must_be(endpoint: Any, choice: Any) -> None:
     # The grammar allows blanks, which a model of random weights would write on and on.
