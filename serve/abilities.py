@@ -43,14 +43,12 @@ class Abilities:
     tool_parser: str = ""
 
     def check(self, body: ChatRequest) -> None:
-        """Refuse what the template would drop, or read as something else.
+        """Refuse a chat that the template would drop a part of or read as something else, or that awaits no answer.
 
         Raises:
             ApiError: 400, naming the part of the body.
         """
-        for where, text in body.texts():
-            if (mark := find_mark(text, self.marks)) is not None:
-                raise ApiError(400, f"{where}: contains the reserved mark '{mark}': remove it.", param=where)
+        self.check_template(body)
         last = body.messages[-1].role
         if body.continue_final_message != (last == "assistant"):
             reason = (
@@ -59,8 +57,6 @@ class Abilities:
                 else "continue_final_message: the last turn is not the assistant's."
             )
             raise ApiError(400, reason, param="messages")
-        if body.tools and "tools" not in self.variables:
-            raise ApiError(400, "tools: the chat template of this model takes none: leave them out.", param="tools")
         if body.reads_calls and not self.tool_parser:
             raise ApiError(
                 400,
@@ -68,6 +64,18 @@ class Abilities:
                 "the endpoint with engine.tool_parser.",
                 param="tool_choice",
             )
+
+    def check_template(self, body: ChatRequest) -> None:
+        """Refuse what the template would drop, or read as something else.
+
+        Raises:
+            ApiError: 400, naming the part of the body.
+        """
+        for where, text in body.texts():
+            if (mark := find_mark(text, self.marks)) is not None:
+                raise ApiError(400, f"{where}: contains the reserved mark '{mark}': remove it.", param=where)
+        if body.tools and "tools" not in self.variables:
+            raise ApiError(400, "tools: the chat template of this model takes none: leave them out.", param="tools")
         self._check_variables(body)
 
     def _check_variables(self, body: ChatRequest) -> None:

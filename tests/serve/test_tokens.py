@@ -34,6 +34,25 @@ def test_a_chat_is_rendered(tokens: Tokens) -> None:
     assert answer(tokens, "detokenize", tokens=chat["tokens"]) == {"prompt": "[human]:头痛\n[bot]:"}
 
 
+def test_a_finished_chat_is_rendered_to_its_end(tokens: Tokens) -> None:
+    turns = [{"role": "user", "content": "头痛"}, {"role": "assistant", "content": "休息"}]
+    finished = answer(tokens, "tokenize", messages=turns, add_generation_prompt=False)
+    assert answer(tokens, "detokenize", tokens=finished["tokens"]) == {"prompt": "[human]:头痛\n[bot]:休息</s>"}
+
+
+def test_a_prompt_gets_the_tokenizers_own_tokens_as_completions_do(make_model: Callable[..., Path]) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    folder = ModelFolder(make_model("bos"))
+    end = folder.tokenizer.eos_token
+    folder.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{end} $A", special_tokens=[(end, folder.tokenizer.eos_token_id)]
+    )
+    tokens = Tokens(folder, 256)
+    bare = answer(tokens, "tokenize", prompt="头痛", add_special_tokens=False)["tokens"]
+    assert answer(tokens, "tokenize", prompt="头痛")["tokens"] == [folder.tokenizer.eos_token_id, *bare]  # type: ignore[misc]
+
+
 def test_a_token_outside_the_vocabulary_is_refused(tokens: Tokens) -> None:
     reply = tokens.answer(EngineRequest("detokenize", {"tokens": [1, 10**6]}))
     assert isinstance(reply, Refusal)
