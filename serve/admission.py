@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 from serve.backend import Backend
 from serve.calls import Call, Gate
 from serve.config import LimitsConfig
 from serve.cost import Cost, cost_of
 from serve.fair import FairQueue
+from serve.keys import Key
 from serve.replies import EngineRequest, Refusal, Reply, Share
 
 SLOTS = 64  # of a model for which no number is given
@@ -32,8 +34,9 @@ class Admission:
         """
         context = self._contexts[call.model]
         cost = cost_of(request, context, self._config.sequences, self._config.characters_per_token)
-        request = replace(request, share=Share(call.key.name, call.key.weight, self._key_share(), cost.sequences))
         is_text = request.kind in TEXT_KINDS
+        share = Share(call.key.name, call.key.weight, self._key_share(), cost.sequences)
+        request = replace(request, share=share, body=request.body if is_text else self._salted(request.body, call.key))
         async with self.admitted(call, cost, is_text=is_text), aclosing(backend.answer(call.model, request)) as replies:
             async for reply in replies:
                 if isinstance(reply, Refusal):
@@ -41,6 +44,12 @@ class Admission:
                 else:
                     call.count(reply.prompt_tokens, reply.answer_tokens)
                 yield reply
+
+    def _salted(self, body: dict[str, Any], key: Key) -> dict[str, Any]:
+        """The body with a salt for the engine's prefix cache that no other key has: names of keys have no slash."""
+        if self._config.shared_prefixes or not self._gate.keyring.is_shared:
+            return body
+        return {**body, "cache_salt": f"{key.name}/{body.get('cache_salt', '')}"}
 
     @asynccontextmanager
     async def admitted(self, call: Call, cost: Cost, *, is_text: bool = False) -> AsyncIterator[None]:

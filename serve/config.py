@@ -63,6 +63,11 @@ class LimitsConfig(Section):
     )
     queued: int = Field(256, ge=1, description="requests of a model that may wait; one more gets a 503")
     seconds: float = Field(600.0, gt=0, description="longest time for one request")
+    shared_prefixes: bool = Field(
+        False,
+        description="let keys reuse each other's cached prompts: faster where they begin alike, but then the time to the "
+        "first token tells one key whether another has sent a prompt",
+    )
 
 
 class ServeConfig(Section):

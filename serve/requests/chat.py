@@ -42,6 +42,8 @@ class ChatRequest(Sampling):
     chat_template_kwargs: dict[str, Argument] | None = Field(None, max_length=16)
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    add_special_tokens: bool = False
+    echo: bool = False
     modalities: list[Literal["text"]] | None = None
 
     @model_validator(mode="after")
@@ -54,6 +56,8 @@ class ChatRequest(Sampling):
             and "add_generation_prompt" in self.model_fields_set
         ):
             raise ValueError("continue_final_message: not together with add_generation_prompt=true")
+        if self.add_special_tokens:
+            raise ValueError("add_special_tokens: the chat template writes a chat's own; leave it out")
         if not self.tools and self.tool_choice not in (None, "none", "auto"):
             raise ValueError("tool_choice: there are no tools to choose from")
         names = [tool.function.name for tool in self.tools]
@@ -82,7 +86,11 @@ class ChatRequest(Sampling):
 
     def settings(self) -> dict[str, Any]:
         given = super().settings()
-        for name in ("modalities", *(() if self.tools else ("tools", "tool_choice", "parallel_tool_calls"))):
+        for name in (
+            "modalities",
+            "add_special_tokens",
+            *(() if self.tools else ("tools", "tool_choice", "parallel_tool_calls")),
+        ):
             given.pop(name, None)
         if self.continue_final_message:
             given["add_generation_prompt"] = False

@@ -36,6 +36,9 @@ class CompletionRequest(Sampling):
     add_special_tokens: bool = True
 
 
+_OF_CHATS = frozenset({"add_generation_prompt", "continue_final_message", "tools", "chat_template_kwargs"})
+
+
 class TokenizeRequest(Body):
     """POST /tokenize: a text, or a chat as its template renders it."""
 
@@ -54,11 +57,7 @@ class TokenizeRequest(Body):
     def _one_of_both(self) -> TokenizeRequest:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt or messages")
-        if self.messages is not None and self.add_special_tokens:
-            raise ValueError("add_special_tokens: the chat template writes a chat's own; leave it out")
-        given = self.model_fields_set & {
-            "add_generation_prompt", "continue_final_message", "tools", "chat_template_kwargs"
-        }  # fmt: skip
+        given = self.model_fields_set & _OF_CHATS
         if self.prompt is not None and given:
             raise ValueError(f"{min(given)}: only together with messages")
         if self.messages is not None:
@@ -68,8 +67,8 @@ class TokenizeRequest(Body):
 
     def chat(self) -> ChatRequest:
         """The chat that is tokenized."""
-        names = ("add_generation_prompt", "continue_final_message", "tools", "chat_template_kwargs")
-        given = {name: getattr(self, name) for name in names if name in self.model_fields_set}
+        names = self.model_fields_set & {*_OF_CHATS, "add_special_tokens"}
+        given = {name: getattr(self, name) for name in names}
         return ChatRequest.model_validate({"messages": self.messages, **given})
 
     def settings(self) -> dict[str, Any]:

@@ -31,7 +31,8 @@ class Sampling(Body):
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         "use_beam_search": "answers are sampled; leave it out",
-        "priority": "requests are served fairly by key; leave it out",
+        "length_penalty": "belongs to beam search; leave it out",
+        "vllm_xargs": "settings of extensions are not the client's; leave it out",
         "request_id": "send it as the header X-Request-Id",
         "logits_processors": "code of a client is not run; leave it out",
         "guided_json": "is structured_outputs.json now",
@@ -69,6 +70,8 @@ class Sampling(Body):
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     best_of: Literal[1] | None = None
+    priority: int = 0
+    cache_salt: str | None = Field(None, min_length=1, max_length=128)
 
     @field_validator("logit_bias")
     @classmethod
@@ -82,6 +85,8 @@ class Sampling(Body):
     def _fit_together(self) -> Sampling:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options: only together with stream=true")
+        if self.priority:
+            raise ValueError("priority: requests are served fairly by key; leave it out")
         if self.n > 1 and self.temperature == 0:
             raise ValueError("n: with temperature 0 all answers are the same; raise the temperature or ask for one")
         if self.stream and self.prompt_logprobs is not None:
@@ -97,7 +102,7 @@ class Sampling(Body):
 
     def settings(self) -> dict[str, Any]:
         """What was set, as vLLM's own request takes it. Usage is always reported: limits and metrics count it."""
-        aside = {"model", "stream_options", "best_of", *(() if self._formats() else ("response_format",))}
+        aside = {"model", "stream_options", "best_of", "priority", *(() if self._formats() else ("response_format",))}
         given = self.model_dump(exclude_unset=True, exclude=aside, exclude_none=True, by_alias=True)
         if self.stream:
             each = self.stream_options is not None and self.stream_options.continuous_usage_stats

@@ -214,3 +214,26 @@ def test_the_size_of_one_request_is_bounded_before_an_engine_sees_it(
     assert response.status_code == 400
     assert response.json()["error"]["message"].startswith(message)
     assert backend.asked == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "limits", "salts"),
+    [
+        (["a", "b"], {}, ["a/", "a/s", "b/s"]),
+        (["a", "b"], {"shared_prefixes": True}, [None, "s", "s"]),
+        (["a"], {}, [None, "s"]),
+    ],
+)
+def test_no_key_finds_anothers_prompts_in_the_cache(
+    keys: list[str], limits: dict[str, Any], salts: list[str | None]
+) -> None:
+    backend = CountingBackend()
+    interface = Interface(backend, [key(name) for name in keys], limits)
+
+    async def ask() -> None:
+        for name, more in (("a", {}), ("a", {"cache_salt": "s"}), ("b", {"cache_salt": "s"}))[: len(salts)]:
+            async with interface.http(name) as http:
+                assert (await http.post(CHAT, json=chat(**more))).status_code == 200
+
+    asyncio.run(ask())
+    assert [request.body.get("cache_salt") for request in backend.asked] == salts

@@ -28,7 +28,7 @@ PASSED_ON: dict[str, Any] = {
     "spaces_between_special_tokens": False, "truncate_prompt_tokens": 100, "prompt_logprobs": 1, "return_token_ids": True,
     "return_tokens_as_token_ids": True, "logprobs": True, "response_format": {"type": "json_object"},
     "structured_outputs": {"choice": ["是", "否"]}, "reasoning_effort": "low",
-    "chat_template_kwargs": {"enable_thinking": False},
+    "chat_template_kwargs": {"enable_thinking": False}, "cache_salt": "s", "echo": True,
 }  # fmt: skip
 
 
@@ -42,6 +42,7 @@ NO_EFFECT: dict[str, Any] = {
     "prompt_cache_key": "k", "prompt_cache_retention": "24h", "prediction": {"type": "content", "content": "x"},
     "modalities": ["text"], "tools": [], "tool_choice": "none", "parallel_tool_calls": True, "response_format": {"type": "text"},
     "stream": None, "n": None, "temperature": None, "stop": None, "tool_calls": None, "functions": None, "best_of": 1,
+    "priority": 0, "add_special_tokens": False,
 }  # fmt: skip
 
 
@@ -58,6 +59,10 @@ def test_what_changes_no_answer_passes(name: str) -> None:
         ({"modalities": ["audio"]}, "Input should be 'text'"),
         ({"web_search_options": {}}, "web_search_options: the model searches nothing"),
         ({"use_beam_search": True}, "use_beam_search: answers are sampled"),
+        ({"add_special_tokens": True}, "add_special_tokens: the chat template writes a chat's own"),
+        ({"length_penalty": 1.0}, "length_penalty: belongs to beam search"),
+        ({"vllm_xargs": {}}, "vllm_xargs: settings of extensions"),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}}, "include_obfuscation"),
         ({"priority": 1}, "priority: requests are served fairly by key"),
         ({"guided_json": SCHEMA}, "guided_json: is structured_outputs.json now"),
         ({"stop": ["x"] * 17}, "at most 16 items"),

@@ -60,6 +60,9 @@ class CountingBackend:
         self.polls += 1
         return {MODEL: EngineState("/models/b", self.at_engine)}
 
+    async def metrics(self) -> str:
+        return ""
+
 
 def key(name: str, **settings: Any) -> Key:
     """A key whose text is `NAME` and sixteen `x`."""
