@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -78,6 +79,7 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def world() -> Iterator[None]:
     """This process as the only rank of a torch.distributed world, ready for DeepSpeed."""
+    import deepspeed  # noqa: F401 - is imported with the first engine otherwise
     import torch
 
     from actors.devices import join_world, prepare_process
@@ -86,6 +88,7 @@ def world() -> Iterator[None]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     join_world(0, 1, "127.0.0.1", port, timeout_s=60)
+    _exempt_modules_from_collection()
     yield
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -180,6 +183,20 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
         pytest.skip("there is no Chromium; apt-get install chromium")
     with running(program, tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
+
+
+def _exempt_modules_from_collection() -> None:
+    """Exempts all objects that exist from garbage collection.
+
+    Each full collection, of which DeepSpeed starts one for every engine, otherwise walks the millions of objects of
+    torch, transformers and Ray.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    _exempt_modules_from_collection()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from data.prepare.options import STEPS
 from data.prepare.tally import BINS
@@ -37,15 +38,8 @@ class Bar:
 
 def render(report: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """The page's HTML, from `report.json` and what was asked for; every text goes through escaping."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     order = ["bad", *STEPS[:3], "length", "repetition", "decontamination", "exact", "near"]
-    return environment.get_template("report.html.jinja").render(
+    return _template().render(
         report=report,
         asked=asked,
         what=WHAT,
@@ -54,6 +48,18 @@ def render(report: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
         labels=labels_of(report),
         bars=bars({int(key): count for key, count in report["lengths"].items()}),
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.jinja")
 
 
 def labels_of(report: Mapping[str, Any]) -> dict[str, int]:

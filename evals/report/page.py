@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from data.durable import make_folder, replace_file
@@ -74,10 +75,7 @@ def to_html(results: Mapping[str, Any], now: float | None = None) -> str:
         now: Unix seconds at which the report is made.
     """
     models = models_of(results)
-    environment = Environment(
-        loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html.jinja").render(
+    return _template().render(
         models=models,
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now)),
         disclaimer=DISCLAIMER,
@@ -88,6 +86,14 @@ def to_html(results: Mapping[str, Any], now: float | None = None) -> str:
         facts=facts(results),
         style=Markup((FILES / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of the project
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.jinja")
 
 
 def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:

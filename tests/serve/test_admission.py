@@ -127,7 +127,7 @@ def test_a_cancellation_that_comes_together_with_a_reply_ends_the_request(logged
 
     async def run() -> None:
         for _ in range(20):
-            await interface.leave(CHAT, chat(max_tokens=1_000_000), 0, "a")
+            await interface.leave(CHAT, chat(max_tokens=1_000_000), 0, "a", seconds=0.05)
 
     asyncio.run(run())
     assert [line["status"] for line in logged()] == [499] * 20

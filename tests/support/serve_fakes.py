@@ -95,8 +95,8 @@ class Interface:
         transport = httpx.ASGITransport(self.app, client=self.client, raise_app_exceptions=False)
         return httpx.AsyncClient(transport=transport, base_url="http://localhost:8000", headers=headers, timeout=60)
 
-    async def leave(self, path: str, body: Any, after: int, key_name: str = "") -> list[str]:
-        """Sends a request and disconnects after `after` events of its response.
+    async def leave(self, path: str, body: Any, after: int, key_name: str = "", seconds: float = 0.2) -> list[str]:
+        """Sends a request and disconnects after `after` events of its response, or with 0 after `seconds`.
 
         Returns:
             The events that came.
@@ -125,7 +125,7 @@ class Interface:
             await asyncio.sleep(0)
 
         if not after:
-            asyncio.get_running_loop().call_later(0.2, left.set)
+            asyncio.get_running_loop().call_later(seconds, left.set)
         scope = {
             "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "POST",
             "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",

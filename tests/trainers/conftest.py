@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Message = tuple[str, int, dict[str, Any]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data(clinic: Path) -> Any:
     """The data section of a stage that reads the tables `name`."""
     return lambda name: {
@@ -25,7 +25,7 @@ def data(clinic: Path) -> Any:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train(world: None) -> Callable[..., list[Message]]:
     """Runs a stage's one rank in this process; what it sent. With `die_at` it dies when that step has been reported."""
     from trainers.rank import Rank

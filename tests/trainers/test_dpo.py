@@ -27,7 +27,7 @@ from trainers.supervised_config import DpoConfig
 LOG2 = torch.tensor(2.0).log().item()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(data: Any, clinic: Path) -> dict[str, Any]:
     """A DPO section of 12 steps on 32 pairs of 41 to 69 tokens, at most three of them in a micro-batch."""
     return {
@@ -43,9 +43,18 @@ def settings(data: Any, clinic: Path) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stage(settings: dict[str, Any]) -> Callable[..., DpoStage]:
     return lambda **changed: DpoStage(DpoConfig.model_validate_json(json.dumps({**settings, **changed})))
+
+
+@pytest.fixture(scope="module")
+def trained(
+    train: Any, stage: Callable[..., DpoStage], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[int, dict[str, float]], Path]:
+    """What an uninterrupted run with the settings as they are reported, by step, and its folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    return figures(train(stage(), folder)), folder
 
 
 def figures(sent: Any) -> dict[int, dict[str, float]]:
@@ -159,12 +168,11 @@ def test_the_reference_reads_only_what_is_learnt(train: Any, stage: Callable[...
 
 
 def test_the_reference_is_the_starting_model_read_once(
-    train: Any, stage: Callable[..., DpoStage], tmp_path: Path, clinic: Path
+    trained: Any, stage: Callable[..., DpoStage], clinic: Path
 ) -> None:
     dpo = stage()
-    train(dpo, tmp_path)
     examples = dpo.examples()
-    kept = pq.read_table(tmp_path / FILE)
+    kept = pq.read_table(trained[1] / FILE)
     found = torch.tensor([kept[name].to_pylist() for name in dpo.start_columns]).T
     expected = torch.cat([answer_logprobs(clinic / "model", table) for table in (examples.train, examples.heldout)])
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-4)
@@ -195,12 +203,12 @@ def test_heldout_accuracy_rises_from_chance_if_the_question_tells_the_better_ans
 
 
 def test_what_is_reported_is_true_of_the_exported_model(
-    train: Any, stage: Callable[..., DpoStage], tmp_path: Path, clinic: Path
+    trained: Any, stage: Callable[..., DpoStage], clinic: Path
 ) -> None:
     dpo = stage()
-    reported = figures(train(dpo, tmp_path))
+    reported, folder = trained
     heldout = dpo.examples().heldout
-    before, after = (answer_logprobs(folder, heldout) for folder in (clinic / "model", tmp_path / "model"))
+    before, after = (answer_logprobs(path, heldout) for path in (clinic / "model", folder / "model"))
     loss, chosen, rejected = DPOLoss(dpo.config.beta)(after[:, 0], after[:, 1], before[:, 0], before[:, 1])
     last = {name: value for name, value in reported[12].items() if name.startswith("heldout_")}
     assert last == pytest.approx(
@@ -217,9 +225,9 @@ def test_what_is_reported_is_true_of_the_exported_model(
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
-    train: Any, stage: Callable[..., DpoStage], tmp_path: Path
+    train: Any, trained: Any, stage: Callable[..., DpoStage], tmp_path: Path
 ) -> None:
-    whole = figures(train(stage(), tmp_path / "whole"))
+    whole, folder = trained
     with pytest.raises(SystemExit):
         train(stage(), tmp_path / "broken", die_at=6)
     before = (tmp_path / "broken" / FILE).stat().st_mtime_ns
@@ -229,7 +237,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     for done, line in figures(resumed).items():
         assert [line[name] for name in names] == [whole[done][name] for name in names]
     assert (tmp_path / "broken" / FILE).stat().st_mtime_ns == before
-    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "broken"))
+    first, second = (load_file(path / "model" / "model.safetensors") for path in (folder, tmp_path / "broken"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -242,8 +250,10 @@ def test_other_rows_than_the_reference_has_read_are_refused(
         train(stage(data=swapped), tmp_path)
 
 
-def test_cutting_a_batch_otherwise_changes_nothing(train: Any, stage: Callable[..., DpoStage], tmp_path: Path) -> None:
-    fine, coarse = (figures(train(stage(micro_batch_tokens=tokens), tmp_path / str(tokens))) for tokens in (128, 4096))
+def test_cutting_a_batch_otherwise_changes_nothing(
+    train: Any, trained: Any, stage: Callable[..., DpoStage], tmp_path: Path
+) -> None:
+    fine, coarse = trained[0], figures(train(stage(micro_batch_tokens=4096), tmp_path))
     for name in ("loss", "margin"):
         assert [line[name] for line in fine.values()] == pytest.approx(
             [line[name] for line in coarse.values()], rel=1e-4, abs=1e-5

@@ -42,9 +42,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 Message = tuple[str, int, dict[str, Any]]
+Trained = tuple[list[Message], Path]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stage(data: Any, clinic: Path) -> Callable[..., SftStage]:
     def make(**settings: Any) -> SftStage:
         values = {
@@ -58,14 +59,19 @@ def stage(data: Any, clinic: Path) -> Callable[..., SftStage]:
     return make
 
 
+@pytest.fixture(scope="module")
+def trained(train: Any, stage: Callable[..., SftStage], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """What an uninterrupted run with the settings as they are sent, and its folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    return train(stage(), folder), folder
+
+
 def losses(sent: list[Message]) -> dict[int, float]:
     return {done: figures["loss"] for kind, done, figures in sent if kind == "step"}
 
 
-def test_training_lowers_the_loss_and_exports_what_transformers_loads(
-    train: Any, stage: Callable[..., SftStage], tmp_path: Path
-) -> None:
-    sent = train(stage(), tmp_path)
+def test_training_lowers_the_loss_and_exports_what_transformers_loads(trained: Trained) -> None:
+    sent, folder = trained
     assert sent[0] == ("start", 0, {})
     assert list(losses(sent)) == list(range(1, 9))
     assert losses(sent)[8] < 0.8 * losses(sent)[1]
@@ -73,20 +79,18 @@ def test_training_lowers_the_loss_and_exports_what_transformers_loads(
     assert sent[-1][2]["density"] == 1.0
     assert all(0.0 < figures["mfu"] < 1.0 for kind, _, figures in sent if kind == "step")
     assert 50e6 < sent[-1][2]["peak_memory_bytes"] < 50e9
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "病人1头痛怎么办"}], return_tensors="pt")
     assert torch.isfinite(model(**chat).logits).all()
 
 
-def test_the_exported_model_has_the_reported_heldout_loss(
-    train: Any, stage: Callable[..., SftStage], tmp_path: Path
-) -> None:
-    sft = stage()
-    reported = train(sft, tmp_path)[-1][2]["heldout_loss"]
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+def test_the_exported_model_has_the_reported_heldout_loss(trained: Trained, stage: Callable[..., SftStage]) -> None:
+    sent, folder = trained
+    reported = sent[-1][2]["heldout_loss"]
+    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
     total, count = 0.0, 0
-    for row in sft.examples().heldout.to_pylist():
+    for row in stage().examples().heldout.to_pylist():
         with torch.no_grad():
             logits = model(torch.tensor([row["tokens"]])).logits[0, :-1]
         wanted = torch.tensor(row["tokens"][1:])
@@ -97,16 +101,16 @@ def test_the_exported_model_has_the_reported_heldout_loss(
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
-    train: Any, stage: Callable[..., SftStage], tmp_path: Path
+    train: Any, trained: Trained, stage: Callable[..., SftStage], tmp_path: Path
 ) -> None:
-    whole = train(stage(), tmp_path / "whole")
+    whole, folder = trained
     with pytest.raises(SystemExit):
         train(stage(), tmp_path / "broken", die_at=5)
     assert not (tmp_path / "broken" / "model").exists()
     resumed = train(stage(), tmp_path / "broken")
     assert resumed[0] == ("start", 4, {})
     assert losses(resumed) == {done: loss for done, loss in losses(whole).items() if done > 4}
-    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "broken"))
+    first, second = (load_file(path / "model" / "model.safetensors") for path in (folder, tmp_path / "broken"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -169,9 +173,10 @@ def test_sources_are_mixed_by_weight_and_resumed_bit_for_bit(
         stage(data={**mixed, "weights": [1, 0]})
 
 
-def test_cutting_a_batch_otherwise_changes_nothing(train: Any, stage: Callable[..., SftStage], tmp_path: Path) -> None:
-    fine = losses(train(stage(micro_batch_tokens=64), tmp_path / "fine"))
-    coarse = losses(train(stage(micro_batch_tokens=4096), tmp_path / "coarse"))
+def test_cutting_a_batch_otherwise_changes_nothing(
+    train: Any, trained: Trained, stage: Callable[..., SftStage], tmp_path: Path
+) -> None:
+    fine, coarse = losses(trained[0]), losses(train(stage(micro_batch_tokens=4096), tmp_path))
     assert fine == pytest.approx(coarse, rel=1e-5)
 
 
@@ -234,19 +239,31 @@ def whole(recipe: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFact
         ("--model=/nowhere/model", "model folder: there is no folder /nowhere/model"),
         ("--data.train=[/nowhere.parquet]", "/nowhere.parquet: no such file"),
         ("--data.max_tokens=1024", "data.max_tokens 1024 exceeds the 512 tokens"),
-        ("--placement.cpus_per_rank=64", "needs 64 CPU but the Ray cluster has"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_leaves_nothing(
-    flag: str, message: str, recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str], ray_cluster: None
+    flag: str, message: str, recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert message in refused([flag], recipe, runs, capsys)
+
+
+@pytest.mark.slow
+def test_more_than_the_cluster_has_ends_in_one_line_and_leaves_nothing(
+    recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str], ray_cluster: None
+) -> None:
+    line = refused(["--placement.cpus_per_rank=64"], recipe, runs, capsys)
+    assert "needs 64 CPU but the Ray cluster has" in line
+
+
+def refused(flags: list[str], recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line in which the stage refuses to start."""
     with pytest.raises(SystemExit) as ended:
-        main(SftStage, "sft", ["--config", str(recipe), flag])
+        main(SftStage, "sft", ["--config", str(recipe), *flags])
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("python -m trainers.sft: error: ")
-    assert message in line
     assert not (runs / "t").exists()
+    return line
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from trainers.progress import clock
@@ -44,13 +45,8 @@ def render(record: Record, samples: SamplesView | None, now: float | None = None
         now: Unix seconds at which the report is made.
     """
     now = time.time() if now is None else now
-    environment = Environment(
-        loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["readable"] = readable
-    environment.tests["chinese"] = is_chinese
     script = (FILES / "page.js").read_text(encoding="utf-8")
-    return environment.get_template("page.html.jinja").render(
+    return _template().render(
         record=record,
         stage=STAGES.get(record.stage, record.stage),
         state=record.state(now),
@@ -64,6 +60,16 @@ def render(record: Record, samples: SamplesView | None, now: float | None = None
         script=Markup(script),  # noqa: S704 - a file of the project
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["readable"] = readable
+    environment.tests["chinese"] = is_chinese
+    return environment.get_template("page.html.jinja")
 
 
 def cards(record: Record) -> list[Card]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate.utils
 import pytest
 import yaml
 
@@ -23,6 +26,15 @@ OBJECTS = {
     "RayJob": "job/rayjob.yaml",
     "RayService": "service/rayservice.yaml",
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _read_schemas_once() -> Iterator[None]:
+    """Keeps the schemas of Kubernetes, which the library reads from disk for every object."""
+    with pytest.MonkeyPatch.context() as patch:
+        read = kubernetes_validate.utils.schema_contents
+        patch.setattr(kubernetes_validate.utils, "schema_contents", cache(read))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +83,7 @@ def planted(kind: str, changes: dict[str, Any]) -> Manifest:
 
 def good(kind: str) -> dict[str, Any]:
     """An object of the project, put together without kustomize."""
-    content, ray = (load(OBJECTS[name]) for name in (kind, "RayCluster"))
+    content, ray = (copy.deepcopy(load(OBJECTS[name])) for name in (kind, "RayCluster"))
     if kind == "RayService":
         content["spec"]["rayClusterConfig"] = ray["spec"]
     if kind == "RayJob":
@@ -81,5 +93,6 @@ def good(kind: str) -> dict[str, Any]:
     return content
 
 
+@cache
 def load(path: str) -> dict[str, Any]:
     return next(yaml.safe_load_all((ROOT / "cluster/kuberay/parts" / path).read_text(encoding="utf-8")))
