@@ -80,6 +80,11 @@ class ChatRequest(Sampling):
         for index, tool in enumerate(self.tools):
             yield f"tools.{index}", json.dumps(tool.model_dump(), ensure_ascii=False)
 
+    def rendered(self) -> dict[str, Any]:
+        """Those of the settings that the prompt is rendered from."""
+        names = ("messages", "tools", "chat_template_kwargs", "continue_final_message", "add_generation_prompt")
+        return {name: value for name, value in self.settings().items() if name in names}
+
     def settings(self) -> dict[str, Any]:
         given = super().settings()
         for name in ("modalities", *(() if self.tools else ("tools", "tool_choice", "parallel_tool_calls"))):
