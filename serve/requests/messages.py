@@ -137,7 +137,7 @@ class OutputConfig(Part):
 
 
 class CountTokensRequest(Body):
-    """POST /v1/messages/count_tokens: the part of a request that its prompt is made of."""
+    """POST /v1/messages/count_tokens: the part of a request that its prompt is rendered from."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         "thinking": "the chat template decides; set chat_template_kwargs where it has such a setting",

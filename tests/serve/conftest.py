@@ -32,7 +32,7 @@ KEYS = f"""keys:
   ward: {{key: {WARD}}}
   limited: {{key: {LIMITED}, tokens_per_minute: 1000}}
 """
-START_S = 150.0
+START_S = 300.0  # half a minute on two quiet cores
 CONTEXT = 1024
 
 

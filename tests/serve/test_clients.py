@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(420)]
-
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "clients"
 PYTHON = ROOT / ".venv-clients/bin/python"
@@ -71,6 +69,7 @@ def check(report: Any) -> None:
     assert set(rows) == set(report["probes"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CLIENTS)
 def test_client(endpoint: Any, name: str, tmp_path: Path) -> None:
     if not PYTHON.exists():
@@ -78,8 +77,22 @@ def test_client(endpoint: Any, name: str, tmp_path: Path) -> None:
     check(probe(endpoint, name, PYTHON, tmp_path))
 
 
+@pytest.mark.long
 def test_vllms_benchmark(endpoint: Any, tmp_path: Path) -> None:
     check(probe(endpoint, "vllm_bench", Path(sys.executable), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("host", "code", "said"),
+    [("192.0.2.1", 3, "an attempt to reach 192.0.2.1"), ("127.0.0.1", 1, "ConnectionRefusedError")],
+)
+def test_a_script_reaches_this_machine_alone(host: str, code: int, said: str) -> None:
+    script = f"import probing, socket; probing.local_only(); socket.create_connection(({host!r}, 1))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=SCRIPTS, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code
+    assert said in done.stderr
 
 
 def test_the_table_has_every_client() -> None:

@@ -127,6 +127,12 @@ def test_a_last_turn_of_the_assistant_is_continued() -> None:
     assert (settings["continue_final_message"], settings["add_generation_prompt"]) == (True, False)
 
 
+def test_a_turn_may_be_the_systems() -> None:
+    turns = [*ASK, {"role": "system", "content": "简短"}, *ASK]
+    settings = MessagesRequest.model_validate({"messages": turns, "max_tokens": 9}).chat().settings()
+    assert settings["messages"] == turns
+
+
 @pytest.mark.parametrize(
     "block",
     [{"type": "image", "source": {"type": "url", "url": "file:///etc/passwd"}}, {"type": "document", "source": {}}],
