@@ -22,14 +22,14 @@ fi
 began=$SECONDS
 
 # A candidate is run, not just found: a version manager's shim exists for versions that are not installed.
-suits() { "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; }
-for candidate in ${PYTHON:-python3.11 "$root/.venv/bin/python" python3 python}; do
+suits() { "$1" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1; }
+for candidate in ${PYTHON:-python3.11 python3.12 python3 python}; do
   if suits "$candidate"; then
     python=$candidate
     break
   fi
 done
-[ -n "${python:-}" ] || fail "no Python 3.11 with venv found; install one or name it with PYTHON=..."
+[ -n "${python:-}" ] || fail "no Python 3.11 or 3.12 with venv found; install one or name it with PYTHON=..."
 
 # Anew, since pip without its resolver leaves what an older lock had.
 "$python" -m venv --clear "$venv" || fail "$python cannot make a virtual environment in $venv"

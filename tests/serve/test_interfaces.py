@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from serve_fakes import ASK, CountingBackend, Interface, key, text_of
 
 from serve.replies import EngineRequest, Reply, Whole
-from serve.requests import ChatRequest, MessagesRequest, ResponsesRequest
+from serve.requests import ChatRequest, CountTokensRequest, MessagesRequest, ResponsesRequest
 from serve.tool_use import name_streamed_tool_use, name_tool_use
 
 SCHEMA = {"type": "object", "properties": {"科室": {"type": "string"}}}
@@ -209,6 +209,23 @@ def test_tokens_of_messages_are_counted_as_they_would_be_rendered() -> None:
     refused = asyncio.run(ask(interface, "/v1/messages/count_tokens", {**body, "max_tokens": 9})).json()
     assert refused["type"] == "error"
     assert refused["error"]["message"] == "max_tokens: is not an argument of this endpoint; leave it out."
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, None),
+        ({"chat_template_kwargs": {"a": 1}}, {"a": 1}),
+        ({"output_config": {"effort": "low"}}, {"enable_thinking": True, "reasoning_effort": "low"}),
+        (
+            {"output_config": {"effort": "low"}, "chat_template_kwargs": {"enable_thinking": False}},
+            {"enable_thinking": False, "reasoning_effort": "low"},
+        ),
+    ],
+)
+def test_the_effort_is_counted_as_the_template_reads_it(more: dict[str, Any], expected: Any) -> None:
+    body = CountTokensRequest.model_validate({"messages": ASK, **more})
+    assert body.chat().rendered().get("chat_template_kwargs") == expected
 
 
 class TokenCounter(CountingBackend):
