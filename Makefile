@@ -4,13 +4,16 @@ python := .venv/bin/python
 packages := actors benchmarks cluster configs data evals serve trainers
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test test-fast test-long test-real chaos lint
+.PHONY: help env env-clients quickstart test test-fast test-long test-real chaos lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 env: ## the environment in .venv (PYTHON=... chooses the interpreter, DEVICE=gpu one with CUDA)
 	@bash locks/install.sh
+
+env-clients: ## other people's clients of the endpoint in .venv-clients, which tests run
+	@bash locks/clients.sh
 
 quickstart: env ## the whole regime on the sample clinic; ARGS='--seed=1' overrides settings
 	@$(python) -m trainers.quickstart $(ARGS)
@@ -21,7 +24,7 @@ test: env ## every test but the long ones and those that need a GPU
 test-fast: env ## the tests of a few seconds
 	@$(python) -m pytest -m "not slow and not long and not gpu and not real" $(ARGS)
 
-test-long: env ## whole runs that are killed, rolled over and measured
+test-long: env env-clients ## whole runs that are killed, rolled over and measured
 	@$(python) -m pytest -m "long and not gpu" $(ARGS)
 
 test-real: env ## tests on real checkpoints: MODELS=DIR has the folders qwen05 and gemma270

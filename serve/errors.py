@@ -81,7 +81,7 @@ class ApiError(Exception):
         # A lone surrogate, which JSON can name and UTF-8 cannot write, may come back in a message that quotes a key.
         message = self.message.encode("utf-8", "replace").decode()
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        if path == MESSAGES:
+        if path.startswith(MESSAGES):
             return {"type": "error", "error": {"type": _ANTHROPIC_TYPES.get(self.status, kind), "message": message}}
         return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
 

@@ -18,6 +18,8 @@ from vllm.exceptions import VLLMClientError
 from vllm.platforms import current_platform
 from vllm.sampling_params import SamplingParams
 
+from serve.tool_use import name_streamed_tool_use, name_tool_use
+
 
 class ResponsesCall(ResponsesRequest):
     """vLLM's request, with the ends of responses that a model has beside the tokenizer's EOS."""
@@ -51,10 +53,11 @@ class InProcessVllm(VLLMEngine):
         handler = self._app_state.anthropic_serving_messages
         async for reply in self._replies(handler, handler.create_chat_completion, call, info):
             if isinstance(reply, AsyncGenerator):
-                async for event in handler.message_stream_converter(reply):
+                async for event in name_streamed_tool_use(handler.message_stream_converter(reply)):
                     yield event
             else:
-                yield reply if isinstance(reply, api.ErrorResponse) else handler.messages_full_converter(reply)
+                refused = isinstance(reply, api.ErrorResponse)
+                yield reply if refused else name_tool_use(handler.messages_full_converter(reply))
 
     async def responses(self, call: Any, info: RawRequestInfo) -> AsyncGenerator[Any, None]:
         """OpenAI's newer interface: events, a response, or an error."""

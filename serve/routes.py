@@ -32,6 +32,7 @@ from serve.replies import EngineRequest, Kind, Part, Refusal, Whole
 from serve.requests import (
     ChatRequest,
     CompletionRequest,
+    CountTokensRequest,
     DetokenizeRequest,
     MessagesRequest,
     ResponsesRequest,
@@ -152,6 +153,14 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
         models.able(call.model).check(chat)
         return await answers.generate(chat, "messages", chat.settings(), call)
 
+    @app.post(f"{MESSAGES}/count_tokens")
+    async def count_tokens(body: CountTokensRequest, call: Call = Depends(gate)) -> dict[str, int]:
+        call.model = models.name(body.model)
+        chat = body.chat()
+        models.able(call.model).check_template(chat)
+        counted = await answers.reply(EngineRequest("tokenize", chat.rendered(), call.id), call)
+        return {"input_tokens": json.loads(counted.json)["count"]}
+
     @app.post("/tokenize")
     async def tokenize(body: TokenizeRequest, call: Call = Depends(gate)) -> Response:
         call.model = models.name(body.model)
@@ -258,13 +267,17 @@ class Answers:
         return StreamingResponse(_chain(first, events), media_type="text/event-stream", headers=headers)
 
     async def whole(self, request: EngineRequest, call: Call) -> Response:
+        """The engine's one reply, as it is."""
+        return Response((await self.reply(request, call)).json, media_type="application/json")
+
+    async def reply(self, request: EngineRequest, call: Call) -> Whole:
         """The engine's one reply."""
         async with aclosing(self._replies(request, call)) as replies:
             async for reply in replies:
                 if isinstance(reply, Part):
                     continue  # counts only
                 assert isinstance(reply, Whole)
-                return Response(reply.json, media_type="application/json")
+                return reply
         raise ApiError(500, "The engine ended without an answer.")
 
     async def _events(self, request: EngineRequest, call: Call) -> AsyncGenerator[str, None]:

@@ -1,13 +1,14 @@
 """The bodies that the endpoint takes."""
 
 from serve.requests.chat import ChatRequest
-from serve.requests.messages import MessagesRequest
+from serve.requests.messages import CountTokensRequest, MessagesRequest
 from serve.requests.others import CompletionRequest, DetokenizeRequest, ScoreRequest, TokenizeRequest
 from serve.requests.responses import ResponsesRequest
 
 __all__ = [
     "ChatRequest",
     "CompletionRequest",
+    "CountTokensRequest",
     "DetokenizeRequest",
     "MessagesRequest",
     "ResponsesRequest",

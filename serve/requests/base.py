@@ -28,6 +28,31 @@ NEUTRAL: Final = frozenset(
 """Keys of OpenAI's clients that change no answer. They pass, and nothing is done with them: nothing is stored, either."""
 
 
+MEDIA: Final = frozenset(
+    {
+        "audio",
+        "audio_url",
+        "document",
+        "file",
+        "image",
+        "image_url",
+        "input_audio",
+        "input_file",
+        "input_image",
+        "video_url",
+    }
+)
+"""Types of parts that are no text, of all three interfaces."""
+
+
+def refuse_media(content: Any) -> Any:
+    """`content` as it is, unless it has a part that is no text: what the alternatives of a type say of it explains nothing."""
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, Mapping) and isinstance(kind := part.get("type"), str) and kind in MEDIA:
+            raise ValueError(f"has a part of type {kind}, and the model reads text alone; leave it out")
+    return content
+
+
 @contextmanager
 def as_one_fault() -> Iterator[None]:
     """Of what is wrong with an object that a validator makes, the first, as a validator may raise it."""

@@ -84,6 +84,16 @@ class ChatRequest(Sampling):
         for index, tool in enumerate(self.tools):
             yield f"tools.{index}", json.dumps(tool.model_dump(), ensure_ascii=False)
 
+    def rendered(self) -> dict[str, Any]:
+        """Those of the settings that the prompt is rendered from, the effort as vLLM passes it to the template."""
+        names = ("messages", "tools", "continue_final_message", "add_generation_prompt")
+        given = {name: value for name, value in self.settings().items() if name in names}
+        variables = self.chat_template_kwargs or {}
+        if self.reasoning_effort is not None:
+            thinks = {"enable_thinking": self.reasoning_effort != "none"}
+            variables = {**thinks, **variables, "reasoning_effort": self.reasoning_effort}
+        return {**given, **({"chat_template_kwargs": variables} if variables else {})}
+
     def settings(self) -> dict[str, Any]:
         given = super().settings()
         for name in (

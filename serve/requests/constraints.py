@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from serve.requests.base import Part
 from serve.requests.bounds import LONGEST_PATTERN, MOST_CHOICES, check_pattern, check_schema
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 Schema = dict[str, Any]
+# With false, which LlamaIndex sends, vLLM forces no form on a call, not even that of an object. Left out, the schema's form is forced.
+Strict = Annotated[bool | None, AfterValidator(lambda strict: strict or None)]
 
 
 class JsonSchema(Part):
@@ -24,6 +26,7 @@ class JsonSchema(Part):
 
     @model_validator(mode="after")
     def _is_bounded(self) -> JsonSchema:
+        self.model_fields_set.add("name")  # vLLM has no default of it
         check_schema(self.schema_, "response_format.json_schema.schema")
         return self
 
@@ -73,7 +76,7 @@ class Function(Part):
     name: Name
     description: str | None = Field(None, max_length=8192)
     parameters: Schema | None = None
-    strict: bool | None = None
+    strict: Strict = None
 
     @model_validator(mode="after")
     def _is_bounded(self) -> Function:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from serve.requests.base import Body, Part, as_one_fault
+from serve.requests.base import Body, Part, as_one_fault, refuse_media
 from serve.requests.chat import ChatRequest
 from serve.requests.constraints import Function, Name, Schema, Tool
 from serve.requests.sampling import MOST_STOPS, Stop
@@ -39,7 +39,7 @@ class ToolResult(Part):
 
     type: Literal["tool_result"]
     tool_use_id: str = Field(max_length=256)
-    content: str | list[TextBlock] = ""
+    content: Annotated[str | list[TextBlock], BeforeValidator(refuse_media)] = ""
     is_error: bool = False
     cache_control: dict[str, Any] | None = None
 
@@ -61,8 +61,8 @@ Block = Annotated[TextBlock | ToolUse | ToolResult | Thinking, Field(discriminat
 class MessagesTurn(Part):
     """One turn."""
 
-    role: Literal["user", "assistant"]
-    content: str | Annotated[list[Block], Field(min_length=1)]
+    role: Literal["user", "assistant", "system"]
+    content: Annotated[str | Annotated[list[Block], Field(min_length=1)], BeforeValidator(refuse_media)]
 
     def turns(self) -> list[Turn]:
         """The same as turns of a chat: results of tools come first and are turns of their own."""
@@ -122,8 +122,22 @@ class MessagesToolChoice(Part):
         return {"auto": "auto", "any": "required", "none": "none"}[self.type]
 
 
-class MessagesRequest(Body):
-    """A chat that awaits the assistant's next turn."""
+class MessagesFormat(Part):
+    """The form of an answer's text."""
+
+    type: Literal["json_schema"]
+    schema_: Schema = Field(alias="schema")
+
+
+class OutputConfig(Part):
+    """`output_config` of a request."""
+
+    format: MessagesFormat | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+
+
+class CountTokensRequest(Body):
+    """POST /v1/messages/count_tokens: the part of a request that its prompt is rendered from."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         "thinking": "the chat template decides; set chat_template_kwargs where it has such a setting",
@@ -133,40 +147,59 @@ class MessagesRequest(Body):
     }
 
     messages: list[MessagesTurn] = Field(min_length=1)
-    max_tokens: int = Field(ge=1)
     system: str | list[TextBlock] | None = None
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1)
-    stop_sequences: list[Stop] = Field([], max_length=MOST_STOPS)
-    stream: bool = False
     tools: list[MessagesTool] = Field([], max_length=128)
     tool_choice: MessagesToolChoice | None = None
+    output_config: OutputConfig | None = None
     chat_template_kwargs: dict[str, str | bool | int | float] | None = Field(None, max_length=16)
 
     @model_validator(mode="after")
-    def _is_a_chat(self) -> MessagesRequest:
+    def _is_a_chat(self) -> CountTokensRequest:
         with as_one_fault():
             self.chat()
         return self
 
     def chat(self) -> ChatRequest:
         """The same as a chat. A last turn of the assistant is continued, as Anthropic's interface has it."""
+        return ChatRequest.model_validate({name: value for name, value in self._given().items() if value is not None})
+
+    def _given(self) -> dict[str, Any]:
+        """What `chat` is made of; None is left out."""
         system = self.system if isinstance(self.system, str | None) else "".join(block.text for block in self.system)
         turns = [Turn(role="system", content=system)] if system else []
         turns += [turn for given in self.messages for turn in given.turns()]
-        given = {
+        output = self.output_config or OutputConfig()
+        return {
             "messages": turns,
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": self.top_k,
-            "stop": self.stop_sequences or None,
             "tools": [tool.tool() for tool in self.tools],
             "tool_choice": self.tool_choice.choice() if self.tool_choice else None,
             "parallel_tool_calls": not self.tool_choice.disable_parallel_tool_use if self.tool_choice else None,
             "chat_template_kwargs": self.chat_template_kwargs,
             "continue_final_message": True if turns[-1].role == "assistant" else None,
+            "reasoning_effort": output.effort,
+            "response_format": None
+            if output.format is None
+            else {"type": "json_schema", "json_schema": {"schema": output.format.schema_}},
+        }
+
+
+class MessagesRequest(CountTokensRequest):
+    """A chat that awaits the assistant's next turn."""
+
+    max_tokens: int = Field(ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    stop_sequences: list[Stop] = Field([], max_length=MOST_STOPS)
+    stream: bool = False
+
+    def _given(self) -> dict[str, Any]:
+        return {
+            **super()._given(),
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "stop": self.stop_sequences or None,
             "stream": self.stream,
         }
-        return ChatRequest.model_validate({name: value for name, value in given.items() if value is not None})

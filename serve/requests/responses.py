@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from serve.requests.base import Body, Part, as_one_fault
+from serve.requests.base import Body, Part, as_one_fault, refuse_media
 from serve.requests.bounds import check_schema
 from serve.requests.chat import ChatRequest
-from serve.requests.constraints import Function, Name, Schema, Tool
+from serve.requests.constraints import Function, Name, Schema, Strict, Tool
 from serve.requests.sampling import LARGEST_SEED, MOST_STOPS, Stop
 from serve.requests.turns import CalledFunction, ToolCall, Turn
 
@@ -27,7 +27,7 @@ class ContentPart(Part):
     logprobs: list[Any] = Field([])
 
 
-Content = str | Annotated[list[ContentPart], Field(min_length=1)]
+Content = Annotated[str | Annotated[list[ContentPart], Field(min_length=1)], BeforeValidator(refuse_media)]
 
 
 class Item(Part):
@@ -93,7 +93,7 @@ class FlatTool(Part):
     name: Name
     description: str | None = Field(None, max_length=8192)
     parameters: Schema | None = None
-    strict: bool | None = None
+    strict: Strict = None
 
     def tool(self) -> Tool:
         return Tool(function=Function(name=self.name, description=self.description, parameters=self.parameters))
@@ -151,7 +151,7 @@ class ResponsesRequest(Body):
         "context_management": "send what fits the context; leave it out",
     }
 
-    input: str | Annotated[list[Item], Field(min_length=1)]
+    input: Annotated[list[Item], Field(min_length=1)] | str  # what is wrong with items comes first
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)

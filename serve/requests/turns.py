@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from serve.requests.base import Part
+from serve.requests.base import Part, refuse_media
 
 _CALLS = "give the text of the call in tool_calls"
 
@@ -57,12 +57,15 @@ class Turn(Part):
     }
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)] | None = None
+    content: Annotated[str | Annotated[list[TextPart], Field(min_length=1)] | None, BeforeValidator(refuse_media)] = (
+        None
+    )
     name: str | None = Field(None, max_length=256)
     refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     annotations: list[Any] = Field([], max_length=0)
+    provider_specific_fields: dict[str, Any] | None = None  # LiteLLM adds it to the answers that it sends back
     tool_calls: list[ToolCall] = Field([], max_length=128)
     tool_call_id: str | None = Field(None, max_length=256)
 

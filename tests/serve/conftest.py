@@ -32,7 +32,8 @@ KEYS = f"""keys:
   ward: {{key: {WARD}}}
   limited: {{key: {LIMITED}, tokens_per_minute: 1000}}
 """
-START_S = 150.0
+START_S = 300.0  # half a minute on two quiet cores
+CONTEXT = 1024
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def endpoint(
 
     keys = tmp_path_factory.mktemp("keys") / "keys.yaml"
     keys.write_text(KEYS)
-    model = make_model("tools")
+    model = make_model("tools", max_position_embeddings=CONTEXT)
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(model)
@@ -98,10 +99,12 @@ def endpoint(
         "api_keys_file": str(keys),
         "model": f"tiny={model}",
         "reward_model": f"judge={make_model('judge', seed=3, reward=True)}",
-        "engine": {"max_model_len": 256, "kv_cache_bytes": 2**26, "max_concurrent": 8},
+        "engine": {"max_model_len": CONTEXT, "kv_cache_bytes": 2**26, "max_concurrent": 8},
         "replicas": {"count": 2, "threads": 1, "cpus": 0.5},
     }
-    endpoint = Endpoint(f"http://127.0.0.1:{port}", arguments, make_model("b", seed=1))
+    endpoint = Endpoint(
+        f"http://127.0.0.1:{port}", arguments, make_model("other", seed=1, max_position_embeddings=CONTEXT)
+    )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(endpoint.build(), name="endpoint")
     endpoint.wait(lambda: httpx.get(f"{endpoint.url}/ready", timeout=10).status_code == 200, "the endpoint to be ready")

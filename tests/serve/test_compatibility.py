@@ -80,17 +80,17 @@ def test_accepted(endpoint: Any, name: str) -> None:
 @pytest.mark.parametrize(
     ("more", "param"),
     [
-        ({"max_tokens": 250}, "max_tokens"),
+        ({"max_tokens": 1020}, "max_tokens"),
         ({"max_tokens": 10**6}, "max_tokens"),
-        ({"max_completion_tokens": 250}, "max_completion_tokens"),
-        ({"messages": [{"role": "user", "content": "头痛" * 300}]}, "messages"),
+        ({"max_completion_tokens": 1020}, "max_completion_tokens"),
+        ({"messages": [{"role": "user", "content": "头痛" * 1200}]}, "messages"),
     ],
 )
 def test_what_does_not_fit_the_context_names_the_argument(endpoint: Any, more: dict[str, Any], param: str) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         ask(endpoint, **more)
     assert refused.value.body["param"] == param  # type: ignore[index]
-    assert "256" in refused.value.message
+    assert "1,024" in refused.value.message
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -161,10 +161,14 @@ def test_a_form_that_the_other_settings_make_impossible_is_the_clients_fault(
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "lookup"}}])
 def test_a_tool_is_called_where_it_must_be(endpoint: Any, choice: Any) -> None:
-    # The grammar allows blanks, which a model of random weights would write on and on.
-    blanks = {id: -100 for blank in "\n\r\t " for id in endpoint.post("/tokenize", {"prompt": blank}).json()["tokens"]}
+    # The grammar allows blanks and further calls, which a model of random weights would write on and on.
+    bias = {
+        id: value
+        for text, value in (("\n", -100), ("\r", -100), ("\t", -100), (" ", -100), ("</s>", 100))
+        for id in endpoint.post("/tokenize", {"prompt": text}).json()["tokens"]
+    }
     answer = ask(
-        endpoint, tools=[LOOKUP], tool_choice=choice, max_tokens=180, parallel_tool_calls=False, logit_bias=blanks
+        endpoint, tools=[LOOKUP], tool_choice=choice, max_tokens=180, parallel_tool_calls=False, logit_bias=bias
     )
     (call,) = answer.choices[0].message.tool_calls
     assert call.function.name == "lookup"
@@ -234,7 +238,7 @@ def test_anthropics_interface_says_the_same_as_chats(endpoint: Any) -> None:
     told = client.messages.create(**{**settings, "messages": turns}, tools=[tool], tool_choice={"type": "none"})
     assert told.usage.input_tokens > whole.usage.input_tokens
     with pytest.raises(anthropic.BadRequestError) as refused:
-        client.messages.create(**{**settings, "max_tokens": 250})
+        client.messages.create(**{**settings, "max_tokens": 1020})
     assert refused.value.body["error"]["type"] == "invalid_request_error"  # type: ignore[index]
     with pytest.raises(anthropic.AuthenticationError):
         anthropic.Anthropic(base_url=endpoint.url, api_key="x" * 20, max_retries=0).messages.create(**settings)

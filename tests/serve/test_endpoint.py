@@ -90,11 +90,11 @@ def test_scores_are_those_of_the_reward_model(endpoint: Any) -> None:
     ("change", "status", "message"),
     [
         ({"model": "gpt"}, 404, r"The model 'gpt' is not here; this endpoint has 'tiny'\."),
-        ({"max_tokens": 100_000}, 400, r"max_tokens is 100,000, and the context is 256: ask for at most \d+"),
+        ({"max_tokens": 100_000}, 400, r"max_tokens is 100,000, and the context is 1,024: ask for at most \d+"),
         (
-            {"messages": [{"role": "user", "content": "头痛" * 300}]},
+            {"messages": [{"role": "user", "content": "头痛" * 1200}]},
             400,
-            r"The prompt has \d+ tokens and the context is 256",
+            r"The prompt has [\d,]+ tokens and the context is 1,024",
         ),
         ({"messages": [{"role": "nurse", "content": "x"}]}, 400, r"messages\.0\.role"),
         ({"temperature": 9}, 400, r"temperature: Input should be less than or equal to 2"),

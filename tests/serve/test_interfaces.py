@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncGenerator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -10,7 +13,9 @@ import pytest
 from pydantic import ValidationError
 from serve_fakes import ASK, CountingBackend, Interface, key, text_of
 
-from serve.requests import MessagesRequest, ResponsesRequest
+from serve.replies import EngineRequest, Reply, Whole
+from serve.requests import ChatRequest, CountTokensRequest, MessagesRequest, ResponsesRequest
+from serve.tool_use import name_streamed_tool_use, name_tool_use
 
 SCHEMA = {"type": "object", "properties": {"科室": {"type": "string"}}}
 THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "想"}]}
@@ -122,6 +127,12 @@ def test_a_last_turn_of_the_assistant_is_continued() -> None:
     assert (settings["continue_final_message"], settings["add_generation_prompt"]) == (True, False)
 
 
+def test_a_turn_may_be_the_systems() -> None:
+    turns = [*ASK, {"role": "system", "content": "简短"}, *ASK]
+    settings = MessagesRequest.model_validate({"messages": turns, "max_tokens": 9}).chat().settings()
+    assert settings["messages"] == turns
+
+
 @pytest.mark.parametrize(
     "block",
     [{"type": "image", "source": {"type": "url", "url": "file:///etc/passwd"}}, {"type": "document", "source": {}}],
@@ -129,6 +140,125 @@ def test_a_last_turn_of_the_assistant_is_continued() -> None:
 def test_blocks_that_are_no_text_are_refused(block: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         MessagesRequest.model_validate({"messages": [{"role": "user", "content": [block]}], "max_tokens": 9})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "where"),
+    [
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages.0.content",
+        ),
+        ("/v1/messages", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
+        ("/v1/responses", {"input": [{"role": "user", "content": [{"type": "image_url"}]}]}, "input.0.content"),
+    ],
+)
+def test_parts_that_are_no_text_are_refused_with_the_reason(path: str, body: Any, where: str) -> None:
+    answer = asyncio.run(
+        ask(Interface(CountingBackend()), path, {**body, "max_tokens": 9} if "input" not in body else body)
+    )
+    assert answer.status_code == 400
+    assert (
+        answer.json()["error"]["message"]
+        == f"{where}: has a part of type image_url, and the model reads text alone; leave it out."
+    )
+
+
+def test_a_tools_form_is_forced_whatever_strict_says() -> None:
+    """With `strict: false` vLLM writes any JSON as the arguments of a call, such as a number."""
+    flat = {"name": "lookup", "parameters": SCHEMA, "strict": False}
+    chat = ChatRequest.model_validate({"messages": ASK, "tools": [{"type": "function", "function": flat}]})
+    assert chat.settings()["tools"] == [{"type": "function", "function": {"name": "lookup", "parameters": SCHEMA}}]
+    flat = {"type": "function", **flat}
+    settings = ResponsesRequest.model_validate({"input": "头痛", "tools": [flat]}).settings()
+    assert settings["tools"] == [{"type": "function", "name": "lookup", "parameters": SCHEMA}]
+    strict = ResponsesRequest.model_validate({"input": "头痛", "tools": [{**flat, "strict": True}]}).settings()
+    assert strict["tools"][0]["strict"] is True
+
+
+def test_what_litellm_adds_to_an_answer_passes_and_reaches_nobody() -> None:
+    said = {"role": "assistant", "content": "多休息", "provider_specific_fields": {"refusal": None}}
+    settings = ChatRequest.model_validate({"messages": [*ASK, said, *ASK]}).settings()
+    assert settings["messages"][1] == {"role": "assistant", "content": "多休息"}
+
+
+def test_a_form_has_a_name_which_vllm_requires() -> None:
+    form = {"type": "json_schema", "json_schema": {"schema": SCHEMA}}
+    settings = ChatRequest.model_validate({"messages": ASK, "response_format": form}).settings()
+    assert settings["response_format"]["json_schema"] == {"name": "schema", "schema": SCHEMA}
+
+
+def test_anthropics_output_config_is_a_form_and_an_effort() -> None:
+    config = {"format": {"type": "json_schema", "schema": SCHEMA}, "effort": "low"}
+    body = MessagesRequest.model_validate({"messages": ASK, "max_tokens": 9, "output_config": config})
+    settings = body.chat().settings()
+    assert settings["response_format"] == {"type": "json_schema", "json_schema": {"name": "schema", "schema": SCHEMA}}
+    assert settings["reasoning_effort"] == "low"
+
+
+def test_tokens_of_messages_are_counted_as_they_would_be_rendered() -> None:
+    interface = Interface(TokenCounter())
+    body = {"messages": [*ASK, {"role": "assistant", "content": "多"}], "system": "简短"}
+    answer = asyncio.run(ask(interface, "/v1/messages/count_tokens", body))
+    assert (answer.status_code, answer.json()) == (200, {"input_tokens": 7})
+    (asked,) = interface.backend.asked
+    turns = [{"role": "system", "content": "简短"}, *ASK, {"role": "assistant", "content": "多"}]
+    expected = {"messages": turns, "continue_final_message": True, "add_generation_prompt": False}
+    assert (asked.kind, asked.body) == ("tokenize", expected)
+    refused = asyncio.run(ask(interface, "/v1/messages/count_tokens", {**body, "max_tokens": 9})).json()
+    assert refused["type"] == "error"
+    assert refused["error"]["message"] == "max_tokens: is not an argument of this endpoint; leave it out."
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, None),
+        ({"chat_template_kwargs": {"a": 1}}, {"a": 1}),
+        ({"output_config": {"effort": "low"}}, {"enable_thinking": True, "reasoning_effort": "low"}),
+        (
+            {"output_config": {"effort": "low"}, "chat_template_kwargs": {"enable_thinking": False}},
+            {"enable_thinking": False, "reasoning_effort": "low"},
+        ),
+    ],
+)
+def test_the_effort_is_counted_as_the_template_reads_it(more: dict[str, Any], expected: Any) -> None:
+    body = CountTokensRequest.model_validate({"messages": ASK, **more})
+    assert body.chat().rendered().get("chat_template_kwargs") == expected
+
+
+class TokenCounter(CountingBackend):
+    """Says of every text that it has seven tokens."""
+
+    async def answer(self, model: str, request: EngineRequest) -> AsyncGenerator[Reply, None]:
+        self.asked.append(request)
+        yield Whole('{"count": 7}', 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after"),
+    [("tool_use", "end_turn", "tool_use"), ("text", "end_turn", "end_turn"), ("tool_use", "max_tokens", "max_tokens")],
+)
+def test_a_message_that_ends_with_a_call_says_so(kind: str, before: str, after: str) -> None:
+    message = SimpleNamespace(stop_reason=before, content=[SimpleNamespace(type=kind)])
+    assert name_tool_use(message).stop_reason == after
+
+    async def events() -> AsyncGenerator[str, None]:
+        for name, data in (
+            ("content_block_start", {"content_block": {"type": kind}}),
+            ("content_block_delta", {"delta": {"partial_json": "\ndata: "}}),
+            ("message_delta", {"delta": {"stop_reason": before}, "usage": {"output_tokens": 3}}),
+        ):
+            yield f"event: {name}\ndata: {json.dumps(data)}\n\n"
+        yield "data: [DONE]\n\n"
+
+    async def read() -> list[str]:
+        return [event async for event in name_streamed_tool_use(events())]
+
+    *_, delta, done = asyncio.run(read())
+    assert json.loads(delta.partition("data: ")[2]) == {"delta": {"stop_reason": after}, "usage": {"output_tokens": 3}}
+    assert done == "data: [DONE]\n\n"
 
 
 async def ask(interface: Interface, path: str, body: Any, headers: dict[str, str] | None = None) -> httpx.Response:
