@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from actors.judges.config import FunctionRewardConfig, HttpRewardConfig
 from actors.precision import AUTO, Dtype, settle_dtype, settle_dtype_of
+from actors.rewards.config import FunctionRewardConfig, HttpRewardConfig
 from configs.base import Section
 
 

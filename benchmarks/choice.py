@@ -2,7 +2,7 @@
 
 The same questions, examples, prompts and tokens on both sides, one after the other in one process with as many threads:
 
-    ours            evals.respondent: a request a question, what prompts share computed once
+    ours            evals.models.respondent: a request a question, what prompts share computed once
     loop            Transformers, a forward pass an option, one at a time, as published evaluation scripts do
     loop_question   Transformers, a forward pass a question that all its letters are read from
 
@@ -53,12 +53,12 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The figures of this module's head, with the size of the work."""
-    from actors.folders import ModelFolder
-    from evals.engine import Engine
-    from evals.exam.prompts import prompt
-    from evals.exam.readers import read_exam
-    from evals.exam.scoring import likeliest
-    from evals.respondent import LocalRespondent
+    from actors.model_folder.folders import ModelFolder
+    from evals.models.engine import Engine
+    from evals.models.respondent import LocalRespondent
+    from evals.tasks.exam.prompts import prompt
+    from evals.tasks.exam.readers import read_exam
+    from evals.tasks.exam.scoring import likeliest
 
     exam = read_exam(Path(options.data))
     places = random.Random(0).sample(range(len(exam.questions)), min(options.limit, len(exam.questions)))
@@ -145,7 +145,7 @@ def _timed(work: Callable[[], list[list[float]]]) -> tuple[list[list[float]], fl
 
 
 def _same(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
-    from evals.exam.scoring import likeliest
+    from evals.tasks.exam.scoring import likeliest
 
     return sum(likeliest(a) == likeliest(b) for a, b in zip(one, other, strict=True)) / len(one)
 

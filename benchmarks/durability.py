@@ -18,12 +18,12 @@ from typing import Any
 from cluster.connect import connect
 from configs.base import load
 from configs.errors import one_line_errors
-from trainers.config import STAGES
-from trainers.journal import Journal
+from trainers.config.rlhf import PPOConfig
+from trainers.config.stages import STAGES
 from trainers.ppo import read_prompts, train
-from trainers.rlhf_config import PPOConfig
-from trainers.run import Run
-from trainers.savepoints import Savepoints
+from trainers.rlhf.checkpoints import Savepoints
+from trainers.rlhf.journal import Journal
+from trainers.runs.folder import Run
 
 PROG = "python -m benchmarks.durability"
 WARM_UP = 2  # first steps, which load what others have loaded

@@ -22,8 +22,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from actors.config import EngineConfig
 from actors.modeling.attention import ATTENTION
 from actors.modeling.miniature import VOCABULARY, miniature
+from actors.modeling.packed import PackedBatch, PackedLM
 from actors.modeling.selfcheck import LENGTHS, MARKS, check_packing, plain_logprobs, randomize
-from actors.packed import PackedBatch, PackedLM
 from configs.errors import ConfigError
 
 PROG = "python -m benchmarks.families"
@@ -82,7 +82,7 @@ def _in_vllm(folder: Path, sequences: list[Tensor], packed: Tensor) -> str:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    from actors.engine import Engine
+    from actors.inference.engine import Engine
 
     words = Tokenizer(models.WordLevel({str(number): number for number in range(VOCABULARY)}, unk_token="0"))  # noqa: S106 - a token of the vocabulary
     untyped: Any = PreTrainedTokenizerFast

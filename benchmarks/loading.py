@@ -60,19 +60,19 @@ class _Peak:
 
 def measure(rank: int, port: int, folder: str, way: str, dtype: Any) -> dict[str, Any]:
     """One rank of one variant."""
-    from actors.devices import DTYPES, join_world, prepare_process
+    from actors.distributed.devices import DTYPES, join_world, prepare_process
 
     prepare_process(1)
     join_world(rank, RANKS, "127.0.0.1", port, 600.0)
     import torch
 
     from actors.config import OptimizerConfig, ZeroConfig
-    from actors.loading import load_to_train
-    from actors.models import load_causal_lm
-    from actors.packed import PackedLM
-    from actors.sharding import whole_shape
-    from actors.zero import ZeroModel
-    from actors.zero_settings import import_deepspeed
+    from actors.modeling.models import load_causal_lm
+    from actors.modeling.packed import PackedLM
+    from actors.zero.loading import load_to_train
+    from actors.zero.model import ZeroModel
+    from actors.zero.settings import import_deepspeed
+    from actors.zero.sharding import whole_shape
 
     import_deepspeed()  # which takes memory itself
     zero = ZeroConfig(dtype=dtype)

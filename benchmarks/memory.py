@@ -24,19 +24,19 @@ import ray
 import torch
 
 from actors.config import ArchitectureConfig
-from actors.models import load_scorer, new_causal_lm
+from actors.modeling.models import load_scorer, new_causal_lm
 from cluster.connect import connect
 from cluster.head import Head
 from cluster.memory import status_bytes
-from cluster.paths import resolve
 from configs.errors import one_line_errors
 from data.chat import encode_prompt
 from data.tables import PROMPTS, write_table
-from trainers.export import export_model, load_tokenizer
+from storage.paths import resolve
+from trainers.config.rlhf import PPOConfig
 from trainers.ppo import read_prompts, train
-from trainers.preflight import plan, shape_in_folder
-from trainers.rlhf_config import PPOConfig
-from trainers.run import Run
+from trainers.preflight.needs import plan, shape_in_folder
+from trainers.runs.export import export_model, load_tokenizer
+from trainers.runs.folder import Run
 
 PROG = "python -m benchmarks.memory"
 # hidden, intermediate, layers, heads; with the sample clinic's vocabulary 4, 33 and 88 million parameters

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from cluster.memory import process_bytes, status_bytes
 from configs.errors import RunError, one_line_errors
 from data.prepare.options import Options
-from data.prepare.readers import read
-from data.prepare.sources import describe, find_files, pieces_of
+from data.prepare.reading.readers import read
+from data.prepare.reading.sources import describe, find_files, pieces_of
 
 PROG: Final = "python -m benchmarks.preparing"
 MB: Final = 1_000_000

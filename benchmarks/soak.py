@@ -30,12 +30,12 @@ from statistics import fmean
 import psutil
 
 from cluster.memory import status_bytes
-from cluster.paths import runs_root
 from configs.base import load
-from trainers.config import STAGES
-from trainers.rlhf_config import PPOConfig
-from trainers.run import read_metrics
-from trainers.stopping import EXIT_CODE
+from storage.paths import runs_root
+from trainers.config.rlhf import PPOConfig
+from trainers.config.stages import STAGES
+from trainers.runs.folder import read_metrics
+from trainers.runs.stopping import EXIT_CODE
 
 PROG = "python -m benchmarks.soak"
 ROLES = ("Rollout", "Policy", "Reward", "Critic", "Reference")  # in the order in which they die

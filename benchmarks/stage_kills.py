@@ -30,8 +30,8 @@ from safetensors.torch import load_file
 from benchmarks.chaos.workload import make_inputs
 from configs.base import dump
 from data.tables import SFT, write_table
-from trainers.run import read_metrics
-from trainers.supervised_config import SftConfig
+from trainers.config.supervised import SftConfig
+from trainers.runs.folder import read_metrics
 
 PROG = "python -m benchmarks.stage_kills"
 PATIENCE_S = 600.0

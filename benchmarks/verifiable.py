@@ -1,4 +1,4 @@
-"""python -m benchmarks.verifiable: every algorithm on a task whose success can be checked (benchmarks/polite.py).
+"""python -m benchmarks.verifiable: every algorithm on a task whose success can be checked (benchmarks/verifiable_reward.py).
 
 Starts the quickstart's SFT model anew for each algorithm, seed and `rollout.ahead`, with the same budget. No prompt comes twice in
 that budget, so a step's success is that on prompts which were not learnt from. Prints a table, and writes every curve as JSON and
@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.learning_curves import draw
-from cluster.paths import runs_root
-from trainers.run import read_metrics
+from storage.paths import runs_root
+from trainers.runs.folder import read_metrics
 
 ALGORITHMS = ("ppo", "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline")
 LAST = 5  # steps that the result is a mean over
@@ -78,7 +78,7 @@ def run(algorithm: str, ahead: str, seed: str, steps: int, prompts: int) -> list
         "algorithm.importance": "none" if ahead == "0" else "truncated",
         "policy.optimizer.lr": 3e-4,
         "reward": "null",
-        "judge.functions.polite.file": str(Path(__file__).with_name("polite.py")),
+        "judge.functions.polite.file": str(Path(__file__).with_name("verifiable_reward.py")),
         "rollout.ahead": ahead,
         "samples_every": steps,
     }

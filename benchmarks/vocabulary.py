@@ -22,17 +22,17 @@ LIMITS = {"whole": 2**62, "pieces": None}  # elements of logits at a time
 
 def measure(limit: int | None, tokens: int, layers: int, threads: int) -> dict[str, Any]:
     """Two steps; of the second, seconds and loss."""
-    from actors.devices import join_world, peak_bytes, prepare_process
+    from actors.distributed.devices import join_world, peak_bytes, prepare_process
 
     prepare_process(threads)
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from actors.config import LoraConfig, OptimizerConfig, ZeroConfig
-    from actors.lora import add_lora
     from actors.modeling.attention import ATTENTION
-    from actors.packed import PackedBatch, PackedLM
-    from actors.zero import ZeroModel
+    from actors.modeling.packed import PackedBatch, PackedLM
+    from actors.zero.lora import add_lora
+    from actors.zero.model import ZeroModel
     from benchmarks.gpu_check.large import update
     from benchmarks.gpu_check.timing import seconds_of
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cluster.paths import JOB_VARIABLE, RUNS_VARIABLE, runs_root
+from storage.paths import JOB_VARIABLE, RUNS_VARIABLE, runs_root
 
 EVERYWHERE: Mapping[str, str] = {
     # OpenMP threads that spin while they wait take the core from the process that they are waiting for.

@@ -15,7 +15,7 @@ import ray
 from ray._private.gcs_utils import create_gcs_channel
 from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc, gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
-from cluster.board import NAMESPACE, Notice, parse
+from cluster.liveness.registry import NAMESPACE, Notice, parse
 from configs.errors import RunError
 
 _SECONDS_TO_ANSWER = 10.0

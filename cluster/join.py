@@ -17,9 +17,9 @@ from ray.exceptions import RayError
 
 from cluster.environment import for_joined_cluster, stay_on_loopback
 from cluster.exposure import is_loopback, require_closed
-from cluster.paths import in_job
 from configs.base import REPOSITORY
 from configs.errors import ConfigError
+from storage.paths import in_job
 
 _SECONDS_TO_ANSWER = 10.0
 

@@ -3,7 +3,7 @@
 Metrics go through `ray.util.metrics`: each process hands its own to the agent of its node, whose Prometheus port Ray
 lists for Prometheus' service discovery. Ray puts `ray_` before a name, so `chimed_step` is queried as
 `ray_chimed_step`, and adds labels of its own (WorkerId, SessionName, ...). A gauge is exported only while it is
-being recorded: one that is to stay must be set again every few seconds, as the pulse (cluster/pulse.py) does, and half a
+being recorded: one that is to stay must be set again every few seconds, as the pulse (cluster/liveness/heartbeat.py) does, and half a
 minute after its process has died it is gone. Importing this file imports no ray; a metric is registered when it is first
 recorded, which must be in a process that has joined a cluster.
 """

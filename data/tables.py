@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.errors import DataError as DataError
-from data.durable import make_folder, replace_file
 from data.files.records import json_lines
 from data.hub_tables import hub_table_files, is_hub_table
+from storage.durable import make_folder, replace_file
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 ENTITIES = pa.list_(

@@ -9,10 +9,10 @@ from typing import get_args
 
 from actors.precision import AUTO, Dtype
 from configs.errors import ConfigError
-from evals.benchmarks import BENCHMARKS
-from evals.sizing import DEFAULT_CONTEXT
-from evals.subject import ANSWER_TOKENS, Method
-from evals.tasks import TASKS
+from evals.models.sizing import DEFAULT_CONTEXT
+from evals.models.subject import ANSWER_TOKENS, Method
+from evals.tasks.benchmarks import BENCHMARKS
+from evals.tasks.registry import TASKS
 
 PROG = "python -m evals.run"
 DEFAULT_DATA = "runs/quickstart/clinic"

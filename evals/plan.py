@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.compatibility import require_same_format
-from actors.folders import ModelFolder
-from cluster.paths import require_dir, resolve
+from actors.model_folder.compatibility import require_same_format
+from actors.model_folder.folders import ModelFolder
 from configs.errors import ConfigError
 from data.chat import chat_format
-from data.durable import sha256
 from data.tables import DataError, table_files
-from evals.benchmarks import BENCHMARKS, Benchmark
+from evals.models.subject import Settings
 from evals.options import DEFAULT_DATA, files_of, named
-from evals.subject import Settings
-from evals.tasks import TASKS, Task
+from evals.tasks.benchmarks import BENCHMARKS, Benchmark
+from evals.tasks.registry import TASKS, Task
+from storage.durable import sha256
+from storage.paths import require_dir, resolve
 
 _SECONDS = ("--reward-model", "--reference", "--against")
 _NO_TABLES = "make the sample clinic with python -m data.clinic"

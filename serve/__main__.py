@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if text:
                 named_folders(text, argument)  # refuses names that no route could carry
         _silence()
-        from serve.port import is_taken, require_free_port
-        from serve.running import find, require_only_new_weights
+        from serve.starting.port import is_taken, require_free_port
+        from serve.starting.running import find, require_only_new_weights
 
         if is_taken(options.host, options.port) and (found := find(options.port)):
             address, endpoint = found
@@ -70,7 +70,7 @@ def serve_until_stopped(config: ServeConfig, options: argparse.Namespace) -> Non
     from cluster.connect import connect
     from cluster.head import Head
     from cluster.preflight.capacity import capacity_of, this_machine
-    from serve.needs import require_room
+    from serve.starting.needs import require_room
 
     joins = os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
     if not joins:
@@ -92,7 +92,7 @@ class _Server:
     """The endpoint on a cluster that this process has joined."""
 
     def __init__(self, config: ServeConfig, options: argparse.Namespace, head: Any, stop: threading.Event) -> None:
-        from serve.running import Endpoint, Record
+        from serve.starting.running import Endpoint, Record
 
         self._config, self._options, self._stop = config, options, stop
         self._version = uuid.uuid4().hex
@@ -102,7 +102,7 @@ class _Server:
     def run(self) -> None:
         from ray import serve
 
-        from serve.startup import Stopped
+        from serve.starting.startup import Stopped
 
         require_no_serve()
         try:
@@ -125,7 +125,7 @@ class _Server:
         from ray import serve
 
         from serve.app import application
-        from serve.startup import APPLICATION, wait_until_running
+        from serve.starting.startup import APPLICATION, wait_until_running
 
         target = serve.RunTarget(application(config, self._version), name=APPLICATION, route_prefix="/")
         serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
@@ -174,7 +174,7 @@ def change_weights(address: str, port: int, weights: str, timeout_s: float) -> N
         RunError: it refuses them, or has not taken them over after `timeout_s` seconds.
     """
     from cluster.head import Head
-    from serve.running import Change, Record
+    from serve.starting.running import Change, Record
 
     with Head(address) as head:
         record, change = Record(head, port), Change(weights)

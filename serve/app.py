@@ -15,18 +15,18 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
-from actors.compatibility import require_same_format
-from actors.folders import ModelFolder
-from actors.modeling.nodes import fetch
+from actors.model_folder.compatibility import require_same_format
+from actors.model_folder.folders import ModelFolder
+from actors.model_folder.nodes import fetch
 from cluster.environment import EVERYWHERE
 from configs.errors import ConfigError
 from data.chat import chat_format
-from serve.abilities import abilities_of
 from serve.config import LimitsConfig, ServeConfig, named_folders, read_arguments
-from serve.gateway import Gateway, GatewaySettings
+from serve.gateway.abilities import abilities_of
+from serve.gateway.deployment import Gateway, GatewaySettings
+from serve.gateway.routes import Models
 from serve.keys import VARIABLE, WITHOUT_KEYS, Key, read_keys, to_plain
 from serve.requests.sampling import MOST_STOPS
-from serve.routes import Models
 
 # An engine that starts takes tens of seconds; one that hangs for longer than this is replaced.
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5.0, 30.0
@@ -155,8 +155,8 @@ def _newer_weights(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> d
 def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, config: ServeConfig) -> DeploymentHandle:
     from ray.serve.llm import LLMConfig, build_llm_deployment
 
-    from actors.engine import engine_arguments
-    from serve.engine import Engine
+    from actors.inference.engine import engine_arguments
+    from serve.engines.deployment import Engine
 
     replicas, on_gpus = config.replicas, config.replicas.gpus > 0
     deployment: dict[str, Any] = {
@@ -207,7 +207,7 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
 
 
 def _environment(threads: int, on_gpus: bool) -> dict[str, str]:
-    from actors.engine import CPU_ENVIRONMENT
+    from actors.inference.engine import CPU_ENVIRONMENT
 
     anywhere = {
         **EVERYWHERE,
@@ -226,7 +226,7 @@ def _environment(threads: int, on_gpus: bool) -> dict[str, str]:
 
 
 def _scorer(name: str, folder: ModelFolder, config: ServeConfig) -> DeploymentHandle:
-    from serve.score import Scorer
+    from serve.engines.score import Scorer
 
     options = {"num_cpus": SCORER_CPUS, "num_gpus": min(1, config.replicas.gpus)}
     variables = {**EVERYWHERE, **WITHOUT_KEYS, "OMP_NUM_THREADS": str(config.replicas.threads)}

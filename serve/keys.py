@@ -16,12 +16,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from cluster.paths import require_file
 from configs.base import Section
 from configs.errors import ConfigError
 from configs.recipe import Recipe, read_recipe
 from data.files.records import text_lines
 from serve.errors import ApiError
+from storage.paths import require_file
 
 VARIABLE = "CHIMED_API_KEYS"
 WITHOUT_KEYS: Mapping[str, str] = {VARIABLE: ""}

@@ -6,6 +6,7 @@ not keys.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +18,18 @@ from serve.keys import Key, read_keys, to_plain
 
 IMPORT_PATH = "serve.app:build"
 GATEWAY = "gateway"
+PROG = "python -m serve.rotate"
 
 
 def main(argv: Sequence[str]) -> None:
     """Prints the config file."""
-    with one_line_errors("python -m serve.rotate"):
-        if len(argv) != 2 or argv[0].startswith("-"):
-            raise ConfigError(
-                "give the key file and the Serve config file: python -m serve.rotate KEYS.yaml CONFIG.yaml"
-            )
-        keys, config = argv
-        write_yaml(with_keys(read_recipe(Path(config), config).values, read_keys(keys), config), Path("/dev/stdout"))
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("keys", metavar="KEYS.yaml", help="the key file, as api_keys_file names it")
+    parser.add_argument("config", metavar="CONFIG.yaml", help="the Serve config file that was deployed")
+    given = parser.parse_args(argv)
+    with one_line_errors(PROG):
+        config = read_recipe(Path(given.config), given.config).values
+        write_yaml(with_keys(config, read_keys(given.keys), given.config), Path("/dev/stdout"))
 
 
 def with_keys(config: dict[str, Any], keys: Sequence[Key], name: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def world() -> Iterator[None]:
     import deepspeed  # noqa: F401 - is imported with the first engine otherwise
     import torch
 
-    from actors.devices import join_world, prepare_process
+    from actors.distributed.devices import join_world, prepare_process
 
     prepare_process(threads=1)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -96,7 +96,7 @@ def world() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerBase:
-    from data.tokenizer import train_tokenizer
+    from data.tokenizer.training import train_tokenizer
 
     return train_tokenizer(TEXTS, names=["头痛"], vocabulary=290)
 
@@ -107,9 +107,9 @@ def clinic(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeni
     import pyarrow as pa
 
     from actors.config import ArchitectureConfig
-    from actors.models import new_causal_lm
+    from actors.modeling.models import new_causal_lm
     from data.tables import PREFERENCE, PRETRAIN, SFT, write_table
-    from trainers.export import export_model
+    from trainers.runs.export import export_model
 
     folder = tmp_path_factory.mktemp("clinic")
     tokenizer.save_pretrained(folder / "tokenizer")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,16 +17,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 80
+MOST_FILES = 15  # of a folder, without its __init__.py
 
 MAY_IMPORT: dict[str, set[str]] = {
     "configs": set(),
-    "data": {"configs"},
-    "cluster": {"configs"},
-    "actors": {"cluster", "data", "configs"},
-    "evals": {"actors", "cluster", "data", "configs"},
-    "serve": {"actors", "cluster", "data", "configs"},
-    "trainers": {"actors", "cluster", "data", "configs"},
-    "benchmarks": {"trainers", "evals", "serve", "actors", "cluster", "data", "configs"},
+    "storage": {"configs"},
+    "data": {"storage", "configs"},
+    "cluster": {"storage", "configs"},
+    "actors": {"cluster", "data", "storage", "configs"},
+    "evals": {"actors", "cluster", "data", "storage", "configs"},
+    "serve": {"actors", "cluster", "data", "storage", "configs"},
+    "trainers": {"actors", "cluster", "data", "storage", "configs"},
+    "benchmarks": {"trainers", "evals", "serve", "actors", "cluster", "data", "storage", "configs"},
 }
 # The quickstart is the one command that runs every other: stages, then the table that the evaluations give.
 # Training asks the evaluations how far it is, through one door.
@@ -32,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # The preparation of data is a command too, which may run on a cluster.
 MAY_ALSO_IMPORT = {
     "trainers/quickstart.py": {"evals"},
-    "trainers/evaluation.py": {"evals"},
+    "trainers/runs/evaluation.py": {"evals"},
     "cluster/preflight/__main__.py": {"actors", "trainers"},
     "data/prepare/__main__.py": {"cluster"},
 }
@@ -63,6 +67,16 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, (node.module or "").split(".")[0]
 
 
+def modules(path: Path) -> Iterator[str]:
+    """The modules that a file imports, in full, inside functions too."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
 def test_packages_are_those_of_the_layout():
     folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert folders <= set(MAY_IMPORT)
@@ -78,6 +92,25 @@ def test_imports_run_one_way():
         allowed = {package} | MAY_IMPORT[package] | MAY_ALSO_IMPORT.get(name, set())
         wrong += [f"{name}:{line}: {top}" for line, top in imported(path) if top in MAY_IMPORT and top not in allowed]
     assert wrong == []
+
+
+def test_no_folder_is_crowded():
+    files = Counter(path.parent for path in sources() if path.name != "__init__.py")
+    assert {str(folder.relative_to(ROOT)): count for folder, count in files.items() if count > MOST_FILES} == {}
+
+
+def test_rooms_of_a_package_form_no_circle():
+    """A room is a folder within a package; what lies beside the rooms, or above a room, is the package's own."""
+    rooms = {path: path.relative_to(ROOT).parent for path in sources()}
+    folders = set(rooms.values())
+    needs: dict[Path, set[Path]] = {}
+    for path, room in rooms.items():
+        for module in modules(path):
+            file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+            to = rooms.get(file, Path(*module.split(".")) if Path(*module.split(".")) in folders else room)
+            if to.parts[0] == room.parts[0] and to not in (room, *room.parents) and room not in to.parents:
+                needs.setdefault(room, set()).add(to)
+    graphlib.TopologicalSorter({room: sorted(others) for room, others in needs.items()}).prepare()
 
 
 def test_importing_a_package_imports_nothing():

@@ -8,7 +8,7 @@ answer's log-ratio is log pi(answer | prompt) - log pi_ref(answer | prompt), sum
 wrong with probability e: (1 - e) times that loss plus e times the loss of the pair turned round (Mitchell 2023,
 "A note on DPO with noisy preferences", eq. 3).
 
-The reference pi_ref is the starting model. It reads every pair once, before the first step (`trainers.starting`): one
+The reference pi_ref is the starting model. It reads every pair once, before the first step (`trainers.supervised.reference_logprobs`): one
 forward pass over the pairs to be learnt and those held out, about a third of what an epoch of training computes. Then
 two numbers a pair are kept in the run's folder, so that training holds one model, and resuming computes nothing again.
 """
@@ -24,14 +24,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from trainers.export import load_chat_tokenizer, require_model
-from trainers.preferences import encode_pairs
-from trainers.stage import Examples, Stage, from_sources, list_row, ordered
-from trainers.supervised_config import DpoConfig
+from trainers.config.supervised import DpoConfig
+from trainers.runs.export import load_chat_tokenizer, require_model
+from trainers.supervised.preferences import encode_pairs
+from trainers.supervised.stage import Examples, Stage, from_sources, list_row, ordered
 
 if TYPE_CHECKING:
-    from actors.packed import PackedModule
-    from trainers.pairs import AnswerBatch
+    from actors.modeling.packed import PackedModule
+    from trainers.supervised.pairs import AnswerBatch
 
 
 class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
@@ -64,13 +64,13 @@ class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
         return Examples(train, heldout, order, tuple(notes))
 
     def module(self) -> PackedModule:
-        from actors.loading import load_to_train
-        from actors.packed import PackedLM
+        from actors.modeling.packed import PackedLM
+        from actors.zero.loading import load_to_train
 
         return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
 
     def batch(self, table: pa.Table, rows: list[int]) -> AnswerBatch:
-        from trainers.pairs import AnswerBatch
+        from trainers.supervised.pairs import AnswerBatch
 
         sides = [(row, side) for row in rows for side in ("chosen", "rejected")]
         sequences = [list_row(table, side, row) for row, side in sides]
@@ -84,7 +84,7 @@ class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
         return batch.answer_logprobs(logprobs)
 
     def loss(self, outputs: Tensor, batch: AnswerBatch) -> Tensor:
-        from trainers.pairs import dpo_loss
+        from trainers.supervised.pairs import dpo_loss
 
         return dpo_loss(outputs, batch.reference, self.config.beta, self.config.label_smoothing)
 
@@ -107,6 +107,7 @@ class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
 
 
 if __name__ == "__main__":
-    from trainers import dpo, supervised
+    from trainers import dpo
+    from trainers.supervised import driver
 
-    supervised.main(dpo.DpoStage, "dpo")  # not this module's own class: workers import it by its name
+    driver.main(dpo.DpoStage, "dpo")  # not this module's own class: workers import it by its name

@@ -1,149 +1,125 @@
-"""The journal: every step's rollouts as one Parquet file, on disk before anyone learns from them.
-
-It is a redo log. A checkpoint and the journal's later files give back any state without generating again.
-
-    journal/step-00000003.parquet    prompts, answers, the engines' log-probabilities; see data/sealed.py for its checksum
-    rewards/step-00000003.parquet    what they were worth, written when they have been scored; only people read it
-
-python -m trainers.journal show runs/NAME [--step N] [--best K | --worst K] prints a step in words.
-"""
+"""python -m trainers.journal show runs/NAME [--step N] [--best K | --worst K]: a step of the journal in words."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from cluster.paths import table_path
-from configs.errors import RunError, one_line_errors
-from data.durable import sha256
-from data.sealed import read_or_put_aside, write_sealed
-from data.tables import table_files
-from trainers.rlhf_config import PPOConfig, RejectionConfig
+from actors.modeling.rows import lengths
+from configs.base import read
+from configs.errors import ConfigError, one_line_errors
+from configs.recipe import read_recipe
+from data.chat import chat_ends, without_end
+from storage.checksummed import read_sealed
+from storage.paths import require_dir
+from trainers.config.rlhf import PPOConfig
+from trainers.config.stages import STAGES
+from trainers.rlhf.journal import recorded_steps, step_path
+from trainers.runs.export import load_tokenizer
 
-_NAME = re.compile(r"step-(\d{8})\.parquet")
-# Settings that change no answer and no weight: of the stage, what it is called, where it runs, what it keeps, when it
-# stops; of any section in it, in what pieces and with how much memory things are computed.
-_OF_THE_STAGE = {"name", "cluster", "colocate", "publish", "samples_every", "checkpoint_every", "keep_checkpoints"} | {
-    "max_failures",
-    "stop",
-    "evaluation",
-}
-_OF_ANY_SECTION = {"placement", "micro_batch_tokens", "max_concurrent", "kv_cache_bytes", "gpu_memory_utilization"}
+PROG = "python -m trainers.journal"
 
 
-class Journal:
-    """The journal of one run.
+def main(argv: Sequence[str]) -> None:
+    """Prints what is asked for. Raises ConfigError or RunError, one line each."""
+    options = _parse(argv)
+    run = require_dir(options.run, "run", "give the folder of a run, such as runs/quickstart/ppo")
+    steps = recorded_steps(run / "journal")
+    if not steps:
+        raise ConfigError(f"{run}: has no journal; name a run of trainers.ppo or trainers.rejection that has begun")
+    step = steps[-1] if options.step is None else options.step
+    if step not in steps:
+        raise ConfigError(f"--step={step}: the journal of {run} has steps {steps[0]} to {steps[-1]}; give one of them")
+    table, facts = read_sealed(step_path(run / "journal", step))
+    table = with_rewards(table, step_path(run / "rewards", step))
+    rows = chosen(table, options.best, options.worst)
+    print(f"step {step}, weights version {facts['weights_version']}, {len(table)} answers{_summary(table)}")
+    tokenizer = load_tokenizer(_model(run))
+    ends = chat_ends(tokenizer)
+    for row in table.take(rows).to_pylist():
+        print("\n" + as_text(row, tokenizer, ends))
 
-    Args:
-        run: the run's folder.
-        fingerprint: of the settings that the run has now, see `fingerprint`.
-    """
 
-    def __init__(self, run: Path, fingerprint: str) -> None:
-        self.folder, self.fingerprint = run / "journal", fingerprint
-        self._rewards = run / "rewards"
-
-    def path(self, step: int) -> Path:
-        return step_path(self.folder, step)
-
-    def steps(self) -> list[int]:
-        """Steps that have a file, ascending."""
-        return recorded_steps(self.folder)
-
-    def recall(self, step: int, version: int, newest: int | None = None) -> pa.Table | None:
-        """The rollouts of `step` as recorded, or None when there are none, or none intact, which is said.
-
-        Raises RunError, naming the file, when they were made by other weights than `version`, or with `newest` by none from
-        the one to the other, or with other settings: such a journal belongs to another course of the run.
-        """
-        path = self.path(step)
-        read = read_or_put_aside(path, "its step is generated again")
-        if read is None:
-            return None
-        table, facts = read
-        if not version <= int(facts["weights_version"]) <= (version if newest is None else newest):
-            raise RunError(
-                f"{path}: rollouts of step {step} were made by weights version {facts['weights_version']}, but the run is "
-                f"at version {version}; move the file away to generate them again"
-            )
-        if facts["fingerprint"] != self.fingerprint:
-            raise RunError(
-                f"{path}: made with other settings or prompts than the run has now; put prompts.train back as it was, "
-                f"choose another run name, or move the file away to generate it again"
-            )
+def with_rewards(table: pa.Table, path: Path) -> pa.Table:
+    """`table` with the columns of the rewards' file, if it has none itself and the step has been scored."""
+    if "reward" in table.column_names or not path.exists():
         return table
-
-    def record(self, step: int, version: int, table: pa.Table) -> pa.Table:
-        """Writes the rollouts of `step`, made by weights `version`, and returns them. Raises DiskError."""
-        write_sealed(self.path(step), table, {"weights_version": str(version), "fingerprint": self.fingerprint})
-        return table
-
-    def record_rewards(self, step: int, table: pa.Table) -> None:
-        """Writes the rewards of `step`, row by row as in its journal. Not synced: learning again scores again."""
-        names = [name for name in table.column_names if name == "reward" or name.startswith("reward_")]
-        write_sealed(step_path(self._rewards, step), table.select(names), {"step": str(step)}, synced=False)
-
-    def reaches(self, steps: range) -> bool:
-        """Whether the rollouts of all `steps` are there and intact; one that is not is said."""
-        return all(self._intact(step) for step in steps)
-
-    def mend(self, first: int, ahead: int) -> None:
-        """Ends the log where it has a gap at or after step `first`, the one that the run goes on with.
-
-        What that step's new answers teach may be other than what its lost ones taught, so the answers of later weights
-        go: those of steps more than `ahead` behind it.
-        """
-        steps = [step for step in self.steps() if step >= first]
-        gap = next((step for step in range(first, steps[-1] + 1) if not self._intact(step)), None) if steps else None
-        later = [step for step in steps if gap is not None and step > gap + ahead]
-        for step in reversed(later):  # so that a crash meanwhile leaves the gap
-            self.path(step).unlink()
-        if later:
-            print(f"{self.path(later[0])} and later: generated again, since step {gap} before them is", flush=True)
-
-    def _intact(self, step: int) -> bool:
-        return read_or_put_aside(self.path(step), "its step is generated again") is not None
+    rewards, _ = read_sealed(path)
+    if len(rewards) != len(table):
+        raise ConfigError(f"{path}: has {len(rewards)} rewards for {len(table)} answers; remove it to go without")
+    for name in rewards.column_names:
+        table = table.append_column(name, rewards.column(name))
+    return table
 
 
-def step_path(folder: Path, step: int) -> Path:
-    """The file of `step` in `folder`."""
-    return folder / f"step-{step:08d}.parquet"
+def chosen(table: pa.Table, best: int | None, worst: int | None) -> list[int]:
+    """Rows to show: the `best` highest rewards falling, the `worst` lowest rising, or all as they lie.
 
-
-def recorded_steps(folder: Path) -> list[int]:
-    """Steps that have a file in `folder`, ascending."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(m[1]) for path in folder.iterdir() if (m := _NAME.fullmatch(path.name)))
-
-
-def fingerprint(config: PPOConfig | RejectionConfig) -> str:
-    """What decides the answers of every step, as 64 digits: two runs of one fingerprint generate the same.
-
-    A later step's weights come from nearly every setting: seed, models by name, rollout, algorithm, optimisers, rewards. So
-    all count but those listed above; and prompts count by content, since a table can change under its name.
+    Raises ConfigError for a choice by reward of a step that was not scored.
     """
-    settings = _decisive(config.model_dump(mode="json", exclude=_OF_THE_STAGE))
-    settings["prompts"]["train"] = [
-        sha256(file) for path in config.prompts.train for file in table_files(table_path(path))
-    ]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    if best is None and worst is None:
+        return list(range(len(table)))
+    if "reward" not in table.column_names:
+        raise ConfigError("--best, --worst: this step has no rewards yet; leave them out, or give an earlier --step")
+    rewards = table.column("reward").to_pylist()
+    order = sorted(range(len(rewards)), key=lambda row: -rewards[row] if best is not None else rewards[row])
+    return order[: best if best is not None else worst]
 
 
-def _decisive(values: Any) -> Any:
-    if not isinstance(values, dict):
-        return values
-    return {name: _decisive(value) for name, value in values.items() if name not in _OF_ANY_SECTION}
+def as_text(row: dict[str, Any], tokenizer: Any, ends: Sequence[int]) -> str:
+    """One answer with its prompt, decoded without the marks of the vocabulary, and a line of figures above."""
+    parts = {name.removeprefix("reward_"): row[name] for name in row if name.startswith("reward_")}
+    reward = f"reward {row['reward']:.4f}" if "reward" in row else "not scored"
+    sources = "".join(f" {name} {value:.4f}" for name, value in parts.items()) if len(parts) > 1 else ""
+    end = "finished" if row["finished"] else "cut off"
+    parts_of_chat = (row["prompt"], without_end(row["response"], ends))
+    prompt, answer = (tokenizer.decode(ids, skip_special_tokens=True) for ids in parts_of_chat)
+    head = (
+        f"-- prompt {row['prompt_id']}, sample {row['sample']}: {reward}{sources}, {len(row['response'])} tokens, {end}"
+    )
+    return f"{head}\n{prompt.strip()}\n{answer.strip()}"
+
+
+def _summary(table: pa.Table) -> str:
+    tokens = f", {lengths(table, 'response').mean():.1f} tokens each"
+    if "reward" not in table.column_names:
+        return f"{tokens}, not scored"
+    rewards = table.column("reward").to_numpy()
+    return f"{tokens}, reward {rewards.mean():.4f} (from {rewards.min():.4f} to {rewards.max():.4f})"
+
+
+def _model(run: Path) -> str | Path:
+    """A folder with the run's tokenizer: what it has exported, else the model that it starts from."""
+    if (run / "model").is_dir():
+        return run / "model"
+    path = run / "config.yaml"
+    stages = read_recipe(path, str(path)).values
+    config: Any = read(next((stage for stage in stages if stage in STAGES), "ppo"), STAGES, ["--config", str(path)])
+    return str(config.policy.model if isinstance(config, PPOConfig) else config.model)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=PROG, description="What a run has journalled.")
+    show = parser.add_subparsers(required=True).add_parser("show", help="prints prompts, answers and rewards of a step")
+    show.add_argument("run", metavar="runs/NAME", help="the run's folder")
+    show.add_argument("--step", type=int, help="the step, counted from 0 (default: the newest)")
+    which = show.add_mutually_exclusive_group()
+    which.add_argument("--best", type=_count, metavar="K", help="only the K answers with the highest rewards")
+    which.add_argument("--worst", type=_count, metavar="K", help="only the K answers with the lowest rewards")
+    return parser.parse_args(argv)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":
-    from trainers.journal_text import PROG, main  # imports this file, by its name
-
     with one_line_errors(PROG):
         main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """python -m trainers.ppo: RLHF by PPO, GRPO, RLOO, … (algorithm.name). Generate, score, learn, publish; then again.
 
-Roles run as Ray actors (see actors/team.py); this driver owns the algorithm. The weights version is the number of PPO
+Roles run as Ray actors (see actors/groups/team.py); this driver owns the algorithm. The weights version is the number of PPO
 steps done: step t is answered by version t, or with `rollout.ahead` an older one, and learning from it makes version t + 1.
 """
 
@@ -13,48 +13,48 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actors.compatibility import require_same_format
-from actors.judge import sources_of
-from actors.learner import TrainBatch
-from actors.modeling.checks import read_config, require_rows, window_of
-from actors.modeling.source import model_dir
-from actors.team import Team, TeamConfig
-from actors.weights.publisher import Published, Publisher
-from actors.zero import Loss
+from actors.groups.team import Team, TeamConfig
+from actors.model_folder.checks import read_config, require_rows, window_of
+from actors.model_folder.compatibility import require_same_format
+from actors.model_folder.source import model_dir
+from actors.roles.learner import TrainBatch
+from actors.roles.reward_function import sources_of
+from actors.weight_sync.publisher import Published, Publisher
+from actors.zero.model import Loss
 from cluster.connect import connect
 from cluster.waiting import RoleDied
 from configs.base import load
 from configs.errors import one_line_errors
-from data.hf_tokenizer import has_tokenizer
-from trainers.advantages import add_advantages, add_weights
-from trainers.collapse import keeping_rows, refuse_collapse
-from trainers.config import STAGES
-from trainers.evaluation import Evaluator, check_tasks
-from trainers.export import export_model, load_chat_tokenizer, load_tokenizer, require_model
-from trainers.inputs import KINDS
-from trainers.journal import Journal, fingerprint
-from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
-from trainers.phases import Phases
-from trainers.pinning import fetch_on_nodes, pin
-from trainers.ppo_metrics import step_metrics
-from trainers.preflight import require_fit
-from trainers.prompts import PromptStream
-from trainers.restart import starting_again
-from trainers.rewards import KLController, RewardShaper, add_reward
-from trainers.rlhf_config import PPOConfig
-from trainers.rollouts import Answered, Rollouts
-from trainers.run import Run, already_finished
-from trainers.samples import write_samples
-from trainers.savepoints import Savepoints
-from trainers.stopping import Stopped, StopRequests
-from trainers.supervision import Supervisor
+from data.tokenizer.hf_tokenizer import has_tokenizer
+from trainers.config.rlhf import PPOConfig
+from trainers.config.stages import STAGES
+from trainers.preflight.inputs import KINDS
+from trainers.preflight.needs import require_fit
+from trainers.rlhf.advantages import add_advantages, add_weights
+from trainers.rlhf.checkpoints import Savepoints
+from trainers.rlhf.journal import Journal, fingerprint
+from trainers.rlhf.losses import ClippedPolicyLoss, ClippedValueLoss
+from trainers.rlhf.metrics import step_metrics
+from trainers.rlhf.prompts import PromptStream
+from trainers.rlhf.restart import starting_again
+from trainers.rlhf.rewards import KLController, RewardShaper, add_reward
+from trainers.rlhf.rollouts import Answered, Rollouts
+from trainers.rlhf.samples import write_samples
+from trainers.rlhf.supervision import Supervisor
+from trainers.runs.collapse import keeping_rows, refuse_collapse
+from trainers.runs.evaluation import Evaluator, check_tasks
+from trainers.runs.export import export_model, load_chat_tokenizer, load_tokenizer, require_model
+from trainers.runs.folder import Run, already_finished
+from trainers.runs.phases import Phases
+from trainers.runs.pinning import fetch_on_nodes, pin
+from trainers.runs.stopping import Stopped, StopRequests
 
 PROG = "python -m trainers.ppo"
 LONGEST = "prompts.max_tokens + rollout.max_new_tokens"
 
 
 def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
-    """Trains to the end, also if processes of roles die or hang meanwhile: see trainers/supervision.py.
+    """Trains to the end, also if processes of roles die or hang meanwhile: see trainers/rlhf/supervision.py.
 
     Raises Stopped, after a checkpoint, where an end was asked for.
     """
@@ -70,7 +70,7 @@ def train(config: PPOConfig, run: Run, prompts: PromptStream) -> None:
 def ppo(
     config: PPOConfig, run: Run, prompts: PromptStream, team: Team, supervisor: Supervisor, stop: StopRequests
 ) -> None:
-    """PPO (Schulman et al. 2017), or another of trainers/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
+    """PPO (Schulman et al. 2017), or another of trainers/rlhf/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
     algorithm = config.algorithm
     journal = Journal(run.path, fingerprint(config))
     savepoints = Savepoints(config, run.path, team, journal)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from cluster.paths import table_path
 from data.chat import apply_settings
 from data.packing import cut_documents, pack_blocks
 from data.tables import PRETRAIN, read_table
-from trainers.export import load_tokenizer, require_model
-from trainers.stage import Examples, LanguageStage, from_sources, list_row, ordered
-from trainers.supervised_config import PretrainConfig
+from storage.paths import table_path
+from trainers.config.supervised import PretrainConfig
+from trainers.runs.export import load_tokenizer, require_model
+from trainers.supervised.stage import Examples, LanguageStage, from_sources, list_row, ordered
 
 if TYPE_CHECKING:
-    from actors.packed import PackedBatch, PackedModule
+    from actors.modeling.packed import PackedBatch, PackedModule
 
 
 class PretrainStage(LanguageStage[PretrainConfig]):
@@ -41,9 +41,9 @@ class PretrainStage(LanguageStage[PretrainConfig]):
         return Examples(train, heldout, order, (*notes, *mixture))
 
     def module(self) -> PackedModule:
-        from actors.loading import load_to_train
-        from actors.models import new_causal_lm
-        from actors.packed import PackedLM
+        from actors.modeling.models import new_causal_lm
+        from actors.modeling.packed import PackedLM
+        from actors.zero.loading import load_to_train
 
         if self.config.model is not None:
             return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
@@ -53,7 +53,7 @@ class PretrainStage(LanguageStage[PretrainConfig]):
         return PackedLM(new_causal_lm(self.config.architecture, len(ids), *special, self.config.seed))
 
     def batch(self, table: pa.Table, rows: list[int]) -> PackedBatch:
-        from actors.packed import PackedBatch
+        from actors.modeling.packed import PackedBatch
 
         lengths = [length for row in rows for length in table.column("lengths")[row].as_py()]
         tokens = np.concatenate([list_row(table, "tokens", row) for row in rows])
@@ -84,6 +84,7 @@ def _with_costs(blocks: pa.Table) -> pa.Table:
 
 
 if __name__ == "__main__":
-    from trainers import pretrain, supervised
+    from trainers import pretrain
+    from trainers.supervised import driver
 
-    supervised.main(pretrain.PretrainStage, "pretrain")  # not this module's own class: workers import it by its name
+    driver.main(pretrain.PretrainStage, "pretrain")  # not this module's own class: workers import it by its name

@@ -20,13 +20,13 @@ from types import FrameType
 from rich.console import Console
 
 from cluster.memory import PeakMemory
-from cluster.paths import runs_root
 from configs.base import read
 from configs.errors import ConfigError, one_line_errors
+from evals.report.table import build_table, check_table, to_markdown
 from evals.run import write_json
-from evals.table import build_table, check_table, to_markdown
-from trainers.config import STAGES as CONFIGS
-from trainers.stopping import Stopped
+from storage.paths import runs_root
+from trainers.config.stages import STAGES as CONFIGS
+from trainers.runs.stopping import Stopped
 
 PROG = "python -m trainers.quickstart"
 STAGES = ("pretrain", "sft", "reward", "ppo")

@@ -10,13 +10,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.paths import require_dir, resolve
 from configs.errors import ConfigError, one_line_errors
-from data.durable import DiskError
+from storage.durable import DiskError
+from storage.paths import require_dir, resolve
 from trainers.reporting.page import render
 from trainers.reporting.record import read_record
 from trainers.reporting.samples import read_samples
-from trainers.run import write_whole
+from trainers.runs.folder import write_whole
 
 PROG = "python -m trainers.report"
 

@@ -19,15 +19,15 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from trainers.export import load_chat_tokenizer, require_model
-from trainers.preferences import encode_pairs
-from trainers.scores import Scored, centred_and_scaled, length_baseline, metrics, report
-from trainers.stage import Examples, Stage, from_sources, list_row, ordered
-from trainers.supervised_config import RewardConfig
+from trainers.config.supervised import RewardConfig
+from trainers.runs.export import load_chat_tokenizer, require_model
+from trainers.supervised.preferences import encode_pairs
+from trainers.supervised.reward_metrics import Scored, centred_and_scaled, length_baseline, metrics, report
+from trainers.supervised.stage import Examples, Stage, from_sources, list_row, ordered
 
 if TYPE_CHECKING:
-    from actors.packed import PackedModule
-    from trainers.pairs import PairBatch
+    from actors.modeling.packed import PackedModule
+    from trainers.supervised.pairs import PairBatch
 
 
 class RewardStage(Stage[RewardConfig, "PairBatch"]):
@@ -48,8 +48,8 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture, baseline))
 
     def module(self) -> PackedModule:
-        from actors.loading import load_to_train
-        from actors.packed import LOGIT_MEAN, PackedScorer
+        from actors.modeling.packed import LOGIT_MEAN, PackedScorer
+        from actors.zero.loading import load_to_train
 
         module = load_to_train(PackedScorer, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
         setattr(
@@ -58,7 +58,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         return module
 
     def batch(self, table: pa.Table, rows: list[int]) -> PairBatch:
-        from trainers.pairs import PairBatch
+        from trainers.supervised.pairs import PairBatch
 
         sequences = [list_row(table, side, row) for row in rows for side in ("chosen", "rejected")]
         return PairBatch.of_pairs(sequences, [table.column("margin")[row].as_py() for row in rows])
@@ -68,7 +68,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         return batch.scores(engine(batch))
 
     def loss(self, outputs: Tensor, batch: PairBatch) -> Tensor:
-        from trainers.pairs import pair_loss
+        from trainers.supervised.pairs import pair_loss
 
         return pair_loss(outputs, batch.margins, self.config.label_smoothing)
 
@@ -82,7 +82,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         self, weights: dict[str, Tensor], metrics: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Scales the head to scores of standard deviation 1, and puts their mean into the config."""
-        from actors.packed import LOGIT_MEAN
+        from actors.modeling.packed import LOGIT_MEAN
 
         scale, mean = centred_and_scaled(metrics)
         scaled = {name: tensor / scale if name == "score.weight" else tensor for name, tensor in weights.items()}
@@ -104,6 +104,7 @@ def _array(rows: pa.Table, column: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    from trainers import reward, supervised
+    from trainers import reward
+    from trainers.supervised import driver
 
-    supervised.main(reward.RewardStage, "reward")  # not this module's own class: workers import it by its name
+    driver.main(reward.RewardStage, "reward")  # not this module's own class: workers import it by its name

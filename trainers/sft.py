@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from cluster.paths import table_path
 from data.chat import chat_format
 from data.packing import Fit, fit_lengths
 from data.tables import MAY_LACK, SFT, DataError, read_table
-from trainers.export import load_chat_tokenizer, require_model
-from trainers.stage import Examples, LanguageStage, from_sources, list_row, ordered
-from trainers.supervised_config import SftConfig
+from storage.paths import table_path
+from trainers.config.supervised import SftConfig
+from trainers.runs.export import load_chat_tokenizer, require_model
+from trainers.supervised.stage import Examples, LanguageStage, from_sources, list_row, ordered
 
 if TYPE_CHECKING:
-    from actors.packed import PackedBatch, PackedModule
+    from actors.modeling.packed import PackedBatch, PackedModule
 
 
 Chat = list[dict[str, str]]
@@ -38,13 +38,13 @@ class SftStage(LanguageStage[SftConfig]):
         return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture))
 
     def module(self) -> PackedModule:
-        from actors.loading import load_to_train
-        from actors.packed import PackedLM
+        from actors.modeling.packed import PackedLM
+        from actors.zero.loading import load_to_train
 
         return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
 
     def batch(self, table: pa.Table, rows: list[int]) -> PackedBatch:
-        from actors.packed import PackedBatch
+        from actors.modeling.packed import PackedBatch
 
         rows = sorted(rows, key=lambda row: table.column("size")[row].as_py())  # see `packed_attention`
         tokens, targets = ([list_row(table, column, row) for row in rows] for column in ("tokens", "targets"))
@@ -114,6 +114,7 @@ def _longest(samples: Samples) -> int:
 
 
 if __name__ == "__main__":
-    from trainers import sft, supervised
+    from trainers import sft
+    from trainers.supervised import driver
 
-    supervised.main(sft.SftStage, "sft")  # not this module's own class: workers import it by its name
+    driver.main(sft.SftStage, "sft")  # not this module's own class: workers import it by its name

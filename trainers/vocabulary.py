@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError, one_line_errors
-from data.tokenizer import load
-from data.vocabulary import old_pieces
-from trainers.export import export_model, require_model
+from data.tokenizer.training import load
+from data.tokenizer.vocabulary import old_pieces
+from trainers.runs.export import export_model, require_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(f"--tokenizer {given.tokenizer}: has no pieces that the model's own lacks")
         from transformers import AutoModelForCausalLM
 
-        from actors.generation import make_generation_config_valid
-        from actors.modeling.completeness import load_complete
+        from actors.model_folder.completeness import load_complete
+        from actors.model_folder.generation import make_generation_config_valid
 
         model = load_complete(AutoModelForCausalLM.from_pretrained, folder, dtype="auto")
         before = model.get_input_embeddings().weight.shape[0]

@@ -1,6 +1,6 @@
 """Liger's fused kernels (Hsu et al. 2024) in place of Transformers' norms, rotary embeddings and feed-forward activations.
 
-An optional dependency for GPUs. Log-probabilities stay ours (`actors.logprobs`), so its loss functions are left out.
+An optional dependency for GPUs. Log-probabilities stay ours (`actors.modeling.logprobs`), so its loss functions are left out.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from actors.modeling.attention import ATTENTION
 from actors.modeling.miniature import VOCABULARY, layer_types, miniature, scale_of
-from actors.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch, PackedLM
 from configs.errors import ConfigError
 
 LENGTHS = (19, 19, 7, 1, 26, 3)

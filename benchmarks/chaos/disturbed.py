@@ -18,7 +18,7 @@ from benchmarks.chaos.cluster import TwoNodes
 from benchmarks.chaos.plan import NOTICE, Blow
 from benchmarks.chaos.workload import PHASES
 from configs.errors import RunError
-from trainers.stopping import EXIT_CODE
+from trainers.runs.stopping import EXIT_CODE
 
 Position = tuple[int, int]
 """Step, from 0, and phase by its number: how far a run is."""

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actors.team import Team
+from actors.groups.team import Team
 from trainers import ppo
-from trainers.export import export_model
-from trainers.phases import Phases
-from trainers.supervision import Supervisor
+from trainers.rlhf.supervision import Supervisor
+from trainers.runs.export import export_model
+from trainers.runs.phases import Phases
 
 _current: dict[str, Any] = {}
 

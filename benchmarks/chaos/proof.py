@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.chaos.workload import STEPS
-from trainers.run import read_metrics
+from trainers.runs.folder import read_metrics
 
 Learnt = Counter[tuple[int, int, int]]
 """How often each answer was learnt from: step from 0, prompt, sample."""

@@ -9,12 +9,12 @@ import pyarrow as pa
 import torch
 
 from actors.config import ArchitectureConfig
-from actors.models import load_scorer, new_causal_lm
+from actors.modeling.models import load_scorer, new_causal_lm
 from configs.base import dump
 from data.tables import PROMPTS, write_table
-from data.tokenizer import train_tokenizer
-from trainers.export import export_model
-from trainers.rlhf_config import PPOConfig
+from data.tokenizer.training import train_tokenizer
+from trainers.config.rlhf import PPOConfig
+from trainers.runs.export import export_model
 
 STEPS = 6
 CHECKPOINT_EVERY = 2

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.devices import device
-from actors.logprobs import token_logprobs
+from actors.distributed.devices import device
 from actors.modeling.attention import Packing, packed_attention
+from actors.modeling.logprobs import token_logprobs
 from benchmarks.gpu_check.timing import peak_bytes_of, seconds_of
 
 BF16_ERROR = 1.5e-2  # of a result computed from bf16 operands, relative to its norm

@@ -14,14 +14,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from actors.config import LoraConfig, OptimizerConfig, ZeroConfig
-from actors.devices import device, to_host
-from actors.lora import add_lora
-from actors.memory import Work, lora_parameters, trained
+from actors.distributed.devices import device, to_host
 from actors.modeling.attention import ATTENTION
-from actors.packed import PackedBatch, PackedLM
-from actors.shape import Shape
-from actors.throughput import learning_flops
-from actors.zero import ZeroModel
+from actors.modeling.packed import PackedBatch, PackedLM
+from actors.sizing.memory import Work, lora_parameters, trained
+from actors.sizing.shape import Shape
+from actors.sizing.throughput import learning_flops
+from actors.zero.lora import add_lora
+from actors.zero.model import ZeroModel
 from benchmarks.gpu_check.timing import seconds_of
 
 VOCABULARY = 39_424

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from actors.devices import device
+from actors.distributed.devices import device
 from benchmarks.gpu_check.timing import seconds_of
 
 

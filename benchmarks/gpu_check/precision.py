@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from actors.devices import device
+from actors.distributed.devices import device
 from actors.modeling.attention import ATTENTION
 from actors.modeling.miniature import VOCABULARY, miniature
+from actors.modeling.packed import PackedBatch, PackedLM
 from actors.modeling.selfcheck import packed_difference, plain_logprobs, randomize
-from actors.packed import PackedBatch, PackedLM
 
 FAMILIES = (
     "llama",

@@ -66,7 +66,7 @@ def _work(checks: list[Check], device: str, results: Connection) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    from actors.devices import join_world, prepare_process
+    from actors.distributed.devices import join_world, prepare_process
 
     prepare_process(os.cpu_count() or 1)
     import torch

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from actors.config import ArchitectureConfig, OptimizerConfig, TrainedRoleConfig, ZeroConfig
-from actors.devices import device
-from actors.models import new_causal_lm
-from actors.packed import PackedBatch, PackedLM
-from actors.rows import as_list_column
-from actors.zero import ZeroModel, learning_rate
+from actors.distributed.devices import device
+from actors.modeling.models import new_causal_lm
+from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.rows import as_list_column
+from actors.zero.model import ZeroModel, learning_rate
 from benchmarks.gpu_check.checks import SkippedError
 
 VOCABULARY = 2048
@@ -132,13 +132,13 @@ def _plain_steps(gpu: bool) -> list[tuple[float, float]]:
 def learn(gpu: bool) -> dict[str, Any]:
     """Policy and critic score a made table and take one step on it; nothing has changed yet, so KL is exactly 0."""
     try:
-        from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
+        from trainers.rlhf.losses import ClippedPolicyLoss, ClippedValueLoss
     except ImportError as error:
         raise SkippedError(f"openrlhf is not installed ({error})") from error
-    from actors.critic import Critic
-    from actors.learner import Update
-    from actors.policy import Policy
-    from trainers.rlhf_config import AlgorithmConfig
+    from actors.roles.critic import Critic
+    from actors.roles.learner import Update
+    from actors.roles.policy import Policy
+    from trainers.config.rlhf import AlgorithmConfig
 
     micro_batches = [[0, 1, 2], [3, 4, 5, 6, 7], [8, 9]]
     with tempfile.TemporaryDirectory() as folder:

@@ -32,7 +32,7 @@ from benchmarks.ppo_step.machine import copy_seconds, feed_forward_flops
 from benchmarks.ppo_step.ours import Measured, measure, median_phases
 from benchmarks.ppo_step.workload import WORKLOADS, Roles, Workload, make_clinic, make_model, settings
 from configs.errors import ConfigError, one_line_errors
-from trainers.rlhf_config import PPOConfig
+from trainers.config.rlhf import PPOConfig
 
 PROG = "python -m benchmarks.ppo_step"
 PEER_S = 3600.0

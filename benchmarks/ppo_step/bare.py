@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import load_file
 
 from actors.config import OverlappedRolloutConfig
-from actors.engine import CPU_ENVIRONMENT, ENVIRONMENT, engine_arguments
+from actors.inference.engine import CPU_ENVIRONMENT, ENVIRONMENT, engine_arguments
 
 if TYPE_CHECKING:
     from vllm import LLM

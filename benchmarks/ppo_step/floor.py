@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from actors.rows import lengths
+from actors.modeling.rows import lengths
 from benchmarks.ppo_step.workload import ARCHITECTURE, VOCABULARY
 
 LAYERS = ARCHITECTURE.layers * (

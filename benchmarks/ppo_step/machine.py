@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from actors.throughput import matmul_flops, median_seconds
+from actors.sizing.throughput import matmul_flops, median_seconds
 from benchmarks.ppo_step.workload import ARCHITECTURE
 
 TOKENS = 4096  # of a micro-batch

@@ -12,10 +12,10 @@ from typing import Any
 import ray
 
 from cluster.connect import connect
-from trainers.journal import step_path
+from trainers.config.rlhf import PPOConfig
 from trainers.ppo import read_prompts, train
-from trainers.rlhf_config import PPOConfig
-from trainers.run import Run
+from trainers.rlhf.journal import step_path
+from trainers.runs.folder import Run
 
 Span = tuple[float, float]  # seconds since the epoch
 RECORD_S = 30.0  # longest wait for Ray to have recorded the last call; it does so every second

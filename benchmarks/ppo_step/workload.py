@@ -15,12 +15,12 @@ from transformers import PreTrainedModel
 
 from actors.config import ArchitectureConfig
 from actors.modeling.attention import Packing
-from actors.models import new_causal_lm
+from actors.modeling.models import new_causal_lm
 from configs.base import read
 from data.clinic.build import Sizes, build
-from trainers.config import STAGES
-from trainers.export import export_model, load_tokenizer
-from trainers.rlhf_config import PPOConfig
+from trainers.config.rlhf import PPOConfig
+from trainers.config.stages import STAGES
+from trainers.runs.export import export_model, load_tokenizer
 
 ARCHITECTURE = ArchitectureConfig(
     hidden_size=512, intermediate_size=1280, layers=10, heads=8, kv_heads=8, context=1024, tie_embeddings=False

@@ -31,8 +31,8 @@ import numpy as np
 from benchmarks.pretraining.workload import WARM_UP, Workload, given, make_inputs
 from configs.base import dump
 from configs.errors import one_line_errors
-from trainers.run import read_metrics
-from trainers.supervised_config import PretrainConfig
+from trainers.config.supervised import PretrainConfig
+from trainers.runs.folder import read_metrics
 
 PROG = "python -m benchmarks.pretraining"
 PATIENCE_S = 3600.0
@@ -121,7 +121,7 @@ def _lower_quartile(seconds: list[float]) -> float:
 
 def _ours(config: PretrainConfig, workload: Workload, folder: Path) -> dict[str, Any]:
     """By the command itself: seconds between the lines of metrics.jsonl, so that all it does between steps counts."""
-    from actors.shape import read_shape
+    from actors.sizing.shape import read_shape
 
     recipe = folder / f"{config.name}.yaml"
     dump(config, recipe)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from actors.packed import PackedBatch
+from actors.modeling.packed import PackedBatch
 from benchmarks.pretraining.workload import Workload
+from trainers.config.supervised import PretrainConfig
 from trainers.pretrain import PretrainStage
-from trainers.supervised_config import PretrainConfig
 
 
 def main() -> None:

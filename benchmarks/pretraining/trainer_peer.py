@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from actors.packed import PackedBatch
+from actors.modeling.packed import PackedBatch
 from benchmarks.pretraining.bare import steps
 from benchmarks.pretraining.workload import Workload
+from trainers.config.supervised import PretrainConfig
 from trainers.pretrain import PretrainStage
-from trainers.supervised_config import PretrainConfig
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from actors.config import ArchitectureConfig
-from actors.models import new_causal_lm
+from actors.modeling.models import new_causal_lm
 from data.clinic.build import Sizes, build
-from trainers.export import export_model, load_tokenizer
-from trainers.supervised_config import PretrainConfig
+from trainers.config.supervised import PretrainConfig
+from trainers.runs.export import export_model, load_tokenizer
 
 WARM_UP = 3
 """Steps before those that are measured: allocators, thread pools and kernels are warm then."""

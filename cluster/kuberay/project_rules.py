@@ -12,8 +12,8 @@ import yaml
 from cluster.kuberay.clusters import Found, Group, ray_cluster, ray_job
 from cluster.kuberay.manifests import Manifest, mapping, sequence
 from cluster.kuberay.quantities import quantity
-from cluster.paths import RUNS_VARIABLE
 from configs.recipe import Key
+from storage.paths import RUNS_VARIABLE
 
 KUEUE = "kueue.x-k8s.io/queue-name"
 VOLCANO = "volcano.sh/queue-name"

@@ -19,10 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from actors.modeling.source import config_dir, repository_of, tokenizer_dir
-from actors.shape import Shape, new_shape, parse_shape, read_shape, vocabulary
+from actors.model_folder.source import config_dir, repository_of, tokenizer_dir
+from actors.sizing.shape import Shape, new_shape, parse_shape, read_shape, vocabulary
 from cluster.head import Head
-from cluster.paths import resolve
 from cluster.preflight.capacity import GIB, Capacity, capacity_of, parse_nodes, this_machine
 from cluster.preflight.check import check
 from cluster.preflight.needs import Finding, gib
@@ -31,10 +30,11 @@ from cluster.preflight.versions import versions
 from configs.base import Section, find_recipe, read
 from configs.errors import ConfigError, one_line_errors
 from configs.recipe import read_recipe
-from trainers.config import STAGES
-from trainers.inputs import inputs
-from trainers.preflight import advice, plan
-from trainers.supervised_config import PretrainConfig
+from storage.paths import resolve
+from trainers.config.stages import STAGES
+from trainers.config.supervised import PretrainConfig
+from trainers.preflight.inputs import inputs
+from trainers.preflight.needs import advice, plan
 
 PROG = "python -m cluster.preflight"
 
@@ -100,7 +100,7 @@ def _capacity(config: Any, options: argparse.Namespace) -> Capacity:
     elif address == "local":
         capacity = this_machine(config.cluster.num_cpus, config.cluster.num_gpus)
     else:
-        from cluster.status import find
+        from cluster.status.__main__ import find
 
         with Head(find(address)) as head:
             capacity = capacity_of(head)

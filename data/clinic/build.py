@@ -130,7 +130,7 @@ def _answers(rows: dict[str, list[Row]]) -> frozenset[str]:
 
 def _write(clinic: Clinic, folder: Path, options: dict[str, Any], vocabulary: int, chat: str) -> dict[str, Any]:
     # Training a tokenizer imports transformers, which takes seconds: not for who only finds the clinic built.
-    from data.tokenizer import train_tokenizer
+    from data.tokenizer.training import train_tokenizer
 
     for name, rows in clinic.rows.items():
         write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[name.split(".")[0]]), folder / f"{name}.parquet")
@@ -189,7 +189,11 @@ def _difference(key: str, found: Any, wanted: Any) -> str:
 def _fingerprint(path: Path) -> str:
     """Of the knowledge base and of all code that decides what the files hold."""
     here = Path(__file__).parent
-    shared = [*sorted((here.parent / "chat").glob("*.py")), here.parent / "tables.py", here.parent / "tokenizer.py"]
+    shared = [
+        *sorted((here.parent / "chat").glob("*.py")),
+        here.parent / "tables.py",
+        here.parent / "tokenizer" / "training.py",
+    ]
     sources = [*sorted(here.glob("*.py")), *shared]
     return hashlib.sha256(b"".join(file.read_bytes() for file in [path, *sources])).hexdigest()
 

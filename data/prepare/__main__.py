@@ -11,12 +11,12 @@ from pathlib import Path
 
 from configs.errors import ConfigError, one_line_errors
 from data.prepare.options import SCHEMAS, STEPS, TEXT_UNITS, Options
-from data.prepare.pools import OnRay, Pool, open_pool
+from data.prepare.pipeline.pools import OnRay, Pool, open_pool
+from data.prepare.pipeline.report import labels_of
+from data.prepare.pipeline.run import Outcome, prepare
 from data.prepare.privacy.kinds import KINDS
-from data.prepare.report import labels_of
-from data.prepare.run import Outcome, prepare
-from data.prepare.schemas import FIELDS
-from data.prepare.sources import find_files
+from data.prepare.reading.sources import find_files
+from data.prepare.schemas.convert import FIELDS
 
 PROG = "python -m data.prepare"
 MOST_SAID = 10

@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from data.durable import make_folder, replace_file
 from evals.report.plots import Plot, choice_plots, scale_plots
 from evals.report.tables import (
     Results,
@@ -23,6 +22,7 @@ from evals.report.tables import (
     speed,
     warnings,
 )
+from storage.durable import make_folder, replace_file
 
 FILES = Path(__file__).parent
 _CHOICES = ("cmmlu", "ceval", "medqa", "exam")

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from evals.benchmarks import BENCHMARKS
-from evals.tasks import TASKS
+from evals.tasks.benchmarks import BENCHMARKS
+from evals.tasks.registry import TASKS
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 

@@ -12,9 +12,9 @@ from actors.config import EngineConfig, FrozenRoleConfig, PlacementConfig, Rollo
 from actors.precision import automatic_dtypes, resolve_dtype
 from configs.base import dump, read
 from configs.errors import ConfigError
-from trainers.config import STAGES
-from trainers.rlhf_config import PPOConfig, RejectionConfig
-from trainers.supervised_config import EvaluationConfig, SftConfig
+from trainers.config.rlhf import PPOConfig, RejectionConfig
+from trainers.config.stages import STAGES
+from trainers.config.supervised import EvaluationConfig, SftConfig
 
 DATA = {"train": ["a.parquet"], "heldout": ["b.parquet"]}
 MODEL: dict[str, Any] = {"model": "m"}

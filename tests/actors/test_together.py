@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.team import Team, TeamConfig
+from actors.groups.team import Team, TeamConfig
 
 
 def team(native_transfer: str | None) -> Team:

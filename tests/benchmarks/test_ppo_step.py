@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.ppo_step import floor, workload
 from benchmarks.ppo_step.ours import idle
-from trainers.export import export_model
+from trainers.runs.export import export_model
 
 
 @pytest.mark.parametrize(("mean_tokens", "expected"), [(None, 0.0), (96.0, 1 / 96), (8.0, 1 / 8)])

@@ -25,11 +25,11 @@ import torch
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.util import get_node_ip_address
 
-from actors.models import load_scorer
+from actors.modeling.models import load_scorer
 from cluster.head import Head
 from cluster.join import require_ray_at
 from cluster.scaling import living
-from cluster.view import ClusterView, look
+from cluster.status.view import ClusterView, look
 from configs.errors import ConfigError
 from data.tables import PROMPTS, write_table
 

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors.weights.publisher import Published
+from actors.weight_sync.publisher import Published
 from cluster import metrics
 from cluster.metrics import METRICS, Counter, Gauge, Histogram, Metric
-from trainers.phases import Phases
-from trainers.ppo_metrics import step_metrics
+from trainers.rlhf.metrics import step_metrics
+from trainers.runs.phases import Phases
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = ("_seconds", "_bytes", "_total", "_nats")

@@ -7,8 +7,8 @@ import pytest
 import ray
 
 from cluster.head import Head
+from cluster.pending import seconds_asked, unplaced
 from cluster.placement import PlacementError, release, reserve, total
-from cluster.unplaced import seconds_asked, unplaced
 
 pytestmark = pytest.mark.slow
 

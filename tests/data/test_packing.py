@@ -88,8 +88,8 @@ def test_too_long_samples_are_refused_cut_or_dropped() -> None:
 @pytest.mark.skipif(not CORPORA.is_dir(), reason="there is no folder of real corpora; name one with CHIMED_CORPORA")
 def test_blocks_of_the_classics_are_full() -> None:
     from data.prepare.options import Options
-    from data.prepare.readers import read
-    from data.prepare.sources import describe, find_files, pieces_of
+    from data.prepare.reading.readers import read
+    from data.prepare.reading.sources import describe, find_files, pieces_of
 
     files, _ = find_files([str(CORPORA / "tcm_classics")])
     found = [one for file in files for piece in pieces_of(describe(file)) for one in read(piece, Options("text"))]

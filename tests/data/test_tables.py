@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data import tables
-from data.durable import DiskError
 from data.tables import DataError, read_table, write_table
+from storage.durable import DiskError
 
 CHAT = [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答"}]
 

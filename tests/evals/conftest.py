@@ -55,6 +55,6 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
-    from data.tokenizer import train_tokenizer
+    from data.tokenizer.training import train_tokenizer
 
     return train_tokenizer(TEXTS, names=["布洛芬", "头痛"], vocabulary=290)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors.folders import ModelFolder
+from actors.model_folder.folders import ModelFolder
 from configs.base import REPOSITORY
 from configs.errors import ConfigError
 from data.tables import CHOICE, PROMPTS, DataError, write_table

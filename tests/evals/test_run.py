@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from actors.engine import Engine
+from actors.inference.engine import Engine
 from evals.run import _check_finite, main, write_json
-from evals.tasks import TASKS
+from evals.tasks.registry import TASKS
 
 LANGUAGE = ("perplexity", "choice", "ner", "open", "reward", "kl")
 
@@ -54,7 +54,7 @@ def test_a_task_that_fails_names_itself_and_writes_nothing(
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("evals.ner.read_entities", fail)
+    monkeypatch.setattr("evals.tasks.ner.read_entities", fail)
     options = ["--model", f"first={folders['a']}", "--data", str(clinic), "--tasks", "ner"]
     with pytest.raises(ZeroDivisionError) as caught:
         main([*options, "--json", str(tmp_path / "a.json")])

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from actors.folders import ModelFolder
+from actors.model_folder.folders import ModelFolder
 from configs.errors import ConfigError
 from serve.app import _scorer, build
 from serve.config import read_arguments
-from serve.score import Scorer
+from serve.engines.score import Scorer
 
 
 def test_models_in_each_other_s_place(make_model: Callable[..., Path]) -> None:

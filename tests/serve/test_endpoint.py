@@ -75,9 +75,9 @@ def test_the_same_seed_gives_the_same_answer(endpoint: Any) -> None:
 
 
 def test_scores_are_those_of_the_reward_model(endpoint: Any) -> None:
-    from actors.folders import ModelFolder
+    from actors.model_folder.folders import ModelFolder
     from data.chat import encode_chat
-    from evals.reward_model import RewardModel
+    from evals.models.reward_model import RewardModel
 
     folder = ModelFolder(str(endpoint.arguments["reward_model"]).partition("=")[2])
     chats = [[*ASK, {"role": "assistant", "content": text}] for text in ("多休息。", "别来烦我，自己去查。", "服药")]

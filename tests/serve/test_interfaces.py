@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 from serve_fakes import ASK, CountingBackend, Interface, key, text_of
 
+from serve.engines.tool_use import name_streamed_tool_use, name_tool_use
 from serve.replies import EngineRequest, Reply, Whole
 from serve.requests import ChatRequest, CountTokensRequest, MessagesRequest, ResponsesRequest
-from serve.tool_use import name_streamed_tool_use, name_tool_use
 
 SCHEMA = {"type": "object", "properties": {"科室": {"type": "string"}}}
 THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "想"}]}

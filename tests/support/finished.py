@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from actors.team import Team, TeamConfig
+from actors.groups.team import Team, TeamConfig
+from trainers.config.rlhf import PPOConfig
 from trainers.ppo import read_prompts, train
-from trainers.rlhf_config import PPOConfig
-from trainers.run import Run
+from trainers.runs.folder import Run
 
 
 class WarmTeam:

@@ -42,7 +42,7 @@ def on_ranks(ranks: int, file: str, function: str, folder: Path, *arguments: obj
 def _server() -> ForkServerContext:
     """Forks ranks from one process that has imported what they need, which takes each of them seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["actors.loading", "actors.lora", "actors.zero", "deepspeed"])
+    context.set_forkserver_preload(["actors.zero.loading", "actors.zero.lora", "actors.zero.model", "deepspeed"])
     return context
 
 
@@ -56,7 +56,7 @@ def _rank(
     arguments: tuple[str, ...],
     environment: dict[str, str],
 ) -> None:
-    from actors.devices import join_world, prepare_process
+    from actors.distributed.devices import join_world, prepare_process
 
     gc.freeze()  # DeepSpeed starts a full collection for every engine, which else walks all that the server imported
     os.environ.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from evals.respondent import Reply
+from evals.models.respondent import Reply
 
 LEAST = -20.0
 

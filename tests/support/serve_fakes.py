@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from serve.calls import Gate
 from serve.config import LimitsConfig
+from serve.gateway.calls import Gate
+from serve.gateway.limits import RateLimits
+from serve.gateway.routes import Models, make_app
 from serve.keys import Key, Keyring, _digest
-from serve.limits import RateLimits
 from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whole
-from serve.routes import Models, make_app
 
 CHAT = "/v1/chat/completions"
 ASK = [{"role": "user", "content": "头痛怎么办？"}]

@@ -12,7 +12,7 @@ import sys
 import ray
 from ray.cluster_utils import Cluster
 
-from actors.modeling.nodes import fetch
+from actors.model_folder.nodes import fetch
 from configs.errors import one_line_errors
 
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}

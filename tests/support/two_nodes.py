@@ -16,14 +16,14 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
-from actors import team
+from actors.groups import team
 from cluster.head import Head
-from cluster.pulse import DriverPulse
-from cluster.view import look
+from cluster.liveness.heartbeat import DriverPulse
+from cluster.status.view import look
 from configs.base import read
-from trainers.config import STAGES
+from trainers.config.rlhf import PPOConfig
+from trainers.config.stages import STAGES
 from trainers.ppo import team_config
-from trainers.rlhf_config import PPOConfig
 
 NODE = {"num_cpus": 3, "num_gpus": 3, "object_store_memory": 100 * 2**20}
 

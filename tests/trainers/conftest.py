@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from cluster.view import RunView
-    from trainers.stage import Stage
+    from cluster.status.view import RunView
+    from trainers.supervised.stage import Stage
 
 Message = tuple[str, int, dict[str, Any]]
 
@@ -28,9 +28,9 @@ def data(clinic: Path) -> Any:
 @pytest.fixture(scope="session")
 def train(world: None) -> Callable[..., list[Message]]:
     """Runs a stage's one rank in this process; what it sent. With `die_at` it dies when that step has been reported."""
-    from trainers.rank import Rank
-    from trainers.stage import Job
-    from trainers.supervised import total_steps
+    from trainers.supervised.driver import total_steps
+    from trainers.supervised.rank import Rank
+    from trainers.supervised.stage import Job
 
     def run(
         stage: Stage[Any, Any],
@@ -71,7 +71,7 @@ def shown(ray_cluster: None) -> Callable[[str], list[RunView]]:
     import ray
 
     from cluster.head import Head
-    from cluster.view import look
+    from cluster.status.view import look
 
     def show(name: str) -> list[RunView]:
         with Head(ray.get_runtime_context().gcs_address) as head:

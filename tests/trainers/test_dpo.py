@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from actors.openrlhf import DPOLoss
+from actors.modeling.openrlhf import DPOLoss
 from configs.errors import ConfigError
 from data.tables import PREFERENCE, write_table
+from trainers.config.supervised import DpoConfig
 from trainers.dpo import DpoStage
-from trainers.pairs import AnswerBatch, dpo_loss
-from trainers.run import read_metrics
-from trainers.starting import FILE
-from trainers.supervised import main
-from trainers.supervised_config import DpoConfig
+from trainers.runs.folder import read_metrics
+from trainers.supervised.driver import main
+from trainers.supervised.pairs import AnswerBatch, dpo_loss
+from trainers.supervised.reference_logprobs import FILE
 
 LOG2 = torch.tensor(2.0).log().item()
 

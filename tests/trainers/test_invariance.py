@@ -18,16 +18,16 @@ from ranks import on_ranks
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from actors.batching import minibatch_plans
 from actors.config import OptimizerConfig, TrainedRoleConfig
-from actors.critic import Critic
-from actors.learner import Learner, Update
-from actors.policy import Policy
-from actors.rows import lengths
+from actors.groups.batching import minibatch_plans
+from actors.modeling.rows import lengths
+from actors.roles.critic import Critic
+from actors.roles.learner import Learner, Update
+from actors.roles.policy import Policy
 from data.tables import write_table
-from trainers.advantages import add_weights
-from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
-from trainers.rlhf_config import AlgorithmConfig
+from trainers.config.rlhf import AlgorithmConfig
+from trainers.rlhf.advantages import add_weights
+from trainers.rlhf.losses import ClippedPolicyLoss, ClippedValueLoss
 
 pytestmark = pytest.mark.slow
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.folders import ModelFolder
-from cluster.paths import runs_root
+from actors.model_folder.folders import ModelFolder
 from data.chat import encode_chat
 from data.tables import PRETRAIN, SFT, write_table
-from evals.engine import Engine
+from evals.models.engine import Engine
+from storage.paths import runs_root
 from trainers.pretrain import PretrainStage
-from trainers.run import read_metrics
+from trainers.runs.folder import read_metrics
 from trainers.sft import SftStage
-from trainers.supervised import main
+from trainers.supervised.driver import main
 
 pytestmark = pytest.mark.long
 

@@ -16,22 +16,22 @@ import ray
 import torch
 from finished import WarmTeam, equal, finished_run, weights
 
-from actors.models import load_scorer
-from actors.team import Team
-from actors.weights.object_store import ObjectStoreTransport
-from actors.weights.publisher import Publisher, PublishError
+from actors.groups.team import Team
+from actors.modeling.models import load_scorer
+from actors.weight_sync.object_store import ObjectStoreTransport
+from actors.weight_sync.publisher import Publisher, PublishError
 from cluster.waiting import RoleDied
 from configs.base import dump
 from configs.errors import RunError
 from data.tables import PROMPTS, write_table
-from trainers.advantages import add_advantages, add_weights
-from trainers.export import load_tokenizer
-from trainers.losses import ClippedPolicyLoss, ClippedValueLoss
+from trainers.config.rlhf import AlgorithmConfig, PPOConfig
 from trainers.ppo import main, team_config
-from trainers.prompts import PromptStream
-from trainers.rewards import RewardShaper, add_reward
-from trainers.rlhf_config import AlgorithmConfig, PPOConfig
-from trainers.run import Run, read_metrics
+from trainers.rlhf.advantages import add_advantages, add_weights
+from trainers.rlhf.losses import ClippedPolicyLoss, ClippedValueLoss
+from trainers.rlhf.prompts import PromptStream
+from trainers.rlhf.rewards import RewardShaper, add_reward
+from trainers.runs.export import load_tokenizer
+from trainers.runs.folder import Run, read_metrics
 
 pytestmark = pytest.mark.slow
 

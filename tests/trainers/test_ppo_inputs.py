@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors.models import load_scorer
+from actors.modeling.models import load_scorer
 from configs.errors import ConfigError
 from data.tables import PROMPTS, write_table
-from trainers.export import load_tokenizer
+from trainers.config.rlhf import PPOConfig
 from trainers.ppo import read_prompts
-from trainers.rlhf_config import PPOConfig
+from trainers.runs.export import load_tokenizer
 
 
 @pytest.mark.parametrize("role", ["critic", "reference", "reward"])

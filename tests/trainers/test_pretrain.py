@@ -9,8 +9,8 @@ import torch
 
 from configs.errors import ConfigError
 from data.tables import DataError
+from trainers.config.supervised import PretrainConfig
 from trainers.pretrain import PretrainStage
-from trainers.supervised_config import PretrainConfig
 
 
 def config(tables: Any, clinic: Path, **settings: Any) -> PretrainConfig:

@@ -13,15 +13,15 @@ from chat_formats import families
 from transformers import AutoModelForSequenceClassification
 
 from actors.config import FrozenRoleConfig, ZeroConfig
-from actors.folders import ModelFolder
+from actors.model_folder.folders import ModelFolder
 from actors.modeling.attention import Packing
-from actors.reward import Reward
+from actors.roles.reward import Reward
 from data.tables import PREFERENCE_WITH_MARGIN, DataError, write_table
-from evals.reward_model import RewardModel
-from trainers.export import export_model
-from trainers.preferences import encode_pair, encode_pairs
+from evals.models.reward_model import RewardModel
+from trainers.config.supervised import RewardConfig
 from trainers.reward import RewardStage
-from trainers.supervised_config import RewardConfig
+from trainers.runs.export import export_model
+from trainers.supervised.preferences import encode_pair, encode_pairs
 
 
 def pair(n: int) -> dict[str, Any]:

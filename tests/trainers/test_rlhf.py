@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from finished import WarmTeam, equal, evaluated, finished_run, weights
 
-from actors.team import Team
+from actors.groups.team import Team
 from configs.base import dump
 from data.tables import OPEN, PROMPTS, write_table
-from trainers.export import load_tokenizer
+from trainers.config.rlhf import PPOConfig
 from trainers.ppo import main, team_config
-from trainers.rlhf_config import PPOConfig
-from trainers.run import Run, read_metrics
+from trainers.runs.export import load_tokenizer
+from trainers.runs.folder import Run, read_metrics
 
 pytestmark = pytest.mark.slow
 

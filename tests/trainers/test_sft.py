@@ -13,8 +13,8 @@ from chat_formats import chat, families, qwen3, tiny_model, trained
 from actors.config import ZeroConfig
 from configs.errors import ConfigError
 from data.tables import SFT, DataError, write_table
+from trainers.config.supervised import SftConfig
 from trainers.sft import SftStage
-from trainers.supervised_config import SftConfig
 
 
 def stage(data: Any, clinic: Path, **section: Any) -> SftStage:

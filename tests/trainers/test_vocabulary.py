@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from data import tokenizer as tokenizers
 from data.tables import PRETRAIN
-from data.vocabulary import old_pieces
+from data.tokenizer.__main__ import main as train_or_extend
+from data.tokenizer.training import train_tokenizer
+from data.tokenizer.vocabulary import old_pieces
 from trainers.vocabulary import main
 
 MORE = 24
@@ -36,7 +37,7 @@ def extended(make_model: Callable[..., Path], prepared: Path, tmp_path: Path) ->
         if not tied:
             old = untied(old, tmp_path / "old")
         extending = ["extend", "--tokenizer", str(old), "--input", str(prepared), "--more", str(MORE)]
-        tokenizers.main([*extending, "--out", str(tmp_path / "tokenizer")])
+        train_or_extend([*extending, "--out", str(tmp_path / "tokenizer")])
         main(["--model", str(old), "--tokenizer", str(tmp_path / "tokenizer"), "--out", str(tmp_path / "model")])
         return old, tmp_path / "model"
 
@@ -83,7 +84,7 @@ def test_a_tokenizer_that_is_no_extension_is_refused(
     with pytest.raises(SystemExit):
         main(["--model", str(model), "--tokenizer", str(model), "--out", str(tmp_path / "out")])
     assert "has no pieces that the model's own lacks" in capsys.readouterr().err
-    tokenizers.train_tokenizer(TEXTS, [], 280).save_pretrained(tmp_path / "other")
+    train_tokenizer(TEXTS, [], 280).save_pretrained(tmp_path / "other")
     with pytest.raises(SystemExit):
         main(["--model", str(model), "--tokenizer", str(tmp_path / "other"), "--out", str(tmp_path / "out")])
     assert "the tokenizers do not belong together" in capsys.readouterr().err
@@ -95,7 +96,7 @@ def test_vllm_loads_it_and_agrees(extended: Callable[..., tuple[Path, Path]]) ->
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from actors.config import EngineConfig
-    from actors.engine import Engine
+    from actors.inference.engine import Engine
 
     _, folder = extended(True)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)

@@ -14,12 +14,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from trainers.progress import clock
 from trainers.reporting.curves import Chart, draw, draw_phases, sparkline
 from trainers.reporting.panels import CARDS, PHASE, panel_of, panels_of
 from trainers.reporting.record import Record
 from trainers.reporting.samples import SamplesView, is_chinese, readable
 from trainers.reporting.scale import figure
+from trainers.runs.progress import clock
 
 FILES = Path(__file__).resolve().parent
 MOST_CARDS = 8

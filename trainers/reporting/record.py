@@ -11,7 +11,7 @@ from typing import Any
 
 from configs.errors import ConfigError
 from configs.recipe import read_recipe, short
-from trainers.run import read_metrics
+from trainers.runs.folder import read_metrics
 
 LARGEST = 1e100
 """What is larger counts as infinite, and one over it as 0: so no sum, difference or ratio of two values overflows."""

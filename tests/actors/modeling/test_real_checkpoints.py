@@ -11,12 +11,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from actors.config import EngineConfig
-from actors.engine import Engine
+from actors.inference.engine import Engine
+from actors.modeling.models import load_causal_lm
+from actors.modeling.packed import PackedBatch, PackedLM
 from actors.modeling.selfcheck import plain_logprobs
-from actors.models import load_causal_lm
-from actors.packed import PackedBatch, PackedLM
 from data.chat import chat_ends, chat_format, encode_chat, encode_prompt
-from data.hf_tokenizer import read_tokenizer
+from data.tokenizer.hf_tokenizer import read_tokenizer
 
 pytestmark = pytest.mark.real
 

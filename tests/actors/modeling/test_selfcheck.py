@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from actors.modeling.attention import packed_attention
 from actors.modeling.miniature import WINDOW, layer_types, miniature
+from actors.modeling.models import load_causal_lm, load_scorer
 from actors.modeling.selfcheck import LENGTHS, check_packing, packed_difference
-from actors.models import load_causal_lm, load_scorer
 from configs.errors import ConfigError
 
 EXACT = (
@@ -113,7 +113,7 @@ def test_loading_checks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["granite", "olmoe", "gemma3_text", "qwen3"])
 def test_a_scalar_head_on_any_decoder(tmp_path: Path, family: str) -> None:
     """Of families with and without a sequence classifier in Transformers: it starts at 0 and is itself when loaded again."""
-    from actors.packed import PackedBatch, PackedScorer
+    from actors.modeling.packed import PackedBatch, PackedScorer
 
     AutoModelForCausalLM.from_config(miniature(config(family))).save_pretrained(tmp_path / "decoder")
     scorer = load_scorer(str(tmp_path / "decoder"), torch.float32, seed=0)

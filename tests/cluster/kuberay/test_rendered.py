@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actors.memory import GIB, engine, kv_bytes
-from actors.shape import Shape
+from actors.sizing.memory import GIB, engine, kv_bytes
+from actors.sizing.shape import Shape
 from cluster.kuberay.check import check
 from cluster.kuberay.clusters import RayClusterView, ray_cluster
 from cluster.kuberay.manifests import Manifest, read, renderer
 from configs.base import read as read_recipe
 from serve.app import GATEWAY_CPUS, SCORER_CPUS
 from serve.config import read_arguments
-from trainers.config import STAGES
-from trainers.rlhf_config import PPOConfig, RejectionConfig
-from trainers.supervised_config import SupervisedConfig
+from trainers.config.rlhf import PPOConfig, RejectionConfig
+from trainers.config.stages import STAGES
+from trainers.config.supervised import SupervisedConfig
 
 KUBERAY = Path(__file__).resolve().parents[3] / "cluster" / "kuberay"
 ZIYA = "overlays/ziya2-13b-16xh100"

@@ -11,7 +11,7 @@ from data.clinic.answers import CRAWLED
 from data.clinic.build import Clinic
 from data.clinic.dialogues import Row, make_sft
 from data.clinic.ner import INSTRUCTION, TYPES
-from evals.entities import read_entities
+from evals.metrics.entities import read_entities
 
 
 @pytest.fixture(scope="module")

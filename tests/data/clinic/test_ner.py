@@ -4,7 +4,7 @@ import pytest
 
 from data.clinic.build import Clinic
 from data.clinic.ner import TYPES, format_entities, make_sentences
-from evals.entities import read_entities
+from evals.metrics.entities import read_entities
 
 
 def test_the_format() -> None:

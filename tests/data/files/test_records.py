@@ -18,12 +18,12 @@ from configs.errors import ConfigError, DataError
 from data import tables
 from data.files.records import csv_head, csv_rows, json_lines, json_records, text_lines, whole_text
 from data.tables import read_table
-from evals.ccks import read_ccks
-from evals.dialogue.readers import read_dialogues
-from evals.exam.readers import read_exam
-from evals.ledger import Ledger
-from evals.safety import read_safety
-from evals.scales.schema import read_scale
+from evals.result_cache import Ledger
+from evals.tasks.ccks import read_ccks
+from evals.tasks.dialogue.readers import read_dialogues
+from evals.tasks.exam.readers import read_exam
+from evals.tasks.safety import read_safety
+from evals.tasks.scales.schema import read_scale
 from serve.keys import read_keys
 
 BOUNDED = settings(max_examples=40, deadline=None, database=None, derandomize=True)
@@ -144,7 +144,7 @@ def test_keys_and_scales_in_every_encoding(tmp_path: Path, encoding: str) -> Non
     path.write_bytes(f"# 门诊\n{key}\n".encode("utf-16"))
     with pytest.raises(ConfigError, match="keys: is UTF-16"):
         read_keys(str(path))
-    shipped = Path(__file__).resolve().parents[3] / "evals/scales/cami.yaml"
+    shipped = Path(__file__).resolve().parents[3] / "evals/tasks/scales/cami.yaml"
     path.write_bytes(shipped.read_text("utf-8").encode(encoding))
     assert read_scale(path) == read_scale(shipped)
 

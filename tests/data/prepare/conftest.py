@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.prepare.options import Options
-from data.prepare.pools import Here
-from data.prepare.readers import Found, read
-from data.prepare.run import Outcome, prepare
-from data.prepare.sources import describe, pieces_of
+from data.prepare.pipeline.pools import Here
+from data.prepare.pipeline.run import Outcome, prepare
+from data.prepare.reading.readers import Found, read
+from data.prepare.reading.sources import describe, pieces_of
 
 Prepared = tuple[Outcome, list[dict[str, Any]], list[dict[str, Any]]]
 

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import RunError
-from data.prepare import sources
 from data.prepare.__main__ import main
 from data.prepare.options import Options
-from data.prepare.pools import Here
-from data.prepare.readers import read
-from data.prepare.run import prepare
-from data.prepare.sources import describe
+from data.prepare.pipeline.pools import Here
+from data.prepare.pipeline.run import prepare
+from data.prepare.reading import sources
+from data.prepare.reading.readers import read
+from data.prepare.reading.sources import describe
 from data.tables import DataError
 
 GOOD = [{"question": f"第{n}例：头痛{n}天怎么办？", "answer": f"多休息{n * n}天。"} for n in range(4)]

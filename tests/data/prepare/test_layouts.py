@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from data.choices.question import LETTERS
 from data.prepare.options import Options
-from data.prepare.schemas import row_of, texts_of
-from data.prepare.several_rows import records_of
+from data.prepare.schemas.convert import row_of, texts_of
+from data.prepare.schemas.several_rows import records_of
 from data.tables import DataError
 
 CHAT = Options("chat")

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.prepare.options import Options
-from data.prepare.pools import Here
-from data.prepare.run import prepare
+from data.prepare.pipeline.pools import Here
+from data.prepare.pipeline.run import prepare
 from data.tables import DataError
 
 ROWS = 60

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from data.files import json_list
 from data.files.lines import lines
+from data.prepare.cleaning.text import normalise, remove_markup
 from data.prepare.options import Options
 from data.prepare.privacy.masking import mask
-from data.prepare.readers import read
-from data.prepare.schemas import row_of
-from data.prepare.sources import describe, pieces_of
-from data.prepare.text import normalise, remove_markup
+from data.prepare.reading.readers import read
+from data.prepare.reading.sources import describe, pieces_of
+from data.prepare.schemas.convert import row_of
 from data.tables import DataError
 
 settings.register_profile("bounded", max_examples=25, deadline=None, database=None, derandomize=True)

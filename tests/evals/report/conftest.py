@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from respondents import Oracle, options_of
 
-from evals.dialogue import task as dialogue
-from evals.dialogue.readers import read_dialogues
-from evals.exam import task as exam
-from evals.exam.readers import read_exam
-from evals.scales import task as scales
-from evals.scales.schema import CAMI, read_scale
-from evals.subject import Settings
+from evals.models.subject import Settings
+from evals.tasks.dialogue import task as dialogue
+from evals.tasks.dialogue.readers import read_dialogues
+from evals.tasks.exam import task as exam
+from evals.tasks.exam.readers import read_exam
+from evals.tasks.scales import task as scales
+from evals.tasks.scales.schema import CAMI, read_scale
 
 SETTINGS = Settings(seed=0, limits={}, shots=(0,))
 HOSTILE = "<script>alert(1)</script>"

@@ -1,0 +1,69 @@
+"""Where a process computes: the accelerator that Ray gave it, or the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+
+from actors.distributed.host_group import open_host_group
+from actors.distributed.store import open_store
+from cluster.memory import peak_resident_bytes
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def device() -> torch.device:
+    """The process's CUDA device if it sees one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had: of its GPU if it computes on one, else of the machine."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident_bytes()
+
+
+def to_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies on the CPU; from a GPU all at once and into pinned memory (docs/gpu.md has the speed)."""
+    copies = {}
+    for name, tensor in tensors.items():
+        target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        copies[name] = target.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
+    if torch.cuda.is_available():
+        torch.cuda.current_stream().synchronize()
+    return copies
+
+
+def choose_accelerator() -> None:
+    """Tells DeepSpeed which accelerator to use, which it would else guess with a warning. Call before importing it."""
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+
+
+def prepare_process(threads: int) -> None:
+    """Sets the thread count and the accelerator. Call before DeepSpeed is imported."""
+    torch.set_num_threads(threads)
+    choose_accelerator()
+
+
+def join_world(rank: int, world_size: int, master_address: str, master_port: int, timeout_s: float) -> None:
+    """Enters the role's torch.distributed world: NCCL on GPUs, gloo on CPUs. Waits at most `timeout_s` seconds.
+
+    Also opens the world's host group, before any rank begins work that the others would wait for.
+    """
+    from datetime import timedelta
+
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK="0",  # Ray shows each rank its own devices only
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR=master_address,
+        MASTER_PORT=str(master_port),
+    )
+    backend, timeout = "nccl" if torch.cuda.is_available() else "gloo", timedelta(seconds=timeout_s)
+    store = open_store(rank, world_size, master_address, master_port, timeout)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+    open_host_group()

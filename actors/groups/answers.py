@@ -1,0 +1,98 @@
+"""Answers on their way: engines give them back in parts, and each chunk of rows goes on to be scored once it is whole."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import pyarrow as pa
+import ray
+
+from actors.groups.batching import even_shares
+from actors.groups.group import WorkerGroup, with_columns
+from actors.groups.scoring import Scoring
+from actors.roles.rollout import Rollout
+from cluster.waiting import SECONDS_BETWEEN_LOOKS, RoleDied, get
+
+
+class Answers:
+    """The answers to one table of prompts. A thread of its own waits for them and passes whole chunks on."""
+
+    def __init__(
+        self,
+        engines: WorkerGroup[Rollout],
+        prompts: pa.Table,
+        chunks: list[list[int]],
+        version: int,
+        scoring: Scoring,
+    ) -> None:
+        """Has `prompts` answered by weights `version` and each of `chunks`, all rows in order, scored by `scoring`.
+
+        Every engine answers an even share of neighbouring rows, so a chunk may have parts from several.
+        """
+        self.scoring = scoring
+        self._engines, self._prompts, self._chunks = engines, prompts, chunks
+        self._parts: list[dict[int, pa.Table]] = [{} for _ in chunks]  # chunk -> engine -> its rows' columns
+        self._expected = [0 for _ in chunks]
+        numbers, rows = [], []
+        for share in map(set, even_shares(len(prompts), engines.ranks)):
+            mine = {number: [row for row in chunk if row in share] for number, chunk in enumerate(chunks)}
+            mine = {number: part for number, part in mine.items() if part}
+            for number in mine:
+                self._expected[number] += 1
+            rows.append(list(mine.values()))
+            if mine:  # an engine without rows is not asked
+                numbers.append(list(mine))
+        streams = engines.submit_streams("stream", ray.put(prompts), rows, version)
+        self._dropped = threading.Event()
+        thread = ThreadPoolExecutor(1, "answers")
+        self._all = thread.submit(self._collect, streams, numbers)
+        thread.shutdown(wait=False)
+
+    def join(self) -> pa.Table:
+        """The prompts with the rollout's columns. Raises what went wrong, RoleDied when an engine is silent."""
+        limit = self._engines.timeout_s
+        if not wait([self._all], limit).done:
+            raise RoleDied(f"{self._engines.role}: generate: no answer after {limit:.0f} s")
+        return self._all.result()
+
+    def drop(self) -> None:
+        """Nobody wants these answers any more."""
+        self._dropped.set()
+
+    def _collect(self, streams: list[ray.ObjectRefGenerator], numbers: list[list[int]]) -> pa.Table:
+        """Ends when all has come, when an engine has failed, hangs or is silent, or when nobody wants it any more."""
+        role, limit = self._engines.role, self._engines.timeout_s
+        whole: dict[int, pa.Table] = {}
+        engine_of = {stream: engine for engine, stream in enumerate(streams)}
+        heard = time.monotonic()
+        while engine_of and not self._dropped.is_set():
+            ready, _ = ray.wait(list(engine_of), timeout=SECONDS_BETWEEN_LOOKS)
+            if ready:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > limit:
+                raise RoleDied(f"{role}: generate: no answer after {limit:.0f} s")
+            else:
+                self._engines.look()
+            for stream in ready:
+                engine = engine_of[stream]
+                reference = next(stream, None)
+                if reference is None:
+                    del engine_of[stream]
+                    continue
+                part, columns = get(reference, f"{role}: generate", limit)
+                number = numbers[engine][part]
+                self._parts[number][engine] = columns
+                if len(self._parts[number]) == self._expected[number]:
+                    whole[number] = self._pass_on(number)
+        if len(whole) != len(self._chunks):
+            raise ValueError(f"{role}: generate answered {len(whole)} of {len(self._chunks)} chunks of rows")
+        return pa.concat_tables([whole[number] for number in range(len(whole))]).combine_chunks()
+
+    def _pass_on(self, number: int) -> pa.Table:
+        parts = self._parts[number]
+        answered = pa.concat_tables([parts[engine] for engine in sorted(parts)])
+        chunk = with_columns(self._prompts.take(self._chunks[number]), answered).combine_chunks()
+        self.scoring.ask(number, chunk)
+        return chunk

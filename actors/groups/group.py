@@ -1,0 +1,198 @@
+"""The processes of one role: Ray actors in a placement group, the role's own or a shared one, addressed as one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+import ray
+from ray.actor import ActorHandle
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.config import PlacementConfig
+from actors.groups.batching import rows_of
+from actors.groups.colocation import Site
+from actors.roles.worker import Worker
+from cluster.environment import for_computing
+from cluster.liveness.watch import Watch
+from cluster.waiting import RoleError, get, next_of
+
+STOP_TIMEOUT_S = 30.0
+
+W = TypeVar("W", bound=Worker)
+RowsOfRanks = list[list[int]] | list[list[list[int]]]  # rank -> rows, or rank -> micro-batch -> rows
+
+
+class WorkerGroup(Generic[W]):
+    """The ranks of one role. Calls go to all ranks; answers come back in rank order."""
+
+    def __init__(
+        self,
+        run: str,
+        role: str,
+        worker: type[W],
+        site: Site,
+        group: PlacementGroup,
+        timeout_s: float,
+        calls_at_once: int = 1,
+        watch: Watch | None = None,
+    ) -> None:
+        """Starts the processes, named RUN/ROLE-RANK; their class and name are what the Ray dashboard shows.
+
+        `group` is what was reserved for `site`; rank i gets its share of bundle i. Whoever waits for an answer looks at
+        `watch` meanwhile, and does not wait for a process that hangs.
+        """
+        self.role, self.timeout_s, self.watch = role, timeout_s, watch
+        self._until: float | None = None
+        self.ranks = site.roles[role].ranks
+        self.names = [f"{run}/{role}-{rank}" for rank in range(self.ranks)]
+        self._run, self._worker, self._calls_at_once = run, worker, calls_at_once
+        self._site, self._group = site, group
+        self.actors: list[ActorHandle] = [self._start(rank) for rank in range(self.ranks)]
+
+    def _start(self, rank: int) -> ActorHandle:
+        placement, share = self._site.roles[self.role], self._site.shares(self.role)[rank]
+        actor = (
+            ray.remote(self._worker)
+            .options(
+                name=self.names[rank],
+                num_cpus=share["CPU"],
+                num_gpus=share["GPU"],
+                max_concurrency=self._calls_at_once,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank),
+                runtime_env={"env_vars": _environment(placement)},
+            )
+            .remote(placement.threads, (self._run, self.role, rank))
+        )
+        if self.watch:
+            self.watch.expect((self.role, rank), actor)
+        return actor
+
+    def stop(self, ranks: Sequence[int] | None = None) -> None:
+        """Ends all processes or those of `ranks`, the dead and the hung ones too; returns when their names are free."""
+        ranks = range(self.ranks) if ranks is None else ranks
+        for rank in ranks:
+            ray.kill(self.actors[rank])
+        until = time.monotonic() + STOP_TIMEOUT_S
+        for rank in ranks:
+            while _taken(self.names[rank]):
+                if time.monotonic() > until:
+                    raise RoleError(f"{self.names[rank]}: still there {STOP_TIMEOUT_S:.0f} s after it was ended")
+                time.sleep(0.02)
+
+    def start_again(self, ranks: Sequence[int]) -> None:
+        """New processes in the places of `ranks`, whose old ones were stopped. They have loaded nothing yet."""
+        for rank in ranks:
+            self.actors[rank] = self._start(rank)
+
+    def join_world(self) -> None:
+        """Makes the ranks one torch.distributed world."""
+        host, port = get(self.actors[0].address.remote(), f"{self.role}: start", self.timeout_s, self.look)
+        self.wait(
+            [a.join.remote(rank, self.ranks, host, port, self.timeout_s) for rank, a in enumerate(self.actors)], "join"
+        )
+
+    def look(self) -> None:
+        """Raises RoleDied when a process of this role hangs."""
+        if self.watch:
+            self.watch.look((self.role,))
+
+    def submit(self, method: str, *arguments: Any, ranks: Sequence[int] | None = None) -> list[ray.ObjectRef]:
+        """Calls `method` on every rank, or on `ranks`, with the same arguments; returns at once."""
+        chosen = range(self.ranks) if ranks is None else ranks
+        return [getattr(self.actors[rank], method).remote(*arguments) for rank in chosen]
+
+    def wait(self, refs: list[ray.ObjectRef], doing: str) -> list[Any]:
+        """Every answer, in order. Raises RoleDied naming the role for a timeout, or a rank that is dead or hangs."""
+        return get(refs, f"{self.role}: {doing}", self._longest_wait(), self.look)
+
+    def next_of(self, stream: Any, doing: str) -> ray.ObjectRef | None:
+        """The next answer of a streaming call, None after the last; as `wait`."""
+        return next_of(stream, f"{self.role}: {doing}", self._longest_wait(), self.look)
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """A block whose waits for this role may take `seconds` together, and each no longer than otherwise."""
+        self._until = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._until = None
+
+    def _longest_wait(self) -> float:
+        if self._until is None:
+            return self.timeout_s
+        return min(self.timeout_s, max(0.0, self._until - time.monotonic()))
+
+    def call(self, method: str, *arguments: Any) -> list[Any]:
+        """Calls `method` on every rank and waits."""
+        return self.wait(self.submit(method, *arguments), method)
+
+    def submit_rows(self, method: str, table: ray.ObjectRef, rows: Sequence[Any], *more: Any) -> list[ray.ObjectRef]:
+        """Calls `method(table, rows[rank], *more)` on every rank that has rows; returns at once."""
+        return [
+            getattr(actor, method).remote(table, mine, *more)
+            for actor, mine in zip(self.actors, rows, strict=True)
+            if mine
+        ]
+
+    def submit_streams(self, method: str, table: ray.ObjectRef, parts: Sequence[Any], *more: Any) -> list[Any]:
+        """As `submit_rows` for a method that yields: a generator of references for every rank that has rows."""
+        return [
+            getattr(actor, method).options(num_returns="streaming").remote(table, mine, *more)
+            for actor, mine in zip(self.actors, parts, strict=True)
+            if mine
+        ]
+
+
+class ColumnsInFlight:
+    """Columns that a group is computing for the rows of a table."""
+
+    def __init__(
+        self, group: WorkerGroup[Any], method: str, table: ray.ObjectRef, rows: RowsOfRanks, *more: Any
+    ) -> None:
+        self._group = group
+        self._method = method
+        self._order = [row for rank in rows for row in _flat(rank)]
+        self._refs = group.submit_rows(method, table, rows, *more)
+
+    def join(self, table: pa.Table) -> pa.Table:
+        """`table` with the new columns, each value at its row. Waits for all ranks."""
+        return with_columns(table, self.columns(len(table)))
+
+    def columns(self, rows: int) -> pa.Table:
+        """The new columns of all `rows` rows of the table. Waits for all ranks."""
+        added = pa.concat_tables(self._group.wait(self._refs, self._method))
+        position = {row: index for index, row in enumerate(self._order)}
+        if len(added) != rows or len(position) != rows:
+            raise ValueError(f"{self._group.role}: {self._method} returned {len(added)} rows for {rows}")
+        return added.take([position[row] for row in range(rows)])
+
+
+def with_columns(table: pa.Table, added: pa.Table) -> pa.Table:
+    """`table` and the columns of `added` beside it, row by row."""
+    for name in added.column_names:
+        table = table.append_column(name, added.column(name))
+    return table
+
+
+def _taken(name: str) -> bool:
+    try:
+        ray.get_actor(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _flat(rows: list[Any]) -> list[int]:
+    return rows_of(rows) if rows and isinstance(rows[0], list) else rows
+
+
+def _environment(placement: PlacementConfig) -> dict[str, str]:
+    environment = for_computing(placement.threads, placement.gpus_per_rank > 0)
+    environment["RAY_ENABLE_ZERO_COPY_TORCH_TENSORS"] = "1"  # published weights are mapped by the engines, not copied
+    return environment

@@ -1,0 +1,138 @@
+"""PEFT adapters given as models: merged once into their base, then a model's folder like any other."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from actors.model_folder.checks import HEAD, is_scorer, read_config, require_rows
+from actors.model_folder.weights import ADAPTER_WEIGHTS, shapes_in, weight_names
+from configs.errors import ConfigError
+from data.hub import parse_model
+from data.tokenizer.hf_tokenizer import read_tokenizer
+from storage.durable import sha256, writing
+from storage.paths import resolve, runs_root
+
+FOLDER = ".merged"  # below runs/, which all nodes of a cluster share
+ADAPTER_CONFIG = "adapter_config.json"
+_OF_TOKENIZER = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges", "chat_template")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a PEFT adapter and no model."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def adapter_base(folder: Path, what: str) -> tuple[str, str]:
+    """The name of the adapter's base model, and what messages call it.
+
+    Raises:
+        ConfigError: adapter_config.json is not readable or names no base.
+    """
+    settings = _settings(folder, what)
+    name, revision = settings.get("base_model_name_or_path"), settings.get("revision")
+    if not name:
+        raise ConfigError(
+            f"{what}: {folder / ADAPTER_CONFIG} has no base_model_name_or_path; write the base model's name there"
+        )
+    pinned = revision and not resolve(name).exists() and parse_model(f"{name}@{revision}") is not None
+    return f"{name}@{revision}" if pinned else name, f"{what}: base model of the adapter {folder}"
+
+
+def merged_dir(folder: Path, what: str, model_dir: Callable[[str, str], Path]) -> Path:
+    """The folder with the adapter merged into its base, as peft merges it; made once and kept in runs/.merged.
+
+    A base of the Hub without a revision is the newest at the time of merging.
+
+    Args:
+        folder: the adapter's.
+        what: what the model is for, as messages say it.
+        model_dir: gives the folder of the base model.
+
+    Raises:
+        ConfigError: no weights, a missing base, or an adapter that does not fit it.
+        DiskError: the merged model cannot be written.
+    """
+    weights = next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise ConfigError(f"{what}: no {' or '.join(ADAPTER_WEIGHTS)} in the adapter {folder}; save the adapter again")
+    name, label = adapter_base(folder, what)
+    merged = runs_root() / FOLDER / _key(folder, name)
+    with writing(merged):
+        merged.parent.mkdir(parents=True, exist_ok=True)
+        lock = merged.with_suffix(".lock").open("w")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not merged.exists():
+            base, aside = model_dir(name, label), merged.with_suffix(".new")
+            print(f"{what}: merging the adapter {folder} into {base}: {merged}", flush=True)
+            model = _merged(base, folder, weights, what)
+            with writing(merged):
+                shutil.rmtree(aside, ignore_errors=True)
+                _write(model, base, folder, aside)
+            require_rows(read_tokenizer(aside), read_config(aside, what), f"{what}: the adapter {folder}")
+            aside.rename(merged)
+    return merged
+
+
+def _merged(base: Path, folder: Path, weights: Path, what: str) -> Any:
+    """The base model with the adapter merged, in the dtype of the base's weights."""
+    import transformers
+    from peft import PeftModel
+
+    from actors.model_folder.completeness import load_complete
+
+    shapes = shapes_in(weights, what)
+    task = _settings(folder, what).get("task_type") or "CAUSAL_LM"
+    if task not in ("CAUSAL_LM", "SEQ_CLS"):
+        raise ConfigError(f"{what}: the adapter {folder} is for {task}; name one for CAUSAL_LM or SEQ_CLS")
+    try:
+        if task == "CAUSAL_LM":
+            model = load_complete(transformers.AutoModelForCausalLM.from_pretrained, base, dtype="auto")
+        else:
+            labels = next((shape[0] for key, shape in shapes.items() if key.endswith("score.weight")), 1)
+            load = transformers.AutoModelForSequenceClassification.from_pretrained
+            new = [] if is_scorer(read_config(base, what)) else [HEAD]
+            model = load_complete(load, base, new, dtype="auto", num_labels=labels)
+        rows = [shape[0] for key, shape in shapes.items() if key.endswith("embed_tokens.weight")]
+        if rows and rows[0] != model.get_input_embeddings().weight.shape[0]:  # saved with the adapter, for new tokens
+            model.resize_token_embeddings(rows[0], mean_resizing=False)
+        return PeftModel.from_pretrained(model, folder).merge_and_unload()
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"{what}: the adapter {folder} cannot be merged into {base}: {reason}") from error
+
+
+def _write(model: Any, base: Path, folder: Path, out: Path) -> None:
+    """Writes the model with the tokenizer of the base, of which the adapter's files replace those of the same name."""
+    out.mkdir()
+    others = {*weight_names([path.name for path in base.iterdir()]), "config.json", "generation_config.json"}
+    for source in (base, folder):
+        for file in source.iterdir():
+            if file.is_file() and file.name not in others and (source == base or file.name.startswith(_OF_TOKENIZER)):
+                shutil.copyfile(file, out / file.name)
+    model.save_pretrained(out)
+
+
+def _settings(folder: Path, what: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{what}: {folder / ADAPTER_CONFIG} is not readable as JSON: {error}; save the adapter again"
+        ) from error
+
+
+def _key(folder: Path, base: str) -> str:
+    """A name for the merged folder, other for another adapter, another base, or changed files of a local base."""
+    lines = [f"{sha256(file)}  {file.name}" for file in sorted(folder.iterdir()) if file.is_file()]
+    local = resolve(base)
+    if local.is_dir():
+        found = [(file.name, file.stat()) for file in sorted(local.iterdir())]
+        lines += [f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in found]
+    return hashlib.sha256("\n".join([base, *lines]).encode()).hexdigest()[:32]

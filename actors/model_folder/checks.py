@@ -1,0 +1,160 @@
+"""Checks of a checkpoint's folder before anything starts, from its small files and the headers of its weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from actors.model_folder.weights import tensor_shapes
+from configs.errors import ConfigError
+
+HEAD = "score.weight"  # of Transformers' decoders for sequence classification, shape (outputs, hidden)
+
+
+def read_config(folder: Path, what: str) -> dict[str, Any]:
+    """The content of config.json. Raises ConfigError where there is none; `what` is named."""
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{what}: no config.json in {folder}; name a folder in Hugging Face format") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{what}: {file} is not readable as JSON: {error}; export the model again") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{what}: {file} is not a JSON object; export the model again")
+    return config
+
+
+def require_supported(folder: Path, what: str) -> None:
+    """Refuses a checkpoint that the installed Transformers cannot load as what it is.
+
+    Raises:
+        ConfigError: a model type or architecture that Transformers has no class for, one that needs Python code of its own,
+            or a config.json that Transformers refuses.
+    """
+    from transformers import AutoConfig, __version__
+    from transformers.models.auto import modeling_auto as auto
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    config = read_config(folder, what)
+    kind, where = str(config.get("model_type")), f"{what}: {folder / 'config.json'}"
+    if kind not in CONFIG_MAPPING_NAMES:
+        if config.get("auto_map"):
+            raise ConfigError(
+                f"{where}: model_type {kind!r} needs Python code of the checkpoint (auto_map), which is never run "
+                "(there is no trust_remote_code here); name a model of a family that Transformers has"
+            )
+        raise ConfigError(f"{where}: model_type {kind!r} is unknown to Transformers {__version__}; name another model")
+    decoders = _classes(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, kind)
+    classes = [
+        *decoders,
+        *_classes(auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, kind),
+        *(generic_name(name) for name in decoders),
+    ]
+    for name in config.get("architectures") or ():
+        if name.lower() not in (known.lower() for known in classes):
+            raise ConfigError(
+                f"{where}: architecture {name} of model_type {kind!r} is neither a causal language model nor a sequence "
+                f"classifier of Transformers {__version__} ({', '.join(classes) or 'it has none'}); name another model"
+            )
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise ConfigError(f"{where}: Transformers refuses it: {error}") from error
+
+
+def require_trainable(config: Mapping[str, Any], folder: Path, what: str) -> None:
+    """Refuses quantized weights, which neither training nor a reward model can start from, and impossible dropout."""
+    require_probabilities(config, folder, what)
+    if quantization := config.get("quantization_config"):
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
+        raise ConfigError(
+            f"{what}: {folder} is quantized ({method}), which only engines for evaluation and serving load; name the unquantized model that it was "
+            "made from"
+        )
+
+
+def require_probabilities(config: Mapping[str, Any], folder: Path, what: str) -> None:
+    """Refuses a probability of dropout that is none, which fails at the first step."""
+    for name, value in config.items():
+        if "drop" in name and isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value < 1:
+            raise ConfigError(f"{what}: {folder / 'config.json'}: {name} is {value}; it must be at least 0 and below 1")
+
+
+def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
+    """Rows of the embedding by config.json; None where it does not say."""
+    rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    return None if rows is None else int(rows)
+
+
+def window_of(config: Mapping[str, Any]) -> int:
+    """Tokens that a layer with a sliding window sees; 0 for a model without."""
+    return int(config.get("sliding_window") or 0) if config.get("use_sliding_window", True) else 0
+
+
+def require_rows(tokenizer: Any, config: Mapping[str, Any], what: str) -> None:
+    """Refuses a tokenizer with ids that the model's embedding has no row for.
+
+    Special tokens that neither the chat template nor padding and ends use may be without, as Gemma 3's image token is in
+    its models for text.
+    """
+    rows, vocabulary = vocabulary_rows(config), tokenizer.get_vocab()
+    added = tokenizer.added_tokens_decoder
+    used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token}
+    beyond = [
+        token
+        for token, number in vocabulary.items()
+        if rows is not None and number >= rows
+        if number not in added or not added[number].special or token in used or token in str(tokenizer.chat_template)
+    ]
+    if beyond:
+        tokens = max(vocabulary.values()) + 1
+        raise ConfigError(
+            f"{what}: the tokenizer has {tokens} tokens and the model {rows}; use the tokenizer that the model was trained "
+            "with, or extend the model with python -m trainers.vocabulary"
+        )
+
+
+def is_scorer(config: Mapping[str, Any]) -> bool:
+    """Whether a model has a head for sequence classification instead of a language-model head."""
+    return any("SequenceClassification" in name for name in config.get("architectures") or ())
+
+
+def require_scorer(config: Mapping[str, Any], folder: Path, what: str) -> None:
+    """Refuses a model without a scalar head."""
+    if not is_scorer(config):
+        raise ConfigError(f"{what}: {folder} has no scalar head; name one that trainers.reward made")
+
+
+def require_one_output(folder: Path, what: str) -> None:
+    """Refuses a sequence classifier with more outputs than one; a language model passes."""
+    config = read_config(folder, what)
+    if not is_scorer(config):
+        return
+    shapes = tensor_shapes(folder, what)
+    outputs = shapes[HEAD][0] if HEAD in shapes else _labels(config)
+    if outputs == 1 and HEAD not in shapes:
+        raise ConfigError(
+            f"{what}: the weights in {folder} have no {HEAD}, the head that config.json says; export the reward model again"
+        )
+    if outputs != 1:
+        raise ConfigError(
+            f"{what}: the head of {folder} has {outputs} outputs; one is needed: name a reward model with a scalar head"
+        )
+
+
+def _labels(config: Mapping[str, Any]) -> int:
+    """Labels by config.json, which has none where there are two, Transformers' default."""
+    return int(config.get("num_labels") or len(config.get("id2label") or ()) or 2)
+
+
+def generic_name(decoder: str) -> str:
+    """Name of the class with a scalar head (`actors.model_folder.scorer`) on a decoder's class that has none of its own."""
+    return f"{decoder.removesuffix('ForCausalLM')}ForSequenceClassification"
+
+
+def _classes(mapping: Mapping[str, Any], kind: str) -> list[str]:
+    found = mapping.get(kind, ())
+    return [found] if isinstance(found, str) else list(found)

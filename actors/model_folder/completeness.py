@@ -1,0 +1,93 @@
+"""Whether a checkpoint's weights are those of the model that its config.json describes.
+
+Transformers fills what is missing with random numbers and goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from actors.model_folder.checks import is_scorer, read_config
+from actors.model_folder.scorer import scorer_class
+from actors.model_folder.weights import tensor_shapes
+from configs.errors import ConfigError
+
+_LAYER = re.compile(r"\.\d+\.")
+_RECOMPUTED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|\.attn\.bias$")
+"""Buffers that old checkpoints hold and that models compute themselves."""
+
+
+def require_complete(folder: Path, what: str) -> None:
+    """Refuses weights that lack tensors of the model, have more layers, or other shapes. Reads headers only.
+
+    Of a checkpoint that holds tensors under other names than the model's, which Transformers may rename, only the shapes of
+    the others are compared; `load_complete` finds what it lacks.
+
+    Raises:
+        ConfigError: names the first such tensor; or config.json describes no model that can be made.
+    """
+    config = read_config(folder, what)
+    if config.get("quantization_config"):
+        return
+    model = _on_meta(folder, config, what)
+    whole = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: shape for name, shape in tensor_shapes(folder, what).items() if not _RECOMPUTED.search(name)}
+    for name, shape in found.items():
+        if whole.get(name, shape) != shape:
+            raise ConfigError(
+                f"{what}: {folder}: config.json asks for {name} of shape {whole[name]} and the weights have {shape}; use the "
+                "config.json that belongs to them"
+            )
+    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    for name in found:
+        of_first_layer = _LAYER.sub(".0.", name, count=1)
+        if name not in whole and of_first_layer in whole and not any(re.search(one, name) for one in ignored):
+            raise ConfigError(
+                f"{what}: {folder}: the weights have {name}, and config.json describes a model with fewer layers; use the "
+                "config.json that belongs to them"
+            )
+    if set(found) <= set(whole):
+        _require_none(folder, what, [name for name, _ in model.named_parameters() if name not in found])
+
+
+def load_complete(
+    load: Callable[..., tuple[Any, dict[str, Any]]], folder: Path, new: Sequence[str] = (), **settings: Any
+) -> Any:
+    """The model that `load`, a class's `from_pretrained`, reads from `folder`, all of it but the parameters `new`.
+
+    Raises:
+        ConfigError: the checkpoint lacks others.
+    """
+    model, info = load(folder, output_loading_info=True, **settings)
+    _require_none(folder, "model", sorted(name for name in info["missing_keys"] if name not in new))
+    return model
+
+
+def _require_none(folder: Path, what: str, missing: Sequence[str]) -> None:
+    if missing:
+        raise ConfigError(
+            f"{what}: the weights in {folder} lack {len(missing)} tensors of the model that config.json describes, such as "
+            f"{missing[0]}; copy or export the model again"
+        )
+
+
+def _on_meta(folder: Path, config: dict[str, Any], what: str) -> PreTrainedModel:
+    settings = AutoConfig.from_pretrained(folder)
+    try:
+        with torch.device("meta"):
+            if is_scorer(config):
+                settings.num_labels = 1
+                return scorer_class(settings, what)(settings)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(settings)
+            return model
+    except ConfigError:
+        raise
+    except Exception as error:  # a foreign architecture may fail in any way; it is refused by name
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"{what}: {folder / 'config.json'}: Transformers cannot make this model: {reason}") from error

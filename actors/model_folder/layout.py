@@ -1,0 +1,132 @@
+"""Whether a checkpoint can be read into shards: whether its files hold the model's parameters one to one.
+
+Reading this file imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from actors.model_folder.adapters import is_adapter
+from actors.model_folder.checks import HEAD, read_config
+from actors.model_folder.source import local_dir
+from actors.model_folder.weights import Stored, stored_tensors, weight_files
+from actors.sizing.shape import FAMILIES, shape_of
+from configs.errors import ConfigError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+LM_HEAD = "lm_head."
+"""Begins the names of the output embedding, which a scorer has not."""
+CONVERTED = "Transformers converts its tensors while it reads them"
+_FLOATS = ("F32", "F16", "BF16")
+# A buffer that Transformers saved until 4.31, and leaves unread since.
+_UNREAD = ".rotary_emb.inv_freq"
+
+
+def whole_because(parameters: Shapes, stored: Mapping[str, Stored] | None, scorer: bool) -> str:
+    """Why ranks cannot read a checkpoint into shards but each must read the whole model; empty if they can.
+
+    Args:
+        parameters: shapes of the model's parameters, by name; a tied one once.
+        stored: its tensors; None if they are in other files than safetensors.
+        scorer: whether the model has a scalar head. If the files have none, it is new, and their output embedding is not read.
+    """
+    if stored is None:
+        return "its weights are not in safetensors files"
+    wanted = dict(parameters)
+    there = {name: tensor for name, tensor in stored.items() if not name.endswith(_UNREAD)}
+    if scorer and HEAD not in there:
+        wanted.pop(HEAD, None)
+        there = {name: tensor for name, tensor in there.items() if not name.startswith(LM_HEAD)}
+    for name in [*wanted, *there]:
+        if name not in there:
+            return f"its files have no {name}"
+        if name not in wanted:
+            return f"its files have {name}, which is no parameter of the model"
+        if there[name].shape != tuple(wanted[name]):
+            return f"its files have {name} with the shape {there[name].shape}, and the model with {tuple(wanted[name])}"
+        if there[name].dtype not in _FLOATS:
+            return f"its files have {name} as {there[name].dtype}, which is none of {', '.join(_FLOATS)}"
+    return ""
+
+
+def reads_whole(name: str, scorer: bool) -> str | None:
+    """Why ranks would read the whole of the model that `name` names, as `whole_because`; None if its files are not here.
+
+    Raises:
+        ConfigError: config.json or weights that cannot be read.
+    """
+    folder = local_dir(name)
+    if folder is None:
+        return None
+    if is_adapter(folder):
+        return "it is an adapter, which is first merged into its base"
+    return _reads_whole(folder, scorer, folder.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _reads_whole(folder: Path, scorer: bool, _: int) -> str | None:
+    """Cached, because a preflight that looks for settings that fit asks hundreds of times."""
+    if not _complete(folder):
+        return None
+    config, where = read_config(folder, "model"), str(folder / "config.json")
+    shape = shape_of(config, where)
+    if shape.counts is not None and shape.counts.converted:
+        return CONVERTED
+    return whole_because(parameter_shapes(config, where, scorer), stored_tensors(folder, "model"), scorer)
+
+
+def parameter_shapes(config: Mapping[str, Any], where: str, scorer: bool = False) -> Shapes:
+    """The shape of every parameter of the model that a config.json describes, by name, in order; a tied one once.
+
+    Args:
+        where: what the config is called in errors.
+        scorer: with a scalar head in place of the output embedding.
+
+    Raises:
+        ConfigError: as `shape_of`.
+    """
+    shape = shape_of(config, where)
+    shapes = _closed_form(config, where) if shape.counts is None else dict(shape.counts.shapes)
+    if scorer:
+        shapes = {name: found for name, found in shapes.items() if not name.startswith(LM_HEAD)}
+        shapes[HEAD] = (1, shape.hidden)
+    return shapes
+
+
+def _closed_form(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
+    """Of the families that have one; the counterpart of `Shape.parameters`."""
+    shape, family = shape_of(config, where), config["model_type"]
+    hidden, inner, q, kv = shape.hidden, shape.intermediate, shape.q, shape.kv
+    output_bias = bool(config.get("attention_bias", FAMILIES[family][0])) and family != "qwen2"
+    biases = {"q_proj": shape.qkv_bias, "k_proj": shape.qkv_bias, "v_proj": shape.qkv_bias, "o_proj": output_bias}
+    biases |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), bool(config.get("mlp_bias")))
+    attention = {"q_proj": (q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q)}
+    feed_forward = {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)}
+    layer: dict[str, tuple[int, ...]] = {}
+    for part, matrices in (("self_attn", attention), ("mlp", feed_forward)):
+        for name, matrix in matrices.items():
+            layer[f"{part}.{name}.weight"] = matrix
+            if biases[name]:
+                layer[f"{part}.{name}.bias"] = matrix[:1]
+    if shape.qk_norm:
+        layer |= {f"self_attn.{name}_norm.weight": (shape.head_dim,) for name in ("q", "k")}
+    layer |= {f"{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")}
+    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (shape.vocab, hidden)}
+    for number in range(shape.layers):
+        found |= {f"model.layers.{number}.{name}": size for name, size in layer.items()}
+    found["model.norm.weight"] = (hidden,)
+    return found if shape.tied else found | {f"{LM_HEAD}weight": (shape.vocab, hidden)}
+
+
+def _complete(folder: Path) -> bool:
+    """Whether config.json and all weights are in a folder; of a repository's, some may not have been downloaded yet."""
+    try:
+        weight_files(folder, "")
+    except ConfigError:  # raised again, naming the setting, where the weights are needed
+        return False
+    return (folder / "config.json").is_file()

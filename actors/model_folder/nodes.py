@@ -1,0 +1,62 @@
+"""Models of the Hub on every node of a cluster: each node downloads them once, before any role takes resources there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actors.model_folder.source import repository_of, snapshot, uses_modelscope
+from configs.errors import ConfigError
+from data.hub import Repository, pinned
+
+
+def fetch(names: Sequence[str], same_folder: bool = False) -> None:
+    """Downloads the models of the Hub among `names` on all nodes but this one, all at once; waits for them.
+
+    Nodes that share a cache folder (`HF_HOME`) find the models in it. Nodes that join later need such a folder.
+
+    Args:
+        same_folder: whether every node must have them in the same folder as this one.
+
+    Raises:
+        ConfigError: a node cannot download a model, or has it elsewhere; its address is named.
+    """
+    import ray
+    from huggingface_hub import constants
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    wanted = [str(_pinned(repository)) for name in names if (repository := repository_of(name)) is not None]
+    if not wanted or not ray.is_initialized():
+        return
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    if not others:
+        return
+    print(f"downloading {', '.join(wanted)} on {len(others)} more nodes", flush=True)
+    online = {"HF_HUB_OFFLINE": str(int(constants.HF_HUB_OFFLINE))}  # roles are offline; see cluster/environment.py
+    tasks = []
+    for node in others:
+        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        options = {"num_cpus": 0, "scheduling_strategy": strategy, "runtime_env": {"env_vars": online}}
+        tasks.append((node["NodeManagerAddress"], ray.remote(_fetch).options(**options).remote(wanted)))
+    for address, task in tasks:
+        try:
+            folders = ray.get(task)
+        except RayError as error:
+            reason = error.cause if isinstance(error, RayTaskError) else error
+            raise ConfigError(f"node {address}: {reason}") from error
+        if same_folder and folders != _fetch(wanted):
+            raise ConfigError(
+                f"node {address} keeps models in {folders[0]}, unlike this one; set HF_HOME alike on all nodes"
+            )
+
+
+def _pinned(repository: Repository) -> Repository:
+    """At the commit that this node has, if the hub has commits."""
+    return repository if uses_modelscope() else pinned(repository)
+
+
+def _fetch(names: Sequence[str]) -> list[str]:
+    """Downloads; returns the folders."""
+    repositories = [repository for name in names if (repository := repository_of(name)) is not None]
+    return [str(snapshot(repository, "model")) for repository in repositories]

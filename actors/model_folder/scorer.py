@@ -1,0 +1,40 @@
+"""A scalar head on any decoder: Transformers' sequence classifier where the family has one, its generic one elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GenericForSequenceClassification
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+)
+
+from actors.model_folder.checks import generic_name
+from configs.errors import ConfigError
+
+HEAD = "score"
+"""Name of the linear layer that makes scores, in Transformers and in vLLM."""
+
+
+def scorer_class(config: PretrainedConfig, where: str) -> type[PreTrainedModel]:
+    """The class whose `from_pretrained` loads a decoder of this config with a head `score` on it.
+
+    Raises ConfigError, naming `where`, for what is no decoder of text.
+    """
+    if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        return _first(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)])
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ConfigError(f"{where}: {config.model_type} is no decoder-only language model; name one")
+    decoder = _first(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
+    family = next(base for base in decoder.__mro__ if base.__name__.endswith("PreTrainedModel"))
+    return type(
+        generic_name(decoder.__name__), (GenericForSequenceClassification, family), {"__module__": family.__module__}
+    )
+
+
+def _first(found: Any) -> type[PreTrainedModel]:
+    """Of the classes of a config that has several."""
+    chosen: type[PreTrainedModel] = found[0] if isinstance(found, (list, tuple)) else found
+    return chosen

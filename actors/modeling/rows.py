@@ -1,0 +1,73 @@
+"""Between the table and tensors. A table is Arrow: a row a sample, token columns are lists.
+
+Columns and who adds them (A = tokens of a row's response):
+    prompt, response: list<int32>; rollout_logprobs: list<float32> (A); finished: bool      rollout
+    versions: list<int32> (A), where they may differ: the weights behind each token         rollout
+    ref_logprobs: list<float32> (A)                                                         reference
+    reward_model: float32                                                                   reward
+    reward_NAME: float32                                                                    judge, for every source NAME
+    values: list<float32> (A), before each response token                                   critic
+    logprobs: list<float32> (A)                                                             policy
+    reward, score: what an answer earns, as it is and as the algorithm takes it             the driver
+    weights, advantages, returns: list<float32> (A)                                         the driver
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from actors.modeling.packed import PackedBatch
+
+
+def lengths(table: pa.Table, *columns: str) -> np.ndarray:
+    """Tokens of each row, summed over the list columns named: (rows,) int64."""
+    total = np.zeros(len(table), dtype=np.int64)
+    for name in columns:
+        total += np.diff(_list(table, name).offsets.to_numpy())
+    return total
+
+
+def trained_rows(table: pa.Table) -> np.ndarray:
+    """Whether any token of a row's response has weight in the loss: (rows,) bool."""
+    counts = lengths(table, "weights")
+    rows = np.repeat(np.arange(len(table)), counts)
+    return np.bincount(rows[flat(table, "weights") != 0], minlength=len(table)) > 0
+
+
+def flat(table: pa.Table, name: str) -> np.ndarray:
+    """A list column's values of all rows end to end; zero-copy where the column is one chunk."""
+    return _list(table, name).flatten().to_numpy(zero_copy_only=False)
+
+
+def as_list_column(values: np.ndarray, counts: Sequence[int] | np.ndarray, dtype: pa.DataType) -> pa.ListArray:
+    """Values end to end, cut into rows of `counts` values: the inverse of `flat`."""
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    if offsets[-1] != len(values):
+        raise ValueError(f"{len(values)} values do not fill rows of {offsets[-1]} in all")
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, dtype))
+
+
+def pack(table: pa.Table, rows: Sequence[int]) -> PackedBatch:
+    """Rows as prompt + response sequences; the response's tokens are the predicted ones."""
+    prompts, responses = _list(table, "prompt"), _list(table, "response")
+    sequences, targets = [], []
+    for row in rows:
+        prompt, response = prompts[row].values.to_numpy(), responses[row].values.to_numpy()
+        sequences.append(np.concatenate([prompt, response]))
+        targets.append(np.concatenate([np.zeros(len(prompt), bool), np.ones(len(response), bool)]))
+    return PackedBatch.of(sequences, targets)
+
+
+def tokens(table: pa.Table, name: str, rows: Sequence[int]) -> Tensor:
+    """A per-token column of `rows`, end to end, (N,) float32, in the order of `pack`'s predicted tokens."""
+    column = _list(table, name)
+    return torch.from_numpy(np.concatenate([column[row].values.to_numpy() for row in rows]).astype(np.float32))
+
+
+def _list(table: pa.Table, name: str) -> pa.ListArray:
+    return table.column(name).combine_chunks()

@@ -1,0 +1,190 @@
+"""Rewards by an HTTP endpoint: samples are posted in batches, several at a time, and again where that can help."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from actors.rewards.bodies import CONVERSATIONS, SAMPLES
+from actors.rewards.config import HttpRewardConfig
+from actors.rewards.sample import JudgeError, Sample, beginning, checked, describe, label_of
+from configs.errors import ConfigError
+
+FIRST_WAIT_S = 0.5  # before the second try; doubled before each further one
+LONGEST_WAIT_S = 60.0  # even if Retry-After says more
+BODY_CHARACTERS = 200  # of an answer, in messages
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Samples of one request, and how messages call it."""
+
+    where: str
+    samples: list[Sample]
+    body: bytes
+
+
+class _Failed(Exception):
+    """A try without an answer of status 2xx; whether another can help, and in how many seconds the endpoint wants it."""
+
+    def __init__(self, text: str, *, again: bool, wait_s: float | None = None) -> None:
+        super().__init__(text)
+        self.again, self.wait_s = again, wait_s
+
+
+class HttpJudge:
+    """An endpoint that scores samples; the forms of its bodies are those of actors/rewards/bodies.py."""
+
+    def __init__(self, name: str, config: HttpRewardConfig) -> None:
+        """Asks nothing yet.
+
+        Raises:
+            ConfigError: the environment variable of the key is not set, or what it holds cannot be sent.
+        """
+        self.name = name
+        self._config = config
+        self._url = httpx.URL(config.url)
+        # Messages leave the query out: it may have a token in it.
+        self._label = f"{label_of(name)}: {self._url.copy_with(query=None, fragment=None)}"
+        self._form = CONVERSATIONS if config.takes_conversations else SAMPLES
+        self._key = _read_key(label_of(name), config.api_key_variable)
+        # Without TLS there is no certificate to verify, and reading the known ones takes a fifth of a second.
+        self._verify = httpx.create_ssl_context() if self._url.scheme == "https" else False
+
+    def score(self, samples: list[Sample]) -> list[float]:
+        """One finite number a sample, in order. A thread with a running event loop must call it in another thread.
+
+        Raises:
+            JudgeError: a batch got no answer in all its tries, or one without a finite number for each sample.
+        """
+        return asyncio.run(self._score(self._cut(samples)))
+
+    def _cut(self, samples: list[Sample]) -> list[_Batch]:
+        size = self._config.batch_size
+        parts = [samples[start : start + size] for start in range(0, len(samples), size)]
+        batches = []
+        for number, part in enumerate(parts, start=1):
+            where = f"{self._label}, batch {number} of {len(parts)}"
+            batches.append(_Batch(where, part, self._form.encode(where, part)))
+        return batches
+
+    async def _score(self, batches: list[_Batch]) -> list[float]:
+        slots = asyncio.Semaphore(self._config.concurrent)
+        # Without compression, so that the bytes that are counted are those that take memory.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+
+        async def rewards(batch: _Batch) -> list[float]:
+            async with slots:  # kept while it waits for its next try, so that an endpoint with too much to do gets less
+                return self._read(batch, await self._answer(client, batch))
+
+        async with httpx.AsyncClient(headers=headers, verify=self._verify, timeout=None) as client:  # noqa: S113 - asyncio.timeout limits the whole exchange
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(rewards(batch)) for batch in batches]
+            except ExceptionGroup as failures:
+                first = failures.exceptions[0]
+                raise first from first.__cause__
+        return [reward for task in tasks for reward in task.result()]
+
+    async def _answer(self, client: httpx.AsyncClient, batch: _Batch) -> httpx.Response:
+        """The first answer of status 2xx in `retries` + 1 tries."""
+        tried = 1
+        while True:
+            try:
+                return await self._post(client, batch)
+            except _Failed as failed:
+                if not failed.again or tried > self._config.retries:
+                    raise JudgeError(f"{batch.where}, try {tried}: {failed}") from failed.__cause__
+                wait_s = FIRST_WAIT_S * 2 ** (tried - 1) if failed.wait_s is None else failed.wait_s
+                wait_s = min(wait_s, LONGEST_WAIT_S)
+                logger.warning("%s: %s; trying again in %.1f s", batch.where, failed, wait_s)
+            await asyncio.sleep(wait_s)
+            tried += 1
+
+    async def _post(self, client: httpx.AsyncClient, batch: _Batch) -> httpx.Response:
+        try:
+            async with asyncio.timeout(self._config.timeout_s):  # of the whole answer; httpx's are between two pieces
+                async with client.stream("POST", self._url, content=batch.body) as stream:
+                    response = await self._whole(stream)
+        except TimeoutError as error:
+            raise _Failed(f"no answer within timeout_s {self._config.timeout_s:g}", again=True) from error
+        except httpx.RequestError as error:
+            again = isinstance(error, httpx.TransportError)
+            raise _Failed(f"no answer: {type(error).__name__}: {error}", again=again) from error
+        if response.is_success:
+            return response
+        raise _Failed(
+            f"status {response.status_code}{self._hint(response, batch)}: {self._beginning(response)}",
+            again=response.status_code == 429 or response.status_code >= 500,
+            wait_s=_retry_after_s(response.headers.get("Retry-After", "")),
+        )
+
+    async def _whole(self, stream: httpx.Response) -> httpx.Response:
+        """The response with its body, which is read only up to the limit."""
+        if stream.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise _Failed("the response is compressed, which the request did not accept", again=False)
+        body, most = bytearray(), self._config.max_response_bytes
+        async for part in stream.aiter_raw():
+            body += part
+            if len(body) > most:
+                raise _Failed(f"the response is larger than max_response_bytes {most}", again=False)
+        headers = {name: value for name, value in stream.headers.items() if name.lower() != "transfer-encoding"}
+        return httpx.Response(stream.status_code, headers=headers, content=bytes(body), request=stream.request)
+
+    def _read(self, batch: _Batch, response: httpx.Response) -> list[float]:
+        where = f"{batch.where}: status {response.status_code}"
+        try:
+            reply = json.loads(response.content)
+        except (ValueError, RecursionError) as error:
+            raise JudgeError(f"{where}: the answer is not JSON: {self._beginning(response)}") from error
+        try:
+            rewards = self._form.read(reply)
+        except (LookupError, TypeError) as error:
+            raise JudgeError(f"{where}: the answer is not {self._form.answer}: {self._beginning(response)}") from error
+        return checked(where, batch.samples, rewards)
+
+    def _hint(self, response: httpx.Response, batch: _Batch) -> str:
+        """What a refusal says beside its body: where a redirection leads, or the sample that serve refused."""
+        if response.has_redirect_location:
+            return f", to {response.headers['Location']}, which the url must name itself"
+        refused = re.search(r'"conversations\.(\d{1,9})\b', response.text)
+        if refused and int(refused[1]) < len(batch.samples):
+            return f" for {describe(batch.samples[int(refused[1]) :][:1])}"
+        return ""
+
+    def _beginning(self, response: httpx.Response) -> str:
+        text = response.text.replace(self._key, "KEY") if self._key else response.text
+        return beginning(text, BODY_CHARACTERS)
+
+
+def _read_key(label: str, variable: str) -> str:
+    if not variable:
+        return ""
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ConfigError(f"{label}: api_key_variable: the environment variable {variable} is not set; export the key")
+    if not re.fullmatch(r"[!-~]+", key):
+        raise ConfigError(f"{label}: api_key_variable: {variable} holds other than printable ASCII characters")
+    return key
+
+
+def _retry_after_s(value: str) -> float | None:
+    """Seconds from now that a Retry-After header names, as a count or as a date (RFC 9110, 10.2.3); None without one."""
+    if re.fullmatch(r"\d{1,9}", value):
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

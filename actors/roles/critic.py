@@ -1,0 +1,30 @@
+"""The critic: a scalar head on a language model that learns the expected return of every prefix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from actors.config import TrainedRoleConfig
+from actors.modeling.packed import PackedBatch, PackedScorer
+from actors.roles.learner import Learner, TrainBatch
+from actors.zero.loading import load_to_train
+from actors.zero.model import ZeroModel
+
+
+class Critic(Learner):
+    """One rank of the critic. Adds the column `values`: the value of the state before each response token."""
+
+    loss_columns = ("weights", "values", "returns")
+
+    def setup(self, config: TrainedRoleConfig, total_updates: int, seed: int) -> None:
+        """Loads the weights under ZeRO; on a causal model's folder the value head starts at zero."""
+        module = load_to_train(PackedScorer, config.model, config.zero, seed)
+        self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
+
+    def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
+        return {"values": self.zero.forward(batch)[batch.predict]}
+
+    def run_model(self, engine: Any, batch: TrainBatch) -> Tensor:
+        return engine(batch.packed)[batch.packed.predict]

@@ -1,0 +1,96 @@
+"""One optimiser step after another over rows of a table: what policy and critic share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from torch import Tensor
+
+from actors.distributed.devices import device
+from actors.modeling.models import save_pretrained
+from actors.modeling.packed import PackedBatch
+from actors.modeling.rows import pack, tokens
+from actors.roles.worker import ForwardWorker
+from actors.zero.diverged import NotFiniteError
+from actors.zero.model import Loss, ZeroModel
+from cluster.memory import return_free_memory
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser step for one rank."""
+
+    micro_batches: list[list[int]]  # rows of the table
+    learns: bool = True  # False: no row of any rank is trained on
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """A packed micro-batch with the columns that the loss needs, all in the order of the predicted tokens."""
+
+    packed: PackedBatch
+    columns: dict[str, Tensor]  # (N,) each
+    world_size: int
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.columns[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+
+class Learner(ForwardWorker):
+    """A role whose model DeepSpeed trains. Subclasses set `zero` and say which columns, where there, their loss reads."""
+
+    zero: ZeroModel
+    loss_columns: tuple[str, ...] = ()
+
+    def run_model(self, engine: Any, batch: TrainBatch) -> Any:
+        """Calls the model on a micro-batch; what it returns goes to the loss."""
+        raise NotImplementedError
+
+    def learn(self, table: pa.Table, updates: list[Update], loss: Loss[TrainBatch]) -> list[dict[str, float]]:
+        """Takes the optimiser steps of `updates` in order; returns the figures of each. Raises NotFiniteError."""
+        figures = []
+        for index, update in enumerate(updates):
+            try:
+                figures.append(self.zero.update(self._batches(table, update), self.run_model, loss, update.learns))
+            except NotFiniteError as error:
+                error.update = index
+                raise
+        if device().type == "cpu":
+            return_free_memory()  # a quarter to a half of what the process has; the other roles' turn comes now
+        return figures
+
+    def _batches(self, table: pa.Table, update: Update) -> list[TrainBatch]:
+        target = device()
+        names = [name for name in self.loss_columns if name in table.column_names]
+        return [
+            TrainBatch(
+                pack(table, rows).to(target),
+                {name: tokens(table, name, rows).to(target) for name in names},
+                self.zero.world_size,
+            )
+            for rows in update.micro_batches
+        ]
+
+    def save(self, folder: str) -> None:
+        """Copies this rank's share of a checkpoint and begins to write it."""
+        self.zero.save(Path(folder))
+
+    def saved(self, folder: str) -> dict[str, str]:
+        """Waits until that is on the disk; see `ZeroModel.saved`."""
+        return self.zero.saved(Path(folder))
+
+    def load(self, folder: str) -> None:
+        """Restores what `save` wrote."""
+        self.zero.load(Path(folder))
+
+    def export(self, folder: str) -> None:
+        """Writes the full model to `folder` in Hugging Face format (rank 0 writes, all ranks gather)."""
+        state = self.zero.full_state()
+        if self.zero.rank == 0:
+            save_pretrained(self.zero.model, state, Path(folder))

@@ -1,0 +1,25 @@
+"""The reference: the frozen model that the policy is kept close to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from actors.config import FrozenRoleConfig
+from actors.distributed.devices import DTYPES, device
+from actors.modeling.models import load_causal_lm
+from actors.modeling.packed import PackedBatch, PackedLM
+from actors.roles.worker import ForwardWorker
+
+
+class Reference(ForwardWorker):
+    """One rank of the reference. Adds the column `ref_logprobs`."""
+
+    def setup(self, config: FrozenRoleConfig, temperature: float) -> None:
+        self.module = PackedLM(load_causal_lm(config.model, DTYPES[config.dtype])).to(device()).eval()
+        self.temperature = temperature
+
+    @torch.no_grad()
+    def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
+        logprobs, _ = self.module(batch, self.temperature)
+        return {"ref_logprobs": logprobs}

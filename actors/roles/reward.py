@@ -1,0 +1,23 @@
+"""The reward model: scores a finished answer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from actors.config import FrozenRoleConfig
+from actors.distributed.devices import DTYPES, device
+from actors.modeling.models import load_scorer
+from actors.modeling.packed import PackedBatch, PackedScorer
+from actors.roles.worker import ForwardWorker
+
+
+class Reward(ForwardWorker):
+    """One rank of the reward model. Adds the column `reward_model`: the head's scalar at the last token of each row."""
+
+    def setup(self, config: FrozenRoleConfig) -> None:
+        self.module = PackedScorer(load_scorer(config.model, DTYPES[config.dtype], seed=0)).to(device()).eval()
+
+    @torch.no_grad()
+    def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
+        return {"reward_model": self.module(batch)[batch.last_positions]}

@@ -1,0 +1,252 @@
+"""How much memory a rank of a role takes, from shapes and settings alone: arithmetic, checked against measurements.
+
+    P parameters, N ranks, T tokens of a micro-batch, b bytes of an element in the forward pass, GiB = 2^30 bytes.
+
+ZeRO's shares of weights, gradients and optimizer are those of Rajbhandari et al. 2020 (section 3); the sizes of what
+DeepSpeed gathers and flattens beside them are its defaults. What a process takes before it holds any model, and how
+much more than their sum activations take in the C library's heap, was measured (docs/preflight.md says how).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.config import EngineConfig, FrozenRoleConfig, LoraConfig, ZeroConfig
+from actors.sizing.shape import Shape
+
+GIB, MIB = 2**30, 2**20
+BYTES = {"float32": 4, "bfloat16": 2}
+ADAM_BYTES = 8  # two moments in fp32
+MASTER_BYTES = 4  # the optimizer's own fp32 weights
+# While AdamW steps: the gradient in fp32 and, on CPUs, a temporary of its size. On GPUs it is one fused kernel.
+STEP_BYTES, GPU_STEP_BYTES = 8, 4
+
+# DeepSpeed's defaults, in elements: gathered parameters at a time, a step's part of the optimizer, a gradient bucket.
+LIVE_ELEMENTS, SUB_GROUP_ELEMENTS, BUCKET_ELEMENTS = 10**9, 10**9, 5 * 10**8
+LOGIT_PIECES = 3 * 2**26 * 4  # actors/modeling/logprobs.py on GPUs: three fp32 pieces
+LOGITS = {
+    "cpu": 2**27,
+    "cuda": 2**30,
+}  # elements made at a time (actors/modeling/packed.py): 256 MiB and 2 GiB in bfloat16
+
+# Measured on CPU: resident size of a Ray actor with its imports and first calls done, without a model.
+# Of it, libraries' pages, which processes of one node share: 150 to 230 MiB, by what the page cache had of them.
+SHARED_LIBRARIES = 200 * MIB
+TRAINED_PROCESS, FROZEN_PROCESS, ENGINE_PROCESS = (SHARED_LIBRARIES + own * MIB for own in (470, 335, 570))
+# Freed blocks between the kept ones are not given back: what activations take over the sum of what is kept of them.
+HEAP_FACTOR = 1.8
+# Not measured, no GPU was at hand: CUDA's context, libraries' workspaces and NCCL's buffers; the process beside it.
+GPU_CONTEXT, GPU_PROCESS = 2 * GIB, 4 * GIB
+
+
+@dataclass(frozen=True)
+class Part:
+    """One reason for memory, and the arithmetic that gave it."""
+
+    name: str
+    bytes: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one rank takes at its peak: `gpu` on its device, `host` in its node's memory. Empty `gpu`: it has none.
+
+    A rank loads, then works; of the two, the larger counts.
+    """
+
+    work: tuple[Part, ...]  # on the device that computes
+    load: tuple[Part, ...]
+    host: tuple[Part, ...] = ()  # of a rank with a GPU, in the node's memory
+    first: tuple[Part, ...] = ()  # besides, of rank 0 with a GPU, in its node's memory
+
+    @property
+    def peak(self) -> int:
+        """Bytes on the device that computes."""
+        return max(total(self.work), total(self.load))
+
+    @property
+    def moment(self) -> str:
+        """When the peak is, and what the other moment takes."""
+        work, load = total(self.work), total(self.load)
+        if work >= load:
+            return f"at work; {load / GIB:,.1f} GiB while loading"
+        return f"while loading; {work / GIB:,.1f} GiB at work"
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of the moment at which the peak is."""
+        return self.work if total(self.work) >= total(self.load) else self.load
+
+
+def total(parts: tuple[Part, ...]) -> int:
+    """Bytes of all parts."""
+    return sum(part.bytes for part in parts)
+
+
+def lora_parameters(shape: Shape, lora: LoraConfig) -> int:
+    """Parameters of LoRA's matrices beside the linear layers of a decoder that `lora` names."""
+    return lora.rank * sum(shape.linear_widths(target) for target in lora.targets)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a forward pass of a role gets at most."""
+
+    tokens: int  # of one micro-batch
+    scorer: bool = False  # a scalar head: no logits
+    publishes: bool = False  # its weights go through the object store
+    whole: str = ""  # why each rank reads the whole model even where ZeRO-3 could read it into shards, if one does
+    loads_as: str | None = None  # precision in which it is then read, if not that of the forward pass
+    learnt: int | None = None  # parameters that have a gradient, where not all have
+    exports: bool = True  # its weights are written as a model at the end
+
+
+def read_into_shards(zero: ZeroConfig, work: Work) -> bool:
+    """Whether no rank ever holds the whole model."""
+    return zero.stage == 3 and not work.whole
+
+
+def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -> Footprint:
+    """One rank of a model under ZeRO with AdamW, as `actors.zero.model.ZeroModel` holds it."""
+    count, b = shape.parameters(work.scorer), BYTES[zero.dtype]
+    learnt = count if work.learnt is None else work.learnt
+    weights = ranks if zero.stage == 3 else 1
+    gradients = ranks if zero.stage >= 2 else 1
+    shards = ranks if zero.stage else 1
+    stepped = min(learnt // shards, SUB_GROUP_ELEMENTS) if zero.stage == 3 else learnt // shards
+    optimizer = (MASTER_BYTES + ADAM_BYTES) * learnt // shards
+    parts = [
+        _process("trained", gpu),
+        Part("weights", b * count // weights, f"{b} B x {count:,} / {weights}"),
+        Part("gradients", b * learnt // gradients, f"{b} B x {learnt:,} / {gradients}"),
+    ]
+    if zero.stage == 3:
+        live = min(count, LIVE_ELEMENTS)
+        parts.append(Part("gathered", b * live, f"{b} B x min(P, 10^9) parameters in use at a time"))
+    offloaded = gpu and zero.offload_optimizer
+    state = Part("optimizer", optimizer, f"(4 + 8) B x {learnt:,} / {shards}: fp32 weights, AdamW's moments")
+    step = Part("step", STEP_BYTES * stepped, f"8 B x {stepped:,}: fp32 gradient and AdamW's temporary")
+    if gpu and not offloaded:
+        step = Part("step", GPU_STEP_BYTES * stepped, f"4 B x {stepped:,}: fp32 gradient")
+    loading = _loading(shape, zero, ranks, work)
+    saved = Part("checkpoint", optimizer, f"12 B x {learnt:,} / {shards}: its copy of the optimizer's state")
+    kept = _activations(shape, work, b, zero, gpu)
+    copies = 4 if b == 2 and not gpu else 2  # their gradient; in bfloat16 CPUs lay both out anew to multiply them
+    logits = [] if work.scorer else [_logits(shape, work.tokens, copies * b, gpu)]
+    if gpu:
+        bucket = min(learnt, BUCKET_ELEMENTS)
+        parts += [] if offloaded else [state, step]
+        parts.append(Part("bucket", b * bucket, f"{b} B x min({learnt:,}, 5x10^8): gradients on their way"))
+        published = Part("published", 2 * b * count, f"2 x {b} B x P: gathered, and its copy in the object store")
+        host = [Part("process", GPU_PROCESS, "reserve"), max(loading[0], saved, key=lambda part: part.bytes)]
+        host += [published] if work.publishes else []
+        host += [state, step] if offloaded else []
+        export = Part("export", b * count, f"{b} B x {count:,}: gathered on rank 0 alone")
+        first = (export,) if work.exports else ()
+        return Footprint((*parts, kept, *logits), (_process("trained", gpu), *loading), tuple(host), first)
+    parts.append(state)
+    if work.publishes:
+        parts.append(Part("published", b * count, f"{b} B x {count:,}: its copy in the object store"))
+    # The heap keeps the activations' blocks while AdamW steps; logits go back to the system.
+    learning = [*parts, kept, max([step, *logits], key=lambda part: part.bytes)]
+    saving = [*parts, saved, Part("export", b * count, f"{b} B x {count:,}: gathered while the checkpoint is written")]
+    work_parts = max(learning, saving, key=lambda each: total(tuple(each)))
+    return Footprint(tuple(work_parts), (_process("trained", gpu), *loading))
+
+
+def _loading(shape: Shape, zero: ZeroConfig, ranks: int, work: Work) -> tuple[Part, ...]:
+    """What a rank has of the model while it is read: one parameter on its way, or all of it; and its shards."""
+    count, b = shape.parameters(work.scorer), BYTES[zero.dtype]
+    shards = Part("weights", b * count // ranks, f"{b} B x {count:,} / {ranks}: shards as they are read")
+    if read_into_shards(zero, work):
+        largest = shape.largest_parameter
+        return Part("parameter", (4 + b) * largest, f"(4 + {b}) B x {largest:,}: the largest, read and sent"), shards
+    size = BYTES[work.loads_as or zero.dtype]
+    reason = work.whole or f"stage {zero.stage} shards no weights"
+    whole = Part("whole model", size * count, f"{size} B x {count:,}: every rank reads it, since {reason}")
+    return (whole, shards) if zero.stage == 3 else (whole,)
+
+
+def frozen(shape: Shape, config: FrozenRoleConfig, work: Work, gpu: bool) -> Footprint:
+    """One rank of a model that only reads: reference or reward model. Each rank holds all of it."""
+    count, b = shape.parameters(work.scorer), BYTES[config.dtype]
+    weights = Part("weights", b * count, f"{b} B x {count:,}")
+    size = b * work.tokens * shape.layer_activations
+    layer = Part("activations", size, f"{b} B x {work.tokens:,} x {shape.layer_activations:,}, one layer at a time")
+    parts = [_process("frozen", gpu), weights, layer]
+    if not work.scorer:
+        parts.append(_logits(shape, work.tokens, b, gpu))
+    if gpu:
+        return Footprint(tuple(parts), (parts[0], weights), (Part("process", GPU_PROCESS, "reserve"), weights))
+    read = Part("as read", 4 * count if b != 4 else 0, "4 B x P while it is converted, if its file has fp32")
+    return Footprint(tuple(parts), (parts[0], weights, read))
+
+
+def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | None, through_store: bool) -> Footprint:
+    """One vLLM engine. On a GPU (of `gpu_bytes`) it takes its share whatever the model is; what is left is KV cache."""
+    count, b = shape.parameters(), BYTES[config.dtype]
+    weights = Part("weights", b * count, f"{b} B x {count:,}")
+    size = b * tokens * shape.layer_activations
+    layer = Part("activations", size, f"{b} B x {tokens:,} tokens read at a time x {shape.layer_activations:,}")
+    sampled = Part(
+        "logits", 4 * 4 * config.max_concurrent * shape.vocab, f"4 x 4 B x {config.max_concurrent} x {shape.vocab:,}"
+    )
+    if gpu_bytes is not None:
+        share = int(config.gpu_memory_utilization * gpu_bytes)
+        left = max(0, share - weights.bytes - layer.bytes - sampled.bytes)
+        room = Part("KV cache", left, f"what is left of {config.gpu_memory_utilization:g} of the GPU")
+        host = [Part("process", GPU_PROCESS, "reserve"), weights]
+        if through_store:
+            host.append(Part("published", b * count, f"{b} B x P in the node's object store"))
+        return Footprint((weights, layer, sampled, room), (weights,), tuple(host))
+    parts = [
+        Part("process", ENGINE_PROCESS, "imports and first calls, measured"),
+        weights,
+        Part("KV cache", config.kv_cache_bytes, "kv_cache_bytes"),
+        layer,
+        sampled,
+    ]
+    # oneDNN multiplies with packed copies. Of a layer's matrices they replace the originals, but vLLM keeps the embedding, and
+    # the output head even where it is the embedding, beside theirs.
+    matrix = b * shape.vocab * shape.hidden
+    of_one = f"{b} B x {shape.vocab:,} x {shape.hidden:,}"
+    parts.append(Part("packed", 2 * matrix, f"2 x {of_one}: oneDNN's copies of embedding and head"))
+    if through_store:  # vLLM copies from there layer by layer
+        parts.append(Part("published", 4 * count, "4 B x P mapped from the object store"))
+        new = 2 if shape.tied else 3
+        parts.append(Part("replaced", new * matrix, f"{new} x {of_one}: new embedding and head until they are packed"))
+    return Footprint(tuple(parts), (parts[0], weights))
+
+
+def kv_bytes(shape: Shape, config: EngineConfig, tokens: int) -> int:
+    """Bytes of the KV cache that `tokens` tokens take."""
+    return BYTES[config.dtype] * shape.kv_elements * tokens
+
+
+def _process(kind: str, gpu: bool) -> Part:
+    if gpu:
+        return Part("process", GPU_CONTEXT, "reserve: CUDA's context, workspaces, NCCL")
+    size = TRAINED_PROCESS if kind == "trained" else FROZEN_PROCESS
+    return Part("process", size, "imports and first calls, measured")
+
+
+def _activations(shape: Shape, work: Work, b: int, zero: ZeroConfig, gpu: bool) -> Part:
+    """What the backward pass needs of T tokens: every layer's, or each layer's input and one layer's rest."""
+    a = shape.fused_activations if zero.liger else shape.layer_activations
+    if zero.gradient_checkpointing:
+        kept, which = shape.layers * shape.hidden + a, f"({shape.layers} x {shape.hidden:,} + {a:,})"
+    else:
+        kept, which = (shape.layers + 1) * a, f"({shape.layers} + 1) x {a:,}"
+    factor = 1.0 if gpu else HEAP_FACTOR
+    more = "" if gpu else f" x {HEAP_FACTOR}"
+    return Part("activations", int(factor * b * work.tokens * kept), f"{b} B x {work.tokens:,} x {which}{more}")
+
+
+def _logits(shape: Shape, tokens: int, b: int, gpu: bool) -> Part:
+    wanted, most = tokens * shape.vocab, LOGITS["cuda" if gpu else "cpu"]
+    size = b * min(wanted, most) + (LOGIT_PIECES if gpu else 0)
+    elements = (
+        f"{tokens:,} x {shape.vocab:,}" if wanted <= most else f"{most:,}, of {tokens:,} x {shape.vocab:,} at a time"
+    )
+    return Part("logits", size, f"{b} B x {elements}" + (" + pieces" if gpu else ""))

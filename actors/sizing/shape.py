@@ -1,0 +1,214 @@
+"""The shape of a decoder from its config.json alone: how many parameters it has, what a token costs.
+
+Four families have a closed form, which imports no torch. Of every other, Transformers' own class is built without memory and
+its parameters are counted; see `actors.sizing.counting`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from actors.config import ArchitectureConfig
+from actors.sizing.counting import Counts, count
+from configs.errors import ConfigError
+
+# Families with a closed form: model_type -> (q, k, v have biases where the config does not say, q and k are normalized)
+FAMILIES: dict[str, tuple[bool, bool]] = {
+    "llama": (False, False),
+    "mistral": (False, False),
+    "qwen2": (True, False),
+    "qwen3": (False, True),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder: of LLaMA's kind (RMS norms, rotary positions, a gated feed-forward layer; Touvron et al. 2023), or counted."""
+
+    hidden: int
+    layers: int
+    intermediate: int
+    heads: int
+    vocab: int
+    kv_heads: int = 0  # as many as heads
+    head_dim: int = 0  # hidden / heads
+    context: int = 4096
+    tied: int = 0  # one matrix for input and output embedding
+    qkv_bias: int = 0
+    qk_norm: int = 0
+    other_bias: int = 0  # of the attention's output projection and the feed-forward layer, elements a layer
+    counts: Counts | None = None  # of another family: they then decide in place of the closed form
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kv_heads", self.kv_heads or self.heads)
+        object.__setattr__(self, "head_dim", self.head_dim or self.hidden // self.heads)
+
+    @property
+    def q(self) -> int:
+        """Width of all query heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv(self) -> int:
+        """Width of all key heads, which is that of all value heads."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def layer_parameters(self) -> int:
+        """Parameters of one decoder layer."""
+        attention = 2 * self.hidden * self.q + 2 * self.hidden * self.kv
+        biases = self.qkv_bias * (self.q + 2 * self.kv) + self.other_bias
+        norms = 2 * self.hidden + self.qk_norm * 2 * self.head_dim
+        return attention + 3 * self.hidden * self.intermediate + biases + norms
+
+    def parameters(self, scorer: bool = False) -> int:
+        """All parameters, each once; `scorer`: with a scalar head in place of the output embedding."""
+        if self.counts is not None:
+            return self.counts.parameters - self.counts.head + self.hidden if scorer else self.counts.parameters
+        head = self.hidden if scorer else 0 if self.tied else self.vocab * self.hidden
+        return self.vocab * self.hidden + self.layers * self.layer_parameters + self.hidden + head
+
+    @property
+    def largest_parameter(self) -> int:
+        """Elements of the largest parameter."""
+        if self.counts is not None:
+            return max(prod(shape) for shape in self.counts.shapes.values())
+        return self.hidden * max(self.vocab, self.intermediate, self.q)
+
+    @property
+    def matrix_elements(self) -> int:
+        """Elements of all layers' matrices that one token is multiplied with, without the embeddings."""
+        if self.counts is not None:
+            return self.counts.matrices
+        return self.layers * (2 * self.hidden * (self.q + self.kv) + 3 * self.hidden * self.intermediate)
+
+    def linear_widths(self, name: str) -> int:
+        """Input plus output widths of all linear layers called `name`, e.g. `q_proj`; 0 where there is none."""
+        if self.counts is not None:
+            return self.counts.linears.get(name, 0)
+        others = {"q_proj": self.q, "k_proj": self.kv, "v_proj": self.kv, "o_proj": self.q}
+        others |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), self.intermediate)
+        return self.layers * (self.hidden + others[name]) if name in others else 0
+
+    @property
+    def kv_elements(self) -> int:
+        """Elements that one token takes in the KV cache."""
+        return 2 * self.layers * self.kv
+
+    @property
+    def layer_activations(self) -> int:
+        """Elements that one token leaves in one layer for the backward pass, attention fused.
+
+        Each norm keeps its input, the normalised and the scaled; attention keeps q, k, v and its output, twice
+        where the output is laid out anew; the feed-forward layer keeps gate, its activation, up and their product. Of a
+        counted family it is an upper bound, of its widest layer.
+        """
+        if self.counts is not None:
+            return self.counts.activations
+        norms = 6 * self.hidden + self.qk_norm * 3 * (self.q + self.kv)
+        return norms + 3 * self.q + 2 * self.kv + 4 * self.intermediate
+
+    @property
+    def fused_activations(self) -> int:
+        """The same with Liger's kernels: norms keep their input and output, rotary embeddings work in place, and the
+        feed-forward layer keeps gate, up and their product.
+        """
+        if self.counts is not None:
+            return self.counts.activations
+        norms = 4 * self.hidden + self.qk_norm * 2 * (self.q + self.kv)
+        return norms + 2 * self.q + self.kv + 3 * self.intermediate
+
+
+def read_shape(folder: Path) -> Shape:
+    """The shape of the model in `folder`.
+
+    Raises:
+        ConfigError: config.json is missing or incomplete, or Transformers cannot build a model from it.
+    """
+    path = folder / "config.json"
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read; name a model folder in Hugging Face format") from error
+    return shape_of(given, str(path))
+
+
+def shape_of(given: Mapping[str, Any], where: str) -> Shape:
+    """The shape that the content of a config.json describes; `where` is how errors call it.
+
+    Raises:
+        ConfigError: a setting is missing, or Transformers cannot build the model.
+    """
+    family = given.get("model_type")
+    if family not in FAMILIES:
+        counts = count(given, where)
+        return Shape(**counts.sizes, counts=counts)
+    bias, norm = FAMILIES[family]
+    bias = bool(given.get("attention_bias", bias))
+    try:
+        hidden, intermediate = given["hidden_size"], given["intermediate_size"]
+        return Shape(
+            hidden=hidden,
+            layers=given["num_hidden_layers"],
+            intermediate=intermediate,
+            heads=given["num_attention_heads"],
+            kv_heads=given.get("num_key_value_heads") or 0,
+            head_dim=given.get("head_dim") or 0,
+            vocab=given["vocab_size"],
+            context=given.get("max_position_embeddings", 4096),
+            tied=int(given.get("tie_word_embeddings", False)),
+            qkv_bias=int(bias),
+            qk_norm=int(norm),
+            other_bias=(hidden if bias and family != "qwen2" else 0)
+            + (2 * intermediate + hidden if given.get("mlp_bias") else 0),
+        )
+    except KeyError as error:
+        raise ConfigError(f"{where}: has no {error.args[0]}; name a complete model folder") from error
+
+
+def new_shape(architecture: ArchitectureConfig, vocab: int) -> Shape:
+    """The shape of a model that a recipe describes."""
+    return Shape(
+        hidden=architecture.hidden_size,
+        layers=architecture.layers,
+        intermediate=architecture.intermediate_size,
+        heads=architecture.heads,
+        kv_heads=architecture.kv_heads,
+        vocab=vocab,
+        context=architecture.context,
+        tied=int(architecture.tie_embeddings),
+    )
+
+
+def vocabulary(folder: Path) -> int:
+    """Tokens that the tokenizer in `folder` knows. Raises ConfigError where tokenizer.json is missing."""
+    path = folder / "tokenizer.json"
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        tokens = {*given["model"]["vocab"], *(token["content"] for token in given.get("added_tokens", ()))}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: cannot be read; name a tokenizer's folder") from error
+    return len(tokens)
+
+
+def parse_shape(text: str) -> Shape:
+    """A shape written `hidden=5120,layers=40,intermediate=13824,heads=40,vocab=39424`, by the names of `Shape`.
+
+    Raises ConfigError for a name that is unknown or missing, and for what is no number.
+    """
+    known = {field.name for field in fields(Shape)} - {"counts"}
+    given: dict[str, Any] = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        if name not in known or not number.isdecimal():
+            raise ConfigError(f"--shape: {part!r} is not NAME=NUMBER; the names are {', '.join(sorted(known))}")
+        given[name] = int(number)
+    missing = {"hidden", "layers", "intermediate", "heads", "vocab"} - set(given)
+    if missing or not all(given[name] for name in ("hidden", "layers", "heads", "vocab")):
+        raise ConfigError(f"--shape: give {', '.join(sorted(missing or given))} as numbers above 0")
+    return Shape(**given)

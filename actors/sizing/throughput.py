@@ -1,0 +1,67 @@
+"""How much of a machine training uses: floating-point operations of a step, and how many a matrix multiplication gets done.
+
+A multiplication and the addition after it are two operations. T tokens, M elements of a decoder's matrices,
+of a mixture of experts those that a token is routed to.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from actors.sizing.shape import Shape
+
+LEAST_REPETITIONS, MOST_REPETITIONS = 3, 20
+ENOUGH_S = 0.3
+
+
+def learning_flops(shape: Shape, lengths: Sequence[int], predicted: int, frozen: bool = False) -> float:
+    """Operations of learning from sequences of `lengths` tokens: one forward and one backward pass.
+
+    Forward: 2 M T in the matrices, 4 operations a layer and dimension of the heads for every pair of a token and one that it
+    sees, and the output embedding for the `predicted` tokens. The backward pass is twice that (Kaplan et al. 2020, section
+    2.1), or, where the matrices are `frozen` and only passed through, as much as it. Recomputed activations do not count,
+    as in Chowdhery et al. 2022, appendix B.
+    """
+    tokens = sum(lengths)
+    pairs = sum(length * (length + 1) // 2 for length in lengths)
+    matrices = 2.0 * shape.matrix_elements * tokens + 2.0 * shape.hidden * shape.vocab * predicted
+    attention = 4.0 * shape.layers * shape.q * pairs
+    return (2.0 if frozen else 3.0) * matrices + 3.0 * attention
+
+
+def matmul_flops(tokens: int, inner: int, outer: int, dtype: torch.dtype, device: torch.device | str) -> float:
+    """Operations a second that this process gets done in (tokens, inner) by (outer, inner), forward and both gradients.
+
+    Median over at most 20 repetitions, or what 0.3 s allow, after one that does not count.
+    """
+    inputs = torch.randn(tokens, inner, dtype=dtype, device=device)
+    weight = torch.randn(outer, inner, dtype=dtype, device=device)
+    outputs = torch.randn(tokens, outer, dtype=dtype, device=device)
+
+    def multiply() -> None:
+        torch.nn.functional.linear(inputs, weight)
+        outputs @ weight
+        outputs.T @ inputs
+
+    return 3 * 2 * tokens * inner * outer / median_seconds(multiply)
+
+
+def median_seconds(work: Callable[[], object]) -> float:
+    """Of `work`, whose kernels on a GPU are waited for."""
+    _timed(work)
+    taken: list[float] = []
+    while len(taken) < LEAST_REPETITIONS or (len(taken) < MOST_REPETITIONS and sum(taken) < ENOUGH_S):
+        taken.append(_timed(work))
+    return statistics.median(taken)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun

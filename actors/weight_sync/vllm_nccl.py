@@ -1,0 +1,23 @@
+"""Weights by vLLM's own NCCL transfer: from the policy's first GPU straight into the engines' GPUs."""
+
+from __future__ import annotations
+
+from actors.groups.group import WorkerGroup
+from actors.roles.policy import Policy
+from actors.roles.rollout import Rollout
+from actors.weight_sync.transport import WeightTransport
+from cluster.waiting import get
+
+
+class VllmNcclTransport(WeightTransport):
+    """Opens vLLM's transfer group once; afterwards every rank of the policy gathers and the first one broadcasts."""
+
+    def __init__(self, policy: WorkerGroup[Policy], engines: WorkerGroup[Rollout]) -> None:
+        super().__init__(policy, engines)
+        address = get(policy.actors[0].address.remote(), "policy: address for the weight transfer", policy.timeout_s)
+        # The engines answer the handshake while the policy waits in it, so both must be free to run.
+        policy.call("open_weight_transfer", engines.actors, *address)
+
+    def send(self, version: int) -> None:
+        self.policy.call("send_weights")
+        self.engines.call("set_version", version)

@@ -1,0 +1,267 @@
+"""One rank of a model that DeepSpeed trains: forward, update, full weights, checkpoint. Knows no algorithm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from actors.config import OptimizerConfig, ZeroConfig
+from actors.distributed.devices import device, to_host
+from actors.distributed.host_group import host_group
+from actors.modeling.liger import use_liger
+from actors.modeling.packed import PackedModule
+from actors.zero.diverged import NotFiniteError
+from actors.zero.lora import merged
+from actors.zero.reshard import load_universal, resharded
+from actors.zero.settings import deepspeed_settings, import_deepspeed, steps_adamw_itself
+from actors.zero.sharding import whole_shape
+from storage.durable import writing
+
+Batch = TypeVar("Batch")
+# (what the model returned, the batch) -> (loss, figures to report). A loss is the micro-batch's *share* of the global
+# loss, times the number of ranks, because DeepSpeed averages gradients over ranks; so the sum over micro-batches and
+# ranks does not depend on how the batch was cut.
+Loss = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
+
+
+def learning_rate(optimizer: OptimizerConfig, step: int, total_steps: int) -> float:
+    """Learning rate of optimiser step `step` (from 0): linear warm-up, then constant, linear or cosine decay."""
+    if step < optimizer.warmup_steps:
+        return optimizer.lr * (step + 1) / optimizer.warmup_steps
+    if optimizer.schedule == "constant":
+        return optimizer.lr
+    done = min(1.0, (step - optimizer.warmup_steps) / max(1, total_steps - optimizer.warmup_steps))
+    left = 1.0 - done if optimizer.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return optimizer.lr * (optimizer.final_lr_ratio + (1.0 - optimizer.final_lr_ratio) * left)
+
+
+class ZeroModel:
+    """A module under DeepSpeed ZeRO on this rank. torch.distributed must be initialised.
+
+    `module` is whole on every rank or already cut into shards (`actors.zero.loading`); `module.model` is the Transformers model
+    whose weights are exported. Every method is a collective: all ranks call it with equally many micro-batches, in the same
+    order.
+    """
+
+    def __init__(
+        self,
+        module: PackedModule,
+        zero: ZeroConfig,
+        optimizer: OptimizerConfig,
+        total_steps: int,
+    ) -> None:
+        deepspeed = import_deepspeed()
+        self.model = module.model
+        if zero.liger:
+            use_liger(self.model)
+        if zero.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self._optimizer = optimizer
+        self._total_steps = total_steps
+        self.steps_done = 0
+        adamw = torch.optim.AdamW(
+            _decay_groups(module, optimizer.weight_decay),
+            lr=0.0,  # `update` sets it
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            fused=True,  # one pass over memory instead of nine
+        )
+        # DeepSpeed counts a norm that is not finite as -1 and takes the step, so gradients are looked at here.
+        self._norms: list[Tensor] = []
+        self._clips = steps_adamw_itself(zero)  # what DeepSpeed would clip and not say by how much
+
+        def before_adamw(*_: Any) -> None:
+            if self._clips:
+                self._norms.append(torch.nn.utils.clip_grad_norm_(module.parameters(), optimizer.max_grad_norm))
+            else:
+                self._norms.extend(_norms(adamw))
+
+        adamw.register_step_pre_hook(before_adamw)
+        trained = sum(whole_shape(parameter).numel() for parameter in module.parameters() if parameter.requires_grad)
+        settings = deepspeed_settings(zero, optimizer.max_grad_norm, trained)
+        host_group().barrier("reading the model")
+        self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=settings)
+        # In bf16 without ZeRO that takes a step with gradients of 0, to have the optimiser's state; AdamW would count it.
+        for state in adamw.state.values():
+            state["step"].zero_()
+        if zero.stage == 0 and torch.distributed.get_world_size() == 1:
+            self.engine.enable_backward_allreduce = False  # else all gradients are copied twice, to be added to nothing
+        self._stage = zero.stage
+        from actors.zero.snapshot import SnapshotEngine  # brings DeepSpeed, which must find the process prepared
+
+        self.engine.checkpoint_engine = self._snapshot = SnapshotEngine()
+        self.world_size: int = torch.distributed.get_world_size()
+        self.rank: int = torch.distributed.get_rank()
+
+    @torch.no_grad()
+    def forward(self, *inputs: Any) -> Any:
+        """The module's outputs without gradients, in evaluation mode."""
+        self.engine.eval()
+        return self.engine(*inputs)
+
+    def update(
+        self,
+        micro_batches: Sequence[Batch],
+        run: Callable[[Any, Batch], Any],
+        loss: Loss[Batch],
+        learns: bool = True,
+    ) -> dict[str, float]:
+        """One optimiser step over `micro_batches`; `run(engine, batch)` calls the model, `loss` weighs what it returned.
+
+        Without `learns` nothing is trained on, so weights and optimizer state stay as they are (AdamW would move the weights
+        even where the gradient is 0); the step counts for the learning-rate schedule. Returns the summed figures of `loss` (over micro-batches and ranks) with `loss`, `grad_norm` and `lr`.
+        Raises NotFiniteError when the loss or the gradient is not finite; the weights are then unchanged or, for a bad
+        gradient, not to be trusted.
+        """
+        self.engine.train()
+        lr = learning_rate(self._optimizer, self.steps_done, self._total_steps)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        sums: dict[str, Tensor] = {}
+        finite: list[Tensor] = []
+        for index, batch in enumerate(micro_batches):
+            self.engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
+            with torch.set_grad_enabled(learns):
+                value, figures = loss(run(self.engine, batch), batch)
+            finite.append(value.detach().isfinite())
+            if learns:
+                self.engine.backward(value, scale_wrt_gas=False)
+            for name, figure in {"loss": value.detach() / self.world_size, **figures}.items():
+                # On the device, so that no micro-batch waits for the sum.
+                sums[name] = sums.get(name, 0.0) + figure.detach().double()
+        totals = self.sum_over_ranks(sums)
+        if not math.isfinite(totals["loss"]):
+            guilty = [index for index, is_finite in enumerate(finite) if not is_finite]
+            raise NotFiniteError(f"the loss is {totals['loss']}", self.steps_done + 1, self._of_every_rank(guilty))
+        if not learns:
+            self.steps_done += 1
+            return {**totals, "grad_norm": 0.0, "lr": lr}
+        self._norms.clear()
+        self.engine.step()
+        self.steps_done += 1
+        # Without ZeRO, bf16's optimiser leaves out a step that it cannot take; AdamW then sees no gradient at all.
+        bad = not self._norms or not torch.stack(self._norms).isfinite().all()
+        if self.sum_over_ranks({"bad": torch.tensor(float(bad), dtype=torch.float64)})["bad"]:
+            everything = self._of_every_rank(list(range(len(micro_batches))))
+            raise NotFiniteError("the gradient is not finite", self.steps_done, everything)
+        norm = self._norms[0] if self._clips else self.engine.get_global_grad_norm()
+        return {**totals, "grad_norm": float(norm), "lr": lr}
+
+    def sum_over_ranks(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Each scalar summed over ranks; every rank gives the same names."""
+        if not sums:
+            return {}
+        stacked = torch.stack([sums[name].to(device()) for name in sorted(sums)])
+        torch.distributed.all_reduce(stacked)
+        return dict(zip(sorted(sums), stacked.tolist(), strict=True))
+
+    def largest_over_ranks(self, value: float) -> float:
+        """The largest `value` of any rank."""
+        found = torch.tensor(value, dtype=torch.float64, device=device())
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        return float(found)
+
+    def _of_every_rank(self, mine: list[int]) -> list[list[int]]:
+        found: list[list[int]] = [[] for _ in range(self.world_size)]
+        torch.distributed.all_gather_object(found, mine)
+        return found
+
+    def weight_blocks(self) -> Iterator[dict[str, Tensor]]:
+        """Full weights by name in the model's order, a decoder layer or what stands beside the layers at a time.
+
+        On rank 0 real tensors, valid until the next block; on the others nothing comes, but all must ask. A tied weight
+        appears once, LoRA's matrices within those they belong to. The peak is one block, not the model.
+        """
+        import deepspeed
+
+        # A forward pass may leave a parameter on its way that it fetched ahead of need; gathering that one fails. The
+        # engine's method of this name would collect Python's garbage too, which takes longer than the gathering.
+        if hasattr(self.engine.optimizer, "empty_partition_cache"):  # ZeRO-3's
+            self.engine.optimizer.empty_partition_cache()
+        seen: set[int] = set()
+        for prefix, block in _blocks(self.model):
+            named = [(prefix + name, p) for name, p in block if id(p) not in seen]
+            seen.update(id(p) for _, p in named)
+            sharded = [p for _, p in named if hasattr(p, "ds_id")]
+            with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
+                if self.rank == 0:
+                    yield merged(self.model, {name: parameter.data for name, parameter in named})
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Full weights one by one, with their names; see `weight_blocks`."""
+        for block in self.weight_blocks():
+            yield from block.items()
+
+    def full_state(self) -> dict[str, Tensor]:
+        """Full weights by name as CPU copies, on rank 0; an empty dict on the others."""
+        state: dict[str, Tensor] = {}
+        for block in self.weight_blocks():
+            state |= to_host(block)
+        return state
+
+    def save(self, folder: Path) -> None:
+        """Copies every rank's shard of weights, optimiser and step count, and begins to write it under `folder`.
+
+        Training may go on at once; `saved` waits for the disk. Raises DiskError.
+        """
+        with writing(folder, named=False):  # errors of copying name what is copied
+            self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
+
+    def saved(self, folder: Path) -> dict[str, str]:
+        """Waits until this rank's shard is on the disk: the SHA-256 of each of its files, by path below `folder`."""
+        return {str(Path(path).relative_to(folder)): digest for path, digest in self._snapshot.finish().items()}
+
+    def load(self, folder: Path, ranks: int | None = None) -> None:
+        """Restores what `save` wrote, with `ranks` ranks if not with as many as now.
+
+        Raises FileNotFoundError where there is nothing.
+        """
+        if not (folder / "zero").is_dir():
+            raise FileNotFoundError(f"{folder}: no DeepSpeed checkpoint here")
+        self._snapshot.forget()  # of steps that are now to be taken again
+        host_group().barrier("writing an earlier checkpoint")
+        if ranks in (None, self.world_size) or not self._stage:  # one file for all, where nothing is sharded
+            _, state = self.engine.load_checkpoint(str(folder), tag="zero")
+        else:
+            with resharded(folder) as universal:
+                state = load_universal(self.engine, universal)
+        host_group().barrier("loading the checkpoint")
+        self.steps_done = state["steps_done"]
+
+
+def _norms(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Of each gradient that the optimiser has at hand, after clipping: this rank's part."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return [torch.linalg.vector_norm(gradient) for gradient in gradients]
+
+
+def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, list[tuple[str, torch.nn.Parameter]]]]:
+    """The model's parameters in groups of one decoder layer, the rest before and after in one group each."""
+    group: list[tuple[str, torch.nn.Parameter]] = []
+    current: str | None = None
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        layer = ".".join(parts[: next((i for i, part in enumerate(parts) if part.isdigit()), -1) + 1])
+        if group and layer != current:
+            yield "", group
+            group = []
+        current = layer
+        group.append((name, parameter))
+    if group:
+        yield "", group
+
+
+def _decay_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices only: norms and biases are left alone."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if len(whole_shape(p)) >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if len(whole_shape(p)) < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

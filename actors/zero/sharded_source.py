@@ -1,0 +1,71 @@
+"""ZeRO-sharded weights as the stream that vLLM's own weight transfer sends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+from torch import Tensor
+from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource, WeightTransferInitRequest
+from vllm.distributed.weight_transfer.clients import RayVLLMWeightSyncClient
+from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+
+from actors.zero.model import ZeroModel
+
+
+class ShardedWeights(WeightSource):
+    """Full tensors in the model's order, gathered one decoder layer at a time."""
+
+    def __init__(self, zero: ZeroModel) -> None:
+        self._zero = zero
+
+    def metadata(self) -> list[ParamMeta]:
+        """Names, dtypes and full shapes, without gathering anything."""
+        return [
+            ParamMeta(name, parameter.dtype, tuple(getattr(parameter, "ds_shape", parameter.shape)))
+            for name, parameter in self._zero.model.named_parameters()
+        ]
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        return self._zero.weights()
+
+
+class EngineClient(RayVLLMWeightSyncClient):
+    """vLLM's client of engine actors, but with different ranks for each engine of the transfer group.
+
+    The sender is rank 0 and engine i has `ranks` ranks from 1 + i * ranks on; vLLM's own client gives all of them rank 1.
+    """
+
+    def __init__(self, engines: Sequence[Any], ranks: int = 1) -> None:
+        super().__init__(list(engines))
+        self._ranks = ranks
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of the transfer group, the sender included."""
+        return 1 + self._ranks * len(self.handles)
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Has all engines join at once; returns when they have."""
+        infos = [{**init_info, "rank_offset": 1 + index * self._ranks} for index in range(len(self.handles))]
+        ray.get(
+            [
+                handle.init_weight_transfer_engine.remote(WeightTransferInitRequest(init_info=info))
+                for handle, info in zip(self.handles, infos, strict=True)
+            ]
+        )
+
+
+def open_sender(zero: ZeroModel, engines: list[Any], host: str, port: int) -> Any:
+    """vLLM's trainer-side transfer engine for this rank; the first rank is NCCL rank 0, engine actors follow.
+
+    Every rank calls it; it returns when the engines have joined. One GPU an engine.
+    """
+    client = EngineClient(engines)
+    return WeightTransferTrainerFactory.trainer_init(
+        NCCLTrainerInitInfo(host, port, world_size=client.world_size, rank=zero.rank),
+        client=client,
+        source=ShardedWeights(zero),
+    )

@@ -1,0 +1,31 @@
+"""What a process that is gone left behind: where its output lies, and the last line of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ray
+
+from cluster.liveness.registry import Notice
+
+
+def last_words(notices: Sequence[Notice]) -> str:
+    """Where the output of these processes lies and, if that is here, the last line of what they said of errors."""
+    if not notices:
+        return "it died before it gave a sign of life; `ray logs` has its output"
+    logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
+    return "; ".join(_of(notice, logs) for notice in notices)
+
+
+def _of(notice: Notice, logs: Path) -> str:
+    pattern = f"worker-*-{notice.pid}.err"
+    place = f"{notice.role} {notice.rank}"
+    if notice.node != ray.get_runtime_context().get_node_id():
+        return f"output of {place}: {logs / pattern} on node {notice.node[:8]}"
+    for path in logs.glob(pattern):
+        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        # Ray marks the beginning and the end of each actor's output with lines of its own.
+        said = [line for line in lines if not line.startswith(":")]
+        return f"output of {place}: {path}" + (f", which ends with: {said[-1].strip()}" if said else "")
+    return f"output of {place}: {logs / pattern}, which is gone"

@@ -1,0 +1,212 @@
+"""The state of a cluster and of the runs on it at one moment, put together from what its head knows."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ray.core.generated import autoscaler_pb2, gcs_pb2
+
+from cluster.head import Head
+from cluster.liveness.registry import DRIVER, Notice
+from cluster.pending import describe, seconds_asked, unplaced
+from cluster.scaling import Reply, coming, living
+
+Actor: TypeAlias = gcs_pb2.ActorTableData
+LATE_S = 30.0
+"""A process from which nothing was heard for so long is late: six beats."""
+
+
+@dataclass(frozen=True)
+class RankView:
+    """One process of a run. What is not known yet is None."""
+
+    role: str
+    rank: int
+    state: str
+    """Ray's state of the actor, lower case; `late` for one that is alive and says nothing."""
+    node: str
+    bundle: str | None
+    """Placement group and bundle, e.g. `policy+critic 0`; processes with the same one share its CPUs and GPUs."""
+    pid: int | None
+    restarts: int
+    resident_bytes: int | None
+    beat_s: float | None
+    """Seconds since the last sign of life."""
+    weights_version: int | None
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run. The figures are those of its last step; a stage has not all of them."""
+
+    name: str
+    stage: str
+    state: str
+    step: int
+    steps: int | None
+    step_s: float
+    """Seconds since the last step was done."""
+    tokens_per_second: float | None
+    reward: float | None
+    kl_to_reference: float | None
+    loss: float | None
+    weights_version: int | None
+    ranks: tuple[RankView, ...]
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """One living node; resources by Ray's names, memory in bytes."""
+
+    node: str
+    kind: str
+    state: str
+    total: dict[str, float]
+    used: dict[str, float]
+
+
+@dataclass(frozen=True)
+class WaitingView:
+    """A placement group that has no place yet."""
+
+    name: str
+    why: str
+    asked_s: float
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """Everything that `python -m cluster.status` shows."""
+
+    address: str
+    runs: tuple[RunView, ...] = ()
+    waiting: tuple[WaitingView, ...] = ()
+    nodes: tuple[NodeView, ...] = ()
+    coming: dict[str, int] = field(default_factory=dict)
+    """Nodes that the autoscaler is adding, by kind."""
+
+
+def look(head: Head) -> ClusterView:
+    """Asks the head. Raises HeadError when it does not answer."""
+    reply, now = head.resources(), time.time()
+    names = node_names(reply)
+    groups = {group.placement_group_id: group.name for group in head.groups()}
+    alive = {job.job_id.hex() for job in head.jobs() if not job.is_dead}
+    notices = head.notices()
+    runs = []
+    for driver in sorted((notice for notice in notices if notice.role == DRIVER), key=lambda notice: notice.run):
+        others = [notice for notice in notices if notice.run == driver.run and notice.job == driver.job]
+        actors = head.actors(driver.job) if driver.job in alive else []
+        runs.append(run_view(driver, others, actors, driver.job in alive, names, groups, now))
+    waiting = [WaitingView(group.name, describe(group, reply), seconds_asked(group)) for group in unplaced(head)]
+    nodes = [node_view(node, names) for node in living(reply)]
+    return ClusterView(head.address, tuple(runs), tuple(waiting), tuple(nodes), dict(coming(reply)))
+
+
+def run_view(
+    driver: Notice,
+    notices: Iterable[Notice],
+    actors: Iterable[Actor],
+    alive: bool,
+    names: dict[str, str],
+    groups: Mapping[bytes, str],
+    now: float,
+) -> RunView:
+    """A run as its driver's notice, its processes' notices and Ray's actors tell.
+
+    Args:
+        alive: whether the driver's job is.
+        names: what to call a node, by its id.
+        groups: the names of placement groups, by their ids.
+    """
+    progress = driver.progress
+    assert progress is not None  # every driver's notice has it
+    state = progress.state if alive or progress.state != "running" else "ended without a word"
+    by_id = {actor.actor_id.hex(): actor for actor in actors}
+    bundles = {key: _bundle(actor, groups, driver.run) for key, actor in by_id.items()}
+    ranks = [
+        _noticed(notice, by_id.pop(notice.actor, None), names, bundles.get(notice.actor), now) for notice in notices
+    ]
+    for key, actor in by_id.items():
+        if place := re.fullmatch(rf"{re.escape(driver.run)}/(\w+)-(\d+)", actor.name):
+            ranks.append(_not_noticed(actor, place[1], int(place[2]), names, bundles[key]))
+    figures = progress.figures
+    version = figures.get("weights_version")
+    return RunView(
+        name=driver.run,
+        stage=progress.stage,
+        state=state,
+        step=progress.step,
+        steps=progress.steps,
+        step_s=max(0.0, now - progress.step_at),
+        tokens_per_second=figures.get("tokens_per_second"),
+        reward=figures.get("reward"),
+        kl_to_reference=figures.get("kl_to_reference"),
+        loss=figures.get("loss"),
+        weights_version=None if version is None else int(version),
+        ranks=tuple(sorted(ranks, key=lambda rank: (rank.role != DRIVER, rank.role, rank.rank))) if alive else (),
+    )
+
+
+def node_names(reply: Reply) -> dict[str, str]:
+    """What to call each node, by its id: its address, with the id's end where nodes share one."""
+    nodes = reply.cluster_resource_state.node_states
+    shared = Counter(node.node_ip_address for node in nodes if node.status != autoscaler_pb2.NodeStatus.DEAD)
+    return {
+        node.node_id.hex(): node.node_ip_address
+        + (f"/{node.node_id.hex()[-5:]}" if shared[node.node_ip_address] > 1 else "")
+        for node in nodes
+    }
+
+
+def node_view(node: autoscaler_pb2.NodeState, names: dict[str, str]) -> NodeView:
+    """A living node, without Ray's marker resources (`node:...`, `bundle_group_...`)."""
+    total = {name: amount for name, amount in sorted(node.total_resources.items()) if _is_real(name)}
+    used = {name: round(amount - node.available_resources.get(name, 0.0), 4) for name, amount in total.items()}
+    state = autoscaler_pb2.NodeStatus.Name(node.status).lower()
+    return NodeView(names[node.node_id.hex()], node.ray_node_type_name, state, total, used)
+
+
+def _noticed(notice: Notice, actor: Actor | None, names: dict[str, str], bundle: str | None, now: float) -> RankView:
+    beat = max(0.0, now - notice.at)
+    state = "alive" if notice.role == DRIVER else _state(actor) if actor else "gone"
+    return RankView(
+        role=notice.role,
+        rank=notice.rank,
+        state="late" if state == "alive" and beat > LATE_S else state,
+        node=names.get(notice.node, "a node that is gone"),
+        bundle=bundle,
+        pid=notice.pid,
+        restarts=max(notice.restarts, actor.num_restarts if actor else 0),
+        resident_bytes=notice.resident_bytes,
+        beat_s=beat,
+        weights_version=notice.weights_version,
+    )
+
+
+def _not_noticed(actor: Actor, role: str, rank: int, names: dict[str, str], bundle: str | None) -> RankView:
+    """An actor that has said nothing: it waits for its place, starts, or died before it could."""
+    node = names.get(actor.address.node_id.hex(), "")
+    return RankView(role, rank, _state(actor), node, bundle, actor.pid or None, actor.num_restarts, None, None, None)
+
+
+def _bundle(actor: Actor, groups: Mapping[bytes, str], run: str) -> str | None:
+    """In which bundle of which group an actor is; None outside named groups."""
+    name = groups.get(actor.placement_group_id, "").removeprefix(f"{run}/")
+    for resource in actor.required_resources:
+        if name and (found := re.match(r"bundle_group_(\d+)_", resource)):
+            return f"{name} {found[1]}"
+    return None
+
+
+def _state(actor: Actor) -> str:
+    return Actor.ActorState.Name(actor.state).lower().replace("_", " ")
+
+
+def _is_real(resource: str) -> bool:
+    return not resource.startswith(("node:", "bundle_group_")) and "_group_" not in resource

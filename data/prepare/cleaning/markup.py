@@ -1,0 +1,353 @@
+"""HTML in a text → the text that a reader would see. Whatever is not certainly HTML stays: `A<B 且 C>D` is no tag."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from typing import Final, NamedTuple
+
+from data.prepare.cleaning.mathml import formulas_as_text
+from data.prepare.cleaning.scripts import script
+
+_BLOCKS: Final = frozenset(
+    [
+        "blockquote",
+        "body",
+        "br",
+        "caption",
+        "center",
+        "dd",
+        "div",
+        "dl",
+        "dt",
+        "figcaption",
+        "figure",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "head",
+        "hr",
+        "html",
+        "li",
+        "ol",
+        "p",
+        "pre",
+        "table",
+        "tbody",
+        "tfoot",
+        "thead",
+        "title",
+        "tr",
+        "ul",
+    ]
+)
+_CELLS: Final = frozenset(["td", "th", "img"])
+_HIDDEN: Final = frozenset(["script", "style", "svg"])
+_SCRIPTS: Final = frozenset(["sup", "sub"])
+_INLINE: Final = frozenset(
+    [
+        "a",
+        "abbr",
+        "b",
+        "big",
+        "col",
+        "colgroup",
+        "del",
+        "em",
+        "font",
+        "i",
+        "ins",
+        "nobr",
+        "s",
+        "small",
+        "span",
+        "strike",
+        "strong",
+        "tt",
+        "u",
+        "wbr",
+    ]
+)
+_PARTS: Final = frozenset(
+    [
+        "address",
+        "article",
+        "aside",
+        "details",
+        "fieldset",
+        "footer",
+        "form",
+        "header",
+        "legend",
+        "main",
+        "nav",
+        "option",
+        "section",
+        "summary",
+    ]
+)
+"""Parts of a page, which begin a line."""
+_BREAKS: Final = _BLOCKS | _PARTS
+_WORDS: Final = frozenset(
+    [
+        "audio",
+        "bdi",
+        "bdo",
+        "button",
+        "canvas",
+        "cite",
+        "code",
+        "dfn",
+        "iframe",
+        "kbd",
+        "label",
+        "mark",
+        "noscript",
+        "object",
+        "picture",
+        "q",
+        "rb",
+        "rp",
+        "rt",
+        "ruby",
+        "samp",
+        "select",
+        "textarea",
+        "time",
+        "var",
+        "video",
+    ]
+)
+_EMPTY: Final = frozenset(["area", "base", "embed", "input", "link", "meta", "param", "source", "track"])
+_NAMES: Final = _BLOCKS | _CELLS | _HIDDEN | _SCRIPTS | _INLINE | _PARTS | _WORDS | _EMPTY
+_PAIRED: Final = _SCRIPTS | _HIDDEN | _PARTS | _WORDS | _EMPTY | frozenset("abisu")
+"""Elements that are removed with their end tag or attributes only, as these are words or quantities, too. A lone `<b>` may be a comparison with b, and of a superscript
+without an end nobody knows where its exponent ends."""
+_SHORT: Final = 2  # longest name of an element that may be a quantity, as HR or Li
+_FLAGS: Final = frozenset(
+    [
+        "checked",
+        "compact",
+        "controls",
+        "disabled",
+        "hidden",
+        "ismap",
+        "noshade",
+        "nowrap",
+        "open",
+        "reversed",
+        "selected",
+    ]
+)
+"""Attributes that have no value. Any other without one is a word of a sentence."""
+
+_OPENS: Final = re.compile(
+    rf"<(?:!--|!doctype\s|(/?)((?:[a-z][a-z0-9]{{0,9}}:)?(?:{'|'.join(sorted(_NAMES))}))(?=[\s/>]))",
+    re.IGNORECASE | re.ASCII,
+)
+_END: Final = re.compile(r"\s*>")
+_CDATA: Final = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_INSTRUCTION: Final = re.compile(r"<\?[a-z][a-z0-9:-]{0,30}(?:\s[^<>]*)?\?>", re.IGNORECASE)
+_NAMESPACED: Final = re.compile(
+    r"<(/?)([A-Za-z]{1,10}:([A-Za-z][A-Za-z0-9_.-]{0,40}))((?:\s+[A-Za-z_:][A-Za-z0-9_:.-]{0,60}\s*=\s*\"[^\"<>]*\")*)\s*(/?)>"
+)
+"""A tag of XML, such as Word writes. One without an end, attributes or a slash may be a comparison."""
+_LONGEST: Final = 4000  # characters of a tag, its attributes included
+_DEEPEST: Final = 32  # elements of a name, and superscripts and subscripts, inside each other
+_ENTITY: Final = re.compile(
+    r"&(?:#[0-9]{1,7};|#[xX][0-9a-fA-F]{1,6};|[A-Za-z][A-Za-z0-9]{1,24};|(?:nbsp|lt|gt|amp|quot)(?![A-Za-z=;]))"
+)
+
+
+class _Tag(NamedTuple):
+    """`kind` is `open`, `close`, `empty` (a tag that closes itself) or `comment`; `sure` if no sentence looks so."""
+
+    start: int
+    end: int
+    name: str
+    kind: str
+    sure: bool = False
+
+
+class _Reader(HTMLParser):
+    """Reads one start tag."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=False)
+        self.attributes: list[tuple[str, str | None]] | None = None
+        self.source = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self.attributes is None:
+            self.attributes, self.source = attrs, self.get_starttag_text() or ""
+
+
+def strip_html(text: str, plain: Callable[[str], str] = str) -> str:
+    """The text without tags, comments, scripts and style sheets, its entities decoded.
+
+    Blocks begin a line, table cells are parted by a blank, superscripts and subscripts become what `script` makes of
+    them. Everything else stays, character by character.
+
+    Args:
+        plain: what is done to a decoded entity's character, such as a blank of another kind.
+    """
+    text = _without_xml(text) if "<" in text else text
+    tags = _markup(text) if "<" in text and _OPENS.search(text) else []
+    if not tags:
+        return _decoded(text, plain)
+    parts: list[list[str]] = [[]]  # the last list belongs to the innermost superscript or subscript
+    place = 0
+    for tag in tags:
+        if tag.start > place:
+            parts[-1].append(_decoded(text[place : tag.start], plain))
+        place = tag.end
+        if tag.name in _SCRIPTS and tag.kind == "open":
+            parts.append([])
+        elif tag.name in _SCRIPTS and tag.kind == "close":
+            content = "".join(parts.pop())
+            parts[-1].append(script(tag.name, content))
+        elif tag.name in _BREAKS and not _last(parts[-1]).endswith("\n"):
+            parts[-1].append("\n")
+        elif tag.name in _CELLS and tag.kind != "close" and not _last(parts[-1])[-1:].isspace():
+            parts[-1].append(" ")
+    return "".join([*parts[0], _decoded(text[place:], plain)])
+
+
+def _without_xml(text: str) -> str:
+    """The text with formulas of MathML written out, and without what XML has beside HTML's elements."""
+    if "math" in text or "MATH" in text:
+        text = formulas_as_text(text)
+    if "<!" in text or "<?" in text:
+        text = _INSTRUCTION.sub("", _CDATA.sub(r"\1", text))
+    return _NAMESPACED.sub(lambda found: "" if _is_xml(found) else found[0], text)
+
+
+def _is_xml(found: re.Match[str]) -> bool:
+    if found[3].lower() in _NAMES:
+        return False
+    return bool(found[1] or found[4] or found[5]) or f"</{found[2]}>" in found.string
+
+
+def _last(parts: list[str]) -> str:
+    return parts[-1] if parts else "\n"  # no break is needed where nothing is before it
+
+
+def _decoded(text: str, plain: Callable[[str], str]) -> str:
+    if "&" not in text:
+        return text
+    return _ENTITY.sub(lambda found: plain(html.unescape(found[0])), text)
+
+
+def _markup(text: str) -> list[_Tag]:
+    """What of a text is HTML, in order; superscripts and subscripts nest properly, scripts are one tag each."""
+    tags = _without_hidden(list(_tags(text)))
+    partner = _partners(tags)
+    kept = []
+    for index, tag in enumerate(tags):
+        if tag.kind == "open":
+            taken = (
+                index in partner
+                or (tag.name not in _PAIRED and _apart(text, tag))
+                or (tag.sure and tag.name not in _SCRIPTS | _HIDDEN)
+            )
+        else:
+            taken = tag.kind != "close" or tag.name not in _SCRIPTS or index in partner
+        if taken:
+            kept.append(tag)
+    return kept
+
+
+def _apart(text: str, tag: _Tag) -> bool:
+    """Whether a tag without end is one; `x<hr>y`, between two quantities, may compare three of them."""
+    if len(tag.name) > _SHORT or tag.name == "br":
+        return True
+    around = text[tag.start - 1 : tag.start], text[tag.end : tag.end + 1]
+    return not all(one.isascii() and one.isalnum() for one in around)
+
+
+def _tags(text: str) -> Iterator[_Tag]:
+    """Everything that has a tag's or comment's form, in order."""
+    place = 0
+    comments = True  # none is looked for again once one has no end
+    while found := _OPENS.search(text, place):
+        start, place = found.start(), found.end()
+        name = (found[2] or "").lower().rpartition(":")[2]
+        if not found[2]:
+            comment = found[0] == "<!--"
+            end = text.find("-->" if comment else ">", place) if comments or not comment else -1
+            comments = comments and end >= 0
+            if end >= 0:
+                place = end + (3 if comment else 1)
+                yield _Tag(start, place, "", "comment")
+        elif found[1]:
+            if closed := _END.match(text, place):
+                place = closed.end()
+                yield _Tag(start, place, name, "close")
+        elif tag := _start_tag(text, start, name):
+            place = tag.end
+            yield tag
+
+
+def _start_tag(text: str, start: int, name: str) -> _Tag | None:
+    """The start tag at a place, unless what stands there has words where a tag has attributes."""
+    bare = start + 1 + len(name)
+    if text.startswith(">", bare):
+        return _Tag(start, bare + 1, name, "open")
+    stop = text.find("<", start + 1, start + _LONGEST)
+    reader = _Reader()
+    reader.feed(text[start : start + _LONGEST if stop < 0 else stop])
+    if reader.attributes is None:
+        return None
+    for attribute, value in reader.attributes:
+        if not attribute.isascii() or (value is None and attribute not in _FLAGS):
+            return None
+    kind = "empty" if reader.source.endswith("/>") else "open"
+    sure = any(value is not None for _, value in reader.attributes) and ('="' in reader.source or "='" in reader.source)
+    return _Tag(start, start + len(reader.source), name, kind, sure)
+
+
+def _without_hidden(tags: list[_Tag]) -> list[_Tag]:
+    """The tags, a script or style sheet with all that is in it as one comment."""
+    ends = {name: [tag for tag in reversed(tags) if tag.name == name and tag.kind == "close"] for name in _HIDDEN}
+    kept: list[_Tag] = []
+    place = 0
+    for tag in tags:
+        if tag.start < place:
+            continue
+        if tag.name in _HIDDEN and tag.kind == "open":
+            closing = ends[tag.name]
+            while closing and closing[-1].start < tag.start:
+                closing.pop()
+            if closing:
+                place = closing[-1].end
+                tag = _Tag(tag.start, place, "", "comment")
+        kept.append(tag)
+    return kept
+
+
+def _partners(tags: list[_Tag]) -> set[int]:
+    """The numbers of the start and end tags that belong together.
+
+    Superscripts and subscripts share one stack, for those must nest.
+    """
+    waiting: dict[str, list[int]] = {}
+    unclosed: Counter[str] = Counter()
+    found: set[int] = set()
+    for index, tag in enumerate(tags):
+        stack = waiting.setdefault("scripts" if tag.name in _SCRIPTS else tag.name, [])
+        if tag.kind == "open" and len(stack) < _DEEPEST:
+            stack.append(index)
+            unclosed[tag.name] += 1
+        elif tag.kind == "close" and unclosed[tag.name]:
+            while (opening := tags[stack[-1]].name) != tag.name:
+                unclosed[opening] -= 1
+                stack.pop()
+            unclosed[tag.name] -= 1
+            found |= {stack.pop(), index}
+    return found

@@ -1,0 +1,120 @@
+"""The steps that look at one row at a time, in their order; each can be switched off and counts what it does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from data.prepare.cleaning.text import normalise, remove_markup
+from data.prepare.likeness.tokens import codes_of, windows
+from data.prepare.options import Options
+from data.prepare.privacy.kinds import KINDS
+from data.prepare.privacy.masking import mask
+from data.prepare.schemas.convert import Row, check_row, texts_of, with_texts
+from data.prepare.tally import Tally
+
+REPETITION: Final = 10
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A row that a step took out, and why."""
+
+    step: str
+    reason: str
+    text: str
+
+
+def clean(
+    row: Row, options: Options, where: str, tally: Tally, labels: Collection[str] = ()
+) -> Iterator[Row | Removed]:
+    """The row cleaned, in several parts if it is a document of more than `max_chars`, or why it is left out.
+
+    Args:
+        labels: of classics' sections, to be removed.
+
+    Raises:
+        DataError: after cleaning the row is not one that the stages accept.
+    """
+    row = _rewritten(row, options, where, tally, labels)
+    if options.kind != "text":
+        check_row(row)
+        yield _judged(row, options)
+        return
+    parts = cut_text(row["text"], options.max_chars) if options.takes("length") else [row["text"]]
+    tally.cut += len(parts) > 1
+    for part in parts:
+        new = {**row, "text": part}
+        check_row(new)
+        yield _judged(new, options)
+
+
+def _rewritten(row: Row, options: Options, where: str, tally: Tally, labels: Collection[str]) -> Row:
+    """The row after the steps that change texts."""
+    before = texts_of(row)
+    if options.takes("unicode"):
+        row = _changed("unicode", row, before, [normalise(text) for text in before], tally)
+    if options.takes("markup"):
+        before = texts_of(row)
+        after = [remove_markup(text, labels) for text in before]
+        if before != after:
+            tally.show("markup", where, "as it is without mark-up", "\n".join(after))
+        row = _changed("markup", row, before, after, tally)
+    if options.takes("privacy"):
+        before = texts_of(row)
+        kinds = [kind for kind in KINDS if kind not in options.keep]
+        done = [mask(text, kinds) for text in before]
+        after = [text for text, _ in done]
+        if counts := sum((count for _, count in done), Counter[str]()):
+            tally.masked.update(counts)
+            what = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+            tally.show("privacy", where, f"masked: {what}", "\n".join(after))
+        row = _changed("privacy", row, before, after, tally)
+    return row
+
+
+def _changed(step: str, row: Row, before: list[str], after: list[str], tally: Tally) -> Row:
+    if before == after:
+        return row
+    tally.changed[step] += 1
+    return with_texts(row, after)
+
+
+def cut_text(text: str, longest: int) -> list[str]:
+    """Parts of at most `longest` characters, cut at the last line's end, else sentence's end, in their second half."""
+    parts = []
+    while len(text) > longest:
+        half = longest // 2
+        place = max(text.rfind("\n", half, longest) + 1, 0) or text.rfind("。", half, longest) + 1 or longest
+        parts.append(text[:place].rstrip())
+        text = text[place:].lstrip()
+    return [*parts, text] if text or not parts else parts
+
+
+def _judged(row: Row, options: Options) -> Row | Removed:
+    text = "\n".join(texts_of(row))
+    if options.takes("length"):
+        if len(text) < options.shortest:
+            return Removed("length", f"has {len(text)} characters, fewer than {options.shortest}", text)
+        if len(text) > options.max_chars:
+            return Removed("length", f"has {len(text)} characters, more than {options.max_chars}", text)
+    if options.takes("repetition"):
+        share = max(map(repeated_share, texts_of(row)))
+        if share > options.max_repeated:
+            return Removed("repetition", f"{share:.0%} of it repeats what came before in it", text)
+    return row
+
+
+def repeated_share(text: str) -> float:
+    """The share of a text's windows of ten characters that came before in it; 0 for short texts.
+
+    In the spirit of the repetition filters of Rae et al. 2021 (Gopher, appendix A.1.1), for text without spaces.
+    """
+    if len(text) < 10 * REPETITION:
+        return 0.0
+    hashes = np.sort(windows(codes_of(text).astype(np.uint64), REPETITION))
+    return int((hashes[1:] == hashes[:-1]).sum()) / len(hashes)

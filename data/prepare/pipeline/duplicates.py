@@ -1,0 +1,211 @@
+"""Which rows say what an earlier one says: exactly, by digest, or in another wording, by fingerprint and by MinHash.
+
+Memory: about 100 bytes a row. Signatures stay on disk and are read a value at a time; they are not mapped, since the pages
+of a mapped file count as memory of who reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from data.prepare.likeness.wording import PERMUTATIONS, Signatures, alike
+from data.prepare.options import Options
+from data.prepare.pipeline.lookup import Lookup
+from data.prepare.pipeline.piece import DIGEST, ID, SIGNATURE
+
+Rows = NDArray[np.int64]
+NONE: Final = -1
+_RARE: Final = 8  # rows
+_PAIRS: Final = 512  # pairs whose texts are compared at a time
+_LOW: Final = (1 << 32) - 1
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """For each of N rows an earlier row that it repeats, or `NONE`; at most one of the two names one.
+
+    Attributes:
+        exact: with the same content.
+        near: with the same content in another wording.
+    """
+
+    exact: Rows  # (N,)
+    near: Rows  # (N,)
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """Rows that repeat none, (N,)."""
+        return (self.exact == NONE) & (self.near == NONE)
+
+
+def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Options, folder: Path) -> Repeats:
+    """What the N rows of `files` repeat.
+
+    Args:
+        counts: rows of each file.
+        folder: for the signatures, 64 bytes a row.
+    """
+    total = sum(counts)
+    found = Repeats(*(np.full(total, NONE) for _ in range(2)))
+    if not total or not (options.takes("exact") or options.takes("near")):
+        return found
+    digests, _ = _read_digests(files, counts, DIGEST)
+    same = exact_duplicates(digests[:, :2])
+    if options.takes("exact"):
+        found.exact[:] = same
+    if options.takes("near"):
+        if not options.takes("exact"):
+            found.near[:] = same
+        alone, prints = same == NONE, digests[:, 2:]
+        rows = np.flatnonzero(alone & prints.all(axis=1))
+        found.near[rows] = _of(rows, same_wording(prints[rows]))
+        _find_reworded(alone & (found.near == NONE), found, files, counts, options, folder)
+        while (further := (found.near != NONE) & (found.near[found.near] != NONE)).any():  # what it repeats went, too
+            found.near[further] = found.near[found.near[further]]
+    return found
+
+
+def shared_ids(files: Sequence[Path], counts: Sequence[int]) -> Rows:
+    """For each of the N rows of `files` the first row of its source with the same id, or `NONE`, (N,)."""
+    found = np.full(sum(counts), NONE)
+    if len(found):
+        ids, there = _read_digests(files, counts, ID)
+        rows = np.flatnonzero(there)
+        found[rows] = _of(rows, exact_duplicates(ids[rows]))
+    return found
+
+
+def _find_reworded(
+    alone: NDArray[np.bool_],
+    found: Repeats,
+    files: Sequence[Path],
+    counts: Sequence[int],
+    options: Options,
+    folder: Path,
+) -> None:
+    """Set `found.near` of long rows that repeat one but for a few words; of those that are `alone` so far, (N,)."""
+    stored, stored_rows, place = Stored(folder), list[Rows](), 0
+    for batch in _batches(files, counts, SIGNATURE):
+        signatures = _numbers(batch, np.dtype("<u4"))
+        long = np.flatnonzero(alone[place : place + len(batch)] & signatures.any(axis=1))
+        stored.add(signatures[long].astype(np.uint32))
+        stored_rows.append(place + long)
+        place += len(batch)
+    pairs = np.concatenate(stored_rows)[candidates(stored)]
+    lookup = Lookup(files, options.schema.names)
+    for start in range(0, len(pairs), _PAIRS):
+        some = pairs[start : start + _PAIRS]
+        texts = lookup.rows(some.ravel().tolist())
+        for earlier, later in some.tolist():
+            if (first := int(found.near[earlier])) != NONE:
+                earlier = first
+                texts.update({} if earlier in texts else lookup.rows([earlier]))
+            if found.near[later] == NONE and alike(
+                texts[earlier], texts[later], options.near_answers, options.near_threshold
+            ):
+                found.near[later] = earlier
+
+
+def _of(rows: Rows, found: Rows) -> Rows:
+    """Places among `rows`, or `NONE`, as rows."""
+    return np.where(found == NONE, NONE, rows[found]) if len(rows) else found
+
+
+def _read_digests(
+    files: Sequence[Path], counts: Sequence[int], column: str
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """The digests of all N rows as 64-bit numbers, (N, 2) or more, and which rows have one, (N,)."""
+    read = [(_numbers(batch, np.dtype("<u8")), batch.is_valid()) for batch in _batches(files, counts, column)]
+    return np.concatenate([one for one, _ in read]), np.concatenate([there for _, there in read])
+
+
+def _batches(files: Sequence[Path], counts: Sequence[int], column: str) -> Iterator[pa.Array]:
+    for path, count in zip(files, counts, strict=True):
+        if count:
+            with pq.ParquetFile(path) as file:
+                yield from (batch.column(0) for batch in file.iter_batches(8192, columns=[column]))
+
+
+def exact_duplicates(digests: NDArray[np.uint64]) -> Rows:
+    """For each row of (N, 2) digests the first row with the same, or `NONE` for the first itself."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: equal ones stay in the order of rows
+    ordered = digests[order]
+    opens = np.ones(len(order), bool)
+    opens[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    firsts = order[np.maximum.accumulate(np.where(opens, np.arange(len(order)), 0))]
+    found = np.full(len(order), NONE)
+    found[order] = np.where(opens, NONE, firsts)
+    return found
+
+
+def same_wording(prints: NDArray[np.uint64]) -> Rows:
+    """For each row of (N, 2) fingerprints the first that it has one of them in common with, or `NONE`."""
+    firsts = np.arange(len(prints))
+    for column in prints.T:
+        found = exact_duplicates(np.stack([column, column], axis=1))
+        firsts = np.minimum(firsts, np.where(found == NONE, firsts, found))
+    while not np.array_equal(earlier := firsts[firsts], firsts):
+        firsts = earlier
+    return np.where(firsts == np.arange(len(firsts)), NONE, firsts)
+
+
+class Stored:
+    """The signatures of rows on disk, each of their values in a file of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._values = [folder / f"signature-{index:02}" for index in range(PERMUTATIONS)]
+        for path in self._values:
+            path.touch()
+
+    def add(self, signatures: Signatures) -> None:
+        """Append (R, PERMUTATIONS) signatures."""
+        for value, path in zip(signatures.T, self._values, strict=True):
+            with path.open("ab") as file:
+                file.write(value.tobytes())
+
+    def __iter__(self) -> Iterator[NDArray[np.uint32]]:
+        """Each value of all rows, (rows,)."""
+        return (np.fromfile(path, np.uint32) for path in self._values)
+
+
+def candidates(stored: Stored) -> Rows:
+    """Pairs of an earlier and a later row with at least half of the rare values of their signatures in common, (P, 2).
+
+    A value that more than `_RARE` rows have shows a template, not a likeness. Of the others each row is held against the
+    first that has it and the one before, so that the work is linear. Ordered by the later row.
+    """
+    parts = []
+    for values in stored:
+        order = np.argsort(values, kind="stable")
+        opens = np.flatnonzero(np.append(True, values[order][1:] != values[order][:-1])[: len(order)])
+        sizes = np.diff(np.append(opens, len(order)))
+        within = np.arange(len(order)) - np.repeat(opens, sizes)
+        rare = np.repeat(sizes <= _RARE, sizes)
+        first, second = np.flatnonzero(rare & (within > 0)), np.flatnonzero(rare & (within > 1))
+        parts.append(_numbered(order[first - within[first]], order[first]))
+        parts.append(_numbered(order[second - 1], order[second]))
+    pairs, counts = np.unique(np.concatenate(parts), return_counts=True)
+    pairs = pairs[counts >= PERMUTATIONS // 2]
+    return np.stack([pairs & _LOW, pairs >> 32], axis=1)
+
+
+def _numbered(earlier: Rows, later: Rows) -> Rows:
+    """A number a pair, ordered as the later rows and then the earlier ones."""
+    return (later << 32) | earlier
+
+
+def _numbers(column: pa.Array, kind: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """A column of byte strings of one length as numbers, (rows, numbers a string)."""
+    width = column.type.byte_width
+    data = np.frombuffer(
+        column.buffers()[1], kind, count=len(column) * width // kind.itemsize, offset=column.offset * width
+    )
+    return data.reshape(len(column), -1)

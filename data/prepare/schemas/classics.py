@@ -1,0 +1,130 @@
+"""Digitised classics: files of sections, each a `<篇名>` line with its title and a text behind it.
+
+Of a section, the part's name goes, which every section of a part repeats, and the marks of the digitiser: `<篇名>`,
+`\\x` around emphasised words, names of picture files, and the label that all sections of a book begin with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from data.prepare.reading.readers import Found
+
+_SECTION: Final = "<篇名>"
+_OPENS: Final = re.compile(r"(?m)^<篇名>")
+_PART: Final = re.compile(r"(?m)^<目录>(?:(?!<篇名>).)*\n?")
+_LABEL: Final = re.compile(
+    r"(?m)^<篇名>.*\n\s*(?:([^\s：:∶<>\\，。；、【〔〖]{1,16})[：∶:]|(【[^】\n]{1,16}】|〔[^〕\n]{1,16}〕|〖[^〗\n]{1,16}〗|\[[^\]\n]{1,16}\])[：∶:]?)[ \t\u3000]*"
+)
+_NAME: Final = r"[A-Za-z0-9_.-]{1,60}?\.(?:bmp|gif|jpe?g|png|tiff?|webp|svg)(?![A-Za-z0-9])"
+_ANY_NAME: Final = r"[^\s\\<>()（）\[\]，。；：]{1,60}?\.(?:bmp|gif|jpe?g|png|tiff?|webp|svg)(?![A-Za-z0-9])"
+_PICTURE: Final = re.compile(
+    rf"!\[[^\]\n]{{0,40}}\]\({_ANY_NAME}\)|\[img\]{_ANY_NAME}\[/img\]|<图>{_ANY_NAME}</图>|[(（]{_NAME}[)）]|"
+    rf"\\(?![xrnbt][^A-Za-z0-9_.-]){_ANY_NAME}(?:\\(?![xrnbt]))?|(?<![A-Za-z0-9_.-]){_NAME}",
+    re.IGNORECASE,
+)
+_EMPHASIS: Final = re.compile(r"\\[xrnbt]")
+_SENTENCE_ENDS: Final = "。！？；：」』”）)】!?;:"
+_WRAPPED_FROM: Final = 30  # a printed line of a classic has about 40 characters
+
+_BLOCK: Final = 256  # records whose labels are found together
+_BLOCK_CHARACTERS: Final = 4 * 1024 * 1024
+_COMMON: Final = 0.1  # share of sections from which a label is one of the book's
+_COVERED: Final = 0.9  # share of sections that a book's labels begin together
+
+
+def is_section(text: str) -> bool:
+    """Whether a text is of a digitised classic."""
+    return _SECTION in text
+
+
+def strip_section(text: str, labels: Collection[str] = ()) -> str:
+    """A section's text without the digitiser's marks; lines that the printed page's width cut are joined.
+
+    Args:
+        labels: as `section_labels` found them, without their colon.
+    """
+    if labels:
+        text = _LABEL.sub(lambda found: _unlabelled(found, labels), text)
+    text = _PART.sub("", text).replace(_SECTION, "")
+    if "." in text:  # which the names of pictures have, and few sections
+        text = _PICTURE.sub("", text)
+    return _joined(_EMPHASIS.sub("", text))
+
+
+def _unlabelled(found: re.Match[str], labels: Collection[str]) -> str:
+    label = found[1] or found[2]
+    return found[0][: found.start(found.lastindex or 0) - found.start()] if label in labels else found[0]
+
+
+def _joined(text: str) -> str:
+    """Lines that were cut at the page's width, joined: a long line that ends no sentence goes on in the next."""
+    joined = ""
+    goes_on = False
+    for line in text.split("\n"):
+        joined += line if goes_on or not joined else "\n" + line
+        line = line.rstrip()
+        goes_on = len(line) >= _WRAPPED_FROM and line[-1] not in _SENTENCE_ENDS
+    return joined
+
+
+def section_labels(texts: Iterable[str], known: Collection[str] = ()) -> dict[str, int]:
+    """The labels that nearly all sections begin with, as 内容： or 属性：, and how many sections each begins.
+
+    A label that begins some sections only, as 主治：, says something about them and is none. One section, a book's
+    first, may begin with a label that no other has, as 书名：.
+
+    Args:
+        known: labels of the sections before these.
+    """
+    sections = 0
+    found: Counter[str] = Counter()
+    for text in texts:
+        sections += len(_OPENS.findall(text))
+        found.update(plain or bracketed for plain, bracketed in _LABEL.findall(text))
+    sections -= 1 in found.values()
+    common = {label for label, count in found.items() if count >= max(2, _COMMON * sections)}
+    if sum(found[label] for label in common) < _COVERED * sections:
+        common = set()
+    return {label: found[label] for label in sorted(common.union(known)) if found[label]}
+
+
+def with_labels(records: Iterable[Found]) -> Iterator[tuple[Found, Mapping[str, int]]]:
+    """Each record with the labels of the sections around it; what has no sections is passed on.
+
+    Sections are looked at in blocks, so that a file with several books gives the labels of each, and a file of any
+    size takes the memory of a block. The counts of a block come with its first record, the others have 0.
+    """
+    known: set[str] = set()
+    block: list[Found] = []
+    texts: list[str] = []
+    size = 0
+    for record in records:
+        new = _sections(record.record)
+        if not new and not block:
+            yield record, {}
+            continue
+        block.append(record)
+        texts += new
+        size += sum(map(len, new))
+        if len(block) >= _BLOCK or size >= _BLOCK_CHARACTERS:
+            yield from _labelled(block, texts, known)
+            block, texts, size = [], [], 0
+    yield from _labelled(block, texts, known)
+
+
+def _labelled(
+    block: Sequence[Found], texts: Iterable[str], known: set[str]
+) -> Iterator[tuple[Found, Mapping[str, int]]]:
+    counts = section_labels(texts, known)
+    known.update(counts)
+    for index, record in enumerate(block):
+        yield record, dict.fromkeys(known, 0) | (counts if index == 0 else {})
+
+
+def _sections(record: Any) -> list[str]:
+    values = record.values() if isinstance(record, Mapping) else ()
+    return [value for value in values if isinstance(value, str) and is_section(value)]

@@ -1,0 +1,152 @@
+"""A record of any schema in use → a row of the table that was asked for.
+
+A record is recognised by its columns, first as a preference, then as a chat, then as text. Rows of one kind become rows
+of another where nothing has to be made up: a chat may be read as text, and as prompts; text never becomes a chat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from data.chat import RESERVED, check_messages
+from data.prepare.options import Options
+from data.prepare.schemas.chats import ANSWERS, CHATS, DIALOGUES, MORE, QUESTIONS, TEXTS, chat_of, task_of
+from data.prepare.schemas.chats import Row as Row
+from data.prepare.schemas.columns import renamed
+from data.prepare.schemas.mapping import mapped
+from data.prepare.schemas.preferences import SIDES, preference_of
+from data.prepare.schemas.turns import ROLE_KEYS, Messages
+from data.prepare.schemas.values import UnknownColumnsError, kind_of, string
+from data.tables import DataError
+
+FIELDS: Final = (*QUESTIONS, *ANSWERS, *CHATS, *DIALOGUES, *TEXTS, *SIDES[0], *SIDES[1], *MORE)
+"""What `--map` may name."""
+
+_CHIP: Final = "|||"
+
+
+def row_of(record: Any, options: Options) -> Row:
+    """The row that a record becomes, in the columns of `options.schema`.
+
+    Raises:
+        DataError: no schema fits, a value is missing, empty or of a wrong type, a chat is not one, or the answers of a
+            pair are equal; the text is the reason alone.
+    """
+    if not isinstance(record, Mapping):
+        raise DataError(f"holds {kind_of(record)}, not a record with named columns")
+    record = mapped(record, options.columns)
+    row = preference_of(record, options) or chat_of(record, options) or _text(renamed(record))
+    columns = ", ".join(map(str, record)) or "none"
+    if options.kind != "text" and (row is None or "text" in row) and any(name in record for name in ROLE_KEYS):
+        raise DataError(f"is one turn (columns {columns}); join the turns of a dialogue with --dialogue-id COLUMN")
+    if row is None and (
+        missing := [item for item in options.columns if item[1] not in record and item[0] not in record]
+    ):
+        field, column = missing[0]
+        raise DataError(
+            f"no known schema has its columns ({columns}), and it has no column '{column}', which --map gives to {field}"
+        )
+    if row is None:
+        raise UnknownColumnsError(
+            f"no known schema has its columns ({columns})",
+            "name them with --map FIELD=COLUMN, as --map question=COLUMN --map answer=COLUMN",
+        )
+    return _as_kind(row, options.kind, columns)
+
+
+def id_of(record: Any) -> str:
+    """A record's `id`; empty if it has none."""
+    value = record.get("id") if isinstance(record, Mapping) else None
+    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def texts_of(row: Row) -> list[str]:
+    """Every text of a row, in order."""
+    if "text" in row:
+        return [row["text"]]
+    turns = [turn["content"] for name in ("messages", "prompt") for turn in row.get(name, ())]
+    return [*turns, *(row[name] for name in ("chosen", "rejected") if name in row)]
+
+
+def with_texts(row: Row, texts: Sequence[str]) -> Row:
+    """The row with other texts, given in the order of `texts_of`."""
+    rest = iter(texts)
+    new = dict(row)
+    for name in ("messages", "prompt"):
+        if name in row:
+            new[name] = [{"role": turn["role"], "content": next(rest)} for turn in row[name]]
+    for name in ("text", "chosen", "rejected"):
+        if name in row:
+            new[name] = next(rest)
+    return new
+
+
+def check_row(row: Row) -> None:
+    """Refuse what the stages would refuse, or read wrongly, later.
+
+    Raises:
+        DataError: an empty text, a reserved mark, turns out of order, equal answers, or what UTF-8 cannot hold.
+    """
+    texts = texts_of(row)
+    try:
+        for text in texts:
+            text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError("holds half a surrogate pair, which is no character") from error
+    for chat in (row[name] for name in ("messages", "prompt") if name in row):
+        check_messages(chat)
+    for name in ("text", "chosen", "rejected"):
+        if name in row:
+            if not row[name].strip():
+                raise DataError(f"{name} is empty")
+            for mark in RESERVED:
+                if mark in row[name]:
+                    raise DataError(f"{name} contains the reserved mark '{mark}'")
+    if "chosen" in row and row["chosen"] == row["rejected"]:
+        raise DataError("chosen and rejected are the same text")
+
+
+def _text(record: Mapping[str, Any]) -> Row | None:
+    name = next((name for name in TEXTS if name in record), None)
+    if name is None:
+        return None
+    text = string(record[name], name)
+    if _CHIP in text:
+        raise DataError(
+            f"{name} has fields separated by {_CHIP}, as CHIP's files do; convert it to columns or JSON lines"
+        )
+    return {"text": text}
+
+
+def _as_kind(row: Row, kind: str, columns: str) -> Row:
+    if kind == "text":
+        return (
+            {"text": "\n".join(texts_of(row))} if "chosen" not in row else _refused("a preference pair", kind, columns)
+        )
+    if kind == "preference":
+        return (
+            row
+            if "chosen" in row
+            else _refused("a text" if "text" in row else "a chat without a rejected answer", kind, columns)
+        )
+    if "text" in row:
+        return _refused("a text", kind, columns)
+    turns: Messages = row["prompt"] if "prompt" in row else row["messages"]
+    if kind == "prompts":
+        last = max((index for index, turn in enumerate(turns) if turn["role"] == "user"), default=-1)
+        return {"prompt": turns[: last + 1]}
+    if "chosen" in row:
+        turns = [*turns, {"role": "assistant", "content": row["chosen"]}]
+    if not any(turn["role"] == "assistant" for turn in turns):
+        raise UnknownColumnsError(
+            f"the chat has no answer to learn from (columns {columns})", "name it with --map answer=COLUMN"
+        )
+    return {"messages": turns, "task": row.get("task") or task_of(turns)}
+
+
+def _refused(what: str, kind: str, columns: str) -> Row:
+    raise UnknownColumnsError(
+        f"is {what}, which cannot become a row of --kind {kind} (columns {columns})",
+        "name those that are meant with --map FIELD=COLUMN",
+    )

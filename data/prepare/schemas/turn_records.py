@@ -1,0 +1,60 @@
+"""Files with one record a turn, or an exchange, → a record a dialogue: adjacent records under one dialogue's id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from data.prepare.options import Options
+from data.prepare.reading.readers import Found
+from data.prepare.schemas.chats import chat_of
+from data.prepare.schemas.turns import ROLE_KEYS, Messages, merged, turns_of
+from data.tables import DataError
+
+
+def dialogues(found: Iterator[Found], options: Options) -> Iterator[Found]:
+    """A record for each run of records with one value in the column `options.dialogue_id`, on the line of its first.
+
+    A record without a value there is bad, and so is the whole dialogue of a record that holds no turns, or whose value
+    records before it had that were not adjacent.
+    """
+    column = options.dialogue_id
+    seen = set[str]()
+    key, first, turns, bad = "", 0, list[dict[str, str]](), ""
+    for one in found:
+        given = one.record.get(column) if isinstance(one.record, Mapping) else None
+        name = "" if given is None else str(given).strip()
+        if key and name != key:
+            yield _dialogue(first, turns, bad)
+            key, turns, bad = "", [], ""
+        if not name:
+            yield Found(one.line, None, one.bad or f"has no {column}, which --dialogue-id names")
+            continue
+        if not key:
+            key, first = name, one.line
+            if key in seen:
+                bad = f"{column} is that of earlier records, which are not adjacent; sort the file by {column}"
+            seen.add(key)
+        try:
+            turns += _turns(one.record, options)
+        except DataError as error:
+            bad = bad or f"line {one.line}: {error}"
+    if key:
+        yield _dialogue(first, turns, bad)
+
+
+def _dialogue(first: int, turns: Messages, bad: str) -> Found:
+    return Found(first, None, bad) if bad else Found(first, {"messages": merged(turns)})
+
+
+def _turns(record: Mapping[str, Any], options: Options) -> Messages:
+    """The turns of a record: one with its speaker, or a question and its answer."""
+    if any(name in record for name in ROLE_KEYS):
+        return turns_of([record], "turn")
+    chat = chat_of(record, options)
+    if chat is None:
+        raise DataError(
+            f"columns {', '.join(map(str, record))} are no turn; give a role and a content, or a question and an answer"
+        )
+    messages: Messages = chat["messages"]
+    return messages

@@ -1,0 +1,88 @@
+"""python -m data.tokenizer: trains a tokenizer on texts, or gives an existing one more pieces.
+
+python -m data.tokenizer train --input PATH … --vocabulary N --out DIR
+python -m data.tokenizer extend --tokenizer DIR --input PATH … --more N --out DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from transformers import PreTrainedTokenizerFast
+
+from configs.errors import one_line_errors
+from data.files.records import whole_text
+from data.tables import DataError
+from data.tokenizer.training import CHAT_TOKENS, load, save_extended, texts_in, train_tokenizer
+from data.tokenizer.vocabulary import extend
+from storage.durable import writing
+
+PROG: Final = "python -m data.tokenizer"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(prog=PROG, description="Train a tokenizer, or give one more pieces.")
+    commands = found.add_subparsers(required=True, dest="command")
+    train = commands.add_parser("train", help="a new byte-level BPE tokenizer")
+    train.add_argument("--vocabulary", type=int, required=True, metavar="N", help="its size, special tokens included")
+    train.add_argument("--chat", choices=CHAT_TOKENS, default="chimed", help="chat format")
+    train.add_argument("--names", type=Path, metavar="FILE", help="words that are never merged with others, one a line")
+    more = commands.add_parser("extend", help="an existing BPE tokenizer with further pieces; old ids stay as they are")
+    more.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="the existing one's folder")
+    more.add_argument("--more", type=int, required=True, metavar="N", help="further pieces")
+    for command in (train, more):
+        command.add_argument(
+            "--input", nargs="+", required=True, metavar="PATH", help="folders that data.prepare wrote"
+        )
+        command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train or extend, and say what the tokenizer makes of its texts."""
+    given = parser().parse_args(arguments)
+    with one_line_errors(PROG):
+        if given.out.exists():
+            raise DataError(f"--out {given.out}: is there already; name a new folder")
+        with _folder(given.out) as aside:
+            if given.command == "train":
+                names = whole_text(given.names).split() if given.names else []
+                train_tokenizer(texts_in(given.input), names, given.vocabulary, given.chat).save_pretrained(aside)
+            else:
+                old = load(given.tokenizer)
+                save_extended(old, extend(old.backend_tokenizer, lambda: texts_in(given.input), given.more), aside)
+        print(json.dumps(figures(load(given.out), texts_in(given.input))))
+    return 0
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """A folder aside that becomes `out` when all went well, and else is gone."""
+    aside = out.with_name(f"{out.name}.new")
+    with writing(aside):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+            aside.rename(out)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def figures(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], most: int = 1000) -> dict[str, float]:
+    """The vocabulary's size, and the characters a token has in the first texts."""
+    some = [text for text, _ in zip(texts, range(most), strict=False)]
+    tokens = sum(map(len, tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]))
+    return {"vocabulary": len(tokenizer), "characters_a_token": round(sum(map(len, some)) / tokens, 3)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""How close answers are to their references: BLEU, ROUGE, chrF and length, over a corpus, nothing left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from evals.metrics.bleu import bleu, chrf, script_like_bleu
+from evals.metrics.intervals import mean_interval
+from evals.metrics.rouge import rouge
+from evals.models.subject import Metrics
+
+_ROUGE = ("rouge_1", "rouge_2", "rouge_l")
+
+
+def overlap(answers: Sequence[str], references: Sequence[str]) -> Metrics:
+    """Of all answers, an empty one or an empty reference scoring 0:
+
+    - `bleu_1`, `bleu_2`, `chrf`: over the corpus, 0 to 100, see `evals.metrics.bleu`;
+    - `rouge_1`, `rouge_2`, `rouge_l`: means, 0 to 1, and `rouge_l_interval`, 95 %;
+    - `script_like_bleu_1`, `script_like_bleu_2`: not BLEU, but comparable with published rows;
+    - `length_ratio`: characters of all answers by those of all references, 0 where no reference has any;
+    - `empty`, `empty_references`: how many there are without a character.
+    """
+    answers, references = [text.strip() for text in answers], [text.strip() for text in references]
+    pairs = list(zip(answers, references, strict=True))
+    scores = [rouge(answer, reference) for answer, reference in pairs]
+    length = sum(map(len, references))
+    return {
+        "bleu_1": bleu(answers, references, 1),
+        "bleu_2": bleu(answers, references, 2),
+        **{name: fmean(score[name] for score in scores) for name in _ROUGE},
+        "rouge_l_interval": mean_interval([score["rouge_l"] for score in scores]),
+        "chrf": chrf(answers, references),
+        "script_like_bleu_1": script_like_bleu(answers, references, 1),
+        "script_like_bleu_2": script_like_bleu(answers, references, 2),
+        "length_ratio": sum(map(len, answers)) / length if length else 0.0,
+        "empty": sum(not answer for answer in answers),
+        "empty_references": sum(not reference for reference in references),
+        "n": len(pairs),
+    }

@@ -1,0 +1,165 @@
+"""A model behind an OpenAI-compatible endpoint: chat completions, several at a time, again where that can help."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import httpx
+
+from configs.errors import ConfigError, RunError
+from evals.models.respondent import Chat, Reply
+from evals.result_cache import Ledger
+
+KEY_VARIABLE = "CHIMED_ENDPOINT_KEY"
+CONCURRENT = 8
+TIMEOUT_S = 300.0
+TRIES = 4
+FIRST_WAIT_S = 0.5
+TOP = 20
+"""As many of the likeliest first tokens as the interface lets ask for."""
+
+_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_SHOWN = 200  # characters of an answer, in messages
+
+Kept = TypeVar("Kept")
+
+
+class EndpointRespondent:
+    """Asks `URL/chat/completions`, greedily. What was answered is in the ledger when the endpoint dies."""
+
+    def __init__(self, url: str, model: str | None, ledger: Ledger) -> None:
+        """Asks the endpoint for its models.
+
+        Args:
+            url: up to and with `/v1`; the bearer key, if it needs one, is in the environment's `CHIMED_ENDPOINT_KEY`.
+            model: its name there; None takes the only one.
+
+        Raises:
+            ConfigError: nobody answers there, or the model is not there, or has to be chosen.
+        """
+        key = os.environ.get(KEY_VARIABLE)
+        self._url, self._ledger = url.rstrip("/"), ledger
+        self._client = httpx.Client(timeout=TIMEOUT_S, headers={"Authorization": f"Bearer {key}"} if key else None)
+        self.name = self._choose(model)
+        self._answered = 0
+
+    def fits(self, chat: Chat, more: int) -> bool:
+        """Only the endpoint knows; it refuses what is too long."""
+        return True
+
+    def answer(self, chats: Sequence[Chat], max_tokens: int, label: str) -> list[Reply]:
+        kept = self._through(["answer", max_tokens], chats, lambda chat: self._written(chat, max_tokens), label)
+        return [Reply(*reply) for reply in kept]
+
+    def weigh(self, chats: Sequence[Chat], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
+        """By the likeliest first tokens that the endpoint tells. An option that is not among them has the log-probability
+        of the last one, at most; if none of them is, there is no choice and the list is empty.
+        """
+        firsts = self._through(["weigh"], chats, self._first_tokens, label)
+        return [_weights(first, own) for first, own in zip(firsts, options, strict=True)]
+
+    def _through(self, what: list[Any], chats: Sequence[Chat], ask: Callable[[Chat], Kept], label: str) -> list[Kept]:
+        self._answered, total = 0, len(chats)
+
+        def ask_all(chunk: Sequence[Chat]) -> list[Kept]:
+            with ThreadPoolExecutor(CONCURRENT) as pool:
+                try:
+                    answers = list(pool.map(ask, chunk))
+                except RunError as error:
+                    pool.shutdown(cancel_futures=True)
+                    raise RunError(
+                        f"{label}: {error}; {self._answered} of {total} were answered and are kept: "
+                        "the same command goes on from there"
+                    ) from error
+            self._answered += len(chunk)
+            return answers
+
+        asked = [list(chat) for chat in chats]
+        return self._ledger.through([self._url, self.name, *what], asked, ask_all, size=4 * CONCURRENT)
+
+    def _written(self, chat: Chat, max_tokens: int) -> tuple[str, bool, str]:
+        body = self._post(chat, max_tokens=max_tokens)
+        if isinstance(body, str):
+            return "", True, body
+        choice = self._choice(body)
+        text = choice["message"].get("content") or ""
+        # JSON may hold half a surrogate pair, where a limit cut an emoji in two; UTF-8 cannot.
+        whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        return whole, choice.get("finish_reason") != "length", ""
+
+    def _first_tokens(self, chat: Chat) -> list[tuple[str, float]]:
+        body = self._post(chat, max_tokens=1, logprobs=True, top_logprobs=TOP)
+        if isinstance(body, str):
+            return []
+        told = (self._choice(body).get("logprobs") or {}).get("content")
+        if not told:
+            raise ConfigError(f"{self._url}: tells no log-probabilities; evaluate with --methods generation")
+        return [(each["token"], each["logprob"]) for each in told[0].get("top_logprobs", [])]
+
+    def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            choice: dict[str, Any] = body["choices"][0]
+        except (KeyError, IndexError, TypeError) as error:
+            raise RunError(f"{self._url}: an answer without choices: {str(body)[:_SHOWN]}") from error
+        return choice
+
+    def _post(self, chat: Chat, **settings: Any) -> dict[str, Any] | str:
+        """The answer's body; or, where the endpoint refuses this chat, its words.
+
+        Raises:
+            RunError: no usable answer in all tries.
+        """
+        request = {"model": self.name, "messages": list(chat), "temperature": 0.0, "seed": 0, **settings}
+        wait_s, said = FIRST_WAIT_S, ""
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(wait_s)
+                wait_s *= 2
+            try:
+                answer = self._client.post(f"{self._url}/chat/completions", json=request)
+            except httpx.HTTPError as error:
+                said = f"{type(error).__name__}: {error}"
+                continue
+            if answer.status_code in (400, 413, 422):
+                return f"the endpoint refused it ({answer.status_code}): {answer.text[:_SHOWN]}"
+            if answer.is_success:
+                try:
+                    body: dict[str, Any] = answer.json()
+                except ValueError:
+                    said = f"not JSON: {answer.text[:_SHOWN]}"
+                    continue
+                return body
+            said = f"status {answer.status_code}: {answer.text[:_SHOWN]}"
+            if answer.status_code not in _AGAIN:
+                break
+        raise RunError(f"{self._url}: no answer in {attempt + 1} tries ({said})")
+
+    def _choose(self, model: str | None) -> str:
+        try:
+            answer = self._client.get(f"{self._url}/models")
+            answer.raise_for_status()
+            names = [each["id"] for each in answer.json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"--endpoint {self._url}: {self._url}/models tells no models ({error}); give the URL up to /v1, "
+                f"and the key, if it needs one, in {KEY_VARIABLE}"
+            ) from error
+        wanted = str(names[0]) if model is None and len(names) == 1 else model
+        if wanted is None or wanted not in names:
+            asked = f"there is no model '{model}'" if model else "there are several models"
+            raise ConfigError(f"--endpoint {self._url}: {asked}; choose with --endpoint-model from {', '.join(names)}")
+        return wanted
+
+
+def _weights(first: Sequence[tuple[str, float]], options: Sequence[str]) -> list[float]:
+    told: dict[str, float] = {}
+    for token, value in first:
+        told.setdefault(token.strip(), value)
+    if not any(option in told for option in options):
+        return []
+    least = min(value for _, value in first)
+    return [told.get(option, least) for option in options]

@@ -1,0 +1,101 @@
+"""A reward model read from its folder: the scalar that its head gives to a sequence's last token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from actors.model_folder.folders import ModelFolder
+from actors.precision import Dtype, resolve_dtype
+from configs.errors import ConfigError
+from evals.models.device import gpu_bytes
+
+_BATCH_TOKENS = 8192
+
+
+class RewardModel:
+    """Scores token sequences with a Transformers sequence-classification model of one label, centred as its config
+    says (`logit_mean`).
+
+    The head is read at the last token by position. Transformers' own forward looks for the last token that is not
+    padding instead, which goes wrong when an answer contains the padding token.
+    """
+
+    def __init__(self, folder: ModelFolder, dtype: Dtype = "auto") -> None:
+        self.folder, self._dtype = folder, dtype
+        self._model: Any = None
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """The reward of each sequence, in order.
+
+        Raises:
+            ConfigError: a sequence that is empty or longer than the model's context, or a model that cannot be loaded.
+        """
+        import torch
+
+        for index, ids in enumerate(sequences):
+            if not 1 <= len(ids) <= self.folder.context:
+                raise ConfigError(
+                    f"sample {index} has {len(ids)} tokens; the reward model {self.folder.path} takes 1 to "
+                    f"{self.folder.context}: shorten the sample or leave it out"
+                )
+        model = self._loaded()
+        rewards = [0.0] * len(sequences)
+        with torch.inference_mode():
+            for rows in _batches([len(ids) for ids in sequences]):
+                for row, value in zip(rows, _last_scores(model, [sequences[row] for row in rows]), strict=True):
+                    rewards[row] = value
+        return rewards
+
+    def _loaded(self) -> Any:
+        """The model, read at its first use."""
+        if self._model is None:
+            self._model = _load(self.folder, self._dtype)
+        return self._model
+
+
+def _load(folder: ModelFolder, dtype: Dtype) -> Any:
+    on_gpu = gpu_bytes() is not None
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils.logging import disable_progress_bar
+
+    from actors.model_folder.completeness import load_complete
+
+    disable_progress_bar()
+    try:
+        precision = getattr(torch, resolve_dtype(dtype, on_gpu))
+        load = AutoModelForSequenceClassification.from_pretrained
+        model = load_complete(load, folder.path, dtype=precision)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"{folder.path}: cannot be loaded as a reward model: {error}") from error
+    if model.num_labels != 1:
+        raise ConfigError(f"{folder.path}: has {model.num_labels} labels; a reward model has one")
+    return model.to("cuda" if on_gpu else "cpu").eval()
+
+
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Row numbers in batches of similar lengths, shortest first, at most `_BATCH_TOKENS` tokens with the padding."""
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        if batches and (len(batches[-1]) + 1) * lengths[row] <= _BATCH_TOKENS:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def _last_scores(model: Any, sequences: Sequence[Sequence[int]]) -> list[float]:
+    """Padded on the right, where a causal model's real tokens cannot see it: no mask is needed."""
+    import torch
+
+    from actors.modeling.packed import logit_mean
+
+    longest = max(map(len, sequences))
+    ids_BT = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in sequences], device=model.device)
+    hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+    last_B = torch.tensor([len(ids) - 1 for ids in sequences], device=model.device)
+    scores_B1 = model.get_submodule("score")(hidden_BTD[torch.arange(len(sequences), device=model.device), last_B])
+    values: list[float] = (scores_B1.squeeze(-1).float() - logit_mean(model.config)).tolist()
+    return values

@@ -1,0 +1,105 @@
+"""The size of an evaluation's engine: its context, precision and KV cache, and whether it fits in memory, before it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.config import EngineConfig
+from actors.model_folder.folders import ModelFolder
+from actors.precision import Dtype, resolve_dtype
+from actors.sizing.memory import BYTES, GIB, engine, kv_bytes
+from actors.sizing.shape import read_shape
+from cluster.memory import available_bytes
+from configs.errors import ConfigError
+from evals.models.device import gpu_bytes
+
+DEFAULT_CONTEXT = 4096
+SEQUENCES = 128  # decoded at a time on a CPU; more only fills the KV cache, since two cores are busy with these
+CACHE_TOKENS, CACHE_BYTES = 32_768, 2**30  # of the KV cache on a CPU at most, unless one sequence takes more
+GPU_SHARE = 0.6  # leaves room for the reward model beside the engine
+SCORED_BYTES = 18  # a scored token and vocabulary entry: logits, log-probabilities, vLLM's copies; measured on a CPU
+ERROR = 0.15  # largest error of the estimate: what is over by less is tried
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """What the user decides about the engine. None or `auto`: by the model and the device."""
+
+    max_model_len: int | None = None
+    dtype: Dtype = "auto"
+    scores_texts: bool = False
+    """Whether texts as long as the context are scored, as perplexity does: vLLM makes all their logits at once."""
+
+    def context(self, folder: ModelFolder) -> int:
+        """Longest sequence that the engine takes, in tokens.
+
+        Raises:
+            ConfigError: more than the model was made for.
+        """
+        if self.max_model_len is None:
+            return min(folder.context, DEFAULT_CONTEXT)
+        if self.max_model_len > folder.context:
+            raise ConfigError(
+                f"--max-model-len {self.max_model_len}: exceeds the {folder.context} tokens of {folder.path}; lower it"
+            )
+        return self.max_model_len
+
+    def engine_config(self, folder: ModelFolder, gpu: bool) -> EngineConfig:
+        """The engine for a model, on a GPU or CPUs. Its KV cache holds one sequence at least.
+
+        Raises:
+            ConfigError: a context that the model does not have, or a model whose size cannot be estimated.
+        """
+        context = self.context(folder)
+        dtype = resolve_dtype(self.dtype, gpu)
+        one = BYTES[dtype] * read_shape(folder.path).kv_elements
+        tokens = max(context, min(CACHE_TOKENS, CACHE_BYTES // one))
+        return EngineConfig(
+            dtype=dtype,
+            max_model_len=context,
+            max_concurrent=SEQUENCES,
+            kv_cache_bytes=max(one * tokens, 2**20),
+            gpu_memory_utilization=GPU_SHARE,
+        )
+
+
+def sized(folder: ModelFolder, sizing: Sizing) -> EngineConfig:
+    """The engine for a model on this machine, on its GPU if there is one. Imports torch.
+
+    Raises:
+        ConfigError: a context that the model does not have, or an engine that would not fit in memory, by estimate.
+    """
+    on_gpu = gpu_bytes()
+    config = sizing.engine_config(folder, on_gpu is not None)
+    require_fit(folder, config, on_gpu, sizing.scores_texts)
+    return config
+
+
+def require_fit(folder: ModelFolder, config: EngineConfig, gpu_bytes: int | None, scores_texts: bool) -> None:
+    """Refuses a model whose engine would not fit in memory, by estimate.
+
+    Args:
+        gpu_bytes: memory of the GPU; None where the engine runs on CPUs.
+        scores_texts: see `Sizing`.
+
+    Raises:
+        ConfigError: with the estimate, what there is, and what to do.
+    """
+    shape = read_shape(folder.path)
+    footprint = engine(shape, config, max(config.max_model_len, 4096), gpu_bytes, through_store=False)
+    if gpu_bytes is not None:
+        room = next(part.bytes for part in footprint.work if part.name == "KV cache")
+        if room < kv_bytes(shape, config, config.max_model_len):
+            raise ConfigError(
+                f"{folder.path}: weights and activations leave {room / GIB:.1f} GiB of {GPU_SHARE:g} of the GPU for the KV "
+                f"cache, too little for {config.max_model_len} tokens; lower --max-model-len or take a larger GPU"
+            )
+        return
+    scored = SCORED_BYTES * config.max_model_len * shape.vocab if scores_texts else 0
+    need, there = footprint.peak + scored, available_bytes()
+    if need > (1 + ERROR) * there:
+        raise ConfigError(
+            f"{folder.path}: an engine of {config.max_model_len} tokens in {config.dtype} needs about {need / GIB:.1f} GiB "
+            f"({scored / GIB:.1f} of them for the logits of long texts), and {there / GIB:.1f} GiB are available; lower "
+            "--max-model-len, give --dtype bfloat16, or take a larger machine"
+        )

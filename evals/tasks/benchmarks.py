@@ -1,0 +1,101 @@
+"""Evaluations on files in their publishers' formats, for any respondent: where each looks for its file, how it reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.tables import DataError
+from evals.models.respondent import Respondent
+from evals.models.subject import Metrics, Settings
+from evals.tasks import ccks, safety
+from evals.tasks.dialogue import readers as dialogue_readers
+from evals.tasks.dialogue import task as dialogue
+from evals.tasks.exam import readers as exam_readers
+from evals.tasks.exam import task as exam
+from evals.tasks.scales import task as scales
+from evals.tasks.scales.schema import CAMI, read_scale
+
+SAFETY = Path(__file__).with_name("safety.jsonl")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One evaluation of a respondent."""
+
+    headline: str
+    """The metric that the printed table shows."""
+    read: Callable[[Path, int | None, int], Any]
+    """Takes the path, the most items to use and the seed that chooses them; gives items with `files`, their digests."""
+    evaluate: Callable[[Respondent, Any, Settings], Metrics]
+    found_at: Sequence[str] = ()
+    """Where in the data folder its file or folder is, as patterns; the first that is there counts."""
+    shipped: Path | None = None
+    """The file that comes with the project, where there is none in the data folder."""
+    check: Callable[[Any, Settings], None] = lambda items, settings: None
+    """Raises DataError for items that the settings cannot ask."""
+
+    def source(self, data: Path | None, given: Path | None, name: str) -> Path:
+        """The file or folder to read.
+
+        Raises:
+            DataError: it is not there.
+        """
+        if given is not None:
+            if not given.exists():
+                raise DataError(f"--file {name}={given}: there is no such file or folder")
+            return given
+        places = sorted(path for pattern in self.found_at for path in (data.glob(pattern) if data else ()))
+        if places:
+            return places[0]
+        if self.shipped is not None:
+            return self.shipped
+        looked = f" (looked for {', '.join(self.found_at)} in {data})" if self.found_at else ""
+        raise DataError(f"--tasks: {name} needs a file{looked}; name it with --file {name}=PATH")
+
+
+@dataclass(frozen=True)
+class _Limited:
+    """Reading, then a sample."""
+
+    read: Callable[[Path], Any]
+    sampled: Callable[[Any, int, int], Any]
+
+    def __call__(self, path: Path, limit: int | None, seed: int) -> Any:
+        items = self.read(path)
+        return items if limit is None else self.sampled(items, limit, seed)
+
+
+def _whole_scale(path: Path, limit: int | None, seed: int) -> Any:
+    """A scale is asked as a whole: a part of its items measures something else."""
+    return read_scale(path)
+
+
+_DIALOGUES = _Limited(dialogue_readers.read_dialogues, dialogue.sampled)
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "cmmlu": Benchmark(
+        "accuracy", _Limited(exam_readers.read_cmmlu, exam.sampled), exam.evaluate, ("cmmlu",), check=exam.check
+    ),
+    "ceval": Benchmark(
+        "accuracy", _Limited(exam_readers.read_ceval, exam.sampled), exam.evaluate, ("ceval",), check=exam.check
+    ),
+    "medqa": Benchmark(
+        "accuracy",
+        _Limited(exam_readers.read_exam, exam.sampled),
+        exam.evaluate,
+        ("medqa", "medqa.jsonl"),
+        check=exam.check,
+    ),
+    "exam": Benchmark("accuracy", _Limited(exam_readers.read_exam, exam.sampled), exam.evaluate, check=exam.check),
+    "ccks": Benchmark("f1", _Limited(ccks.read_ccks, ccks.sampled), ccks.evaluate, ("ccks*.json", "ccks*.jsonl")),
+    "qa": Benchmark("rouge_l", _DIALOGUES, dialogue.evaluate, ("qa.json", "qa.jsonl")),
+    "dialogue": Benchmark("rouge_l", _DIALOGUES, dialogue.evaluate, ("dialogue.json*", "*.dialog")),
+    "cami": Benchmark("social_restrictiveness", _whole_scale, scales.evaluate, shipped=CAMI),
+    "scale": Benchmark("no_answer", _whole_scale, scales.evaluate),
+    "safety": Benchmark(
+        "right", _Limited(safety.read_safety, safety.sampled), safety.evaluate, ("safety.jsonl",), shipped=SAFETY
+    ),
+}

@@ -1,0 +1,19 @@
+"""Open questions: the greedy answer against a reference, on characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from data.chat import encode_prompt
+from evals.metrics.overlap import overlap
+from evals.models.subject import Metrics, Row, Subject
+
+
+def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
+    """The scores of `overlap`, with `unfinished`: the share of answers cut off."""
+    tokenizer, settings = subject.folder.tokenizer, subject.settings
+    prompts = [encode_prompt(tokenizer, [{"role": "user", "content": row["question"]}]) for row in rows]
+    answers = subject.engine.generate(prompts, settings.open_tokens, label="open questions")
+    scores = overlap([answer.text for answer in answers], [row["reference"] for row in rows])
+    return scores | {"unfinished": fmean(not answer.finished for answer in answers)}

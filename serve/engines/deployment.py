@@ -1,0 +1,228 @@
+"""A replica that answers: Ray Serve LLM's server around vLLM, spoken to in plain data, with weights that can be replaced.
+
+With `serve.engines.in_process`, the only module that imports Ray Serve LLM and, through it, vLLM: the gateway stays small and starts fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ray.llm._internal.serve.core.configs import openai_api_models as api
+from ray.llm._internal.serve.core.protocol import RawRequestInfo
+from ray.serve.llm.deployment import LLMServer
+from vllm.exceptions import GenerationError
+
+from actors.model_folder.folders import ModelFolder
+from serve.engines.coalesce import coalesce
+from serve.engines.failures import given_up, is_error
+from serve.engines.in_process import InProcessVllm, ResponsesCall
+from serve.engines.progress import Progress, id_of, reporting
+from serve.engines.tokens import Tokens
+from serve.fair import FairQueue
+from serve.keys import Key
+from serve.replica import OnNodeAddress
+from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whole
+
+logger = logging.getLogger("ray.serve")
+
+# Each part of a stream passes two processes: the more answers there are at a time, the more tokens of each travel together. With
+# up to four answers each token goes alone.
+PARTS_A_STEP, MOST_TOKENS_A_PART = 4, 16
+
+_LENGTHS = ("input_tokens", "input_text", "max_tokens", "max_completion_tokens")
+
+_USAGE = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+
+_REQUESTS: Mapping[str, Any] = {
+    "chat": api.ChatCompletionRequest,
+    "completions": api.CompletionRequest,
+    "messages": api.ChatCompletionRequest,
+    "responses": ResponsesCall,
+}
+
+
+class Engine(OnNodeAddress, LLMServer):
+    """One vLLM engine. `answer` is what the gateway calls; `reconfigure` takes over newer weights."""
+
+    _default_engine_cls = InProcessVllm
+    _key_share = 1.0  # as the gateway says with each request: keys come and go
+    _weights = ""  # folder of the weights in use, if they are not those that the engine started with
+
+    async def answer(self, request: EngineRequest) -> AsyncGenerator[Reply, None]:
+        """One `Whole` or `Refusal`, or, for a stream, `Part`s; parts without events only carry counts of tokens."""
+        if request.kind in ("tokenize", "detokenize"):
+            # Not on the event loop, which every stream and the health check need.
+            yield await asyncio.get_running_loop().run_in_executor(self._tokenizing, self._tokens.answer, request)
+            return
+        assert self.engine is not None
+        progress = Progress(self.engine._engine_client.output_processor, request)
+        share = request.share
+        self._key_share = share.most
+        # The gateway divides all engines of the model; requests that begin alike meet at one of them.
+        async with (
+            self._queue.slots(Key(share.key, weight=share.weight), share.sequences),
+            aclosing(reporting(self._generate(request), progress.counts)) as replies,
+        ):
+            async for reply in replies:
+                yield reply
+
+    async def _generate(self, request: EngineRequest) -> AsyncGenerator[Reply, None]:
+        try:
+            call = _REQUESTS[request.kind](
+                **{
+                    **request.body,
+                    "request_id": id_of(request),  # Ray Serve LLM puts this in place of the header's
+                    "stop_token_ids": self._stops(request),
+                    "stream_interval": self._tokens_a_part,
+                }
+            )
+        except ValueError as error:
+            yield Refusal(400, str(error).splitlines()[0])
+            return
+        headers = RawRequestInfo(headers={"x-request-id": request.request_id})
+        replies = getattr(self.engine, request.kind)(call, headers)
+        try:
+            if request.body.get("stream"):
+                async with aclosing(coalesce(replies, self._interval_s)) as batches:
+                    async for batch in batches:
+                        refused = isinstance(batch[0], api.ErrorResponse)
+                        yield await self._refused(batch[0], request) if refused else _part(batch, request.wants_usage)
+                        if any(is_error(event) for event in batch if isinstance(event, str)):
+                            yield given_up(request)
+                            return
+            else:
+                async with aclosing(replies):
+                    async for reply in replies:
+                        refused = isinstance(reply, api.ErrorResponse)
+                        yield await self._refused(reply, request) if refused else _whole(reply)
+        except (GenerationError, ValidationError) as error:  # the latter from vLLM's own event for the former
+            logger.warning("request %s ended in an error of the engine: %s", request.request_id, error)
+            yield given_up(request)
+
+    @cached_property
+    def _queue(self) -> FairQueue:
+        slots = self._llm_config.engine_kwargs["max_num_seqs"]
+        return FairQueue(slots, sys.maxsize, lambda: self._key_share)  # how many wait, the gateway limits
+
+    @cached_property
+    def _tokenizing(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+
+    @property
+    def _unfinished(self) -> int:
+        assert self.engine is not None
+        count: int = self.engine._engine_client.output_processor.get_num_unfinished_requests()
+        return count
+
+    @property
+    def _tokens_a_part(self) -> int:
+        return max(1, min(MOST_TOKENS_A_PART, self._unfinished // PARTS_A_STEP))
+
+    @property
+    def _interval_s(self) -> float:
+        return float(self._llm_config.experimental_configs["stream_batching_interval_ms"]) / 1000
+
+    @cached_property
+    def _folder(self) -> ModelFolder:
+        return ModelFolder(self._llm_config.model_loading_config.model_source)
+
+    @cached_property
+    def _tokens(self) -> Tokens:
+        return Tokens(self._folder, self._llm_config.engine_kwargs["max_model_len"])
+
+    def _stops(self, request: EngineRequest) -> list[int]:
+        """The ids that end a response: the request's own, and the model's other than the tokenizer's EOS, which vLLM knows."""
+        asked: list[int] = request.body.get("stop_token_ids", [])
+        if request.body.get("ignore_eos"):
+            return asked
+        return [*asked, *(end for end in self._folder.end_ids if end != self._folder.tokenizer.eos_token_id)]
+
+    async def _refused(self, error: Any, request: EngineRequest) -> Refusal:
+        # A prompt that is too long is tokenized once more, for its length.
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, self._refusal, error, request)
+
+    def _refusal(self, error: Any, request: EngineRequest) -> Refusal:
+        info = error.error
+        if info.param in _LENGTHS and request.kind != "responses":  # vLLM stops counting at the first token too many
+            return self._tokens.too_long(request)
+        status = info.code if isinstance(info.code, int) and 400 <= info.code < 600 else 500
+        return Refusal(status, info.message.partition(" (parameter=")[0], info.param)
+
+    async def ready(self) -> EngineState:
+        """What this engine is at; raises if it is dead."""
+        await self.check_health()
+        return EngineState(self._weights, self._unfinished)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Takes over `user_config["weights"]`, a folder. Answers under way are finished with the old weights first."""
+        folder = user_config.get("weights") or ""
+        if folder == self._weights or self.engine is None:
+            return
+        source = folder or self._llm_config.model_loading_config.model_source
+        logger.info("taking over weights of %s", source)
+        await self.pause(mode="wait")
+        try:
+            with tempfile.TemporaryDirectory(prefix="chimed-weights-") as aside:
+                path = with_output_head(ModelFolder(source), Path(aside))
+                await self.collective_rpc("reload_weights", kwargs={"weights_path": str(path)})
+            await self.reset_prefix_cache()
+            self._weights = folder
+        finally:
+            await self.resume()
+
+
+def with_output_head(model: ModelFolder, aside: Path) -> Path:
+    """A folder to reload `model` from: its own, or one in `aside` that names a tied output head.
+
+    A reload that does not name the head leaves vLLM's repacked copy of it on CPUs as it was.
+    """
+    if not model.config.get("tie_word_embeddings"):
+        return model.path
+    from safetensors.torch import save_file
+
+    for file in model.path.iterdir():
+        # Without the index of a model in several files, which does not list the new one.
+        if file.name != "model.safetensors.index.json":
+            os.symlink(file.resolve(), aside / file.name)
+    embedding = next(tensor for name, tensor in model.weights() if name.endswith("embed_tokens.weight"))
+    save_file({"lm_head.weight": embedding}, aside / "lm_head.safetensors")
+    return aside
+
+
+def _whole(reply: Any) -> Whole:
+    whole = reply.model_dump(mode="json", by_alias=True)
+    return Whole(json.dumps(whole, ensure_ascii=False), *_counts(whole.get("usage")))
+
+
+def _counts(usage: Mapping[str, Any] | None) -> tuple[int, int]:
+    """Tokens of prompt and answer, by the names of either interface."""
+    given = usage or {}
+    prompt, answer = (given.get(one) or given.get(other) or 0 for one, other in _USAGE)
+    return prompt, answer
+
+
+def _part(events: list[str], wants_usage: bool) -> Part:
+    """Server-sent events that arrived together; the one with the counts is passed on only to who asked for it."""
+    kept, prompt, answer = [], 0, 0
+    for event in events:
+        if is_error(event):
+            break  # a refusal in words of the endpoint follows
+        # vLLM's usage event is the only one without choices.
+        if '"choices":[]' in event and '"usage":{' in event:
+            prompt, answer = _counts(json.loads(event.removeprefix("data: "))["usage"])
+            if not wants_usage:
+                continue
+        kept.append(event)
+    return Part("".join(kept), prompt, answer)

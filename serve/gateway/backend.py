@@ -1,0 +1,156 @@
+"""What stands behind the HTTP routes: engines that answer and a scorer, reached through Ray Serve handles."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import grpc
+import ray
+from ray._private.state import actors  # the public list needs a dashboard
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from serve.errors import ApiError
+from serve.gateway.metrics import exposition
+from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply
+
+logger = logging.getLogger("ray.serve")
+
+TRIES = 2  # engines that are asked, one after another, if the first dies before it has said anything
+RETRY_S = 0.5
+UNREACHABLE = (RayActorError, OutOfMemoryError, BackPressureError, DeploymentUnavailableError, RayTaskError)
+DEATH_KNOWN_S = 10.0  # how long after a death Ray's head may take to know its cause
+
+
+class Backend(Protocol):
+    """What the routes need. Every method raises ApiError where it cannot answer."""
+
+    def answer(self, model: str, request: EngineRequest) -> AsyncGenerator[Reply, None]:
+        """One engine's replies; closing the generator aborts the work."""
+        ...
+
+    async def score(self, conversations: list[list[dict[str, str]]], cut_off: list[bool]) -> dict[str, Any] | Refusal:
+        """Scores of finished chats."""
+        ...
+
+    async def ready(self, timeout_s: float) -> dict[str, EngineState]:
+        """An engine of each model; raises unless every model has one that answers in time."""
+        ...
+
+    async def metrics(self) -> str:
+        """What the endpoint's processes measure, in Prometheus' text format."""
+        ...
+
+
+class ServeBackend:
+    """Engines and scorer as deployments of Ray Serve."""
+
+    def __init__(self, engines: Mapping[str, DeploymentHandle], scorer: DeploymentHandle | None) -> None:
+        self._plain, self._scorer = dict(engines), scorer
+        # Over gRPC, which every replica of Serve listens to, a stream's messages cost less than by Ray's own streams.
+        # Ray's path knows of a death at once, and routes around it.
+        self._by_grpc = {
+            name: handle.options(
+                stream=True, _by_reference=False, request_serialization="pickle", response_serialization="pickle"
+            )
+            for name, handle in engines.items()
+        }
+        self._by_ray = {name: handle.options(stream=True) for name, handle in engines.items()}
+
+    async def answer(self, model: str, request: EngineRequest) -> AsyncGenerator[Reply, None]:
+        """See `Backend`. A request whose engine dies before its first event goes to one other engine.
+
+        Not one whose engine was stopped, as after failed health checks: the request may be what it failed on.
+        """
+        # Ids of clients may be the same in several requests; the engine needs one each.
+        request = replace(request, request_id=f"{request.request_id}-{secrets.token_hex(4)}")
+        for attempt in range(1, TRIES + 1):
+            spoken = False
+            handle = (self._by_grpc if attempt == 1 else self._by_ray)[model]
+            # Requests that begin alike go to the same engine, whose cache has their prefix.
+            replies = handle.options(session_id=request.affinity).answer.remote(request)
+            try:
+                async for reply in replies:
+                    spoken = spoken or not isinstance(reply, Part) or bool(reply.events)
+                    yield reply
+                return
+            except (RayActorError, OutOfMemoryError, grpc.aio.AioRpcError) as error:
+                logger.warning("engine of %s died under request %s (try %d)", model, request.request_id, attempt)
+                if spoken or attempt == TRIES:
+                    raise _died() from error
+                if not await _died_by_itself(error):
+                    raise _died() from error
+            except (BackPressureError, DeploymentUnavailableError, RayTaskError) as error:
+                raise _refusal(error) from error
+            finally:
+                replies.cancel()
+
+    async def score(self, conversations: list[list[dict[str, str]]], cut_off: list[bool]) -> dict[str, Any] | Refusal:
+        """See `Backend`."""
+        assert self._scorer is not None
+        try:
+            return await self._scorer.score.remote(conversations, cut_off)
+        except UNREACHABLE as error:
+            raise _refusal(error) from error
+
+    async def ready(self, timeout_s: float) -> dict[str, EngineState]:
+        """See `Backend`."""
+        states = {}
+        for model, handle in self._plain.items():
+            try:
+                async with asyncio.timeout(timeout_s):
+                    states[model] = await handle.ready.remote()
+            except TimeoutError as error:
+                raise ApiError(503, f"No engine of '{model}' answered in {timeout_s:g} s.", retry_after_s=5) from error
+            except UNREACHABLE as error:
+                raise _refusal(error) from error
+        return states
+
+    async def metrics(self) -> str:
+        """See `Backend`."""
+        alive = [node for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
+        ports = {node["NodeID"]: f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in alive}
+        return await exposition(ports)
+
+
+async def _died_by_itself(error: Exception) -> bool:
+    """Whether the process of the replica that `error` names is known to have ended without being stopped by Serve.
+
+    Through a crash, a kill from outside, or too little memory.
+    """
+    if isinstance(error, OutOfMemoryError):
+        return True
+    actor_id = getattr(error, "actor_id", None)
+    if actor_id is None:
+        return False
+    deadline = time.monotonic() + DEATH_KNOWN_S
+    while time.monotonic() < deadline:
+        await asyncio.sleep(RETRY_S)
+        row = await asyncio.to_thread(actors, actor_id)
+        if row and row["State"] == "DEAD":
+            cause = row["DeathCause"]
+            reason = cause.actor_died_error_context.reason
+            ended = reason in (ActorDiedErrorContext.WORKER_DIED, ActorDiedErrorContext.NODE_DIED)
+            return bool(ended or cause.HasField("oom_context"))
+    return False
+
+
+def _died() -> ApiError:
+    return ApiError(503, "The engine died while it answered: send the request again.", retry_after_s=1)
+
+
+def _refusal(error: Exception) -> ApiError:
+    if isinstance(error, BackPressureError):
+        return ApiError(503, "All engines are busy and the queue is full: try again later.", retry_after_s=2)
+    if isinstance(error, (DeploymentUnavailableError, RayActorError, OutOfMemoryError)):
+        return ApiError(503, "No engine can be reached now: try again later.", retry_after_s=5)
+    logger.error("an engine failed", exc_info=error)
+    return ApiError(500, "The engine failed on this request; its log says why under the request id.")

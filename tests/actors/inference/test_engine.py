@@ -1,0 +1,116 @@
+"""The vLLM engine computes what the trainer's model computes, before and after its weights are replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from actors.config import EngineConfig
+from actors.inference.cpu_sampler import race
+from actors.inference.engine import Engine, Sampling
+from actors.modeling.models import load_causal_lm
+from actors.modeling.packed import PackedBatch, PackedLM
+from configs.errors import ConfigError
+
+pytestmark = pytest.mark.slow
+PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
+
+
+@pytest.fixture(scope="module")
+def engine(clinic: Path) -> Iterator[Engine]:
+    engine = Engine(str(clinic / "model"), EngineConfig(max_model_len=512, kv_cache_bytes=2**26))
+    yield engine
+    engine.close()
+
+
+def trainer_logprobs(model: torch.nn.Module, sequences: list[list[int]], temperature: float = 1.0) -> list[np.ndarray]:
+    batch = PackedBatch.of(sequences)
+    with torch.no_grad():
+        logprobs, _ = PackedLM(model)(batch, temperature)
+    return [part.numpy() for part in logprobs.split(batch.target_counts)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_of_answers_equal_the_trainers(clinic: Path, engine: Engine, temperature: float) -> None:
+    model = load_causal_lm(str(clinic / "model"), torch.float32)
+    answers = engine.generate(PROMPTS, seeds=[1, 2, 3], max_new_tokens=24, temperature=temperature)
+    sequences = [prompt + answer.tokens for prompt, answer in zip(PROMPTS, answers, strict=True)]
+    expected = trainer_logprobs(model, sequences, temperature)
+    for prompt, answer, logprobs in zip(PROMPTS, answers, expected, strict=True):
+        np.testing.assert_allclose(answer.logprobs, logprobs[len(prompt) - 1 :], atol=1e-4)
+
+
+def test_a_seed_gives_the_same_answer_in_any_company(engine: Engine) -> None:
+    together = engine.generate(PROMPTS, seeds=[1, 2, 3], max_new_tokens=16)
+    alone = engine.generate(PROMPTS[1:2], seeds=[2], max_new_tokens=16)
+    other = engine.generate(PROMPTS[1:2], seeds=[4], max_new_tokens=16)
+    assert alone[0].tokens == together[1].tokens != other[0].tokens
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="an engine on a GPU draws as vLLM does")
+def test_a_token_is_drawn_from_the_trainers_distribution_by_the_requests_seed(clinic: Path, engine: Engine) -> None:
+    seeds = list(range(60))
+    found = engine.generate(PROMPTS[:1] * 60, seeds=seeds, max_new_tokens=1)
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(clinic / "model")(torch.tensor(PROMPTS[:1])).logits[:, -1]
+    generators = {row: torch.Generator().manual_seed(seed) for row, seed in enumerate(seeds)}
+    expected = race(logits.softmax(-1).expand(60, -1), generators).tolist()
+    assert [answer.tokens[0] for answer in found] == expected
+    assert len(set(expected)) > 10
+
+
+def test_new_weights_are_used_whole_tied_head_and_prefixes_included(clinic: Path, engine: Engine) -> None:
+    model = load_causal_lm(str(clinic / "model"), torch.float32)
+    assert model.config.tie_word_embeddings
+    before = engine.score(PROMPTS)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    engine.load_weights(model.named_parameters())
+    after, expected = engine.score(PROMPTS), trainer_logprobs(model, PROMPTS)
+    for old, new, logprobs in zip(before, after, expected, strict=True):
+        np.testing.assert_allclose(new, logprobs, atol=1e-4)
+        assert np.abs(np.array(new) - old).max() > 1e-2
+
+
+def test_an_answer_ends_at_a_stop_token_and_counts_as_finished(engine: Engine) -> None:
+    free = dict(engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=24, sampling=Sampling()))
+    stop = free[0].tokens[5]
+    assert stop not in free[0].tokens[:5]
+    assert not free[0].finished
+    stopped = dict(engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=24, sampling=Sampling(stop=(stop,))))
+    assert stopped[0].tokens == free[0].tokens[:6]
+    assert stopped[0].logprobs == pytest.approx(free[0].logprobs[:6], abs=1e-4)
+    assert stopped[0].finished
+
+
+def test_only_the_likeliest_tokens_are_drawn_where_asked_for(engine: Engine) -> None:
+    greedy = engine.generate(PROMPTS, seeds=[1, 2, 3], max_new_tokens=8, temperature=0.0)
+    for sampling in (Sampling(top_k=1), Sampling(min_p=1.0)):
+        answers = dict(engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=8, sampling=sampling))
+        assert [answers[index].tokens for index in range(3)] == [answer.tokens for answer in greedy]
+
+
+def test_answers_come_as_they_finish_and_who_leaves_ends_the_rest(engine: Engine) -> None:
+    limits = [30, 3, 9]
+    order = [index for index, _ in engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=limits, sampling=Sampling())]
+    assert order == [1, 2, 0]
+    stream = engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=limits, sampling=Sampling())
+    assert next(stream)[0] == 1
+    stream.close()
+    engine.load_weights([])  # which is refused while requests run
+
+
+def test_a_prompt_without_room_is_refused_by_its_number(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="prompt 1 has 500 tokens and 24 more are to follow, but the context is 512"):
+        engine.generate([[5], [5] * 500], seeds=[0, 0], max_new_tokens=24)
+
+
+def test_a_missing_folder_is_named() -> None:
+    with pytest.raises(ConfigError, match="/nowhere/model"):
+        Engine("/nowhere/model", EngineConfig())

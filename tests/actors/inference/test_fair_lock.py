@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import time
+from threading import Event, Thread
+
+import pytest
+
+from actors.inference.fair_lock import Turns
+
+
+def test_who_asks_comes_before_the_loop_that_has_the_turn() -> None:
+    turns, stop, laps = Turns(), Event(), [0]
+
+    def loop() -> None:
+        while not stop.is_set():
+            with turns:
+                laps[0] += 1
+                time.sleep(0.01)
+
+    thread = Thread(target=loop)
+    thread.start()
+    while not laps[0]:
+        time.sleep(0.001)
+    waited = []
+    for _ in range(10):
+        before = laps[0]
+        with turns:
+            waited.append(laps[0] - before)
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert max(waited) <= 1
+
+
+def test_another_thread_may_give_the_turn_back_and_nobody_twice() -> None:
+    turns = Turns()
+    turns.take()
+    Thread(target=turns.give).start()
+    with turns:
+        pass
+    with pytest.raises(RuntimeError):
+        turns.give()

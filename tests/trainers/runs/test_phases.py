@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import time
+
+from trainers.runs.phases import Phases
+
+
+def test_seconds_of_a_phase_add_up_and_stay_apart() -> None:
+    phases = Phases()
+    for _ in range(2):
+        with phases("learn"):
+            time.sleep(0.02)
+    with phases("publish"):
+        pass
+    assert list(phases.seconds) == ["learn", "publish"]
+    assert phases.seconds["learn"] >= 0.04 > phases.seconds["publish"]

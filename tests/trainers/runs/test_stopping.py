@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from trainers.runs.stopping import Stopped, StopRequests
+
+
+def ask() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interruptible(stop: StopRequests, *work: Callable[[], object]) -> None:
+    with stop.may_interrupt():
+        for part in work:
+            part()
+
+
+def test_a_request_is_heard_in_the_middle_of_what_may_be_interrupted() -> None:
+    before, done = signal.getsignal(signal.SIGTERM), []
+    with StopRequests() as stop:
+        with pytest.raises(Stopped) as end:
+            interruptible(stop, ask, lambda: done.append("generated"))
+        assert (end.value.code, end.value.reason) == (75, "SIGTERM")
+    assert done == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_request_waits_for_what_may_not_be_interrupted() -> None:
+    done = []
+    with StopRequests() as stop:
+        ask()
+        done.append("learnt")
+        with pytest.raises(Stopped):
+            interruptible(stop, lambda: done.append("generated"))
+    assert done == ["learnt"]
+
+
+def test_what_is_held_is_done_to_its_end() -> None:
+    done = []
+    with StopRequests() as stop:
+
+        def replace() -> None:
+            with stop.held():
+                ask()
+                done.append("replaced")
+
+        with pytest.raises(Stopped):
+            interruptible(stop, replace, stop.check, lambda: done.append("generated"))
+    assert done == ["replaced"]
+
+
+class Leaving:
+    """Tells of a node's end from the second look on."""
+
+    looks = 0
+
+    def leaving(self) -> str | None:
+        self.looks += 1
+        return "0123456789abcdef" if self.looks > 1 else None
+
+
+def test_the_notice_of_a_nodes_end_is_a_request(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("trainers.runs.stopping._SECONDS_BETWEEN_LOOKS", 0.05)
+    with StopRequests() as stop:
+        stop.watch_nodes(Leaving())  # type: ignore[arg-type]
+        with pytest.raises(Stopped) as end:
+            interruptible(stop, lambda: time.sleep(10))
+    assert end.value.reason == "Ray is draining node 01234567, which this run is on"
+    assert capsys.readouterr().out.count("\n") == 1

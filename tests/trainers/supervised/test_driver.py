@@ -1,0 +1,400 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from ranks import on_ranks
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from actors.zero.diverged import DivergedError
+from configs.errors import ConfigError
+from data.tables import SFT, write_table
+from storage.paths import runs_root
+from trainers.config.supervised import PretrainConfig, SftConfig
+from trainers.runs.folder import read_metrics
+from trainers.sft import SftStage
+from trainers.supervised.driver import main, total_steps
+from trainers.supervised.stage import Job
+
+# In micro-batches of 64 tokens one rank adds up the same pieces as two ranks do.
+SMALL = ("--data.max_tokens=64", "--micro_batch_tokens=64")
+
+SETTINGS: dict[str, Any] = {
+    "name": "t",
+    "batch_size": 4,
+    "epochs": 1,
+    "micro_batch_tokens": 80,
+    "eval_every": 3,
+    "checkpoint_every": 2,
+    "optimizer": {"lr": 1e-2, "warmup_steps": 2},
+}
+
+Message = tuple[str, int, dict[str, Any]]
+Trained = tuple[list[Message], Path]
+
+
+@pytest.fixture(scope="module")
+def stage(data: Any, clinic: Path) -> Callable[..., SftStage]:
+    def make(**settings: Any) -> SftStage:
+        values = {
+            **SETTINGS,
+            "model": str(clinic / "model"),
+            "data": {**data("sft"), "max_tokens": 64},
+            **settings,
+        }
+        return SftStage(SftConfig.model_validate_json(json.dumps(values)))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def trained(train: Any, stage: Callable[..., SftStage], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """What an uninterrupted run with the settings as they are sent, and its folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    return train(stage(), folder), folder
+
+
+def losses(sent: list[Message]) -> dict[int, float]:
+    return {done: figures["loss"] for kind, done, figures in sent if kind == "step"}
+
+
+def test_training_lowers_the_loss_and_exports_what_transformers_loads(trained: Trained) -> None:
+    sent, folder = trained
+    assert sent[0] == ("start", 0, {})
+    assert list(losses(sent)) == list(range(1, 9))
+    assert losses(sent)[8] < 0.8 * losses(sent)[1]
+    assert [done for kind, done, figures in sent if "heldout_loss" in figures] == [3, 6, 8]
+    assert sent[-1][2]["density"] == 1.0
+    assert all(0.0 < figures["mfu"] < 1.0 for kind, _, figures in sent if kind == "step")
+    assert 50e6 < sent[-1][2]["peak_memory_bytes"] < 50e9
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "病人1头痛怎么办"}], return_tensors="pt")
+    assert torch.isfinite(model(**chat).logits).all()
+
+
+def test_the_exported_model_has_the_reported_heldout_loss(trained: Trained, stage: Callable[..., SftStage]) -> None:
+    sent, folder = trained
+    reported = sent[-1][2]["heldout_loss"]
+    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    total, count = 0.0, 0
+    for row in stage().examples().heldout.to_pylist():
+        with torch.no_grad():
+            logits = model(torch.tensor([row["tokens"]])).logits[0, :-1]
+        wanted = torch.tensor(row["tokens"][1:])
+        mask = torch.tensor(row["targets"][1:], dtype=torch.bool)
+        total += torch.nn.functional.cross_entropy(logits[mask], wanted[mask], reduction="sum").item()
+        count += int(mask.sum())
+    assert reported == pytest.approx(total / count, rel=1e-5)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
+    train: Any, trained: Trained, stage: Callable[..., SftStage], tmp_path: Path
+) -> None:
+    whole, folder = trained
+    with pytest.raises(SystemExit):
+        train(stage(), tmp_path / "broken", die_at=5)
+    assert not (tmp_path / "broken" / "model").exists()
+    resumed = train(stage(), tmp_path / "broken")
+    assert resumed[0] == ("start", 4, {})
+    assert losses(resumed) == {done: loss for done, loss in losses(whole).items() if done > 4}
+    first, second = (load_file(path / "model" / "model.safetensors") for path in (folder, tmp_path / "broken"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_best_weights_are_kept_and_exported(
+    train: Any, stage: Callable[..., SftStage], data: Any, tmp_path: Path
+) -> None:
+    rude = [{"role": "user", "content": "病人头痛怎么办"}, {"role": "assistant", "content": "别烦我，自己查！"}]
+    table = pa.Table.from_pylist([{"messages": rude, "task": "qa"}], SFT)  # the better the rest is learnt, the worse
+    write_table(table, tmp_path / "rude.parquet")
+    tables = {**data("sft"), "heldout": [str(tmp_path / "rude.parquet")], "max_tokens": 64}
+    worse_in_the_end = {"data": tables, "eval_every": 1, "optimizer": {"lr": 1e-2, "schedule": "constant"}}
+    sent = train(stage(export="both", **worse_in_the_end), tmp_path / "both")
+    found = {done: figures["heldout_loss"] for _, done, figures in sent if "heldout_loss" in figures}
+    best = min(found, key=lambda step: found[step])
+    assert best < 8
+    assert [path.name for path in (tmp_path / "both" / "best").iterdir()] == [f"step-{best:08d}"]
+    kept = tmp_path / "both" / "best" / f"step-{best:08d}"
+    assert json.loads((kept / "evaluation.json").read_text())["metrics"]["heldout_loss"] == found[best]
+    assert json.loads((tmp_path / "both" / "model" / "evaluation.json").read_text())["step"] == 8
+    with pytest.raises(SystemExit):
+        train(stage(export="best", **worse_in_the_end), tmp_path / "best", die_at=best + 1)
+    train(stage(export="best", **worse_in_the_end), tmp_path / "best")
+    first, second = (load_file(folder / "model.safetensors") for folder in (kept, tmp_path / "best" / "model"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    AutoTokenizer.from_pretrained(tmp_path / "best" / "model")
+
+
+def test_lora_with_dropout_resumes_bit_for_bit(train: Any, stage: Callable[..., SftStage], tmp_path: Path) -> None:
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.3}
+    whole = train(stage(lora=lora), tmp_path / "whole")
+    assert losses(whole)[8] < losses(whole)[1]
+    with pytest.raises(SystemExit):
+        train(stage(lora=lora), tmp_path / "broken", die_at=5)
+    resumed = train(stage(lora=lora), tmp_path / "broken")
+    assert losses(resumed) == {done: loss for done, loss in losses(whole).items() if done > 4}
+    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any("lora" in name for name in first)
+
+
+def test_sources_are_mixed_by_weight_and_resumed_bit_for_bit(
+    train: Any, stage: Callable[..., SftStage], data: Any, tmp_path: Path
+) -> None:
+    tables = data("sft")
+    mixed = {"train": [*tables["train"], *tables["heldout"]], "heldout": tables["heldout"], "max_tokens": 64}
+    sft = stage(data={**mixed, "weights": [1, 3]})
+    examples = sft.examples()
+    assert examples.order.shares == (10, 30)
+    assert examples.notes[-1].endswith("sft.heldout.parquet: 75.0% of what is learnt, 3.75 passes an epoch")
+    whole = train(sft, tmp_path / "whole")
+    with pytest.raises(SystemExit):
+        train(sft, tmp_path / "broken", die_at=5)
+    assert losses(train(sft, tmp_path / "broken")) == {s: loss for s, loss in losses(whole).items() if s > 4}
+    by_size = train(stage(data=mixed), tmp_path / "by_size")
+    assert losses(by_size)[10] != losses(whole)[10]
+    with pytest.raises(ValueError, match="weights has 3 numbers for 2 entries of train"):
+        stage(data={**mixed, "weights": [1, 1, 1]})
+    with pytest.raises(ValueError, match="each must be above 0"):
+        stage(data={**mixed, "weights": [1, 0]})
+
+
+def test_cutting_a_batch_otherwise_changes_nothing(
+    train: Any, trained: Trained, stage: Callable[..., SftStage], tmp_path: Path
+) -> None:
+    fine, coarse = losses(trained[0]), losses(train(stage(micro_batch_tokens=4096), tmp_path))
+    assert fine == pytest.approx(coarse, rel=1e-5)
+
+
+def test_a_diverging_loss_stops_the_training(train: Any, stage: Callable[..., SftStage], tmp_path: Path) -> None:
+    sft = stage(optimizer={"lr": 1e30, "max_grad_norm": 1e30})
+    with pytest.raises(
+        DivergedError, match=r"sft: the (loss|gradient) is n\w+.* at optimiser step 2; its rows are"
+    ) as raised:
+        train(sft, tmp_path)
+    learnt = {tuple(tokens) for tokens in sft.examples().train["tokens"].to_pylist()}
+    assert {tuple(tokens) for tokens in raised.value.rows["tokens"].to_pylist()} <= learnt
+
+
+def test_the_number_of_steps_follows_epochs_and_max_steps(stage: Callable[..., SftStage]) -> None:
+    examples = stage().examples()  # 32 rows
+    assert total_steps(stage(epochs=1.5).config, examples) == 12
+    assert total_steps(stage(epochs=1.5, max_steps=5).config, examples) == 5
+    with pytest.raises(ConfigError, match=r"epochs 0.1 over 32 training rows is less than one batch_size 8"):
+        total_steps(stage(epochs=0.1, batch_size=8).config, examples)
+    with pytest.raises(ConfigError, match=r"data.heldout has 8 rows, fewer than placement.ranks 16"):
+        total_steps(stage(batch_size=16, placement={"ranks": 16}).config, examples)
+
+
+@pytest.fixture(scope="module")
+def recipe(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe with an SFT stage of 8 steps that can run on one or two ranks."""
+    section = {
+        "name": "t",
+        "model": str(clinic / "model"),
+        "data": {
+            "train": [str(clinic / "sft.train.parquet")],
+            "heldout": [str(clinic / "sft.heldout.parquet")],
+            "max_tokens": 512,
+        },
+        "batch_size": 4,
+        "epochs": 1,
+        "eval_every": 4,
+        "checkpoint_every": 2,
+        "optimizer": {"lr": 1e-2},
+    }
+    path = tmp_path_factory.mktemp("sft") / "recipe.yaml"
+    path.write_text(json.dumps({"sft": section}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on one rank that nothing interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHIMED_RUNS", str(tmp_path_factory.mktemp("whole")))
+        main(SftStage, "sft", ["--config", str(recipe), *SMALL])
+        return runs_root() / "t"
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--sft.lr=1", "no such key"),
+        ("--batch_size=three", "batch_size"),
+        ("--model=/nowhere/model", "model folder: there is no folder /nowhere/model"),
+        ("--data.train=[/nowhere.parquet]", "/nowhere.parquet: no such file"),
+        ("--data.max_tokens=1024", "data.max_tokens 1024 exceeds the 512 tokens"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_leaves_nothing(
+    flag: str, message: str, recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused([flag], recipe, runs, capsys)
+
+
+@pytest.mark.slow
+def test_more_than_the_cluster_has_ends_in_one_line_and_leaves_nothing(
+    recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str], ray_cluster: None
+) -> None:
+    line = refused(["--placement.cpus_per_rank=64"], recipe, runs, capsys)
+    assert "needs 64 CPU but the Ray cluster has" in line
+
+
+def refused(flags: list[str], recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line in which the stage refuses to start."""
+    with pytest.raises(SystemExit) as ended:
+        main(SftStage, "sft", ["--config", str(recipe), *flags])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("python -m trainers.sft: error: ")
+    assert not (runs / "t").exists()
+    return line
+
+
+@pytest.mark.slow
+def test_a_diverging_loss_ends_in_one_line_and_keeps_its_rows(
+    recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str], ray_cluster: None
+) -> None:
+    flags = ["--optimizer.lr=1e30", "--optimizer.warmup_steps=0", "--checkpoint_every=1"]
+    with pytest.raises(SystemExit) as ended:
+        main(SftStage, "sft", ["--config", str(recipe), *flags])
+    assert ended.value.code == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    rows = runs / "t" / "not_finite.parquet"
+    assert re.match(
+        r"python -m trainers.sft: error: sft: the (loss|gradient) is n\w+.* at optimiser step 2; its rows", line
+    )
+    assert line.endswith(f"rows: {rows}")
+    assert len(pq.read_table(rows)) == 4
+    assert (runs / "t" / "checkpoints" / "step-00000001").is_dir()
+    assert not (runs / "t" / "DONE").exists()
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_losses_and_weights_of_one(recipe: Path, whole: Path, runs: Path, ray_cluster: None) -> None:
+    main(SftStage, "sft", ["--config", str(recipe), *SMALL, "--placement.ranks=2"])
+    one, two = (list(read_metrics(run)) for run in (whole, runs / "t"))
+    assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], rel=1e-6)
+    assert one[-1]["heldout_loss"] == pytest.approx(two[-1]["heldout_loss"], rel=1e-6)
+    first, second = (load_file(run / "model" / "model.safetensors") for run in (whole, runs / "t"))
+    assert all(torch.allclose(first[name], second[name], rtol=1e-4, atol=1e-5) for name in first)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
+    recipe: Path, whole: Path, runs: Path, watched: Any, shown: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killer = threading.Thread(target=kill_a_worker_after, args=(runs / "killed", 3))
+    killer.start()
+    with watched("killed") as views:
+        main(SftStage, "sft", ["--config", str(recipe), *SMALL, "--name=killed"])
+    killer.join()
+    ranks = [(rank.role, rank.rank, rank.state, rank.restarts) for view in views for rank in view.ranks]
+    assert {("driver", 0, "alive", 0), ("trainer", 0, "alive", 0), ("trainer", 0, "alive", 1)} <= set(ranks)
+    assert {(view.stage, view.steps) for view in views if view.step} == {("sft", 8)}
+    assert shown("killed") == []
+    assert "workers were replaced; going on from step" in capsys.readouterr().out
+    spared, killed = (list(read_metrics(run)) for run in (whole, runs / "killed"))
+    assert [line["step"] for line in killed] == list(range(1, 9))
+    assert [line["loss"] for line in killed] == [line["loss"] for line in spared]
+    first, second = (load_file(run / "model" / "model.safetensors") for run in (whole, runs / "killed"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+def test_a_finished_run_says_so_and_changes_nothing(
+    recipe: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHIMED_RUNS", str(whole.parent))
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name != ".lock"}
+    main(SftStage, "sft", ["--config", str(recipe), *SMALL])
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name != ".lock"} == before
+    with pytest.raises(SystemExit):
+        main(SftStage, "sft", ["--config", str(recipe), *SMALL, "--batch_size=2"])
+    assert "started with sft.batch_size = 4, not 2" in capsys.readouterr().err
+
+
+def stopped_after(rank: int, world: int, clinic: str, folder: str, step: str) -> dict[int, float]:
+    """The losses of a run on these ranks, which all end when `step` has been reported; from its newest checkpoint on."""
+    from trainers.supervised.rank import Rank
+
+    values = SETTINGS | {
+        "model": f"{clinic}/model",
+        "data": {
+            "train": [f"{clinic}/sft.train.parquet"],
+            "heldout": [f"{clinic}/sft.heldout.parquet"],
+            "max_tokens": 64,
+        },
+        "batch_size": 6,
+        "epochs": 1.5,
+        "placement": {"ranks": world},
+    }
+    sft = SftStage(SftConfig.model_validate_json(json.dumps(values)))
+    examples, found = sft.examples(), {}
+
+    def send(kind: str, done: int, figures: dict[str, Any]) -> None:
+        if kind == "step":
+            found[done] = figures["loss"]
+        if done == int(step):
+            raise InterruptedError
+
+    job = Job(sft, Path(folder), total_steps(sft.config, examples), examples.order)
+    one = Rank(job, examples.train, examples.heldout, send)
+    one.send = send  # on every rank
+    with contextlib.suppress(InterruptedError):
+        one.run()
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_run_goes_on_with_other_numbers_of_ranks(clinic: Path, tmp_path: Path) -> None:
+    def go(ranks: int, folder: str, step: int) -> dict[int, float]:
+        return on_ranks(ranks, __file__, "stopped_after", tmp_path, clinic, tmp_path / folder, step)
+
+    whole = go(1, "whole", 99)
+    assert list(whole) == list(range(1, 9))
+    parts = [go(2, "changing", 3), go(3, "changing", 5), go(1, "changing", 99)]
+    assert [list(part) for part in parts] == [[1, 2, 3], [3, 4, 5], [5, 6, 7, 8]]
+    for part in parts:
+        assert part == pytest.approx({step: whole[step] for step in part}, rel=1e-5)
+    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "changing"))
+    assert all(torch.allclose(first[name], second[name], rtol=1e-4, atol=1e-5) for name in first)
+
+
+def kill_a_worker_after(run: Path, step: int) -> None:
+    """Kills, as the system would, the training process below this one once the run has logged `step`."""
+    while not any(line["step"] >= step for line in read_metrics(run)):
+        time.sleep(0.01)
+    for process in psutil.Process().children(recursive=True):
+        if process.name().startswith("ray::RayTrain"):
+            process.kill()
+
+
+def test_ranks_do_not_share_a_gpu() -> None:
+    with pytest.raises(ValueError, match="gpus_per_rank 0.5 with placement.ranks 2: .* set gpus_per_rank to 1"):
+        PretrainConfig.model_validate(
+            {
+                "name": "shared",
+                "data": {"train": ("a.parquet",), "heldout": ("b.parquet",)},
+                "model": "m",
+                "placement": {"ranks": 2, "gpus_per_rank": 0.5},
+            }
+        )

@@ -1,0 +1,16 @@
+"""The table of stages that a recipe may have, each with its settings. Reading this file imports no torch."""
+
+from __future__ import annotations
+
+from configs.base import Section
+from trainers.config.rlhf import PPOConfig, RejectionConfig
+from trainers.config.supervised import DpoConfig, PretrainConfig, RewardConfig, SftConfig
+
+STAGES: dict[str, type[Section]] = {
+    "pretrain": PretrainConfig,
+    "sft": SftConfig,
+    "reward": RewardConfig,
+    "dpo": DpoConfig,
+    "ppo": PPOConfig,
+    "rejection": RejectionConfig,
+}

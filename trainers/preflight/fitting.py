@@ -1,0 +1,113 @@
+"""The nearest setting that would fit: one change that saves or asks for less, else several of one role together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from trainers.config.supervised import StageConfig
+
+Change = tuple[str, Any]
+"""A dotted key and its new value."""
+
+Fits = Callable[[StageConfig], bool]
+
+LEAST_TOKENS = 256  # of a micro-batch: below, a model computes mostly overhead
+
+
+def nearest(config: StageConfig, fits: Fits) -> str | None:
+    """Flags such as `--policy.placement.ranks=8`, for which `fits` is true; None where nothing tried is.
+
+    Tried in this order: what costs no quality (recomputing activations, sharding more, smaller micro-batches, a larger
+    cache), then more or fewer processes, then smaller shares of a machine. Of a number, the one nearest to today's.
+    """
+    single = list(_single(config))
+    for change in single:
+        changed = changed_by(config, [change])
+        if changed is not None and fits(changed):
+            return _flags([change])
+    for prefix in _roles(config):
+        together: list[Change] = []
+        for key in ("zero.gradient_checkpointing", "zero.stage", "micro_batch_tokens", "placement.ranks"):
+            values = [change for change in single if change[0] == prefix + key]
+            for change in values:
+                changed = changed_by(config, [*together, change])
+                if changed is not None and fits(changed):
+                    return _flags([*together, change])
+            together += values[-1:] if key != "placement.ranks" else []
+    return None
+
+
+def changed_by(config: StageConfig, changes: list[Change]) -> StageConfig | None:
+    """The settings with other values; None where they would not be valid."""
+    values = config.model_dump(mode="json")
+    for key, value in changes:
+        *path, last = key.split(".")
+        section = values
+        for name in path:
+            section = section[name]
+        section[last] = value
+    try:
+        return type(config).model_validate_json(json.dumps(values))
+    except ValidationError:
+        return None
+
+
+def _single(config: StageConfig) -> Iterator[Change]:
+    values = config.model_dump(mode="json")
+    sections = {prefix: _at(values, prefix) for prefix in _roles(config)}
+    for prefix, section in sections.items():
+        zero = section.get("zero")
+        if zero and not zero["gradient_checkpointing"]:
+            yield f"{prefix}zero.gradient_checkpointing", True
+        if zero and zero["stage"] < 3:
+            yield f"{prefix}zero.stage", 3
+    for prefix, section in sections.items():
+        tokens = section.get("micro_batch_tokens", 0) // 2
+        while tokens >= LEAST_TOKENS:
+            yield f"{prefix}micro_batch_tokens", tokens
+            tokens //= 2
+        yield from _engine(prefix, section.get("engine"))
+    for prefix, section in sections.items():
+        ranks = section["placement"]["ranks"]
+        others = [*range(ranks + 1, 4 * ranks + 1), *range(ranks - 1, 0, -1)]
+        yield from ((f"{prefix}placement.ranks", count) for count in sorted(others, key=lambda n: abs(n - ranks)))
+    for prefix, section in sections.items():
+        for name in ("cpus_per_rank", "gpus_per_rank"):
+            share = section["placement"][name]
+            lower = [0.9 * share * 0.9**step for step in range(60)]
+            yield from ((f"{prefix}placement.{name}", round(value, 2)) for value in lower if value >= 0.01)
+    for key in ("keep_checkpoints", "sft.keep_checkpoints"):
+        if key.split(".")[0] in values:
+            yield key, 1
+
+
+def _engine(prefix: str, engine: dict[str, Any] | None) -> Iterator[Change]:
+    if engine:
+        for factor in (2, 4, 8, 16, 32):
+            yield f"{prefix}engine.kv_cache_bytes", engine["kv_cache_bytes"] * factor
+        for share in (0.9, 0.95):
+            yield f"{prefix}engine.gpu_memory_utilization", share
+        for part in (2, 4, 8, 16):
+            yield f"{prefix}engine.max_model_len", engine["max_model_len"] // part
+
+
+def _roles(config: StageConfig) -> list[str]:
+    """Prefixes of the sections with a placement, the settings' own included."""
+    names = [name for name in type(config).model_fields if hasattr(getattr(config, name), "placement")]
+    return [*([""] if hasattr(config, "placement") else []), *(f"{name}." for name in names)]
+
+
+def _at(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    section: dict[str, Any] = values[prefix.removesuffix(".")] if prefix else values
+    return section
+
+
+def _flags(changes: list[Change]) -> str:
+    return " ".join(
+        f"--{key}={json.dumps(value) if isinstance(value, bool) else f'{value:g}' if isinstance(value, float) else value}"
+        for key, value in changes
+    )

@@ -1,0 +1,335 @@
+"""What a stage needs, from its settings and its models' config.json: processes, memory of each, disk, batches.
+
+Trainers call `require_fit` before they start anything; `python -m cluster.preflight` prints the whole of it.
+Reading this file imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from actors.config import EngineConfig, FrozenRoleConfig, PlacementConfig, RolloutConfig, TrainedRoleConfig, ZeroConfig
+from actors.groups.colocation import Site
+from actors.model_folder.layout import reads_whole
+from actors.model_folder.source import config_dir, tokenizer_dir
+from actors.sizing.memory import (
+    BYTES,
+    FROZEN_PROCESS,
+    SHARED_LIBRARIES,
+    Footprint,
+    Part,
+    Work,
+    engine,
+    frozen,
+    kv_bytes,
+    lora_parameters,
+    total,
+    trained,
+)
+from actors.sizing.shape import Shape, new_shape, read_shape, vocabulary
+from cluster.preflight.capacity import Capacity, capacity_of
+from cluster.preflight.check import check
+from cluster.preflight.needs import Disk, Finding, Need, Place, Plan, gib
+from configs.errors import ConfigError
+from storage.paths import runs_root
+from trainers.config.rlhf import PPOConfig, RejectionConfig
+from trainers.config.supervised import (
+    DpoConfig,
+    LearningConfig,
+    PretrainConfig,
+    RewardConfig,
+    SftConfig,
+    StageConfig,
+    SupervisedConfig,
+)
+from trainers.preflight.fitting import nearest
+
+ShapeOf = Callable[[str], Shape]
+"""The shape of the model in a folder that a recipe names."""
+
+VLLM_BATCH_TOKENS = 8192  # vLLM's max_num_batched_tokens on GPUs; on CPUs see actors/inference/engine.py
+CHECKPOINT_BYTES = 12  # a parameter, beside its weight: fp32 master and AdamW's moments
+
+
+def require_fit(config: StageConfig) -> None:
+    """Refuses a stage that cannot work on the cluster that this process is connected to; takes milliseconds.
+
+    What is near its limit, or cannot be known, is printed. Raises ConfigError: what is missing, and the nearest setting
+    that would fit.
+    """
+    import ray
+
+    from cluster.head import Head
+
+    with Head(ray.get_runtime_context().gcs_address) as head:
+        capacity = capacity_of(head)
+    refuse(config, capacity, shape_in_folder)
+    for finding in findings(config, capacity, shape_in_folder):
+        if finding.level in ("tight", "unknown"):
+            print(f"preflight: {finding.subject}: {finding.text}", flush=True)
+
+
+def refuse(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> None:
+    """Raises ConfigError, one line, for the first finding that refuses `config`."""
+    refused = [finding for finding in findings(config, capacity, shape_of) if finding.level == "refused"]
+    if not refused:
+        return
+    refused.sort(key=lambda finding: finding.subject != "inputs")
+    first = refused[0]
+    where = "" if first.subject == "resources" else f"{first.subject}: "
+    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+    if first.subject == "inputs":  # no setting would help
+        raise ConfigError(f"{first.text}{more}")
+    raise ConfigError(f"{where}{first.text}{more}; {advice(config, capacity, shape_of)}")
+
+
+def advice(config: StageConfig, capacity: Capacity, shape_of: ShapeOf, disk: bool = True) -> str:
+    """What to do about a refusal: the nearest setting that would fit, or that there is none. `disk`: of this machine."""
+
+    def fits(changed: StageConfig) -> bool:
+        found = findings(changed, capacity, shape_of)
+        return all(finding.level != "refused" for finding in found if disk or finding.subject != "disk")
+
+    found = nearest(config, fits)
+    if found:
+        return f"the nearest setting that would fit: {found}"
+    return "no setting of the roles alone would fit: take a larger cluster or disk, or a smaller model"
+
+
+def findings(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> list[Finding]:
+    """All that is known of `config` on `capacity`. A model whose shape cannot be had is refused."""
+    return check(plan(config, shape_of, capacity.gpu_bytes), capacity)
+
+
+def shape_in_folder(folder: str) -> Shape:
+    """The shape by the config.json of the model that `folder` names: a path or a Hub id."""
+    return read_shape(config_dir(folder))
+
+
+def plan(config: StageConfig, shape_of: ShapeOf, gpu_bytes: int | None) -> Plan:
+    """Everything that the stage needs. `gpu_bytes`: memory of a GPU, of which vLLM takes a share."""
+    planner = _Planner(shape_of, gpu_bytes)
+    if isinstance(config, PPOConfig):
+        return planner.ppo(config)
+    if isinstance(config, RejectionConfig):
+        return planner.rejection(config)
+    assert isinstance(config, SupervisedConfig)
+    return planner.supervised(config)
+
+
+class _Planner:
+    def __init__(self, shape_of: ShapeOf, gpu_bytes: int | None) -> None:
+        self._shape_of, self._gpu_bytes = shape_of, gpu_bytes
+        self._findings: list[Finding] = []
+        self._disk: list[tuple[int, str]] = []
+
+    def ppo(self, config: PPOConfig) -> Plan:
+        longest = config.prompts.max_tokens + config.rollout.max_new_tokens
+        rows = config.rows_per_step // config.algorithm.minibatches
+        through_store = config.publish.transport == "object_store"
+        self._fact("batch", f"{config.rows_per_step} samples a step, {config.algorithm.minibatches} x {rows} learnt")
+        needs = []
+        for role, settings in config.roles.items():
+            if isinstance(settings, TrainedRoleConfig):
+                tokens = self._micro_batch(role, settings, rows, longest)
+                scorer = role == "critic"
+                whole = self._whole(role, settings.model, settings.zero, scorer)
+                work = Work(tokens, scorer, role == "policy" and through_store, whole, exports=role == "policy")
+                needs.append(self._trained(role, settings.model, settings, work))
+                self._checkpoints(role, settings.model, settings.zero.dtype, config.keep_checkpoints, work.scorer)
+            elif isinstance(settings, FrozenRoleConfig):
+                tokens = self._micro_batch(role, settings, rows, longest)
+                needs.append(self._frozen(role, settings, Work(tokens, role == "reward")))
+            elif role == "rollout":
+                engines = -(-config.rows_per_step // settings.placement.ranks)
+                needs.append(self._engine(role, config.policy.model, settings, engines * longest, through_store))
+            else:
+                needs.append(_need(role, settings.placement, None))
+        self._journal(config.steps * config.rows_per_step, config.prompts.max_tokens, config.rollout.max_new_tokens)
+        return self._plan(config.name, {"ppo": _places(config.sites, needs)})
+
+    def rejection(self, config: RejectionConfig) -> Plan:
+        longest = config.prompts.max_tokens + config.rollout.max_new_tokens
+        answers = config.prompts_per_step * config.samples_per_prompt
+        per_engine = -(-answers // config.rollout.placement.ranks)
+        sampling = [self._engine("rollout", config.model, config.rollout, per_engine * longest, through_store=False)]
+        if config.reward is not None:
+            tokens = self._micro_batch("reward", config.reward, answers, longest)
+            sampling.append(self._frozen("reward", config.reward, Work(tokens, scorer=True)))
+        if "judge" in config.roles:
+            sampling.append(_need("judge", config.judge.placement, None))
+        tuning = self._learning("sft", config.model, config.sft, config.sft.data.max_tokens)
+        if config.prompts_per_round:
+            journalled = config.rounds * config.prompts_per_round * config.samples_per_prompt
+            self._journal(journalled, config.prompts.max_tokens, config.rollout.max_new_tokens)
+        groups = {
+            "sampling": _places(config.sites, sampling),
+            "fine-tuning": _places([Site({"sft": config.sft.placement})], [tuning]),
+        }
+        return self._plan(config.name, groups)
+
+    def supervised(self, config: SupervisedConfig) -> Plan:
+        if isinstance(config, PretrainConfig) and config.architecture is not None:
+            architecture, tokenizer = config.architecture, config.tokenizer or ""
+            self._shape_of = lambda _: new_shape(architecture, vocabulary(tokenizer_dir(tokenizer)))
+        row = _row(config)
+        need = self._learning("trainer", getattr(config, "model", None) or "", config, row)
+        return self._plan(config.name, {config.recipe_key: _places([Site({"trainer": config.placement})], [need])})
+
+    def _learning(self, role: str, model: str, config: LearningConfig, row: int) -> Need:
+        scorer = isinstance(config, RewardConfig)
+        rows = config.batch_size // config.placement.ranks
+        tokens = self._micro_batch(role, config, config.batch_size, row)
+        self._fact("batch", f"{config.batch_size} samples a step, {rows} a rank")
+        learnt, exports = self._learnt(role, model, config), 1 if config.export == "last" else 2
+        self._checkpoints(role, model, config.zero.dtype, config.keep_checkpoints, scorer, learnt, exports)
+        new = isinstance(config, PretrainConfig) and config.architecture is not None
+        if new:
+            work = Work(tokens, scorer, False, "its weights are drawn at random", "float32", learnt)
+        else:
+            work = Work(tokens, scorer, False, self._whole(role, model, config.zero, scorer), learnt=learnt)
+        return self._trained(role, model, config, work)
+
+    def _learnt(self, role: str, model: str, config: LearningConfig) -> int | None:
+        """Parameters that are trained, where it is not all of them."""
+        shape = self._shape(role, model)
+        if config.lora is None or shape is None:
+            return None
+        head = shape.hidden if isinstance(config, RewardConfig) else 0
+        return lora_parameters(shape, config.lora) + head
+
+    def _whole(self, role: str, model: str, zero: ZeroConfig, scorer: bool) -> str:
+        """Why every rank reads the whole model; empty if they read it into shards, or will where its files are not here."""
+        if zero.stage < 3:
+            return ""
+        try:
+            whole = reads_whole(model, scorer)
+        except ConfigError as error:
+            self._refuse_input(role, error)
+            return ""
+        if whole:
+            self._findings.append(Finding("fits", role, f"every rank reads the whole model, since {whole}"))
+        else:
+            there = " if its files hold its parameters one to one: they are not here yet" if whole is None else ""
+            self._findings.append(Finding("fits", role, f"reads the model into shards, one parameter at a time{there}"))
+        return whole or ""
+
+    def _micro_batch(self, role: str, settings: Any, rows: int, longest: int) -> int:
+        """Most tokens of a micro-batch: what is allowed, a row that is longer alone, or all that a rank gets."""
+        ranks, allowed = settings.placement.ranks, settings.micro_batch_tokens
+        tokens = min(max(allowed, longest), -(-rows // ranks) * longest)
+        self._fact(
+            "batch", f"{role}: up to {-(-rows // ranks)} samples of {longest:,} tokens a rank, {tokens:,} at a time"
+        )
+        return int(tokens)
+
+    def _trained(self, role: str, model: str, settings: Any, work: Work) -> Need:
+        placement, shape = settings.placement, self._shape(role, model)
+        gpu = placement.gpus_per_rank > 0
+        return _need(
+            role, placement, None if shape is None else trained(shape, settings.zero, placement.ranks, work, gpu)
+        )
+
+    def _frozen(self, role: str, settings: FrozenRoleConfig, work: Work) -> Need:
+        shape = self._shape(role, settings.model)
+        gpu = settings.placement.gpus_per_rank > 0
+        return _need(role, settings.placement, None if shape is None else frozen(shape, settings, work, gpu))
+
+    def _engine(self, role: str, model: str, settings: RolloutConfig, asked: int, through_store: bool) -> Need:
+        shape, config = self._shape(role, model), settings.engine
+        if shape is None:
+            return _need(role, settings.placement, None)
+        gpu = settings.placement.gpus_per_rank > 0
+        most = VLLM_BATCH_TOKENS if gpu else max(config.max_model_len, 4096)
+        device = (self._gpu_bytes or 0) if gpu else None
+        footprint = engine(shape, config, min(asked, most), device, through_store)
+        if config.max_model_len > shape.context:
+            text = f"engine.max_model_len {config.max_model_len} exceeds the {shape.context} tokens of {model}"
+            self._findings.append(Finding("refused", role, text))
+        if not gpu or self._gpu_bytes:
+            self._findings.append(_cache(role, footprint, kv_bytes(shape, config, config.max_model_len), config))
+        return _need(role, settings.placement, footprint)
+
+    def _shape(self, role: str, model: str) -> Shape | None:
+        try:
+            return self._shape_of(model)
+        except ConfigError as error:
+            self._refuse_input(role, error)
+            return None
+
+    def _refuse_input(self, role: str, error: ConfigError) -> None:
+        finding = Finding("refused", "inputs", f"{role}: {error}")
+        self._findings += [] if finding in self._findings else [finding]
+
+    def _fact(self, subject: str, text: str) -> None:
+        self._findings.append(Finding("fits", subject, text))
+
+    def _checkpoints(
+        self, role: str, model: str, dtype: str, keep: int, scorer: bool, learnt: int | None = None, exports: int = 1
+    ) -> None:
+        shape = self._shape(role, model)
+        if shape is not None:
+            count, b = shape.parameters(scorer), BYTES[dtype]
+            each = b * count + CHECKPOINT_BYTES * (count if learnt is None else learnt)
+            self._disk.append((each * (keep + 1), f"{keep + 1} checkpoints of {role}, {gib(each)} each"))
+            if role != "critic":
+                times = f"{exports} x " if exports > 1 else ""
+                self._disk.append((exports * b * count, f"its model, {times}{gib(b * count)}"))
+
+    def _journal(self, rows: int, prompt: int, response: int) -> None:
+        """Uncompressed at full length: prompt and answer as int32, one fp32 log-probability a token of the answer."""
+        size = rows * (4 * prompt + 8 * response)
+        self._disk.append((size, f"journal, at most {gib(size)}"))
+
+    def _plan(self, name: str, groups: Mapping[str, list[Place]]) -> Plan:
+        disk = Disk(
+            str(runs_root() / name), sum(size for size, _ in self._disk), ", ".join(why for _, why in self._disk)
+        )
+        return Plan(groups, (disk,), tuple(self._findings))
+
+
+def _cache(role: str, footprint: Footprint, one: int, config: EngineConfig) -> Finding:
+    """Whether the KV cache holds one sequence of `max_model_len`, `one` bytes, without which vLLM does not start."""
+    room = next(part.bytes for part in footprint.work if part.name == "KV cache")
+    if room == 0:
+        return Finding(
+            "refused",
+            role,
+            f"an engine's weights and activations need {gib(footprint.peak)}, more than engine.gpu_memory_utilization {config.gpu_memory_utilization:g} gives it of a GPU",
+        )
+    text = f"a KV cache of {gib(room)} holds {room / one:.1f} sequences of {config.max_model_len:,} tokens"
+    if room < one:
+        return Finding("refused", role, f"{text}, and vLLM wants room for one, {gib(one)}")
+    return Finding("fits", role, f"{text}; {config.max_concurrent} at a time")
+
+
+def _row(config: SupervisedConfig) -> int:
+    """Most tokens of a row: a block, a chat, or a pair."""
+    if isinstance(config, PretrainConfig):
+        return config.data.block_tokens
+    if isinstance(config, RewardConfig | DpoConfig):
+        return 2 * config.data.max_tokens
+    assert isinstance(config, SftConfig)
+    return config.data.max_tokens
+
+
+def _places(sites: Sequence[Site], needs: Sequence[Need]) -> list[Place]:
+    """The needs where their roles run."""
+    by_role = {need.role: need for need in needs}
+    return [Place(site.name, site.bundles(), [by_role[role] for role in site.roles]) for site in sites]
+
+
+def _need(role: str, placement: PlacementConfig, footprint: Footprint | None) -> Need:
+    ranks, shared = placement.ranks, SHARED_LIBRARIES
+    if footprint is None:
+        return Need(role, ranks, FROZEN_PROCESS, shared)
+    rows, moment = _rows(footprint.parts), footprint.moment
+    if placement.gpus_per_rank:
+        host = footprint.host
+        return Need(role, ranks, total(host), shared, footprint.peak, _rows(host), rows, _rows(footprint.first), moment)
+    return Need(role, ranks, footprint.peak, shared, host=rows, moment=moment)
+
+
+def _rows(parts: tuple[Part, ...]) -> tuple[tuple[str, int, str], ...]:
+    return tuple((part.name, part.bytes, part.why) for part in parts)

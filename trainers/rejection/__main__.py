@@ -1,0 +1,214 @@
+"""python -m trainers.rejection: rejection-sampling fine-tuning. Answer every prompt N times, learn the best, again.
+
+    python -m trainers.rejection --config configs/laptop.yaml [--a.b=value ...]
+
+    runs/NAME/journal/          the samples of every step with their scores, on disk before anything uses them
+    runs/NAME/round-R/          chosen.parquet (an SFT table), report.json, sft/ (a run of trainers.sft), replay.parquet
+    runs/NAME/model             the last round's model
+
+A step is `prompts_per_step` prompts, answered, scored and journalled together; a round is as many steps as its prompts
+need, a selection and a fine-tuning. Engines, reward model and judge run only while a round samples, so that the fine-tuning
+has their resources. Every part ends with a file, so the same command goes on after the last one that is there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from actors.groups.sampler import Sampler, SamplerConfig
+from actors.model_folder.compatibility import require_same_format
+from actors.model_folder.folders import ModelFolder
+from actors.modeling.rows import lengths
+from actors.roles.reward_function import sources_of
+from cluster.connect import connect
+from configs.base import load
+from configs.errors import ConfigError, one_line_errors
+from data.tables import SFT, DataError, write_table
+from trainers.config.rlhf import RejectionConfig
+from trainers.config.stages import STAGES
+from trainers.preflight.needs import require_fit
+from trainers.rejection.rounds import Round, sft_config
+from trainers.rejection.selection import chat_with, choose, report, verdicts
+from trainers.rlhf.journal import Journal, fingerprint
+from trainers.rlhf.prompts import PromptStream
+from trainers.rlhf.restart import starting_again
+from trainers.rlhf.rewards import add_reward
+from trainers.runs.export import export_model, load_chat_tokenizer, require_model
+from trainers.runs.folder import Run, already_finished, write_whole
+from trainers.runs.pinning import fetch_on_nodes, pin
+from trainers.sft import SftStage
+from trainers.supervised import driver
+
+PROG = "python -m trainers.rejection"
+NEEDED = ["prompt_id", "sample", "response", "finished", "reward"]  # by the selection, of the journal's columns
+TASK = "rejection"  # what chosen.parquet says in the SFT table's column `task`
+
+
+def train(config: RejectionConfig, run: Run, prompts: PromptStream) -> None:
+    """All rounds that are not done yet, then the export."""
+    rounds = [Round(config, run.path, number) for number in range(config.rounds)]
+    for one in rounds:
+        if not one.chosen.exists():
+            select(one, prompts, sample(one, run, prompts))
+        tuning = one.fine_tuning()
+        if not already_finished(tuning.name, tuning):
+            driver.train(SftStage(tuning))
+    last = rounds[-1]
+    export_model(
+        run.path / "model", prompts.tokenizer, lambda aside: shutil.copytree(last.model, aside, dirs_exist_ok=True)
+    )
+    run.finish({"rounds": len(rounds), **json.loads(last.report.read_text(encoding="utf-8"))})
+
+
+def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
+    """The round's samples with their scores, of which those in the journal are not generated again."""
+    config, number, journal = one.config, one.number, Journal(run.path, fingerprint(one.config))
+    per_round = config.prompts_per_round or len(prompts)
+    count = -(-per_round // config.prompts_per_step)
+    steps = range(number * count, (number + 1) * count)
+    logged = {line["step"] for line in run.metrics()}  # a crash may have come between journal and line
+    found: dict[int, pa.Table] = {}
+    for step in steps:
+        table = journal.recall(step, number)
+        if table is not None:
+            found[step] = table.select(NEEDED)
+            if step + 1 not in logged:
+                run.log(step + 1, step_metrics(table, number))
+    missing = [step for step in steps if step not in found]
+    if not missing:
+        return pa.concat_tables(found[step] for step in steps)
+
+    def batch(step: int) -> pa.Table:
+        done = (step - steps.start) * config.prompts_per_step
+        return prompts.rows(number * per_round + done, min(config.prompts_per_step, per_round - done))
+
+    samples = f"{per_round} prompts x {config.samples_per_prompt} samples"
+    print(f"rejection: round {number}: {samples} by {one.policy}", flush=True)
+    with (
+        Sampler(sampler_config(config, prompts.end_ids), one.policy, number) as sampler,
+        run.progress(config.rounds * count, missing[0], ("reward", "cut_off_share")) as progress,
+    ):
+        began = time.monotonic()
+        for step, answered in zip(missing, sampler.samples(map(batch, missing), prompts.samples), strict=True):
+            table = add_reward(answered, config.reward_weights)
+            found[step] = journal.record(step, number, table).select(NEEDED)
+            began, seconds = time.monotonic(), time.monotonic() - began
+            tokens = int(lengths(table, "response").sum())
+            metrics = step_metrics(table, number) | {"seconds": seconds, "tokens_per_second": tokens / seconds}
+            run.log(step + 1, metrics)
+            progress.update(step + 1, metrics)
+    return pa.concat_tables(found[step] for step in steps)
+
+
+def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
+    """Writes the round's report and replay rows and then, as the word that it has chosen, its choices."""
+    rows = zip(*(samples.column(name).to_pylist() for name in ("prompt_id", "response", "finished")), strict=True)
+    chats = [
+        chat_with(prompts.messages[prompt], response, prompts.tokenizer) if finished else None
+        for prompt, response, finished in rows
+    ]
+    judged = verdicts(samples, [chat is not None for chat in chats], one.config.selection.min_reward)
+    chosen = choose(samples, judged, one.config.selection)
+    figures = report(samples, judged, chosen)
+    one.folder.mkdir(exist_ok=True)
+    if one.config.replay:
+        mixed_in = one.draw_replay(len(chosen))
+        figures["replay"] = len(mixed_in)
+        write_table(mixed_in, one.replay)
+    write_whole(one.report, json.dumps({"round": one.number, **figures}, indent=1) + "\n")
+    write_table(
+        pa.Table.from_pylist([{"messages": chats[row], "task": TASK} for row in chosen], SFT),
+        one.chosen,
+    )
+    print(
+        f"rejection: round {one.number}: {figures['chosen']} of {figures['samples']} answers chosen, mean reward "
+        f"{figures['chosen_reward']:.3f} (of all {figures['reward']:.3f}); {figures['cut_off']} were cut off",
+        flush=True,
+    )
+
+
+def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
+    """What is logged of the samples of one step: the mean `reward` and that of each source, as `reward_NAME`."""
+    rewards = [name for name in table.column_names if name == "reward" or name.startswith("reward_")]
+    return {
+        "round": number,
+        **{name: pa.compute.mean(table.column(name)).as_py() for name in rewards},
+        "cut_off_share": 1 - sum(table.column("finished").to_pylist()) / len(table),
+        "answer_tokens": float(lengths(table, "response").mean()),
+    }
+
+
+def sampler_config(config: RejectionConfig, end_ids: tuple[int, ...]) -> SamplerConfig:
+    """What the roles need of the stage's settings."""
+    return SamplerConfig(
+        run=config.name,
+        roles=config.roles,
+        sites=config.sites,
+        seed=config.seed,
+        end_ids=end_ids,
+        start_timeout_s=config.cluster.start_timeout_s,
+        call_timeout_s=config.cluster.collective_timeout_s,
+        hang_timeout_s=config.cluster.hang_timeout_s,
+    )
+
+
+def read_inputs(config: RejectionConfig) -> PromptStream:
+    """The prompts, once everything that later rounds will read is known to be there and to fit.
+
+    Raises ConfigError or DataError: a folder that is no model, vocabularies or chat formats that differ, tables that cannot be read.
+    """
+    longest = config.prompts.max_tokens + config.rollout.max_new_tokens
+    field = "prompts.max_tokens + rollout.max_new_tokens ="
+    require_model(config.model, longest, field)
+    tokenizer = load_chat_tokenizer(config.model, config.chat)
+    if config.reward is not None:
+        require_model(config.reward.model, longest, field, "reward.model", "scorer")
+        scorer = ModelFolder(config.reward.model, "reward.model")
+        require_same_format(config.model, tokenizer, scorer.path, scorer.tokenizer)
+    sources_of(config.judge)  # refuses a function that is none, before anything starts
+    tables = config.replay or config.sft.data.heldout
+    try:
+        SftStage(sft_config(config, config.name, config.model, tables)).examples()
+    except DataError as error:
+        raise DataError(f"fine-tuning, with replay as data.train: {error}") from error
+    prompts = PromptStream(config, tokenizer)
+    prompts.require_trainable()
+    most = (config.selection.k or config.prompts_per_round or len(prompts)) / (1 - config.replay_share)
+    if config.sft.epochs * most < config.sft.batch_size:
+        raise ConfigError(
+            f"a round learns {most:g} rows at most, which for sft.epochs {config.sft.epochs:g} is less than one "
+            f"sft.batch_size {config.sft.batch_size}; lower the latter or choose more"
+        )
+    if (config.prompts_per_round or 0) > len(prompts):
+        raise ConfigError(
+            f"prompts_per_round {config.prompts_per_round} is more than the {len(prompts)} prompts of prompts.train; "
+            f"lower it, or leave it out to answer all"
+        )
+    return prompts
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the settings, opens the run, joins the cluster, trains."""
+    config = load("rejection", STAGES, sys.argv[1:] if argv is None else argv, PROG)
+    assert isinstance(config, RejectionConfig)
+    with one_line_errors(PROG):
+        config = pin(config)
+        if already_finished(config.name, config):
+            return
+        prompts = read_inputs(config)
+        with connect(**config.cluster.connection()):
+            require_fit(config)
+            fetch_on_nodes(config)
+            with Run(config.name, config) as run, run.shown():
+                starting_again("rejection", config.max_failures, lambda: train(config, run, prompts))
+                print(f"rejection: done, {run.path / 'model'}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

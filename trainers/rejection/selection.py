@@ -1,0 +1,134 @@
+"""Which of a round's answers are learnt: pure functions of the table of scored samples.
+
+The best of N answers to each prompt is what RAFT (Dong et al. 2023, arXiv 2304.06767) and Llama 2 (Touvron et al. 2023,
+arXiv 2307.09288, section 3.2.3) fine-tune on; the K best of all answers is ChiMed-GPT's form (Tian et al. 2024).
+
+The table has a row a sample. Of its columns `prompt_id`, `sample`, `response`, `finished` and `reward` are read here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from actors.modeling.rows import lengths
+from configs.errors import RunError
+from data.chat import Message, chat_format
+from data.tables import DataError
+from trainers.config.rlhf import SelectionConfig
+
+Verdict = Literal["passed", "cut_off", "unusable", "below_min_reward"]
+
+
+def chat_with(prompt: list[Message], response: list[int], tokenizer: Any) -> list[Message] | None:
+    """The chat that a finished answer makes of its prompt, or None for what the chat format cannot hold.
+
+    That is an answer that is empty, forges a turn, or ends within a character. Its last token, which ended it, is not part of the chat.
+    """
+    text: str = tokenizer.decode(response[:-1], skip_special_tokens=False)
+    chat: list[Message] = [*prompt, {"role": "assistant", "content": text}]
+    try:
+        chat_format(tokenizer).check(chat)
+    except DataError:
+        return None
+    return None if "\N{REPLACEMENT CHARACTER}" in text else chat
+
+
+def verdicts(table: pa.Table, usable: Sequence[bool], min_reward: float | None) -> list[Verdict]:
+    """Why each row may be chosen or not; the first reason counts.
+
+    Args:
+        usable: of each row, whether the chat format can hold the answer.
+
+    Raises RunError, naming the sample, for a reward that is not a finite number.
+    """
+    judged: list[Verdict] = []
+    rows = zip(*(table.column(name).to_pylist() for name in ("prompt_id", "sample", "finished", "reward")), strict=True)
+    for (prompt, sample, finished, reward), fits in zip(rows, usable, strict=True):
+        if not np.isfinite(reward):
+            raise RunError(
+                f"sample {sample} of prompt {prompt} has reward {reward}: the reward model's weights are broken"
+            )
+        if not finished:
+            judged.append("cut_off")
+        elif not fits:
+            judged.append("unusable")
+        elif min_reward is not None and reward < min_reward:
+            judged.append("below_min_reward")
+        else:
+            judged.append("passed")
+    return judged
+
+
+def choose(table: pa.Table, judged: Sequence[Verdict], config: SelectionConfig) -> list[int]:
+    """The rows to learn, ascending, among those that passed."""
+    rows = [row for row, verdict in enumerate(judged) if verdict == "passed"]
+    if config.by == "per_prompt":
+        return best_of_n(table, rows)
+    assert config.k is not None  # the settings see to it
+    return global_top_k(table, rows, config.k, config.one_per_prompt)
+
+
+def best_of_n(table: pa.Table, rows: Sequence[int]) -> list[int]:
+    """Of `rows`, the one with the highest reward of every prompt; of equal ones that with the lower sample number."""
+    return sorted(_first_of_prompts(table, _best_first(table, rows)))
+
+
+def global_top_k(table: pa.Table, rows: Sequence[int], k: int, one_per_prompt: bool) -> list[int]:
+    """Of `rows`, the `k` with the highest rewards, or all if there are fewer; ties as in `best_of_n`."""
+    order = _best_first(table, rows)
+    return sorted((_first_of_prompts(table, order) if one_per_prompt else order)[:k])
+
+
+def report(table: pa.Table, judged: Sequence[Verdict], chosen: Sequence[int]) -> dict[str, float]:
+    """What a round's selection came to.
+
+    `reward` and `answer_tokens` are means over all samples, the cut-off ones included; `chosen_*` over the chosen.
+    Raises RunError when none is chosen.
+    """
+    counts = Counter(judged)
+    if not chosen:
+        raise RunError(
+            f"none of {len(table)} answers can be chosen: {counts['cut_off']} were cut off, {counts['unusable']} do not "
+            f"fit the chat format, {counts['below_min_reward']} are below selection.min_reward; raise "
+            f"rollout.max_new_tokens or lower the latter"
+        )
+    prompts = table.column("prompt_id").to_numpy()
+    rewards = table.column("reward").to_numpy().astype(np.float64)
+    tokens = lengths(table, "response")
+    passed = np.array(judged) == "passed"
+    return {
+        "prompts": len(set(prompts.tolist())),
+        "samples": len(table),
+        "cut_off": counts["cut_off"],
+        "unusable": counts["unusable"],
+        "below_min_reward": counts["below_min_reward"],
+        "passed": counts["passed"],
+        "prompts_passed": len(set(prompts[passed].tolist())),
+        "chosen": len(chosen),
+        "reward": float(rewards.mean()),
+        "reward_std": float(rewards.std()),
+        "chosen_reward": float(rewards[chosen].mean()),
+        "chosen_reward_min": float(rewards[chosen].min()),
+        "answer_tokens": float(tokens.mean()),
+        "chosen_answer_tokens": float(tokens[chosen].mean()),
+    }
+
+
+def _best_first(table: pa.Table, rows: Sequence[int]) -> list[int]:
+    """`rows` by falling reward; of equal ones the lower sample number first, then the upper row."""
+    rewards, samples = table.column("reward").to_pylist(), table.column("sample").to_pylist()
+    return sorted(rows, key=lambda row: (-rewards[row], samples[row], row))
+
+
+def _first_of_prompts(table: pa.Table, order: Sequence[int]) -> list[int]:
+    """The rows of `order` that are the first of their prompt in it."""
+    prompts = table.column("prompt_id").to_pylist()
+    first: dict[int, int] = {}
+    for row in order:
+        first.setdefault(prompts[row], row)
+    return list(first.values())

@@ -1,0 +1,86 @@
+"""The figures of one step of RLHF, as they go into metrics.jsonl and TensorBoard."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from actors.modeling.rows import flat, lengths, trained_rows
+from actors.weight_sync.publisher import Published
+from trainers.rlhf.advantages import explained_variance
+
+
+def step_metrics(
+    table: pa.Table,
+    figures: dict[str, list[dict[str, float]]],
+    version: int,
+    published: Published | None,
+    kl_coef: float,
+    staleness: np.ndarray,
+) -> dict[str, float]:
+    """One flat mapping.
+
+    Args:
+        table: the step's rows with every column (see actors/modeling/rows.py).
+        figures: what each optimiser step of "policy" and "critic" reported, in order.
+        version: the policy's at the end of the step.
+        published: the publish at the end of the step, if there was one.
+        kl_coef: the KL's weight in this step.
+        staleness: how many versions behind the policy the weights behind every response token were, (tokens,).
+    """
+    answers, prompts = lengths(table, "response"), lengths(table, "prompt")
+    reward = table.column("reward").to_numpy()
+    sources = [name for name in table.column_names if name.startswith("reward_")]
+    return {
+        "reward": float(reward.mean()),
+        "reward_std": float(reward.std()),
+        **({name: float(table.column(name).to_numpy().mean()) for name in sources} if len(sources) > 1 else {}),
+        "score": float(table.column("score").to_numpy().mean()),
+        **_kl(table, stale=bool(staleness.any())),
+        "kl_coef": kl_coef,
+        "response_tokens": float(answers.mean()),
+        "response_tokens_max": float(answers.max()),
+        "prompt_tokens": float(prompts.mean()),
+        "tokens": float(answers.sum() + prompts.sum()),
+        "truncated": float(1.0 - np.mean(table.column("finished").to_numpy(zero_copy_only=False))),
+        "trained_share": float(trained_rows(table).mean()),  # of the answers
+        **({"explained_variance": explained_variance(table)} if "returns" in table.column_names else {}),
+        **_learning("policy", figures),
+        **_learning("critic", figures),
+        "weights_version": float(version),
+        "staleness": float(staleness.mean()),
+        "staleness_max": float(staleness.max()),
+        **({"publish_drift": published.drift, "transfer_seconds": published.seconds} if published else {}),
+    }
+
+
+def _kl(table: pa.Table, stale: bool) -> dict[str, float]:
+    """Of policy and reference, and of engine and policy, where those columns are there.
+
+    Where nobody computed the policy's log-probabilities before learning, the engine's stand for them.
+    """
+    known = "logprobs" in table.column_names
+    rollout = flat(table, "rollout_logprobs").astype(np.float64)
+    logprobs = flat(table, "logprobs").astype(np.float64) if known else rollout
+    metrics = {}
+    if "ref_logprobs" in table.column_names:
+        kl = logprobs - flat(table, "ref_logprobs")
+        metrics["kl_to_reference"] = float(kl.sum() / len(table))  # nats an answer
+        metrics["kl_to_reference_per_token"] = float(kl.mean())
+    if known:
+        gap = np.abs(rollout - logprobs)
+        pair = "behind" if stale else "engine_trainer"  # of the same weights, what differs is arithmetic
+        metrics[f"{pair}_gap_mean"] = float(gap.mean())
+        metrics[f"{pair}_gap_max"] = float(gap.max())
+        metrics[f"{pair}_kl"] = float((rollout - logprobs).mean())
+    return metrics
+
+
+def _learning(role: str, figures: dict[str, list[dict[str, float]]]) -> dict[str, float]:
+    """Means over the optimiser steps, and the first one's KL and ratio: they are exactly 0 when nothing is stale."""
+    steps = figures.get(role)
+    if not steps:
+        return {}
+    means = {f"{role}_{name}": float(np.mean([step[name] for step in steps])) for name in steps[0]}
+    first = {f"{role}_first_{name}": steps[0][name] for name in ("kl", "ratio_deviation") if name in steps[0]}
+    return {**means, **first}

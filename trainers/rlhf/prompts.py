@@ -1,0 +1,117 @@
+"""The prompts that are answered: which ones when, and with which seeds, as a pure function of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, cycle, islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from actors.rewards.sample import Sample
+from data.chat import Message, chat_ends, chat_format, encode_prompt, without_end
+from data.tables import PROMPTS, DataError, read_table
+from data.tokenizer.stops import single_tokens
+from storage.paths import table_path
+from trainers.config.rlhf import PPOConfig, RejectionConfig
+
+
+class PromptStream:
+    """Epoch after epoch of shuffled prompts. The same settings give the same prompts at the same step, always."""
+
+    def __init__(self, config: PPOConfig | RejectionConfig, tokenizer: Any) -> None:
+        """Reads and encodes the prompts. Raises DataError for a prompt longer than `prompts.max_tokens`, by row;
+        ConfigError for a stop that is no token.
+        """
+        paths = [table_path(path) for path in config.prompts.train]
+        single_tokens(tokenizer, config.rollout.stop, "rollout.stop")  # refuses what the engines would refuse
+        self._rows = read_table(paths, PROMPTS, others=True).to_pylist()
+        self.tokenizer = tokenizer
+        self.end_ids = chat_ends(tokenizer)
+        """Ids of the tokens that end a response."""
+        self.messages: list[list[Message]] = [row.pop("prompt") for row in self._rows]
+        """The chat that each prompt is, by `prompt_id`."""
+        self._prompts = [self._encode(index, messages) for index, messages in enumerate(self.messages)]
+        for index, prompt in enumerate(self._prompts):
+            if len(prompt) > config.prompts.max_tokens:
+                raise DataError(
+                    f"{', '.join(map(str, paths))}: prompt {index} has {len(prompt)} tokens, prompts.max_tokens is "
+                    f"{config.prompts.max_tokens}: shorten or remove it, or raise the limit"
+                )
+        self._per_step, self._samples, self._seed = config.prompts_per_step, config.samples_per_prompt, config.seed
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def require_trainable(self) -> None:
+        """Raises DataError for a prompt whose responses cannot be trained on in the chat format."""
+        for index, messages in enumerate(self.messages):
+            try:
+                chat_format(self.tokenizer).response([*messages, {"role": "assistant", "content": "OK"}])
+            except DataError as error:
+                raise DataError(
+                    f"prompts.train: prompt {index}: its responses cannot be trained on: {error}"
+                ) from error
+
+    def _encode(self, index: int, messages: list[Message]) -> list[int]:
+        try:
+            return encode_prompt(self.tokenizer, messages)
+        except DataError as error:
+            raise DataError(f"prompts.train: prompt {index}: {error}") from error
+
+    def batch(self, step: int) -> pa.Table:
+        """The rows that step `step` answers; see `rows`."""
+        return self.rows(step * self._per_step, self._per_step)
+
+    def rows(self, first: int, count: int) -> pa.Table:
+        """`count` prompts from position `first` of the endless sequence, each `samples_per_prompt` times in a row.
+
+        Columns: `prompt`, its index `prompt_id`, its place `group`, `sample` and the sampling `seed`.
+        """
+        chosen = list(islice(shuffled(len(self._prompts), self._seed, first), count))
+        places = [(place, sample) for place in range(count) for sample in range(self._samples)]
+        return pa.table(
+            {
+                "prompt_id": pa.array([chosen[place] for place, _ in places], pa.int32()),
+                "group": pa.array([first + place for place, _ in places], pa.int64()),
+                "sample": pa.array([sample for _, sample in places], pa.int32()),
+                "seed": pa.array([self._seed_of(first + place, sample) for place, sample in places], pa.int64()),
+                "prompt": pa.array([self._prompts[chosen[place]] for place, _ in places], pa.list_(pa.int32())),
+            }
+        )
+
+    def samples(self, table: pa.Table) -> list[Sample]:
+        """The rows of `table`, answered, in words."""
+        responses = [without_end(ids, self.end_ids) for ids in table.column("response").to_pylist()]
+        answers = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
+        columns = (table.column(name).to_pylist() for name in ("prompt_id", "sample", "finished"))
+        return [
+            Sample(
+                prompt=self.messages[prompt],
+                response=answer,
+                finished=finished,
+                prompt_id=prompt,
+                sample=sample,
+                row=self._rows[prompt],
+            )
+            for answer, prompt, sample, finished in zip(answers, *columns, strict=True)
+        ]
+
+    def probe(self, count: int, longest: int = 0) -> list[list[int]]:
+        """A few prompts to compare engine and policy on; the last is `longest` tokens of many, if that is not 0."""
+        few = [prompt for prompt in self._prompts[:count] if len(prompt) > 1]
+        return [*few, list(islice(chain.from_iterable(cycle(self._prompts)), longest))] if longest else few
+
+    def _seed_of(self, position: int, sample: int) -> int:
+        """Of the prompt at a position of the endless sequence: a prompt that comes again gets another seed."""
+        return int(np.random.SeedSequence([self._seed, position, sample]).generate_state(1)[0] >> 1)
+
+
+def shuffled(count: int, seed: int, first: int = 0) -> Iterator[int]:
+    """From position `first` of the endless sequence in which every epoch has each of 0 … `count` - 1 once."""
+    epoch, offset = divmod(first, count)
+    while True:
+        order = np.random.default_rng([seed, epoch]).permutation(count)
+        yield from order[offset:].tolist()
+        epoch, offset = epoch + 1, 0

@@ -1,0 +1,137 @@
+"""Evaluation during training: every so many steps the weights are exported and tasks of `evals.run` asked of them.
+
+The tasks run in a process of their own, whose engine stays between evaluations; training waits meanwhile. What comes of it
+are metrics of the step, and no weight depends on it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from cluster.environment import for_computing
+from cluster.waiting import RoleDied, get
+from configs.errors import RunError
+from storage.paths import resolve
+from trainers.config.supervised import EvaluationConfig
+
+FOLDER = "evaluation"
+_TRIES = 3
+
+
+def check_tasks(config: EvaluationConfig | None) -> None:
+    """Refuses, before anything is trained, tasks that a model alone cannot be asked, and files that cannot be read.
+
+    Raises ConfigError or DataError.
+    """
+    if config is not None:
+        from evals.plan import require_tasks
+
+        require_tasks(config.tasks, config.data, config.limit, "evaluation.tasks")
+
+
+class Evaluator:
+    """Asks the tasks of `config`, if there is any, of the weights of some steps of the run in `run`.
+
+    Args:
+        steps: of the whole run; its last one is evaluated in any case.
+        timeout_s: longest wait for one evaluation.
+    """
+
+    def __init__(self, config: EvaluationConfig | None, run: Path, steps: int, timeout_s: float) -> None:
+        self._config, self._run, self._steps, self._timeout_s = config, run, steps, timeout_s
+        self._actor: Any = None
+
+    def due(self, done: int) -> bool:
+        """Whether the weights after `done` steps are to be evaluated."""
+        return self._config is not None and (done % self._config.every == 0 or done == self._steps)
+
+    def folder(self, done: int) -> Path:
+        """Where the weights of `done` steps lie meanwhile."""
+        return self._run / FOLDER / f"step-{done:08d}"
+
+    def figures(self, done: int, export: Callable[[Path], None]) -> dict[str, float]:
+        """`eval/TASK_METRIC` of every task, its chief metric; NaN where the task has none to tell.
+
+        `export` writes the weights to a folder, which is removed afterwards. A process that dies is replaced. Raises RunError
+        when that does not help, ConfigError for what the tasks refuse.
+        """
+        folder = self.folder(done)
+        export(folder)
+        try:
+            return self._ask(folder, f"evaluation after step {done}")
+        finally:
+            shutil.rmtree(folder)
+
+    def _ask(self, folder: Path, what: str) -> dict[str, float]:
+        for left in reversed(range(_TRIES)):
+            if self._actor is None:
+                self._actor = self._start()
+            try:
+                found: dict[str, float] = get(self._actor.evaluate.remote(str(folder)), what, self._timeout_s)
+                return found
+            except RoleDied as error:
+                ray.kill(self._actor)
+                self._actor = None
+                if not left:
+                    raise RunError(f"{error} ({_TRIES} times)") from error
+                print(f"{error}; its process starts again", flush=True)
+        raise AssertionError("a try either returns or raises")
+
+    def _start(self) -> Any:
+        """Reserves no CPU, since training waits while it computes."""
+        assert self._config is not None
+        gpus = self._config.gpus
+        return (
+            ray.remote(_Evaluation)
+            .options(
+                num_cpus=0,
+                num_gpus=gpus,
+                runtime_env={"env_vars": for_computing(self._config.threads, gpus > 0)},
+            )
+            .remote(self._config.model_copy(update={"data": str(resolve(self._config.data))}))
+        )
+
+
+class _Evaluation:
+    """The process: evals with one engine."""
+
+    def __init__(self, config: EvaluationConfig) -> None:
+        from evals.models.engine import Engine
+        from evals.models.sizing import Sizing
+
+        self._config = config
+        self._engine = Engine(sizing=Sizing(config.max_model_len, config.dtype, "perplexity" in config.tasks))
+
+    def evaluate(self, folder: str) -> dict[str, float]:
+        """The chief metric of every task. The progress that evals shows to people is kept from the run's own."""
+        from evals.options import parse
+        from evals.plan import make_plan, task_of
+        from evals.run import evaluate_model
+
+        shown = io.StringIO()
+        with redirect_stderr(shown):
+            plan = make_plan(parse(_arguments(self._config, folder)))
+            ((name, model),) = plan.models.items()
+            results = evaluate_model(plan, name, model, self._engine, None)
+        headlines = {task: task_of(task).headline for task in results}
+        values = {f"eval/{task}_{metric}": results[task][metric] for task, metric in headlines.items()}
+        return {name: math.nan if value is None else float(value) for name, value in values.items()}
+
+
+def _arguments(config: EvaluationConfig, folder: str) -> list[str]:
+    """Of `evals.run`: the cheapest protocol, since it is for comparing steps with one another."""
+    return [
+        *("--model", folder, "--tasks", ",".join(config.tasks), "--data", config.data),
+        *("--limit", str(config.limit), "--shots", str(config.shots), "--methods", config.method),
+        *("--no-rotation", "--last-turn"),
+        *(("--max-model-len", str(config.max_model_len)) if config.max_model_len else ()),
+        *("--dtype", config.dtype),
+    ]

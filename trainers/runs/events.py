@@ -1,0 +1,58 @@
+"""Scalars for TensorBoard, as records of its event files (the usual `SummaryWriter`s import torch)."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from storage.durable import writing
+
+
+class TensorBoard:
+    """An event file in `folder`, made when there is something to write. Nothing is left to write when it is closed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: Any = None
+        self._records: Any = None
+
+    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """One point a name; values that are not finite have no place in a plot and are left out. Raises DiskError."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        finite = [Summary.Value(tag=name, simple_value=value) for name, value in values.items() if math.isfinite(value)]
+        self._add(step=step, summary=Summary(value=finite))
+
+    def void_from(self, step: int) -> None:
+        """Let TensorBoard forget the points from `step` on, which are about to be made again."""
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
+        self._add(step=step, session_log=SessionLog(status=SessionLog.START))
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+    def _add(self, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        with writing(self._folder):
+            if self._file is None:
+                self._open()
+            self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
+
+    def _open(self) -> None:
+        """A file whose name sorts behind those of earlier drivers, begun as TensorBoard wants it."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (self._folder / name).open("wb", buffering=0)
+        self._records = RecordWriter(self._file)
+        self._records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())

@@ -1,0 +1,127 @@
+"""Models as folders in Hugging Face format: checked before a stage reads them, written whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from actors.model_folder.checks import (
+    is_scorer,
+    read_config,
+    require_one_output,
+    require_rows,
+    require_scorer,
+    require_trainable,
+)
+from actors.model_folder.completeness import require_complete
+from actors.model_folder.generation import require_readable
+from actors.model_folder.source import model_dir, tokenizer_dir
+from actors.modeling.selfcheck import check_packing
+from configs.errors import ConfigError
+from data.chat import apply_settings, chat_ends, chat_format
+from data.chat.config import ChatConfig
+from data.chat.ends import GENERATION_CONFIG, eos_ids, write_ends
+from data.tokenizer.hf_tokenizer import read_tokenizer
+from storage.durable import sync, writing
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """Reads the tokenizer in `folder`, a path or a Hub id.
+
+    Raises:
+        ConfigError: there is none, none with an end mark, or one with more tokens than the model beside it has rows.
+    """
+    path = tokenizer_dir(folder, "tokenizer folder")
+    tokenizer = read_tokenizer(path)
+    if (path / "config.json").is_file():
+        require_rows(tokenizer, read_config(path, str(path)), str(path))
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"{path}: the tokenizer has no end mark (eos_token); name one that has")
+    return tokenizer
+
+
+def load_chat_tokenizer(folder: str | Path, chat: ChatConfig) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer in `folder` with the chat template that the recipe's `chat` section asks for.
+
+    Raises ConfigError where there is no tokenizer, or no chat template that can be used; see `data.chat.chat_format`.
+    """
+    tokenizer = load_tokenizer(folder)
+    apply_settings(tokenizer, chat)
+    chat_format(tokenizer)
+    return tokenizer
+
+
+Kind = Literal["language", "scorer", "either"]
+"""A language model; a reward model; or either, of which a reward model has one output."""
+
+
+def require_model(
+    name: str | Path, tokens: int, field: str, key: str = "model folder", kind: Kind = "language"
+) -> Path:
+    """The folder of a model, once it is known to be one that a stage can start from.
+
+    Args:
+        name: a path, a Hub id, whose weights are downloaded, or a PEFT adapter, which is merged.
+        tokens: longest sequence, which `field` asks for.
+        key: the setting that names the model.
+
+    Raises:
+        ConfigError: no such model, one that Transformers cannot load, a quantized one, one of another kind, one whose
+            architecture cannot be computed on packed sequences, one with a context of less than `tokens` tokens, or one whose
+            weights are not those of its config.json.
+    """
+    path = model_dir(name, key)
+    require_config(path, tokens, field, key, kind)
+    if kind != "language":
+        require_one_output(path, key)
+    require_complete(path, key)
+    return path
+
+
+def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) -> None:
+    """As `require_model`, for the folder of a model of which only config.json is looked at."""
+    config = read_config(path, key)
+    require_trainable(config, path, key)
+    if kind == "scorer":
+        require_scorer(config, path, key)
+    if kind == "language" and is_scorer(config):
+        raise ConfigError(f"{key}: {path} is a reward model; name a language model")
+    check_packing(AutoConfig.from_pretrained(path), key)
+    require_readable(path, key)
+    context = config.get("max_position_embeddings") or tokens
+    if tokens > context:
+        raise ConfigError(f"{field} {tokens} exceeds the {context} tokens that the model in {path} is made for")
+
+
+def export_model(folder: Path, tokenizer: PreTrainedTokenizerBase, write: Callable[[Path], Any]) -> None:
+    """Makes `folder` a model with its tokenizer; `write` puts the weights into a folder aside, then that is renamed.
+
+    A language model's generation_config.json gets all tokens that end a response. When it has returned, the model is on
+    the disk. Raises DiskError.
+    """
+    aside = folder.with_name(f"{folder.name}.new")
+    with writing(aside):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        write(aside)
+        tokenizer.save_pretrained(aside)
+        if (aside / GENERATION_CONFIG).exists():  # a language model, not a reward model
+            write_ends(aside, _ends(tokenizer, aside))
+        for path in [*aside.rglob("*"), aside]:
+            sync(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+        sync(folder.parent)
+
+
+def _ends(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[int, ...]:
+    """Returns all tokens that end a response; without the chat template's where pretraining keeps one that cannot be used."""
+    try:
+        return chat_ends(tokenizer, folder)
+    except ConfigError as error:
+        print(f"export: generation_config.json has the tokenizer's end only: {error}", flush=True)
+        return eos_ids(tokenizer, folder)

@@ -1,0 +1,262 @@
+"""A run's folder `runs/NAME/`: its settings, its metrics, and whether it is finished.
+
+    config.yaml     the settings as resolved; `--config runs/NAME/config.yaml` repeats the run
+    inputs.json     what the files that they name contain
+    metrics.jsonl   a line a step: {"step": 3, "time": 1770000000.0, "loss": 2.1, ...}
+    tb/             the same for TensorBoard
+    DONE            written last: the summary, as JSON
+
+One driver at a time holds a run; the same command again continues it, or says that it is finished. config.yaml and DONE
+hold their own checksums. Of metrics.jsonl a damaged line is named and left out: people read it, nothing is computed from it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from io import FileIO
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self
+
+from cluster.liveness.heartbeat import DriverPulse
+from configs.base import Section, dump, read
+from configs.errors import ConfigError
+from configs.recipe import short
+from storage.durable import broken_seal, checked_json, json_with_checksum, replace_file, with_seal, writing
+from storage.paths import runs_root
+from trainers.runs.contents import require_same_contents
+from trainers.runs.events import TensorBoard
+from trainers.runs.progress import Progress
+
+
+class Run:
+    """An open run. Use it as a context manager: leaving it closes the files and gives the run free.
+
+    Args:
+        name: the folder below `runs_root()`, e.g. `quickstart/ppo`.
+        config: the stage's settings.
+
+    Raises:
+        ConfigError: a bad name, another driver in the same run, or a run that was started with other settings or inputs.
+        DiskError: a folder that cannot be written.
+    """
+
+    def __init__(self, name: str, config: Section) -> None:
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or parts[0] in ("/", "runs"):
+            raise ConfigError(f"run {name!r}: give a name such as quickstart/ppo, a folder below {runs_root()}")
+        self.name, self.config = name, config
+        self.path = runs_root().joinpath(*parts)
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.path)
+        try:
+            changed = self._check_or_write_config()
+            require_same_contents(self.path, config)
+            self.finished = _read_done(self.path / "DONE")
+            if changed and self.finished is None:
+                print(f"{self.path}: goes on with {changed}", flush=True)
+                self._write_config()
+            _drop_damaged_lines(self.path / "metrics.jsonl")
+            self._metrics = self._open_metrics()
+            self._tensorboard = TensorBoard(self.path / "tb")
+            self._pulse: DriverPulse | None = None
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line of metrics, and the same to TensorBoard. NaN and infinities become null in the file.
+
+        Raises DiskError.
+        """
+        values = {name: float(value) for name, value in metrics.items()}
+        line = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        content = json.dumps({"step": step, "time": round(time.time(), 3), **line}).encode() + b"\n"
+        with writing(self.path / "metrics.jsonl"):
+            while content:
+                content = content[self._metrics.write(content) :]
+        self._tensorboard.add_scalars(step, values)
+        if self._pulse:
+            self._pulse.step(step, values)
+
+    def shown(self) -> DriverPulse:
+        """A context, on a cluster, in which `python -m cluster.status` and Prometheus see this run."""
+        self._pulse = DriverPulse(self.name, self.config.recipe_key, self.path)
+        return self._pulse
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every line logged so far, in order."""
+        return list(read_metrics(self.path))
+
+    def rewind(self, step: int) -> None:
+        """Forget the metrics of the steps after `step`, which are about to be made again."""
+        kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
+        write_whole(self.path / "metrics.jsonl", "".join(kept))
+        self._metrics.close()
+        self._metrics = self._open_metrics()
+        self._tensorboard.void_from(step + 1)
+
+    def progress(self, total: int, start: int = 0, show: tuple[str, ...] = ()) -> Progress:
+        """The stage's progress bar; see `Progress`."""
+        if self._pulse:
+            self._pulse.plan(total, start)
+        return Progress(self.config.recipe_key, total, start, show)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Mark the run as finished; its outputs must be complete on disk."""
+        self.finished = dict(summary)
+        replace_file(self.path / "DONE", json_with_checksum(self.finished))
+
+    def finished_text(self) -> str:
+        """What to tell someone who starts a finished run."""
+        return f"{self.path} is finished; nothing to do (delete the folder to train it again)"
+
+    def close(self) -> None:
+        """Gives the run free. Everything that was logged is in the files already."""
+        self._metrics.close()
+        self._tensorboard.close()
+        os.close(self._lock)
+
+    def _open_metrics(self) -> FileIO:
+        """Unbuffered, so that a full disk is met where a line is written and not again when the file is closed."""
+        with writing(self.path / "metrics.jsonl"):
+            return (self.path / "metrics.jsonl").open("ab", buffering=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_or_write_config(self) -> str | None:
+        """What may change and has, in words. Raises ConfigError for what may not."""
+        path, stage = self.path / "config.yaml", self.config.recipe_key
+        if not path.exists():
+            self._write_config()
+            return None
+        if damage := broken_seal(path.read_bytes(), required=False):
+            raise ConfigError(
+                f"{path}: {damage}; put it back as it was, or delete it to go on with the settings that you give now"
+            )
+        stored = read(stage, {stage: type(self.config)}, ["--config", str(path)])
+        free = set(type(self.config).may_change)
+        before, now = (config.model_dump(mode="json", exclude=free) for config in (stored, self.config))
+        if difference := _first_difference(before, now, stage):
+            key, old, new = difference
+            raise ConfigError(
+                f"{path}: this run was started with {key} = {short(old)}, not {short(new)}; "
+                "continue it with the old value, choose another run name, or delete the folder"
+            )
+        before, now = (config.model_dump(mode="json") for config in (stored, self.config))
+        if difference := _first_difference(before, now, stage):
+            key, old, new = difference
+            return f"{key} = {short(new)} instead of {short(old)}"
+        return None
+
+    def _write_config(self) -> None:
+        path = self.path / "config.yaml"
+        with writing(path):
+            aside = path.with_name("config.yaml.new")
+            dump(self.config, aside)
+            replace_file(path, with_seal(aside.read_text(encoding="utf-8")))
+            aside.unlink()
+
+
+def already_finished(name: str, config: Section) -> bool:
+    """Whether the run is finished, which is then said. Makes nothing; a run that is there must have these settings.
+
+    Raises:
+        ConfigError: see `Run`.
+    """
+    if not runs_root().joinpath(name).exists():
+        return False
+    with Run(name, config) as run:
+        if run.finished:
+            print(run.finished_text())
+        return run.finished is not None
+
+
+def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl, also while it is being written; nothing if there is none yet."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ConfigError(f"{path}:{number}: not a line of JSON; repair or remove it") from error
+
+
+def _locked(folder: Path) -> int:
+    """A file descriptor that holds the folder's lock until it is closed, or its process ends."""
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(descriptor, 32).decode(errors="replace").strip() or "?"
+        os.close(descriptor)
+        raise ConfigError(
+            f"{folder}: another process (pid {holder}) is writing this run; wait for it or choose another run name"
+        ) from error
+    os.truncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def _first_difference(old: Any, new: Any, key: str) -> tuple[str, Any, Any] | None:
+    """The first key whose values differ, with both."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*new, *(name for name in old if name not in new)]:
+            found = _first_difference(old.get(name), new.get(name), f"{key}.{name}")
+            if found:
+                return found
+        return None
+    return None if old == new else (key, old, new)
+
+
+def _drop_damaged_lines(path: Path) -> None:
+    """Leaves out a last line that a crash left incomplete, and, saying so, lines that are no line of metrics."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith(b"\n")]
+    good = [line for line in whole if _is_metrics(line)]
+    for number, line in enumerate(whole, start=1):
+        if not _is_metrics(line):
+            print(f"{path}:{number}: damaged (not a line of metrics); the line is left out", flush=True)
+    if len(good) < len(lines):
+        replace_file(path, b"".join(good))
+
+
+def _is_metrics(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line)["step"], int)
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+def _read_done(path: Path) -> dict[str, Any] | None:
+    """The summary of a finished run, else None; a damaged one is said and put aside, as if the run were not finished."""
+    if not path.exists():
+        return None
+    if (content := checked_json(path.read_bytes())) is not None:
+        return content
+    with writing(path):
+        path.replace(path.with_name("DONE.damaged"))
+    print(f"{path}: damaged; kept as DONE.damaged, the run goes on from its newest good state to its end", flush=True)
+    return None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces a file of text at once; see `replace_file`. Raises DiskError."""
+    replace_file(path, text.encode())

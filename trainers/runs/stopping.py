@@ -1,0 +1,89 @@
+"""An end that was asked for: SIGTERM, `ray job stop` (which sends it), or the notice that a node will be taken away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Self
+
+from cluster.liveness.watch import Watch
+
+EXIT_CODE = 75
+"""EX_TEMPFAIL of sysexits.h: nothing is wrong, and the same command goes on."""
+_SECONDS_BETWEEN_LOOKS = 2.0
+
+
+class Stopped(SystemExit):
+    """Leaves the process with EXIT_CODE."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(EXIT_CODE)
+        self.reason = reason
+
+
+class StopRequests:
+    """Listens for one while its `with` block runs, in the main thread. The algorithm says when it may be heard."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+        self._may_interrupt = False
+        self._ended = threading.Event()
+
+    def check(self) -> None:
+        """Raises Stopped if an end was asked for."""
+        if self._reason:
+            raise Stopped(self._reason)
+
+    @contextmanager
+    def may_interrupt(self) -> Iterator[None]:
+        """Work that can be left at any moment: Stopped is raised in the middle of it."""
+        self._may_interrupt = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._may_interrupt = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Work in the middle of such work that has to be done to its end."""
+        before, self._may_interrupt = self._may_interrupt, False
+        try:
+            yield
+        finally:
+            self._may_interrupt = before
+
+    def watch_nodes(self, watch: Watch) -> None:
+        """From now on the notice that a node of the run's processes, or the driver's, will be taken away is heard too."""
+        threading.Thread(target=self._look, args=(watch,), name="notices", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGTERM, self._heard)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _heard(self, signum: int, frame: FrameType | None) -> None:
+        if not self._reason:
+            self._reason = "SIGTERM"
+            print("ppo: SIGTERM: the step is finished or dropped, then a checkpoint", flush=True)
+        if self._may_interrupt:
+            self._may_interrupt = False  # one exception is enough
+            raise Stopped(self._reason)
+
+    def _look(self, watch: Watch) -> None:
+        """Turns such a notice into a signal to this process."""
+        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+            if leaving := watch.leaving():
+                self._reason = f"Ray is draining node {leaving[:8]}, which this run is on"
+                print(f"ppo: {self._reason}: the step is finished or dropped, then a checkpoint", flush=True)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return

@@ -1,0 +1,54 @@
+"""Which share of the machine's matrix multiplications a step of training comes to (MFU, Chowdhery et al. 2022, appendix B)."""
+
+from __future__ import annotations
+
+import torch
+
+from actors.distributed.devices import DTYPES, device
+from actors.modeling.packed import PackedBatch, PackedLM, PackedModule
+from actors.sizing.shape import Shape, shape_of
+from actors.sizing.throughput import learning_flops, matmul_flops
+from actors.zero.model import ZeroModel
+from configs.errors import ConfigError
+from trainers.config.supervised import SupervisedConfig
+
+TOKENS = 4096
+"""Rows of the matrix that is multiplied, or a micro-batch if that is less."""
+
+
+class Utilisation:
+    """Of all ranks together. Made before training: it multiplies the model's feed-forward matrix, in the process itself,
+    on all ranks at a time, as training does.
+    """
+
+    def __init__(self, model: ZeroModel, module: PackedModule, config: SupervisedConfig) -> None:
+        """All ranks call it. Of a family of models whose shape is not known nothing is reported, and that is said."""
+        self._frozen = config.lora is not None
+        self._predicts = isinstance(module, PackedLM)
+        self._shape = _shape(model)
+        self._rate = 0.0
+        if self._shape is not None:
+            tokens, dtype = min(TOKENS, config.micro_batch_tokens), DTYPES[config.zero.dtype]
+            torch.distributed.barrier()
+            rate = matmul_flops(tokens, self._shape.hidden, self._shape.intermediate, dtype, device())
+            self._rate = model.sum_over_ranks({"rate": torch.tensor(rate, dtype=torch.float64)})["rate"]
+
+    def flops(self, batch: PackedBatch) -> float:
+        """Operations of learning a micro-batch."""
+        if self._shape is None:
+            return 0.0
+        predicted = len(batch.predict) if self._predicts else 0  # a scalar head has no vocabulary
+        return learning_flops(self._shape, batch.lengths, predicted, self._frozen)
+
+    def metrics(self, flops: float, seconds: float) -> dict[str, float]:
+        """`mfu` of a step: its operations, of all ranks, over those of matrix multiplications that long."""
+        return {} if self._shape is None else {"mfu": flops / (seconds * self._rate)}
+
+
+def _shape(model: ZeroModel) -> Shape | None:
+    try:
+        return shape_of(model.model.config.to_dict(), "the model")
+    except ConfigError as error:
+        if model.rank == 0:
+            print(f"mfu is not reported: {error}", flush=True)
+        return None

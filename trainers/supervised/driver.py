@@ -1,0 +1,152 @@
+"""The driver of supervised training: data in, ranks through Ray Train, metrics and progress out.
+
+Pretraining, SFT, reward-model training and DPO share it; what differs is their `Stage`. The loop itself is
+`trainers.supervised.rank`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.util.queue import Queue
+
+from actors.distributed.devices import prepare_process
+from actors.zero.diverged import DivergedError
+from cluster.connect import connect
+from cluster.environment import for_computing
+from cluster.liveness.heartbeat import Pulse
+from cluster.pending import Waiting
+from configs.base import load
+from configs.errors import ConfigError, one_line_errors
+from trainers.config.stages import STAGES
+from trainers.config.supervised import SupervisedConfig
+from trainers.preflight.needs import require_fit
+from trainers.runs.collapse import keeping_rows
+from trainers.runs.evaluation import check_tasks
+from trainers.runs.folder import Run, already_finished
+from trainers.runs.pinning import fetch_on_nodes, pin
+from trainers.supervised.metrics_channel import Mailbox, Sender
+from trainers.supervised.stage import Examples, Job, Stage
+from trainers.supervised.torch_world import WorldConfig
+
+# Ray Train asks its workers for news this often; its own 2 s are what the end of a short stage would wait for.
+POLL_INTERVAL_S = "0.25"
+
+
+def main(stage: type[Stage[Any, Any]], name: str, argv: Sequence[str] | None = None) -> None:
+    """A stage's whole command. What the user gave that cannot work ends in one line and exit status 2."""
+    prog = f"python -m trainers.{name}"
+    config = load(name, STAGES, sys.argv[1:] if argv is None else argv, prog)
+    assert isinstance(config, SupervisedConfig)
+    with one_line_errors(prog):
+        config = pin(config)
+        if not already_finished(config.name, config):
+            train(stage(config))
+
+
+def train(stage: Stage[Any, Any]) -> None:
+    """Trains `stage` from its newest checkpoint, or from its start, to its end.
+
+    The run's folder is made only when data, model and cluster are known to fit, so a refusal leaves nothing behind.
+    Raises ConfigError for what the user gave that cannot work, and for workers that cannot be kept alive;
+    RunError for a loss or gradient that is not finite.
+    """
+    config: SupervisedConfig = stage.config
+    check_tasks(config.evaluation)
+    examples = stage.examples()
+    steps = total_steps(config, examples)
+    with connect(**config.cluster.connection()) as cluster:
+        if cluster.started_here:  # nobody takes this machine away, so nothing needs to watch for it
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        require_fit(config)
+        fetch_on_nodes(config)
+        with Run(config.name, config) as run, run.shown():
+            for note in examples.notes:
+                print(f"{config.recipe_key}: {note}", flush=True)
+            with keeping_rows(run.path), Mailbox(run, steps, stage.show) as queue:
+                fit(Job(stage, run.path, steps, examples.order), examples, queue)
+            run.finish({"steps": steps, **run.metrics()[-1]})
+            print(f"{config.recipe_key}: done, {run.path / 'model'}", flush=True)
+
+
+def total_steps(config: SupervisedConfig, examples: Examples) -> int:
+    """Optimiser steps of the stage. Raises ConfigError when there is too little data for the settings."""
+    rows, ranks = examples.train.num_rows, config.placement.ranks
+    steps = round(config.epochs * rows / config.batch_size)
+    if steps < 1:
+        raise ConfigError(
+            f"epochs {config.epochs:g} over {rows} training rows is less than one batch_size {config.batch_size}; "
+            f"lower batch_size or raise epochs"
+        )
+    if examples.heldout.num_rows < ranks:
+        raise ConfigError(f"data.heldout has {examples.heldout.num_rows} rows, fewer than placement.ranks {ranks}")
+    return min(steps, config.max_steps or steps)
+
+
+def fit(job: Job, examples: Examples, queue: Queue) -> None:
+    """Runs the ranks to the end. When one dies, all are started anew from the newest checkpoint."""
+    config: SupervisedConfig = job.stage.config
+    placement, gpus = config.placement, config.placement.gpus_per_rank
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_INTERVAL_S)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.cluster.start_timeout_s)
+    scratch = job.folder / "ray_train"  # Ray Train keeps a folder; checkpoints are our own, so nothing is in it
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={
+            "job": job,
+            "train": ray.put(examples.train),
+            "heldout": ray.put(examples.heldout),
+            "queue": queue,
+        },
+        torch_config=WorldConfig(
+            backend="nccl" if gpus else "gloo", timeout_s=round(config.cluster.collective_timeout_s)
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=placement.ranks,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": placement.cpus_per_rank, **({"GPU": gpus} if gpus else {})},
+        ),
+        run_config=RunConfig(
+            name=scratch.name,
+            storage_path=str(scratch.parent),
+            worker_runtime_env={"env_vars": for_computing(placement.threads, gpus > 0)},
+            failure_config=FailureConfig(
+                max_failures=config.max_failures, controller_failure_limit=config.max_failures
+            ),
+        ),
+    )
+    try:
+        with Waiting():
+            trainer.fit()
+    except TrainingFailedError as error:
+        trace = job.folder / "error.txt"
+        trace.write_text(str(error))
+        last = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+        raise ConfigError(
+            f"the workers failed {config.max_failures + 1} times, at last with {last} ({trace})"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def work(settings: dict[str, Any]) -> None:
+    """What Ray Train runs on every rank."""
+    job, queue = settings["job"], settings["queue"]
+    prepare_process(job.stage.config.placement.threads)
+    from trainers.supervised.rank import Rank  # brings DeepSpeed, which must find the process prepared
+
+    train, heldout = ray.get([settings["train"], settings["heldout"]])
+    sender = Sender(queue, job.stage.config.cluster.collective_timeout_s)
+    try:
+        with Pulse(job.stage.config.name, "trainer", get_context().get_world_rank()):
+            Rank(job, train, heldout, sender.send, sender.wait_logged).run()
+    except DivergedError as error:  # raised on every rank alike; trying again would end alike
+        queue.put(("diverged", 0, {"error": error}))

@@ -1,0 +1,100 @@
+"""News from the workers to the driver, while the driver waits for them, and its receipts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.util.queue import Empty, Queue
+
+from configs.errors import RunError
+from trainers.runs.folder import Run
+from trainers.runs.progress import Progress
+
+
+class Mailbox:
+    """A context that logs what the ranks send, step by step, into `run`, in a thread of its own.
+
+    Leaving it waits until everything sent has been logged. Then what went wrong is raised: DivergedError for a
+    training that diverged, or what logging itself raised.
+    """
+
+    def __init__(self, run: Run, steps: int, show: tuple[str, ...]) -> None:
+        self.run, self.steps, self.show = run, steps, show
+        self.queue = Queue(actor_options={"num_cpus": 0})
+        self._thread = threading.Thread(target=self._listen, name="mailbox", daemon=True)
+        self._progress: Progress | None = None
+        self._receipts: Queue | None = None
+        self._error: Exception | None = None
+
+    def __enter__(self) -> Queue:
+        self._thread.start()
+        return self.queue
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.queue.put(None)
+        self._thread.join()
+        self.queue.shutdown()
+        if self._error is not None:
+            raise self._error from error
+
+    def _listen(self) -> None:
+        with ExitStack() as stack:
+            while (message := self.queue.get()) is not None:
+                try:
+                    self._take(stack, *message)
+                except Exception as error:  # noqa: BLE001 (raised when the context is left)
+                    self._error = self._error or error
+
+    def _take(self, stack: ExitStack, kind: str, done: int, figures: dict[str, Any]) -> None:
+        """Handles one message; see `trainers.supervised.rank.Send`."""
+        if kind == "start":
+            self._receipts = figures["receipts"]
+            self.run.rewind(done or -1)  # a run that starts over also evaluates its start again
+            if self._progress is None:
+                self._progress = stack.enter_context(self.run.progress(self.steps, done, self.show))
+            else:
+                print(f"{self.run.config.recipe_key}: workers were replaced; going on from step {done}", flush=True)
+        elif kind == "step":
+            assert self._progress is not None  # every rank sends `start` first
+            assert self._receipts is not None
+            try:
+                self.run.log(done, figures)
+            finally:
+                with suppress(RayActorError):  # who sent it is dead; its successor says `start`
+                    self._receipts.put(done)
+            self._progress.update(done, figures)
+        else:
+            raise figures["error"]
+
+
+class Sender:
+    """The first rank's side of a mailbox. Steps are logged some time after they were sent; `wait_logged` waits for that."""
+
+    def __init__(self, queue: Queue, timeout_s: float) -> None:
+        self._queue, self._timeout_s = queue, timeout_s
+        self._receipts: Queue | None = None
+        self._logged = 0
+
+    def send(self, kind: str, done: int, figures: dict[str, Any]) -> None:
+        """Puts a message into the mailbox; see `trainers.supervised.rank.Send`."""
+        if kind == "start":
+            self._receipts = Queue(actor_options={"num_cpus": 0})
+            self._logged, figures = done, {**figures, "receipts": self._receipts}
+        self._queue.put((kind, done, figures))
+
+    def wait_logged(self, step: int) -> None:
+        """Returns when the driver has logged `step`, and so all before it. Raises RunError."""
+        assert self._receipts is not None, "`start` comes first"
+        deadline = time.monotonic() + self._timeout_s
+        while self._logged < step:
+            try:
+                self._logged = self._receipts.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                raise RunError(f"the driver has not logged step {step} after {self._timeout_s:.0f} s") from None

@@ -1,0 +1,78 @@
+"""Preference pairs read, checked and encoded: what the stages that learn from them share. Needs no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from data.chat import chat_format
+from data.packing import fit_lengths
+from data.tables import MAY_LACK, PREFERENCE_WITH_MARGIN, DataError, read_table
+from storage.paths import table_path
+from trainers.config.supervised import ChatData
+
+CUT_OFF = "cut_off"  # the flaw whose rejected responses lack the token that ends a turn
+_SIDES = ("chosen", "rejected")
+
+
+def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
+    """The pairs in the tables `paths`, which the setting `field` names, a row a pair; and a note for the user.
+
+    Columns: `chosen` and `rejected`, list<int32>, prompt and answer; `chosen_answer` and `rejected_answer`, the
+    answers' own tokens before any cut; `flaw`; `margin`, fp32; `size`, tokens of both sides; `weight`, 1. Where a side is too
+    long the prompt loses its front, the same on both sides, and an answer that is still too long loses its own.
+
+    Raises DataError, naming field and row, for what cannot be read or encoded and for pairs refused as too long.
+    """
+    rows = read_table([table_path(path) for path in paths], PREFERENCE_WITH_MARGIN, may_lack=MAY_LACK).to_pylist()
+    pairs = []
+    for index, row in enumerate(rows):
+        try:
+            pairs.append(encode_pair(tokenizer, row))
+        except DataError as error:
+            raise DataError(f"{field}: row {index}: {error}") from error
+    longer = [max(len(prompt) + len(answer) for prompt, answer in pair) for pair in pairs]
+    fit = fit_lengths(longer, data.max_tokens, data.too_long, field)
+    kept = [pairs[index] for index in fit.kept]
+    cuts = [max(0, longer[index] - data.max_tokens) for index in fit.kept]
+    answers = {side: [pair[place][1] for pair in kept] for place, side in enumerate(_SIDES)}
+    sides = {
+        side: [
+            (pair[place][0][cut:] + pair[place][1])[-data.max_tokens :] for cut, pair in zip(cuts, kept, strict=True)
+        ]
+        for place, side in enumerate(_SIDES)
+    }
+    sizes = [len(chosen) + len(rejected) for chosen, rejected in zip(*sides.values(), strict=True)]
+    columns = {
+        **{side: pa.array(tokens, pa.list_(pa.int32())) for side, tokens in sides.items()},
+        **{f"{side}_answer": pa.array(map(len, of), pa.int32()) for side, of in answers.items()},
+        "flaw": pa.array([rows[index]["flaw"] for index in fit.kept], pa.string()),
+        "margin": pa.array([rows[index]["margin"] for index in fit.kept], pa.float32()),
+        "size": pa.array(sizes, pa.int32()),
+        "weight": pa.array([1] * len(kept), pa.int32()),
+    }
+    margins = sum(rows[index]["margin"] > 0 for index in fit.kept)
+    return pa.table(columns), f"{fit}, {sum(sizes):,} tokens" + (f", {margins} with a margin" if margins else "")
+
+
+def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
+    """Encodes a pair. Returns (prompt ids, response ids) of the chosen side, then of the rejected one.
+
+    A response ends with the token that ends its turn, unless it was cut off. The prompts may differ in their last token
+    where the tokenizer merges the end of a prompt with the beginning of a response.
+
+    Raises DataError for what the chat format cannot express, and for a margin that is negative or not finite.
+    """
+    if not 0.0 <= row.get("margin", 0.0) < math.inf:
+        raise DataError(f"margin {row['margin']}: it must be 0 or more: chosen is the better answer")
+    encoded = []
+    for side in _SIDES:
+        prompt, response = chat_format(tokenizer).response(
+            [*row["prompt"], {"role": "assistant", "content": row[side]}]
+        )
+        cut_off = side == "rejected" and row["flaw"] == CUT_OFF
+        encoded.append((prompt, response[:-1] if cut_off else response))
+    return encoded

@@ -1,0 +1,87 @@
+"""What the starting model says of every row: computed once, before the first step, and kept in the run's folder.
+
+A stage that compares the trained model with the one it started from names columns for it (`Stage.start_columns`). They
+are filled while the weights are still those of the start, so no second model is ever held. Resuming reads the file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from actors.distributed.devices import device
+from configs.errors import ConfigError
+from storage.checksummed import read_or_put_aside, read_sealed, write_sealed
+
+if TYPE_CHECKING:
+    from trainers.supervised.rank import Rank
+
+FILE = "starting.parquet"
+"""In the run's folder: the start columns and `size` of the training rows, then of the held-out rows."""
+
+
+def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
+    """`rank.train` and `rank.heldout`, their start columns filled. All ranks call it, before a checkpoint is loaded.
+
+    Raises ConfigError when the file was made from other rows.
+    """
+    path = rank.job.folder / FILE
+    sizes = pa.concat_tables([rank.train.select(["size"]), rank.heldout.select(["size"])])
+    read = read_or_put_aside(path, "it is made again") if rank.model.rank == 0 else None
+    if not rank.host.of_first_rank(read is not None, f"reading {FILE}"):
+        heldout = list(range(rank.heldout.num_rows))
+        train = _outputs(rank, rank.train, _learnt_rows(rank), rank.config.batch_size)
+        outputs = torch.cat([train, _outputs(rank, rank.heldout, heldout, len(heldout))])
+        if rank.model.rank == 0:
+            for name, column in zip(rank.stage.start_columns, outputs.T, strict=True):
+                sizes = sizes.append_column(name, pa.array(column.numpy()))
+            write_sealed(path, sizes, {})
+        rank.host.barrier(f"writing {FILE}")
+    kept, _ = read_sealed(path)
+    if not kept.column("size").equals(sizes.column("size")):
+        raise ConfigError(
+            f"{path}: made from other rows than data.train and data.heldout have now; put the tables back as they were, "
+            f"or train under another name"
+        )
+    return _filled(rank.train, kept), _filled(rank.heldout, kept.slice(rank.train.num_rows))
+
+
+def _learnt_rows(rank: Rank) -> list[int]:
+    """The training rows that any step learns from, each once, in the order in which they first come."""
+    steps, size, order = rank.job.steps, rank.config.batch_size, rank.job.order
+    if order.weights is None:  # then the first epoch has them all
+        steps = min(steps, -(-order.rows // size))
+    return list(dict.fromkeys(row for step in range(steps) for row in order.of_step(step, size)))
+
+
+def _outputs(rank: Rank, table: pa.Table, order: list[int], size: int) -> Tensor:
+    """The model's outputs for the rows in `order`, (rows of the table, start columns) fp32; NaN for other rows.
+
+    `size` rows at a time, cut as a step cuts them: the first step then meets, bit for bit, what it computes itself.
+    The last `size` are filled up with rows already known, because every rank needs a row; these are not taken again.
+    """
+    columns = len(rank.stage.start_columns)
+    found = torch.zeros(table.num_rows, columns, device=device())
+    lengths = table.column("size").to_pylist()
+    for first in range(0, len(order), size):
+        rows = [order[(first + index) % len(order)] for index in range(size)]
+        for micro in rank.plan([lengths[row] for row in rows]):
+            batch = rank.stage.batch(table, [rows[index] for index in micro]).to(device())
+            outputs = rank.stage.run(rank.model.forward, batch)
+            for output, index in zip(outputs, micro, strict=True):
+                if first + index < len(order):
+                    found[rows[index]] = output
+    torch.distributed.all_reduce(found)  # a row was computed by one rank and is 0 on the others
+    known = torch.full((table.num_rows, columns), torch.nan)
+    known[order] = found.cpu()[order]
+    return known
+
+
+def _filled(table: pa.Table, kept: pa.Table) -> pa.Table:
+    for name in kept.drop_columns(["size"]).column_names:
+        values = kept.column(name).slice(0, table.num_rows)
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    return table

@@ -1,0 +1,24 @@
+"""Ray Train's torch.distributed world, whose store listens at the node's address only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import _TorchBackend
+
+from actors.distributed.store import bind_stores_to_their_host
+
+
+class _Backend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        worker_group.execute(bind_stores_to_their_host)
+        super().on_start(worker_group, backend_config)
+
+
+class WorldConfig(TorchConfig):
+    """As Ray Train's, except for the store."""
+
+    @property
+    def backend_cls(self) -> type[_Backend]:
+        return _Backend
