@@ -21,7 +21,7 @@ from configs.errors import one_line_errors
 from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
 from trainers.ppo import read_prompts, train
-from trainers.rlhf.checkpoints import Savepoints
+from trainers.rlhf.checkpoints import Checkpoints
 from trainers.rlhf.journal import Journal
 from trainers.runs.folder import Run
 
@@ -36,8 +36,8 @@ def main() -> None:
     spent = Spent()
     spent.watch(Journal, "record", "journal")
     spent.watch(Journal, "record_rewards", "rewards")
-    spent.watch(Savepoints, "begin", "checkpoint_copy")
-    spent.watch(Savepoints, "commit", "checkpoint_commit")
+    spent.watch(Checkpoints, "begin", "checkpoint_copy")
+    spent.watch(Checkpoints, "commit", "checkpoint_commit")
     with one_line_errors(PROG), connect(**config.cluster.connection()), Run(config.name, config) as run:
         train(config, run, read_prompts(config))
         steps = [line["seconds"] for line in run.metrics()]

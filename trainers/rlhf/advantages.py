@@ -8,8 +8,16 @@ import torch
 
 from actors.modeling.openrlhf import compute_approx_kl
 from actors.modeling.rows import as_list_column, flat, lengths
-from trainers.config.rlhf import AlgorithmConfig
+from trainers.config.rlhf import AlgorithmConfig, PPOConfig
 from trainers.rlhf.algorithms import ALGORITHMS, Floats
+from trainers.rlhf.rewards import RewardShaper, add_reward
+
+
+def with_advantages(table: pa.Table, config: PPOConfig, shaper: RewardShaper, kl_coef: float) -> pa.Table:
+    """Adds what an update needs to a scored table: `reward`, `score`, `weights`, `advantages` and, with values, `returns`."""
+    table = shaper.add_score(add_reward(table, config.reward_weights))
+    table = add_weights(table, config.algorithm, config.rollout.max_new_tokens)
+    return add_advantages(table, config.algorithm, kl_coef)
 
 
 def add_advantages(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) -> pa.Table:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from actors.modeling.openrlhf import PolicyLoss, ValueLoss, compute_approx_kl
 from actors.roles.learner import TrainBatch
-from trainers.config.rlhf import AlgorithmConfig
+from actors.zero.model import Loss
+from trainers.config.rlhf import AlgorithmConfig, PPOConfig
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,13 @@ class ClippedValueLoss:
             batch_num_tokens=1.0,
         )
         return loss, {}
+
+
+def losses(config: PPOConfig, step: int, kl_coef: float) -> dict[str, Loss[TrainBatch]]:
+    """The roles that are updated in `step`, each with its loss."""
+    chosen: dict[str, Loss[TrainBatch]] = {}
+    if step >= config.critic_warmup_steps:
+        chosen["policy"] = ClippedPolicyLoss(config.algorithm, kl_coef)
+    if config.algorithm.has_critic:
+        chosen["critic"] = ClippedValueLoss(config.algorithm.value_clip_eps)
+    return chosen

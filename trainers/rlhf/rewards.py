@@ -76,3 +76,10 @@ class KLController:
         if target is not None:
             error = min(max(kl / target - 1.0, -0.2), 0.2)
             self.coef *= 1.0 + error * answers / self._algorithm.kl_horizon
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; `restore` takes it."""
+        return {"coef": self.coef}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.coef = state["coef"]

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class Phases:
-    """`with phases("learn"): …` adds the block's wall-clock seconds to `seconds["learn"]`."""
+    """`with phases("learn"): …` adds the block's wall-clock seconds to `seconds["learn"]`.
 
-    def __init__(self) -> None:
+    Args:
+        on_begin: called with a phase's name when it begins.
+    """
+
+    def __init__(self, *on_begin: Callable[[str], object]) -> None:
         self.seconds: dict[str, float] = {}
+        self._on_begin = on_begin
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
+        for call in self._on_begin:
+            call(name)
         start = time.monotonic()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
     def metrics(self, tokens: float) -> dict[str, float]:
-        """Seconds of each phase and of all, and how many of a step's `tokens` came to a second."""
+        """Seconds of each phase and of all, and a step's `tokens` per second."""
         total = sum(self.seconds.values())
         seconds = {f"seconds_{phase}": value for phase, value in self.seconds.items()}
         return {"tokens_per_second": tokens / total, **seconds, "seconds": total}

@@ -22,9 +22,10 @@ from data.tables import PROMPTS, write_table
 from storage.durable import DiskError
 from trainers.config.rlhf import PPOConfig
 from trainers.journal import main as show
-from trainers.ppo import ppo, read_prompts, team_config
+from trainers.ppo import read_prompts, team_config
 from trainers.rlhf.journal import Journal
-from trainers.rlhf.supervision import Supervisor
+from trainers.rlhf.loop import Loop
+from trainers.rlhf.recovery import Recovery
 from trainers.runs.folder import Run, already_finished
 from trainers.runs.stopping import StopRequests
 
@@ -79,8 +80,8 @@ def team(config: PPOConfig, ray_cluster: None) -> Iterator[Team]:
 
 def finish(config: PPOConfig, team: Team) -> Path:
     with Run(config.name, config) as run, StopRequests() as stop:
-        supervisor = Supervisor(team, stop, config.max_failures, config.failure_window_s)
-        ppo(config, run, read_prompts(config), team, supervisor, stop)
+        recovery = Recovery(team, stop, config.max_failures, config.failure_window_s)
+        Loop(config, run, read_prompts(config), team, recovery, stop).train()
         return run.path
 
 

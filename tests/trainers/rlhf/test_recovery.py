@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from cluster.waiting import RoleDied
 from configs.errors import RunError
-from trainers.rlhf import supervision
-from trainers.rlhf.supervision import LearnersLost, Supervisor
+from trainers.rlhf import recovery
+from trainers.rlhf.recovery import LearnersLost, Recovery, recoverable
 from trainers.runs.stopping import StopRequests
 
 
@@ -34,16 +34,16 @@ class FakeTeam:
         self.replaced += ranks
 
 
-def failing(*roles: str) -> Callable[[], str]:
-    """Work in which one role after another dies, and which then succeeds."""
+def failing(*roles: str) -> Callable[[bool], str]:
+    """An action in which one role after another dies, and which then says whether it was repeated."""
     left = [RoleDied(f"{role}: learn: its process died") for role in roles]
 
-    def work() -> str:
+    def action(again: bool) -> str:
         if left:
             raise left.pop(0)
-        return "done"
+        return "done again" if again else "done"
 
-    return work
+    return action
 
 
 @pytest.fixture
@@ -52,60 +52,72 @@ def team() -> FakeTeam:
 
 
 @pytest.fixture
-def supervised(team: FakeTeam) -> Callable[..., Supervisor]:
-    return lambda most=3, window=600.0: Supervisor(team, StopRequests(), most, window)  # type: ignore[arg-type]
+def recovering(team: FakeTeam) -> Callable[..., Recovery]:
+    return lambda most=3, window=600.0: Recovery(team, StopRequests(), most, window)  # type: ignore[arg-type]
 
 
-def test_a_role_that_keeps_nothing_is_replaced_and_the_work_done_again(team: FakeTeam, supervised: Any) -> None:
-    assert supervised().keep_at(failing("reward", "rollout")) == "done"
+def test_a_stateless_role_is_replaced_and_the_action_repeated(team: FakeTeam, recovering: Any) -> None:
+    assert recovering().attempt(failing()) == "done"
+    assert recovering().attempt(failing("reward", "rollout")) == "done again"
     assert team.replaced == ["reward", "rollout"]
 
 
-def test_what_is_done_again_may_be_other_work(team: FakeTeam, supervised: Any) -> None:
-    assert supervised().keep_at(failing("rollout"), lambda: "asked again") == "asked again"
-    assert supervised().keep_at(failing("rollout"), failing("reward")) == "done"
-    assert team.replaced == ["rollout", "rollout", "reward"]
+def test_a_recoverable_method_takes_its_argument_and_learns_of_a_repetition(team: FakeTeam, recovering: Any) -> None:
+    class Steps:
+        recovery = recovering()
+        seen: ClassVar[list[tuple[int, bool]]] = []
+
+        @recoverable
+        def generate(self, step: int, again: bool) -> str:
+            self.seen.append((step, again))
+            if not again:
+                raise RoleDied("rollout: generate: its process died")
+            return "responses"
+
+    assert Steps().generate(3) == "responses"
+    assert Steps.seen == [(3, False), (3, True)]
+    assert team.replaced == ["rollout"]
 
 
-def test_a_lost_learner_is_replaced_and_the_run_goes_back(team: FakeTeam, supervised: Any) -> None:
+def test_a_lost_learner_is_replaced_and_the_run_goes_back(team: FakeTeam, recovering: Any) -> None:
     with pytest.raises(LearnersLost):
-        supervised().keep_at(failing("critic"))
-    supervisor, runs = supervised(), []
+        recovering().attempt(failing("critic"))
+    recovery_, runs = recovering(), []
 
     def run() -> None:
         runs.append(1)
         if len(runs) == 1:
             raise RoleDied("policy: learn: its process died")
         if len(runs) == 2:
-            supervisor.keep_at(failing("policy"))
+            recovery_.attempt(failing("policy"))
 
-    supervisor.finish(run)
+    recovery_.finish(run)
     assert len(runs) == 3
     assert team.replaced == ["critic", "policy", "policy"]
 
 
-def test_an_engine_that_takes_the_policy_with_it_is_a_lost_learner(team: FakeTeam, supervised: Any) -> None:
+def test_an_engine_that_takes_the_policy_with_it_is_a_lost_learner(team: FakeTeam, recovering: Any) -> None:
     team.one_world = {"policy", "rollout"}
     with pytest.raises(LearnersLost):
-        supervised().keep_at(failing("rollout"))
+        recovering().attempt(failing("rollout"))
     assert team.replaced == ["rollout", "policy"]
-    assert supervised().keep_at(failing("reward")) == "done"
+    assert recovering().attempt(failing("reward")) == "done again"
 
 
-def test_who_dies_while_another_is_replaced_is_replaced_too(team: FakeTeam, supervised: Any) -> None:
+def test_who_dies_while_another_is_replaced_is_replaced_too(team: FakeTeam, recovering: Any) -> None:
     team.dies_meanwhile = [RoleDied("policy: load the model: its process died")]
     with pytest.raises(LearnersLost):
-        supervised().keep_at(failing("reward"))
+        recovering().attempt(failing("reward"))
     assert team.replaced == ["policy"]
 
 
 def test_too_many_losses_of_one_role_end_the_run_with_the_reason(
-    supervised: Any, capsys: pytest.CaptureFixture[str]
+    recovering: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    supervisor = supervised(2)
-    supervisor.step = 6
+    recovery_ = recovering(2)
+    recovery_.step = 6
     with pytest.raises(RunError) as end:
-        supervisor.keep_at(failing("reward", "rollout", "reward", "reward"))
+        recovery_.attempt(failing("reward", "rollout", "reward", "reward"))
     assert str(end.value) == (
         "step 7: reward (rank 0) was lost 3 times within 600 s or one step, max_failures is 2; at last: reward: learn: "
         "its process died; it died before it gave a sign of life; `ray logs` has its output"
@@ -117,13 +129,13 @@ def test_too_many_losses_of_one_role_end_the_run_with_the_reason(
     )
 
 
-def test_losses_of_long_ago_count_within_one_step_only(supervised: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_of_long_ago_count_within_one_step_only(recovering: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(supervision.time, "monotonic", lambda: now[0])
-    supervisor = supervised(1, 60.0)
+    monkeypatch.setattr(recovery.time, "monotonic", lambda: now[0])
+    recovery_ = recovering(1, 60.0)
     for step in range(5):
-        supervisor.step, now[0] = step, 100.0 * step
-        supervisor.keep_at(failing("reward"))
+        recovery_.step, now[0] = step, 100.0 * step
+        recovery_.attempt(failing("reward"))
     now[0] += 100.0
     with pytest.raises(RunError, match="step 5: reward .* was lost 2 times"):  # a step that no life lasts through
-        supervisor.keep_at(failing("reward"))
+        recovery_.attempt(failing("reward"))

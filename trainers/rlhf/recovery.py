@@ -1,15 +1,15 @@
-"""What becomes of a run when processes of its roles die or hang. All of it, in one sitting:
+"""The recovery policy for dead or hung processes of roles.
 
-                  ┌──────────────── only roles that keep nothing: the same work again ◄────────────────┐
-                  ▼                                                                                    │
-    the step's next work ──RoleDied──► who is lost? ──► not too often ──► replaced, and only they ─────┤
-                  ▲                                          │                                         │
-                  │                                          └ RunError: the run ends, saying why      │
-                  └── newest checkpoint, then the journal ◄── a learner, or work not to be done twice ─┘
+                  ┌─────────────── only stateless roles: the same action again ◄──────────────────────┐
+                  ▼                                                                                   │
+    the step's next action ──RoleDied──► who is lost? ──► within limits ──► replaced, and only they ──┤
+                  ▲                                          │                                        │
+                  │                                          └ RunError: the run ends with the reason │
+                  └── newest checkpoint, then the journal ◄── a learner, or an action that is not recoverable
 
-A role that keeps nothing is one whose process can be started anew in the middle of a step: reference, reward and judge never
-change, an engine gets the policy's weights. What policy and critic keep is in the checkpoint and the journal: both go back to
-the checkpoint, also the one that lived, and learn again what the journal has, without generating.
+A stateless role's process can be started again in the middle of a step: reference, reward and reward function never change,
+and an engine is sent the policy's weights. The state of policy and critic is in the checkpoint and the journal: both return to
+the checkpoint, also the one that lived, and are updated again from the journal, without generating.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from functools import wraps
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from actors.groups.team import LEARNERS, Team
 from cluster.liveness.crash_log import last_words
@@ -26,6 +27,7 @@ from configs.errors import RunError
 from trainers.runs.stopping import StopRequests
 
 T = TypeVar("T")
+Argument = TypeVar("Argument")
 
 
 class LearnersLost(Exception):
@@ -37,7 +39,7 @@ class _Loss(NamedTuple):
     step: int
 
 
-class Supervisor:
+class Recovery:
     """Replaces lost processes of `team`.
 
     Args:
@@ -52,7 +54,7 @@ class Supervisor:
         """The step that is being made, from 0."""
 
     def finish(self, run: Callable[[], None]) -> None:
-        """Calls `run` until it returns: it begins with the newest checkpoint, and again so after learners were lost."""
+        """Calls `run`, which begins with the newest checkpoint, until it returns: again whenever learners were lost."""
         while True:
             try:
                 return run()
@@ -62,21 +64,25 @@ class Supervisor:
                 pass
             print(f"ppo: step {self.step + 1}: back to the newest checkpoint, and on from the journal", flush=True)
 
-    def keep_at(self, work: Callable[[], T], again: Callable[[], T] | None = None) -> T:
-        """What `work` returns, which changes no learner. Where lost roles keep nothing, then what `again` does.
+    def attempt(self, action: Callable[[bool], T]) -> T:
+        """Returns what `action(again)` returns, which changes no learner; it is repeated after stateless roles were lost.
 
-        Raises LearnersLost where they keep something, RunError where one is lost too often.
+        Raises LearnersLost where a learner is lost, RunError where a role is lost too often.
         """
+        again = False
         while True:
             try:
-                return work()
+                return action(again)
             except RoleDied as error:
                 if self._replace(error) & {*LEARNERS}:
                     raise LearnersLost from error
-                work = again or work
+                again = True
 
     def _replace(self, error: RoleDied) -> set[str]:
-        """Replaces who is lost, and who is lost meanwhile; returns the roles that were restarted, which may be more. No request to stop comes in between."""
+        """Replaces who is lost, and who is lost meanwhile; returns the roles that were restarted, which may be more.
+
+        No request to stop comes in between.
+        """
         with self._stop.held():
             return self._replace_all(error)
 
@@ -111,3 +117,25 @@ class Supervisor:
             f"(failure {len(losses) + 1} of at most {self._max_failures} in {self._window_s:.0f} s)",
             flush=True,
         )
+
+
+class Recovering(Protocol):
+    """What has recoverable methods."""
+
+    recovery: Recovery
+
+
+def recoverable(
+    method: Callable[[Any, Argument, bool], T],
+) -> Callable[[Any, Argument], T]:
+    """A method `(self, argument, again)`, which changes no learner, as `(self, argument)`: `self.recovery` attempts it.
+
+    `again` is whether a role that it may need was replaced since its last attempt: then an engine has the weights of the
+    start, and results under way are lost.
+    """
+
+    @wraps(method)
+    def attempted(self: Recovering, argument: Argument) -> T:
+        return self.recovery.attempt(lambda again: method(self, argument, again))
+
+    return attempted

@@ -1,0 +1,137 @@
+"""The loop of RLHF: generate, score, compute advantages, update, publish, checkpoint.
+
+Roles run as Ray actors (see actors/groups/team.py); this loop in the driver holds the algorithm. The weights version is the
+number of steps done: version t generates for step t, or with `rollout.ahead` an older one, and the update makes version t + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from actors.groups.team import Team
+from actors.weight_sync.publisher import Published
+from trainers.config.rlhf import PPOConfig
+from trainers.rlhf.advantages import with_advantages
+from trainers.rlhf.checkpoints import Checkpoints
+from trainers.rlhf.journal import Journal, fingerprint
+from trainers.rlhf.losses import losses
+from trainers.rlhf.metrics import step_metrics
+from trainers.rlhf.observer import Observer
+from trainers.rlhf.prompts import PromptStream
+from trainers.rlhf.publishing import make_publisher
+from trainers.rlhf.recovery import Recovery, recoverable
+from trainers.rlhf.rewards import KLController, RewardShaper
+from trainers.rlhf.rollouts import Answered, Rollouts
+from trainers.rlhf.samples import write_samples
+from trainers.runs.collapse import keeping_rows, refuse_collapse
+from trainers.runs.evaluation import Evaluator
+from trainers.runs.export import export_model
+from trainers.runs.folder import Run
+from trainers.runs.phases import Phases
+from trainers.runs.stopping import StopRequests
+
+
+class Loop:
+    """PPO (Schulman et al. 2017), or another of trainers/rlhf/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
+
+    def __init__(
+        self, config: PPOConfig, run: Run, prompts: PromptStream, team: Team, recovery: Recovery, stop: StopRequests,
+        observers: Sequence[Observer] = (),
+    ) -> None:  # fmt: skip
+        self.config, self.run, self.prompts, self.team = config, run, prompts, team
+        self.recovery, self.stop, self.observers = recovery, stop, observers
+        self.journal = Journal(run.path, fingerprint(config))
+        self.rollouts = Rollouts(config, team, prompts, self.journal)
+        self.shaper = RewardShaper(config.algorithm, config.rollout.max_new_tokens)
+        self.kl = KLController(config.algorithm)
+        self.checkpoints = Checkpoints(config, run.path, team, self.journal, {"rewards": self.shaper, "kl": self.kl})
+        self.publisher = make_publisher(config, team, prompts)
+        self.evaluator = Evaluator(config.evaluation, run.path, config.steps, config.cluster.collective_timeout_s)
+
+    def train(self) -> None:
+        """Trains from the newest checkpoint to the end. Raises Stopped, after a checkpoint, where an end was asked for."""
+        steps, first = self.config.steps, self.checkpoints.restore()
+        self.run.rewind(first)
+        self.recovery.step = first
+        with closing(self.rollouts), self.run.progress(steps, first, show=("reward", "kl_to_reference")) as progress:
+            self.publish(first)
+            for step in range(first, steps):
+                self.recovery.step = step
+                metrics = self.step(step)
+                self.run.log(step + 1, metrics)
+                progress.update(step + 1, metrics)
+                refuse_collapse(self.config.stop, step + 1, metrics)
+        with self.phases(steps)("export"):
+            self.export(self.run.path / "model")
+            for observer in self.observers:
+                observer.exported(self.run.path / "model", self.team)
+        self.run.finish({"steps": steps, "weights_version": steps})
+
+    def step(self, step: int) -> dict[str, float]:
+        """One step, from 0; returns its metrics."""
+        phase, kl_coef = self.phases(step), self.kl.coef
+        with self.checkpoints.saved_when_stopped(step), self.stop.may_interrupt():
+            with phase("generate"):
+                answered = self.generate(step)
+            with phase("score"):
+                table = self.score(answered)
+        with phase("learn"), keeping_rows(self.run.path):
+            table = with_advantages(table, self.config, self.shaper, kl_coef)
+            updates = self.team.learn(table, losses(self.config, step, kl_coef), self.config.algorithm.epochs)
+        with phase("wait"):
+            self.rollouts.settle()
+        with phase("publish"):
+            published = self.publish(step + 1)
+        metrics = step_metrics(table, updates, step + 1, published, kl_coef, self.rollouts.staleness(step, table))
+        self.kl.observe(metrics.get("kl_to_reference", 0.0), len(table))
+        if self.evaluator.due(step + 1):
+            with phase("evaluate"):
+                metrics |= self.evaluate(step + 1)
+        with phase("checkpoint"):
+            self.checkpoint(step, table)
+        return metrics | phase.metrics(metrics["tokens"])
+
+    @recoverable
+    def generate(self, step: int, again: bool) -> Answered:
+        if again:
+            self.rollouts.drop()
+            self.publish(step)
+        return self.rollouts.take(step)
+
+    @recoverable
+    def score(self, answered: Answered, again: bool) -> pa.Table:
+        return self.team.score(answered.table, self.prompts.samples, None if again else answered.scoring)
+
+    @recoverable
+    def publish(self, version: int, again: bool) -> Published | None:
+        """Sends `version` to the engines and starts generating with it, unless the journal has all those responses."""
+        if again:
+            self.rollouts.drop()
+        if not self.rollouts.needs(version) and version < self.config.steps:
+            return None
+        published = self.publisher.publish(version)
+        self.rollouts.start(version)
+        return published
+
+    @recoverable
+    def evaluate(self, step: int, again: bool) -> dict[str, float]:
+        return self.evaluator.figures(step, self.export)
+
+    def checkpoint(self, step: int, table: pa.Table) -> None:
+        self.journal.record_rewards(step, table)
+        if step % self.config.samples_every == 0 or step + 1 == self.config.steps:
+            write_samples(self.run.path / "samples", step + 1, self.prompts.samples(table), table)
+        self.checkpoints.commit()  # of an earlier step: the disk has had the time since
+        if (step + 1) % self.config.checkpoint_every == 0 and step + 1 < self.config.steps:
+            self.checkpoints.begin(step + 1)
+
+    def export(self, folder: Path) -> None:
+        export_model(folder, self.prompts.tokenizer, lambda aside: self.team.policy.call("export", str(aside)))
+
+    def phases(self, step: int) -> Phases:
+        return Phases(*(partial(observer.phase_begins, step) for observer in self.observers))
