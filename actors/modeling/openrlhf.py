@@ -1,6 +1,6 @@
 """The one door to openrlhf: losses, KL estimators and length balancing, the arithmetic that the field trusts.
 
-openrlhf's API moves between patch releases, so nothing else here imports it, and `tests/actors/test_openrlhf.py`
+openrlhf's API moves between patch releases, so nothing else here imports it, and `tests/actors/modeling/test_openrlhf.py`
 holds the contract. Its models import five names of flash-attn, which exists for CUDA only; where it is not installed,
 plain torch functions of the same meaning stand in for them while openrlhf is imported.
 """

@@ -1,6 +1,6 @@
 """The reader of letters against replies that were labeled by hand; all are made up.
 
-`python tests/evals/test_letters.py` prints how many are read as labeled. Of `replies.jsonl`, those marked `after` were
+`python tests/evals/replies/test_letters.py` prints how many are read as labeled. Of `replies.jsonl`, those marked `after` were
 written when the reader was done, in three batches; at first sight 138 of 152, 64 of 70 and 35 of 37 were read as labeled,
 with 2, 1 and no guesses. Those marked `other options` are half of six batches that were written to mislead it, each with the
 options of its question; at first sight 276 of 295, 134 of 152, 115 of 131, 120 of 149, 86 of 88 and 82 of 88 were read as
