@@ -10,9 +10,10 @@ import pyarrow as pa
 import ray
 
 from actors.groups.batching import even_shares
-from actors.groups.group import WorkerGroup, with_columns
+from actors.groups.group import WorkerGroup
 from actors.groups.scoring import Scoring
 from actors.roles.rollout import Rollout
+from actors.table import extended
 from cluster.waiting import SECONDS_BETWEEN_LOOKS, RoleDied, get
 
 
@@ -93,6 +94,6 @@ class Answers:
     def _pass_on(self, number: int) -> pa.Table:
         parts = self._parts[number]
         answered = pa.concat_tables([parts[engine] for engine in sorted(parts)])
-        chunk = with_columns(self._prompts.take(self._chunks[number]), answered).combine_chunks()
+        chunk = extended(self._prompts.take(self._chunks[number]), answered, "rollout").combine_chunks()
         self.scoring.ask(number, chunk)
         return chunk

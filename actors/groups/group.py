@@ -17,6 +17,7 @@ from actors.config import PlacementConfig
 from actors.groups.batching import rows_of
 from actors.groups.colocation import Site
 from actors.roles.worker import Worker
+from actors.table import extended
 from cluster.environment import for_computing
 from cluster.liveness.watch import Watch
 from cluster.waiting import RoleError, get, next_of
@@ -162,7 +163,7 @@ class ColumnsInFlight:
 
     def join(self, table: pa.Table) -> pa.Table:
         """`table` with the new columns, each value at its row. Waits for all ranks."""
-        return with_columns(table, self.columns(len(table)))
+        return extended(table, self.columns(len(table)), self._group.role)
 
     def columns(self, rows: int) -> pa.Table:
         """The new columns of all `rows` rows of the table. Waits for all ranks."""
@@ -171,13 +172,6 @@ class ColumnsInFlight:
         if len(added) != rows or len(position) != rows:
             raise ValueError(f"{self._group.role}: {self._method} returned {len(added)} rows for {rows}")
         return added.take([position[row] for row in range(rows)])
-
-
-def with_columns(table: pa.Table, added: pa.Table) -> pa.Table:
-    """`table` and the columns of `added` beside it, row by row."""
-    for name in added.column_names:
-        table = table.append_column(name, added.column(name))
-    return table
 
 
 def _taken(name: str) -> bool:

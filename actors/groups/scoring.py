@@ -9,9 +9,10 @@ import pyarrow as pa
 import ray
 
 from actors.groups.batching import frozen_plan
-from actors.groups.group import ColumnsInFlight, WorkerGroup, with_columns
+from actors.groups.group import ColumnsInFlight, WorkerGroup
 from actors.modeling.rows import lengths
 from actors.rewards.sample import Sample
+from actors.table import extended
 
 Samples = Callable[[pa.Table], list[Sample]]
 """Answered rows in words."""
@@ -39,8 +40,8 @@ class Scoring:
     def join(self, table: pa.Table) -> pa.Table:
         """`table`, which is all chunks in order, with the new columns. Waits for all roles."""
         chunks = [[columns() for columns in asked] for asked in self._asked]
-        for role in zip(*chunks, strict=True):
-            table = with_columns(table, pa.concat_tables(role).combine_chunks())
+        for role, parts in zip(self._groups, zip(*chunks, strict=True), strict=True):
+            table = extended(table, pa.concat_tables(parts).combine_chunks(), role)
         return table
 
     def _ask(

@@ -25,6 +25,7 @@ from actors.roles.reward import Reward
 from actors.roles.reward_function import JudgeWorker
 from actors.roles.rollout import Rollout
 from actors.roles.worker import Worker
+from actors.table import reward_sources
 from actors.zero.diverged import DivergedError, NotFiniteError
 from actors.zero.model import Loss
 from cluster.liveness.watch import Watch
@@ -215,7 +216,7 @@ class Team:
             if role in self.groups
         ]
         if asked is None:
-            rewarded = any(name.startswith("reward_") for name in table.column_names)
+            rewarded = bool(reward_sources(table))
             chunks = self._chunks(table)
             asked = self._scoring(("reference",) if rewarded else FROZEN, samples, len(chunks))
             for number, rows in enumerate(chunks):

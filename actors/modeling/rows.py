@@ -1,16 +1,4 @@
-"""Between the table and tensors. A table is Arrow: a row a sample, token columns are lists.
-
-Columns and who adds them (A = tokens of a row's response):
-    prompt, response: list<int32>; rollout_logprobs: list<float32> (A); finished: bool      rollout
-    versions: list<int32> (A), where they may differ: the weights behind each token         rollout
-    ref_logprobs: list<float32> (A)                                                         reference
-    reward_model: float32                                                                   reward
-    reward_NAME: float32                                                                    judge, for every source NAME
-    values: list<float32> (A), before each response token                                   critic
-    logprobs: list<float32> (A)                                                             policy
-    reward, score: what an answer earns, as it is and as the algorithm takes it             the driver
-    weights, advantages, returns: list<float32> (A)                                         the driver
-"""
+"""Between the table (see actors/table.py) and tensors."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from actors.modeling.models import save_pretrained
 from actors.modeling.packed import PackedBatch
 from actors.modeling.rows import pack, tokens
 from actors.roles.worker import ForwardWorker
+from actors.table import require
 from actors.zero.diverged import NotFiniteError
 from actors.zero.model import Loss, ZeroModel
 from cluster.memory import return_free_memory
@@ -54,6 +55,7 @@ class Learner(ForwardWorker):
 
     def learn(self, table: pa.Table, updates: list[Update], loss: Loss[TrainBatch]) -> list[dict[str, float]]:
         """Takes the optimiser steps of `updates` in order; returns the figures of each. Raises NotFiniteError."""
+        require(table, ("prompt", "response", "weights"), f"the update of {type(self).__name__}")
         figures = []
         for index, update in enumerate(updates):
             try:

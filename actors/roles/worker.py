@@ -13,6 +13,7 @@ from torch import Tensor
 from actors.distributed.devices import device, join_world, prepare_process
 from actors.modeling.packed import PackedBatch
 from actors.modeling.rows import as_list_column, pack
+from actors.table import require
 from cluster.liveness.heartbeat import Pulse
 from cluster.memory import resident_bytes
 
@@ -57,6 +58,7 @@ class ForwardWorker(Worker):
 
     def add_columns(self, table: pa.Table, micro_batches: list[list[int]]) -> pa.Table:
         """The new columns of the rows in `micro_batches`, in that order."""
+        require(table, ("prompt", "response"), type(self).__name__)
         columns: dict[str, list[np.ndarray]] = {}
         counts: list[int] = []
         for rows in micro_batches:

@@ -26,6 +26,7 @@ from actors.model_folder.compatibility import require_same_format
 from actors.model_folder.folders import ModelFolder
 from actors.modeling.rows import lengths
 from actors.roles.reward_function import sources_of
+from actors.table import reward_sources
 from cluster.connect import connect
 from configs.base import load
 from configs.errors import ConfigError, one_line_errors
@@ -135,7 +136,7 @@ def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
 
 def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
     """What is logged of the samples of one step: the mean `reward` and that of each source, as `reward_NAME`."""
-    rewards = [name for name in table.column_names if name == "reward" or name.startswith("reward_")]
+    rewards = [name for name in ("reward", *reward_sources(table)) if name in table.column_names]
     return {
         "round": number,
         **{name: pa.compute.mean(table.column(name)).as_py() for name in rewards},

@@ -8,6 +8,7 @@ import torch
 
 from actors.modeling.openrlhf import compute_approx_kl
 from actors.modeling.rows import as_list_column, flat, lengths
+from actors.table import extended
 from trainers.config.rlhf import AlgorithmConfig, PPOConfig
 from trainers.rlhf.algorithms import ALGORITHMS, Floats
 from trainers.rlhf.rewards import RewardShaper, add_reward
@@ -40,9 +41,8 @@ def add_advantages(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) 
         trained = advantages[flat(table, "weights") > 0]
         if len(trained):  # else nothing is trained on, and there is no mean
             columns["advantages"] = (advantages - trained.mean()) / np.sqrt(max(trained.var(), 1e-8))
-    for name, column in columns.items():
-        table = table.append_column(name, as_list_column(column.astype(np.float32), counts, pa.float32()))
-    return table
+    added = {name: as_list_column(of.astype(np.float32), counts, pa.float32()) for name, of in columns.items()}
+    return extended(table, added, "driver")
 
 
 def token_rewards(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) -> Floats:
@@ -86,7 +86,7 @@ def add_weights(table: pa.Table, algorithm: AlgorithmConfig, longest: int) -> pa
         }[algorithm.aggregation]
         row_weights[part] = np.where(mask, each, 0.0)
     column = as_list_column(np.repeat(row_weights, counts).astype(np.float32), counts, pa.float32())
-    return table.append_column("weights", column)
+    return extended(table, {"weights": column}, "driver")
 
 
 def explained_variance(table: pa.Table) -> float:

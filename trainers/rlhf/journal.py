@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.table import reward_sources
 from configs.errors import RunError
 from data.tables import table_files
 from storage.checksummed import read_or_put_aside, write_sealed
@@ -83,7 +84,7 @@ class Journal:
 
     def record_rewards(self, step: int, table: pa.Table) -> None:
         """Writes the rewards of `step`, row by row as in its journal. Not synced: learning again scores again."""
-        names = [name for name in table.column_names if name == "reward" or name.startswith("reward_")]
+        names = [name for name in ("reward", *reward_sources(table)) if name in table.column_names]
         write_sealed(step_path(self._rewards, step), table.select(names), {"step": str(step)}, synced=False)
 
     def reaches(self, steps: range) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.modeling.rows import flat, lengths, trained_rows
+from actors.table import reward_sources
 from actors.weight_sync.publisher import Published
 from trainers.rlhf.advantages import explained_variance
 
@@ -21,7 +22,7 @@ def step_metrics(
     """One flat mapping.
 
     Args:
-        table: the step's rows with every column (see actors/modeling/rows.py).
+        table: the step's rows with every column (see actors/table.py).
         figures: what each optimiser step of "policy" and "critic" reported, in order.
         version: the policy's at the end of the step.
         published: the publish at the end of the step, if there was one.
@@ -30,7 +31,7 @@ def step_metrics(
     """
     answers, prompts = lengths(table, "response"), lengths(table, "prompt")
     reward = table.column("reward").to_numpy()
-    sources = [name for name in table.column_names if name.startswith("reward_")]
+    sources = reward_sources(table)
     return {
         "reward": float(reward.mean()),
         "reward_std": float(reward.std()),

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.rewards.sample import Sample
+from actors.table import extended
 from data.chat import Message, chat_ends, chat_format, encode_prompt, without_end
 from data.tables import PROMPTS, DataError, read_table
 from data.tokenizer.stops import single_tokens
@@ -71,14 +72,16 @@ class PromptStream:
         """
         chosen = list(islice(shuffled(len(self._prompts), self._seed, first), count))
         places = [(place, sample) for place in range(count) for sample in range(self._samples)]
-        return pa.table(
+        return extended(
+            pa.table({}),
             {
                 "prompt_id": pa.array([chosen[place] for place, _ in places], pa.int32()),
                 "group": pa.array([first + place for place, _ in places], pa.int64()),
                 "sample": pa.array([sample for _, sample in places], pa.int32()),
                 "seed": pa.array([self._seed_of(first + place, sample) for place, sample in places], pa.int64()),
                 "prompt": pa.array([self._prompts[chosen[place]] for place, _ in places], pa.list_(pa.int32())),
-            }
+            },
+            "prompts",
         )
 
     def samples(self, table: pa.Table) -> list[Sample]:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.modeling.rows import lengths
+from actors.table import extended
 from trainers.config.rlhf import AlgorithmConfig
 from trainers.rlhf.algorithms import Floats
 
@@ -18,7 +19,7 @@ def add_reward(table: pa.Table, weights: Mapping[str, float]) -> pa.Table:
     total = np.zeros(len(table))
     for name, weight in weights.items():
         total += weight * table.column(f"reward_{name}").to_numpy().astype(np.float64)
-    return table.append_column("reward", pa.array(total.astype(np.float32)))
+    return extended(table, {"reward": pa.array(total.astype(np.float32))}, "driver")
 
 
 class RewardShaper:
@@ -35,7 +36,8 @@ class RewardShaper:
         rewards = rewards.clip(-algorithm.reward_clip, algorithm.reward_clip)
         if algorithm.normalise_rewards:
             rewards = rewards / self._deviation(rewards)
-        return table.append_column("score", pa.array(rewards - self._cost(lengths(table, "response"))))
+        score = pa.array(rewards - self._cost(lengths(table, "response")))
+        return extended(table, {"score": score}, "driver")
 
     def _cost(self, tokens: np.ndarray) -> Floats:
         """The length penalty, and DAPO's soft overlong punishment (Yu et al. 2025, eq. 13)."""

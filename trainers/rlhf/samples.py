@@ -9,12 +9,13 @@ import pyarrow as pa
 
 from actors.modeling.rows import lengths
 from actors.rewards.sample import Sample
+from actors.table import reward_sources
 from storage.durable import make_folder, replace_file
 
 
 def write_samples(folder: Path, step: int, samples: list[Sample], table: pa.Table) -> None:
     """Writes the answers of `step`, best rewarded first, with the reward of every source. Raises DiskError."""
-    sources = [name for name in table.column_names if name.startswith("reward_")]
+    sources = reward_sources(table)
     rewards, tokens = table.column("reward").to_pylist(), lengths(table, "response").tolist()
     parts = [
         dict(zip(sources, values, strict=True))

@@ -1,0 +1,124 @@
+"""The table of RLHF: one Arrow table, a row a response, to which each role adds columns. Every column is declared here.
+
+A list column has one value for each token of the row's response, but `prompt` and `response`, which are token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+_IDS: Final = pa.list_(pa.int32())
+_FLOATS: Final = pa.list_(pa.float32())
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        type: its Arrow type.
+        by: who adds it: a role, `prompts`, or the `driver`.
+        what: what it holds, with its unit.
+    """
+
+    type: pa.DataType
+    by: str
+    what: str
+
+
+COLUMNS: Final[Mapping[str, Column]] = {
+    "prompt_id": Column(pa.int32(), "prompts", "index of the prompt in its table"),
+    "group": Column(pa.int64(), "prompts", "place of the prompt in the run; its responses have the same"),
+    "sample": Column(pa.int32(), "prompts", "number of the response to this prompt, from 0"),
+    "seed": Column(pa.int64(), "prompts", "seed of the sampler"),
+    "prompt": Column(_IDS, "prompts", "token ids"),
+    "response": Column(_IDS, "rollout", "token ids, the end included"),
+    "rollout_logprobs": Column(_FLOATS, "rollout", "log-probability when sampled, nats"),
+    "finished": Column(pa.bool_(), "rollout", "whether the response ended by itself"),
+    "versions": Column(_IDS, "rollout", "version of the weights; only with rollout.in_flight"),
+    "ref_logprobs": Column(_FLOATS, "reference", "log-probability of the reference, nats"),
+    "reward_model": Column(pa.float32(), "reward", "score of the reward model"),
+    "values": Column(_FLOATS, "critic", "expected return before the token"),
+    "logprobs": Column(_FLOATS, "policy", "log-probability of the policy before the update, nats"),
+    "reward": Column(pa.float32(), "driver", "weighted sum of the rewards of all sources"),
+    "score": Column(pa.float64(), "driver", "the reward after clipping, scaling, and length penalties"),
+    "weights": Column(_FLOATS, "driver", "share of the token in the loss of its minibatch; 0 is not trained"),
+    "advantages": Column(_FLOATS, "driver", "advantage of the token"),
+    "returns": Column(_FLOATS, "driver", "target of the critic; only with a critic"),
+}
+SOURCE: Final = "reward_"
+"""Begins the name of a reward by source: `reward_model`, or `reward_NAME` of a reward function."""
+_OF_FUNCTION: Final = Column(pa.float32(), "judge", "reward of a reward function")
+
+
+class TableError(ValueError):
+    """A column that is not as declared; the message names it."""
+
+
+def column_of(name: str) -> Column:
+    """The declaration of a column. Raises TableError if there is none."""
+    if name in COLUMNS:
+        return COLUMNS[name]
+    if name.startswith(SOURCE):
+        return _OF_FUNCTION
+    raise TableError(f"{name}: is no column of the table; declare it in actors/table.py")
+
+
+def reward_sources(table: pa.Table) -> list[str]:
+    """The columns with the reward of each source."""
+    return [name for name in table.column_names if name.startswith(SOURCE)]
+
+
+def extended(table: pa.Table, added: pa.Table | Mapping[str, pa.Array], by: str) -> pa.Table:
+    """`table` with the columns that `by` adds, row by row.
+
+    Raises:
+        TableError: a column is not declared, is another's, is there already, or has the wrong type, number of rows, or number
+            of values for a response; or a value is missing.
+    """
+    columns = {name: added[name] for name in (added.column_names if isinstance(added, pa.Table) else added)}
+    for name, column in columns.items():
+        declared = column_of(name)
+        if declared.by != by:
+            raise TableError(f"{name}: is added by {declared.by}, not by {by}")
+        if name in table.column_names:
+            raise TableError(f"{name}: is in the table already")
+        if column.type != declared.type:
+            raise TableError(f"{name}: has the type {column.type}, not {declared.type}")
+        if table.num_columns and len(column) != table.num_rows:
+            raise TableError(f"{name}: has {len(column)} rows, and the table {table.num_rows}")
+        if column.null_count:
+            raise TableError(f"{name}: lacks {column.null_count} values")
+        table = table.append_column(name, column) if table.num_columns else pa.table({name: column})
+        if pa.types.is_list(declared.type) and name not in ("prompt", "response"):
+            _require_per_token(table, name)
+    return table
+
+
+def require(table: pa.Table, names: Iterable[str], who: str) -> None:
+    """Refuses a table that lacks a column that `who` needs.
+
+    Raises:
+        TableError: names the first one, and who adds it.
+    """
+    for name in names:
+        if name not in table.column_names:
+            raise TableError(f"{who} needs the column {name}, which {column_of(name).by} adds")
+
+
+def _require_per_token(table: pa.Table, name: str) -> None:
+    found, wanted = (np.diff(_offsets(table.column(one))) for one in (name, "response"))
+    if (wrong := np.flatnonzero(found != wanted)).size:
+        row = int(wrong[0])
+        raise TableError(f"{name}: row {row} has {found[row]} values for a response of {wanted[row]} tokens")
+
+
+def _offsets(column: pa.ChunkedArray) -> np.ndarray:
+    """Where each row of a list column begins, and the last one's end, (rows + 1,)."""
+    offsets: np.ndarray = column.combine_chunks().offsets.to_numpy()
+    return offsets
