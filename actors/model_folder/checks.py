@@ -10,7 +10,9 @@ from typing import Any
 from actors.model_folder.weights import tensor_shapes
 from configs.errors import ConfigError
 
-HEAD = "score.weight"  # of Transformers' decoders for sequence classification, shape (outputs, hidden)
+SCORE = "score"
+"""Name of the linear layer that makes scores, in Transformers' sequence classifiers and in vLLM."""
+HEAD = f"{SCORE}.weight"  # shape (outputs, hidden)
 
 
 def read_config(folder: Path, what: str) -> dict[str, Any]:

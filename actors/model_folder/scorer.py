@@ -14,9 +14,6 @@ from transformers.models.auto.modeling_auto import (
 from actors.model_folder.checks import generic_name
 from configs.errors import ConfigError
 
-HEAD = "score"
-"""Name of the linear layer that makes scores, in Transformers and in vLLM."""
-
 
 def scorer_class(config: PretrainedConfig, where: str) -> type[PreTrainedModel]:
     """The class whose `from_pretrained` loads a decoder of this config with a head `score` on it.

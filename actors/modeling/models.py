@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from actors.config import ArchitectureConfig
-from actors.model_folder.checks import is_scorer
+from actors.model_folder.checks import SCORE, is_scorer
 from actors.model_folder.completeness import load_complete
 from actors.model_folder.generation import generation_settings, make_generation_config_valid
-from actors.model_folder.scorer import HEAD, scorer_class
+from actors.model_folder.scorer import scorer_class
 from actors.model_folder.source import model_dir
 from actors.modeling.attention import ATTENTION
 from actors.modeling.selfcheck import check_packing
@@ -86,12 +86,12 @@ class Pretrained:
 
     def whole(self, dtype: torch.dtype) -> PreTrainedModel:
         """The model with its weights."""
-        new = [f"{HEAD}.weight"] if self.new_head else []
+        new = [f"{SCORE}.weight"] if self.new_head else []
         settings = {"dtype": dtype, "attn_implementation": ATTENTION, **self.options}
         model: PreTrainedModel = load_complete(self.read, self.folder, new, **settings)
         if self.new_head:
             with torch.no_grad():
-                model.get_submodule(HEAD).weight.zero_()
+                model.get_submodule(SCORE).weight.zero_()
         return model
 
     def empty(self, dtype: torch.dtype) -> PreTrainedModel:

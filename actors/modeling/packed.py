@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from actors.distributed.host_group import host_group
-from actors.model_folder.scorer import HEAD
+from actors.model_folder.checks import SCORE
 from actors.modeling.attention import Packing
 from actors.modeling.head import last_hidden_states, logits_of
 from actors.modeling.logprobs import token_logprobs
@@ -148,7 +148,7 @@ class PackedScorer(PackedModule):
     def forward(self, batch: PackedBatch) -> Tensor:
         """The head's scalar after each token, less the config's `logit_mean`, (T,) fp32."""
         hidden = self.model.base_model(**batch.model_inputs()).last_hidden_state
-        return self.model.get_submodule(HEAD)(hidden)[0, :, 0].float() - logit_mean(self.model.config)
+        return self.model.get_submodule(SCORE)(hidden)[0, :, 0].float() - logit_mean(self.model.config)
 
 
 def logit_mean(config: Any) -> float:

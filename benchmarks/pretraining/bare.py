@@ -17,7 +17,7 @@ import torch
 from actors.modeling.packed import PackedBatch
 from benchmarks.pretraining.workload import Workload
 from trainers.config.supervised import PretrainConfig
-from trainers.pretrain import PretrainStage
+from trainers.supervised.tasks.pretrain import PretrainStage
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from actors.modeling.packed import PackedBatch
 from benchmarks.pretraining.bare import steps
 from benchmarks.pretraining.workload import Workload
 from trainers.config.supervised import PretrainConfig
-from trainers.pretrain import PretrainStage
+from trainers.supervised.tasks.pretrain import PretrainStage
 
 
 def main() -> None:

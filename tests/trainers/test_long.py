@@ -17,10 +17,10 @@ from data.chat import encode_chat
 from data.tables import PRETRAIN, SFT, write_table
 from evals.models.engine import Engine
 from storage.paths import runs_root
-from trainers.pretrain import PretrainStage
 from trainers.runs.folder import read_metrics
-from trainers.sft import SftStage
 from trainers.supervised.driver import main
+from trainers.supervised.tasks.pretrain import PretrainStage
+from trainers.supervised.tasks.sft import SftStage
 
 pytestmark = pytest.mark.long
 

@@ -43,8 +43,8 @@ from trainers.rlhf.rewards import add_reward
 from trainers.runs.export import export_model, load_chat_tokenizer, require_model
 from trainers.runs.folder import Run, already_finished, write_whole
 from trainers.runs.pinning import fetch_on_nodes, pin
-from trainers.sft import SftStage
 from trainers.supervised import driver
+from trainers.supervised.tasks.sft import SftStage
 
 PROG = "python -m trainers.rejection"
 NEEDED = ["prompt_id", "sample", "response", "finished", "reward"]  # by the selection, of the journal's columns

@@ -6,7 +6,7 @@ are filled while the weights are still those of the start, so no second model is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import torch
@@ -17,10 +17,29 @@ from configs.errors import ConfigError
 from storage.checksummed import read_or_put_aside, read_sealed, write_sealed
 
 if TYPE_CHECKING:
-    from trainers.supervised.rank import Rank
+    from actors.distributed.host_group import HostGroup
+    from actors.zero.model import ZeroModel
+    from trainers.config.supervised import SupervisedConfig
+    from trainers.supervised.stage import Job, Stage
 
 FILE = "starting.parquet"
 """In the run's folder: the start columns and `size` of the training rows, then of the held-out rows."""
+
+
+class Rank(Protocol):
+    """What is used of a rank of supervised training."""
+
+    job: Job
+    stage: Stage[Any, Any]
+    config: SupervisedConfig
+    model: ZeroModel
+    host: HostGroup
+    train: pa.Table
+    heldout: pa.Table
+
+    def plan(self, sizes: list[int]) -> list[list[int]]:
+        """The rank's micro-batches of rows that cost `sizes` tokens."""
+        ...
 
 
 def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:

@@ -190,8 +190,8 @@ def big_model(clinic: Path, folder: Path) -> Path:
 def test_a_model_too_large_for_the_cluster_ends_in_ten_seconds(
     clinic: Path, runs: Path, tmp_path: Path, ray_cluster: None, capsys: Any
 ) -> None:
-    from trainers import sft
     from trainers.supervised import driver
+    from trainers.supervised.tasks import sft
 
     model = big_model(clinic, tmp_path / "big")
     data = {split: (str(clinic / f"sft.{split}.parquet"),) for split in ("train", "heldout")}

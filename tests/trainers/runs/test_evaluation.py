@@ -17,7 +17,7 @@ from data.tables import OPEN, DataError, write_table
 from evals.options import parse
 from trainers.config.supervised import EvaluationConfig, RewardConfig, SftConfig
 from trainers.runs.evaluation import Evaluator, _arguments, check_tasks
-from trainers.sft import SftStage
+from trainers.supervised.tasks.sft import SftStage
 
 Section = dict[str, Any]
 

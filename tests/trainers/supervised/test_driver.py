@@ -24,9 +24,9 @@ from data.tables import SFT, write_table
 from storage.paths import runs_root
 from trainers.config.supervised import PretrainConfig, SftConfig
 from trainers.runs.folder import read_metrics
-from trainers.sft import SftStage
 from trainers.supervised.driver import main, total_steps
 from trainers.supervised.stage import Job
+from trainers.supervised.tasks.sft import SftStage
 
 # In micro-batches of 64 tokens one rank adds up the same pieces as two ranks do.
 SMALL = ("--data.max_tokens=64", "--micro_batch_tokens=64")

@@ -15,8 +15,8 @@ from actors.zero.checkpoint import CheckpointStore
 from configs.errors import RunError
 from trainers.config.supervised import SftConfig
 from trainers.runs.folder import Run, read_metrics
-from trainers.sft import SftStage
 from trainers.supervised.metrics_channel import Mailbox, Sender
+from trainers.supervised.tasks.sft import SftStage
 
 pytestmark = pytest.mark.slow
 

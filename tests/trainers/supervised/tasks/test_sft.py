@@ -14,7 +14,7 @@ from actors.config import ZeroConfig
 from configs.errors import ConfigError
 from data.tables import SFT, DataError, write_table
 from trainers.config.supervised import SftConfig
-from trainers.sft import SftStage
+from trainers.supervised.tasks.sft import SftStage
 
 
 def stage(data: Any, clinic: Path, **section: Any) -> SftStage:

@@ -18,11 +18,11 @@ from actors.modeling.openrlhf import DPOLoss
 from configs.errors import ConfigError
 from data.tables import PREFERENCE, write_table
 from trainers.config.supervised import DpoConfig
-from trainers.dpo import DpoStage
 from trainers.runs.folder import read_metrics
 from trainers.supervised.driver import main
 from trainers.supervised.pairs import AnswerBatch, dpo_loss
 from trainers.supervised.reference_logprobs import FILE
+from trainers.supervised.tasks.dpo import DpoStage
 
 LOG2 = torch.tensor(2.0).log().item()
 

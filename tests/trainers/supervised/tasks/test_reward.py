@@ -19,9 +19,9 @@ from actors.roles.reward import Reward
 from data.tables import PREFERENCE_WITH_MARGIN, DataError, write_table
 from evals.models.reward_model import RewardModel
 from trainers.config.supervised import RewardConfig
-from trainers.reward import RewardStage
 from trainers.runs.export import export_model
 from trainers.supervised.preferences import encode_pair, encode_pairs
+from trainers.supervised.tasks.reward import RewardStage
 
 
 def pair(n: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from configs.errors import ConfigError
 from data.tables import DataError
 from trainers.config.supervised import PretrainConfig
-from trainers.pretrain import PretrainStage
+from trainers.supervised.tasks.pretrain import PretrainStage
 
 
 def config(tables: Any, clinic: Path, **settings: Any) -> PretrainConfig:

@@ -1,0 +1,101 @@
+"""Reward model: a scalar head on a causal model, trained on preference pairs with the Bradley-Terry loss.
+
+The score of an answer is the head's scalar at its last token. That is the end mark if the answer is complete; an answer
+that was cut off has none. Bradley-Terry sees differences only, so level and scale of the scores mean nothing; on export
+they are set, so that the held-out answers' scores have mean 0 and standard deviation 1. The scale goes into the head's
+weights. A head has no bias, in Transformers and in vLLM, so the level goes into config.json as `logit_mean`, which all
+readers here take off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from trainers.config.supervised import RewardConfig
+from trainers.runs.export import load_chat_tokenizer, require_model
+from trainers.supervised.preferences import encode_pairs
+from trainers.supervised.reward_metrics import Scored, centred_and_scaled, length_baseline, metrics, report
+from trainers.supervised.stage import Examples, Stage, from_sources, list_row, ordered
+
+if TYPE_CHECKING:
+    from actors.modeling.packed import PackedModule
+    from trainers.supervised.pairs import PairBatch
+
+
+class RewardStage(Stage[RewardConfig, "PairBatch"]):
+    """A row is a pair, and a loss term is a pair's."""
+
+    heldout_columns = ("chosen_score", "rejected_score")
+
+    def examples(self) -> Examples:
+        data = self.config.data
+        require_model(self.config.model, data.max_tokens, "data.max_tokens", kind="either")
+        self.tokenizer = load_chat_tokenizer(self.config.model, self.config.chat)
+        encode = partial(encode_pairs, self.tokenizer, data)
+        train, rows, notes = from_sources(data, encode)
+        heldout, note = encode("data.heldout", data.heldout)
+        order, mixture = ordered(data, rows, self.config.seed)
+        lengths = (_array(heldout, f"{side}_answer") for side in ("chosen", "rejected"))
+        baseline = f"by length alone {length_baseline(*lengths):.3f} of the held-out pairs are told apart"
+        return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture, baseline))
+
+    def module(self) -> PackedModule:
+        from actors.modeling.packed import LOGIT_MEAN, PackedScorer
+        from actors.zero.loading import load_to_train
+
+        module = load_to_train(PackedScorer, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
+        setattr(
+            module.model.config, LOGIT_MEAN, 0.0
+        )  # of a reward model that is trained on; the export's is measured anew
+        return module
+
+    def batch(self, table: pa.Table, rows: list[int]) -> PairBatch:
+        from trainers.supervised.pairs import PairBatch
+
+        sequences = [list_row(table, side, row) for row in rows for side in ("chosen", "rejected")]
+        return PairBatch.of_pairs(sequences, [table.column("margin")[row].as_py() for row in rows])
+
+    def run(self, engine: Any, batch: PairBatch) -> Tensor:
+        """Scores of the pairs, (P, 2): chosen, rejected."""
+        return batch.scores(engine(batch))
+
+    def loss(self, outputs: Tensor, batch: PairBatch) -> Tensor:
+        from trainers.supervised.pairs import pair_loss
+
+        return pair_loss(outputs, batch.margins, self.config.label_smoothing)
+
+    def heldout_metrics(self, sums: Mapping[str, float], rows: pa.Table) -> dict[str, float]:
+        return metrics(_scored(rows))
+
+    def report(self, rows: pa.Table) -> dict[str, Any]:
+        return report(_scored(rows))
+
+    def finish(
+        self, weights: dict[str, Tensor], metrics: Mapping[str, float]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Scales the head to scores of standard deviation 1, and puts their mean into the config."""
+        from actors.modeling.packed import LOGIT_MEAN
+
+        scale, mean = centred_and_scaled(metrics)
+        scaled = {name: tensor / scale if name == "score.weight" else tensor for name, tensor in weights.items()}
+        return scaled, {LOGIT_MEAN: mean}
+
+
+def _scored(rows: pa.Table) -> Scored:
+    return Scored(
+        chosen=_array(rows, "chosen_score"),
+        rejected=_array(rows, "rejected_score"),
+        chosen_tokens=_array(rows, "chosen_answer"),
+        rejected_tokens=_array(rows, "rejected_answer"),
+        flaws=np.array(rows.column("flaw").to_pylist()),
+    )
+
+
+def _array(rows: pa.Table, column: str) -> np.ndarray:
+    return rows.column(column).to_numpy().astype(np.float64)

@@ -1,0 +1,110 @@
+"""Supervised fine-tuning on chats: the assistant's turns are learnt, everything else is only read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from data.chat import chat_format
+from data.packing import Fit, fit_lengths
+from data.tables import MAY_LACK, SFT, DataError, read_table
+from storage.paths import table_path
+from trainers.config.supervised import SftConfig
+from trainers.runs.export import load_chat_tokenizer, require_model
+from trainers.supervised.stage import Examples, LanguageStage, from_sources, list_row, ordered
+
+if TYPE_CHECKING:
+    from actors.modeling.packed import PackedBatch, PackedModule
+
+
+Chat = list[dict[str, str]]
+Samples = list[tuple[list[int], list[int]]]
+
+
+class SftStage(LanguageStage[SftConfig]):
+    """A row is one chat; it is predicted where its loss mask is 1: the answers to learn and their end marks."""
+
+    def examples(self) -> Examples:
+        require_model(self.config.model, self.config.data.max_tokens, "data.max_tokens")
+        self.tokenizer = load_chat_tokenizer(self.config.model, self.config.chat)
+        data = self.config.data
+        train, rows, notes = from_sources(data, self._encode)
+        heldout, note = self._encode("data.heldout", data.heldout)
+        order, mixture = ordered(data, rows, self.config.seed)
+        return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture))
+
+    def module(self) -> PackedModule:
+        from actors.modeling.packed import PackedLM
+        from actors.zero.loading import load_to_train
+
+        return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
+
+    def batch(self, table: pa.Table, rows: list[int]) -> PackedBatch:
+        from actors.modeling.packed import PackedBatch
+
+        rows = sorted(rows, key=lambda row: table.column("size")[row].as_py())  # see `packed_attention`
+        tokens, targets = ([list_row(table, column, row) for row in rows] for column in ("tokens", "targets"))
+        return PackedBatch.of(tokens, targets)
+
+    def _encode(self, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
+        """Columns `tokens` and `targets`, both list<int32> of one length, `size` and `weight`; and a note."""
+        chats = read_table([table_path(path) for path in paths], SFT, may_lack=MAY_LACK).column("messages").to_pylist()
+        encoded = []
+        for row, messages in enumerate(chats):
+            try:
+                encoded.append(self._samples(messages))
+            except DataError as error:
+                raise DataError(f"{field}: row {row}: {error}") from error
+        limit = self.config.data.max_tokens
+        fit = fit_lengths(list(map(_longest, encoded)), limit, self.config.data.too_long, field)
+        fit = self._cut(field, chats, encoded, fit)
+        rows = [row for row in fit.kept for _ in encoded[row]]
+        tokens, targets = ([sample[side] for row in fit.kept for sample in encoded[row]] for side in (0, 1))
+        weights = [sum(mask[1:]) for mask in targets]
+        if 0 in weights:
+            row = rows[weights.index(0)]
+            raise DataError(
+                f"{field}: row {row} has no answer within data.max_tokens {limit}; leave it out or raise the limit"
+            )
+        columns = {
+            "tokens": pa.array(tokens, pa.list_(pa.int32())),
+            "targets": pa.array(targets, pa.list_(pa.int32())),
+            "size": pa.array(map(len, tokens), pa.int32()),
+            "weight": pa.array(weights, pa.int32()),
+        }
+        note = f"{fit}, {sum(map(len, tokens)):,} tokens of which {sum(weights):,} are learnt"
+        if len(rows) > len(fit.kept):
+            note += (
+                f"; {len(rows)} sequences, since the chat template renders earlier turns differently when others follow"
+            )
+        return pa.table(columns), note
+
+    def _samples(self, messages: Chat) -> Samples:
+        return chat_format(self.tokenizer).samples(messages, self.config.learn == "last_answer")
+
+    def _cut(self, field: str, chats: list[Chat], encoded: list[Samples], fit: Fit) -> Fit:
+        """Encodes longer chats anew without their last turns, so that what stays is whole; none may be left of one."""
+        limit = self.config.data.max_tokens
+        whole: dict[int, int] = {}
+        for row in fit.kept:
+            if _longest(encoded[row]) <= limit:
+                continue
+            whole[row] = 0
+            for turns in range(len(chats[row]) - 1, 0, -1):
+                if chats[row][turns - 1]["role"] != "assistant":
+                    continue
+                shorter = self._samples(chats[row][:turns])
+                if _longest(shorter) <= limit:
+                    whole[row], encoded[row] = turns, shorter
+                    break
+        kept = [row for row in fit.kept if whole.get(row, 1)]
+        if not kept:
+            raise DataError(f"{field}: no chat's first answer ends within data.max_tokens {limit}; raise it")
+        lost = len(fit.kept) - len(kept)
+        turns = sum(len(chats[row]) - turns for row, turns in whole.items() if turns)
+        return Fit(kept, fit.cut - lost, fit.dropped + lost, turns)
+
+
+def _longest(samples: Samples) -> int:
+    return max(len(ids) for ids, _ in samples)
