@@ -12,7 +12,7 @@ PACKAGES = "actors|benchmarks|cluster|configs|data|docs|evals|locks|serve|storag
 NAMED = re.compile(rf"(?<![\w/.-])(?:\.\./)?((?:{PACKAGES})/[\w./-]+\.(?:py|md|ya?ml|jsonl?|jinja|sh|txt|svg))\b")
 OF_USERS = {"data/rewards/jiuyi.py"}
 """Files of examples, which users write."""
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
