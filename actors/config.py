@@ -1,4 +1,4 @@
-"""Settings of the roles: how large, on what, with which optimiser. Reading this file imports no torch."""
+"""Settings of the roles: how large, on what, with which optimizer. Reading this file imports no torch."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class PlacementConfig(Section):
 class ZeroConfig(Section):
     """DeepSpeed ZeRO."""
 
-    stage: Literal[0, 1, 2, 3] = Field(3, description="shards 0 nothing, 1 optimiser, 2 gradients, 3 parameters")
+    stage: Literal[0, 1, 2, 3] = Field(3, description="shards 0 nothing, 1 optimizer, 2 gradients, 3 parameters")
     dtype: Dtype = Field("auto", description=f"forward and backward precision; {AUTO}")
-    offload_optimizer: bool = Field(False, description="keep the optimiser's state in host memory")
+    offload_optimizer: bool = Field(False, description="keep the optimizer's state in host memory")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     liger: bool = Field(
         False, description="use Liger's fused kernels for norms, rotary embeddings and feed-forward layers; GPUs only"
@@ -73,7 +73,7 @@ class ZeroConfig(Section):
     @model_validator(mode="after")
     def _offloads_what_it_shards(self) -> ZeroConfig:
         if self.offload_optimizer and not self.stage:
-            raise ValueError("offload_optimizer needs a sharded optimiser: set stage to 1, 2 or 3")
+            raise ValueError("offload_optimizer needs a sharded optimizer: set stage to 1, 2 or 3")
         return self
 
 
@@ -98,7 +98,7 @@ class OptimizerConfig(Section):
     eps: float = Field(1e-8, gt=0, description="AdamW's epsilon")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this global norm")
-    warmup_steps: int = Field(0, ge=0, description="optimiser steps of linear warm-up")
+    warmup_steps: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="decay after the warm-up")
     final_lr_ratio: float = Field(0.1, ge=0, le=1, description="learning rate at the end, as a share of the peak")
 
@@ -230,7 +230,7 @@ class OverlappedRolloutConfig(RolloutConfig):
     chunk_rows: int | None = Field(
         None,
         ge=1,
-        description="neighbouring answers that reference, reward model and judge score as soon as all are finished, "
+        description="neighboring answers that reference, reward model and judge score as soon as all are finished, "
         "while engines generate the others; else a minibatch. For roles with processors of their own",
     )
     ahead: int = Field(

@@ -6,7 +6,7 @@ The same questions, examples, prompts and tokens on both sides, one after the ot
     loop            Transformers, a forward pass an option, one at a time, as published evaluation scripts do
     loop_question   Transformers, a forward pass a question that all its letters are read from
 
-Speed is questions per second with tokenisation, engine and model warm. `speedup` is ours over each loop; `same_choice` is
+Speed is questions per second with tokenization, engine and model warm. `speedup` is ours over each loop; `same_choice` is
 the share of questions for which ours and each loop choose the same letter, `accuracy` the share of right ones, `margin` the
 smallest difference of ours between the two likeliest letters, and `largest_difference` that of a letter's log-probability.
 """

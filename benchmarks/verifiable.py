@@ -1,7 +1,7 @@
 """python -m benchmarks.verifiable: every algorithm on a task whose success can be checked (benchmarks/verifiable_reward.py).
 
 Starts the quickstart's SFT model anew for each algorithm, seed and `rollout.ahead`, with the same budget. No prompt comes twice in
-that budget, so a step's success is that on prompts which were not learnt from. Prints a table, and writes every curve as JSON and
+that budget, so a step's success is that on prompts which were not learned from. Prints a table, and writes every curve as JSON and
 all of them as one picture.
 """
 

@@ -15,7 +15,7 @@ import ray
 from ray._private.gcs_utils import create_gcs_channel
 from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc, gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
-from cluster.liveness.registry import NAMESPACE, Notice, parse
+from cluster.liveness.registry import NAMESPACE, ProcessRecord, parse
 from configs.errors import RunError
 
 _SECONDS_TO_ANSWER = 10.0
@@ -63,7 +63,7 @@ class Head:
         request = gcs_service_pb2.GetAllActorInfoRequest(show_dead_jobs=True, filters=filters)
         return list(self._ask(self._actors.GetAllActorInfo, request).actor_table_data)
 
-    def notices(self) -> list[Notice]:
+    def notices(self) -> list[ProcessRecord]:
         """The notice board."""
         space = NAMESPACE.encode()
         keys = self._ask(self._values.InternalKVKeys, gcs_service_pb2.InternalKVKeysRequest(namespace=space)).results

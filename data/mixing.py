@@ -56,7 +56,7 @@ class Order:
         return tuple(share / size for share, size in zip(self.shares, self.sources, strict=True))
 
     def of_step(self, step: int, batch_size: int) -> list[int]:
-        """The rows that optimiser step `step` (from 0) learns from, `batch_size` of them.
+        """The rows that optimizer step `step` (from 0) learns from, `batch_size` of them.
 
         Epochs follow one another, a step taking the next `batch_size`; where one ends the next begins within the step.
         """

@@ -21,7 +21,7 @@ CHUNK = 256
 Request = TypeVar("Request")
 
 
-class Ledger:
+class ResultCache:
     """One file of JSON lines: `{"chunk": digest of the requests, "answers": [...]}`."""
 
     def __init__(self, path: Path) -> None:

@@ -34,7 +34,7 @@ from evals.models.subject import Metrics, Subject
 from evals.options import PROG, parse
 from evals.plan import Plan, make_plan, task_of
 from evals.report.page import write_reports
-from evals.result_cache import Ledger
+from evals.result_cache import ResultCache
 from evals.tasks.registry import Task
 from storage.durable import make_folder, replace_file
 from storage.paths import runs_root
@@ -49,28 +49,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         plan = with_precision(make_plan(options))
-        ledger = Ledger(runs_root() / "evals" / f"{_digest(plan)}.jsonl")
-        results = evaluate(plan, ledger)
+        result_cache = ResultCache(runs_root() / "evals" / f"{_digest(plan)}.jsonl")
+        results = evaluate(plan, result_cache)
     except (ConfigError, DataError, RunError) as error:
         print(f"{PROG}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     if plan.output is not None:
         write_json(results, plan.output)
     write_reports(results, plan.markdown, plan.html)
-    ledger.close()
+    result_cache.close()
     _show(plan, results)
     return 0
 
 
 def with_precision(plan: Plan) -> Plan:
-    """`plan` with the precision that `auto` is on this machine, which results and the ledger's name then tell apart."""
+    """`plan` with the precision that `auto` is on this machine, which results and the result cache's name then tell apart."""
     if plan.settings.dtype is None:  # an endpoint's
         return plan
     dtype = resolve_dtype(plan.settings.dtype, gpu_bytes() is not None)
     return replace(plan, settings=plan.settings.model_copy(update={"dtype": dtype}))
 
 
-def evaluate(plan: Plan, ledger: Ledger) -> dict[str, Any]:
+def evaluate(plan: Plan, result_cache: ResultCache) -> dict[str, Any]:
     """Every task on every model.
 
     Returns:
@@ -85,27 +85,27 @@ def evaluate(plan: Plan, ledger: Ledger) -> dict[str, Any]:
     start = time.monotonic()
     results: dict[str, Any] = {}
     if plan.endpoint:
-        respondent = EndpointRespondent(plan.endpoint, plan.endpoint_model, ledger)
+        respondent = EndpointRespondent(plan.endpoint, plan.endpoint_model, result_cache)
         tasks = _run_tasks(plan, respondent.name, list(plan.tasks), None, respondent)
         results[respondent.name] = {"model": plan.endpoint, "sha256": None, "tasks": tasks, "seconds": _since(start)}
     else:
-        _evaluate_models(plan, ledger, results)
+        _evaluate_models(plan, result_cache, results)
     settings = _settings(plan)
-    told = {"settings": settings, "seconds": _since(start), "recalled": ledger.recalled}
+    told = {"settings": settings, "seconds": _since(start), "recalled": result_cache.recalled}
     if plan.named:
         return {"models": results, **told}
     (result,) = results.values()
     return {**result, **told}
 
 
-def _evaluate_models(plan: Plan, ledger: Ledger, results: dict[str, Any]) -> None:
+def _evaluate_models(plan: Plan, result_cache: ResultCache, results: dict[str, Any]) -> None:
     sizing = replace(plan.settings.sizing, scores_texts="perplexity" in plan.tasks)
     for folder in [*plan.models.values(), plan.reference, plan.rival, plan.reward_model]:
         if folder is not None:
             folder.require_complete()
         if folder is not None and not folder.is_reward_model:
             sized(folder, sizing)  # refuses the last model before the first is evaluated
-    engine = Engine(ledger, sizing)
+    engine = Engine(result_cache, sizing)
     reward = None
     if plan.reward_model and {"reward", "preference"} & set(plan.tasks):
         reward = RewardModel(plan.reward_model, sizing.dtype)
@@ -200,7 +200,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
 
 
 def _digest(plan: Plan) -> str:
-    """What names the plan's ledger: another plan keeps its answers elsewhere."""
+    """What names the plan's result_cache: another plan keeps its answers elsewhere."""
     models = {name: str(folder.path) for name, folder in plan.models.items()}
     told = [models, plan.endpoint, plan.endpoint_model, list(plan.tasks), _settings(plan)]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

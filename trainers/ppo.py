@@ -76,7 +76,7 @@ def team_config(config: PPOConfig, end_ids: tuple[int, ...]) -> TeamConfig:
         sites=config.sites,
         updates=config.updates,
         minibatches=config.algorithm.minibatches,
-        knows_logprobs=config.knows_logprobs,
+        skips_old_logprobs=config.skips_old_logprobs,
         seed=config.seed,
         end_ids=end_ids,
         native_transfer="nccl" if config.publish.transport == "vllm_nccl" else None,

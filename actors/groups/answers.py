@@ -30,7 +30,7 @@ class Answers:
     ) -> None:
         """Has `prompts` answered by weights `version` and each of `chunks`, all rows in order, scored by `scoring`.
 
-        Every engine answers an even share of neighbouring rows, so a chunk may have parts from several.
+        Every engine answers an even share of neighboring rows, so a chunk may have parts from several.
         """
         self.scoring = scoring
         self._engines, self._prompts, self._chunks = engines, prompts, chunks

@@ -56,7 +56,7 @@ def rows_at(plan: Plan, micro_batches: Sequence[Sequence[int]]) -> list[int]:
 
 
 def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_tokens: int) -> list[Plan]:
-    """A plan for each of `minibatches` optimiser steps over equally many consecutive rows."""
+    """A plan for each of `minibatches` optimizer steps over equally many consecutive rows."""
     size = len(lengths) // minibatches
     plans = []
     for first in range(0, size * minibatches, size):
@@ -66,7 +66,7 @@ def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_to
 
 
 def row_chunks(rows: int, minibatches: int, chunk_rows: int | None) -> list[list[int]]:
-    """Neighbouring rows that are scored together: a minibatch, cut evenly into chunks of `chunk_rows` or a few more.
+    """Neighboring rows that are scored together: a minibatch, cut evenly into chunks of `chunk_rows` or a few more.
 
     It depends on nothing but these numbers, so that scores are rounded alike whatever was finished first.
     """
@@ -86,10 +86,10 @@ def frozen_plan(lengths: Sequence[int], ranks: int, max_tokens: int) -> Plan:
 
 
 def forward_rows(plans: list[Plan]) -> Plan:
-    """The micro-batches of all optimiser steps one after another, for a forward pass over every row once."""
+    """The micro-batches of all optimizer steps one after another, for a forward pass over every row once."""
     return [[micro for plan in plans for micro in plan[rank]] for rank in range(len(plans[0]))]
 
 
 def even_shares(rows: int, ranks: int) -> list[list[int]]:
-    """Neighbouring rows cut into equally many a rank, give or take one."""
+    """Neighboring rows cut into equally many a rank, give or take one."""
     return [list(range(rows * rank // ranks, rows * (rank + 1) // ranks)) for rank in range(ranks)]

@@ -53,9 +53,9 @@ class TeamConfig:
     run: str  # what placement groups and actors are named after
     roles: Mapping[str, Any]  # the settings of each role that is wanted, from actors/config.py
     sites: Sequence[Site]  # where they run, every one once
-    updates: int  # optimiser steps of the whole run
-    minibatches: int  # optimiser steps a pass over a step's rows
-    knows_logprobs: bool  # whether nobody needs the policy's log-probabilities before it learns
+    updates: int  # optimizer steps of the whole run
+    minibatches: int  # optimizer steps a pass over a step's rows
+    skips_old_logprobs: bool  # whether nobody needs the policy's log-probabilities before it learns
     seed: int
     end_ids: tuple[int, ...]  # tokens that end a response
     native_transfer: str | None  # vLLM's weight-transfer backend, if the transport uses one
@@ -79,7 +79,7 @@ class Team:
         self.config = config
         self.groups: dict[str, WorkerGroup[Any]] = {}
         self.watch = Watch(config.run, config.hang_timeout_s)
-        self.learnt: set[str] = set()  # the learners whose weights are not those of the start any more
+        self.learned: set[str] = set()  # the learners whose weights are not those of the start any more
         self._reserved = reserve(
             {f"{config.run}/{site.name}": site.bundles() for site in config.sites}, config.start_timeout_s
         )
@@ -153,12 +153,12 @@ class Team:
         for role, some in ranks.items():
             self.groups[role].start_again(some)
         self._load(ranks)
-        self.learnt -= ranks.keys()
+        self.learned -= ranks.keys()
 
     def begin_anew(self) -> None:
         """Brings policy and critic back to the weights of the start."""
-        if self.learnt:
-            self.replace(self.together({role: self._all(role) for role in sorted(self.learnt)}))
+        if self.learned:
+            self.replace(self.together({role: self._all(role) for role in sorted(self.learned)}))
 
     def _all(self, role: str) -> list[int]:
         return list(range(self.groups[role].ranks))
@@ -209,7 +209,7 @@ class Team:
         were. `samples` puts rows in words for the judge.
         """
         shared = ray.put(table)
-        learners = ("critic",) if self.config.knows_logprobs else LEARNERS
+        learners = ("critic",) if self.config.skips_old_logprobs else LEARNERS
         flying: list[ColumnsInFlight | Scoring] = [
             ColumnsInFlight(self.groups[role], "add_columns", shared, forward_rows(self._plans(role, table)))
             for role in learners
@@ -235,19 +235,19 @@ class Team:
     def learn(
         self, table: pa.Table, losses: Mapping[str, Loss[TrainBatch]], epochs: int
     ) -> dict[str, list[dict[str, float]]]:
-        """Optimiser steps of the roles in `losses` ("policy", "critic") at the same time: figures of each, by role.
+        """Optimizer steps of the roles in `losses` ("policy", "critic") at the same time: figures of each, by role.
 
         Raises DivergedError, with the rows of `table` concerned, where a role's loss or gradient is not finite.
         """
         shared = ray.put(table)
         trained = trained_rows(table)
-        self.learnt |= losses.keys()
+        self.learned |= losses.keys()
         waiting = []
         for role, loss in losses.items():
             plans = self._plans(role, table)
             learns = [any(trained[rows_of(mine)].any() for mine in plan) for plan in plans]
             updates = [
-                [Update(plan[rank], learnt) for plan, learnt in zip(plans, learns, strict=True)] * epochs
+                [Update(plan[rank], learned) for plan, learned in zip(plans, learns, strict=True)] * epochs
                 for rank in range(len(plans[0]))
             ]
             group = self.groups[role]
@@ -276,7 +276,7 @@ class Team:
 
     def load(self, folder: Path) -> None:
         """Restores policy and critic from what `save` wrote."""
-        self.learnt |= self.groups.keys() & {*LEARNERS}
+        self.learned |= self.groups.keys() & {*LEARNERS}
         self._learners("load", folder)
 
     def _learners(self, method: str, folder: Path) -> dict[str, list[Any]]:

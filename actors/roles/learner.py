@@ -1,4 +1,4 @@
-"""One optimiser step after another over rows of a table: what policy and critic share."""
+"""One optimizer step after another over rows of a table: what policy and critic share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cluster.memory import return_free_memory
 
 @dataclass(frozen=True)
 class Update:
-    """One optimiser step for one rank."""
+    """One optimizer step for one rank."""
 
     micro_batches: list[list[int]]  # rows of the table
     learns: bool = True  # False: no row of any rank is trained on
@@ -54,7 +54,7 @@ class Learner(ForwardWorker):
         raise NotImplementedError
 
     def learn(self, table: pa.Table, updates: list[Update], loss: Loss[TrainBatch]) -> list[dict[str, float]]:
-        """Takes the optimiser steps of `updates` in order; returns the figures of each. Raises NotFiniteError."""
+        """Takes the optimizer steps of `updates` in order; returns the figures of each. Raises NotFiniteError."""
         require(table, ("prompt", "response", "weights"), f"the update of {type(self).__name__}")
         figures = []
         for index, update in enumerate(updates):

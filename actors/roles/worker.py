@@ -14,7 +14,7 @@ from actors.distributed.devices import device, join_world, prepare_process
 from actors.modeling.packed import PackedBatch
 from actors.modeling.rows import as_list_column, pack
 from actors.table import require
-from cluster.liveness.heartbeat import Pulse
+from cluster.liveness.heartbeat import Heartbeat
 from cluster.memory import resident_bytes
 
 Place = tuple[str, str, int]
@@ -31,7 +31,7 @@ class Worker:
         """With a `place` the process shows signs of life as that; it must be a Ray actor then."""
         prepare_process(threads)
         if place is not None:
-            Pulse(*place, version=lambda: self.version).start()
+            Heartbeat(*place, version=lambda: self.version).start()
 
     def address(self) -> tuple[str, int]:
         """An address and a free port at which this rank can gather its world."""

@@ -98,7 +98,7 @@ class Work:
     publishes: bool = False  # its weights go through the object store
     whole: str = ""  # why each rank reads the whole model even where ZeRO-3 could read it into shards, if one does
     loads_as: str | None = None  # precision in which it is then read, if not that of the forward pass
-    learnt: int | None = None  # parameters that have a gradient, where not all have
+    learned: int | None = None  # parameters that have a gradient, where not all have
     exports: bool = True  # its weights are written as a model at the end
 
 
@@ -110,34 +110,34 @@ def read_into_shards(zero: ZeroConfig, work: Work) -> bool:
 def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -> Footprint:
     """One rank of a model under ZeRO with AdamW, as `actors.zero.model.ZeroModel` holds it."""
     count, b = shape.parameters(work.scorer), BYTES[zero.dtype]
-    learnt = count if work.learnt is None else work.learnt
+    learned = count if work.learned is None else work.learned
     weights = ranks if zero.stage == 3 else 1
     gradients = ranks if zero.stage >= 2 else 1
     shards = ranks if zero.stage else 1
-    stepped = min(learnt // shards, SUB_GROUP_ELEMENTS) if zero.stage == 3 else learnt // shards
-    optimizer = (MASTER_BYTES + ADAM_BYTES) * learnt // shards
+    stepped = min(learned // shards, SUB_GROUP_ELEMENTS) if zero.stage == 3 else learned // shards
+    optimizer = (MASTER_BYTES + ADAM_BYTES) * learned // shards
     parts = [
         _process("trained", gpu),
         Part("weights", b * count // weights, f"{b} B x {count:,} / {weights}"),
-        Part("gradients", b * learnt // gradients, f"{b} B x {learnt:,} / {gradients}"),
+        Part("gradients", b * learned // gradients, f"{b} B x {learned:,} / {gradients}"),
     ]
     if zero.stage == 3:
         live = min(count, LIVE_ELEMENTS)
         parts.append(Part("gathered", b * live, f"{b} B x min(P, 10^9) parameters in use at a time"))
     offloaded = gpu and zero.offload_optimizer
-    state = Part("optimizer", optimizer, f"(4 + 8) B x {learnt:,} / {shards}: fp32 weights, AdamW's moments")
+    state = Part("optimizer", optimizer, f"(4 + 8) B x {learned:,} / {shards}: fp32 weights, AdamW's moments")
     step = Part("step", STEP_BYTES * stepped, f"8 B x {stepped:,}: fp32 gradient and AdamW's temporary")
     if gpu and not offloaded:
         step = Part("step", GPU_STEP_BYTES * stepped, f"4 B x {stepped:,}: fp32 gradient")
     loading = _loading(shape, zero, ranks, work)
-    saved = Part("checkpoint", optimizer, f"12 B x {learnt:,} / {shards}: its copy of the optimizer's state")
+    saved = Part("checkpoint", optimizer, f"12 B x {learned:,} / {shards}: its copy of the optimizer's state")
     kept = _activations(shape, work, b, zero, gpu)
     copies = 4 if b == 2 and not gpu else 2  # their gradient; in bfloat16 CPUs lay both out anew to multiply them
     logits = [] if work.scorer else [_logits(shape, work.tokens, copies * b, gpu)]
     if gpu:
-        bucket = min(learnt, BUCKET_ELEMENTS)
+        bucket = min(learned, BUCKET_ELEMENTS)
         parts += [] if offloaded else [state, step]
-        parts.append(Part("bucket", b * bucket, f"{b} B x min({learnt:,}, 5x10^8): gradients on their way"))
+        parts.append(Part("bucket", b * bucket, f"{b} B x min({learned:,}, 5x10^8): gradients on their way"))
         published = Part("published", 2 * b * count, f"2 x {b} B x P: gathered, and its copy in the object store")
         host = [Part("process", GPU_PROCESS, "reserve"), max(loading[0], saved, key=lambda part: part.bytes)]
         host += [published] if work.publishes else []

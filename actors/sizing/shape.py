@@ -104,7 +104,7 @@ class Shape:
     def layer_activations(self) -> int:
         """Elements that one token leaves in one layer for the backward pass, attention fused.
 
-        Each norm keeps its input, the normalised and the scaled; attention keeps q, k, v and its output, twice
+        Each norm keeps its input, the normalized and the scaled; attention keeps q, k, v and its output, twice
         where the output is laid out anew; the feed-forward layer keeps gate, its activation, up and their product. Of a
         counted family it is an upper bound, of its widest layer.
         """

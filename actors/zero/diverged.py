@@ -11,7 +11,7 @@ from configs.errors import RunError
 
 
 class NotFiniteError(RunError):
-    """An optimiser step brought a figure that is not finite; raised on every rank alike.
+    """An optimizer step brought a figure that is not finite; raised on every rank alike.
 
     `micro_batches[rank]` are the indices of those that brought it: all of them where the gradient did. `update` is the
     index of the step among those asked for together.
@@ -24,7 +24,7 @@ class NotFiniteError(RunError):
         self.what, self.step, self.micro_batches = what, step, micro_batches
 
     def __str__(self) -> str:
-        return f"{self.what} at optimiser step {self.step}"
+        return f"{self.what} at optimizer step {self.step}"
 
 
 class DivergedError(RunError):

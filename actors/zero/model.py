@@ -31,7 +31,7 @@ Loss = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
 
 
 def learning_rate(optimizer: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Learning rate of optimiser step `step` (from 0): linear warm-up, then constant, linear or cosine decay."""
+    """Learning rate of optimizer step `step` (from 0): linear warm-up, then constant, linear or cosine decay."""
     if step < optimizer.warmup_steps:
         return optimizer.lr * (step + 1) / optimizer.warmup_steps
     if optimizer.schedule == "constant":
@@ -42,7 +42,7 @@ def learning_rate(optimizer: OptimizerConfig, step: int, total_steps: int) -> fl
 
 
 class ZeroModel:
-    """A module under DeepSpeed ZeRO on this rank. torch.distributed must be initialised.
+    """A module under DeepSpeed ZeRO on this rank. torch.distributed must be initialized.
 
     `module` is whole on every rank or already cut into shards (`actors.zero.loading`); `module.model` is the Transformers model
     whose weights are exported. Every method is a collective: all ranks call it with equally many micro-batches, in the same
@@ -87,7 +87,7 @@ class ZeroModel:
         settings = deepspeed_settings(zero, optimizer.max_grad_norm, trained)
         host_group().barrier("reading the model")
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=settings)
-        # In bf16 without ZeRO that takes a step with gradients of 0, to have the optimiser's state; AdamW would count it.
+        # In bf16 without ZeRO that takes a step with gradients of 0, to have the optimizer's state; AdamW would count it.
         for state in adamw.state.values():
             state["step"].zero_()
         if zero.stage == 0 and torch.distributed.get_world_size() == 1:
@@ -112,7 +112,7 @@ class ZeroModel:
         loss: Loss[Batch],
         learns: bool = True,
     ) -> dict[str, float]:
-        """One optimiser step over `micro_batches`; `run(engine, batch)` calls the model, `loss` weighs what it returned.
+        """One optimizer step over `micro_batches`; `run(engine, batch)` calls the model, `loss` weighs what it returned.
 
         Without `learns` nothing is trained on, so weights and optimizer state stay as they are (AdamW would move the weights
         even where the gradient is 0); the step counts for the learning-rate schedule. Returns the summed figures of `loss` (over micro-batches and ranks) with `loss`, `grad_norm` and `lr`.
@@ -137,15 +137,15 @@ class ZeroModel:
                 sums[name] = sums.get(name, 0.0) + figure.detach().double()
         totals = self.sum_over_ranks(sums)
         if not math.isfinite(totals["loss"]):
-            guilty = [index for index, is_finite in enumerate(finite) if not is_finite]
-            raise NotFiniteError(f"the loss is {totals['loss']}", self.steps_done + 1, self._of_every_rank(guilty))
+            offending = [index for index, is_finite in enumerate(finite) if not is_finite]
+            raise NotFiniteError(f"the loss is {totals['loss']}", self.steps_done + 1, self._of_every_rank(offending))
         if not learns:
             self.steps_done += 1
             return {**totals, "grad_norm": 0.0, "lr": lr}
         self._norms.clear()
         self.engine.step()
         self.steps_done += 1
-        # Without ZeRO, bf16's optimiser leaves out a step that it cannot take; AdamW then sees no gradient at all.
+        # Without ZeRO, bf16's optimizer leaves out a step that it cannot take; AdamW then sees no gradient at all.
         bad = not self._norms or not torch.stack(self._norms).isfinite().all()
         if self.sum_over_ranks({"bad": torch.tensor(float(bad), dtype=torch.float64)})["bad"]:
             everything = self._of_every_rank(list(range(len(micro_batches))))
@@ -206,7 +206,7 @@ class ZeroModel:
         return state
 
     def save(self, folder: Path) -> None:
-        """Copies every rank's shard of weights, optimiser and step count, and begins to write it under `folder`.
+        """Copies every rank's shard of weights, optimizer and step count, and begins to write it under `folder`.
 
         Training may go on at once; `saved` waits for the disk. Raises DiskError.
         """
@@ -236,7 +236,7 @@ class ZeroModel:
 
 
 def _norms(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Of each gradient that the optimiser has at hand, after clipping: this rank's part."""
+    """Of each gradient that the optimizer has at hand, after clipping: this rank's part."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     return [torch.linalg.vector_norm(gradient) for gradient in gradients]
 

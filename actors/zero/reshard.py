@@ -40,7 +40,7 @@ def resharded(folder: Path) -> Iterator[Path]:
 
 
 def load_universal(engine: Any, folder: Path) -> dict[str, Any]:
-    """Loads it; returns what was saved beside weights and optimiser.
+    """Loads it; returns what was saved beside weights and optimizer.
 
     DeepSpeed gives every group of parameters the first one's settings then, and all of ZeRO-3's one step counter, which
     each would count up; they get their own weight decay back, and a counter each.

@@ -6,7 +6,7 @@
 
 A run is six steps on two Ray nodes of this machine; three times in each a process gets SIGKILL, or SIGSTOP for a hang, or Ray
 drains a node, for which the run stops in order. Whoever it was, the same command has to get to the end, with the weights of policy
-and critic bit for bit those of an undisturbed run, and every prompt learnt from once. Exits with status 1 where one did not.
+and critic bit for bit those of an undisturbed run, and every prompt learned from once. Exits with status 1 where one did not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a finished run proves: that nothing was lost, nothing was learnt twice, and the weights are those of another."""
+"""What a finished run proves: that nothing was lost, nothing was learned twice, and the weights are those of another."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from benchmarks.chaos.workload import STEPS
 from trainers.runs.folder import read_metrics
 
-Learnt = Counter[tuple[int, int, int]]
-"""How often each answer was learnt from: step from 0, prompt, sample."""
+Learned = Counter[tuple[int, int, int]]
+"""How often each answer was learned from: step from 0, prompt, sample."""
 
 
-def learnt(run: Path) -> Learnt:
+def learned(run: Path) -> Learned:
     """What the journal has, as often as metrics.jsonl says that the step was made."""
     times = Counter(line["step"] - 1 for line in read_metrics(run))
-    found: Learnt = Counter()
+    found: Learned = Counter()
     for step in range(STEPS):
         rows = pq.read_table(run / "journal" / f"step-{step:08d}.parquet", columns=["prompt_id", "sample"])
         for row in rows.to_pylist():
@@ -28,13 +28,13 @@ def learnt(run: Path) -> Learnt:
 
 
 def prompts_lost(run: Path, undisturbed: Path) -> int:
-    """Answers that the undisturbed run learnt from and this one did not."""
-    return (learnt(undisturbed) - learnt(run)).total()
+    """Answers that the undisturbed run learned from and this one did not."""
+    return (learned(undisturbed) - learned(run)).total()
 
 
 def prompts_doubled(run: Path, undisturbed: Path) -> int:
-    """Answers that this run learnt from more often than the undisturbed one, or that were none of its."""
-    return (learnt(run) - learnt(undisturbed)).total()
+    """Answers that this run learned from more often than the undisturbed one, or that were none of its."""
+    return (learned(run) - learned(undisturbed)).total()
 
 
 def identical(run: Path, undisturbed: Path) -> bool:

@@ -117,7 +117,7 @@ def _train(gpu: bool, shape: Shape, zero: ZeroConfig, sequences: int, lora: Lora
     torch.cuda.empty_cache()
     peak = next((rate for kind, rate in PEAK_TFLOPS.items() if kind in torch.cuda.get_device_name()), None)
     learned = None if lora is None else lora_parameters(shape, lora)
-    work = Work(sequences * length, learnt=learned)
+    work = Work(sequences * length, learned=learned)
     parts_of_estimate = {part.name: part.bytes for part in trained(shape, zero, 1, work, gpu=True).work}
     estimate = sum(size for name, size in parts_of_estimate.items() if name != "process")  # CUDA's own is not counted
     return found | {

@@ -26,8 +26,8 @@ def step_flops(table: pa.Table) -> float:
     shared, whole = prompts[first], prompts + answers
     read = 2 * LAYERS * shared.sum() + ATTENTION * _seen(shared).sum()
     written = 2 * LAYERS * (answers - 1).sum() + ATTENTION * (_seen(whole - 1) - _seen(prompts)).sum()
-    learnt = 3 * (2 * LAYERS * whole.sum() + ATTENTION * _seen(whole).sum())
-    return float(read + written + learnt + (1 + 3) * 2 * HEAD * answers.sum())
+    learned = 3 * (2 * LAYERS * whole.sum() + ATTENTION * _seen(whole).sum())
+    return float(read + written + learned + (1 + 3) * 2 * HEAD * answers.sum())
 
 
 def _seen(tokens: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """python -m benchmarks.pretraining.trainer_peer SETTINGS: the same steps by transformers.Trainer.
 
 It gets the same blocks with positions that begin anew at every document, by which Transformers keeps documents apart, and
-labels of the same tokens, so that it minimises the same loss; its model has the attention that Transformers chooses.
+labels of the same tokens, so that it minimizes the same loss; its model has the attention that Transformers chooses.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import ray
 
-from cluster.liveness.registry import Notice
+from cluster.liveness.registry import ProcessRecord
 
 
-def last_words(notices: Sequence[Notice]) -> str:
+def crash_summary(notices: Sequence[ProcessRecord]) -> str:
     """Where the output of these processes lies and, if that is here, the last line of what they said of errors."""
     if not notices:
         return "it died before it gave a sign of life; `ray logs` has its output"
@@ -18,7 +18,7 @@ def last_words(notices: Sequence[Notice]) -> str:
     return "; ".join(_of(notice, logs) for notice in notices)
 
 
-def _of(notice: Notice, logs: Path) -> str:
+def _of(notice: ProcessRecord, logs: Path) -> str:
     pattern = f"worker-*-{notice.pid}.err"
     place = f"{notice.role} {notice.rank}"
     if notice.node != ray.get_runtime_context().get_node_id():

@@ -1,6 +1,6 @@
 """Signs of life: a thread that says, every few seconds, that its process lives and how it is.
 
-    with Pulse("ppo", "policy", rank=0):
+    with Heartbeat("ppo", "policy", rank=0):
         ...
 
 It speaks through the notice board, for `python -m cluster.status`, and through metrics, for Prometheus. A process that
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from cluster import metrics
-from cluster.liveness.registry import DRIVER, Notice, Progress, last_of, put_up, take_down, tidy
+from cluster.liveness.registry import DRIVER, ProcessRecord, Progress, last_of, put_up, take_down, tidy
 from cluster.memory import resident_bytes
 
 SECONDS = 5.0
@@ -27,7 +27,7 @@ SECONDS = 5.0
 _SECONDS_BETWEEN_NEWS = 1.0
 
 
-class Pulse:
+class Heartbeat:
     """The pulse of one process of a run, once it has joined the cluster.
 
     Args:
@@ -38,7 +38,7 @@ class Pulse:
     """
 
     def __init__(self, run: str, role: str, rank: int, version: Callable[[], int | None] = lambda: None) -> None:
-        self.notice = Notice.here(run, role, rank)
+        self.notice = ProcessRecord.here(run, role, rank)
         self._version = version
         self._labels = {"run": run, "role": role, "rank": str(rank)}
         self._stopped = threading.Event()
@@ -90,7 +90,7 @@ class Pulse:
         self.stop()
 
 
-class DriverPulse(Pulse):
+class DriverHeartbeat(Heartbeat):
     """The pulse of a run's driver: also how far the run is, and how full the disk.
 
     When its `with` block is left well, the run's notices are taken down; otherwise they stay and say why it ended.

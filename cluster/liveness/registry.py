@@ -38,7 +38,7 @@ class Progress:
 
 
 @dataclass
-class Notice:
+class ProcessRecord:
     """What one process of a run says of itself."""
 
     run: str
@@ -59,7 +59,7 @@ class Notice:
     progress: Progress | None = None
 
     @classmethod
-    def here(cls, run: str, role: str, rank: int) -> Notice:
+    def here(cls, run: str, role: str, rank: int) -> ProcessRecord:
         """A notice of this process, which has joined the cluster."""
         import ray
 
@@ -69,7 +69,7 @@ class Notice:
         )
 
 
-def put_up(notice: Notice) -> None:
+def put_up(notice: ProcessRecord) -> None:
     """Replaces what this process said before. Raises RayError when the head does not answer."""
     from ray.experimental.internal_kv import _internal_kv_put
 
@@ -78,7 +78,7 @@ def put_up(notice: Notice) -> None:
     _internal_kv_put(key, json.dumps(asdict(notice)), namespace=NAMESPACE)
 
 
-def last_of(run: str, role: str, rank: int) -> Notice | None:
+def last_of(run: str, role: str, rank: int) -> ProcessRecord | None:
     """What the process in this place said last, if any did."""
     from ray.experimental.internal_kv import _internal_kv_get
 
@@ -86,7 +86,7 @@ def last_of(run: str, role: str, rank: int) -> Notice | None:
     return parse(text) if text else None
 
 
-def said(run: str, places: Sequence[tuple[str, int]]) -> list[Notice]:
+def said(run: str, places: Sequence[tuple[str, int]]) -> list[ProcessRecord]:
     """What the processes in these places, role and rank, said last. Raises RayError when the head does not answer."""
     from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
@@ -116,11 +116,11 @@ def tidy() -> None:
             take_down(run)
 
 
-def parse(text: bytes) -> Notice:
+def parse(text: bytes) -> ProcessRecord:
     """A notice as the board has it."""
     values: Mapping[str, object] = json.loads(text)
     progress = values["progress"]
-    return Notice(**{**values, "progress": Progress(**progress) if isinstance(progress, dict) else None})  # type: ignore[arg-type]
+    return ProcessRecord(**{**values, "progress": Progress(**progress) if isinstance(progress, dict) else None})  # type: ignore[arg-type]
 
 
 def _prefix(run: str) -> str:

@@ -12,7 +12,7 @@ from ray.core.generated.gcs_pb2 import ActorTableData
 from ray.exceptions import RayError
 
 from cluster.head import Head, HeadError
-from cluster.liveness.registry import Notice, said
+from cluster.liveness.registry import ProcessRecord, said
 from cluster.waiting import SECONDS_BETWEEN_LOOKS, RoleDied
 
 Place = tuple[str, int]
@@ -29,7 +29,7 @@ class Watch:
 
     def __init__(self, run: str, limit_s: float) -> None:
         self.run, self.limit_s = run, limit_s
-        self.last: dict[Place, Notice] = {}
+        self.last: dict[Place, ProcessRecord] = {}
         self._actors: dict[Place, str] = {}  # Ray's id of who is there
         self._beat: dict[str, tuple[float, float]] = {}  # actor -> its last beat, and when we first saw that one
         self._looked_at = 0.0
@@ -96,7 +96,7 @@ class Watch:
         mine = {ray.get_runtime_context().get_node_id(), *(notice.node for notice in self.last.values())}
         return next((node for node in draining if node in mine), None)
 
-    def last_of(self, role: str, ranks: Sequence[int]) -> list[Notice]:
+    def last_of(self, role: str, ranks: Sequence[int]) -> list[ProcessRecord]:
         """What processes in these places said last, where they said anything."""
         return [self.last[role, rank] for rank in ranks if (role, rank) in self.last]
 

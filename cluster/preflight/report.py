@@ -12,7 +12,7 @@ from rich.text import Text
 from cluster.preflight.needs import Finding, Need, Plan, Row, gib
 
 _PLAIN_WIDTH = 150  # of output that is no terminal
-_COLOURS = {"fits": "green", "tight": "yellow", "unknown": "yellow", "refused": "bold red"}
+_COLORS = {"fits": "green", "tight": "yellow", "unknown": "yellow", "refused": "bold red"}
 
 
 def show(title: str, plan: Plan | None, findings: Sequence[Finding]) -> None:
@@ -25,7 +25,7 @@ def show(title: str, plan: Plan | None, findings: Sequence[Finding]) -> None:
         console.print(memory([need for place in places for need in place.needs]))
     table = _table("", "", "")
     for finding in dict.fromkeys(findings):
-        table.add_row(Text(finding.level, style=_COLOURS[finding.level]), finding.subject, Text(finding.text))
+        table.add_row(Text(finding.level, style=_COLORS[finding.level]), finding.subject, Text(finding.text))
     console.print(table)
     console.print()
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from ray.core.generated import autoscaler_pb2, gcs_pb2
 
 from cluster.head import Head
-from cluster.liveness.registry import DRIVER, Notice
+from cluster.liveness.registry import DRIVER, ProcessRecord
 from cluster.pending import describe, seconds_asked, unplaced
 from cluster.scaling import Reply, coming, living
 
@@ -109,8 +109,8 @@ def look(head: Head) -> ClusterView:
 
 
 def run_view(
-    driver: Notice,
-    notices: Iterable[Notice],
+    driver: ProcessRecord,
+    notices: Iterable[ProcessRecord],
     actors: Iterable[Actor],
     alive: bool,
     names: dict[str, str],
@@ -172,7 +172,9 @@ def node_view(node: autoscaler_pb2.NodeState, names: dict[str, str]) -> NodeView
     return NodeView(names[node.node_id.hex()], node.ray_node_type_name, state, total, used)
 
 
-def _noticed(notice: Notice, actor: Actor | None, names: dict[str, str], bundle: str | None, now: float) -> RankView:
+def _noticed(
+    notice: ProcessRecord, actor: Actor | None, names: dict[str, str], bundle: str | None, now: float
+) -> RankView:
     beat = max(0.0, now - notice.at)
     state = "alive" if notice.role == DRIVER else _state(actor) if actor else "gone"
     return RankView(

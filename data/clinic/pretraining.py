@@ -131,7 +131,7 @@ def _entry(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _listing(knowledge: Knowledge, rng: random.Random) -> str:
-    """A card with a labelled line an attribute."""
+    """A card with a labeled line an attribute."""
     condition = rng.choice(knowledge.conditions)
     mark = rng.choice(("：", "——", "："))
     lines = [

@@ -31,7 +31,7 @@ _MIN_CHARS: Final = {"text": 10, "chat": 2, "preference": 2, "prompts": 2}
 class Options:
     """Attributes:
     kind: a key of `SCHEMAS`.
-    columns: `(field, column)` pairs: where a record's known fields are, for schemas that are not recognised.
+    columns: `(field, column)` pairs: where a record's known fields are, for schemas that are not recognized.
     skip: steps that are not taken.
     keep: kinds of personal data that are not masked.
     on_bad: `skip` lists input that cannot be used and goes on, `fail` ends the run at the first.

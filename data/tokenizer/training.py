@@ -43,7 +43,7 @@ def train_tokenizer(
 
     Args:
         texts: training text; role markers and special tokens must not be in it.
-        names: words that are split off whole before merges are learnt; the longest wins where several fit.
+        names: words that are split off whole before merges are learned; the longest wins where several fit.
         vocabulary: its size, special tokens and role markers included.
         chat: the chat format, one of `CHAT_TOKENS`.
 

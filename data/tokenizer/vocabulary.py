@@ -1,4 +1,4 @@
-"""New pieces for the vocabulary of a tokenizer that exists, learnt from texts as byte-pair encoding learns its own.
+"""New pieces for the vocabulary of a tokenizer that exists, learned from texts as byte-pair encoding learns its own.
 
 The training of the tokenizer goes on where it ended: its own pieces are the letters of a second byte-pair encoding, whose
 merges are added behind the old ones. Old merges come first, so a text without new pieces has the tokens it always had.
@@ -109,7 +109,7 @@ def _unknown(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> list[str]
 
 
 def _merges(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> list[Pair]:
-    """Merges of the tokenizer's pieces, in the order in which they are learnt, as many as `most` if texts give them."""
+    """Merges of the tokenizer's pieces, in the order in which they are learned, as many as `most` if texts give them."""
     pieces = {number: piece for piece, number in tokenizer.get_vocab().items()}
     letters: Tokenizer = Tokenizer(BPE())
     letters.pre_tokenizer = pre_tokenizers.Split(_BETWEEN, "removed")
@@ -122,10 +122,10 @@ def _merges(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> list[Pair]
         trainer = BpeTrainer(vocab_size=len(used) + most, min_frequency=_LEAST, show_progress=False)
         letters.train([file.name], trainer)
 
-    def spelt(word: str) -> str:
+    def spelled(word: str) -> str:
         return "".join(pieces[ord(letter) - _LETTERS] for letter in word)
 
-    return [(spelt(left), spelt(right)) for left, right in _pairs(json.loads(letters.to_str())["model"])]
+    return [(spelled(left), spelled(right)) for left, right in _pairs(json.loads(letters.to_str())["model"])]
 
 
 def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[str]:

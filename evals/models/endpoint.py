@@ -12,7 +12,7 @@ import httpx
 
 from configs.errors import ConfigError, RunError
 from evals.models.respondent import Chat, Reply
-from evals.result_cache import Ledger
+from evals.result_cache import ResultCache
 
 KEY_VARIABLE = "CHIMED_ENDPOINT_KEY"
 CONCURRENT = 8
@@ -29,9 +29,9 @@ Kept = TypeVar("Kept")
 
 
 class EndpointRespondent:
-    """Asks `URL/chat/completions`, greedily. What was answered is in the ledger when the endpoint dies."""
+    """Asks `URL/chat/completions`, greedily. What was answered is in the result cache when the endpoint dies."""
 
-    def __init__(self, url: str, model: str | None, ledger: Ledger) -> None:
+    def __init__(self, url: str, model: str | None, result_cache: ResultCache) -> None:
         """Asks the endpoint for its models.
 
         Args:
@@ -42,7 +42,7 @@ class EndpointRespondent:
             ConfigError: nobody answers there, or the model is not there, or has to be chosen.
         """
         key = os.environ.get(KEY_VARIABLE)
-        self._url, self._ledger = url.rstrip("/"), ledger
+        self._url, self._result_cache = url.rstrip("/"), result_cache
         self._client = httpx.Client(timeout=TIMEOUT_S, headers={"Authorization": f"Bearer {key}"} if key else None)
         self.name = self._choose(model)
         self._answered = 0
@@ -79,7 +79,7 @@ class EndpointRespondent:
             return answers
 
         asked = [list(chat) for chat in chats]
-        return self._ledger.through([self._url, self.name, *what], asked, ask_all, size=4 * CONCURRENT)
+        return self._result_cache.through([self._url, self.name, *what], asked, ask_all, size=4 * CONCURRENT)
 
     def _written(self, chat: Chat, max_tokens: int) -> tuple[str, bool, str]:
         body = self._post(chat, max_tokens=max_tokens)

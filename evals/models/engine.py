@@ -16,7 +16,7 @@ from configs.errors import ConfigError
 from data.chat import without_end
 from evals.models.device import prepare_process
 from evals.models.sizing import Sizing, sized
-from evals.result_cache import Ledger
+from evals.result_cache import ResultCache
 
 if TYPE_CHECKING:
     from actors.inference import engine
@@ -37,11 +37,11 @@ class Answer:
 class Engine:
     """vLLM with one model at a time. Not for use beside another engine in the same process.
 
-    With a ledger every answer is kept, and not asked for again.
+    With a result cache every answer is kept, and not asked for again.
     """
 
-    def __init__(self, ledger: Ledger | None = None, sizing: Sizing | None = None) -> None:
-        self._ledger, self._sizing = ledger, sizing or Sizing()
+    def __init__(self, result_cache: ResultCache | None = None, sizing: Sizing | None = None) -> None:
+        self._result_cache, self._sizing = result_cache, sizing or Sizing()
         self._digest = ""
         prepare_process()
         self._engine: engine.Engine | None = None
@@ -90,7 +90,7 @@ class Engine:
             self._folder = None
             raise ConfigError(f"{folder.path}: vLLM cannot load this model: {error}") from error
         self._architecture, self._folder = architecture, folder
-        self._digest = folder.digest if self._ledger else ""
+        self._digest = folder.digest if self._result_cache else ""
 
     def _may_reload(self, folder: ModelFolder) -> bool:
         return folder.is_llama and folder.end_ids == self._ends
@@ -186,7 +186,7 @@ class Engine:
     def _through(
         self, what: list[Any], requests: Sequence[Any], ask: Callable[[Sequence[Any]], list[Any]]
     ) -> list[Any]:
-        """What `ask` gives for the requests, through the ledger if there is one; every chunk begins without prefixes."""
+        """What `ask` gives for the requests, through the result cache if there is one; every chunk begins without prefixes."""
         if not requests:
             return []
 
@@ -194,9 +194,9 @@ class Engine:
             self._running.forget_prefixes()
             return ask(chunk)
 
-        if self._ledger is None:
+        if self._result_cache is None:
             return ask_afresh(requests)
-        return self._ledger.through([self._digest, *what], requests, ask_afresh)
+        return self._result_cache.through([self._digest, *what], requests, ask_afresh)
 
     @property
     def _running(self) -> engine.Engine:

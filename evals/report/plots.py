@@ -8,7 +8,7 @@ from typing import Any
 
 from evals.report.tables import Results
 
-_COLOURS = 8
+_COLORS = 8
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Bar:
 
     label: str
     model: str
-    colour: int
+    color: int
     value: str
     at: float
     """Percent along the axis."""
@@ -56,7 +56,7 @@ def choice_plots(task: str, results: Results) -> list[Plot]:
         )
         for shot in shots:
             bars, chance = [], None
-            for colour, (model, result) in enumerate(results.items()):
+            for color, (model, result) in enumerate(results.items()):
                 scores = result["tasks"].get(task, {}).get(method, {}).get(shot)
                 if not scores:
                     continue
@@ -64,7 +64,7 @@ def choice_plots(task: str, results: Results) -> list[Plot]:
                 rows = {"all": scores, **scores["by_subject"]}
                 for subject, values in rows.items():
                     name = subject.replace("_", " ")
-                    bars.append(_bar(name, model, colour, values["accuracy"], values["accuracy_interval"], 0, 1))
+                    bars.append(_bar(name, model, color, values["accuracy"], values["accuracy_interval"], 0, 1))
             if bars:
                 hint = "Share right, with its 95 % interval; the dashed line is guessing."
                 plots.append(Plot(f"{method}, {shot.replace('_', ' ')}", hint, _PERCENT, bars, chance))
@@ -77,7 +77,7 @@ def scale_plots(task: str, results: Results) -> list[Plot]:
     for method in ("likelihood", "generation"):
         bars: list[Bar] = []
         ends = (1.0, 5.0)
-        for colour, (model, result) in enumerate(results.items()):
+        for color, (model, result) in enumerate(results.items()):
             values = result["tasks"].get(task, {})
             if method not in values:
                 continue
@@ -86,7 +86,7 @@ def scale_plots(task: str, results: Results) -> list[Plot]:
                 ends = tuple(each["ends"])
                 label = f"{name.replace('_', ' ')} {title['title']} (high: {title['high']})"
                 if each["mean"] is not None:
-                    bars.append(_bar(label, model, colour, each["mean"], each["interval"], *ends, filled=False))
+                    bars.append(_bar(label, model, color, each["mean"], each["interval"], *ends, filled=False))
         if bars:
             middle = sum(ends) / 2
             ticks = [(100 * (v - ends[0]) / (ends[1] - ends[0]), f"{v:g}") for v in (ends[0], middle, ends[1])]
@@ -101,11 +101,11 @@ _PERCENT = [(0.0, "0"), (50.0, "50"), (100.0, "100 %")]
 def _letter_plots(task: str, results: Results) -> list[Plot]:
     """The letters chosen when every option stood under every letter: even without a preference."""
     bars, even = [], None
-    for colour, (model, result) in enumerate(results.items()):
+    for color, (model, result) in enumerate(results.items()):
         letters = _rotated_letters(result["tasks"].get(task, {}))
         for letter, share in letters.items():
             even = 100 / len(letters)
-            bars.append(_bar(letter, model, colour, share, None, 0, 1))
+            bars.append(_bar(letter, model, color, share, None, 0, 1))
     if not bars:
         return []
     hint = "Share of all choices under rotation, by log-likelihood; the dashed line is no preference."
@@ -123,7 +123,7 @@ def _rotated_letters(values: Mapping[str, Any]) -> Mapping[str, float]:
 def _bar(
     label: str,
     model: str,
-    colour: int,
+    color: int,
     value: float,
     interval: list[float] | None,
     least: float,
@@ -135,4 +135,4 @@ def _bar(
 
     low, high = interval or [value, value]
     told = f"{100 * value:.1f}" if filled else f"{value:.2f}"
-    return Bar(label, model, colour % _COLOURS, told, at(value), at(low), at(high), filled)
+    return Bar(label, model, color % _COLORS, told, at(value), at(low), at(high), filled)

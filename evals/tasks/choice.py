@@ -30,7 +30,7 @@ def check(row: Row) -> None:
 
 
 def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
-    """`accuracy`, the primary one, by the mean log-likelihood of an option's tokens and end mark, which does not favour
+    """`accuracy`, the primary one, by the mean log-likelihood of an option's tokens and end mark, which does not favor
     short options; `accuracy_sum` by their sum, the probability that the model answers just that; each also by subject.
 
     `chance` is what guessing gives; `letters` says how often each position was chosen, `answers` how often it is right.

@@ -39,9 +39,9 @@ def test_operations_of_a_step_worked_by_hand(monkeypatch: pytest.MonkeyPatch) ->
     table = pa.table({"group": [7, 7], "prompt": [[1, 2], [1, 2]], "response": [[3, 4, 5], [6]]})
     read = 200 * 2 + 3  # the prompt once; its two tokens see one and two
     written = 200 * 2 + (3 + 4)  # the first answer's tokens are read to sample the next; the last is not
-    learnt = 3 * (200 * (5 + 3) + (15 + 6))
+    learned = 3 * (200 * (5 + 3) + (15 + 6))
     head = (1 + 3) * 20 * 4
-    assert floor.step_flops(table) == read + written + learnt + head
+    assert floor.step_flops(table) == read + written + learned + head
 
 
 def test_time_in_which_no_role_works() -> None:

@@ -18,7 +18,7 @@ from ray.util import placement_group_table
 
 from actors.groups import team
 from cluster.head import Head
-from cluster.liveness.heartbeat import DriverPulse
+from cluster.liveness.heartbeat import DriverHeartbeat
 from cluster.status.view import look
 from configs.base import read
 from trainers.config.rlhf import PPOConfig
@@ -59,7 +59,7 @@ def main(folder: str, *forms: str) -> None:
         for number, form in enumerate(forms):
             config = read("ppo", STAGES, [f"--name=form-{number}", *form.split()])
             assert isinstance(config, PPOConfig)
-            with DriverPulse(config.name, "ppo", Path(folder)), Empty(team_config(config, ())) as roles:
+            with DriverHeartbeat(config.name, "ppo", Path(folder)), Empty(team_config(config, ())) as roles:
                 print(json.dumps(found(config.name, roles)), flush=True)
     finally:
         ray.shutdown()

@@ -61,7 +61,7 @@ def algorithm(loss: str) -> AlgorithmConfig:
     """Everything that a policy loss may have, at once."""
     return AlgorithmConfig(
         minibatches=MINIBATCHES,
-        aggregation=loss if loss != "value" else "token_mean",
+        loss_aggregation=loss if loss != "value" else "token_mean",
         kl_in="loss",
         kl_estimator="k3",
         entropy_coef=0.02,
@@ -73,7 +73,7 @@ def algorithm(loss: str) -> AlgorithmConfig:
     )
 
 
-def learnt(learner: Learner, start: str, table: pa.Table, loss: str, cut: tuple[int, int, str], rank: int) -> Weights:
+def learned(learner: Learner, start: str, table: pa.Table, loss: str, cut: tuple[int, int, str], rank: int) -> Weights:
     """Full weights, on rank 0, after a step of two minibatches from the weights in `start`."""
     ranks, tokens, order = cut
     learner.load(start)
@@ -99,7 +99,7 @@ def after_every_cut(rank: int, ranks: int, folder: str) -> dict[str, Weights]:
         for loss in losses:
             for cut in CUTS:
                 if cut[0] == ranks:
-                    found[f"{loss} {cut}"] = learnt(learner, start, table, loss, cut, rank)
+                    found[f"{loss} {cut}"] = learned(learner, start, table, loss, cut, rank)
         learner.zero.engine.destroy()
     return found
 
@@ -179,8 +179,8 @@ def folder(make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
         with torch.no_grad():
             known, values = plain_logprobs(policy, row)[0].numpy(), plain_values(critic, row).numpy()
 
-        def near(centre: Any, spread: float, tokens: int = len(response)) -> list[float]:
-            return (centre + spread * random.standard_normal(tokens)).astype(np.float32).tolist()
+        def near(center: Any, spread: float, tokens: int = len(response)) -> list[float]:
+            return (center + spread * random.standard_normal(tokens)).astype(np.float32).tolist()
 
         row |= {"logprobs": near(known, 0.3), "rollout_logprobs": near(known, 0.3), "ref_logprobs": near(known, 0.5)}
         row |= {"advantages": near(0.0, 1.0), "values": near(values, 0.5), "returns": near(values, 1.0)}

@@ -71,7 +71,7 @@ def trained(
         yield {name: runs_root() / name for name in sections}
 
 
-def test_blocks_and_chats_of_4096_tokens_are_learnt_within_their_memory(trained: dict[str, Path]) -> None:
+def test_blocks_and_chats_of_4096_tokens_are_learned_within_their_memory(trained: dict[str, Path]) -> None:
     for run in trained.values():
         lines = list(read_metrics(run))
         assert [line["tokens"] for line in lines] == [LENGTH, LENGTH]

@@ -121,7 +121,7 @@ def test_ahead_is_off_by_exactly_one_version_and_resumes_bit_for_bit(settings: A
 
 
 def broken(config: PPOConfig, after: int) -> None:
-    """A run that ends right after it has learnt step `after`."""
+    """A run that ends right after it has learned step `after`."""
     log = Run.log
 
     def die(run: Run, step: int, metrics: dict[str, float]) -> None:
@@ -193,7 +193,7 @@ def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_c
         "def reward(sample):\n    return float(sample['prompt_id'] % 2 * sample['sample'])\n"
     )
     judge = {"placement": {"cpus_per_rank": 0.1}, "functions": {"odd": {"file": str(tmp_path / "alike.py")}}}
-    algorithm = {"name": "reinforce_pp_baseline", "kl_coef": 0.0, "resample": 3}
+    algorithm = {"name": "reinforce_pp_baseline", "kl_coef": 0.0, "dynamic_sampling": 3}
     config = settings("resampled", algorithm=algorithm, judge=judge, steps=2)
     run = finished_run(config)
     for path in sorted((run / "journal").glob("*.parquet")):
@@ -230,7 +230,7 @@ def test_a_diverging_update_ends_in_one_line_and_keeps_its_rows(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     rows = pq.read_table(runs / "wild" / "not_finite.parquet")
     assert re.match(
-        r"python -m trainers.ppo: error: policy: the (loss|gradient) is n\w+.* at optimiser step 2; its rows", line
+        r"python -m trainers.ppo: error: policy: the (loss|gradient) is n\w+.* at optimizer step 2; its rows", line
     )
     journalled = pq.read_table(runs / "wild" / "journal").column("response").to_pylist()
     assert rows.column("response").to_pylist() == journalled[4:]
@@ -242,7 +242,7 @@ def test_a_diverging_update_ends_in_one_line_and_keeps_its_rows(
     [
         (["--algorithm.name=ppo"], "critic is missing, which algorithm.name ppo needs"),
         (["--samples_per_prompt=1"], "algorithm.name grpo compares answers to one prompt"),
-        (["--algorithm.resample=1", "--rollout.ahead=1"], "algorithm.resample waits for scores"),
+        (["--algorithm.dynamic_sampling=1", "--rollout.ahead=1"], "algorithm.dynamic_sampling waits for scores"),
         (["--rollout.in_flight=keep"], "rollout.in_flight keep gives answers that several weights made"),
         (["--rollout.stop=[多休息，按时服药。]"], "rollout.stop: '多休息，按时服药。' is .* tokens"),
         (["--critic_warmup_steps=3"], "algorithm.name grpo has no critic; set it to 0"),

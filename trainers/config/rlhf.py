@@ -39,8 +39,8 @@ def require_room(prompts: PromptData, rollout: RolloutConfig, field: str, tokens
 # What a named algorithm sets of the fields below where the user says nothing; sources in trainers/rlhf/algorithms.py.
 _PRESETS: dict[str, dict[str, Any]] = {
     "ppo": {},
-    "grpo": {"kl_in": "loss", "kl_estimator": "k3", "whiten_advantages": False, "aggregation": "sequence_mean"},
-    "dr_grpo": {"kl_in": "loss", "kl_estimator": "k3", "whiten_advantages": False, "aggregation": "constant"},
+    "grpo": {"kl_in": "loss", "kl_estimator": "k3", "whiten_advantages": False, "loss_aggregation": "sequence_mean"},
+    "dr_grpo": {"kl_in": "loss", "kl_estimator": "k3", "whiten_advantages": False, "loss_aggregation": "constant"},
     "rloo": {"whiten_advantages": False},
     "reinforce_pp": {},
     "reinforce_pp_baseline": {"kl_in": "loss", "kl_estimator": "k2"},
@@ -54,7 +54,7 @@ class AlgorithmConfig(Section):
         "ppo", description="where advantages come from: ppo has a critic, the others compare answers"
     )
     gamma: float = Field(1.0, gt=0, le=1, description="discount of a later reward, a token")
-    gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation (ppo)")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of generalized advantage estimation (ppo)")
     whiten_advantages: bool = Field(
         True, description="advantages of a step get mean 0 and variance 1 over its tokens; not in grpo, dr_grpo, rloo"
     )
@@ -63,7 +63,7 @@ class AlgorithmConfig(Section):
     dual_clip: float | None = Field(None, gt=1, description="bound of a negative advantage's loss, in advantages")
     value_clip_eps: float = Field(0.5, gt=0, description="new values are clipped to the old ones +- this (ppo)")
     entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy, which is then rewarded")
-    aggregation: Literal["token_mean", "sequence_mean", "constant"] = Field(
+    loss_aggregation: Literal["token_mean", "sequence_mean", "constant"] = Field(
         "token_mean",
         description="what a minibatch's loss is a mean over: tokens; answers, of which each is the mean of its tokens "
         "(grpo); or answers, each the sum of its tokens over max_new_tokens (dr_grpo)",
@@ -76,7 +76,7 @@ class AlgorithmConfig(Section):
     kl_target: float | None = Field(None, gt=0, description="KL, nats an answer, to which kl_coef is steered")
     kl_horizon: int = Field(10_000, ge=1, description="answers in which steering changes kl_coef by about a fifth")
     reward_clip: float = Field(10.0, gt=0, description="rewards are clipped to +- this before anything else")
-    normalise_rewards: bool = Field(False, description="divide rewards by their running standard deviation")
+    normalize_rewards: bool = Field(False, description="divide rewards by their running standard deviation")
     length_penalty: float = Field(0.0, ge=0, description="taken from an answer's reward, a token")
     overlong_buffer: int = Field(
         0, ge=0, description="last tokens below max_new_tokens that cost up to overlong_penalty"
@@ -85,7 +85,7 @@ class AlgorithmConfig(Section):
     drop_truncated: bool = Field(
         False, description="answers that were cut off are not trained on; a step of no others changes no weights"
     )
-    resample: int = Field(
+    dynamic_sampling: int = Field(
         0, ge=0, description="further batches a step may ask for, in place of prompts whose answers all score alike"
     )
     importance: Literal["none", "truncated"] = Field(
@@ -93,11 +93,11 @@ class AlgorithmConfig(Section):
     )
     importance_cap: float = Field(2.0, gt=0, description="where that weight is truncated")
     epochs: int = Field(1, ge=1, description="passes over a step's samples")
-    minibatches: int = Field(1, ge=1, description="optimiser steps a pass")
+    minibatches: int = Field(1, ge=1, description="optimizer steps a pass")
 
     @property
     def has_critic(self) -> bool:
-        """Whether values are learnt; the other algorithms compare answers to the same prompt, or to the batch."""
+        """Whether values are learned; the other algorithms compare answers to the same prompt, or to the batch."""
         return self.name == "ppo"
 
     @property
@@ -197,7 +197,7 @@ class PPOConfig(RewardedConfig):
         return sites(self.colocate, {role: settings.placement for role, settings in self.roles.items()})
 
     @property
-    def knows_logprobs(self) -> bool:
+    def skips_old_logprobs(self) -> bool:
         """Whether the loss sees the very log-probabilities that a pass before it would make, so that none is made."""
         algorithm = self.algorithm
         once = algorithm.epochs * algorithm.minibatches == 1
@@ -211,7 +211,7 @@ class PPOConfig(RewardedConfig):
 
     @property
     def updates(self) -> int:
-        """Optimiser steps of the whole run."""
+        """Optimizer steps of the whole run."""
         return self.steps * self.algorithm.epochs * self.algorithm.minibatches
 
     @model_validator(mode="after")
@@ -268,10 +268,14 @@ class PPOConfig(RewardedConfig):
     @model_validator(mode="after")
     def _what_works_ahead(self) -> PPOConfig:
         algorithm = self.algorithm
-        if algorithm.resample and self.samples_per_prompt < 2:
-            raise ValueError("algorithm.resample looks at a prompt's answers: raise samples_per_prompt above 1, or 0")
-        if algorithm.resample and self.rollout.ahead:
-            raise ValueError("algorithm.resample waits for scores, rollout.ahead does not: set one of them to 0")
+        if algorithm.dynamic_sampling and self.samples_per_prompt < 2:
+            raise ValueError(
+                "algorithm.dynamic_sampling looks at a prompt's answers: raise samples_per_prompt above 1, or 0"
+            )
+        if algorithm.dynamic_sampling and self.rollout.ahead:
+            raise ValueError(
+                "algorithm.dynamic_sampling waits for scores, rollout.ahead does not: set one of them to 0"
+            )
         if self.rollout.in_flight != "none" and not (self.rollout.ahead and algorithm.importance == "truncated"):
             raise ValueError(
                 f"rollout.in_flight {self.rollout.in_flight} gives answers that several weights made: set rollout.ahead to "
@@ -303,7 +307,7 @@ class PPOConfig(RewardedConfig):
 
 
 class SelectionConfig(Section):
-    """Which of a round's answers are learnt. One that was cut off, or that the chat format cannot hold, never is."""
+    """Which of a round's answers are learned. One that was cut off, or that the chat format cannot hold, never is."""
 
     by: Literal["per_prompt", "global_top_k"] = Field(
         "per_prompt", description="per_prompt: the best answer to each prompt; global_top_k: the k best of all answers"

@@ -57,14 +57,14 @@ class EvaluationConfig(Section):
 
 
 class TrainTables(Section):
-    """What is learnt from."""
+    """What is learned from."""
 
     train: tuple[str, ...] = Field(
         min_length=1,
         description="tables, .parquet or .jsonl, folders of .parquet files, or hf://datasets/org/name/split; each is a source",
     )
     weights: tuple[float, ...] | None = Field(
-        None, description="one an entry of train: its share of the samples that are learnt; else by their numbers"
+        None, description="one an entry of train: its share of the samples that are learned; else by their numbers"
     )
 
     @model_validator(mode="after")
@@ -111,11 +111,11 @@ class LearningConfig(Section):
     )
     epochs: float = Field(1.0, gt=0, description="passes over the training samples")
     max_steps: int | None = Field(
-        None, ge=1, description="end after this many optimiser steps, if epochs would be more"
+        None, ge=1, description="end after this many optimizer steps, if epochs would be more"
     )
-    batch_size: int = Field(8, ge=1, description="samples of one optimiser step, over all ranks")
+    batch_size: int = Field(8, ge=1, description="samples of one optimizer step, over all ranks")
     micro_batch_tokens: int = Field(4096, ge=16, description="tokens of one forward and backward pass on one rank")
-    eval_every: int = Field(100, ge=1, description="optimiser steps between held-out evaluations; one is at the end")
+    eval_every: int = Field(100, ge=1, description="optimizer steps between held-out evaluations; one is at the end")
     eval_at_start: bool = Field(
         False, description="also evaluate the starting weights on the held-out rows; logged as step 0"
     )
@@ -124,7 +124,7 @@ class LearningConfig(Section):
         description="whose weights model/ has: those after the last step, or of the lowest held-out loss, which are kept "
         "in best/; both: the last in model/, the best in best/",
     )
-    checkpoint_every: int = Field(100, ge=1, description="optimiser steps between checkpoints; none is made at the end")
+    checkpoint_every: int = Field(100, ge=1, description="optimizer steps between checkpoints; none is made at the end")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the newest")
     max_failures: int = Field(3, ge=0, description="how many times dead workers are replaced before the stage gives up")
 
@@ -201,7 +201,7 @@ class SftConfig(SupervisedConfig):
     data: ChatData
     model: str = Field(description="model to start from: a folder in Hugging Face format or a Hub id")
     learn: Literal["every_answer", "last_answer"] = Field(
-        "every_answer", description="which of the assistant's turns of a chat are learnt; the others are only read"
+        "every_answer", description="which of the assistant's turns of a chat are learned; the others are only read"
     )
 
     @model_validator(mode="after")
@@ -234,7 +234,7 @@ class RewardConfig(SupervisedConfig):
 
 
 class DpoConfig(SupervisedConfig):
-    """Direct preference optimisation: the model learns from preference pairs, compared with the one it started from."""
+    """Direct preference optimization: the model learns from preference pairs, compared with the one it started from."""
 
     recipe_key: ClassVar[str] = "dpo"
 

@@ -128,7 +128,7 @@ class _Planner:
         longest = config.prompts.max_tokens + config.rollout.max_new_tokens
         rows = config.rows_per_step // config.algorithm.minibatches
         through_store = config.publish.transport == "object_store"
-        self._fact("batch", f"{config.rows_per_step} samples a step, {config.algorithm.minibatches} x {rows} learnt")
+        self._fact("batch", f"{config.rows_per_step} samples a step, {config.algorithm.minibatches} x {rows} learned")
         needs = []
         for role, settings in config.roles.items():
             if isinstance(settings, TrainedRoleConfig):
@@ -182,16 +182,16 @@ class _Planner:
         rows = config.batch_size // config.placement.ranks
         tokens = self._micro_batch(role, config, config.batch_size, row)
         self._fact("batch", f"{config.batch_size} samples a step, {rows} a rank")
-        learnt, exports = self._learnt(role, model, config), 1 if config.export == "last" else 2
-        self._checkpoints(role, model, config.zero.dtype, config.keep_checkpoints, scorer, learnt, exports)
+        learned, exports = self._learned(role, model, config), 1 if config.export == "last" else 2
+        self._checkpoints(role, model, config.zero.dtype, config.keep_checkpoints, scorer, learned, exports)
         new = isinstance(config, PretrainConfig) and config.architecture is not None
         if new:
-            work = Work(tokens, scorer, False, "its weights are drawn at random", "float32", learnt)
+            work = Work(tokens, scorer, False, "its weights are drawn at random", "float32", learned)
         else:
-            work = Work(tokens, scorer, False, self._whole(role, model, config.zero, scorer), learnt=learnt)
+            work = Work(tokens, scorer, False, self._whole(role, model, config.zero, scorer), learned=learned)
         return self._trained(role, model, config, work)
 
-    def _learnt(self, role: str, model: str, config: LearningConfig) -> int | None:
+    def _learned(self, role: str, model: str, config: LearningConfig) -> int | None:
         """Parameters that are trained, where it is not all of them."""
         shape = self._shape(role, model)
         if config.lora is None or shape is None:
@@ -266,12 +266,12 @@ class _Planner:
         self._findings.append(Finding("fits", subject, text))
 
     def _checkpoints(
-        self, role: str, model: str, dtype: str, keep: int, scorer: bool, learnt: int | None = None, exports: int = 1
+        self, role: str, model: str, dtype: str, keep: int, scorer: bool, learned: int | None = None, exports: int = 1
     ) -> None:
         shape = self._shape(role, model)
         if shape is not None:
             count, b = shape.parameters(scorer), BYTES[dtype]
-            each = b * count + CHECKPOINT_BYTES * (count if learnt is None else learnt)
+            each = b * count + CHECKPOINT_BYTES * (count if learned is None else learned)
             self._disk.append((each * (keep + 1), f"{keep + 1} checkpoints of {role}, {gib(each)} each"))
             if role != "critic":
                 times = f"{exports} x " if exports > 1 else ""

@@ -30,7 +30,7 @@ class Round:
 
     @property
     def chosen(self) -> Path:
-        """The SFT table of the answers that are learnt. It is written last: when it is there, so is the rest."""
+        """The SFT table of the answers that are learned. It is written last: when it is there, so is the rest."""
         return self.folder / "chosen.parquet"
 
     @property
@@ -55,7 +55,7 @@ class Round:
 
     def fine_tuning(self) -> SftConfig:
         """The settings of the round's SFT."""
-        tables = [one.chosen for one in self._learnt()] + ([self.replay] if self.config.replay else [])
+        tables = [one.chosen for one in self._learned()] + ([self.replay] if self.config.replay else [])
         start = self.config.model if self.config.from_start else self.policy
         return sft_config(self.config, f"{self.config.name}/round-{self.number}/sft", start, tuple(map(str, tables)))
 
@@ -64,14 +64,14 @@ class Round:
 
         `chosen` is how many answers it chose. The rows come in a shuffled order that goes on from round to round.
         """
-        learnt = chosen + sum(_rows(one.chosen) for one in self._learnt() if one.number < self.number)
+        learned = chosen + sum(_rows(one.chosen) for one in self._learned() if one.number < self.number)
         share = self.config.replay_share
         drawn = sum(_rows(self._earlier(number).replay) for number in range(self.number))
         table = read_table([table_path(path) for path in self.config.replay], SFT, may_lack=MAY_LACK)
-        rows = islice(shuffled(len(table), self.config.seed, drawn), round(learnt * share / (1 - share)))
+        rows = islice(shuffled(len(table), self.config.seed, drawn), round(learned * share / (1 - share)))
         return table.take(list(rows))
 
-    def _learnt(self) -> list[Round]:
+    def _learned(self) -> list[Round]:
         """The rounds whose choices this one learns, itself the last."""
         first = 0 if self.config.from_start else self.number
         return [self._earlier(number) for number in range(first, self.number + 1)]
@@ -83,7 +83,7 @@ class Round:
 def sft_config(config: RejectionConfig, name: str, model: str, tables: tuple[str, ...]) -> SftConfig:
     """SFT of `model` on `tables` as the stage's section `sft` says.
 
-    Of a chat only the last answer is learnt: it is what was chosen, earlier ones came with the prompt.
+    Of a chat only the last answer is learned: it is what was chosen, earlier ones came with the prompt.
     """
     data = ChatData(**dict(config.sft.data), train=tables)
     settings = dict(config.sft) | {"data": data, "learn": "last_answer"}

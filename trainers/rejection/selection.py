@@ -1,4 +1,4 @@
-"""Which of a round's answers are learnt: pure functions of the table of scored samples.
+"""Which of a round's answers are learned: pure functions of the table of scored samples.
 
 The best of N answers to each prompt is what RAFT (Dong et al. 2023, arXiv 2304.06767) and Llama 2 (Touvron et al. 2023,
 arXiv 2307.09288, section 3.2.3) fine-tune on; the K best of all answers is ChiMed-GPT's form (Tian et al. 2024).

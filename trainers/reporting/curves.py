@@ -37,14 +37,14 @@ class Mark:
     """One metric in a chart: raw values as `dots`, their mean as `line`, or an `area`; SVG path data.
 
     Attributes:
-        colour: 0 to `MOST_CURVES` - 1.
+        color: 0 to `MOST_CURVES` - 1.
         value: the figure in the legend.
         sparse: there are few dots.
         gaps: left end and width, in percent, of stretches without a finite value.
     """
 
     name: str
-    colour: int
+    color: int
     value: str
     dots: str = ""
     line: str = ""
@@ -127,13 +127,13 @@ def draw_phases(series: Sequence[Series], steps: Sequence[int]) -> Chart:
     heads = [f"step {bar[0]:,}" if len(bar) == 1 else f"steps {bar[0]:,} to {bar[-1]:,}" for bar in bars]
     rows = [[f"{figure(value)} s" for value in bar] for bar in heights]
     starts = [bar[0] for bar in bars]
-    labelled = [tick for tick in step_scale(steps).ticks(5) if tick == int(tick) and steps[0] <= tick <= steps[-1]]
+    labeled = [tick for tick in step_scale(steps).ticks(5) if tick == int(tick) and steps[0] <= tick <= steps[-1]]
     return Chart(
         kind="stack",
         title="Seconds a step, by phase",
         note="mean and share of all steps below" + (f"; a bar is the mean of {width} steps" if width > 1 else ""),
         marks=marks,
-        x_ticks=[(percent(x.at(bisect_right(starts, tick) - 0.5)), f"{tick:,.0f}") for tick in labelled],
+        x_ticks=[(percent(x.at(bisect_right(starts, tick) - 0.5)), f"{tick:,.0f}") for tick in labeled],
         y_ticks=value_ticks(y),
         hover=hover_of([x.at(n + 0.5) for n in range(len(bars))], heads, marks, rows),
         label="seconds a step: " + "; ".join(f"{mark.name} {mark.value}" for mark in marks),
@@ -219,12 +219,12 @@ def smoothed(values: Sequence[float | None], place: int) -> float | None:
         if (value := values[place + offset]) is not None
     ]
     total = sum(weight for _, _, weight in near)
-    centre = sum(weight * offset for offset, _, weight in near) / total
+    center = sum(weight * offset for offset, _, weight in near) / total
     mean = sum(weight * value for _, value, weight in near) / total
-    spread = sum(weight * (offset - centre) ** 2 for offset, _, weight in near)
-    tilt = sum(weight * (offset - centre) * (value - mean) for offset, value, weight in near) / (spread or 1.0)
+    spread = sum(weight * (offset - center) ** 2 for offset, _, weight in near)
+    tilt = sum(weight * (offset - center) * (value - mean) for offset, value, weight in near) / (spread or 1.0)
     known = [value for _, value, _ in near]
-    return min(max(mean - tilt * centre, min(known)), max(known))
+    return min(max(mean - tilt * center, min(known)), max(known))
 
 
 def step_scale(steps: Sequence[int]) -> Scale:
@@ -251,7 +251,7 @@ def percent(part: float) -> float:
     return round(100 * part, 2)
 
 
-def _mark(series: Series, places: Sequence[int], colour: int, x: Scale, y: Scale, share: bool) -> Mark:
+def _mark(series: Series, places: Sequence[int], color: int, x: Scale, y: Scale, share: bool) -> Mark:
     dots = "".join(
         f"M{_x(x, series.steps[place])} {_y(y, value)}h0"
         for place in places
@@ -259,7 +259,7 @@ def _mark(series: Series, places: Sequence[int], colour: int, x: Scale, y: Scale
     )
     return Mark(
         series.name,
-        colour,
+        color,
         figure(series.values[-1], share=share),
         dots=dots,
         line=_line(series, places, x, y),

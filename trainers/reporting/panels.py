@@ -14,7 +14,7 @@ LOG, LOG_OTHER = 10.0, 1000.0
 """Spreads that are worth a logarithmic axis: of metrics that are known to fall by orders of magnitude, and of any."""
 
 MOST_CURVES = 8
-"""Curves of one chart; the page has as many colours."""
+"""Curves of one chart; the page has as many colors."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ PANELS = (
     Panel("Answers", "Response length", ("response_tokens", "response_tokens_max"), "tokens an answer: mean, longest"),
     Panel("Answers", "Truncated", ("truncated",), "share of answers cut off at the limit", share=True),
     Panel("Answers", "Prompt length", ("prompt_tokens",), "tokens, mean"),
-    Panel("Optimiser", "Policy loss", ("policy_loss",)),
-    Panel("Optimiser", "Gradient norm", ("grad_norm", "*_grad_norm"), "before clipping", log_from=LOG),
-    Panel("Optimiser", "Learning rate", ("lr", "*_lr")),
+    Panel("Optimizer", "Policy loss", ("policy_loss",)),
+    Panel("Optimizer", "Gradient norm", ("grad_norm", "*_grad_norm"), "before clipping", log_from=LOG),
+    Panel("Optimizer", "Learning rate", ("lr", "*_lr")),
     Panel("Engines", "Engine against trainer", ("engine_trainer_*",), "log-probability, nats a token", log_from=LOG),
     Panel("Engines", "Drift after publishing", ("publish_drift",), "largest on the probe, nats a token", log_from=LOG),
     Panel("Engines", "Older weights against trainer", ("behind_*",), "log-probability, nats a token", log_from=LOG),

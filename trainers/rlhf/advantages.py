@@ -83,7 +83,7 @@ def add_weights(table: pa.Table, algorithm: AlgorithmConfig, longest: int) -> pa
             "token_mean": np.full(size, 1.0 / max(1, tokens[mask].sum())),
             "sequence_mean": 1.0 / (rows * tokens),
             "constant": np.full(size, 1.0 / (rows * longest)),
-        }[algorithm.aggregation]
+        }[algorithm.loss_aggregation]
         row_weights[part] = np.where(mask, each, 0.0)
     column = as_list_column(np.repeat(row_weights, counts).astype(np.float32), counts, pa.float32())
     return extended(table, {"weights": column}, "driver")

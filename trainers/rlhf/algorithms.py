@@ -41,7 +41,7 @@ def rloo(scores: Floats, groups: NDArray[np.int64]) -> Floats:
     return _over_groups(scores, groups, against_others)
 
 
-def generalised_advantages(rewards: Floats, values: Floats, gamma: float, lam: float) -> Floats:
+def generalized_advantages(rewards: Floats, values: Floats, gamma: float, lam: float) -> Floats:
     """Advantages of one row's tokens, (A,) (Schulman et al. 2016, eq. 16): sum over l of (gamma lam)^l delta_{t+l}.
 
     delta_t = r_t + gamma V_{t+1} - V_t; the value after the last token is 0, because the answer ends there.
@@ -88,7 +88,7 @@ def _without_critic(shape: Shape) -> Algorithm:
 
 def _with_critic(rewards: Floats, values: Floats | None, settings: AlgorithmConfig) -> Floats:
     assert values is not None
-    return generalised_advantages(rewards, values, settings.gamma, settings.gae_lambda)
+    return generalized_advantages(rewards, values, settings.gamma, settings.gae_lambda)
 
 
 ALGORITHMS: dict[str, Algorithm] = {

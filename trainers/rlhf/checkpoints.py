@@ -35,7 +35,7 @@ class Checkpoints:
     ) -> None:
         self._store = CheckpointStore(run / "checkpoints", config.keep_checkpoints)
         self._team, self._journal, self._driver = team, journal, driver
-        # In flight, later weights may answer any step, and may have learnt from all steps before it.
+        # In flight, later weights may answer any step, and may have learned from all steps before it.
         self._ahead = config.rollout.ahead if config.rollout.in_flight == "none" else 0
         self._steps = config.steps
         self._writing: tuple[int, dict[str, Any]] | None = None
@@ -83,7 +83,7 @@ class Checkpoints:
         else:
             for name, part in self._driver.items():
                 part.restore(state[name])
-        self._journal.mend(step, self._ahead)
+        self._journal.truncate_at_gap(step, self._ahead)
         return step
 
     def _state(self) -> dict[str, Any]:

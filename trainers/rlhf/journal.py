@@ -91,7 +91,7 @@ class Journal:
         """Whether the rollouts of all `steps` are there and intact; one that is not is said."""
         return all(self._intact(step) for step in steps)
 
-    def mend(self, first: int, ahead: int) -> None:
+    def truncate_at_gap(self, first: int, ahead: int) -> None:
         """Ends the log where it has a gap at or after step `first`, the one that the run goes on with.
 
         What that step's new answers teach may be other than what its lost ones taught, so the answers of later weights
@@ -124,7 +124,7 @@ def recorded_steps(folder: Path) -> list[int]:
 def fingerprint(config: PPOConfig | RejectionConfig) -> str:
     """What decides the answers of every step, as 64 digits: two runs of one fingerprint generate the same.
 
-    A later step's weights come from nearly every setting: seed, models by name, rollout, algorithm, optimisers, rewards. So
+    A later step's weights come from nearly every setting: seed, models by name, rollout, algorithm, optimizers, rewards. So
     all count but those listed above; and prompts count by content, since a table can change under its name.
     """
     settings = _decisive(config.model_dump(mode="json", exclude=_OF_THE_STAGE))

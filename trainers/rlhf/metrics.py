@@ -23,7 +23,7 @@ def step_metrics(
 
     Args:
         table: the step's rows with every column (see actors/table.py).
-        figures: what each optimiser step of "policy" and "critic" reported, in order.
+        figures: what each optimizer step of "policy" and "critic" reported, in order.
         version: the policy's at the end of the step.
         published: the publish at the end of the step, if there was one.
         kl_coef: the KL's weight in this step.
@@ -78,7 +78,7 @@ def _kl(table: pa.Table, stale: bool) -> dict[str, float]:
 
 
 def _learning(role: str, figures: dict[str, list[dict[str, float]]]) -> dict[str, float]:
-    """Means over the optimiser steps, and the first one's KL and ratio: they are exactly 0 when nothing is stale."""
+    """Means over the optimizer steps, and the first one's KL and ratio: they are exactly 0 when nothing is stale."""
     steps = figures.get(role)
     if not steps:
         return {}

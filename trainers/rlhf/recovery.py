@@ -21,7 +21,7 @@ from functools import wraps
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from actors.groups.team import LEARNERS, Team
-from cluster.liveness.crash_log import last_words
+from cluster.liveness.crash_log import crash_summary
 from cluster.waiting import RoleDied
 from configs.errors import RunError
 from trainers.runs.stopping import StopRequests
@@ -110,7 +110,7 @@ class Recovery:
             raise RunError(
                 f"step {self.step + 1}: {which} was lost {len(losses) + 1} times within {self._window_s:.0f} s or one "
                 f"step, max_failures is {self._max_failures}; at last: {error}; "
-                f"{last_words(self._team.watch.last_of(role, ranks))}"
+                f"{crash_summary(self._team.watch.last_of(role, ranks))}"
             ) from error
         print(
             f"ppo: step {self.step + 1}: {error}; {which} starts again "

@@ -34,7 +34,7 @@ class RewardShaper:
         algorithm = self._algorithm
         rewards = table.column("reward").to_numpy().astype(np.float64)
         rewards = rewards.clip(-algorithm.reward_clip, algorithm.reward_clip)
-        if algorithm.normalise_rewards:
+        if algorithm.normalize_rewards:
             rewards = rewards / self._deviation(rewards)
         score = pa.array(rewards - self._cost(lengths(table, "response")))
         return extended(table, {"score": score}, "driver")

@@ -96,29 +96,29 @@ class Rollouts:
 
     def _batch(self, step: int, attempt: int = 0) -> pa.Table:
         """Every step has as many batches of prompts to itself as it may ask for."""
-        return self._prompts.batch(step * (1 + self._config.algorithm.resample) + attempt)
+        return self._prompts.batch(step * (1 + self._config.algorithm.dynamic_sampling) + attempt)
 
     def _ask(self, batch: pa.Table, version: int) -> Answers:
-        if self._config.algorithm.resample:  # only the answers that are kept are worth a reference
+        if self._config.algorithm.dynamic_sampling:  # only the answers that are kept are worth a reference
             return self._team.start_generating(batch, version, self._prompts.samples, REWARDING)
         return self._team.start_generating(batch, version, self._prompts.samples)
 
     def _finish(self, step: int) -> None:
         version, answers = self._asked[step]
-        if self._config.algorithm.resample:
-            answered = Answered(self._resampled(step, answers))
+        if self._config.algorithm.dynamic_sampling:
+            answered = Answered(self._dynamically_sampled(step, answers))
         else:
             answered = Answered(answers.join(), answers.scoring)
         self._finished[step] = answered._replace(table=self._journal.record(step, version, answered.table))
         del self._asked[step]
 
-    def _resampled(self, step: int, answers: Answers) -> pa.Table:
+    def _dynamically_sampled(self, step: int, answers: Answers) -> pa.Table:
         """Groups whose answers differ in reward, from further batches if need be (DAPO, Yu et al. 2025, section 3.2).
 
         If there are too few in all, the step is filled up with groups that teach nothing.
         """
         wanted, kept, rest = self._config.rows_per_step, [], []
-        for attempt in range(1 + self._config.algorithm.resample):
+        for attempt in range(1 + self._config.algorithm.dynamic_sampling):
             if attempt:
                 answers = self._ask(self._batch(step, attempt), self.version(step))
             table = answers.scoring.join(answers.join())

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
-from cluster.liveness.heartbeat import DriverPulse
+from cluster.liveness.heartbeat import DriverHeartbeat
 from configs.base import Section, dump, read
 from configs.errors import ConfigError
 from configs.recipe import short
@@ -65,7 +65,7 @@ class Run:
             _drop_damaged_lines(self.path / "metrics.jsonl")
             self._metrics = self._open_metrics()
             self._tensorboard = TensorBoard(self.path / "tb")
-            self._pulse: DriverPulse | None = None
+            self._pulse: DriverHeartbeat | None = None
         except BaseException:
             os.close(self._lock)
             raise
@@ -85,9 +85,9 @@ class Run:
         if self._pulse:
             self._pulse.step(step, values)
 
-    def shown(self) -> DriverPulse:
+    def shown(self) -> DriverHeartbeat:
         """A context, on a cluster, in which `python -m cluster.status` and Prometheus see this run."""
-        self._pulse = DriverPulse(self.name, self.config.recipe_key, self.path)
+        self._pulse = DriverHeartbeat(self.name, self.config.recipe_key, self.path)
         return self._pulse
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from actors.distributed.devices import prepare_process
 from actors.zero.diverged import DivergedError
 from cluster.connect import connect
 from cluster.environment import for_computing
-from cluster.liveness.heartbeat import Pulse
+from cluster.liveness.heartbeat import Heartbeat
 from cluster.pending import Waiting
 from configs.base import load
 from configs.errors import ConfigError, one_line_errors
@@ -33,7 +33,7 @@ from trainers.runs.collapse import keeping_rows
 from trainers.runs.evaluation import check_tasks
 from trainers.runs.folder import Run, already_finished
 from trainers.runs.pinning import fetch_on_nodes, pin
-from trainers.supervised.metrics_channel import Mailbox, Sender
+from trainers.supervised.metrics_channel import MetricsChannel, Sender
 from trainers.supervised.stage import Examples, Job, Stage
 from trainers.supervised.torch_world import WorldConfig
 
@@ -71,14 +71,14 @@ def train(stage: Stage[Any, Any]) -> None:
         with Run(config.name, config) as run, run.shown():
             for note in examples.notes:
                 print(f"{config.recipe_key}: {note}", flush=True)
-            with keeping_rows(run.path), Mailbox(run, steps, stage.show) as queue:
+            with keeping_rows(run.path), MetricsChannel(run, steps, stage.show) as queue:
                 fit(Job(stage, run.path, steps, examples.order), examples, queue)
             run.finish({"steps": steps, **run.metrics()[-1]})
             print(f"{config.recipe_key}: done, {run.path / 'model'}", flush=True)
 
 
 def total_steps(config: SupervisedConfig, examples: Examples) -> int:
-    """Optimiser steps of the stage. Raises ConfigError when there is too little data for the settings."""
+    """Optimizer steps of the stage. Raises ConfigError when there is too little data for the settings."""
     rows, ranks = examples.train.num_rows, config.placement.ranks
     steps = round(config.epochs * rows / config.batch_size)
     if steps < 1:
@@ -146,7 +146,7 @@ def work(settings: dict[str, Any]) -> None:
     train, heldout = ray.get([settings["train"], settings["heldout"]])
     sender = Sender(queue, job.stage.config.cluster.collective_timeout_s)
     try:
-        with Pulse(job.stage.config.name, "trainer", get_context().get_world_rank()):
+        with Heartbeat(job.stage.config.name, "trainer", get_context().get_world_rank()):
             Rank(job, train, heldout, sender.send, sender.wait_logged).run()
     except DivergedError as error:  # raised on every rank alike; trying again would end alike
         queue.put(("diverged", 0, {"error": error}))

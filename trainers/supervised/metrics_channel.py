@@ -16,7 +16,7 @@ from trainers.runs.folder import Run
 from trainers.runs.progress import Progress
 
 
-class Mailbox:
+class MetricsChannel:
     """A context that logs what the ranks send, step by step, into `run`, in a thread of its own.
 
     Leaving it waits until everything sent has been logged. Then what went wrong is raised: DivergedError for a

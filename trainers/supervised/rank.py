@@ -24,7 +24,7 @@ from actors.zero.lora import add_lora
 from actors.zero.model import ZeroModel
 from trainers.runs.evaluation import Evaluator
 from trainers.runs.export import export_model
-from trainers.runs.utilisation import Utilisation
+from trainers.runs.utilization import Utilization
 from trainers.supervised.best import Best, write_evaluation
 from trainers.supervised.reference_logprobs import with_start_columns
 from trainers.supervised.stage import Evaluation, Job
@@ -49,7 +49,7 @@ class Rank:
         if self.config.lora is not None:
             add_lora(module.model, self.config.lora, self.config.seed)
         self.model = ZeroModel(module, self.config.zero, self.config.optimizer, job.steps)
-        self.utilisation = Utilisation(self.model, module, self.config)
+        self.utilization = Utilization(self.model, module, self.config)
         self.checkpoints = CheckpointStore(job.folder / "checkpoints", self.config.keep_checkpoints)
         self.saving: int | None = None
         """The step whose checkpoint is being written."""
@@ -98,7 +98,7 @@ class Rank:
             self.export("model", evaluation)
 
     def learn(self, step: int) -> dict[str, float]:
-        """One optimiser step. Its rows depend on seed and step, its loss on all of them: ranks only share the work.
+        """One optimizer step. Its rows depend on seed and step, its loss on all of them: ranks only share the work.
 
         Raises DivergedError, with the training rows concerned, where loss or gradient is not finite.
         """
@@ -115,14 +115,14 @@ class Rank:
         def loss(outputs: Tensor, batch: PackedBatch) -> tuple[Tensor, dict[str, Tensor]]:
             figures = {name: figure / terms for name, figure in self.stage.figures(outputs.detach(), batch).items()}
             figures["computed"] = torch.tensor(batch.input_ids.numel())
-            figures["flops"] = torch.tensor(self.utilisation.flops(batch), dtype=torch.float64)
+            figures["flops"] = torch.tensor(self.utilization.flops(batch), dtype=torch.float64)
             return self.stage.loss(outputs, batch) * (self.model.world_size / terms), figures
 
         try:
             figures = self.model.update(micro_batches, self.stage.run, loss)
         except NotFiniteError as error:
-            guilty = [rows[index] for index in rows_at(plan, error.micro_batches)]
-            raise DivergedError(self.config.recipe_key, str(error), self.train.take(guilty)) from error
+            offending = [rows[index] for index in rows_at(plan, error.micro_batches)]
+            raise DivergedError(self.config.recipe_key, str(error), self.train.take(offending)) from error
         computed, flops = figures.pop("computed"), figures.pop("flops")
         tokens = sum(self.sizes[row] for row in rows)
         seconds = time.perf_counter() - began
@@ -132,7 +132,7 @@ class Rank:
             "tokens": tokens,
             "density": tokens / computed,  # share of what was computed that is not padding
             "tokens_per_second": tokens / seconds,
-            **self.utilisation.metrics(flops, seconds),
+            **self.utilization.metrics(flops, seconds),
             "peak_memory_bytes": self.model.largest_over_ranks(peak_bytes()),
             "seconds": seconds,
         }

@@ -52,7 +52,7 @@ def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
     read = read_or_put_aside(path, "it is made again") if rank.model.rank == 0 else None
     if not rank.host.of_first_rank(read is not None, f"reading {FILE}"):
         heldout = list(range(rank.heldout.num_rows))
-        train = _outputs(rank, rank.train, _learnt_rows(rank), rank.config.batch_size)
+        train = _outputs(rank, rank.train, _learned_rows(rank), rank.config.batch_size)
         outputs = torch.cat([train, _outputs(rank, rank.heldout, heldout, len(heldout))])
         if rank.model.rank == 0:
             for name, column in zip(rank.stage.start_columns, outputs.T, strict=True):
@@ -68,7 +68,7 @@ def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
     return _filled(rank.train, kept), _filled(rank.heldout, kept.slice(rank.train.num_rows))
 
 
-def _learnt_rows(rank: Rank) -> list[int]:
+def _learned_rows(rank: Rank) -> list[int]:
     """The training rows that any step learns from, each once, in the order in which they first come."""
     steps, size, order = rank.job.steps, rank.config.batch_size, rank.job.order
     if order.weights is None:  # then the first epoch has them all

@@ -84,7 +84,7 @@ class Stage(ABC, Generic[Config, Batch]):
         """The sum of the batch's loss terms, a scalar; the loop divides by the number of terms in the whole step."""
 
     def figures(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Figures beside the loss of a micro-batch that is learnt, summed over its loss terms; their means are logged."""
+        """Figures beside the loss of a micro-batch that is learned, summed over its loss terms; their means are logged."""
         return {}
 
     def heldout_sums(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -114,14 +114,14 @@ class Job:
     folder: Path
     """The run's folder, absolute, on a file system that all ranks and the driver share."""
     steps: int
-    """Optimiser steps in all."""
+    """Optimizer steps in all."""
     order: Order
     """Of the training rows."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the held-out rows say of the weights after `step` optimiser steps."""
+    """What the held-out rows say of the weights after `step` optimizer steps."""
 
     step: int
     metrics: dict[str, float]
@@ -163,12 +163,12 @@ def from_sources(
 
 
 def ordered(data: TrainTables, rows: Sequence[int], seed: int) -> tuple[Order, list[str]]:
-    """The order in which rows of the entries of data.train, so many of each, are learnt, and a note for each weight."""
+    """The order in which rows of the entries of data.train, so many of each, are learned, and a note for each weight."""
     order = Order(tuple(rows), seed, data.weights)
     if data.weights is None:
         return order, []
     said = [
-        f"{name}: {share / order.rows:.1%} of what is learnt, {passes:.3g} passes an epoch"
+        f"{name}: {share / order.rows:.1%} of what is learned, {passes:.3g} passes an epoch"
         for name, share, passes in zip(data.train, order.shares, order.passes, strict=True)
     ]
     return order, said

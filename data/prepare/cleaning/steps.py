@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from data.prepare.cleaning.text import normalise, remove_markup
+from data.prepare.cleaning.text import normalize, remove_markup
 from data.prepare.likeness.tokens import codes_of, windows
 from data.prepare.options import Options
 from data.prepare.privacy.kinds import KINDS
@@ -57,7 +57,7 @@ def _rewritten(row: Row, options: Options, where: str, tally: Tally, labels: Col
     """The row after the steps that change texts."""
     before = texts_of(row)
     if options.takes("unicode"):
-        row = _changed("unicode", row, before, [normalise(text) for text in before], tally)
+        row = _changed("unicode", row, before, [normalize(text) for text in before], tally)
     if options.takes("markup"):
         before = texts_of(row)
         after = [remove_markup(text, labels) for text in before]

@@ -29,14 +29,14 @@ _ESCAPED: Final = 3  # times that HTML may be escaped: `&amp;lt;sup&amp;gt;` is 
 _EMPTY_LINES: Final = re.compile(r"\n{3,}")
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Unicode NFC; full-width letters and digits as ASCII, full-width punctuation as it is, which Chinese has; no
     characters that cannot be seen; one kind of line end and blank, at most one empty line."""
     return _trimmed(_plain(text).replace(" \n", "\n"))
 
 
 def _plain(text: str) -> str:
-    """What `normalise` does to characters, wherever they stand."""
+    """What `normalize` does to characters, wherever they stand."""
     text = unicodedata.normalize("NFC", text)
     if _ODD.search(text):  # one look for all of them
         text = _WIDE.sub(lambda found: "".join(chr(ord(one) - _WIDE_BY) for one in found[0]), text)
@@ -57,7 +57,7 @@ def _trimmed(text: str) -> str:
 
 
 def remove_markup(text: str, labels: Collection[str] = ()) -> str:
-    """The text without HTML, also such as was escaped, and the marks of digitised classics, whose section `labels` go too."""
+    """The text without HTML, also such as was escaped, and the marks of digitized classics, whose section `labels` go too."""
     for _ in range(_ESCAPED):
         if "<" not in text and "&" not in text:
             break

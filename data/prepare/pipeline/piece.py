@@ -79,7 +79,7 @@ def aside_schema(options: Options) -> pa.Schema:
 
 
 def prepare_piece(task: Task) -> Done:
-    """Read, recognise and clean a piece.
+    """Read, recognize and clean a piece.
 
     Raises:
         OSError: its rows cannot be written.

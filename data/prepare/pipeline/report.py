@@ -16,7 +16,7 @@ from data.prepare.tally import BINS
 
 WHAT: Final = {
     "bad": "cannot be used",
-    "unicode": "characters normalised",
+    "unicode": "characters normalized",
     "markup": "mark-up and boilerplate removed",
     "privacy": "personal data masked",
     "length": "too short or too long",

@@ -17,7 +17,7 @@ _MORE: Final = (
     rf"(?:[，,][ ]?(?:[{CJK}]{{1,10}}?(?:路|街|大道|村|镇|小区|花园|大厦|苑)|[0-9A-Za-z]{{1,5}}(?:号|栋|幢|单元|室|座))"
     rf"(?:{_ONE}){{0,30}})*"
 )
-_LABELLED: Final = re.compile(rf"{_LABEL}{_LINK}((?:{_ONE}|[ ](?={_ONE})){{2,80}}{_MORE})")
+_LABELED: Final = re.compile(rf"{_LABEL}{_LINK}((?:{_ONE}|[ ](?={_ONE})){{2,80}}{_MORE})")
 _DIRECT: Final = re.compile(rf"{_LABEL}[ ]?((?:{_ONE}){{6,60}})")
 _HOUSE: Final = r"[0-9一二三四五六七八九十百]{1,6}(?:号楼|号院|号|栋|幢|室|组|弄|单元|座|户|楼|门)(?!床|病床|病房|诊)(?:[0-9]{2,4}(?![0-9年月日:：号室户栋幢楼单门组层座]))?"
 _LABELS: Final = re.compile("住 ?[址所处]|地 ?址|[住生]地|户籍|籍贯|户口|所在地")
@@ -38,10 +38,10 @@ _NONE: Final = re.compile("不详|不明|未|同上|同前|略|无$|保密|见|�
 
 def find_addresses(text: str) -> Iterator[Span]:
     if any(mark in text for mark in ("住", "址", "户", "籍", "生地")) and _LABELS.search(text):
-        for pattern in (_LABELLED, _DIRECT):
+        for pattern in (_LABELED, _DIRECT):
             for found in pattern.finditer(text):
                 value = _cut(found[1])
-                personal = pattern is _LABELLED and _PERSONAL.search(found[0][: found.start(1) - found.start()])
+                personal = pattern is _LABELED and _PERSONAL.search(found[0][: found.start(1) - found.start()])
                 public = _PUBLIC.search(text[max(0, found.start() - 10) : found.start()])
                 if not public and not _NONE.match(value) and _is_place(value, bool(personal), pattern is _DIRECT):
                     yield Span(found.start(1), found.start(1) + len(value), "address")

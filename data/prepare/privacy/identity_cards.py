@@ -18,7 +18,7 @@ _NEW: Final = re.compile(rf"{_AREA}(?:19|20)[0-9]{{2}}{_DAY}[0-9]{{3}}[0-9Xx]")
 _OLD: Final = re.compile(rf"{_AREA}[0-9]{{2}}{_DAY}[0-9]{{3}}")
 _LONG: Final = re.compile(rf"(?<![0-9A-Za-z.])[1-9](?:{_GAP}[0-9]){{16}}{_GAP}[0-9Xx](?![0-9A-Za-z])")
 _SHORT: Final = re.compile(r"(?<![0-9A-Za-z.])[1-9][0-9]{5}([ -]?)[0-9]{6}\1[0-9]{3}(?![0-9A-Za-z])")
-_LABELLED: Final = re.compile(
+_LABELED: Final = re.compile(
     rf"(?:身[ ]?份[ ]?证|证件)(?:件)?(?:号码|编号|号)?{NUMBER_LINK}"
     rf"([1-9](?:{_GAP}[0-9]){{16}}{_GAP}[0-9Xx]|[1-9](?:{_GAP}[0-9]){{14}})(?![0-9A-Za-z])"
 )
@@ -31,7 +31,7 @@ def find_identity_cards(text: str) -> Iterator[Span]:
     A number without a label must have a known province and a date. With a wrong check character it is still taken, for
     typing errors, unless the label before it is that of another number, as an order's.
     """
-    for found in _LABELLED.finditer(text):
+    for found in _LABELED.finditer(text):
         yield Span(*found.span(1), "identity_card")
     for found in _LONG.finditer(text):
         number = found[0].translate(_SEPARATORS)

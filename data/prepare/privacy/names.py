@@ -101,7 +101,7 @@ def find_names(text: str) -> Iterator[Span]:
         for pattern in _NAMED:
             yield from _names(pattern, text)
     for found in _BEHIND_COLON.finditer(text):
-        if not _WORDS.match(found[1]) and _is_labelled(text, found):
+        if not _WORDS.match(found[1]) and _is_labeled(text, found):
             yield from _span(found, text)
     for found in _SIGNED.finditer(text):
         if not _WORDS.match(found[1]) and _STAFF_BEFORE.search(text[max(0, found.start() - 8) : found.start(1)]):
@@ -114,7 +114,7 @@ def find_names(text: str) -> Iterator[Span]:
             yield from _names(pattern, text)
 
 
-def _is_labelled(text: str, found: re.Match[str]) -> bool:
+def _is_labeled(text: str, found: re.Match[str]) -> bool:
     """Whether the label before a colon and what stands behind the name say that it is one."""
     before = text[max(0, found.start() - _LONGEST_LABEL) : found.start()]
     if _ROLE.search(before):

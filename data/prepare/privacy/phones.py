@@ -31,7 +31,7 @@ _BY_FORM: Final = (
 )
 _ANY: Final = r"(?<![0-9])[+(（]?[0-9](?:[-()（）－–—‐ ]{0,2}[0-9]){6,14}(?![0-9])"
 _NUMBER: Final = re.compile(_ANY)
-_LABELLED: Final = re.compile(
+_LABELED: Final = re.compile(
     r"(?:电[ ]?话|手[ ]?机|座机|固话|总机|热线|传真|小灵通|联系方式|联系号码|拨打|致电|电联|(?<![A-Za-z])(?:tel|telephone|phone|mobile|mob|fax|cell))"
     rf"(?:号码|号)?(?:\.[ ]?)?(?:[(（]0[0-9]{{2,3}}[)）](?=[:：]))?{NUMBER_LINK}({_ANY}{_EXTENSION}(?:[ ]?[、/，,;；或和][ ]?{_ANY}{_EXTENSION})*)",
     re.IGNORECASE,
@@ -41,7 +41,7 @@ _DATE: Final = re.compile(r"(?:19|20)[0-9]{2}([- ]?)(?:0?[1-9]|1[0-2])\1(?:0?[1-
 
 def find_phones(text: str) -> Iterator[Span]:
     """Mobile numbers, land lines with an area code, 400 and 800 numbers; behind a label any of 7 to 15 digits."""
-    for found in _LABELLED.finditer(text):
+    for found in _LABELED.finditer(text):
         for number in _NUMBER.finditer(text, *found.span(1)):
             if not _DATE.fullmatch(number[0]) and not is_measured(text, number.end()):
                 yield Span(number.start(), _extended(text, number.end()), "phone")

@@ -1,7 +1,7 @@
-"""Digitised classics: files of sections, each a `<篇名>` line with its title and a text behind it.
+"""Digitized classics: files of sections, each a `<篇名>` line with its title and a text behind it.
 
-Of a section, the part's name goes, which every section of a part repeats, and the marks of the digitiser: `<篇名>`,
-`\\x` around emphasised words, names of picture files, and the label that all sections of a book begin with.
+Of a section, the part's name goes, which every section of a part repeats, and the marks of the digitizer: `<篇名>`,
+`\\x` around emphasized words, names of picture files, and the label that all sections of a book begin with.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ _COVERED: Final = 0.9  # share of sections that a book's labels begin together
 
 
 def is_section(text: str) -> bool:
-    """Whether a text is of a digitised classic."""
+    """Whether a text is of a digitized classic."""
     return _SECTION in text
 
 
 def strip_section(text: str, labels: Collection[str] = ()) -> str:
-    """A section's text without the digitiser's marks; lines that the printed page's width cut are joined.
+    """A section's text without the digitizer's marks; lines that the printed page's width cut are joined.
 
     Args:
         labels: as `section_labels` found them, without their colon.
     """
     if labels:
-        text = _LABEL.sub(lambda found: _unlabelled(found, labels), text)
+        text = _LABEL.sub(lambda found: _unlabeled(found, labels), text)
     text = _PART.sub("", text).replace(_SECTION, "")
     if "." in text:  # which the names of pictures have, and few sections
         text = _PICTURE.sub("", text)
     return _joined(_EMPHASIS.sub("", text))
 
 
-def _unlabelled(found: re.Match[str], labels: Collection[str]) -> str:
+def _unlabeled(found: re.Match[str], labels: Collection[str]) -> str:
     label = found[1] or found[2]
     return found[0][: found.start(found.lastindex or 0) - found.start()] if label in labels else found[0]
 
@@ -111,12 +111,12 @@ def with_labels(records: Iterable[Found]) -> Iterator[tuple[Found, Mapping[str, 
         texts += new
         size += sum(map(len, new))
         if len(block) >= _BLOCK or size >= _BLOCK_CHARACTERS:
-            yield from _labelled(block, texts, known)
+            yield from _labeled(block, texts, known)
             block, texts, size = [], [], 0
-    yield from _labelled(block, texts, known)
+    yield from _labeled(block, texts, known)
 
 
-def _labelled(
+def _labeled(
     block: Sequence[Found], texts: Iterable[str], known: set[str]
 ) -> Iterator[tuple[Found, Mapping[str, int]]]:
     counts = section_labels(texts, known)

@@ -1,6 +1,6 @@
 """A record of any schema in use → a row of the table that was asked for.
 
-A record is recognised by its columns, first as a preference, then as a chat, then as text. Rows of one kind become rows
+A record is recognized by its columns, first as a preference, then as a chat, then as text. Rows of one kind become rows
 of another where nothing has to be made up: a chat may be read as text, and as prompts; text never becomes a chat.
 """
 

@@ -126,7 +126,7 @@ def test_a_new_world_has_a_group_of_its_own(world: None, monkeypatch: pytest.Mon
 IN_STEP = {
     "actors/distributed/host_group.py": {"barrier", "broadcast_object_list", "all_gather_object"},
     "actors/zero/model.py": {"all_gather_object"},  # which micro-batches of a step were not finite
-    "trainers/runs/utilisation.py": {"barrier"},  # so that all ranks multiply at the same time
+    "trainers/runs/utilization.py": {"barrier"},  # so that all ranks multiply at the same time
 }
 
 

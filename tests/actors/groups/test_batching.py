@@ -50,12 +50,12 @@ def test_minibatches_are_consecutive_rows_and_the_forward_pass_keeps_their_cut()
     assert forward[0] == [micro for plan in plans for micro in plan[0]]
 
 
-def test_even_shares_are_neighbours_and_some_are_empty_when_rows_are_few() -> None:
+def test_even_shares_are_neighbors_and_some_are_empty_when_rows_are_few() -> None:
     assert even_shares(5, 2) == [[0, 1], [2, 3, 4]]
     assert even_shares(2, 3) == [[], [0], [1]]
 
 
-def test_chunks_are_neighbouring_rows_of_one_minibatch() -> None:
+def test_chunks_are_neighboring_rows_of_one_minibatch() -> None:
     assert row_chunks(8, 1, None) == [[0, 1, 2, 3, 4, 5, 6, 7]]
     assert row_chunks(8, 2, None) == row_chunks(8, 2, 4) == row_chunks(8, 2, 99) == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert row_chunks(10, 1, 3) == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]

@@ -88,7 +88,7 @@ def test_logits_in_pieces_under_a_head_that_is_not_trained(model: PreTrainedMode
 
 
 @torch.no_grad()
-def test_a_sequence_does_not_see_its_neighbours(model: PreTrainedModel) -> None:
+def test_a_sequence_does_not_see_its_neighbors(model: PreTrainedModel) -> None:
     lm = PackedLM(model)
     first, _ = lm(PackedBatch.of([[20, 21, 22, 23], SEQUENCES[0]]))
     second, _ = lm(PackedBatch.of([[30, 31], SEQUENCES[0], [40, 41]]))

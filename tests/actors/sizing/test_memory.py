@@ -43,12 +43,12 @@ def test_zero_shards_what_its_stage_says() -> None:
         assert ("gathered" in found) == (stage == 3)
 
 
-def test_what_is_not_learnt_has_no_gradient_and_no_optimiser() -> None:
+def test_what_is_not_learned_has_no_gradient_and_no_optimizer() -> None:
     lora = LoraConfig(rank=8, targets=("q_proj", "down_proj"))
-    learnt = lora_parameters(TEN, lora)
-    assert learnt == 48 * 8 * ((4096 + 4096) + (11008 + 4096))
-    found = sizes(trained(TEN, ZeroConfig(stage=2), 1, Work(tokens=100, learnt=learnt), gpu=True))
-    assert (found["weights"], found["gradients"], found["optimizer"]) == (4 * P, 4 * learnt, 12 * learnt)
+    learned = lora_parameters(TEN, lora)
+    assert learned == 48 * 8 * ((4096 + 4096) + (11008 + 4096))
+    found = sizes(trained(TEN, ZeroConfig(stage=2), 1, Work(tokens=100, learned=learned), gpu=True))
+    assert (found["weights"], found["gradients"], found["optimizer"]) == (4 * P, 4 * learned, 12 * learned)
 
 
 def test_recomputing_keeps_a_layers_input_only() -> None:
@@ -86,7 +86,7 @@ def test_rank_0_alone_has_the_export_in_its_nodes_memory() -> None:
     assert sum(part.bytes for part in footprint.host) == 4 * GIB + 12 * P // 64
 
 
-def test_offloading_moves_the_optimiser_to_the_host() -> None:
+def test_offloading_moves_the_optimizer_to_the_host() -> None:
     settings = [ZeroConfig(dtype="bfloat16", offload_optimizer=on) for on in (False, True)]
     here, away = (trained(TEN, zero, 4, Work(100), gpu=True) for zero in settings)
     assert {"optimizer", "step"} == set(sizes(here)) - set(sizes(away))
@@ -142,7 +142,7 @@ def test_a_learner_of_a_large_vocabulary_was_measured() -> None:
     """The same model, tied, with micro-batches of 1,024 tokens."""
     footprint = trained(replace(QWEN, tied=1), ZeroConfig(), 1, Work(tokens=1024), gpu=False)
     assert within(footprint.peak, 7563)
-    low_rank = Work(tokens=1024, learnt=lora_parameters(QWEN, LoraConfig()))
+    low_rank = Work(tokens=1024, learned=lora_parameters(QWEN, LoraConfig()))
     assert within(trained(replace(QWEN, tied=1), ZeroConfig(), 1, low_rank, gpu=False).peak, 3915)
     zero = ZeroConfig(stage=2, dtype="bfloat16")
     in_bfloat16 = trained(replace(QWEN, tied=1), zero, 1, replace(low_rank, tokens=2048), gpu=False)

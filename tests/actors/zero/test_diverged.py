@@ -26,7 +26,7 @@ def test_columns_that_are_not_finite_are_found_in_numbers_and_in_lists() -> None
 def test_the_line_says_whose_what_and_what_to_do(broken: dict[str, list[float]], advice: str) -> None:
     rows = pa.table({**SOUND, **broken})
     error = DivergedError("critic", str(NotFiniteError("the loss is nan", 3, [[0]])), rows)
-    assert str(error) == f"critic: the loss is nan at optimiser step 3; {advice}; checkpoints are kept"
+    assert str(error) == f"critic: the loss is nan at optimizer step 3; {advice}; checkpoints are kept"
 
 
 def test_both_survive_the_way_to_another_process() -> None:

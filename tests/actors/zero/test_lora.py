@@ -43,15 +43,15 @@ def test_only_the_matrices_learn_and_the_export_is_pefts_own_merge(world: None, 
     settings = OptimizerConfig(lr=1e-2)
     zero = ZeroModel(module(), ZeroConfig(stage=stage), settings, total_steps=3)
     plain = module()
-    learnt = [parameter for parameter in plain.parameters() if parameter.requires_grad]
-    adamw = torch.optim.AdamW(learnt, betas=settings.betas, weight_decay=0.0)
+    learned = [parameter for parameter in plain.parameters() if parameter.requires_grad]
+    adamw = torch.optim.AdamW(learned, betas=settings.betas, weight_decay=0.0)
     for step in range(3):
         zero.update([BATCH], run, loss)
         for group in adamw.param_groups:
             group["lr"] = learning_rate(settings, step, 3)
         adamw.zero_grad()
         loss(run(plain, BATCH), BATCH)[0].backward()
-        torch.nn.utils.clip_grad_norm_(learnt, settings.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(learned, settings.max_grad_norm)
         adamw.step()
     exported = zero.full_state()
     start = dict(new_causal_lm(SHAPE, vocab_size=40, bos=1, eos=2, pad=3, seed=0).named_parameters())
@@ -102,8 +102,8 @@ def test_merging_is_pefts_own_bit_for_bit() -> None:
 
 def test_its_parameters_are_counted_beforehand() -> None:
     lora = LoraConfig(rank=4, targets=("q_proj", "v_proj", "down_proj"))
-    learnt = sum(p.numel() for p in module(lora).parameters() if p.requires_grad)
-    assert lora_parameters(shape_of(module().model.config.to_dict(), "it"), lora) == learnt
+    learned = sum(p.numel() for p in module(lora).parameters() if p.requires_grad)
+    assert lora_parameters(shape_of(module().model.config.to_dict(), "it"), lora) == learned
 
 
 def test_targets_are_those_asked_for_and_a_wrong_one_is_named() -> None:

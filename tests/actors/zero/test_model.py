@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(world: None) -> None
     def broken_in_the_third(logprobs: Tensor, batch: PackedBatch) -> tuple[Tensor, dict[str, Tensor]]:
         return logprobs.sum() * (float("nan") if batch is parts[2] else 1.0), {}
 
-    with pytest.raises(NotFiniteError, match=r"the loss is nan at optimiser step 1") as raised:
+    with pytest.raises(NotFiniteError, match=r"the loss is nan at optimizer step 1") as raised:
         zero.update(parts, run, broken_in_the_third)
     assert raised.value.micro_batches == [[2]]
     assert all(torch.equal(tensor, before[name]) for name, tensor in zero.full_state().items())
@@ -164,7 +164,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(world: None) -> None
 )
 def test_a_gradient_that_is_not_finite_is_that_of_every_micro_batch(world: None, settings: Any) -> None:
     zero = ZeroModel(module(), ZeroConfig(**settings), OptimizerConfig(), total_steps=1)
-    with pytest.raises(NotFiniteError, match=r"the gradient is not finite at optimiser step 1") as raised:
+    with pytest.raises(NotFiniteError, match=r"the gradient is not finite at optimizer step 1") as raised:
         zero.update(batches(2), run, lambda logprobs, batch: ((logprobs - logprobs.detach()).sum().sqrt(), {}))
     assert raised.value.micro_batches == [[0, 1]]
 

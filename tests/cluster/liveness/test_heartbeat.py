@@ -13,7 +13,7 @@ import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.liveness.heartbeat import DriverPulse, Pulse
+from cluster.liveness.heartbeat import DriverHeartbeat, Heartbeat
 from cluster.memory import resident_bytes
 
 Samples = dict[tuple[str, ...], float]  # (name, run, role, rank, phase), without what is empty -> value
@@ -24,7 +24,7 @@ class Engine:
     """An actor that beats as a rank of a run does."""
 
     def __init__(self) -> None:
-        Pulse("m/ppo", "rollout", 1, version=lambda: 12).start()
+        Heartbeat("m/ppo", "rollout", 1, version=lambda: 12).start()
 
     def pid(self) -> int:
         return os.getpid()
@@ -58,7 +58,7 @@ def scraped(when: Callable[[Samples], bool], seconds: float = 60.0) -> Samples:
 def test_prometheus_sees_a_run_and_its_processes(ray_cluster: None, tmp_path: Path) -> None:
     beat = "ray_chimed_heartbeat_timestamp_seconds"
     mine, its = ("m/ppo", "driver", "0"), ("m/ppo", "rollout", "1")
-    with DriverPulse("m/ppo", "ppo", tmp_path) as driver:
+    with DriverHeartbeat("m/ppo", "ppo", tmp_path) as driver:
         driver.plan(steps=40, done=10)
         began = time.time()
         driver.step(11, {"reward": 0.5, "seconds_learn": 2.0, "seconds": 3.0, "policy_entropy": 1.5})

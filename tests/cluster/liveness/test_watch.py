@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from cluster.liveness import heartbeat as pulse
-from cluster.liveness.heartbeat import Pulse
+from cluster.liveness.heartbeat import Heartbeat
 from cluster.liveness.watch import Watch
 from cluster.waiting import RoleDied, get
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 class Rank:
     def __init__(self, role: str) -> None:
         pulse.SECONDS = 1.0
-        Pulse("watched/run", role, 0).start()
+        Heartbeat("watched/run", role, 0).start()
 
     def pid(self) -> int:
         return os.getpid()

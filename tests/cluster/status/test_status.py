@@ -14,8 +14,8 @@ import ray
 from rich.console import Console
 
 from cluster.head import Head, HeadError
-from cluster.liveness.heartbeat import DriverPulse, Pulse
-from cluster.liveness.registry import Notice, Progress, put_up, take_down
+from cluster.liveness.heartbeat import DriverHeartbeat, Heartbeat
+from cluster.liveness.registry import ProcessRecord, Progress, put_up, take_down
 from cluster.placement import release, reserve
 from cluster.status.__main__ import main, render
 from cluster.status.view import ClusterView, NodeView, RankView, RunView, WaitingView, look
@@ -37,7 +37,7 @@ class Engine:
     version = 3
 
     def __init__(self, run: str, rank: int) -> None:
-        Pulse(run, "rollout", rank, version=lambda: self.version).start()
+        Heartbeat(run, "rollout", rank, version=lambda: self.version).start()
 
     def pid(self) -> int:
         return os.getpid()
@@ -64,7 +64,7 @@ def run_named(name: str, head: Head) -> RunView | None:
 def test_a_run_from_its_first_beat_to_its_end(
     head: Head, here: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    with DriverPulse("t/ppo", "ppo", tmp_path) as driver:
+    with DriverHeartbeat("t/ppo", "ppo", tmp_path) as driver:
         driver.plan(steps=40, done=10)
         engines = [Engine.options(name=f"t/ppo/rollout-{rank}").remote("t/ppo", rank) for rank in range(2)]
         pids = ray.get([engine.pid.remote() for engine in engines])
@@ -103,12 +103,12 @@ def test_a_run_from_its_first_beat_to_its_end(
 
 @pytest.mark.slow
 def test_a_run_that_fails_says_why_until_it_is_started_again(head: Head, tmp_path: Path):
-    with pytest.raises(RuntimeError), DriverPulse("t/sft", "sft", tmp_path):
+    with pytest.raises(RuntimeError), DriverHeartbeat("t/sft", "sft", tmp_path):
         raise RuntimeError("the disk\nis full")
     run = run_named("t/sft", head)
     assert run is not None
     assert run.state == "failed: RuntimeError: the disk is full"
-    with DriverPulse("t/sft", "sft", tmp_path):
+    with DriverHeartbeat("t/sft", "sft", tmp_path):
         run = soon(lambda: run_named("t/sft", head))
         assert run.state == "running"
         assert [rank.restarts for rank in run.ranks] == [0]
@@ -117,8 +117,8 @@ def test_a_run_that_fails_says_why_until_it_is_started_again(head: Head, tmp_pat
 
 @pytest.mark.slow
 def test_runs_whose_names_begin_alike_do_not_touch_each_other(head: Head, tmp_path: Path):
-    with DriverPulse("t/a", "sft", tmp_path):
-        with DriverPulse("t/a2", "sft", tmp_path):
+    with DriverHeartbeat("t/a", "sft", tmp_path):
+        with DriverHeartbeat("t/a2", "sft", tmp_path):
             soon(lambda: run_named("t/a", head) and run_named("t/a2", head))
         assert run_named("t/a2", head) is None
         assert run_named("t/a", head) is not None
@@ -127,7 +127,7 @@ def test_runs_whose_names_begin_alike_do_not_touch_each_other(head: Head, tmp_pa
 @pytest.mark.slow
 def test_a_job_that_is_gone_and_notices_of_yesterday(head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def leave(run: str) -> None:
-        put_up(Notice(run, "driver", 0, 1, "", "ffffffff", progress=Progress("ppo", step=5, steps=9)))
+        put_up(ProcessRecord(run, "driver", 0, 1, "", "ffffffff", progress=Progress("ppo", step=5, steps=9)))
 
     leave("t/killed")
     run = run_named("t/killed", head)
@@ -138,7 +138,7 @@ def test_a_job_that_is_gone_and_notices_of_yesterday(head: Head, tmp_path: Path,
         patch.setattr(time, "time", lambda: now - 90_000)
         leave("t/old")
     assert run_named("t/old", head) is not None
-    with DriverPulse("t/new", "ppo", tmp_path):
+    with DriverHeartbeat("t/new", "ppo", tmp_path):
         assert run_named("t/old", head) is None
         assert run_named("t/killed", head) is not None
     take_down("t/killed")

@@ -3,16 +3,16 @@ from __future__ import annotations
 import pytest
 from ray.core.generated import autoscaler_pb2, gcs_pb2
 
-from cluster.liveness.registry import Notice, Progress
+from cluster.liveness.registry import ProcessRecord, Progress
 from cluster.status.view import Actor, node_names, node_view, run_view
 
 NAMES = {"0a": "10.0.0.1", "0b": "10.0.0.2"}
 NOW = 1000.0
 
 
-def notice(role: str, rank: int = 0, *, actor: str = "", at: float = NOW - 2, **more: object) -> Notice:
+def notice(role: str, rank: int = 0, *, actor: str = "", at: float = NOW - 2, **more: object) -> ProcessRecord:
     values = {"run": "a/ppo", "pid": 7, "node": "0a", "job": "01", "resident_bytes": 2**30, **more}
-    return Notice(role=role, rank=rank, actor=actor, at=at, **values)  # type: ignore[arg-type]
+    return ProcessRecord(role=role, rank=rank, actor=actor, at=at, **values)  # type: ignore[arg-type]
 
 
 def actor(number: int, name: str, state: int, restarts: int = 0) -> Actor:
@@ -22,13 +22,13 @@ def actor(number: int, name: str, state: int, restarts: int = 0) -> Actor:
 
 
 @pytest.fixture
-def driver() -> Notice:
+def driver() -> ProcessRecord:
     figures = {"reward": 1.5, "kl_to_reference": 0.25, "tokens_per_second": 900.0, "weights_version": 12.0}
     progress = Progress("ppo", step=12, steps=40, step_at=NOW - 30, figures=figures)
     return notice("driver", progress=progress)
 
 
-def test_a_run_with_every_kind_of_process(driver: Notice):
+def test_a_run_with_every_kind_of_process(driver: ProcessRecord):
     notices = [
         driver,
         notice("rollout", 0, actor="01", weights_version=12),
@@ -63,12 +63,12 @@ def test_a_run_with_every_kind_of_process(driver: Notice):
     ]
 
 
-def test_a_driver_that_was_killed_ended_without_a_word(driver: Notice):
+def test_a_driver_that_was_killed_ended_without_a_word(driver: ProcessRecord):
     run = run_view(driver, [driver, notice("policy", actor="03")], [], False, NAMES, {}, NOW)
     assert (run.state, run.step, run.ranks) == ("ended without a word", 12, ())
 
 
-def test_a_driver_that_failed_says_why(driver: Notice):
+def test_a_driver_that_failed_says_why(driver: ProcessRecord):
     assert driver.progress is not None
     driver.progress.state = "failed: RoleError: policy: learn: its process died"
     for alive in (True, False):
@@ -100,7 +100,7 @@ def test_ray_still_calls_the_states_so():
     assert {"PENDING", "RESCHEDULING"} <= set(gcs_pb2.PlacementGroupTableData.PlacementGroupState.keys())
 
 
-def test_processes_that_share_a_bundle_say_the_same_one(driver: Notice):
+def test_processes_that_share_a_bundle_say_the_same_one(driver: ProcessRecord):
     def placed(number: int, name: str, group: bytes, bundle: int) -> Actor:
         made = actor(number, name, Actor.ALIVE)
         made.placement_group_id = group

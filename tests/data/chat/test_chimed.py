@@ -38,8 +38,8 @@ def test_the_format_is_chimed_gpts(tokenizer: Any) -> None:
 
 def test_the_mask_covers_answers_and_end_marks_exactly(tokenizer: Any) -> None:
     ids, mask = encode_chat(tokenizer, [SYSTEM, *TWO_TURNS])
-    learnt = [i for i, m in zip(ids, mask, strict=True) if m]
-    assert tokenizer.decode(learnt) == "您好，板蓝根。</s>多喝热水。</s>"
+    learned = [i for i, m in zip(ids, mask, strict=True) if m]
+    assert tokenizer.decode(learned) == "您好，板蓝根。</s>多喝热水。</s>"
     bot = tokenizer.convert_tokens_to_ids("[bot]:")
     for index, token in enumerate(ids):
         if token == bot:

@@ -18,7 +18,7 @@ from configs.errors import ConfigError, DataError
 from data import tables
 from data.files.records import csv_head, csv_rows, json_lines, json_records, text_lines, whole_text
 from data.tables import read_table
-from evals.result_cache import Ledger
+from evals.result_cache import ResultCache
 from evals.tasks.ccks import read_ccks
 from evals.tasks.dialogue.readers import read_dialogues
 from evals.tasks.exam.readers import read_exam
@@ -229,8 +229,8 @@ def test_what_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_ledger_keeps_any_text(tmp_path: Path) -> None:
     said = ["一\u2028二\u0085三\x0b", "\ud83d", "甲"]
-    first = Ledger(tmp_path / "l.jsonl").through(["a"], [[1], [2], ["\ud83d"]], lambda _: said)
-    second = Ledger(tmp_path / "l.jsonl").through(["a"], [[1], [2], ["\ud83d"]], lambda _: [])
+    first = ResultCache(tmp_path / "l.jsonl").through(["a"], [[1], [2], ["\ud83d"]], lambda _: said)
+    second = ResultCache(tmp_path / "l.jsonl").through(["a"], [[1], [2], ["\ud83d"]], lambda _: [])
     assert first == second == said
 
 

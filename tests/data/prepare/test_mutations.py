@@ -39,7 +39,7 @@ def parts_left(parts: list[bytes], separator: bytes = b"\n") -> Callable[[bytes]
 
 
 def elements_left(content: bytes) -> set[int]:
-    """Elements of the list that are whole; where one of them is broken, its neighbours are."""
+    """Elements of the list that are whole; where one of them is broken, its neighbors are."""
     return {n for n, part in enumerate(JSONL) if part in content}
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from data.files import json_list
 from data.files.lines import lines
-from data.prepare.cleaning.text import normalise, remove_markup
+from data.prepare.cleaning.text import normalize, remove_markup
 from data.prepare.options import Options
 from data.prepare.privacy.masking import mask
 from data.prepare.reading.readers import read
@@ -171,8 +171,8 @@ def test_any_record_is_a_row_or_refused(record, kind):
 @given(st.text(CHARACTERS | st.sampled_from("\n\n\u2028\xa0\x85")))
 @settings(max_examples=50)
 def test_cleaning_twice_changes_nothing(text):
-    clean = normalise(text)
-    assert normalise(clean) == clean
+    clean = normalize(text)
+    assert normalize(clean) == clean
     assert len(clean.splitlines()) <= len(text.splitlines()) or "\u2028" in text
     masked, _ = mask(clean)
     assert mask(masked) == (masked, Counter())

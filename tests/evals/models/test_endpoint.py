@@ -14,7 +14,7 @@ import pytest
 from configs.errors import ConfigError, RunError
 from evals.models import endpoint
 from evals.models.endpoint import EndpointRespondent
-from evals.result_cache import Ledger
+from evals.result_cache import ResultCache
 
 CHATS = [[{"role": "user", "content": f"第{n}题"}] for n in range(40)]
 
@@ -74,37 +74,37 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "ledger.jsonl")
+def result_cache(tmp_path: Path) -> ResultCache:
+    return ResultCache(tmp_path / "ledger.jsonl")
 
 
-def test_answers_come_in_order_and_greedily(server: Server, ledger: Ledger) -> None:
-    replies = EndpointRespondent(server.url, None, ledger).answer(CHATS, 7, "x")
+def test_answers_come_in_order_and_greedily(server: Server, result_cache: ResultCache) -> None:
+    replies = EndpointRespondent(server.url, None, result_cache).answer(CHATS, 7, "x")
     assert [reply.text for reply in replies] == [chat[0]["content"] for chat in CHATS]
     assert {(body["model"], body["temperature"], body["max_tokens"]) for body in server.asked} == {("诊所", 0.0, 7)}
 
 
-def test_options_are_weighed_by_the_first_tokens_that_are_told(server: Server, ledger: Ledger) -> None:
+def test_options_are_weighed_by_the_first_tokens_that_are_told(server: Server, result_cache: ResultCache) -> None:
     top = [{"token": " B", "logprob": -0.1}, {"token": "A", "logprob": -2.0}, {"token": "好", "logprob": -3.0}]
     server.reply = lambda body: (200, said("B", logprobs={"content": [{"token": "B", "top_logprobs": top}]}))
-    model = EndpointRespondent(server.url, None, ledger)
+    model = EndpointRespondent(server.url, None, result_cache)
     assert model.weigh(CHATS[:1], [["A", "B", "C"]], "x") == [[-2.0, -0.1, -3.0]]
     assert model.weigh(CHATS[:1], [["X", "Y"]], "x") == [[]]
 
 
-def test_an_endpoint_without_log_probabilities_says_what_to_do(server: Server, ledger: Ledger) -> None:
+def test_an_endpoint_without_log_probabilities_says_what_to_do(server: Server, result_cache: ResultCache) -> None:
     with pytest.raises(ConfigError, match="tells no log-probabilities; evaluate with --methods generation"):
-        EndpointRespondent(server.url, None, ledger).weigh(CHATS[:1], [["A", "B"]], "x")
+        EndpointRespondent(server.url, None, result_cache).weigh(CHATS[:1], [["A", "B"]], "x")
 
 
-def test_what_it_refuses_is_an_answer_of_its_own(server: Server, ledger: Ledger) -> None:
+def test_what_it_refuses_is_an_answer_of_its_own(server: Server, result_cache: ResultCache) -> None:
     server.reply = lambda body: (400, {"error": "too long"})
-    (reply,) = EndpointRespondent(server.url, None, ledger).answer(CHATS[:1], 7, "x")
+    (reply,) = EndpointRespondent(server.url, None, result_cache).answer(CHATS[:1], 7, "x")
     assert reply.text == ""
     assert reply.problem.startswith("the endpoint refused it (400)")
 
 
-def test_a_moment_of_trouble_passes(server: Server, ledger: Ledger) -> None:
+def test_a_moment_of_trouble_passes(server: Server, result_cache: ResultCache) -> None:
     troubles = iter([503, 429])
     usual = server.reply
 
@@ -113,33 +113,35 @@ def test_a_moment_of_trouble_passes(server: Server, ledger: Ledger) -> None:
         return (status, "busy") if status else usual(body)
 
     server.reply = reply
-    assert EndpointRespondent(server.url, None, ledger).answer(CHATS[:1], 7, "x")[0].text == "第0题"
+    assert EndpointRespondent(server.url, None, result_cache).answer(CHATS[:1], 7, "x")[0].text == "第0题"
     assert len(server.asked) == 3
 
 
-def test_one_that_dies_in_the_middle_is_named_and_what_it_said_is_kept(server: Server, ledger: Ledger) -> None:
+def test_one_that_dies_in_the_middle_is_named_and_what_it_said_is_kept(
+    server: Server, result_cache: ResultCache
+) -> None:
     usual = server.reply
     server.reply = lambda body: (500, "dead") if body["messages"][0]["content"] == "第35题" else usual(body)
     with pytest.raises(RunError, match=r"qa: .*status 500.*; 32 of 40 were answered and are kept: the same command"):
-        EndpointRespondent(server.url, None, ledger).answer(CHATS, 7, "qa")
+        EndpointRespondent(server.url, None, result_cache).answer(CHATS, 7, "qa")
     server.asked.clear()
     server.reply = usual
-    again = Ledger(ledger.path)
+    again = ResultCache(result_cache.path)
     replies = EndpointRespondent(server.url, None, again).answer(CHATS, 7, "qa")
     assert [reply.text for reply in replies] == [chat[0]["content"] for chat in CHATS]
     assert len(server.asked) == 8
     assert again.recalled == 32
 
 
-def test_the_model_is_chosen_or_refused(server: Server, ledger: Ledger) -> None:
+def test_the_model_is_chosen_or_refused(server: Server, result_cache: ResultCache) -> None:
     server.models = ["a", "b"]
-    assert EndpointRespondent(server.url, "b", ledger).name == "b"
+    assert EndpointRespondent(server.url, "b", result_cache).name == "b"
     with pytest.raises(ConfigError, match="there are several models; choose with --endpoint-model from a, b"):
-        EndpointRespondent(server.url, None, ledger)
+        EndpointRespondent(server.url, None, result_cache)
     with pytest.raises(ConfigError, match="there is no model 'c'"):
-        EndpointRespondent(server.url, "c", ledger)
+        EndpointRespondent(server.url, "c", result_cache)
 
 
-def test_nobody_there(ledger: Ledger) -> None:
+def test_nobody_there(result_cache: ResultCache) -> None:
     with pytest.raises(ConfigError, match=r"--endpoint http://127.0.0.1:9/v1: .*give the URL up to /v1"):
-        EndpointRespondent("http://127.0.0.1:9/v1", None, ledger)
+        EndpointRespondent("http://127.0.0.1:9/v1", None, result_cache)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from actors.model_folder.folders import ModelFolder
 from configs.errors import ConfigError
 from evals.models.engine import Engine
-from evals.result_cache import Ledger
+from evals.result_cache import ResultCache
 
 pytestmark = pytest.mark.slow
 
@@ -75,9 +75,9 @@ def test_answers_in_the_ledger_are_not_computed_again(
     prompts, folder = sequences(20, 30), ModelFolder(make_model("a"))
     engine.load(folder)
     monkeypatch.setattr(engine, "_digest", folder.digest)
-    monkeypatch.setattr(engine, "_ledger", Ledger(tmp_path / "ledger.jsonl"))
+    monkeypatch.setattr(engine, "_result_cache", ResultCache(tmp_path / "ledger.jsonl"))
     asked = engine.generate(prompts, 8), engine.score(prompts), engine.weigh(prompts, [[5, 6], [7]])
-    again = Engine(Ledger(tmp_path / "ledger.jsonl"))
+    again = Engine(ResultCache(tmp_path / "ledger.jsonl"))
     again._engine, again._folder, again._digest = Idle(), folder, folder.digest  # type: ignore[assignment]
     assert (again.generate(prompts, 8), again.score(prompts), again.weigh(prompts, [[5, 6], [7]])) == asked
 

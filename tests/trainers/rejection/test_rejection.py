@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def models(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `policy`, which has learnt to answer and to end, and `scorer`, which has opinions without reasons."""
+    """A folder with `policy`, which has learned to answer and to end, and `scorer`, which has opinions without reasons."""
     from transformers import AutoModelForCausalLM
 
     folder = tmp_path_factory.mktemp("rejection")
@@ -43,7 +43,7 @@ def models(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     width = max(len(ids) for ids, _ in encoded)
     ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens, _ in encoded])
-    mask = torch.tensor([learnt + [0] * (width - len(learnt)) for _, learnt in encoded])
+    mask = torch.tensor([learned + [0] * (width - len(learned)) for _, learned in encoded])
     optimizer = torch.optim.AdamW(policy.parameters(), lr=5e-3)
     for _ in range(60):
         policy(input_ids=ids, labels=ids.where(mask == 1, -100)).loss.backward()
@@ -139,8 +139,8 @@ def test_two_rounds_choose_what_scores_best_and_learn_it(
                 best[row["prompt_id"]] = max(old, (row["reward"], text), key=lambda answer: answer[0])
         chosen = read_table(run / f"round-{number}" / "chosen.parquet", SFT)
         prompts = read_table(models / "prompts.parquet", PROMPTS).column("prompt").to_pylist()
-        learnt = {chat[0]["content"]: chat[-1]["content"] for chat in chosen.column("messages").to_pylist()}
-        assert learnt == {prompts[prompt][0]["content"]: text for prompt, (_, text) in best.items()}
+        learned = {chat[0]["content"]: chat[-1]["content"] for chat in chosen.column("messages").to_pylist()}
+        assert learned == {prompts[prompt][0]["content"]: text for prompt, (_, text) in best.items()}
         assert report["chosen"] == len(chosen) >= 6
         assert report["replay"] == round(len(chosen) / 3)
         assert (run / f"round-{number}" / "sft" / "DONE").exists()

@@ -13,7 +13,7 @@ from actors.modeling.openrlhf import compute_approx_kl
 from actors.modeling.rows import flat, lengths, trained_rows
 from trainers.config.rlhf import AlgorithmConfig
 from trainers.rlhf.advantages import add_advantages, add_weights, explained_variance, token_rewards
-from trainers.rlhf.algorithms import ALGORITHMS, generalised_advantages, returns_to_go
+from trainers.rlhf.algorithms import ALGORITHMS, generalized_advantages, returns_to_go
 
 
 def table(rows: int = 6, samples: int = 2, seed: int = 0) -> pa.Table:
@@ -42,7 +42,7 @@ def test_three_tokens_by_hand() -> None:
     # gamma 0.5, lambda 0.5, rewards 1, 0, 2, values 0.5, 1, -1.
     # deltas: 1 + 0.5 * 1 - 0.5 = 1;  0 + 0.5 * -1 - 1 = -1.5;  2 + 0 - -1 = 3
     # advantages from the end: 3;  -1.5 + 0.25 * 3 = -0.75;  1 + 0.25 * -0.75 = 0.8125
-    got = generalised_advantages(np.array([1.0, 0.0, 2.0]), np.array([0.5, 1.0, -1.0]), gamma=0.5, lam=0.5)
+    got = generalized_advantages(np.array([1.0, 0.0, 2.0]), np.array([0.5, 1.0, -1.0]), gamma=0.5, lam=0.5)
     assert got.tolist() == [0.8125, -0.75, 3.0]
     assert returns_to_go(np.array([1.0, 0.0, 2.0]), 0.5).tolist() == [1.5, 1.0, 2.0]
 
@@ -52,7 +52,7 @@ def test_where_openrlhf_is_biased_a_gap_carries_the_next_value() -> None:
     # Actions alone: deltas 0 + 2 - 1 = 1;  0 + 3 - 2 = 1;  1 + 0 - 3 = -2;  advantages 1 + .5 * 0 = 1;  1 + .5 * -2 = 0;  -2
     from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 
-    ours = generalised_advantages(np.array([0.0, 0.0, 1.0]), np.array([1.0, 2.0, 3.0]), gamma=1.0, lam=0.5)
+    ours = generalized_advantages(np.array([0.0, 0.0, 1.0]), np.array([1.0, 2.0, 3.0]), gamma=1.0, lam=0.5)
     assert ours.tolist() == [1.0, 0.0, -2.0]
     theirs, _ = RemoteExperienceMaker.get_advantages_and_returns(
         None,
@@ -190,8 +190,8 @@ def test_weights_by_hand() -> None:
 
     near = lambda expected: [pytest.approx(row) for row in expected]  # noqa: E731
     assert weights() == near([[0.25], [0.25] * 3, [0.25] * 2, [0.25] * 2])
-    assert weights(aggregation="sequence_mean") == near([[0.5], [1 / 6] * 3, [0.25] * 2, [0.25] * 2])
-    assert weights(aggregation="constant") == near([[0.1], [0.1] * 3, [0.1] * 2, [0.1] * 2])
+    assert weights(loss_aggregation="sequence_mean") == near([[0.5], [1 / 6] * 3, [0.25] * 2, [0.25] * 2])
+    assert weights(loss_aggregation="constant") == near([[0.1], [0.1] * 3, [0.1] * 2, [0.1] * 2])
     assert weights(drop_truncated=True) == near([[0.25], [0.25] * 3, [0.0] * 2, [0.5] * 2])
 
 

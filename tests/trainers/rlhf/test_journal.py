@@ -56,7 +56,7 @@ def test_a_gap_ends_the_log_for_those_who_pass_it(journal: Journal, first: int, 
     for step in range(6):
         journal.record(step, step, ROWS)
     journal.path(2).write_bytes(b"damaged")
-    journal.mend(first, ahead)
+    journal.truncate_at_gap(first, ahead)
     if first > 2:
         journal.path(2).unlink()
     assert journal.steps() == kept

@@ -26,10 +26,10 @@ def stream(tmp_path: Path, tokenizer: Any) -> Any:
     write_table(pa.Table.from_pylist(rows, PROMPTS), path)
 
     def make(
-        max_tokens: int = 64, seed: int = 0, train: str = str(path), resample: int = 0, words: Any = tokenizer
+        max_tokens: int = 64, seed: int = 0, train: str = str(path), dynamic_sampling: int = 0, words: Any = tokenizer
     ) -> PromptStream:
         prompts = PromptData(train=(train,), max_tokens=max_tokens)
-        algorithm = SimpleNamespace(resample=resample)
+        algorithm = SimpleNamespace(dynamic_sampling=dynamic_sampling)
         settings: Any = SimpleNamespace(
             prompts=prompts,
             prompts_per_step=4,

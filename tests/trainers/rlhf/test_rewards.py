@@ -42,12 +42,12 @@ def test_clipped_and_less_by_length() -> None:
 
 def test_the_running_deviation_is_that_of_all_rewards_and_survives_a_checkpoint() -> None:
     draws = [np.random.default_rng(seed).normal(3.0, 2.0, 7).astype(np.float32) for seed in range(3)]
-    first = shaper(normalise_rewards=True, reward_clip=100.0)
+    first = shaper(normalize_rewards=True, reward_clip=100.0)
     for index, draw in enumerate(draws):
         got = scores(first, draw.tolist(), [1] * 7)
         assert got == pytest.approx((draw / np.concatenate(draws[: index + 1]).std()).tolist(), rel=1e-5)
         if index == 1:
-            second = shaper(normalise_rewards=True, reward_clip=100.0)
+            second = shaper(normalize_rewards=True, reward_clip=100.0)
             second.restore(first.state())
     assert scores(second, draws[2].tolist(), [1] * 7) == got
 

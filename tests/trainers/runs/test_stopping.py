@@ -35,10 +35,10 @@ def test_a_request_waits_for_what_may_not_be_interrupted() -> None:
     done = []
     with StopRequests() as stop:
         ask()
-        done.append("learnt")
+        done.append("learned")
         with pytest.raises(Stopped):
             interruptible(stop, lambda: done.append("generated"))
-    assert done == ["learnt"]
+    assert done == ["learned"]
 
 
 def test_what_is_held_is_done_to_its_end() -> None:

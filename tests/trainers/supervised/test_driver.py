@@ -119,7 +119,7 @@ def test_the_best_weights_are_kept_and_exported(
     train: Any, stage: Callable[..., SftStage], data: Any, tmp_path: Path
 ) -> None:
     rude = [{"role": "user", "content": "病人头痛怎么办"}, {"role": "assistant", "content": "别烦我，自己查！"}]
-    table = pa.Table.from_pylist([{"messages": rude, "task": "qa"}], SFT)  # the better the rest is learnt, the worse
+    table = pa.Table.from_pylist([{"messages": rude, "task": "qa"}], SFT)  # the better the rest is learned, the worse
     write_table(table, tmp_path / "rude.parquet")
     tables = {**data("sft"), "heldout": [str(tmp_path / "rude.parquet")], "max_tokens": 64}
     worse_in_the_end = {"data": tables, "eval_every": 1, "optimizer": {"lr": 1e-2, "schedule": "constant"}}
@@ -160,7 +160,7 @@ def test_sources_are_mixed_by_weight_and_resumed_bit_for_bit(
     sft = stage(data={**mixed, "weights": [1, 3]})
     examples = sft.examples()
     assert examples.order.shares == (10, 30)
-    assert examples.notes[-1].endswith("sft.heldout.parquet: 75.0% of what is learnt, 3.75 passes an epoch")
+    assert examples.notes[-1].endswith("sft.heldout.parquet: 75.0% of what is learned, 3.75 passes an epoch")
     whole = train(sft, tmp_path / "whole")
     with pytest.raises(SystemExit):
         train(sft, tmp_path / "broken", die_at=5)
@@ -183,11 +183,11 @@ def test_cutting_a_batch_otherwise_changes_nothing(
 def test_a_diverging_loss_stops_the_training(train: Any, stage: Callable[..., SftStage], tmp_path: Path) -> None:
     sft = stage(optimizer={"lr": 1e30, "max_grad_norm": 1e30})
     with pytest.raises(
-        DivergedError, match=r"sft: the (loss|gradient) is n\w+.* at optimiser step 2; its rows are"
+        DivergedError, match=r"sft: the (loss|gradient) is n\w+.* at optimizer step 2; its rows are"
     ) as raised:
         train(sft, tmp_path)
-    learnt = {tuple(tokens) for tokens in sft.examples().train["tokens"].to_pylist()}
-    assert {tuple(tokens) for tokens in raised.value.rows["tokens"].to_pylist()} <= learnt
+    learned = {tuple(tokens) for tokens in sft.examples().train["tokens"].to_pylist()}
+    assert {tuple(tokens) for tokens in raised.value.rows["tokens"].to_pylist()} <= learned
 
 
 def test_the_number_of_steps_follows_epochs_and_max_steps(stage: Callable[..., SftStage]) -> None:
@@ -277,7 +277,7 @@ def test_a_diverging_loss_ends_in_one_line_and_keeps_its_rows(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     rows = runs / "t" / "not_finite.parquet"
     assert re.match(
-        r"python -m trainers.sft: error: sft: the (loss|gradient) is n\w+.* at optimiser step 2; its rows", line
+        r"python -m trainers.sft: error: sft: the (loss|gradient) is n\w+.* at optimizer step 2; its rows", line
     )
     assert line.endswith(f"rows: {rows}")
     assert len(pq.read_table(rows)) == 4

@@ -15,7 +15,7 @@ from actors.zero.checkpoint import CheckpointStore
 from configs.errors import RunError
 from trainers.config.supervised import SftConfig
 from trainers.runs.folder import Run, read_metrics
-from trainers.supervised.metrics_channel import Mailbox, Sender
+from trainers.supervised.metrics_channel import MetricsChannel, Sender
 from trainers.supervised.tasks.sft import SftStage
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ def test_whoever_waits_for_a_step_finds_it_logged(
         log(run, step, metrics)
 
     monkeypatch.setattr(Run, "log", log_slowly)
-    with Run(config.name, config) as run, Mailbox(run, 3, ("loss",)) as queue:
+    with Run(config.name, config) as run, MetricsChannel(run, 3, ("loss",)) as queue:
         sender = Sender(queue, timeout_s=60)
         sender.send("start", 0, {})
         for step in (1, 2):
@@ -53,7 +53,7 @@ def test_whoever_waits_for_a_step_finds_it_logged(
 
 
 def test_workers_that_begin_anew_evaluate_the_start_anew(config: SftConfig, runs: Path, ray_cluster: None) -> None:
-    with Run(config.name, config) as run, Mailbox(run, 3, ()) as queue:
+    with Run(config.name, config) as run, MetricsChannel(run, 3, ()) as queue:
         for loss in (1.0, 2.0):
             sender = Sender(queue, timeout_s=60)
             sender.send("start", 0, {})

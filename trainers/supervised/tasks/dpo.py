@@ -1,4 +1,4 @@
-"""Direct preference optimisation: the model itself is trained on preference pairs, without reward model or sampling.
+"""Direct preference optimization: the model itself is trained on preference pairs, without reward model or sampling.
 
 The loss of a pair is -log sigmoid(beta (log-ratio of the chosen answer - log-ratio of the rejected one)), where an
 answer's log-ratio is log pi(answer | prompt) - log pi_ref(answer | prompt), summed over its tokens and its end mark
@@ -7,7 +7,7 @@ wrong with probability e: (1 - e) times that loss plus e times the loss of the p
 "A note on DPO with noisy preferences", eq. 3).
 
 The reference pi_ref is the starting model. It reads every pair once, before the first step (`trainers.supervised.reference_logprobs`): one
-forward pass over the pairs to be learnt and those held out, about a third of what an epoch of training computes. Then
+forward pass over the pairs to be learned and those held out, about a third of what an epoch of training computes. Then
 two numbers a pair are kept in the run's folder, so that training holds one model, and resuming computes nothing again.
 """
 

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on chats: the assistant's turns are learnt, everything else is only read."""
+"""Supervised fine-tuning on chats: the assistant's turns are learned, everything else is only read."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class SftStage(LanguageStage[SftConfig]):
             "size": pa.array(map(len, tokens), pa.int32()),
             "weight": pa.array(weights, pa.int32()),
         }
-        note = f"{fit}, {sum(map(len, tokens)):,} tokens of which {sum(weights):,} are learnt"
+        note = f"{fit}, {sum(map(len, tokens)):,} tokens of which {sum(weights):,} are learned"
         if len(rows) > len(fit.kept):
             note += (
                 f"; {len(rows)} sequences, since the chat template renders earlier turns differently when others follow"

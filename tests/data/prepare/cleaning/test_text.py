@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from data.prepare.cleaning.text import normalise, remove_markup
+from data.prepare.cleaning.text import normalize, remove_markup
 from data.prepare.privacy.masking import mask
 
 
@@ -23,17 +23,17 @@ from data.prepare.privacy.masking import mask
         ("岐伯∶苦", "岐伯：苦"),
     ],
 )
-def test_normalise(before, after):
-    assert normalise(before) == after
-    assert normalise(after) == after
+def test_normalize(before, after):
+    assert normalize(before) == after
+    assert normalize(after) == after
 
 
 def test_every_character_is_looked_at():
-    """Whatever `normalise` changes in a long text, it changes for each character alone: one look ahead leaves none out."""
+    """Whatever `normalize` changes in a long text, it changes for each character alone: one look ahead leaves none out."""
     codes = [*range(0xD800), *range(0xE000, 0x20000), *range(0xF0000, 0x110000, 997), 0x10FFFF]
     characters = [chr(code) for code in codes]
-    whole = normalise("".join(f"甲{one}乙\n" for one in characters)).split("\n")
-    alone = "\n".join(normalise(f"甲{one}乙") for one in characters).split("\n")
+    whole = normalize("".join(f"甲{one}乙\n" for one in characters)).split("\n")
+    alone = "\n".join(normalize(f"甲{one}乙") for one in characters).split("\n")
     assert whole == alone
 
 

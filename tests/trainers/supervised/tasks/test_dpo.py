@@ -160,7 +160,7 @@ def test_the_reference_reads_the_very_micro_batches_that_the_first_pass_learns(
     assert read[:half] == read[half:]
 
 
-def test_the_reference_reads_only_what_is_learnt(train: Any, stage: Callable[..., DpoStage], tmp_path: Path) -> None:
+def test_the_reference_reads_only_what_is_learned(train: Any, stage: Callable[..., DpoStage], tmp_path: Path) -> None:
     train(stage(max_steps=1), tmp_path)
     kept = pq.read_table(tmp_path / FILE)["ref_chosen"].to_numpy()
     assert np.isnan(kept[:32]).sum() == 32 - 8

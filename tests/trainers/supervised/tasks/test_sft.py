@@ -106,7 +106,7 @@ def test_a_folder_without_weights_is_one_line(data: Any, clinic: Path, tmp_path:
         SftStage(config).examples()
 
 
-def learnt(sft: SftStage, train: pa.Table) -> list[str]:
+def learned(sft: SftStage, train: pa.Table) -> list[str]:
     """What is trained on of every row."""
     rows = zip(train["tokens"].to_pylist(), train["targets"].to_pylist(), strict=True)
     return ["".join(trained(sft.tokenizer, ids, mask)) for ids, mask in rows]
@@ -120,12 +120,12 @@ def in_format(data: Any, clinic: Path, tmp_path: Path, tokenizer: Any, messages:
 
 def test_the_format_is_the_checkpoints(data: Any, clinic: Path, tmp_path: Path) -> None:
     sft = in_format(data, clinic, tmp_path, families()["chatml"].tokenizer, chat("头痛", "多休息", "还有呢", "喝水"))
-    assert learnt(sft, sft.examples().train) == ["多休息<|im_end|>喝水<|im_end|>"]
+    assert learned(sft, sft.examples().train) == ["多休息<|im_end|>喝水<|im_end|>"]
 
 
 def test_a_turn_that_the_format_leaves_open_is_closed(data: Any, clinic: Path, tmp_path: Path) -> None:
     sft = in_format(data, clinic, tmp_path, families()["glm 4"].tokenizer, chat("头痛", "多休息", "还有呢", "喝水"))
-    assert learnt(sft, sft.examples().train) == ["\n多休息<|user|>\n喝水<|user|>"]
+    assert learned(sft, sft.examples().train) == ["\n多休息<|user|>\n喝水<|user|>"]
 
 
 def test_a_format_that_drops_reasoning_gives_a_sample_for_each_response(
@@ -135,9 +135,9 @@ def test_a_format_that_drops_reasoning_gives_a_sample_for_each_response(
     sft = in_format(data, clinic, tmp_path, qwen3(), messages, too_long="cut", max_tokens=512)
     examples = sft.examples()
     first = "<think>\n想\n</think>\n\n多休息<|im_end|>"
-    assert learnt(sft, examples.train) == [first, "<think>\n\n</think>\n\n" + "喝水" * 40 + "<|im_end|>"]
+    assert learned(sft, examples.train) == [first, "<think>\n\n</think>\n\n" + "喝水" * 40 + "<|im_end|>"]
     assert "2 sequences, since the chat template renders earlier turns differently" in examples.notes[0]
     sft = in_format(data, clinic, tmp_path, qwen3(), messages, too_long="cut", max_tokens=128)
     examples = sft.examples()
-    assert learnt(sft, examples.train) == [first]
+    assert learned(sft, examples.train) == [first]
     assert "1 samples, 1 of them cut, 2 turns in all" in examples.notes[0]

@@ -16,7 +16,7 @@ TOKENS = 4096
 """Rows of the matrix that is multiplied, or a micro-batch if that is less."""
 
 
-class Utilisation:
+class Utilization:
     """Of all ranks together. Made before training: it multiplies the model's feed-forward matrix, in the process itself,
     on all ranks at a time, as training does.
     """
