@@ -115,6 +115,7 @@ def make(folder: str, layers: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -57,6 +57,7 @@ def measure(limit: int | None, tokens: int, layers: int, threads: int) -> dict[s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -91,6 +91,7 @@ class Head:
         return autoscaler_pb2.ClusterConfig.FromString(found) if found else None
 
     def close(self) -> None:
+        """Closes the connection."""
         self._channel.close()
 
     def _ask(self, method: Any, request: Any) -> Any:

@@ -34,6 +34,7 @@ class Gauge(Metric):
     """A value that goes up and down. Set it again every few seconds, or it disappears."""
 
     def set(self, value: float, /, **labels: str) -> None:
+        """Sets the value for `labels`."""
         self._ray.set(value, tags=labels)
 
     @cached_property
@@ -47,6 +48,7 @@ class Counter(Metric):
     """A count that only grows; its name ends in `_total`."""
 
     def inc(self, value: float = 1.0, /, **labels: str) -> None:
+        """Adds `value` for `labels`."""
         self._ray.inc(value, tags=labels)
 
     @cached_property
@@ -64,9 +66,11 @@ class Histogram(Metric):
 
     @property
     def queried(self) -> tuple[str, ...]:
+        """Names under which Prometheus has it."""
         return tuple(f"ray_{self.name}_{part}" for part in ("bucket", "sum", "count"))
 
     def observe(self, value: float, /, **labels: str) -> None:
+        """Counts `value` for `labels`."""
         self._ray.observe(value, tags=labels)
 
     @cached_property

@@ -100,7 +100,10 @@ def from_arguments(stage: str, model: type[SectionT], arguments: Mapping[str, An
 
 
 def dump(config: Section, path: Path) -> None:
-    """Write resolved settings as a recipe of one stage, which `--config` accepts again."""
+    """Write resolved settings as a recipe of one stage, which `--config` accepts again.
+
+    Raises TypeError for what is no section.
+    """
     if not config.recipe_key:
         raise TypeError(f"{type(config).__name__} is not the settings of a stage: it has no recipe_key")
     write_yaml({config.recipe_key: config.model_dump(mode="json")}, path)

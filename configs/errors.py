@@ -24,7 +24,10 @@ class DataError(ConfigError):
 
 @contextmanager
 def one_line_errors(prog: str) -> Iterator[None]:
-    """Turn a `ConfigError` into its one line on stderr and exit status 2, a `RunError` into its line and status 1."""
+    """Turn a `ConfigError` into its one line on stderr and exit status 2, a `RunError` into its line and status 1.
+
+    Raises SystemExit in their place.
+    """
     try:
         yield
     except (ConfigError, RunError) as error:

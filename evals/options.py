@@ -111,7 +111,10 @@ def files_of(given: Sequence[str]) -> dict[str, str]:
 
 
 def count(text: str) -> int:
-    """An option's value, at least 1. argparse calls it by this name in its messages, as `seed`."""
+    """An option's value, at least 1. argparse calls it by this name in its messages, as `seed`.
+
+    Raises ArgumentTypeError for fewer than 1.
+    """
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, found {number}")
@@ -119,7 +122,7 @@ def count(text: str) -> int:
 
 
 def seed(text: str) -> int:
-    """An option's value, at least 0."""
+    """An option's value, at least 0. Raises ArgumentTypeError for a negative number."""
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, found {number}")
@@ -127,7 +130,7 @@ def seed(text: str) -> int:
 
 
 def methods(text: str) -> tuple[str, ...]:
-    """Names of methods, each once."""
+    """Names of methods, each once. Raises ArgumentTypeError for other names."""
     given = tuple(text.split(","))
     if not set(given) <= set(get_args(Method)) or len(set(given)) < len(given):
         raise argparse.ArgumentTypeError(f"must be some of {', '.join(get_args(Method))}, found {text}")
@@ -135,7 +138,7 @@ def methods(text: str) -> tuple[str, ...]:
 
 
 def shots(text: str) -> tuple[int, ...]:
-    """Numbers of examples, each once."""
+    """Numbers of examples, each once. Raises ArgumentTypeError for repeated numbers."""
     given = tuple(seed(number) for number in text.split(","))
     if len(set(given)) < len(given):
         raise argparse.ArgumentTypeError(f"must be different numbers, found {text}")

@@ -32,7 +32,10 @@ class DiskError(RunError):
 
 @contextmanager
 def writing(path: Path, *, named: bool = True) -> Iterator[None]:
-    """A context in which an OSError becomes a DiskError about `path`, or about the file that the error has `named`."""
+    """A context in which an OSError becomes a DiskError about `path`, or about the file that the error has `named`.
+
+    Raises DiskError in place of the system's error.
+    """
     try:
         yield
     except OSError as error:

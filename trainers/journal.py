@@ -46,7 +46,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def with_rewards(table: pa.Table, path: Path) -> pa.Table:
-    """`table` with the columns of the rewards' file, if it has none itself and the step has been scored."""
+    """`table` with the columns of the rewards' file, if it has none itself and the step has been scored.
+
+    Raises ConfigError if the rows are not as many.
+    """
     if "reward" in table.column_names or not path.exists():
         return table
     rewards, _ = read_sealed(path)

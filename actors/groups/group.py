@@ -74,7 +74,10 @@ class WorkerGroup(Generic[W]):
         return actor
 
     def stop(self, ranks: Sequence[int] | None = None) -> None:
-        """Ends all processes or those of `ranks`, the dead and the hung ones too; returns when their names are free."""
+        """Ends all processes or those of `ranks`, the dead and the hung ones too; returns when their names are free.
+
+        Raises RoleError if a process does not end.
+        """
         ranks = range(self.ranks) if ranks is None else ranks
         for rank in ranks:
             ray.kill(self.actors[rank])
@@ -166,7 +169,10 @@ class ColumnsInFlight:
         return extended(table, self.columns(len(table)), self._group.role)
 
     def columns(self, rows: int) -> pa.Table:
-        """The new columns of all `rows` rows of the table. Waits for all ranks."""
+        """The new columns of all `rows` rows of the table. Waits for all ranks.
+
+        Raises ValueError if the ranks returned other rows.
+        """
         added = pa.concat_tables(self._group.wait(self._refs, self._method))
         position = {row: index for index, row in enumerate(self._order)}
         if len(added) != rows or len(position) != rows:

@@ -72,6 +72,7 @@ class Sampler:
 
     @property
     def rollout(self) -> WorkerGroup[Rollout]:
+        """The group of engines."""
         return self.groups["rollout"]
 
     @property

@@ -104,10 +104,12 @@ class Team:
 
     @property
     def policy(self) -> WorkerGroup[Policy]:
+        """The group of the policy."""
         return self.groups["policy"]
 
     @property
     def rollout(self) -> WorkerGroup[Rollout]:
+        """The group of engines."""
         return self.groups["rollout"]
 
     def __enter__(self) -> Team:
@@ -123,7 +125,10 @@ class Team:
         release(self._reserved)
 
     def lost(self, error: RoleDied) -> dict[str, list[int]]:
-        """Whose ranks are dead or hang, by role, after `error`; where none is, all of the role that it names."""
+        """Whose ranks are dead or hang, by role, after `error`; where none is, all of the role that it names.
+
+        Raises `error` if no role of the team is lost.
+        """
         until = time.monotonic() + _DEATH_IS_REPORTED_S
         while not (places := {*self.watch.silent(), *self.watch.dead()}) and time.monotonic() < until:
             time.sleep(0.2)

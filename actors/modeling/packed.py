@@ -76,6 +76,7 @@ class PackedBatch:
         return torch.bincount(owner, minlength=len(self.lengths)).tolist()
 
     def to(self, device: torch.device | str) -> PackedBatch:
+        """The same batch on `device`."""
         return PackedBatch(self.input_ids.to(device), self.lengths, self.predict.to(device))
 
     @cached_property

@@ -33,7 +33,10 @@ def flat(table: pa.Table, name: str) -> np.ndarray:
 
 
 def as_list_column(values: np.ndarray, counts: Sequence[int] | np.ndarray, dtype: pa.DataType) -> pa.ListArray:
-    """Values end to end, cut into rows of `counts` values: the inverse of `flat`."""
+    """Values end to end, cut into rows of `counts` values: the inverse of `flat`.
+
+    Raises ValueError if `counts` do not add up to the values.
+    """
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     if offsets[-1] != len(values):
         raise ValueError(f"{len(values)} values do not fill rows of {offsets[-1]} in all")

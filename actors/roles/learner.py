@@ -50,7 +50,10 @@ class Learner(ForwardWorker):
     loss_columns: tuple[str, ...] = ()
 
     def run_model(self, engine: Any, batch: TrainBatch) -> Any:
-        """Calls the model on a micro-batch; what it returns goes to the loss."""
+        """Calls the model on a micro-batch; what it returns goes to the loss.
+
+        Raises NotImplementedError unless overridden.
+        """
         raise NotImplementedError
 
     def learn(self, table: pa.Table, updates: list[Update], loss: Loss[TrainBatch]) -> list[dict[str, float]]:

@@ -16,10 +16,12 @@ class Reference(ForwardWorker):
     """One rank of the reference. Adds the column `ref_logprobs`."""
 
     def setup(self, config: FrozenRoleConfig, temperature: float) -> None:
+        """Loads the model. `temperature` is the rollout's, which logits are divided by."""
         self.module = PackedLM(load_causal_lm(config.model, DTYPES[config.dtype])).to(device()).eval()
         self.temperature = temperature
 
     @torch.no_grad()
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
+        """`ref_logprobs`: (N,) log-probability of each response token, nats."""
         logprobs, _ = self.module(batch, self.temperature)
         return {"ref_logprobs": logprobs}

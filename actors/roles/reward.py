@@ -16,8 +16,10 @@ class Reward(ForwardWorker):
     """One rank of the reward model. Adds the column `reward_model`: the head's scalar at the last token of each row."""
 
     def setup(self, config: FrozenRoleConfig) -> None:
+        """Loads the reward model."""
         self.module = PackedScorer(load_scorer(config.model, DTYPES[config.dtype], seed=0)).to(device()).eval()
 
     @torch.no_grad()
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
+        """`reward_model`: (S,) score of each sequence."""
         return {"reward_model": self.module(batch)[batch.last_positions]}

@@ -134,16 +134,20 @@ class Rollout(Worker):
 
     # The four calls of vLLM's weight-transfer handshake, by the names that its Ray client calls.
     def init_weight_transfer_engine(self, request: Any) -> None:
+        """Joins the transfer group."""
         self.engine.control("init_weight_transfer_engine", request)
 
     def start_weight_update(self) -> None:
+        """Stops the engine between two of its steps, ready to receive weights."""
         self._stop_engine()
         self.engine.control("start_weight_update")
 
     def update_weights(self, request: Any) -> None:
+        """Receives some of the weights."""
         self.engine.control("update_weights", request)
 
     def finish_weight_update(self) -> None:
+        """Ends the transfer and drops the prefix cache."""
         self.engine.control("finish_weight_update")
         self.engine.weights_changed()
 

@@ -53,7 +53,10 @@ class ForwardWorker(Worker):
     """A worker that adds columns to rows, micro-batch by micro-batch."""
 
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """New columns for one packed micro-batch: (N,) for a value a response token, (S,) for a value a row."""
+        """New columns for one packed micro-batch: (N,) for a value a response token, (S,) for a value a row.
+
+        Raises NotImplementedError unless overridden.
+        """
         raise NotImplementedError
 
     def add_columns(self, table: pa.Table, micro_batches: list[list[int]]) -> pa.Table:

@@ -11,6 +11,7 @@ class ObjectStoreTransport(WeightTransport):
     """Engines take a block while the policy gathers the next: a few blocks at a time lie in the object stores."""
 
     def send(self, version: int) -> None:
+        """See `WeightTransport`."""
         self.engines.call("begin_weights")
         streams = [actor.weight_blocks.options(num_returns="streaming").remote() for actor in self.policy.actors]
         taken: list[ray.ObjectRef] = []

@@ -80,7 +80,10 @@ class Publisher:
             return Published(version, time.monotonic() - start, self.check(version))
 
     def check(self, version: int) -> float:
-        """Compares every engine with the policy on the probe; returns the largest difference of a log-probability."""
+        """Compares every engine with the policy on the probe; returns the largest difference of a log-probability.
+
+        Raises PublishError, naming the engine.
+        """
         allowed = self._rounding.largest if self._tolerance is None else self._tolerance
         mine = self._policy.submit("probe", self._probe)
         theirs = self._engines.call("probe", self._probe)

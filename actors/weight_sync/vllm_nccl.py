@@ -19,5 +19,6 @@ class VllmNcclTransport(WeightTransport):
         policy.call("open_weight_transfer", engines.actors, *address)
 
     def send(self, version: int) -> None:
+        """See `WeightTransport`."""
         self.policy.call("send_weights")
         self.engines.call("set_version", version)

@@ -52,7 +52,10 @@ class TwoNodes:
         self.replace_second()
 
     def drain(self) -> None:
-        """Gives notice that the second node will be taken away, as Ray's autoscaler does for a spot instance."""
+        """Gives notice that the second node will be taken away, as Ray's autoscaler does for a spot instance.
+
+        Raises RunError if Ray refuses.
+        """
         import ray
         from ray.core.generated import autoscaler_pb2
 

@@ -39,6 +39,7 @@ class Course:
 
     @property
     def frontier(self) -> Position:
+        """How far the run has been."""
         return max(self.reached)
 
     def lost(self, undisturbed: Course) -> list[float]:

@@ -25,9 +25,11 @@ class Announcer(Observer):
         self._pipe = pipe
 
     def phase_begins(self, step: int, phase: str) -> None:
+        """See `Observer`."""
         os.write(self._pipe, (json.dumps([step, phase, time.monotonic()]) + "\n").encode())
 
     def exported(self, folder: Path, team: Team) -> None:
+        """See `Observer`."""
         team.groups["critic"].call("export", str(folder.with_name("critic")))
 
 

@@ -56,6 +56,7 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
+        """The counts, tokens, and percentiles of the seconds of a chat."""
         deciles = statistics.quantiles(self.seconds, n=20) if len(self.seconds) > 1 else [0.0] * 19
         figures = {"tokens": self.tokens, "seconds_p50": round(deciles[9], 2), "seconds_p95": round(deciles[18], 2)}
         return {**dict(sorted(self.ends.items())), **figures}

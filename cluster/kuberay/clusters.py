@@ -32,6 +32,7 @@ class Group:
 
     @property
     def is_head(self) -> bool:
+        """Whether it is the head's."""
         return self.key[-1] == "headGroupSpec"
 
     @property
@@ -40,6 +41,7 @@ class Group:
 
     @property
     def pod(self) -> dict[str, Any]:
+        """The pod's specification."""
         return mapping(mapping(self.spec.get("template")).get("spec"))
 
     def containers(self) -> Iterator[tuple[Key, dict[str, Any]]]:
@@ -65,6 +67,7 @@ class RayClusterView:
 
     @property
     def autoscaling(self) -> bool:
+        """Whether the autoscaler is on."""
         return self.spec.get("enableInTreeAutoscaling") is True
 
     @property
@@ -73,16 +76,19 @@ class RayClusterView:
 
     @property
     def head(self) -> Group:
+        """The head's group."""
         return Group((*self.key, "headGroupSpec"), "head", mapping(self.spec.get("headGroupSpec")))
 
     @property
     def workers(self) -> list[Group]:
+        """The worker groups."""
         key = (*self.key, "workerGroupSpecs")
         specs = [mapping(spec) for spec in sequence(self.spec.get("workerGroupSpecs"))]
         return [Group((*key, index), str(spec.get("groupName")), spec) for index, spec in enumerate(specs)]
 
     @property
     def groups(self) -> list[Group]:
+        """All groups, the head's first."""
         return [self.head, *self.workers]
 
 

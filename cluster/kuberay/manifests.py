@@ -28,10 +28,12 @@ class Manifest:
 
     @property
     def kind(self) -> str:
+        """Its kind."""
         return str(self.content.get("kind"))
 
     @property
     def name(self) -> str:
+        """Its name."""
         name = mapping(self.content.get("metadata")).get("name")
         return str(name) if name else "(no name)"
 

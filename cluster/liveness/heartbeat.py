@@ -56,6 +56,7 @@ class Heartbeat:
         return self
 
     def stop(self) -> None:
+        """Stops the thread."""
         self._stopped.set()
         self._thread.join(SECONDS)
 
@@ -108,6 +109,7 @@ class DriverHeartbeat(Heartbeat):
         self.notice.progress = self.progress
 
     def start(self) -> Self:
+        """Starts the thread, after removing what earlier runs of the name left."""
         tidy()
         take_down(self.notice.run)
         return super().start()

@@ -28,6 +28,7 @@ class Answer:
     cut: int = 0  # characters missing from the end
 
     def text(self) -> str:
+        """The whole answer."""
         whole = f"{self.opening}{self.preface}{self.facts}。{self.filler}{self.safety}"
         return whole[: len(whole) - self.cut]
 

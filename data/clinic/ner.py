@@ -106,10 +106,13 @@ class Entity:
 
 @dataclass(frozen=True)
 class Sentence:
+    """A sentence with its entities."""
+
     text: str
     entities: tuple[Entity, ...]
 
     def as_row(self) -> dict[str, Any]:
+        """As a row of the NER table."""
         return {"text": self.text, "entities": [vars(entity) for entity in self.entities]}
 
 

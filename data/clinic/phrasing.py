@@ -18,6 +18,7 @@ class Phrasings:
     heldout: tuple[str, ...]
 
     def of(self, heldout: bool) -> tuple[str, ...]:
+        """Those for training, or those held out."""
         return self.heldout if heldout else self.train
 
 

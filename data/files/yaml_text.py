@@ -15,6 +15,7 @@ class StrictLoader(yaml.SafeLoader):
     """Refuses a key that is given twice: YAML keeps the last of them without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping. Raises YAMLError, with the line, for a key that is there twice."""
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key in keys:
             if keys.count(key) > 1:

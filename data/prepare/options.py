@@ -98,6 +98,7 @@ class Options:
         return _MIN_CHARS[self.kind] if self.min_chars is None else self.min_chars
 
     def takes(self, step: str) -> bool:
+        """Whether a step is on."""
         return step not in self.skip
 
     def as_json(self) -> dict[str, Any]:

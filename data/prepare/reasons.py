@@ -37,6 +37,7 @@ class Reasons:
             self._add(kind, count, other.first[kind])
 
     def total(self) -> int:
+        """How many records there are in all."""
         return self.counts.total()
 
     def _add(self, kind: str, count: int, first: str) -> None:

@@ -17,6 +17,7 @@ BINS: Final = 40
 
 
 def length_bin(characters: int) -> int:
+    """The bin of a text of so many characters."""
     return min(BINS - 1, int(2 * math.log2(max(characters, 1))))
 
 
@@ -54,6 +55,7 @@ class Tally:
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     def add(self, other: Tally) -> None:
+        """Adds the counts of `other`."""
         self.bad.add(other.bad)
         for name in ("records", "rows", "removed", "changed", "overlap", "lengths", "masked", "mapped"):
             getattr(self, name).update(getattr(other, name))
@@ -85,6 +87,7 @@ class Tally:
         self.lengths[length_bin(characters)] -= 1
 
     def as_json(self) -> dict[str, Any]:
+        """As the report has it."""
         return {
             "records": sum(self.records.values()),
             "rows": sum(self.rows.values()),

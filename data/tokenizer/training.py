@@ -118,7 +118,10 @@ def load(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def save_extended(old: PreTrainedTokenizerFast, new: Tokenizer, folder: Path) -> None:
-    """Write `new` with all settings of `old`, from which it was extended."""
+    """Write `new` with all settings of `old`, from which it was extended.
+
+    Raises DataError if the result reads back with another size.
+    """
     old.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(new.to_str(pretty=True), "utf-8")
     (folder / "tokenizer.model").unlink(missing_ok=True)  # the old pieces in another format

@@ -52,6 +52,7 @@ class EndpointRespondent:
         return True
 
     def answer(self, chats: Sequence[Chat], max_tokens: int, label: str) -> list[Reply]:
+        """See `Respondent`."""
         kept = self._through(["answer", max_tokens], chats, lambda chat: self._written(chat, max_tokens), label)
         return [Reply(*reply) for reply in kept]
 

@@ -54,9 +54,11 @@ class LocalRespondent:
         self._chats: dict[tuple[str, ...], list[int]] = {}
 
     def fits(self, chat: Chat, more: int) -> bool:
+        """See `Respondent`."""
         return len(self._encode(chat)) + more < self._engine.context
 
     def answer(self, chats: Sequence[Chat], max_tokens: int, label: str) -> list[Reply]:
+        """See `Respondent`."""
         answers = self._engine.generate([self._encode(chat) for chat in chats], max_tokens, label=label)
         return [Reply(answer.text, answer.finished) for answer in answers]
 

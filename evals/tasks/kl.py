@@ -14,6 +14,8 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
     `per_token`: the same total divided by all answer tokens.
 
     Both log-probabilities come from the same code, so that a model's divergence from itself is exactly 0.
+
+    Raises RuntimeError without a reference model.
     """
     if subject.reference is None:
         raise RuntimeError("the kl task was started without a reference model")

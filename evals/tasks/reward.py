@@ -13,6 +13,8 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
     `answer_tokens`: their mean length.
 
     Prompt and answer are scored as they were sampled: with the end mark if the model wrote it, without if not.
+
+    Raises RuntimeError without a reward model.
     """
     if subject.reward is None:
         raise RuntimeError("the reward task was started without a reward model")

@@ -27,6 +27,8 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
 
     Both answers to a prompt are scored as they were written: with the end mark if it is there. `empty` and `rival_empty`
     count answers without a character, which are scored like any other; `unfinished` and `rival_unfinished`: shares.
+
+    Raises RuntimeError without a reward model.
     """
     if subject.reward is None or subject.rival is None:
         raise RuntimeError("the preference task was started without a reward model or without a rival")

@@ -29,6 +29,7 @@ class ResponsesCall(ResponsesRequest):
     stop_token_ids: list[int] = Field([])
 
     def to_sampling_params(self, *given: Any, **named: Any) -> SamplingParams:
+        """vLLM's parameters, with the further ends."""
         params = super().to_sampling_params(*given, **named)
         params.stop_token_ids = [*(params.stop_token_ids or []), *self.stop_token_ids]
         params._all_stop_token_ids.update(self.stop_token_ids)

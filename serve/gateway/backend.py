@@ -69,6 +69,8 @@ class ServeBackend:
         """See `Backend`. A request whose engine dies before its first event goes to one other engine.
 
         Not one whose engine was stopped, as after failed health checks: the request may be what it failed on.
+
+        Raises ApiError.
         """
         # Ids of clients may be the same in several requests; the engine needs one each.
         request = replace(request, request_id=f"{request.request_id}-{secrets.token_hex(4)}")
@@ -94,7 +96,7 @@ class ServeBackend:
                 replies.cancel()
 
     async def score(self, conversations: list[list[dict[str, str]]], cut_off: list[bool]) -> dict[str, Any] | Refusal:
-        """See `Backend`."""
+        """See `Backend`. Raises ApiError."""
         assert self._scorer is not None
         try:
             return await self._scorer.score.remote(conversations, cut_off)
@@ -102,7 +104,7 @@ class ServeBackend:
             raise _refusal(error) from error
 
     async def ready(self, timeout_s: float) -> dict[str, EngineState]:
-        """See `Backend`."""
+        """See `Backend`. Raises ApiError."""
         states = {}
         for model, handle in self._plain.items():
             try:

@@ -29,10 +29,12 @@ class Cost:
 
     @property
     def least(self) -> int:
+        """Tokens that the request costs at least."""
         return self.least_prompt + self.response
 
     @property
     def most(self) -> int:
+        """Tokens that the request costs at most."""
         return self.most_prompt + self.response
 
 

@@ -63,7 +63,7 @@ class Models:
         return self.abilities.get(name, Abilities())
 
     def name(self, asked: str | None) -> str:
-        """The model that a request means; without a name, the only one."""
+        """The model that a request means; without a name, the only one. Raises ApiError for a name that is not here."""
         if asked is None and len(self.contexts) == 1:
             return next(iter(self.contexts))
         if asked is None:
@@ -78,7 +78,7 @@ class Models:
         return asked
 
     def reward_name(self, asked: str | None) -> str:
-        """The reward model that a request means."""
+        """The reward model that a request means. Raises ApiError for a name that is not here."""
         if not self.reward:
             raise ApiError(404, "This endpoint has no reward model: start it with reward_model=DIR.", param="model")
         if asked not in (None, self.reward):
@@ -91,12 +91,14 @@ class Models:
         return self.reward
 
     def card(self, name: str) -> dict[str, Any]:
+        """A model as `/v1/models` lists it."""
         card = {"id": name, "object": "model", "created": self.created, "owned_by": "chimed-rlhf"}
         if name == self.reward:
             return {**card, "task": "score"}
         return {**card, "task": "chat", "max_model_len": self.contexts[name]}
 
     def all(self) -> list[str]:
+        """All names, the reward model's last."""
         return [*self.contexts, *([self.reward] if self.reward else [])]
 
     def _list(self) -> str:
@@ -271,7 +273,7 @@ class Answers:
         return Response((await self.reply(request, call)).json, media_type="application/json")
 
     async def reply(self, request: EngineRequest, call: Call) -> Whole:
-        """The engine's one reply."""
+        """The engine's one reply. Raises ApiError if the engine ends without one."""
         async with aclosing(self._replies(request, call)) as replies:
             async for reply in replies:
                 if isinstance(reply, Part):

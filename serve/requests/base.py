@@ -46,7 +46,10 @@ MEDIA: Final = frozenset(
 
 
 def refuse_media(content: Any) -> Any:
-    """`content` as it is, unless it has a part that is no text: what the alternatives of a type say of it explains nothing."""
+    """`content` as it is, unless it has a part that is no text: what the alternatives of a type say of it explains nothing.
+
+    Raises ValueError for the first such part.
+    """
     for part in content if isinstance(content, list) else ():
         if isinstance(part, Mapping) and isinstance(kind := part.get("type"), str) and kind in MEDIA:
             raise ValueError(f"has a part of type {kind}, and the model reads text alone; leave it out")

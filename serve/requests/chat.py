@@ -95,6 +95,7 @@ class ChatRequest(Sampling):
         return {**given, **({"chat_template_kwargs": variables} if variables else {})}
 
     def settings(self) -> dict[str, Any]:
+        """See `Sampling.settings`."""
         given = super().settings()
         for name in (
             "modalities",

@@ -44,6 +44,7 @@ class ToolResult(Part):
     cache_control: dict[str, Any] | None = None
 
     def text(self) -> str:
+        """Its text."""
         return self.content if isinstance(self.content, str) else "".join(block.text for block in self.content)
 
 
@@ -99,6 +100,7 @@ class MessagesTool(Part):
     cache_control: dict[str, Any] | None = None
 
     def tool(self) -> Tool:
+        """The same as a chat has it."""
         return Tool(function=Function(name=self.name, description=self.description, parameters=self.input_schema))
 
 

@@ -59,6 +59,7 @@ class Item(Part):
         return self
 
     def text(self) -> str:
+        """Its text, of whichever field has it."""
         value = self.output if self.type == "function_call_output" else self.content or self.summary
         return value if isinstance(value, str) else "".join(part.text or part.refusal for part in value or ())
 
@@ -96,6 +97,7 @@ class FlatTool(Part):
     strict: Strict = None
 
     def tool(self) -> Tool:
+        """The same as a chat has it."""
         return Tool(function=Function(name=self.name, description=self.description, parameters=self.parameters))
 
 

@@ -78,6 +78,7 @@ class Turn(Part):
         return self
 
     def text(self) -> str:
+        """Its text, the parts joined."""
         if self.content is None:
             return self.refusal or ""
         if isinstance(self.content, str):

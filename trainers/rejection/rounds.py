@@ -26,6 +26,7 @@ class Round:
 
     @property
     def folder(self) -> Path:
+        """The round's folder."""
         return self.run / f"round-{self.number}"
 
     @property

@@ -97,7 +97,7 @@ def read_samples(folder: Path) -> SamplesView | None:
 
 
 def read_file(path: Path) -> list[Sample]:
-    """The samples of one file."""
+    """The samples of one file. Raises ConfigError, with file and line, for a line that is none."""
     lines = path.read_bytes().splitlines(keepends=True)
     samples = []
     for number, line in enumerate(lines, start=1):

@@ -18,9 +18,13 @@ from trainers.runs.stopping import Stopped
 class Stateful(Protocol):
     """A part of the driver that changes from step to step. Its state is JSON."""
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        ...
 
-    def restore(self, state: Mapping[str, Any]) -> None: ...
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state` returned."""
+        ...
 
 
 class Checkpoints:

@@ -48,6 +48,7 @@ class Journal:
         self._rewards = run / "rewards"
 
     def path(self, step: int) -> Path:
+        """The file of `step`."""
         return step_path(self.folder, step)
 
     def steps(self) -> list[int]:

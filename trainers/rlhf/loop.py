@@ -98,6 +98,7 @@ class Loop:
 
     @recoverable
     def generate(self, step: int, again: bool) -> Answered:
+        """The responses of `step`, which are in the journal."""
         if again:
             self.rollouts.drop()
             self.publish(step)
@@ -105,6 +106,7 @@ class Loop:
 
     @recoverable
     def score(self, answered: Answered, again: bool) -> pa.Table:
+        """The responses with every column that an update needs but the driver's own."""
         return self.team.score(answered.table, self.prompts.samples, None if again else answered.scoring)
 
     @recoverable
@@ -120,9 +122,11 @@ class Loop:
 
     @recoverable
     def evaluate(self, step: int, again: bool) -> dict[str, float]:
+        """Metrics of the evaluation tasks after `step` steps."""
         return self.evaluator.figures(step, self.export)
 
     def checkpoint(self, step: int, table: pa.Table) -> None:
+        """Records the rewards and samples of `step`, and begins a checkpoint if one is due."""
         self.journal.record_rewards(step, table)
         if step % self.config.samples_every == 0 or step + 1 == self.config.steps:
             write_samples(self.run.path / "samples", step + 1, self.prompts.samples(table), table)
@@ -131,7 +135,9 @@ class Loop:
             self.checkpoints.begin(step + 1)
 
     def export(self, folder: Path) -> None:
+        """Writes the policy to `folder` in Hugging Face format."""
         export_model(folder, self.prompts.tokenizer, lambda aside: self.team.policy.call("export", str(aside)))
 
     def phases(self, step: int) -> Phases:
+        """The phases of `step`, announced to the observers."""
         return Phases(*(partial(observer.phase_begins, step) for observer in self.observers))

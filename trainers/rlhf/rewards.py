@@ -62,6 +62,7 @@ class RewardShaper:
         return {"count": self.count, "mean": self.mean, "squares": self.squares}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state` returned."""
         self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
 
 
@@ -84,4 +85,5 @@ class KLController:
         return {"coef": self.coef}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state` returned."""
         self.coef = state["coef"]

@@ -70,7 +70,7 @@ class Rollouts:
         self.drop()
 
     def take(self, step: int) -> Answered:
-        """The answered rows of `step`."""
+        """The answered rows of `step`. Raises RunError if they are lost and the weights that made them gone."""
         if step in self._asked:
             self._finish(step)
         if step in self._finished:

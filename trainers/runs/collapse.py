@@ -19,7 +19,10 @@ class CollapseError(RunError):
 
 @contextmanager
 def keeping_rows(folder: Path) -> Iterator[None]:
-    """Writes the rows of a DivergedError to `folder`/not_finite.parquet and says so in the RunError it becomes."""
+    """Writes the rows of a DivergedError to `folder`/not_finite.parquet and says so in the RunError it becomes.
+
+    Raises RunError with that file's name.
+    """
     try:
         yield
     except DivergedError as error:

@@ -35,6 +35,7 @@ class TensorBoard:
         self._add(step=step, session_log=SessionLog(status=SessionLog.START))
 
     def close(self) -> None:
+        """Closes the file."""
         if self._file:
             self._file.close()
 

@@ -83,7 +83,7 @@ def require_model(
 
 
 def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) -> None:
-    """As `require_model`, for the folder of a model of which only config.json is looked at."""
+    """As `require_model`, for the folder of a model of which only config.json is looked at. Raises ConfigError."""
     config = read_config(path, key)
     require_trainable(config, path, key)
     if kind == "scorer":

@@ -185,7 +185,10 @@ def already_finished(name: str, config: Section) -> bool:
 
 
 def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, also while it is being written; nothing if there is none yet."""
+    """The lines of a run's metrics.jsonl, also while it is being written; nothing if there is none yet.
+
+    Raises ConfigError, with file and line, for a line that is not JSON.
+    """
     path = run / "metrics.jsonl"
     if not path.exists():
         return

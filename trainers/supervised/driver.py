@@ -92,7 +92,10 @@ def total_steps(config: SupervisedConfig, examples: Examples) -> int:
 
 
 def fit(job: Job, examples: Examples, queue: Queue) -> None:
-    """Runs the ranks to the end. When one dies, all are started anew from the newest checkpoint."""
+    """Runs the ranks to the end. When one dies, all are started anew from the newest checkpoint.
+
+    Raises ConfigError if workers failed too often.
+    """
     config: SupervisedConfig = job.stage.config
     placement, gpus = config.placement, config.placement.gpus_per_rank
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_INTERVAL_S)

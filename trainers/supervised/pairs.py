@@ -26,6 +26,7 @@ class PairBatch(PackedBatch):
         return cls(packed.input_ids, packed.lengths, packed.predict, torch.tensor(margins, dtype=torch.float32))
 
     def to(self, device: torch.device | str) -> PairBatch:
+        """The same batch on `device`."""
         moved = super().to(device)
         return replace(self, input_ids=moved.input_ids, predict=moved.predict, margins=self.margins.to(device))
 
@@ -65,6 +66,7 @@ class AnswerBatch(PackedBatch):
         return cls(packed.input_ids, packed.lengths, packed.predict, reference)
 
     def to(self, device: torch.device | str) -> AnswerBatch:
+        """The same batch on `device`."""
         moved = super().to(device)
         return replace(self, input_ids=moved.input_ids, predict=moved.predict, reference=self.reference.to(device))
 

@@ -63,6 +63,7 @@ class Rank:
         self.heldout_plan = self.plan(heldout.column("size").to_pylist())
 
     def run(self) -> None:
+        """Trains to the end and exports. Raises DivergedError on every rank alike."""
         if self.stage.start_columns:
             self.train, self.heldout = with_start_columns(self)
         newest = self.newest()

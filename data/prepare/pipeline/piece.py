@@ -49,10 +49,12 @@ class Task:
 
     @property
     def rows(self) -> Path:
+        """The file of its rows."""
         return Path(self.folder, f"{self.index:06}.parquet")
 
     @property
     def rejects(self) -> Path:
+        """The file of what was left out."""
         return Path(self.folder, f"{self.index:06}.rejects.jsonl")
 
 

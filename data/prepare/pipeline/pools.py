@@ -26,13 +26,16 @@ _AHEAD: Final = 2  # tasks under way for each worker: one that runs and one that
 class Pool(Protocol):
     """Runs a function over items; `map` yields the results in the order of the items."""
 
-    def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]: ...
+    def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """The results of `work` for each of `items`, in order."""
+        ...
 
 
 class Here:
     """One item after another, in this process."""
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """See `Pool`."""
         return map(work, items)
 
 

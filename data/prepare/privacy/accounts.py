@@ -42,12 +42,14 @@ _LONG_ENOUGH: Final = 4
 
 
 def find_emails(text: str) -> Iterator[Span]:
+    """Where e-mail addresses are."""
     if "@" in text or "＠" in text:
         for found in _EMAIL.finditer(text):
             yield Span(*found.span(), "email")
 
 
 def find_wechats(text: str) -> Iterator[Span]:
+    """Where WeChat names are, after a word that says so."""
     if not _WECHAT_LABEL.search(text):
         return
     for found in _WECHAT.finditer(text):
@@ -55,6 +57,7 @@ def find_wechats(text: str) -> Iterator[Span]:
 
 
 def find_qqs(text: str) -> Iterator[Span]:
+    """Where QQ numbers are, after a word that says so."""
     for found in _QQ.finditer(text):
         if not is_measured(text, found.end()):
             yield Span(*found.span(1), "qq")
@@ -69,6 +72,7 @@ def find_record_numbers(text: str) -> Iterator[Span]:
 
 
 def find_insurance_numbers(text: str) -> Iterator[Span]:
+    """Where numbers of health insurance are, after a word that says so."""
     for found in _INSURANCE.finditer(text):
         if len(found[1]) > _LONG_ENOUGH:
             yield Span(*found.span(1), "insurance_number")

@@ -37,6 +37,7 @@ _NONE: Final = re.compile("不详|不明|未|同上|同前|略|无$|保密|见|�
 
 
 def find_addresses(text: str) -> Iterator[Span]:
+    """Where postal addresses with a street or building are."""
     if any(mark in text for mark in ("住", "址", "户", "籍", "生地")) and _LABELS.search(text):
         for pattern in (_LABELED, _DIRECT):
             for found in pattern.finditer(text):

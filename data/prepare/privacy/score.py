@@ -34,9 +34,11 @@ class Score:
     wrong: list[tuple[str, list[str], list[str]]] = field(default_factory=list)
 
     def precision(self, kind: str) -> float:
+        """Share of what was found of a kind that is marked."""
         return self.right[kind] / self.found[kind] if self.found[kind] else 1.0
 
     def recall(self, kind: str) -> float:
+        """Share of what is marked of a kind that was found."""
         return self.right[kind] / self.marked[kind] if self.marked[kind] else 1.0
 
 

@@ -115,7 +115,10 @@ def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def describe(path: str) -> Source:
-    """A file's size, hash and encoding. Reads it once, a megabyte at a time."""
+    """A file's size, hash and encoding. Reads it once, a megabyte at a time.
+
+    Raises DataError for a file that cannot be read.
+    """
     file, digest, size = Path(path), hashlib.sha256(), 0
     kind = _format(path)
     try:

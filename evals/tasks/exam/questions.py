@@ -28,6 +28,7 @@ class Question:
 
     @property
     def letters(self) -> str:
+        """The letters of its options."""
         return LETTERS[: len(self.options)]
 
     @property
@@ -42,6 +43,7 @@ class Question:
 
     @property
     def has_several_answers(self) -> bool:
+        """Whether more than one option is right."""
         return bool(self.more_answers)
 
     def rotated(self, by: int) -> Question:

@@ -68,6 +68,8 @@ def read_exam(path: Path) -> Exam:
     the questions in `NAME.*`, `NAME.test.*`, `NAME_val.*` or `NAME_test.*`.
 
     A folder with `test/` (or `val/`) and `dev/` is read as CMMLU's (C-Eval's) are: a subject a file, the examples in `dev/`.
+
+    Raises DataError where there is no exam.
     """
     if path.is_dir() and not _files(path) and _split_files(path):
         return _read_split("exam", path)
