@@ -92,7 +92,8 @@ def _start(**options: Any) -> None:
     """Start a cluster whose every port is on 127.0.0.1."""
     os.environ.update(for_local_cluster())
     import ray
-    from ray._private import ray_constants
+
+    from cluster.ray_internals import ray_constants
 
     # Ray takes 127.0.0.1 as its node's address, and then listens nowhere else, only with this switch, which it reads
     # from the environment when first imported: possibly before this.
@@ -125,8 +126,7 @@ def _temporary_folders(object_store_bytes: int) -> dict[str, str]:
 
 
 def _connection(*, started_here: bool) -> Connection:
-    from ray._private import worker
+    from cluster.ray_internals import dashboard_url, session_folder
 
-    node = worker._global_node
-    url = node.address_info.get("webui_url")
-    return Connection(started_here, Path(node.get_session_dir_path()), f"http://{url}" if url else None)
+    url = dashboard_url()
+    return Connection(started_here, session_folder(), f"http://{url}" if url else None)

@@ -89,7 +89,7 @@ def for_joined_cluster(on_loopback: bool = False) -> dict[str, str]:
 
 def stay_on_loopback() -> None:
     """Make this process, and those that it starts, join and start clusters on 127.0.0.1 only."""
-    from ray._private import ray_constants
+    from cluster.ray_internals import ray_constants
 
     os.environ[_SWITCH] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when Ray was imported: possibly before this

@@ -10,9 +10,8 @@ import ipaddress
 from collections.abc import Iterable
 
 import grpc
-from ray._private.services import node_ip_address_from_perspective
-from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
+from cluster.ray_internals import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc, node_ip_address_from_perspective
 from configs.errors import ConfigError
 
 _SECONDS_TO_ANSWER = 5.0

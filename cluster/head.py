@@ -11,11 +11,18 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-import ray
-from ray._private.gcs_utils import create_gcs_channel
-from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc, gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
 from cluster.liveness.registry import NAMESPACE, ProcessRecord, parse
+from cluster.ray_internals import (
+    AUTOSCALER_CONFIG_KEY,
+    AUTOSCALER_SPACE,
+    autoscaler_pb2,
+    autoscaler_pb2_grpc,
+    create_gcs_channel,
+    gcs_pb2,
+    gcs_service_pb2,
+    gcs_service_pb2_grpc,
+)
 from configs.errors import RunError
 
 _SECONDS_TO_ANSWER = 10.0
@@ -86,8 +93,7 @@ class Head:
 
     def limits(self) -> autoscaler_pb2.ClusterConfig | None:
         """The nodes that the autoscaler may add, by kind, where its provider has told the cluster; KubeRay does not."""
-        names = ray._raylet  # where ray._private.state finds them
-        found = self.value(names.GCS_AUTOSCALER_STATE_NAMESPACE, names.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY)
+        found = self.value(AUTOSCALER_SPACE, AUTOSCALER_CONFIG_KEY)
         return autoscaler_pb2.ClusterConfig.FromString(found) if found else None
 
     def close(self) -> None:

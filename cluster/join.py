@@ -9,14 +9,18 @@ from typing import Any
 
 import grpc
 import ray
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray._private.gcs_utils import create_gcs_channel
-from ray._private.services import canonicalize_bootstrap_address_or_die, get_node_ip_address
-from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import RayError
 
 from cluster.environment import for_joined_cluster, stay_on_loopback
 from cluster.exposure import is_loopback, require_closed
+from cluster.ray_internals import (
+    canonicalize_bootstrap_address_or_die,
+    create_gcs_channel,
+    gcs_service_pb2,
+    gcs_service_pb2_grpc,
+    get_node_ip_address,
+    maybe_enable_token_auth_if_token_available,
+)
 from configs.base import REPOSITORY
 from configs.errors import ConfigError
 from storage.paths import in_job

@@ -123,7 +123,7 @@ def status_bytes(pid: int, field: str) -> int:
 
 def available_bytes() -> int:
     """Memory that processes of this machine, or of this container, may still take."""
-    from ray._private.utils import estimate_available_memory
+    from cluster.ray_internals import estimate_available_memory
 
     return int(estimate_available_memory())
 

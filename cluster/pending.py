@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Self
 
 import ray
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 
 from cluster.head import Head, HeadError
+from cluster.ray_internals import PlacementGroupTableData
 from cluster.scaling import Reply, waiting_for
 
 _SECONDS_BETWEEN_LOOKS = 3.0

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from ray.core.generated import autoscaler_pb2
+from cluster.ray_internals import autoscaler_pb2
 
 Bundle = Mapping[str, float]
 Reply: TypeAlias = autoscaler_pb2.GetClusterStatusReply

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -92,6 +93,17 @@ def test_imports_run_one_way():
         allowed = {package} | MAY_IMPORT[package] | MAY_ALSO_IMPORT.get(name, set())
         wrong += [f"{name}:{line}: {top}" for line, top in imported(path) if top in MAY_IMPORT and top not in allowed]
     assert wrong == []
+
+
+def test_rays_private_modules_have_one_door():
+    private = re.compile(r"\bray\.(_private|_common|_raylet|core\.generated|serve\._private|llm\._internal)\b")
+    serve = {"serve/replica.py", "serve/engines/in_process.py", "serve/engines/deployment.py"}
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources()
+        if any(private.search(line.partition("#")[0]) for line in path.read_text(encoding="utf-8").splitlines())
+    }
+    assert users == {"cluster/ray_internals.py", *serve}
 
 
 def test_no_folder_is_crowded():

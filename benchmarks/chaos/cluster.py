@@ -32,10 +32,11 @@ class TwoNodes:
         # Its nodes have the machine's outer address, so that they ask for a token, which child processes inherit.
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ.update({**token, "OMP_NUM_THREADS": "1", **_HEALTH})
-        from ray._private.authentication.authentication_token_setup import _enable_token_auth
         from ray.cluster_utils import Cluster
 
-        _enable_token_auth()  # Ray read the mode when it was imported, possibly before this
+        from cluster.ray_internals import reread_token_mode
+
+        reread_token_mode()
 
         self._cluster = Cluster(initialize_head=True, head_node_args={**_NODE, "include_dashboard": False})
         self.address: str = self._cluster.address
@@ -56,14 +57,11 @@ class TwoNodes:
 
         Raises RunError if Ray refuses.
         """
-        import ray
-        from ray.core.generated import autoscaler_pb2
+        from cluster.ray_internals import autoscaler_pb2, drain_node
 
         preemption = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
         deadline_ms = int((time.time() + DRAIN_S) * 1000)
-        accepted, refusal = ray._raylet.GcsClient(address=self.address).drain_node(
-            self._second.node_id, preemption, "spot instance", deadline_ms
-        )
+        accepted, refusal = drain_node(self.address, self._second.node_id, preemption, "spot instance", deadline_ms)
         if not accepted:
             raise RunError(f"Ray does not drain node {self._second.node_id}: {refusal}")
 

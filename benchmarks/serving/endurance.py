@@ -25,9 +25,9 @@ from typing import Any
 
 import httpx
 from ray import serve
-from ray._private.state import actors  # unlike the public list, it needs no dashboard
 
 from cluster.connect import connect
+from cluster.ray_internals import actors
 from configs.errors import one_line_errors
 from serve.app import build
 from storage.paths import require_dir

@@ -8,13 +8,14 @@ from pathlib import Path
 import ray
 
 from cluster.liveness.registry import ProcessRecord
+from cluster.ray_internals import session_folder
 
 
 def crash_summary(notices: Sequence[ProcessRecord]) -> str:
     """Where the output of these processes lies and, if that is here, the last line of what they said of errors."""
     if not notices:
         return "it died before it gave a sign of life; `ray logs` has its output"
-    logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
+    logs = session_folder() / "logs"
     return "; ".join(_of(notice, logs) for notice in notices)
 
 

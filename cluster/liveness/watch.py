@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 
 import ray
 from ray.actor import ActorHandle
-from ray.core.generated.gcs_pb2 import ActorTableData
 from ray.exceptions import RayError
 
 from cluster.head import Head, HeadError
 from cluster.liveness.registry import ProcessRecord, said
+from cluster.ray_internals import ActorTableData, draining_nodes
 from cluster.waiting import SECONDS_BETWEEN_LOOKS, RoleDied
 
 Place = tuple[str, int]
@@ -90,7 +90,7 @@ class Watch:
 
     def leaving(self) -> str | None:
         """Id of a node that Ray is emptying (a spot node's notice) and that the driver or a process of the run is on."""
-        draining = ray._private.state.state.get_draining_nodes()
+        draining = draining_nodes()
         if draining:
             self.silent()
         mine = {ray.get_runtime_context().get_node_id(), *(notice.node for notice in self.last.values())}

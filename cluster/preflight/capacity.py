@@ -73,7 +73,7 @@ def capacity_of(head: Head) -> Capacity:
 
 def this_machine(num_cpus: int | None, num_gpus: int | None) -> Capacity:
     """What a cluster of its own would have here, with the settings of a stage's `cluster`."""
-    from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager as Gpus
+    from cluster.ray_internals import NvidiaGPUAcceleratorManager as Gpus
 
     gpus = Gpus.get_current_node_num_accelerators() if num_gpus is None else num_gpus
     kind = Gpus.get_current_node_accelerator_type() if gpus else None

@@ -21,7 +21,6 @@ from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
 
-from ray._private.services import find_gcs_addresses
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -29,6 +28,7 @@ from rich.text import Text
 
 from cluster.head import Head, HeadError
 from cluster.join import require_ray_at
+from cluster.ray_internals import find_gcs_addresses
 from cluster.status.view import ClusterView, NodeView, RankView, RunView, look
 from configs.errors import ConfigError, one_line_errors
 

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from ray.core.generated import autoscaler_pb2, gcs_pb2
-
 from cluster.head import Head
 from cluster.liveness.registry import DRIVER, ProcessRecord
 from cluster.pending import describe, seconds_asked, unplaced
+from cluster.ray_internals import autoscaler_pb2, gcs_pb2
 from cluster.scaling import Reply, coming, living
 
 Actor: TypeAlias = gcs_pb2.ActorTableData

@@ -12,12 +12,11 @@ from typing import Any, Protocol
 
 import grpc
 import ray
-from ray._private.state import actors  # the public list needs a dashboard
-from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from cluster.ray_internals import ActorDiedErrorContext, actors
 from serve.errors import ApiError
 from serve.gateway.metrics import exposition
 from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply

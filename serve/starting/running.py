@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ray._private.services import find_gcs_addresses
-
 from cluster.head import Head, HeadError
 from cluster.join import require_ray_at
+from cluster.ray_internals import find_gcs_addresses
 from configs.errors import ConfigError
 from serve.config import ServeConfig
 

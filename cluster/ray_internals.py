@@ -1,0 +1,67 @@
+"""The one door to Ray's private modules: what this project uses of them, and what may change with every version of Ray.
+
+Written for Ray 2.60. Ray Serve's and Ray Serve LLM's internals are used in `serve/replica.py` and `serve/engines/` alone.
+Importing this file imports Ray, which reads its environment variables then.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ray
+from ray._private import ray_constants as ray_constants
+from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager as NvidiaGPUAcceleratorManager
+from ray._private.authentication.authentication_token_setup import (
+    _enable_token_auth,
+)
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available as maybe_enable_token_auth_if_token_available,
+)
+from ray._private.gcs_utils import create_gcs_channel as create_gcs_channel
+from ray._private.services import (
+    canonicalize_bootstrap_address_or_die as canonicalize_bootstrap_address_or_die,
+)
+from ray._private.services import find_gcs_addresses as find_gcs_addresses
+from ray._private.services import get_node_ip_address as get_node_ip_address
+from ray._private.services import node_ip_address_from_perspective as node_ip_address_from_perspective
+from ray._private.state import actors as actors  # the public list needs a dashboard
+from ray._private.utils import estimate_available_memory as estimate_available_memory
+from ray.core.generated import autoscaler_pb2 as autoscaler_pb2
+from ray.core.generated import autoscaler_pb2_grpc as autoscaler_pb2_grpc
+from ray.core.generated import gcs_pb2 as gcs_pb2
+from ray.core.generated import gcs_service_pb2 as gcs_service_pb2
+from ray.core.generated import gcs_service_pb2_grpc as gcs_service_pb2_grpc
+from ray.core.generated.common_pb2 import ActorDiedErrorContext as ActorDiedErrorContext
+from ray.core.generated.gcs_pb2 import ActorTableData as ActorTableData
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData as PlacementGroupTableData
+
+AUTOSCALER_SPACE: str = ray._raylet.GCS_AUTOSCALER_STATE_NAMESPACE
+"""Namespace of the autoscaler's values in the cluster's key-value store."""
+AUTOSCALER_CONFIG_KEY: str = ray._raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY
+
+
+def reread_token_mode() -> None:
+    """Applies RAY_AUTH_MODE as it is in the environment now; Ray reads it when it is imported."""
+    _enable_token_auth()
+
+
+def session_folder() -> Path:
+    """The folder of the Ray session that this process has joined, which holds its logs."""
+    return Path(ray._private.worker._global_node.get_session_dir_path())
+
+
+def dashboard_url() -> str | None:
+    """`HOST:PORT` of the dashboard of the cluster that this process has joined, None without one."""
+    url: str | None = ray._private.worker._global_node.address_info.get("webui_url")
+    return url
+
+
+def draining_nodes() -> list[str]:
+    """Ids of the nodes that Ray is emptying, as before a spot node is taken away."""
+    return list(ray._private.state.state.get_draining_nodes())
+
+
+def drain_node(address: str, node_id: str, reason: int, why: str, deadline_ms: int) -> tuple[bool, str]:
+    """Asks the head at `address` to drain a node: whether it accepts, and why not."""
+    accepted, refusal = ray._raylet.GcsClient(address=address).drain_node(node_id, reason, why, deadline_ms)
+    return accepted, refusal
