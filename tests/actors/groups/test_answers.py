@@ -46,7 +46,7 @@ def pretenders() -> tuple[type, type]:
                 yield number, pa.table({"response": responses})
 
     class Scorer:
-        """Says of every row in which company it came, and makes the file `flag`."""
+        """Scores every row by the rows that came with it, and makes the file `flag`."""
 
         def __init__(self, flag: Path | None = None) -> None:
             self.flag = flag
@@ -54,8 +54,9 @@ def pretenders() -> tuple[type, type]:
         def add_columns(self, table: pa.Table, micro_batches: list[list[int]]) -> pa.Table:
             if self.flag:
                 self.flag.touch()
-            company = sum(row[0] for row in table.column("prompt").to_pylist())
-            return pa.table({"company": [company for micro in micro_batches for _ in micro]})
+            together = sum(row[0] for row in table.column("prompt").to_pylist())
+            rewards = [together for micro in micro_batches for _ in micro]
+            return pa.table({"reward_model": pa.array(rewards, pa.float32())})
 
     return Engine, Scorer
 
@@ -98,7 +99,7 @@ def test_who_is_scored_together_depends_on_order_alone(ray_cluster: Any) -> None
         table = scored(*engines)
         assert table.column("prompt").to_pylist() == PROMPTS.column("prompt").to_pylist()
         assert [len(row) for row in table.column("response").to_pylist()] == [2 * (1 + n % 3) for n in range(ROWS)]
-        assert table.column("company").to_pylist() == expected
+        assert table.column("reward_model").to_pylist() == expected
 
 
 def test_engines_without_rows_are_not_asked(ray_cluster: Any) -> None:
@@ -108,7 +109,7 @@ def test_engines_without_rows_are_not_asked(ray_cluster: Any) -> None:
 
 def test_a_chunk_is_scored_while_others_are_generated(ray_cluster: Any, tmp_path: Path) -> None:
     table = scored((True, 0.0), flag=tmp_path / "scored")  # the engine waits for that, and no longer than a minute
-    assert table.column("company").to_pylist() == [3, 3, 3, 12, 12, 12, 30, 30, 30, 30]
+    assert table.column("reward_model").to_pylist() == [3, 3, 3, 12, 12, 12, 30, 30, 30, 30]
 
 
 def test_what_an_engine_raises_ends_the_wait(ray_cluster: Any) -> None:
