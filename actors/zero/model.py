@@ -224,7 +224,7 @@ class ZeroModel:
 
         Training can continue immediately; `saved` waits for the disk. Raises DiskError.
         """
-        with writing(folder, named=False):  # errors while copying name the file themselves
+        with writing(folder, named=False):  # errors of copied files name the source
             self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
 
     def saved(self, folder: Path) -> dict[str, str]:
