@@ -86,7 +86,7 @@ def require_probabilities(config: Mapping[str, Any], folder: Path, what: str) ->
 
 
 def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
-    """Rows of the embedding by config.json; None where it does not say."""
+    """Number of embedding rows according to config.json; None if it does not have it."""
     rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     return None if rows is None else int(rows)
 

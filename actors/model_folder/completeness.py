@@ -95,6 +95,6 @@ def _on_meta(folder: Path, config: dict[str, Any], what: str) -> PreTrainedModel
             return model
     except ConfigError:
         raise
-    except Exception as error:  # a foreign architecture may fail in any way; it is refused by name
+    except Exception as error:  # an unknown architecture may fail in any way; the message names it
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{what}: {folder / 'config.json'}: Transformers cannot make this model: {reason}") from error

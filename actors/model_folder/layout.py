@@ -84,8 +84,9 @@ def parameter_shapes(config: Mapping[str, Any], where: str, scorer: bool = False
     """The shape of every parameter of the model that a config.json describes, by name, in order; a tied one once.
 
     Args:
-        where: what the config is called in errors.
-        scorer: with a scalar head in place of the output embedding.
+        config: content of config.json.
+        where: name of the config in errors.
+        scorer: whether a scalar head replaces the output embedding.
 
     Raises:
         ConfigError: as `shape_of`.
