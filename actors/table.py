@@ -87,8 +87,8 @@ def extended(table: pa.Table, added: pa.Table | Mapping[str, pa.Array], by: str)
         by: what adds them, as in `Column.by`.
 
     Raises:
-        TableError: a column is undeclared, is declared for another `by`, already exists, has nulls, or has the wrong type,
-            number of rows, or number of values for a response.
+        TableError: a column is undeclared, is declared for another `by`, already exists, has nulls, or has the wrong
+            type, number of rows, or number of values for a response.
     """
     columns = {name: added[name] for name in (added.column_names if isinstance(added, pa.Table) else added)}
     for name, column in columns.items():

@@ -1,7 +1,7 @@
 """Waits for work of another rank on its host: reading, writing, evaluating.
 
-Such work takes longer than any collective, and NCCL's watchdog kills processes that wait for it in an NCCL collective. So
-ranks wait in a gloo group with a separate time limit, which blocks no CUDA stream.
+Such work takes longer than any collective, and NCCL's watchdog kills processes that wait for it in an NCCL collective.
+So ranks wait in a gloo group with a separate time limit, which blocks no CUDA stream.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 def open_store(rank: int, world_size: int, host: str, port: int, timeout: timedelta) -> TCPStore:
     """Opens the store at `host`; rank 0 serves it, on that address only.
 
-    torch itself would listen on all addresses of the machine. That is a risk: a process that reaches the store can direct
-    ranks to other peers, whose messages they unpickle.
+    torch itself would listen on all addresses of the machine. That is a risk: a process that reaches the store can
+    direct ranks to other peers, whose messages they unpickle.
     """
     if rank:
         return TCPStore(host, port, world_size, is_master=False, timeout=timeout)

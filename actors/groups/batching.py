@@ -16,7 +16,8 @@ Plan = list[list[list[int]]]  # rank -> micro-batch -> rows
 def balanced_plan(lengths: Sequence[int], ranks: int, max_tokens: int) -> Plan:
     """Splits rows into the same number of micro-batches for every rank, each of at most `max_tokens` tokens if possible.
 
-    ZeRO-3 gathers parameters in every forward pass, so all ranks need the same number of micro-batches, none of them empty.
+    ZeRO-3 gathers parameters in every forward pass, so all ranks need the same number of micro-batches, none of them
+    empty.
 
     Args:
         lengths: tokens of each row.

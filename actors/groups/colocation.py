@@ -81,8 +81,8 @@ def sites(colocate: Colocate, placements: Mapping[str, PlacementConfig]) -> list
     """The placement groups of the roles in `placements`; every role is in exactly one.
 
     Raises:
-        ValueError: a group has fewer than two roles, an unknown role, or a role of another group; or its roles cannot share
-            a GPU. One line that names the key.
+        ValueError: a group has fewer than two roles, an unknown role, or a role of another group; or its roles cannot
+            share a GPU. One line that names the key.
     """
     groups = (tuple(placements),) if colocate == "all" else () if colocate == "none" else colocate
     for group in groups:

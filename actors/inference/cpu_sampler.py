@@ -13,8 +13,8 @@ def draw(
 ) -> tuple[Tensor, Tensor]:
     """Samples one token per row after top-k and top-p filtering.
 
-    Has the interface of vLLM's `TopKTopPSampler` with `processed_logprobs`. If every request has a seed, vLLM draws 8,192
-    random numbers per token of a vocabulary of 4,096; this draws 128.
+    Has the interface of vLLM's `TopKTopPSampler` with `processed_logprobs`. If every request has a seed, vLLM draws
+    8,192 random numbers per token of a vocabulary of 4,096; this draws 128.
 
     Args:
         logits: (rows, vocabulary); may be modified.
@@ -36,9 +36,9 @@ def race(probabilities: Tensor, generators: dict[int, torch.Generator]) -> Tenso
 
     An exponential race divides an exponential random number by each column's probability; the smallest quotient is at a
     column with exactly that column's probability. It needs one random number per column. Here blocks of about √columns
-    columns race first, by their sums, then the columns of the winning block: the same distribution with about 2·√columns
-    numbers. Inverting the cumulative sum needs only one uniform number, but its result depends on the rounding of all
-    preceding probabilities, which varies with the rows that are computed together.
+    columns race first, by their sums, then the columns of the winning block: the same distribution with about
+    2·√columns numbers. Inverting the cumulative sum needs only one uniform number, but its result depends on the
+    rounding of all preceding probabilities, which varies with the rows that are computed together.
 
     Args:
         probabilities: (rows, columns) float.

@@ -30,7 +30,8 @@ ENVIRONMENT = {
 CPU_ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",  # vLLM compiles two small functions even with enforce_eager, up to 20 s
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS decides; binding would fight other roles for a core
-    # oneDNN compiles a multiplication for every number of rows. Its default of 1,024 kept ones made an engine grow by 1.1 GB.
+    # oneDNN compiles a multiplication for every number of rows. Its default of 1,024 kept ones made an engine grow by
+    # 1.1 GB.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
 }
 

@@ -8,8 +8,8 @@ from threading import Lock
 class Turns:
     """A lock that a waiting thread acquires before the thread that releases it can acquire it again.
 
-    A plain lock guarantees no such order: a loop that releases and immediately reacquires it would starve other threads.
-    The lock may be released by another thread than the one that acquired it.
+    A plain lock guarantees no such order: a loop that releases and immediately reacquires it would starve other
+    threads. The lock may be released by another thread than the one that acquired it.
     """
 
     def __init__(self) -> None:

@@ -98,8 +98,9 @@ class Requests:
     def weights_changed(self) -> None:
         """Invalidates what the old weights computed, and records how many tokens every request has.
 
-        New requests reuse no prefix of the old weights. Running requests keep their KV cache (`keep`) or have it recomputed
-        (`recompute`). With `none`, no request may be running. Where requests may be running, the caller holds `turns`.
+        New requests reuse no prefix of the old weights. Running requests keep their KV cache (`keep`) or have it
+        recomputed (`recompute`). With `none`, no request may be running. Where requests may be running, the caller
+        holds `turns`.
 
         Raises RuntimeError if requests are running with `none`.
         """

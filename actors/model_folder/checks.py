@@ -99,8 +99,8 @@ def window_of(config: Mapping[str, Any]) -> int:
 def require_rows(tokenizer: Any, config: Mapping[str, Any], what: str) -> None:
     """Rejects a tokenizer with ids that the model's embedding has no row for.
 
-    Special tokens are exempt if neither the chat template nor the bos, eos, unk, and pad tokens use them, such as the image
-    token in Gemma 3's text models.
+    Special tokens are exempt if neither the chat template nor the bos, eos, unk, and pad tokens use them, such as the
+    image token in Gemma 3's text models.
     """
     rows, vocabulary = vocabulary_rows(config), tokenizer.get_vocab()
     added = tokenizer.added_tokens_decoder

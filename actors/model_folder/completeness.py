@@ -26,12 +26,12 @@ _RECOMPUTED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|\.attn\.bias$")
 def require_complete(folder: Path, what: str) -> None:
     """Rejects weights that lack tensors of the model, have more layers, or have other shapes. Reads only headers.
 
-    If a checkpoint has tensors with names that the model lacks, which Transformers may rename, only the shapes of the other
-    tensors are compared; `load_complete` finds missing ones. Quantized checkpoints are not checked.
+    If a checkpoint has tensors with names that the model lacks, which Transformers may rename, only the shapes of the
+    other tensors are compared; `load_complete` finds missing ones. Quantized checkpoints are not checked.
 
     Raises:
-        ConfigError: a tensor is missing, unexpected, or of another shape (names the first one), or Transformers cannot build
-            the model of config.json.
+        ConfigError: a tensor is missing, unexpected, or of another shape (names the first one), or Transformers cannot
+            build the model of config.json.
     """
     config = read_config(folder, what)
     if config.get("quantization_config"):

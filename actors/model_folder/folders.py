@@ -38,7 +38,8 @@ class ModelFolder:
         what: purpose of the folder, for messages.
 
     Raises:
-        ConfigError: no such model, or one that cannot be loaded; a classifier with several outputs or quantized weights.
+        ConfigError: no such model, or one that cannot be loaded; a classifier with several outputs or quantized
+            weights.
     """
 
     def __init__(self, path: str | Path, what: str = "model") -> None:

@@ -25,9 +25,9 @@ _RANGES: Mapping[str, Callable[[float], bool]] = {
 def make_generation_config_valid(model: PreTrainedModel) -> None:
     """Changes the model's generation settings in place so that Transformers saves them; prints what it changes.
 
-    Transformers loads a generation_config.json that sets sampling parameters without `do_sample`, as many LLaMA checkpoints
-    have, but refuses to save it. Such a file intends sampling, so `do_sample` is set. Settings that are still invalid are
-    replaced by the token ids alone.
+    Transformers loads a generation_config.json that sets sampling parameters without `do_sample`, as many LLaMA
+    checkpoints have, but refuses to save it. Such a file intends sampling, so `do_sample` is set. Settings that are
+    still invalid are replaced by the token ids alone.
     """
     if not model.can_generate():
         return

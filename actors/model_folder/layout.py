@@ -33,7 +33,8 @@ def whole_because(parameters: Shapes, stored: Mapping[str, Stored] | None, score
     Args:
         parameters: shapes of the model's parameters, by name; a tied one once.
         stored: the checkpoint's tensors, by name; None if they are not in safetensors files.
-        scorer: whether the model has a scalar head. If the files have none, it is new, and their output embedding is ignored.
+        scorer: whether the model has a scalar head. If the files have none, it is new, and their output embedding is
+            ignored.
     """
     if stored is None:
         return "its weights are not in safetensors files"

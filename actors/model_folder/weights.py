@@ -27,8 +27,8 @@ class Stored(NamedTuple):
 def weight_names(files: Sequence[str]) -> list[str]:
     """Selects the weight files, including an index, from the names of all files of a checkpoint; prefers safetensors.
 
-    A repository may contain the same weights several times: as `consolidated.safetensors`, `pytorch_model.bin`, or as .gguf,
-    .pth, and ONNX files in subfolders. Only those that Transformers loads are selected.
+    A repository may contain the same weights several times: as `consolidated.safetensors`, `pytorch_model.bin`, or as
+    .gguf, .pth, and ONNX files in subfolders. Only those that Transformers loads are selected.
     """
     top = [file for file in files if "/" not in file]
     if "adapter_config.json" in top and (adapter := [name for name in ADAPTER_WEIGHTS if name in top]):
@@ -53,7 +53,8 @@ def weight_files(folder: Path, what: str) -> list[Path]:
     """The weight files of a model's folder, without the index.
 
     Raises:
-        ConfigError: there are no weights, or the index cannot be read or names missing files; the message starts with `what`.
+        ConfigError: there are no weights, or the index cannot be read or names missing files; the message starts with
+            `what`.
     """
     names = weight_names([path.name for path in folder.iterdir()])
     if not names:

@@ -1,8 +1,8 @@
 """Attention on packed rows: causal inside each sequence, exact for windows, soft-capping, sinks, and grouped heads.
 
 Registered with Transformers as the attention implementation `packed`. Every attention argument of a model is either
-computed or rejected by name. Shapes: T tokens of all sequences, S sequences, H heads, H_kv key and value heads, D head size,
-D_v head size of values, L tokens of one sequence. A run is a group of neighboring sequences of the same length.
+computed or rejected by name. Shapes: T tokens of all sequences, S sequences, H heads, H_kv key and value heads, D head
+size, D_v head size of values, L tokens of one sequence. A run is a group of neighboring sequences of the same length.
 """
 
 from __future__ import annotations
@@ -121,9 +121,9 @@ def packed_attention(
     """Attention inside each sequence of a packed row; returns (1, T, H, D_v).
 
     On GPUs in half precision, one fused kernel computes all sequences: torch's variable-length FlashAttention, or
-    FlexAttention if scores are soft-capped or have sinks. Otherwise, and where runs are long enough to keep a GPU busy, one
-    call computes each run of neighboring sequences of the same length, so batches sorted by length need the fewest calls.
-    The result of a sequence does not depend on the others.
+    FlexAttention if scores are soft-capped or have sinks. Otherwise, and where runs are long enough to keep a GPU busy,
+    one call computes each run of neighboring sequences of the same length, so batches sorted by length need the fewest
+    calls. The result of a sequence does not depend on the others.
 
     Raises:
         ValueError: a mask is given, attention is not causal, or an argument is unknown.

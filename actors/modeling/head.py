@@ -1,8 +1,8 @@
 """Splits a causal language model's forward pass into two halves: up to the last hidden states, and from these to logits.
 
-Between decoder and logits, families do more than a matrix multiplication: they scale or cap logits, or transform the hidden
-states first. So both halves run the class's own forward pass; the second replaces the decoder by a stub that returns the
-known hidden states. Shapes: T tokens, N of them selected, V vocabulary.
+Between decoder and logits, families do more than a matrix multiplication: they scale or cap logits, or transform the
+hidden states first. So both halves run the class's own forward pass; the second replaces the decoder by a stub that
+returns the known hidden states. Shapes: T tokens, N of them selected, V vocabulary.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Replaces Transformers' norms, rotary embeddings, and feed-forward activations by Liger's fused kernels (Hsu et al. 2024).
 
-Liger is an optional dependency for GPUs. Its loss functions are not used: `actors.modeling.logprobs` computes log-probabilities.
+Liger is an optional dependency for GPUs. Its loss functions are not used: `actors.modeling.logprobs` computes
+log-probabilities.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Token log-probabilities and entropies from logits, with gradients, computed a few rows at a time.
 
-Logits are the largest tensor of a training step. With whole-tensor operations, the softmax and its gradient each pass over
-them several times. Here, on CPUs every piece stays in the cache until it is finished, and on GPUs each pass is one compiled
-kernel. Shapes: N positions, V vocabulary, n rows of a piece.
+Logits are the largest tensor of a training step. With whole-tensor operations, the softmax and its gradient each pass
+over them several times. Here, on CPUs every piece stays in the cache until it is finished, and on GPUs each pass is one
+compiled kernel. Shapes: N positions, V vocabulary, n rows of a piece.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def token_logprobs(
         entropy: whether to compute entropies.
 
     Returns:
-        Log-probabilities and entropies, (N,) fp32 each, in nats. Entropies are an empty tensor unless `entropy` is true.
+        Log-probabilities and entropies, (N,) fp32 each, in nats. Entropies are an empty tensor unless `entropy` is
+        true.
     """
     found: tuple[Tensor, Tensor] = _TokenLogprobs.apply(logits, targets, temperature, entropy)
     return found

@@ -118,8 +118,8 @@ def load_causal_lm(folder: str, dtype: torch.dtype, dropout: bool = False) -> Pr
     Args:
         folder: a Hugging Face folder or Hub id.
         dtype: of the parameters.
-        dropout: whether to keep the dropout of the model's config in training mode. Without it, a policy in training mode
-            computes the same as the engines, so that the first step's ratio is exactly 1.
+        dropout: whether to keep the dropout of the model's config in training mode. Without it, a policy in training
+            mode computes the same as the engines, so that the first step's ratio is exactly 1.
 
     Raises:
         ConfigError: as `Pretrained.causal_lm`; one line.

@@ -1,8 +1,8 @@
 """The only import of openrlhf: its established implementations of losses, KL estimators, and length balancing.
 
-openrlhf's API changes between patch releases, so no other module imports it, and `tests/actors/modeling/test_openrlhf.py`
-checks what this one relies on. Its models import five names of flash-attn, which exists for CUDA only; if it is not
-installed, equivalent torch functions replace them while openrlhf is imported.
+openrlhf's API changes between patch releases, so no other module imports it, and
+`tests/actors/modeling/test_openrlhf.py` checks what this one relies on. Its models import five names of flash-attn,
+which exists for CUDA only; if it is not installed, equivalent torch functions replace them while openrlhf is imported.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def unpad_input(hidden: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor,
         attention_mask: (B, L), 0 for padding.
 
     Returns:
-        The K other tokens, (K, ...); their indices, (K,); cumulative lengths, (B + 1,); the longest length; lengths, (B,).
+        The K other tokens, (K, ...); their indices, (K,); cumulative lengths, (B + 1,); the longest length; lengths,
+        (B,).
     """
     lengths = attention_mask.sum(dim=-1, dtype=torch.int32)
     indices = attention_mask.flatten().nonzero().flatten()
@@ -75,8 +76,8 @@ def _stand_in_for_flash_attn() -> list[str]:
 
 choose_accelerator()
 
-# Transformers and peft check once whether flash-attn is installed. They are imported before the stand-ins exist, so that
-# the check does not find them; the stand-ins are removed as soon as openrlhf is imported.
+# Transformers and peft check once whether flash-attn is installed. They are imported before the stand-ins exist, so
+# that the check does not find them; the stand-ins are removed as soon as openrlhf is imported.
 import peft  # noqa: E402, F401
 import transformers.modeling_utils  # noqa: E402, F401
 

@@ -43,8 +43,8 @@ class PackedBatch:
 
         Args:
             sequences: S sequences of token ids.
-            targets: `targets[s][t]` is 1 where token t of sequence s is predicted. By default all tokens are. A sequence's
-                first token is never predicted, because no token precedes it.
+            targets: `targets[s][t]` is 1 where token t of sequence s is predicted. By default all tokens are. A
+                sequence's first token is never predicted, because no token precedes it.
 
         Raises:
             ValueError: a sequence is empty, or a mask's length differs from its sequence's.

@@ -1,8 +1,8 @@
 """Log-probabilities computed one piece of the rows at a time, without all logits in memory at once.
 
 If the output head is trained, the backward pass recomputes each piece's logits. If it is frozen, as with LoRA, a row's
-gradient is the incoming gradient times the derivative of its log-probability, so the derivatives are computed in the forward
-pass while the logits exist. Shapes: N rows, n rows of a piece, V vocabulary.
+gradient is the incoming gradient times the derivative of its log-probability, so the derivatives are computed in the
+forward pass while the logits exist. Shapes: N rows, n rows of a piece, V vocabulary.
 """
 
 from __future__ import annotations

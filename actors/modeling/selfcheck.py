@@ -1,8 +1,9 @@
 """Checks that an architecture computes the same on packed rows as its own Transformers code does sequence by sequence.
 
 A miniature of the model (`actors.modeling.miniature`) with random weights runs both ways, on sequences longer than its
-window. An architecture that differs would be trained incorrectly without an error, so it is rejected: layers that attend
-across sequences, positions that do not follow `position_ids`, masks that are passed only to other attention implementations.
+window. An architecture that differs would be trained incorrectly without an error, so it is rejected: layers that
+attend across sequences, positions that do not follow `position_ids`, masks that are passed only to other attention
+implementations.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ MARKS = 4  # number of first ids, which some embeddings treat as special
 TOLERANCE = 1e-4  # of a log-probability in fp32, in nats; rounding causes about 1e-6
 
 _OTHER_INPUTS = ("text_config", "vision_config", "audio_config", "speech_config")
-# Settings of state-space and other recurrent layers. A miniature would also show that they cannot be packed, but in minutes.
+# Settings of state-space and other recurrent layers. A miniature would also show that they cannot be packed, but in
+# minutes.
 _RECURRENT = (
     "state_size",
     "ssm_state_size",

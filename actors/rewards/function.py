@@ -32,8 +32,8 @@ class FunctionJudge:
             config: file and function.
 
         Raises:
-            ConfigError: the file does not exist or raises on import, or the function does not exist or does not take exactly
-                one parameter `samples` or `sample`.
+            ConfigError: the file does not exist or raises on import, or the function does not exist or does not take
+                exactly one parameter `samples` or `sample`.
         """
         self.name = name
         self._label = label_of(name)

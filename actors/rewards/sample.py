@@ -61,8 +61,8 @@ def checked(judge: str, samples: Sequence[Sample], returned: object) -> list[flo
         returned: should be a list, tuple, or one-dimensional array (numpy, torch) of numbers.
 
     Raises:
-        JudgeError: `returned` has another type or length, or a value is not a number, not finite, or beyond float32; names
-            the sample.
+        JudgeError: `returned` has another type or length, or a value is not a number, not finite, or beyond float32;
+            names the sample.
     """
     values = _plain(returned)
     if not isinstance(values, list | tuple):

@@ -63,8 +63,8 @@ class Rollout(Worker):
     def stream(self, table: pa.Table, parts: list[list[int]], version: int) -> Iterator[tuple[int, pa.Table]]:
         """Generates responses for the rows of all `parts`; yields (part number, columns) when a part's rows are finished.
 
-        Generation starts with weights `version`. With in-flight weight updates the engine may already hold newer weights,
-        and may receive newer ones during generation.
+        Generation starts with weights `version`. With in-flight weight updates the engine may already hold newer
+        weights, and may receive newer ones during generation.
 
         Raises RuntimeError if the engine holds another version; with in-flight weight updates, only if it is older.
         """

@@ -143,9 +143,9 @@ def _share(config: Any, experts: int) -> float:
 def _activations(layer: Mapping[str, tuple[int, ...]], config: Any, share: float) -> int:
     """Upper bound of the elements that one token keeps in a layer for the backward pass.
 
-    A norm keeps its input, the normalized, and the scaled values. A matrix keeps its output, and its input unless that is a
-    norm's output. Attention and the feed-forward layer keep the widest of their outputs once more, activated or copied to
-    another memory layout.
+    A norm keeps its input, the normalized, and the scaled values. A matrix keeps its output, and its input unless that
+    is a norm's output. Attention and the feed-forward layer keep the widest of their outputs once more, activated or
+    copied to another memory layout.
     """
     hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
     total = 0.0

@@ -2,9 +2,9 @@
 
     P parameters, N ranks, T tokens of a micro-batch, b bytes of an element in the forward pass, GiB = 2^30 bytes.
 
-The sharding of weights, gradients, and optimizer state follows ZeRO (Rajbhandari et al. 2020, section 3); sizes of gathered
-parameters and buckets are DeepSpeed's defaults. The memory of a process without a model, and the overhead of activations in
-the C library's heap, were measured (docs/preflight.md describes how).
+The sharding of weights, gradients, and optimizer state follows ZeRO (Rajbhandari et al. 2020, section 3); sizes of
+gathered parameters and buckets are DeepSpeed's defaults. The memory of a process without a model, and the overhead of
+activations in the C library's heap, were measured (docs/preflight.md describes how).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LOGITS = {
     "cuda": 2**30,
 }  # elements computed at a time (actors/modeling/packed.py): 256 MiB and 2 GiB in bfloat16
 
-# Measured on CPU: resident size of a Ray actor after its imports and first calls, without a model. It includes the pages
-# of libraries, which the processes of a node share: 150 to 230 MiB, depending on the page cache.
+# Measured on CPU: resident size of a Ray actor after its imports and first calls, without a model. It includes the
+# pages of libraries, which the processes of a node share: 150 to 230 MiB, depending on the page cache.
 SHARED_LIBRARIES = 200 * MIB
 TRAINED_PROCESS, FROZEN_PROCESS, ENGINE_PROCESS = (SHARED_LIBRARIES + own * MIB for own in (470, 335, 570))
 # Memory of activations relative to the sum of the kept ones: the heap does not release freed blocks between kept ones.
@@ -214,8 +214,8 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
         layer,
         sampled,
     ]
-    # oneDNN multiplies with packed copies. They replace the originals of a layer's matrices, but vLLM keeps the originals of
-    # the embedding and of the output head (even a tied one) as well.
+    # oneDNN multiplies with packed copies. They replace the originals of a layer's matrices, but vLLM keeps the
+    # originals of the embedding and of the output head (even a tied one) as well.
     matrix = b * shape.vocab * shape.hidden
     of_one = f"{b} B x {shape.vocab:,} x {shape.hidden:,}"
     parts.append(Part("packed", 2 * matrix, f"2 x {of_one}: oneDNN's copies of embedding and head"))

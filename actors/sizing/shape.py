@@ -1,7 +1,7 @@
 """The shape of a decoder from its config.json alone: its parameters, and the size of a token's activations and KV cache.
 
-Four families have a closed form, which imports no torch. For all others, Transformers' own class is built without memory and
-its parameters are counted; see `actors.sizing.counting`.
+Four families have a closed form, which imports no torch. For all others, Transformers' own class is built without
+memory and its parameters are counted; see `actors.sizing.counting`.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class Shape:
         """Number of elements that one token keeps in one layer for the backward pass, with fused attention.
 
         Each norm keeps its input, the normalized, and the scaled values; attention keeps q, k, v, and its output, which
-        counts twice because it is copied to another memory layout; the feed-forward layer keeps gate, its activation, up,
-        and their product. For a counted family, an upper bound for its widest layer.
+        counts twice because it is copied to another memory layout; the feed-forward layer keeps gate, its activation,
+        up, and their product. For a counted family, an upper bound for its widest layer.
         """
         if self.counts is not None:
             return self.counts.activations
@@ -117,8 +117,8 @@ class Shape:
     def fused_activations(self) -> int:
         """Like `layer_activations`, with Liger's kernels.
 
-        Norms keep their input and output, rotary embeddings work in place, and the feed-forward layer keeps gate, up, and
-        their product.
+        Norms keep their input and output, rotary embeddings work in place, and the feed-forward layer keeps gate, up,
+        and their product.
         """
         if self.counts is not None:
             return self.counts.activations

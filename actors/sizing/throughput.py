@@ -1,7 +1,7 @@
 """For the utilization of a machine: floating-point operations (FLOPs) of training, and measured FLOP/s of a matrix product.
 
-A multiply-add counts as two operations. T tokens, M elements of a decoder's matrices; of a mixture of experts, only those
-that a token is routed to.
+A multiply-add counts as two operations. T tokens, M elements of a decoder's matrices; of a mixture of experts, only
+those that a token is routed to.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ENOUGH_S = 0.3
 def learning_flops(shape: Shape, lengths: Sequence[int], predicted: int, frozen: bool = False) -> float:
     """FLOPs of training on sequences: one forward and one backward pass.
 
-    Forward: 2 M T in the matrices; 4 operations per layer and dimension of the heads for every pair of a token and one that
-    it attends to; and the output embedding for the predicted tokens. The backward pass costs twice that (Kaplan et al. 2020,
-    section 2.1); in frozen matrices, which gradients only pass through, it costs as much as the forward pass. Recomputed
-    activations do not count, as in Chowdhery et al. 2022, appendix B.
+    Forward: 2 M T in the matrices; 4 operations per layer and dimension of the heads for every pair of a token and one
+    that it attends to; and the output embedding for the predicted tokens. The backward pass costs twice that (Kaplan et
+    al. 2020, section 2.1); in frozen matrices, which gradients only pass through, it costs as much as the forward pass.
+    Recomputed activations do not count, as in Chowdhery et al. 2022, appendix B.
 
     Args:
         shape: of the model.

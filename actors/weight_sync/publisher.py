@@ -25,7 +25,8 @@ class Rounding:
     """Allowed rounding difference of a token's log-probability, in nats, for the coarser dtype of engine and policy.
 
     The difference between two correct programs grows with a model's depth and width, so it is measured on the first
-    published version. That one may differ by `largest`; later ones by `factor` times its difference, or `least` if larger.
+    published version. That one may differ by `largest`; later ones by `factor` times its difference, or `least` if
+    larger.
     """
 
     least: float

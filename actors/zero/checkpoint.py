@@ -53,12 +53,14 @@ class CheckpointStore:
     def commit(self, step: int, state: dict[str, Any], digests: Mapping[str, str] | None = None) -> Path:
         """Commits `aside(step)` as the checkpoint of `step`, then removes the oldest beyond `keep`.
 
-        Once `commit` has returned, a crash at any time leaves this checkpoint or a later one; until then, the earlier ones.
+        Once `commit` has returned, a crash at any time leaves this checkpoint or a later one; until then, the earlier
+        ones.
 
         Args:
             step: the step to commit.
             state: state of the driver, as JSON values.
-            digests: SHA-256 by path of files that their writers have hashed and synced; all others are hashed and synced here.
+            digests: SHA-256 by path of files that their writers have hashed and synced; all others are hashed and
+                synced here.
 
         Raises:
             DiskError: a file cannot be written.

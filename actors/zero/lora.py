@@ -1,7 +1,7 @@
 """LoRA with peft: low-rank matrices of a model's linear layers are trained instead of the layers (Hu et al. 2021).
 
-A layer computes W x + (alpha / rank) B A x, with A random and B zero at first, so that training starts from the original
-model. Exports contain W + (alpha / rank) B A: an ordinary model.
+A layer computes W x + (alpha / rank) B A x, with A random and B zero at first, so that training starts from the
+original model. Exports contain W + (alpha / rank) B A: an ordinary model.
 """
 
 from __future__ import annotations

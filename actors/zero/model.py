@@ -24,9 +24,9 @@ from actors.zero.sharding import whole_shape
 from storage.durable import writing
 
 Batch = TypeVar("Batch")
-# (output of the model, batch) -> (loss, metrics). A loss is the micro-batch's *share* of the global loss, times the number
-# of ranks, because DeepSpeed averages gradients over ranks; so the sum over micro-batches and ranks does not depend on how
-# the batch was split.
+# (output of the model, batch) -> (loss, metrics). A loss is the micro-batch's *share* of the global loss, times the
+# number of ranks, because DeepSpeed averages gradients over ranks; so the sum over micro-batches and ranks does not
+# depend on how the batch was split.
 Loss = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -47,8 +47,8 @@ class ZeroModel:
     Every method is collective: all ranks call it in the same order, with the same number of micro-batches.
 
     Args:
-        module: in full on every rank or already sharded (`actors.zero.loading`); `module.model` is the Transformers model
-            whose weights are exported.
+        module: in full on every rank or already sharded (`actors.zero.loading`); `module.model` is the Transformers
+            model whose weights are exported.
         zero: ZeRO settings.
         optimizer: AdamW and learning-rate settings.
         total_steps: optimizer steps of the whole run, for the learning-rate schedule.
@@ -92,7 +92,8 @@ class ZeroModel:
         settings = deepspeed_settings(zero, optimizer.max_grad_norm, trained)
         host_group().barrier("reading the model")
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=settings)
-        # In bf16 without ZeRO, `initialize` takes a step with zero gradients to create optimizer state; AdamW would count it.
+        # In bf16 without ZeRO, `initialize` takes a step with zero gradients to create optimizer state; AdamW would
+        # count it.
         for state in adamw.state.values():
             state["step"].zero_()
         if zero.stage == 0 and torch.distributed.get_world_size() == 1:
@@ -123,15 +124,17 @@ class ZeroModel:
             micro_batches: this rank's micro-batches; the same number on every rank.
             run: `run(engine, batch)` calls the model.
             loss: computes loss and metrics from the model's output.
-            learns: False if no rank has anything to train on. Weights and optimizer state then stay unchanged (AdamW would
-                move the weights even with a zero gradient), and the step still counts for the learning-rate schedule.
+            learns: False if no rank has anything to train on. Weights and optimizer state then stay unchanged (AdamW
+                would move the weights even with a zero gradient), and the step still counts for the learning-rate
+                schedule.
 
         Returns:
-            The metrics of `loss`, summed over micro-batches and ranks, with `loss`, `grad_norm` (before clipping), and `lr`.
+            The metrics of `loss`, summed over micro-batches and ranks, with `loss`, `grad_norm` (before clipping), and
+            `lr`.
 
         Raises:
-            NotFiniteError: the loss or the gradient is not finite. The weights are unchanged for the loss, and unreliable for
-                the gradient.
+            NotFiniteError: the loss or the gradient is not finite. The weights are unchanged for the loss, and
+                unreliable for the gradient.
         """
         self.engine.train()
         lr = learning_rate(self._optimizer, self.steps_done, self._total_steps)
@@ -194,8 +197,8 @@ class ZeroModel:
         """
         import deepspeed
 
-        # A forward pass may leave a prefetched parameter in flight, and gathering that one fails. The engine's method of this
-        # name would also run Python's garbage collector, which takes longer than the gathering.
+        # A forward pass may leave a prefetched parameter in flight, and gathering that one fails. The engine's method
+        # of this name would also run Python's garbage collector, which takes longer than the gathering.
         if hasattr(self.engine.optimizer, "empty_partition_cache"):  # ZeRO-3's
             self.engine.optimizer.empty_partition_cache()
         seen: set[int] = set()

@@ -1,6 +1,7 @@
 """Loads a DeepSpeed checkpoint with another number of ranks than wrote it, through DeepSpeed's universal checkpoint format.
 
-A universal checkpoint holds every parameter unsharded, with AdamW's two moments; each rank loads its share (Lian et al. 2024).
+A universal checkpoint holds every parameter unsharded, with AdamW's two moments; each rank loads its share (Lian et al.
+2024).
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def resharded(folder: Path) -> Iterator[Path]:
 def load_universal(engine: Any, folder: Path) -> dict[str, Any]:
     """Loads a universal checkpoint into `engine`; returns the client state that was saved with it.
 
-    DeepSpeed then gives every parameter group the settings of the first, and under ZeRO-3 one shared step counter, which
-    every parameter would increment. This restores each group's weight decay and gives every parameter its own counter.
+    DeepSpeed then gives every parameter group the settings of the first, and under ZeRO-3 one shared step counter,
+    which every parameter would increment. This restores each group's weight decay and gives every parameter its own
+    counter.
     """
     decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
     engine._config.load_universal_checkpoint = True

@@ -30,13 +30,14 @@ def deepspeed_settings(zero: ZeroConfig, max_grad_norm: float, trained: int) -> 
     # DeepSpeed allocates a full bucket at once, by default 2 GB for any model, and a process that forks needs it twice.
     section |= dict.fromkeys(("reduce_bucket_size", "allgather_bucket_size"), min(BUCKET_ELEMENTS, trained))
     if not torch.cuda.is_available():
-        # DeepSpeed (until its pull request 8539) waits only for the last of several concurrent gathers, and gloo, unlike a CUDA
-        # stream, finishes them in any order: occasionally a parameter was read before it had arrived.
+        # DeepSpeed (until its pull request 8539) waits only for the last of several concurrent gathers, and gloo,
+        # unlike a CUDA stream, finishes them in any order: occasionally a parameter was read before it had arrived.
         section["stage3_allgather_sequential"] = True
     if zero.offload_optimizer:
         section["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
-        # Batches are split by tokens, not by samples: `update` sets the accumulation boundary, and losses are already weighted.
+        # Batches are split by tokens, not by samples: `update` sets the accumulation boundary, and losses are already
+        # weighted.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "zero_optimization": section,

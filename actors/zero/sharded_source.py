@@ -35,7 +35,8 @@ class ShardedWeights(WeightSource):
 class EngineClient(RayVLLMWeightSyncClient):
     """vLLM's client of engine actors, with distinct ranks in the transfer group for each engine.
 
-    The sender is rank 0, and engine i has `ranks` ranks starting at 1 + i * ranks; vLLM's own client gives all of them rank 1.
+    The sender is rank 0, and engine i has `ranks` ranks starting at 1 + i * ranks; vLLM's own client gives all of them
+    rank 1.
     """
 
     def __init__(self, engines: Sequence[Any], ranks: int = 1) -> None:

@@ -47,7 +47,8 @@ def fill_shards(model: PreTrainedModel, stored: Mapping[str, Stored], zero: Zero
         if reads:
             found = next((name for name in its_names if name in stored), None)
             whole.zero_() if found is None else whole.copy_(_read(stored[found].file, found))
-        # NCCL measures a broadcast's timeout from when it is queued, and ranks that read nothing would queue all at once.
+        # NCCL measures a broadcast's timeout from when it is queued, and ranks that read nothing would queue all at
+        # once.
         host_group().barrier(f"reading {its_names[0]}")
         parameter = Parameter(whole, requires_grad=empty.requires_grad)
         # Broadcasts rank 0's tensor, then replaces the full tensor by this rank's shard.

@@ -1,7 +1,7 @@
 """Asynchronous checkpoints: DeepSpeed's shards are copied to host memory, and a background thread writes them to disk.
 
-Training pauses only for the copy, which goes to pinned memory if it comes from a GPU. A rank holds its shard twice until
-the thread is done.
+Training pauses only for the copy, which goes to pinned memory if it comes from a GPU. A rank holds its shard twice
+until the thread is done.
 """
 
 from __future__ import annotations
