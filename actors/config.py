@@ -256,7 +256,7 @@ class OverlappedRolloutConfig(RolloutConfig):
 
     @property
     def calls_at_once(self) -> int:
-        """Concurrent calls of an engine's actor; more than 1 lets weight updates, probe, and ping run during generation."""
+        """Concurrent calls of an engine's actor; with more than 1, updates, probe, and ping run during generation."""
         return 1 if self.in_flight == "none" else self.ahead + 4
 
 

@@ -23,7 +23,7 @@ _GRACE_S = 30.0  # added to gloo's own limit, so that the error which names the 
 
 
 class HostGroup:
-    """A gloo group of all ranks, for waits on host work. Collective: all ranks create it and call its methods in order."""
+    """A gloo group for waits on host work. Collective: all ranks create it and call its methods in the same order."""
 
     def __init__(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Creates the group; `timeout_s` is the default and the longest limit of a wait, in seconds."""
@@ -58,21 +58,21 @@ class HostGroup:
             ) from error
 
     def of_first_rank(self, value: T, doing: str) -> T:
-        """Broadcasts rank 0's `value` to all ranks, after it has finished `doing` the work that produces it; see `barrier`."""
+        """Broadcasts rank 0's `value` to all ranks, after rank 0 has finished `doing` its work; see `barrier`."""
         self.barrier(doing)
         values = [value]
         torch.distributed.broadcast_object_list(values, src=0, group=self.group, device=torch.device("cpu"))
         return values[0]
 
     def of_every_rank(self, value: T, doing: str) -> list[T]:
-        """Gathers the `value` of every rank, in rank order, on all ranks, after all have finished `doing`; see `barrier`."""
+        """Gathers every rank's `value`, in rank order, on all ranks, after all have finished `doing`; see `barrier`."""
         self.barrier(doing)
         values: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(values, value, group=self.group)
         return values
 
     def largest(self, value: int) -> int:
-        """The largest `value` over all ranks, on all ranks. For ranks in lockstep: unlike `barrier`, errors name no work."""
+        """The largest `value` of all ranks, on all ranks. For ranks in lockstep: errors name no work, as in `barrier`."""
         found = torch.tensor(value)
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self.group)
         return int(found)

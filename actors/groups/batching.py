@@ -14,7 +14,7 @@ Plan = list[list[list[int]]]  # rank -> micro-batch -> rows
 
 
 def balanced_plan(lengths: Sequence[int], ranks: int, max_tokens: int) -> Plan:
-    """Splits rows into the same number of micro-batches for every rank, each of at most `max_tokens` tokens if possible.
+    """Splits rows into the same number of micro-batches per rank, each of at most `max_tokens` tokens if possible.
 
     ZeRO-3 gathers parameters in every forward pass, so all ranks need the same number of micro-batches, none of them
     empty.
@@ -77,9 +77,10 @@ def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_to
 
 
 def row_chunks(rows: int, minibatches: int, chunk_rows: int | None) -> list[list[int]]:
-    """Splits consecutive rows into chunks that are scored together: minibatches cut evenly into `chunk_rows` rows or a few more.
+    """Splits consecutive rows into chunks that are scored together.
 
-    The chunks depend on these numbers only, so that scores are rounded the same whichever responses finish first.
+    A chunk is a minibatch or, with `chunk_rows`, an even part of a minibatch, of `chunk_rows` rows or a few more. The
+    chunks depend on these numbers only, so that scores are rounded the same whichever responses finish first.
     """
     size = rows // minibatches
     pieces = max(1, size // chunk_rows) if chunk_rows else 1

@@ -1,4 +1,4 @@
-"""The roles of rejection sampling: engines that generate responses, and a reward model and reward functions that score them."""
+"""The roles of rejection sampling: engines that generate responses, and reward model and functions that score them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SamplerConfig:
 
 
 class Sampler:
-    """Starts the roles of rejection sampling for one model. A context manager; `stop` releases the resources for training."""
+    """Runs the roles of rejection sampling for one model. A context manager; `stop` frees the resources for training."""
 
     def __init__(self, config: SamplerConfig, model: str, version: int) -> None:
         """Starts the roles. Engines load the weights in the folder `model`, which count as version `version`.

@@ -69,7 +69,7 @@ class TeamConfig:
 
 
 class Team:
-    """Starts all roles of RLHF and runs the steps of the algorithm on them. A context manager; `stop` ends all processes."""
+    """Starts all roles of RLHF and runs the algorithm's steps on them. A context manager; `stop` ends all processes."""
 
     def __init__(self, config: TeamConfig) -> None:
         """Reserves all placement groups, starts every process, and loads every model.
@@ -142,7 +142,7 @@ class Team:
         return lost or {error.role: list(range(self.groups[error.role].ranks))}
 
     def together(self, lost: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-        """The ranks to restart, by role, if those of `lost` are: also all other ranks of the same torch.distributed world."""
+        """The ranks to restart, by role, if those of `lost` are: includes all other ranks of the same world."""
         ranks = {role: self._all(role) if role in LEARNERS else list(some) for role, some in lost.items()}
         if self.config.native_transfer and ranks.keys() & {*LEARNERS, "rollout"}:
             ranks |= {role: self._all(role) for role in ("policy", "rollout")}  # one NCCL world, opened once
@@ -208,7 +208,7 @@ class Team:
     def start_generating(
         self, prompts: pa.Table, version: int, samples: Samples, roles: Sequence[str] = FROZEN
     ) -> Answers:
-        """Starts generating a response for every row of `prompts` with weights `version`, scored by `roles` as they arrive.
+        """Starts generating a response for every row of `prompts`, and scoring the responses as they arrive.
 
         Args:
             prompts: one row per response.
@@ -256,11 +256,11 @@ class Team:
     def learn(
         self, table: pa.Table, losses: Mapping[str, Loss[TrainBatch]], epochs: int
     ) -> dict[str, list[dict[str, float]]]:
-        """Runs the optimizer steps of the roles in `losses` ("policy", "critic") concurrently; returns their metrics by role.
+        """Runs the optimizer steps of the roles in `losses` concurrently; returns the metrics of each step, by role.
 
         Args:
             table: the rows of the step, with every column that the losses need.
-            losses: loss function by role.
+            losses: loss function by role ("policy", "critic").
             epochs: passes over the rows.
 
         Raises:

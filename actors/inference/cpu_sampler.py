@@ -1,4 +1,4 @@
-"""CPU sampler for vLLM: samples from the same distribution as vLLM's sampler with far fewer random numbers per token."""
+"""CPU sampler for vLLM: the same distribution as vLLM's own sampler with far fewer random numbers per token."""
 
 from __future__ import annotations
 

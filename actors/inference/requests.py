@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
 
 SPARE = 4
-"""Extra concurrent sequences of an engine with in-flight weight updates, so that the probe need not wait for a response."""
+"""Extra concurrent sequences of an engine with in-flight weight updates, so that the probe waits for no response."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""PEFT adapters as models: an adapter is merged once into its base model, and the result is an ordinary model folder."""
+"""PEFT adapters as models: an adapter is merged once into its base model, which gives an ordinary model folder."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _merged(base: Path, folder: Path, weights: Path, what: str) -> Any:
 
 
 def _write(model: Any, base: Path, folder: Path, out: Path) -> None:
-    """Writes the model with the other files of the base model; tokenizer files of the adapter replace those of the same name."""
+    """Writes the model with the base model's other files; the adapter's tokenizer files replace those of the same name."""
     out.mkdir()
     others = {*weight_names([path.name for path in base.iterdir()]), "config.json", "generation_config.json"}
     for source in (base, folder):
@@ -131,7 +131,7 @@ def _settings(folder: Path, what: str) -> dict[str, Any]:
 
 
 def _key(folder: Path, base: str) -> str:
-    """Name of the merged folder: a digest of the adapter's files, the base's name, and a local base's file names, sizes, and times."""
+    """Name of the merged folder: changes with the adapter's files, the base's name, and the files of a local base."""
     lines = [f"{sha256(file)}  {file.name}" for file in sorted(folder.iterdir()) if file.is_file()]
     local = resolve(base)
     if local.is_dir():

@@ -16,7 +16,7 @@ HEAD = f"{SCORE}.weight"  # shape (outputs, hidden)
 
 
 def read_config(folder: Path, what: str) -> dict[str, Any]:
-    """The content of config.json. Raises ConfigError if it is missing or not a JSON object; the message starts with `what`."""
+    """The content of config.json. Raises ConfigError, starting with `what`, if it is missing or not a JSON object."""
     file = folder / "config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -153,7 +153,7 @@ def _labels(config: Mapping[str, Any]) -> int:
 
 
 def generic_name(decoder: str) -> str:
-    """Name of the scalar-head class (`actors.model_folder.scorer`) for a decoder class whose family has no own classifier."""
+    """Name of the scalar-head class (`actors.model_folder.scorer`) of a decoder class without a classifier."""
     return f"{decoder.removesuffix('ForCausalLM')}ForSequenceClassification"
 
 

@@ -60,7 +60,9 @@ def config_dir(name: str | Path, what: str = "model") -> Path:
 
 
 def tokenizer_dir(name: str | Path, what: str = "tokenizer") -> Path:
-    """The local folder with the tokenizer of the model `name`, or of the base of an adapter without one; downloads no weights.
+    """The local folder with the tokenizer of the model `name`; downloads no weights.
+
+    For an adapter without a tokenizer, the folder of its base model's tokenizer.
 
     Raises:
         ConfigError: as `model_dir`.

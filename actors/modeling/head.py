@@ -1,4 +1,4 @@
-"""Splits a causal language model's forward pass into two halves: up to the last hidden states, and from these to logits.
+"""Splits a causal language model's forward pass in two: up to the last hidden states, and from these to logits.
 
 Between decoder and logits, families do more than a matrix multiplication: they scale or cap logits, or transform the
 hidden states first. So both halves run the class's own forward pass; the second replaces the decoder by a stub that

@@ -1,4 +1,4 @@
-"""Replaces Transformers' norms, rotary embeddings, and feed-forward activations by Liger's fused kernels (Hsu et al. 2024).
+"""Liger's fused kernels (Hsu et al. 2024) for norms, rotary embeddings, and feed-forward activations.
 
 Liger is an optional dependency for GPUs. Its loss functions are not used: `actors.modeling.logprobs` computes
 log-probabilities.

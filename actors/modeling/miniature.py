@@ -1,4 +1,4 @@
-"""Miniatures of a checkpoint's architecture: the same layer types, arithmetic settings, and proportions, with few narrow layers."""
+"""Miniatures of an architecture: the same layer types, arithmetic settings, and proportions, in few narrow layers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def layer_types(config: PretrainedConfig) -> list[str]:
 
 
 def miniature(config: PretrainedConfig, only: str | None = None, head: int = HEAD) -> PretrainedConfig:
-    """Config of a small model with one or two layers of each type, tiny widths, and a window that short sequences exceed.
+    """Config of a small model: one or two layers of each type, tiny widths, a window that short sequences exceed.
 
     Args:
         config: of the original model.

@@ -122,7 +122,7 @@ class PackedLM(PackedModule):
         self._logits = logits
 
     def forward(self, batch: PackedBatch, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the predicted tokens, (N,) fp32, and entropies of their distributions, (N,) fp32, in nats.
+        """Log-probabilities of the predicted tokens and entropies of their distributions, (N,) fp32 each, in nats.
 
         Logits are computed only at predicted positions, so a prompt costs no vocabulary projection. If they exceed the
         limit, they are computed in pieces. Entropies are an empty tensor unless `entropy` is true.
@@ -150,7 +150,7 @@ class PackedLM(PackedModule):
 
 
 LOGIT_MEAN = "logit_mean"
-"""Key of a scorer's config.json: a constant subtracted from the scalar of its head, which has no bias. vLLM's pooler uses it too."""
+"""Key in a scorer's config.json: a constant to subtract from its head's scalar (the head has no bias). vLLM's pooler has it too."""
 
 
 class PackedScorer(PackedModule):

@@ -41,7 +41,7 @@ _RECURRENT = (
 
 
 def check_packing(config: PretrainedConfig, where: str) -> None:
-    """Rejects an architecture that packed training would compute incorrectly. Takes at most a second for any model size.
+    """Rejects an architecture that packed training would compute incorrectly. Takes at most 1 s for any model size.
 
     Args:
         config: of the checkpoint.
@@ -124,7 +124,7 @@ def packed_difference(config: PretrainedConfig, only: str | None = None, where: 
 
 
 def plain_logprobs(model: PreTrainedModel, sequence: Tensor) -> Tensor:
-    """Log-probabilities (nats) of all tokens but the first, (L - 1,), by the model's own forward pass on a sequence, (L,)."""
+    """Log-probabilities (nats) of all tokens but the first, (L - 1,), from the model's own forward pass on one sequence."""
     logits = model(input_ids=sequence[None], use_cache=False).logits[0, :-1].float()
     return logits.log_softmax(-1).gather(1, sequence[1:, None]).squeeze(1)
 
@@ -135,7 +135,7 @@ def _new_model(config: PretrainedConfig, attention: str) -> PreTrainedModel:
 
 
 def randomize(model: PreTrainedModel) -> None:
-    """Randomizes the weights in place: attention becomes uneven, so that a wrong mask shows, and vectors non-constant."""
+    """Randomizes the weights in place, so that attention is uneven, which exposes a wrong mask, and vectors vary."""
     for parameter in model.parameters():
         if parameter.dim() >= 2:
             parameter.normal_(0.0, scale_of(parameter.shape[-1]))

@@ -22,7 +22,7 @@ SHAPES = "reward(samples), which returns a list, or reward(sample), which return
 
 
 class FunctionJudge:
-    """A reward function of all samples, `def reward(samples) -> list[float]`, or of one, `def reward(sample) -> float`."""
+    """A function of all samples, `def reward(samples) -> list[float]`, or of one, `def reward(sample) -> float`."""
 
     def __init__(self, name: str, config: FunctionRewardConfig) -> None:
         """Imports the file.
@@ -65,7 +65,7 @@ class FunctionJudge:
         return [self._function(given[0])] if self._one_by_one else self._function(given)
 
     def _culprit(self, samples: list[Sample], kind: type[BaseException]) -> list[Sample]:
-        """The smallest part of `samples`, found by bisection, on which the function raises `kind`; usually one sample."""
+        """The smallest part of `samples`, found by halving, on which the function raises `kind`; usually one sample."""
         while len(samples) > 1:
             halves = (samples[: len(samples) // 2], samples[len(samples) // 2 :])
             failing = next((half for half in halves if self._raises(half, kind)), None)
@@ -77,7 +77,7 @@ class FunctionJudge:
     def _raises(self, samples: list[Sample], kind: type[BaseException]) -> bool:
         try:
             self._call(samples)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the first error is reported; this only locates its sample
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the first error is reported; this locates its sample
             return type(error) is kind
         return False
 

@@ -71,10 +71,10 @@ class HttpJudge:
         self._verify = httpx.create_ssl_context() if self._url.scheme == "https" else False
 
     def score(self, samples: list[Sample]) -> list[float]:
-        """Returns one finite number per sample, in order. Must not be called from a running event loop.
+        """Returns one finite number per sample, in order. Call it in a thread without a running event loop.
 
         Raises:
-            JudgeError: all attempts of a batch failed, or its response has not one finite number for each sample.
+            JudgeError: all attempts of a batch failed, or its response does not have one finite number per sample.
         """
         return asyncio.run(self._score(self._cut(samples)))
 
@@ -167,7 +167,7 @@ class HttpJudge:
         return checked(where, batch.samples, rewards)
 
     def _hint(self, response: httpx.Response, batch: _Batch) -> str:
-        """Details of an error response besides its body: the target of a redirect, or the sample that `serve` rejected."""
+        """Details of an error response: the target of a redirect, or the sample that `serve` rejected."""
         if response.has_redirect_location:
             return f", to {response.headers['Location']}, which the url must name itself"
         refused = re.search(r'"conversations\.(\d{1,9})\b', response.text)
@@ -192,7 +192,7 @@ def _read_key(label: str, variable: str) -> str:
 
 
 def _retry_after_s(value: str) -> float | None:
-    """Seconds to wait according to a Retry-After header, a number or a date (RFC 9110, 10.2.3); None if it has neither."""
+    """Seconds to wait by a Retry-After header with a number or date (RFC 9110, 10.2.3); None if it has neither."""
     if re.fullmatch(r"\d{1,9}", value):
         return float(value)
     try:

@@ -53,7 +53,7 @@ def label_of(name: str) -> str:
 
 
 def checked(judge: str, samples: Sequence[Sample], returned: object) -> list[float]:
-    """Validates the rewards that a source returned for `samples`, and converts them to floats. True and False are 1 and 0.
+    """Validates the rewards that a source returned, and converts them to floats; True and False become 1 and 0.
 
     Args:
         judge: name of the source in messages.

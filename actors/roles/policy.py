@@ -21,7 +21,7 @@ class Policy(Learner):
     loss_columns = ("weights", "advantages", "logprobs", "rollout_logprobs", "ref_logprobs")
 
     def setup(self, config: TrainedRoleConfig, total_updates: int, temperature: float) -> None:
-        """Loads the weights under ZeRO. `temperature` is the rollout's, so that log-probabilities match the sampling."""
+        """Loads the weights under ZeRO. `temperature` is the rollout's, so that log-probabilities match sampling."""
         module = load_to_train(PackedLM, config.model, config.zero)
         self.temperature = temperature
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
@@ -42,7 +42,7 @@ class Policy(Learner):
         return [part.tolist() for part in logprobs.split(batch.target_counts)]
 
     def weight_blocks(self) -> Iterator[dict[str, Tensor]]:
-        """Yields the full weights by name, block by block, on the first rank. All ranks must call it: gathering is collective."""
+        """Yields the full weights by name, block by block, on the first rank. Collective: all ranks must iterate."""
         for block in self.zero.weight_blocks():
             yield block if device().type == "cpu" else to_host(block)
 

@@ -61,7 +61,7 @@ class Rollout(Worker):
         return answered
 
     def stream(self, table: pa.Table, parts: list[list[int]], version: int) -> Iterator[tuple[int, pa.Table]]:
-        """Generates responses for the rows of all `parts`; yields (part number, columns) when a part's rows are finished.
+        """Generates responses for the rows of all `parts`; yields (part number, columns) when a part is finished.
 
         Generation starts with weights `version`. With in-flight weight updates the engine may already hold newer
         weights, and may receive newer ones during generation.
@@ -109,7 +109,7 @@ class Rollout(Worker):
         return np.repeat(np.array(held, np.int32), spans)
 
     def begin_weights(self) -> None:
-        """Pauses the engine between two steps and prepares it for new weights. Ends an earlier update that failed midway."""
+        """Pauses the engine between two steps and prepares it for new weights; ends an earlier update that failed."""
         if self._updating:
             self.engine.end_weights()
         else:

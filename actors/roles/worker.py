@@ -28,7 +28,7 @@ class Worker:
     """Version of the published policy weights that this process holds; None for roles that receive none."""
 
     def __init__(self, threads: int, place: Place | None = None) -> None:
-        """Sets the process's threads. With a `place`, also sends heartbeats as that process, which must be a Ray actor."""
+        """Sets the number of threads. With a `place`, also sends heartbeats under it, which requires a Ray actor."""
         prepare_process(threads)
         if place is not None:
             Heartbeat(*place, version=lambda: self.version).start()

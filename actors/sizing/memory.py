@@ -239,7 +239,7 @@ def _process(kind: str, gpu: bool) -> Part:
 
 
 def _activations(shape: Shape, work: Work, b: int, zero: ZeroConfig, gpu: bool) -> Part:
-    """Activations that the backward pass needs: those of every layer or, with checkpointing, every layer's input and one layer."""
+    """Activations kept for the backward pass: of every layer or, with checkpointing, layer inputs and one full layer."""
     a = shape.fused_activations if zero.liger else shape.layer_activations
     if zero.gradient_checkpointing:
         kept, which = shape.layers * shape.hidden + a, f"({shape.layers} x {shape.hidden:,} + {a:,})"

@@ -1,4 +1,4 @@
-"""The shape of a decoder from its config.json alone: its parameters, and the size of a token's activations and KV cache.
+"""The shape of a decoder from its config.json alone: parameters, and the activations and KV cache of a token.
 
 Four families have a closed form, which imports no torch. For all others, Transformers' own class is built without
 memory and its parameters are counted; see `actors.sizing.counting`.
@@ -28,7 +28,7 @@ FAMILIES: dict[str, tuple[bool, bool]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder, either LLaMA-style (RMS norms, rotary positions, gated feed-forward; Touvron et al. 2023) or counted."""
+    """Sizes of a decoder: LLaMA's kind (RMS norms, rotary positions, gated feed-forward; Touvron et al. 2023) or counted."""
 
     hidden: int
     layers: int
@@ -192,7 +192,7 @@ def new_shape(architecture: ArchitectureConfig, vocab: int) -> Shape:
 
 
 def vocabulary(folder: Path) -> int:
-    """Number of tokens of the tokenizer in `folder`. Raises ConfigError if tokenizer.json is missing or not readable."""
+    """Number of tokens of the tokenizer in `folder`. Raises ConfigError if tokenizer.json is missing or unreadable."""
     path = folder / "tokenizer.json"
     try:
         given = json.loads(path.read_text(encoding="utf-8"))

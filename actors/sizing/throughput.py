@@ -1,4 +1,4 @@
-"""For the utilization of a machine: floating-point operations (FLOPs) of training, and measured FLOP/s of a matrix product.
+"""Utilization of a machine: floating-point operations (FLOPs) of training, and measured FLOP/s of a linear layer.
 
 A multiply-add counts as two operations. T tokens, M elements of a decoder's matrices; of a mixture of experts, only
 those that a token is routed to.
@@ -40,7 +40,7 @@ def learning_flops(shape: Shape, lengths: Sequence[int], predicted: int, frozen:
 
 
 def matmul_flops(tokens: int, inner: int, outer: int, dtype: torch.dtype, device: torch.device | str) -> float:
-    """FLOP/s that this process achieves in a linear layer, (tokens, inner) by (outer, inner), forward and both gradients.
+    """FLOP/s that this process achieves in (tokens, inner) by (outer, inner), forward and both gradients.
 
     Uses the median time of `median_seconds`.
     """

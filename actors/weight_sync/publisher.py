@@ -87,7 +87,7 @@ class Publisher:
             return Published(version, time.monotonic() - start, self.check(version))
 
     def check(self, version: int) -> float:
-        """Compares every engine with the policy on the probe; returns the largest difference of a log-probability, in nats.
+        """Compares every engine with the policy on the probe; returns the largest log-probability difference, in nats.
 
         The first check sets the tolerance of later ones if the config has none.
 

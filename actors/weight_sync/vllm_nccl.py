@@ -10,7 +10,7 @@ from cluster.waiting import get
 
 
 class VllmNcclTransport(WeightTransport):
-    """Opens vLLM's transfer group once; for every version, all ranks of the policy gather and the first one broadcasts."""
+    """Opens vLLM's transfer group once; for every version, all ranks of the policy gather and the first broadcasts."""
 
     def __init__(self, policy: WorkerGroup[Policy], engines: WorkerGroup[Rollout]) -> None:
         super().__init__(policy, engines)

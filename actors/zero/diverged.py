@@ -31,7 +31,7 @@ class NotFiniteError(RunError):
 
 
 class DivergedError(RunError):
-    """A role's loss or gradient is not finite; has the role (`who`) and the affected rows with all their columns (`rows`)."""
+    """A role's loss or gradient is not finite; `who` is the role, `rows` are the affected rows with all columns."""
 
     def __init__(self, who: str, said: str, rows: pa.Table) -> None:
         super().__init__(who, said, rows)

@@ -1,4 +1,4 @@
-"""One rank of a model trained with DeepSpeed: forward, update, full weights, checkpoints. Independent of the algorithm."""
+"""One rank of a model trained with DeepSpeed: forward, update, full weights, checkpoints; algorithm-independent."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class ZeroModel:
         return found
 
     def weight_blocks(self) -> Iterator[dict[str, Tensor]]:
-        """Yields the full weights by name, in the model's order, one decoder layer (or group of other parameters) at a time.
+        """Yields the full weights by name, in the model's order, one decoder layer or other group at a time.
 
         Yields on rank 0 only, but all ranks must iterate. The tensors are valid until the next block. A tied weight is
         yielded once, and LoRA matrices are merged into their weights. Peak memory is one block, not the model.
@@ -231,7 +231,7 @@ class ZeroModel:
             self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
 
     def saved(self, folder: Path) -> dict[str, str]:
-        """Waits until this rank's shard is on disk; returns the SHA-256 of each of its files, by path below `folder`."""
+        """Waits until this rank's shard is on disk; returns the SHA-256 of its files, by path below `folder`."""
         return {str(Path(path).relative_to(folder)): digest for path, digest in self._snapshot.finish().items()}
 
     def load(self, folder: Path, ranks: int | None = None) -> None:
@@ -264,7 +264,7 @@ def _norms(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, list[tuple[str, torch.nn.Parameter]]]]:
-    """Yields the model's parameters in groups: one per decoder layer, and one each for those before and after the layers."""
+    """Yields the model's parameters in groups: one per decoder layer, and those before and after the layers."""
     group: list[tuple[str, torch.nn.Parameter]] = []
     current: str | None = None
     for name, parameter in model.named_parameters():

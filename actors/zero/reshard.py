@@ -1,4 +1,4 @@
-"""Loads a DeepSpeed checkpoint with another number of ranks than wrote it, through DeepSpeed's universal checkpoint format.
+"""Loads a DeepSpeed checkpoint with another number of ranks than wrote it, through DeepSpeed's universal checkpoints.
 
 A universal checkpoint holds every parameter unsharded, with AdamW's two moments; each rank loads its share (Lian et al.
 2024).
