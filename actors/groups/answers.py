@@ -18,7 +18,7 @@ from cluster.waiting import SECONDS_BETWEEN_LOOKS, RoleDied, get
 
 
 class Answers:
-    """Collects the responses to one table of prompts in a background thread, and submits complete chunks for scoring."""
+    """Collects the responses to a table of prompts in a background thread, and submits complete chunks for scoring."""
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class SamplerConfig:
 
 
 class Sampler:
-    """Runs the roles of rejection sampling for one model. A context manager; `stop` frees the resources for training."""
+    """Runs the roles of rejection sampling for one model. A context manager; `stop` frees resources for training."""
 
     def __init__(self, config: SamplerConfig, model: str, version: int) -> None:
         """Starts the roles. Engines load the weights in the folder `model`, which count as version `version`.

@@ -19,7 +19,7 @@ Samples = Callable[[pa.Table], list[Sample]]
 
 
 class Scoring:
-    """Scores that `groups` compute for the chunks of one table. Call `ask` once per chunk, in any order, then `join`."""
+    """Scores that `groups` compute for the chunks of a table. Call `ask` once per chunk, in any order, then `join`."""
 
     def __init__(
         self, groups: Mapping[str, WorkerGroup[Any]], settings: Mapping[str, Any], samples: Samples, chunks: int

@@ -111,7 +111,7 @@ def _merged(base: Path, folder: Path, weights: Path, what: str) -> Any:
 
 
 def _write(model: Any, base: Path, folder: Path, out: Path) -> None:
-    """Writes the model with the base model's other files; the adapter's tokenizer files replace those of the same name."""
+    """Writes the model with the base's other files; the adapter's tokenizer files replace those of the same name."""
     out.mkdir()
     others = {*weight_names([path.name for path in base.iterdir()]), "config.json", "generation_config.json"}
     for source in (base, folder):

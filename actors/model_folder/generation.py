@@ -84,7 +84,7 @@ def _token_ids(value: Any) -> Any:
 
 
 def _fault(settings: GenerationConfig) -> str | None:
-    """One line that says why Transformers would not save the settings or engines not sample with them; None if valid."""
+    """Why Transformers would not save the settings or engines not sample with them, in one line; None if valid."""
     for name, fits in _RANGES.items():
         value = getattr(settings, name, None)
         if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and fits(value)):

@@ -83,7 +83,7 @@ def _normalizers(logits: Tensor, temperature: float | Tensor) -> Tensor:
 
 
 def _entropies(logits: Tensor, temperature: float | Tensor, normalizers: Tensor) -> Tensor:
-    """Entropies of the softmax, (n,). A separate pass keeps log-probabilities bit-identical with and without entropies."""
+    """Entropies of the softmax, (n,). A separate pass keeps log-probabilities bit-identical with and without it."""
     scaled = _scaled(logits, temperature)
     return normalizers - (scaled.softmax(dim=-1) * scaled).sum(dim=-1)
 

@@ -150,7 +150,10 @@ class PackedLM(PackedModule):
 
 
 LOGIT_MEAN = "logit_mean"
-"""Key in a scorer's config.json: a constant to subtract from its head's scalar (the head has no bias). vLLM's pooler has it too."""
+"""Key in a scorer's config.json: a constant to subtract from its head's scalar, since the head has no bias.
+
+vLLM's pooler uses the same key.
+"""
 
 
 class PackedScorer(PackedModule):

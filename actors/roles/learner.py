@@ -44,7 +44,7 @@ class TrainBatch:
 
 
 class Learner(ForwardWorker):
-    """A role trained with DeepSpeed. Subclasses set `zero`, and `loss_columns`, the columns their loss reads if present."""
+    """A role trained with DeepSpeed. Subclasses set `zero`, and `loss_columns`: those that their loss reads if present."""
 
     zero: ZeroModel
     loss_columns: tuple[str, ...] = ()

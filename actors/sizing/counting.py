@@ -28,9 +28,9 @@ class Counts:
     head: int
     """Parameters of the output embedding; 0 if it is tied to the input embedding."""
     matrices: int
-    """Elements of the decoder layers' matrices that a token is multiplied with; of experts, only those it is routed to."""
+    """Elements of the layers' matrices that a token is multiplied with; of experts, only those that it is routed to."""
     activations: int
-    """Upper bound of the elements that a token keeps in the widest layer for the backward pass, with fused attention."""
+    """Upper bound of a token's elements kept in the widest layer for the backward pass, with fused attention."""
     linears: Mapping[str, int] = field(hash=False)
     """Sum of input and output widths of all linear layers with a name, such as `q_proj`; LoRA's rank multiplies it."""
     sizes: Mapping[str, int] = field(hash=False)

@@ -239,7 +239,7 @@ def _process(kind: str, gpu: bool) -> Part:
 
 
 def _activations(shape: Shape, work: Work, b: int, zero: ZeroConfig, gpu: bool) -> Part:
-    """Activations kept for the backward pass: of every layer or, with checkpointing, layer inputs and one full layer."""
+    """Activations kept for the backward pass: of every layer or, with checkpointing, layer inputs and one layer."""
     a = shape.fused_activations if zero.liger else shape.layer_activations
     if zero.gradient_checkpointing:
         kept, which = shape.layers * shape.hidden + a, f"({shape.layers} x {shape.hidden:,} + {a:,})"

@@ -28,7 +28,10 @@ FAMILIES: dict[str, tuple[bool, bool]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder: LLaMA's kind (RMS norms, rotary positions, gated feed-forward; Touvron et al. 2023) or counted."""
+    """Sizes of a decoder, of LLaMA's kind or counted.
+
+    LLaMA's kind has RMS norms, rotary positions, and a gated feed-forward layer (Touvron et al. 2023).
+    """
 
     hidden: int
     layers: int

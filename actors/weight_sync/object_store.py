@@ -1,4 +1,4 @@
-"""Sends weights through Ray's object store, on CPU or GPU: the policy puts blocks of weights, every engine maps them."""
+"""Sends weights through Ray's object store, on CPU or GPU: the policy puts blocks, and every engine maps them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from actors.weight_sync.transport import WeightTransport
 
 
 class ObjectStoreTransport(WeightTransport):
-    """Engines load one block while the policy gathers the next, so the object stores hold only a few blocks at a time."""
+    """Engines load one block while the policy gathers the next; the object stores hold a few blocks at a time."""
 
     def send(self, version: int) -> None:
         """See `WeightTransport`."""
