@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _groups(given: Any) -> Any:
-    """Converts lists to tuples. Raises one ValueError for invalid groups; pydantic would report each arm of the union."""
+    """Converts lists to tuples. Raises one ValueError for invalid groups; pydantic would report each union arm."""
     if given in ("none", "all"):
         return given
     if isinstance(given, list | tuple) and given and all(isinstance(group, list | tuple) for group in given):

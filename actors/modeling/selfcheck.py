@@ -124,7 +124,7 @@ def packed_difference(config: PretrainedConfig, only: str | None = None, where: 
 
 
 def plain_logprobs(model: PreTrainedModel, sequence: Tensor) -> Tensor:
-    """Log-probabilities (nats) of all tokens but the first, (L - 1,), from the model's own forward pass on a sequence."""
+    """Log-probabilities (nats) of all tokens but the first, (L - 1,), from the model's own forward pass on (L,) ids."""
     logits = model(input_ids=sequence[None], use_cache=False).logits[0, :-1].float()
     return logits.log_softmax(-1).gather(1, sequence[1:, None]).squeeze(1)
 

@@ -44,7 +44,10 @@ class TrainBatch:
 
 
 class Learner(ForwardWorker):
-    """A role trained with DeepSpeed. Subclasses set `zero`, and `loss_columns`: those that their loss reads if present."""
+    """A role trained with DeepSpeed.
+
+    Subclasses set `zero`, and `loss_columns`: the columns that their loss reads if they are in the table.
+    """
 
     zero: ZeroModel
     loss_columns: tuple[str, ...] = ()
