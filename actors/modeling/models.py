@@ -149,7 +149,7 @@ def load_scorer(folder: str, dtype: torch.dtype, seed: int, dropout: bool = Fals
 
 
 def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
-    """Sets all dropout probabilities in `model`'s modules to 0; returns it. Its config, which is exported, keeps them."""
+    """Sets the dropout probabilities of `model` to 0 and returns it. Its config, which is exported, is unchanged."""
     for module in model.modules():
         if isinstance(module, torch.nn.modules.dropout._DropoutNd):
             module.p = 0.0
