@@ -1,4 +1,4 @@
-"""Settings of the roles: how large, on what, with which optimizer. Reading this file imports no torch."""
+"""Settings of the roles: model, placement, precision, optimizer, engine, and publishing. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from configs.base import Section
 
 
 class ArchitectureConfig(Section):
-    """The shape of a model made from nothing: LLaMA's."""
+    """Shape of a new LLaMA model with random weights."""
 
     hidden_size: int = Field(256, ge=8, description="width of the residual stream")
     intermediate_size: int = Field(688, ge=8, description="width of the feed-forward layer")
@@ -56,7 +56,7 @@ class PlacementConfig(Section):
 
 
 class ZeroConfig(Section):
-    """DeepSpeed ZeRO."""
+    """DeepSpeed ZeRO settings of one model."""
 
     stage: Literal[0, 1, 2, 3] = Field(3, description="shards 0 nothing, 1 optimizer, 2 gradients, 3 parameters")
     dtype: Dtype = Field("auto", description=f"forward and backward precision; {AUTO}")
@@ -78,7 +78,7 @@ class ZeroConfig(Section):
 
 
 class LoraConfig(Section):
-    """Low-rank matrices that are trained in place of the model's own, and merged into them on export."""
+    """LoRA: low-rank matrices that are trained instead of the model's weights and merged into them on export."""
 
     rank: int = Field(16, ge=1, description="rank of the matrices")
     alpha: float = Field(32.0, gt=0, description="their product counts alpha / rank times")
@@ -91,7 +91,7 @@ class LoraConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW with a warm-up and a schedule."""
+    """AdamW with a learning-rate warmup and schedule."""
 
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decay rates")
@@ -104,7 +104,14 @@ class OptimizerConfig(Section):
 
 
 def require_gpus_of_their_own(placement: PlacementConfig, todo: str) -> None:
-    """Raises ValueError where several ranks of one world could get the same GPU."""
+    """Rejects a placement that could put several ranks of one world on the same GPU.
+
+    Args:
+        todo: the advice that ends the error message.
+
+    Raises:
+        ValueError: `gpus_per_rank` is a fraction and there is more than one rank.
+    """
     if placement.ranks > 1 and 0 < placement.gpus_per_rank < 1:
         raise ValueError(
             f"placement.gpus_per_rank {placement.gpus_per_rank:g} with placement.ranks {placement.ranks}: two ranks could get "
@@ -113,7 +120,7 @@ def require_gpus_of_their_own(placement: PlacementConfig, todo: str) -> None:
 
 
 class TrainedRoleConfig(Section):
-    """A role that learns: policy or critic."""
+    """A trained role: policy or critic."""
 
     model: str = Field(description="starting weights: a folder in Hugging Face format or a Hub id")
     placement: PlacementConfig = PlacementConfig()
@@ -132,7 +139,7 @@ class TrainedRoleConfig(Section):
 
 
 class FrozenRoleConfig(Section):
-    """A role that only reads: reference or reward."""
+    """A frozen role: reference or reward model."""
 
     model: str = Field(description="weights: a folder in Hugging Face format or a Hub id")
     placement: PlacementConfig = PlacementConfig()
@@ -145,7 +152,7 @@ class FrozenRoleConfig(Section):
 
 
 class JudgeConfig(Section):
-    """Rewards that are no model of ours; see docs/rewards.md."""
+    """Rewards from Python functions and HTTP endpoints; see docs/rewards.md."""
 
     placement: PlacementConfig = PlacementConfig(cpus_per_rank=0.25)
     functions: dict[str, FunctionRewardConfig] = Field({}, description="Python functions, by the name of their reward")
@@ -153,7 +160,7 @@ class JudgeConfig(Section):
 
     @property
     def sources(self) -> dict[str, float]:
-        """The weight of every source, by name."""
+        """The weight of every reward source, by name."""
         functions = {name: source.weight for name, source in self.functions.items()}
         return functions | {name: source.weight for name, source in self.endpoints.items()}
 
@@ -169,7 +176,7 @@ class JudgeConfig(Section):
 
 
 class EngineConfig(Section):
-    """One vLLM engine."""
+    """Settings of one vLLM engine."""
 
     dtype: Dtype = Field("auto", description=f"precision of the engine's weights; {AUTO}")
     max_model_len: int = Field(4096, ge=2, description="context of the engine, in tokens")
@@ -183,11 +190,14 @@ class EngineConfig(Section):
 
 
 InFlight = Literal["none", "keep", "recompute"]
-"""What becomes of running requests when an engine's weights change; `none`: there are none."""
+"""In-flight weight updates: what happens to running requests when an engine's weights change.
+
+`keep` keeps their KV cache, `recompute` recomputes it with the new weights. With `none` no request may be running.
+"""
 
 
 class RolloutConfig(Section):
-    """The vLLM engines that generate; `placement.ranks` is the number of engines, each an actor of its own."""
+    """The vLLM engines that generate responses; `placement.ranks` is the number of engines, one actor each."""
 
     placement: PlacementConfig = PlacementConfig()
     engine: EngineConfig = EngineConfig()
@@ -225,7 +235,7 @@ class RolloutConfig(Section):
 
 
 class OverlappedRolloutConfig(RolloutConfig):
-    """Engines that generate beside roles that score and learn."""
+    """Engines that can generate while other roles score and train."""
 
     chunk_rows: int | None = Field(
         None,
@@ -246,12 +256,12 @@ class OverlappedRolloutConfig(RolloutConfig):
 
     @property
     def calls_at_once(self) -> int:
-        """Calls that an engine's actor takes at a time: under running generations also new weights, probe, ping."""
+        """Concurrent calls of an engine's actor; with more than 1, updates, probe, and ping run during generation."""
         return 1 if self.in_flight == "none" else self.ahead + 4
 
 
 class PublishConfig(Section):
-    """How new weights reach the engines."""
+    """How new weights are sent to the engines and checked there."""
 
     transport: Literal["object_store", "vllm_nccl"] = Field(
         "object_store", description="object_store: through Ray, CPU or GPU; vllm_nccl: vLLM's own NCCL transfer, GPU"

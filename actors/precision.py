@@ -1,7 +1,7 @@
-"""`dtype: auto` is bfloat16 on GPUs and float32 on CPUs. Reading this file imports no torch.
+"""Resolves `dtype: auto` to bfloat16 on GPUs and float32 on CPUs. Imports no torch.
 
-It is resolved where settings are read, by whether the role has GPUs: config.yaml, the preflight and checkpoints hold the
-resolved value, never `auto`.
+It is resolved when settings are validated, depending on whether the role has GPUs: config.yaml, the preflight, and
+checkpoints hold the resolved value, never `auto`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ Precision = Literal["float32", "bfloat16"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 AUTO = "auto is bfloat16 on GPUs, float32 on CPUs"
-"""For the help of every setting with a dtype."""
+"""Part of the help of every dtype setting."""
 
 SectionT = TypeVar("SectionT", bound=Section)
 
 
 def resolve_dtype(dtype: Dtype, on_gpus: bool) -> Precision:
-    """The precision that a setting asks for."""
+    """The precision of a dtype setting; `auto` depends on `on_gpus`."""
     if dtype != "auto":
         return dtype
     return "bfloat16" if on_gpus else "float32"
 
 
 def settle_dtype(section: SectionT, on_gpus: bool) -> SectionT:
-    """Resolves the `dtype` of a section while it is validated; call it from a validator, which returns the section.
+    """Resolves the `dtype` of a section during validation and returns the section. Call it from a model validator.
 
-    A dtype that was `auto` still counts as not given, so that the section's parent, which may have GPUs, resolves it again.
+    A dtype that was `auto` stays marked as unset, so that the parent section, which may have GPUs, resolves it again.
     """
     values, given = vars(section), section.model_fields_set
     if values["dtype"] == "auto":
@@ -41,13 +41,13 @@ def settle_dtype(section: SectionT, on_gpus: bool) -> SectionT:
 
 
 def settle_dtype_of(parent: SectionT, name: str, on_gpus: bool) -> SectionT:
-    """As `settle_dtype`, for the section in the field `name` of the one that is validated."""
+    """Like `settle_dtype`, for the section in field `name` of `parent`, which is being validated."""
     vars(parent)[name] = settle_dtype(getattr(parent, name).model_copy(), on_gpus)  # a copy: defaults are shared
     return parent
 
 
 def automatic_dtypes(config: Section, prefix: str = "") -> Iterator[str]:
-    """The dotted keys of all dtypes in `config` that were not given, or given as `auto`."""
+    """Yields the dotted keys of all dtypes in `config` that were unset or `auto`."""
     for name, value in config:
         if isinstance(value, Section):
             yield from automatic_dtypes(value, f"{prefix}{name}.")

@@ -1,6 +1,6 @@
-"""The table of RLHF: one Arrow table, a row a response, to which each role adds columns. Every column is declared here.
+"""Declares the columns of the RLHF table: one Arrow table, one row per response, to which each role adds columns.
 
-A list column has one value for each token of the row's response, but `prompt` and `response`, which are token ids.
+A list column has one value per token of the row's response, except `prompt` and `response`, which hold token ids.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _FLOATS: Final = pa.list_(pa.float32())
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
+    """Declaration of one column.
 
     Attributes:
-        type: its Arrow type.
-        by: who adds it: a role, `prompts`, or the `driver`.
-        what: what it holds, with its unit.
+        type: Arrow type.
+        by: what adds the column: a role, `prompts`, or the `driver`.
+        what: meaning of the values, with their unit.
     """
 
     type: pa.DataType
@@ -52,16 +52,20 @@ COLUMNS: Final[Mapping[str, Column]] = {
     "returns": Column(_FLOATS, "driver", "target of the critic; only with a critic"),
 }
 SOURCE: Final = "reward_"
-"""Begins the name of a reward by source: `reward_model`, or `reward_NAME` of a reward function."""
+"""Prefix of the columns that hold the reward of one source: `reward_model`, or `reward_NAME` for a reward function."""
 _OF_FUNCTION: Final = Column(pa.float32(), "judge", "reward of a reward function")
 
 
 class TableError(ValueError):
-    """A column that is not as declared; the message names it."""
+    """A column is missing or does not match its declaration; the message names the column."""
 
 
 def column_of(name: str) -> Column:
-    """The declaration of a column. Raises TableError if there is none."""
+    """The declaration of a column.
+
+    Raises:
+        TableError: the column is not declared.
+    """
     if name in COLUMNS:
         return COLUMNS[name]
     if name.startswith(SOURCE):
@@ -70,16 +74,21 @@ def column_of(name: str) -> Column:
 
 
 def reward_sources(table: pa.Table) -> list[str]:
-    """The columns with the reward of each source."""
+    """Names of the columns that hold the reward of one source."""
     return [name for name in table.column_names if name.startswith(SOURCE)]
 
 
 def extended(table: pa.Table, added: pa.Table | Mapping[str, pa.Array], by: str) -> pa.Table:
-    """`table` with the columns that `by` adds, row by row.
+    """Returns `table` with the columns `added`, after checking them against their declarations.
+
+    Args:
+        table: the table to extend; may be empty.
+        added: new columns, in the row order of `table`.
+        by: what adds them, as in `Column.by`.
 
     Raises:
-        TableError: a column is not declared, is another's, is there already, or has the wrong type, number of rows, or number
-            of values for a response; or a value is missing.
+        TableError: a column is undeclared, is declared for another `by`, already exists, has nulls, or has the wrong
+            type, number of rows, or number of values for a response.
     """
     columns = {name: added[name] for name in (added.column_names if isinstance(added, pa.Table) else added)}
     for name, column in columns.items():
@@ -101,10 +110,10 @@ def extended(table: pa.Table, added: pa.Table | Mapping[str, pa.Array], by: str)
 
 
 def require(table: pa.Table, names: Iterable[str], who: str) -> None:
-    """Refuses a table that lacks a column that `who` needs.
+    """Checks that `table` has all columns `names`; `who` is named in the error as what needs them.
 
     Raises:
-        TableError: names the first one, and who adds it.
+        TableError: a column is missing; names the first one and what adds it.
     """
     for name in names:
         if name not in table.column_names:
@@ -119,6 +128,6 @@ def _require_per_token(table: pa.Table, name: str) -> None:
 
 
 def _offsets(column: pa.ChunkedArray) -> np.ndarray:
-    """Where each row of a list column begins, and the last one's end, (rows + 1,)."""
+    """Offsets of a list column: the start of each row and the end of the last one, (rows + 1,)."""
     offsets: np.ndarray = column.combine_chunks().offsets.to_numpy()
     return offsets

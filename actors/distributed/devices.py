@@ -1,4 +1,4 @@
-"""Where a process computes: the accelerator that Ray gave it, or the CPU."""
+"""A process's device (the accelerator that Ray assigned to it, or the CPU) and its torch.distributed world."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def device() -> torch.device:
-    """The process's CUDA device if it sees one, else the CPU."""
+    """The process's CUDA device if one is visible, otherwise the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had: of its GPU if it computes on one, else of the machine."""
+    """Peak memory of this process, in bytes: GPU memory if it computes on a GPU, otherwise resident memory."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident_bytes()
 
 
 def to_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies on the CPU; from a GPU all at once and into pinned memory (docs/gpu.md has the speed)."""
+    """Copies `tensors` to the CPU; from a GPU asynchronously into pinned memory, with one wait (speed: docs/gpu.md)."""
     copies = {}
     for name, tensor in tensors.items():
         target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
@@ -38,7 +38,7 @@ def to_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def choose_accelerator() -> None:
-    """Tells DeepSpeed which accelerator to use, which it would else guess with a warning. Call before importing it."""
+    """Sets DeepSpeed's accelerator, which it would otherwise guess with a warning. Call before importing DeepSpeed."""
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"
 
@@ -50,9 +50,9 @@ def prepare_process(threads: int) -> None:
 
 
 def join_world(rank: int, world_size: int, master_address: str, master_port: int, timeout_s: float) -> None:
-    """Enters the role's torch.distributed world: NCCL on GPUs, gloo on CPUs. Waits at most `timeout_s` seconds.
+    """Joins the role's torch.distributed world: NCCL on GPUs, gloo on CPUs. Waits at most `timeout_s` seconds.
 
-    Also opens the world's host group, before any rank begins work that the others would wait for.
+    Also opens the world's host group, before any rank starts work that the others would wait for.
     """
     from datetime import timedelta
 

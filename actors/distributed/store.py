@@ -1,4 +1,4 @@
-"""The key-value store through which the ranks of a torch.distributed world find one another."""
+"""The key-value store for the rendezvous of a torch.distributed world, bound to one address."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 
 def open_store(rank: int, world_size: int, host: str, port: int, timeout: timedelta) -> TCPStore:
-    """The store at `host`, which rank 0 serves at that address only: torch itself binds it to all of the machine's.
+    """Opens the store at `host`; rank 0 serves it, on that address only.
 
-    A process that reaches the store can lead ranks to other peers, whose messages they unpickle.
+    torch itself would listen on all addresses of the machine. That is a risk: a process that reaches the store can
+    direct ranks to other peers, whose messages they unpickle.
     """
     if rank:
         return TCPStore(host, port, world_size, is_master=False, timeout=timeout)
@@ -31,7 +32,7 @@ def open_store(rank: int, world_size: int, host: str, port: int, timeout: timede
 
 
 def bind_stores_to_their_host() -> None:
-    """Make every store that this process serves from now on listen as in `open_store`, also one that a library opens."""
+    """Makes every store that this process opens from now on, also in libraries, listen as in `open_store`."""
     module: Any = import_module("torch.distributed.rendezvous")  # the package has a function of that name
     module._create_c10d_store = _at_host
 

@@ -1,4 +1,4 @@
-"""Answers on their way: engines give them back in parts, and each chunk of rows goes on to be scored once it is whole."""
+"""Collects the responses that engines stream back, and submits each chunk of rows for scoring once it is complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cluster.waiting import SECONDS_BETWEEN_LOOKS, RoleDied, get
 
 
 class Answers:
-    """The answers to one table of prompts. A thread of its own waits for them and passes whole chunks on."""
+    """Collects the responses to a table of prompts in a background thread, and submits complete chunks for scoring."""
 
     def __init__(
         self,
@@ -28,9 +28,16 @@ class Answers:
         version: int,
         scoring: Scoring,
     ) -> None:
-        """Has `prompts` answered by weights `version` and each of `chunks`, all rows in order, scored by `scoring`.
+        """Starts generating responses to `prompts` with weights `version`, and scoring each chunk with `scoring`.
 
-        Every engine answers an even share of neighboring rows, so a chunk may have parts from several.
+        Every engine gets an even share of consecutive rows, so a chunk may have parts from several engines.
+
+        Args:
+            engines: the rollout's processes.
+            prompts: one row per response.
+            chunks: row numbers of each chunk; together all rows in order.
+            version: weights version that the engines must hold.
+            scoring: receives each complete chunk.
         """
         self.scoring = scoring
         self._engines, self._prompts, self._chunks = engines, prompts, chunks
@@ -43,7 +50,7 @@ class Answers:
             for number in mine:
                 self._expected[number] += 1
             rows.append(list(mine.values()))
-            if mine:  # an engine without rows is not asked
+            if mine:  # `submit_streams` skips an engine without rows
                 numbers.append(list(mine))
         streams = engines.submit_streams("stream", ray.put(prompts), rows, version)
         self._dropped = threading.Event()
@@ -52,18 +59,21 @@ class Answers:
         thread.shutdown(wait=False)
 
     def join(self) -> pa.Table:
-        """The prompts with the rollout's columns. Raises what went wrong, RoleDied when an engine is silent."""
+        """Waits for all responses and returns the prompts with the rollout's columns.
+
+        Raises the error of a failed generation, or RoleDied if no engine reports within the call timeout.
+        """
         limit = self._engines.timeout_s
         if not wait([self._all], limit).done:
             raise RoleDied(f"{self._engines.role}: generate: no answer after {limit:.0f} s")
         return self._all.result()
 
     def drop(self) -> None:
-        """Nobody wants these answers any more."""
+        """Stops collecting; the responses are no longer needed."""
         self._dropped.set()
 
     def _collect(self, streams: list[ray.ObjectRefGenerator], numbers: list[list[int]]) -> pa.Table:
-        """Ends when all has come, when an engine has failed, hangs or is silent, or when nobody wants it any more."""
+        """Collects until everything has arrived, an engine fails, hangs, or is silent too long, or `drop` is called."""
         role, limit = self._engines.role, self._engines.timeout_s
         whole: dict[int, pa.Table] = {}
         engine_of = {stream: engine for engine, stream in enumerate(streams)}

@@ -1,7 +1,7 @@
-"""Who computes what: rows of a table cut into ranks and micro-batches of balanced token counts.
+"""Plans: rows of a table split into ranks and micro-batches with balanced token counts.
 
-A plan is plain data that the driver makes once a step and hands to every role, so that a forward pass and the learning
-that follows it see the same micro-batches and therefore the same numbers.
+The driver makes a plan from the rows' lengths alone, so that the forward pass and the update after it use the same
+micro-batches and therefore compute the same numbers.
 """
 
 from __future__ import annotations
@@ -14,10 +14,18 @@ Plan = list[list[list[int]]]  # rank -> micro-batch -> rows
 
 
 def balanced_plan(lengths: Sequence[int], ranks: int, max_tokens: int) -> Plan:
-    """Rows of `lengths` tokens each, cut into equally many micro-batches a rank, none above `max_tokens` if it can be.
+    """Splits rows into the same number of micro-batches per rank, each of at most `max_tokens` tokens if possible.
 
-    ZeRO-3 gathers parameters in every forward pass, so all ranks need equally many micro-batches, each with a row in
-    it. A single row longer than `max_tokens` stands alone. Raises ValueError when there are fewer rows than ranks.
+    ZeRO-3 gathers parameters in every forward pass, so all ranks need the same number of micro-batches, none of them
+    empty.
+
+    Args:
+        lengths: tokens of each row.
+        ranks: ranks to split the rows between.
+        max_tokens: limit of a micro-batch, in tokens; a longer row exceeds it.
+
+    Raises:
+        ValueError: there are fewer rows than ranks.
     """
     rows = len(lengths)
     if rows < ranks:
@@ -45,18 +53,21 @@ def _cut(rows: list[int], lengths: Sequence[int], count: int) -> list[list[int]]
 
 
 def rows_of(plan_of_rank: list[list[int]]) -> list[int]:
-    """The rows of one rank in the order in which its micro-batches hold them."""
+    """The rows of one rank, in the order of its micro-batches."""
     return [row for micro in plan_of_rank for row in micro]
 
 
 def rows_at(plan: Plan, micro_batches: Sequence[Sequence[int]]) -> list[int]:
-    """The rows of the micro-batches whose indices are given, rank by rank, in ascending order."""
+    """The rows, in ascending order, of the given micro-batches; `micro_batches[rank]` holds indices of that rank's."""
     chosen = [plan[rank][index] for rank, indices in enumerate(micro_batches) for index in indices]
     return sorted(row for rows in chosen for row in rows)
 
 
 def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_tokens: int) -> list[Plan]:
-    """A plan for each of `minibatches` optimizer steps over equally many consecutive rows."""
+    """One plan for each of `minibatches` optimizer steps, over the same number of consecutive rows each.
+
+    Rows of a remainder are in no plan.
+    """
     size = len(lengths) // minibatches
     plans = []
     for first in range(0, size * minibatches, size):
@@ -66,9 +77,10 @@ def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_to
 
 
 def row_chunks(rows: int, minibatches: int, chunk_rows: int | None) -> list[list[int]]:
-    """Neighboring rows that are scored together: a minibatch, cut evenly into chunks of `chunk_rows` or a few more.
+    """Splits consecutive rows into chunks that are scored together.
 
-    It depends on nothing but these numbers, so that scores are rounded alike whatever was finished first.
+    A chunk is a minibatch or, with `chunk_rows`, an even part of a minibatch, of `chunk_rows` rows or a few more. The
+    chunks depend on these numbers only, so that scores are rounded the same whichever responses finish first.
     """
     size = rows // minibatches
     pieces = max(1, size // chunk_rows) if chunk_rows else 1
@@ -80,16 +92,16 @@ def row_chunks(rows: int, minibatches: int, chunk_rows: int | None) -> list[list
 
 
 def frozen_plan(lengths: Sequence[int], ranks: int, max_tokens: int) -> Plan:
-    """As `balanced_plan`, for ranks that need nothing of each other: where there are too few rows, some get none."""
+    """Like `balanced_plan`, for ranks that work independently: with fewer rows than ranks, some ranks get none."""
     busy = min(ranks, len(lengths))
     return balanced_plan(lengths, busy, max_tokens) + [[] for _ in range(ranks - busy)]
 
 
 def forward_rows(plans: list[Plan]) -> Plan:
-    """The micro-batches of all optimizer steps one after another, for a forward pass over every row once."""
+    """Concatenates the micro-batches of all optimizer steps, for a forward pass over every row once."""
     return [[micro for plan in plans for micro in plan[rank]] for rank in range(len(plans[0]))]
 
 
 def even_shares(rows: int, ranks: int) -> list[list[int]]:
-    """Neighboring rows cut into equally many a rank, give or take one."""
+    """Splits consecutive rows between ranks; the shares differ by at most one row."""
     return [list(range(rows * rank // ranks, rows * (rank + 1) // ranks)) for rank in range(ranks)]

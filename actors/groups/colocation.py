@@ -1,4 +1,4 @@
-"""Which roles share a placement group, and what each rank then asks of its bundle. Reading this file imports no ray."""
+"""Which roles share a placement group, and which part of its bundle each rank reserves. Imports no Ray."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _groups(given: Any) -> Any:
-    """Lists as tuples. Raises ValueError for what are no groups: pydantic would speak of each arm of the union apart."""
+    """Converts lists to tuples. Raises one ValueError for invalid groups; pydantic would report each union arm."""
     if given in ("none", "all"):
         return given
     if isinstance(given, list | tuple) and given and all(isinstance(group, list | tuple) for group in given):
@@ -28,35 +28,35 @@ def _groups(given: Any) -> Any:
 
 
 Colocate: TypeAlias = Annotated[Literal["none", "all"] | tuple[tuple[str, ...], ...], BeforeValidator(_groups)]
-"""Nobody shares, all share, or the groups of roles that do."""
+"""No roles share a placement group, all roles share one, or the groups of roles that each share one."""
 
 _RAY_STEP = 1e-4
-"""Ray counts resources in ten-thousandths and rounds: a share is rounded down, so that all fit their bundle."""
+"""Ray rounds resources to ten-thousandths. Shares are rounded down, so that all of them fit their bundle."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """One placement group and the roles in it: a role that is apart, or several that share.
+    """Specification of one placement group and the roles in it: a single role, or several that share it.
 
-    Bundle i holds rank i of each role and is as large as the largest need among them, not as their sum.
+    Bundle i holds rank i of each role. It is as large as the largest of their requirements, not as their sum.
     """
 
     roles: Mapping[str, PlacementConfig]
 
     @property
     def name(self) -> str:
-        """E.g. `policy+critic`."""
+        """Name of the group, e.g. `policy+critic`."""
         return "+".join(self.roles)
 
     def bundles(self) -> list[Bundle]:
-        """What is reserved: one bundle a rank of the role with the most."""
+        """The bundles to reserve: one for each rank of the role with the most ranks."""
         ranks = max(placement.ranks for placement in self.roles.values())
         return [
             {name: max(amounts) for name, amounts in self._needs(rank).items() if any(amounts)} for rank in range(ranks)
         ]
 
     def shares(self, role: str) -> list[Bundle]:
-        """What each rank of `role` asks of its bundle: a part that is proportional to its need."""
+        """What each rank of `role` reserves of its bundle: a part in proportion to its requirement."""
         placement = self.roles[role]
         return [
             {name: _part(amount, self._needs(rank)[name]) for name, amount in _need(placement).items()}
@@ -64,7 +64,7 @@ class Site:
         ]
 
     def shares_gpu(self, role: str) -> bool:
-        """Whether ranks of other roles have the GPUs of `role` too."""
+        """Whether `role` shares its GPUs with other roles."""
         return bool(self.roles[role].gpus_per_rank and len(self.on_gpu()) > 1)
 
     def on_gpu(self) -> list[str]:
@@ -72,15 +72,17 @@ class Site:
         return [role for role, placement in self.roles.items() if placement.gpus_per_rank]
 
     def _needs(self, rank: int) -> dict[str, list[float]]:
-        """By resource, the needs of every role that has a rank `rank`."""
+        """By resource, the requirement of every role that has a rank `rank`."""
         needs = [_need(placement) for placement in self.roles.values() if rank < placement.ranks]
         return {name: [need[name] for need in needs] for name in needs[0]}
 
 
 def sites(colocate: Colocate, placements: Mapping[str, PlacementConfig]) -> list[Site]:
-    """Where the roles of `placements` run: every role in one site.
+    """The placement groups of the roles in `placements`; every role is in exactly one.
 
-    Raises ValueError, one line that names the key, for groups that make no sense or that cannot share a GPU.
+    Raises:
+        ValueError: a group has fewer than two roles, an unknown role, or a role of another group; or its roles cannot
+            share a GPU. One line that names the key.
     """
     groups = (tuple(placements),) if colocate == "all" else () if colocate == "none" else colocate
     for group in groups:
@@ -111,9 +113,12 @@ def sites(colocate: Colocate, placements: Mapping[str, PlacementConfig]) -> list
 
 
 def require_memory_share(site: Site, rollout: RolloutConfig) -> None:
-    """Refuses an engine that would take a GPU's memory from the roles it shares the GPU with, unless that was said.
+    """Requires an explicit `gpu_memory_utilization` where the engine shares its GPU with other roles.
 
-    Raises ValueError, one line that names the key.
+    The default would leave the other roles too little memory.
+
+    Raises:
+        ValueError: the setting is not given. One line that names the key.
     """
     if "rollout" not in site.roles or not site.shares_gpu("rollout"):
         return
@@ -130,8 +135,8 @@ def _need(placement: PlacementConfig) -> Bundle:
 
 
 def _part(need: float, needs: list[float]) -> float:
-    """The part of max(needs) that is to it as `need` to the sum."""
+    """max(needs) * need / sum(needs), rounded down to Ray's resolution."""
     if not need:
         return 0.0
     steps = max(needs) * need / sum(needs) / _RAY_STEP
-    return math.floor(steps + 1e-6) * _RAY_STEP  # 1e-6: what floating point may have lost
+    return math.floor(steps + 1e-6) * _RAY_STEP  # 1e-6 compensates floating-point error

@@ -1,4 +1,4 @@
-"""The processes of one role: Ray actors in a placement group, the role's own or a shared one, addressed as one."""
+"""The processes of one role: a group of Ray actors in the role's own or a shared placement group."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RowsOfRanks = list[list[int]] | list[list[list[int]]]  # rank -> rows, or rank -
 
 
 class WorkerGroup(Generic[W]):
-    """The ranks of one role. Calls go to all ranks; answers come back in rank order."""
+    """The ranks of one role. Calls go to all ranks; results are in rank order."""
 
     def __init__(
         self,
@@ -42,10 +42,17 @@ class WorkerGroup(Generic[W]):
         calls_at_once: int = 1,
         watch: Watch | None = None,
     ) -> None:
-        """Starts the processes, named RUN/ROLE-RANK; their class and name are what the Ray dashboard shows.
+        """Starts the processes, named RUN/ROLE-RANK; the Ray dashboard shows their class and name.
 
-        `group` is what was reserved for `site`; rank i gets its share of bundle i. Whoever waits for an answer looks at
-        `watch` meanwhile, and does not wait for a process that hangs.
+        Args:
+            run: the run's name.
+            role: the role's name.
+            worker: class of the processes.
+            site: specification of the placement group; rank i gets its share of bundle i.
+            group: the placement group reserved for `site`.
+            timeout_s: longest wait for one call, in seconds.
+            calls_at_once: concurrent calls of one process.
+            watch: polled during waits, so that a wait for a hung process fails early.
         """
         self.role, self.timeout_s, self.watch = role, timeout_s, watch
         self._until: float | None = None
@@ -74,9 +81,9 @@ class WorkerGroup(Generic[W]):
         return actor
 
     def stop(self, ranks: Sequence[int] | None = None) -> None:
-        """Ends all processes or those of `ranks`, the dead and the hung ones too; returns when their names are free.
+        """Kills all processes or those of `ranks`, including dead and hung ones; returns when their names are free.
 
-        Raises RoleError if a process does not end.
+        Raises RoleError if a process does not end within `STOP_TIMEOUT_S`.
         """
         ranks = range(self.ranks) if ranks is None else ranks
         for rank in ranks:
@@ -89,38 +96,41 @@ class WorkerGroup(Generic[W]):
                 time.sleep(0.02)
 
     def start_again(self, ranks: Sequence[int]) -> None:
-        """New processes in the places of `ranks`, whose old ones were stopped. They have loaded nothing yet."""
+        """Starts new processes for `ranks`, whose old ones were stopped. They have loaded no model yet."""
         for rank in ranks:
             self.actors[rank] = self._start(rank)
 
     def join_world(self) -> None:
-        """Makes the ranks one torch.distributed world."""
+        """Joins all ranks in one torch.distributed world."""
         host, port = get(self.actors[0].address.remote(), f"{self.role}: start", self.timeout_s, self.look)
         self.wait(
             [a.join.remote(rank, self.ranks, host, port, self.timeout_s) for rank, a in enumerate(self.actors)], "join"
         )
 
     def look(self) -> None:
-        """Raises RoleDied when a process of this role hangs."""
+        """Raises RoleDied if a process of this role hangs."""
         if self.watch:
             self.watch.look((self.role,))
 
     def submit(self, method: str, *arguments: Any, ranks: Sequence[int] | None = None) -> list[ray.ObjectRef]:
-        """Calls `method` on every rank, or on `ranks`, with the same arguments; returns at once."""
+        """Calls `method` on every rank, or on `ranks`, with the same arguments; does not block."""
         chosen = range(self.ranks) if ranks is None else ranks
         return [getattr(self.actors[rank], method).remote(*arguments) for rank in chosen]
 
     def wait(self, refs: list[ray.ObjectRef], doing: str) -> list[Any]:
-        """Every answer, in order. Raises RoleDied naming the role for a timeout, or a rank that is dead or hangs."""
+        """Waits for `refs` and returns their values, in order; `doing` names the work in errors.
+
+        Raises RoleDied, naming the role, on a timeout or if a rank is dead or hangs.
+        """
         return get(refs, f"{self.role}: {doing}", self._longest_wait(), self.look)
 
     def next_of(self, stream: Any, doing: str) -> ray.ObjectRef | None:
-        """The next answer of a streaming call, None after the last; as `wait`."""
+        """The next result of a streaming call, None after the last. Waits and raises like `wait`."""
         return next_of(stream, f"{self.role}: {doing}", self._longest_wait(), self.look)
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """A block whose waits for this role may take `seconds` together, and each no longer than otherwise."""
+        """Limits all waits for this role inside the block to `seconds` in total; each keeps its usual limit as well."""
         self._until = time.monotonic() + seconds
         try:
             yield
@@ -133,11 +143,11 @@ class WorkerGroup(Generic[W]):
         return min(self.timeout_s, max(0.0, self._until - time.monotonic()))
 
     def call(self, method: str, *arguments: Any) -> list[Any]:
-        """Calls `method` on every rank and waits."""
+        """Calls `method` on every rank, waits, and returns the results; see `wait`."""
         return self.wait(self.submit(method, *arguments), method)
 
     def submit_rows(self, method: str, table: ray.ObjectRef, rows: Sequence[Any], *more: Any) -> list[ray.ObjectRef]:
-        """Calls `method(table, rows[rank], *more)` on every rank that has rows; returns at once."""
+        """Calls `method(table, rows[rank], *more)` on every rank that has rows; does not block."""
         return [
             getattr(actor, method).remote(table, mine, *more)
             for actor, mine in zip(self.actors, rows, strict=True)
@@ -145,7 +155,7 @@ class WorkerGroup(Generic[W]):
         ]
 
     def submit_streams(self, method: str, table: ray.ObjectRef, parts: Sequence[Any], *more: Any) -> list[Any]:
-        """As `submit_rows` for a method that yields: a generator of references for every rank that has rows."""
+        """Like `submit_rows`, for a method that yields: one generator of references for every rank that has rows."""
         return [
             getattr(actor, method).options(num_returns="streaming").remote(table, mine, *more)
             for actor, mine in zip(self.actors, parts, strict=True)
@@ -165,11 +175,11 @@ class ColumnsInFlight:
         self._refs = group.submit_rows(method, table, rows, *more)
 
     def join(self, table: pa.Table) -> pa.Table:
-        """`table` with the new columns, each value at its row. Waits for all ranks."""
+        """Waits for all ranks and returns `table` with the new columns, in its row order."""
         return extended(table, self.columns(len(table)), self._group.role)
 
     def columns(self, rows: int) -> pa.Table:
-        """The new columns of all `rows` rows of the table. Waits for all ranks.
+        """Waits for all ranks and returns the new columns of all `rows` rows of the table, in order.
 
         Raises ValueError if the ranks returned other rows.
         """

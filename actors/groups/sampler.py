@@ -1,4 +1,4 @@
-"""The roles of rejection sampling: engines that answer, a reward model and a judge that reward. Apart, or in one placement group."""
+"""The roles of rejection sampling: engines that generate responses, and reward model and functions that score them."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ WORKERS: Mapping[str, type[Worker]] = {"rollout": Rollout, "reward": Reward, "ju
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """What the roles need to know."""
+    """Settings of a `Sampler`."""
 
-    run: str  # what placement groups and actors are named after
-    roles: Mapping[str, Any]  # the settings of each role that is wanted, from actors/config.py
-    sites: Sequence[Site]  # where they run
+    run: str  # prefix of the names of placement groups and actors
+    roles: Mapping[str, Any]  # settings of each role to start, from actors/config.py
+    sites: Sequence[Site]  # the placement groups of the roles
     seed: int
     end_ids: tuple[int, ...]  # tokens that end a response
     start_timeout_s: float
     call_timeout_s: float
-    hang_timeout_s: float  # after its last sign of life a process counts as hung
+    hang_timeout_s: float  # a process is hung if it sends no heartbeat for this long
 
 
 class Sampler:
-    """Starts the roles for one model. Close it, or use it as a context: what they hold is free for training then."""
+    """Runs the roles of rejection sampling for one model. A context manager; `stop` frees resources for training."""
 
     def __init__(self, config: SamplerConfig, model: str, version: int) -> None:
-        """Engines load the weights in the folder `model`, which count as version `version`.
+        """Starts the roles. Engines load the weights in the folder `model`, which count as version `version`.
 
-        Raises PlacementError or RoleError, naming the role, within the time limits of `config`.
+        Raises:
+            PlacementError: the cluster lacks resources.
+            RoleError: a role did not start. Both within the time limits of `config`.
         """
         self.config, self.version = config, version
         self.groups: dict[str, WorkerGroup[Any]] = {}
@@ -60,7 +62,7 @@ class Sampler:
             settings = config.roles["rollout"]
             engines = self.rollout.submit("setup", settings, model, config.seed, None, config.end_ids)
             if any(site.shares_gpu(role) for site in config.sites for role in site.roles):
-                # An engine plans with the GPU's memory as it finds it: nobody else may be taking some just then.
+                # An engine sizes its KV cache by the free GPU memory, so no other role may allocate meanwhile.
                 self.rollout.wait(engines, "load the model")
             for role, group in self._rewarding.items():
                 group.call("setup", config.roles[role])
@@ -80,10 +82,13 @@ class Sampler:
         return {role: group for role, group in self.groups.items() if role != "rollout"}
 
     def samples(self, batches: Iterable[pa.Table], samples: Samples) -> Iterator[pa.Table]:
-        """Each batch of prompts with the rollout's columns and a `reward_NAME` of every source, in turn.
+        """Yields each batch of prompts, in order, with the rollout's columns and a `reward_NAME` of every source.
 
-        The engines are at the next batch already while one is scored and while the caller uses it. `samples` puts rows in
-        words for the judge.
+        The engines already generate the next batch while one is scored and while the caller uses it.
+
+        Args:
+            batches: tables of prompts.
+            samples: converts rows to the samples that reward functions take.
         """
         asked: tuple[ColumnsInFlight, pa.Table] | None = None
         for prompts in batches:
@@ -96,7 +101,7 @@ class Sampler:
             yield self._scored(*asked, samples)
 
     def stop(self) -> None:
-        """Ends all processes and gives back what was reserved."""
+        """Stops all processes and releases the placement groups."""
         for group in self.groups.values():
             group.stop()
         release(self._reserved)

@@ -1,4 +1,4 @@
-"""Scores of a step's answers by roles that never change: reference, reward model, judge. Asked for chunk by chunk."""
+"""Scores a step's responses with the frozen roles (reference, reward model, reward functions), chunk by chunk."""
 
 from __future__ import annotations
 
@@ -15,21 +15,28 @@ from actors.rewards.sample import Sample
 from actors.table import extended
 
 Samples = Callable[[pa.Table], list[Sample]]
-"""Answered rows in words."""
+"""Converts rows with responses to the samples, with text, that reward functions take."""
 
 
 class Scoring:
-    """What `groups` are computing for the chunks of one table. `ask` for every chunk once, in any order, then `join`."""
+    """Scores that `groups` compute for the chunks of a table. Call `ask` once per chunk, in any order, then `join`."""
 
     def __init__(
         self, groups: Mapping[str, WorkerGroup[Any]], settings: Mapping[str, Any], samples: Samples, chunks: int
     ) -> None:
-        """`groups` and their `settings` by role; the judge, if it is one of them, is told `samples`."""
+        """Computes nothing yet.
+
+        Args:
+            groups: the scoring roles' processes, by role.
+            settings: settings of the roles, by role.
+            samples: converts a chunk to samples for the role `judge`.
+            chunks: number of chunks of the table.
+        """
         self._groups, self._settings, self._samples = groups, settings, samples
         self._asked: list[list[Callable[[], pa.Table]]] = [[] for _ in range(chunks)]
 
     def ask(self, number: int, chunk: pa.Table) -> None:
-        """Has chunk `number` scored; returns at once."""
+        """Submits chunk `number` for scoring; does not block."""
         shared = ray.put(chunk)
         sizes = lengths(chunk, "prompt", "response").tolist()
         self._asked[number] = [
@@ -38,7 +45,7 @@ class Scoring:
         ]
 
     def join(self, table: pa.Table) -> pa.Table:
-        """`table`, which is all chunks in order, with the new columns. Waits for all roles."""
+        """Waits for all roles and returns `table`, which is all chunks in order, with the new columns."""
         chunks = [[columns() for columns in asked] for asked in self._asked]
         for role, parts in zip(self._groups, zip(*chunks, strict=True), strict=True):
             table = extended(table, pa.concat_tables(parts).combine_chunks(), role)

@@ -1,4 +1,4 @@
-"""The roles of RLHF on one cluster, each in its own placement group or in one that it shares."""
+"""The roles of RLHF on one cluster, each in its own or a shared placement group: start, score, update, replace."""
 
 from __future__ import annotations
 
@@ -43,43 +43,45 @@ WORKERS: dict[str, type[Worker]] = {
 LEARNERS = ("policy", "critic")
 FROZEN = ("reference", "reward", "judge")
 _DEATH_IS_REPORTED_S = 2.0
-"""How long after an error that a death caused the death itself may become known."""
+"""Seconds to wait, after an error that a process's death caused, until the death itself is reported."""
 
 
 @dataclass(frozen=True)
 class TeamConfig:
-    """What the roles need to know."""
+    """Settings of a `Team`."""
 
-    run: str  # what placement groups and actors are named after
-    roles: Mapping[str, Any]  # the settings of each role that is wanted, from actors/config.py
-    sites: Sequence[Site]  # where they run, every one once
+    run: str  # prefix of the names of placement groups and actors
+    roles: Mapping[str, Any]  # settings of each role to start, from actors/config.py
+    sites: Sequence[Site]  # the placement groups; every role is in exactly one
     updates: int  # optimizer steps of the whole run
-    minibatches: int  # optimizer steps a pass over a step's rows
-    skips_old_logprobs: bool  # whether nobody needs the policy's log-probabilities before it learns
+    minibatches: int  # optimizer steps per pass over a step's rows
+    skips_old_logprobs: bool  # whether the policy's log-probabilities before the update are not needed
     seed: int
     end_ids: tuple[int, ...]  # tokens that end a response
     native_transfer: str | None  # vLLM's weight-transfer backend, if the transport uses one
     start_timeout_s: float
     call_timeout_s: float
-    hang_timeout_s: float = 60.0  # after its last sign of life a process counts as hung
+    hang_timeout_s: float = 60.0  # a process is hung if it sends no heartbeat for this long
 
     def calls_at_once(self, role: str) -> int:
-        """How many calls a process of `role` takes at a time."""
+        """Concurrent calls of one process of `role`."""
         return self.roles["rollout"].calls_at_once if role == "rollout" else 1
 
 
 class Team:
-    """Starts the roles and speaks to them in the algorithm's words. Close it, or use it as a context."""
+    """Starts all roles of RLHF and runs the algorithm's steps on them. A context manager; `stop` ends all processes."""
 
     def __init__(self, config: TeamConfig) -> None:
-        """Reserves all placement groups, starts every process and loads every model.
+        """Reserves all placement groups, starts every process, and loads every model.
 
-        Raises PlacementError or RoleError, naming the role, within the time limits of `config`.
+        Raises:
+            PlacementError: the cluster lacks resources.
+            RoleError: a role did not start. Both name the role, within the time limits of `config`.
         """
         self.config = config
         self.groups: dict[str, WorkerGroup[Any]] = {}
         self.watch = Watch(config.run, config.hang_timeout_s)
-        self.learned: set[str] = set()  # the learners whose weights are not those of the start any more
+        self.learned: set[str] = set()  # the learners whose weights are no longer the initial ones
         self._reserved = reserve(
             {f"{config.run}/{site.name}": site.bundles() for site in config.sites}, config.start_timeout_s
         )
@@ -119,15 +121,15 @@ class Team:
         self.stop()
 
     def stop(self) -> None:
-        """Ends all processes and gives back what was reserved."""
+        """Stops all processes and releases the placement groups."""
         for group in self.groups.values():
             group.stop()
         release(self._reserved)
 
     def lost(self, error: RoleDied) -> dict[str, list[int]]:
-        """Whose ranks are dead or hang, by role, after `error`; where none is, all of the role that it names.
+        """The dead or hung ranks, by role, after `error`; if there are none, all ranks of the role that `error` names.
 
-        Raises `error` if no role of the team is lost.
+        Raises `error` if no rank is dead or hung and `error` names no role of these groups.
         """
         until = time.monotonic() + _DEATH_IS_REPORTED_S
         while not (places := {*self.watch.silent(), *self.watch.dead()}) and time.monotonic() < until:
@@ -140,17 +142,20 @@ class Team:
         return lost or {error.role: list(range(self.groups[error.role].ranks))}
 
     def together(self, lost: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-        """The ranks to restart when those of `lost` are, by role: also all others of the same world."""
+        """The ranks to restart, by role, if those of `lost` are: includes all other ranks of the same world."""
         ranks = {role: self._all(role) if role in LEARNERS else list(some) for role, some in lost.items()}
         if self.config.native_transfer and ranks.keys() & {*LEARNERS, "rollout"}:
             ranks |= {role: self._all(role) for role in ("policy", "rollout")}  # one NCCL world, opened once
         return ranks
 
     def replace(self, ranks: Mapping[str, Sequence[int]]) -> None:
-        """New processes, with their models as at the start, for `ranks`, which `together` gave.
+        """Replaces the processes of `ranks`, a result of `together`, by new ones with the initial models.
 
-        Where a node went, it is waited for that Ray finds its placement groups another. Raises PlacementError, or
-        RoleDied where a process dies meanwhile.
+        If a node was lost, waits until Ray has placed its placement groups on another node.
+
+        Raises:
+            PlacementError: the placement groups were not placed again in time.
+            RoleDied: a process died meanwhile.
         """
         for role, some in ranks.items():
             self.groups[role].stop(some)
@@ -161,7 +166,7 @@ class Team:
         self.learned -= ranks.keys()
 
     def begin_anew(self) -> None:
-        """Brings policy and critic back to the weights of the start."""
+        """Resets policy and critic to their initial weights."""
         if self.learned:
             self.replace(self.together({role: self._all(role) for role in sorted(self.learned)}))
 
@@ -169,7 +174,7 @@ class Team:
         return list(range(self.groups[role].ranks))
 
     def _load(self, started: Mapping[str, Sequence[int]]) -> None:
-        """Has the processes `started`, by role, load their models."""
+        """Loads the models of the ranks in `started`, by role."""
         config, roles = self.config, self.config.roles
         temperature = roles["rollout"].temperature
         setups: dict[str, tuple[Any, ...]] = {
@@ -195,7 +200,7 @@ class Team:
                     group.join_world()
                 waiting.append((group, group.submit("setup", roles[role], *more, ranks=started[role])))
                 if role == "rollout" and role in on_shared_gpu:
-                    # An engine plans with the GPU's memory as it finds it: nobody else may be taking some just then.
+                    # An engine sizes its KV cache by the free GPU memory, so no other role may allocate meanwhile.
                     group.wait(waiting[-1][1], "load the model")
         for group, refs in waiting:
             group.wait(refs, "load the model")
@@ -203,15 +208,26 @@ class Team:
     def start_generating(
         self, prompts: pa.Table, version: int, samples: Samples, roles: Sequence[str] = FROZEN
     ) -> Answers:
-        """Has every row of `prompts` answered with weights `version`, and scored by `roles` as answers come in."""
+        """Starts generating a response for every row of `prompts`, and scoring the responses as they arrive.
+
+        Args:
+            prompts: one row per response.
+            version: weights version that the engines must hold.
+            samples: converts rows to the samples that reward functions take.
+            roles: which frozen roles score; those that were not started are ignored.
+        """
         chunks = self._chunks(prompts)
         return Answers(self.rollout, prompts, chunks, version, self._scoring(roles, samples, len(chunks)))
 
     def score(self, table: pa.Table, samples: Samples, asked: Scoring | None = None) -> pa.Table:
-        """Adds every column that is wanted before learning and not there: `ref_logprobs`, `values`, `logprobs`, rewards.
+        """Adds the columns that the update needs and `table` lacks: `ref_logprobs`, `values`, `logprobs`, rewards.
 
-        The roles compute at the same time; `asked` is what answers were scored by already as they came in, if they
-        were. `samples` puts rows in words for the judge.
+        The roles compute concurrently.
+
+        Args:
+            table: prompts and responses; rewards are not computed again if it has any.
+            samples: converts rows to the samples that reward functions take.
+            asked: scores that were already submitted while responses arrived; None submits them now.
         """
         shared = ray.put(table)
         learners = ("critic",) if self.config.skips_old_logprobs else LEARNERS
@@ -240,9 +256,15 @@ class Team:
     def learn(
         self, table: pa.Table, losses: Mapping[str, Loss[TrainBatch]], epochs: int
     ) -> dict[str, list[dict[str, float]]]:
-        """Optimizer steps of the roles in `losses` ("policy", "critic") at the same time: figures of each, by role.
+        """Runs the optimizer steps of the roles in `losses` concurrently; returns the metrics of each step, by role.
 
-        Raises DivergedError, with the rows of `table` concerned, where a role's loss or gradient is not finite.
+        Args:
+            table: the rows of the step, with every column that the losses need.
+            losses: loss function by role ("policy", "critic").
+            epochs: passes over the rows.
+
+        Raises:
+            DivergedError: a role's loss or gradient is not finite; has the affected rows of `table`.
         """
         shared = ray.put(table)
         trained = trained_rows(table)
@@ -267,11 +289,11 @@ class Team:
         return figures
 
     def save(self, folder: Path) -> None:
-        """Begins to write policy and critic below `folder`; they may learn on at once."""
+        """Starts writing policy and critic below `folder`; training can continue immediately."""
         self._learners("save", folder)
 
     def saved(self, folder: Path) -> dict[str, str]:
-        """Waits until all is on the disk: the SHA-256 of every file, by its path below `folder`."""
+        """Waits until everything is on disk; returns the SHA-256 of every file, by its path below `folder`."""
         return {
             f"{role}/{path}": digest
             for role, ranks in self._learners("saved", folder).items()
@@ -285,7 +307,7 @@ class Team:
         self._learners("load", folder)
 
     def _learners(self, method: str, folder: Path) -> dict[str, list[Any]]:
-        """What the ranks of policy and critic answer, by role."""
+        """Calls `method` on all ranks of policy and critic with their folder; returns the results by role."""
         groups = [self.groups[role] for role in LEARNERS if role in self.groups]
         asked = [(group, group.submit(method, str(folder / group.role))) for group in groups]
         return {group.role: group.wait(refs, f"{method} a checkpoint") for group, refs in asked}

@@ -1,4 +1,4 @@
-"""How an engine on CPUs draws tokens: from the same distribution as vLLM's sampler, with far fewer random numbers a token."""
+"""CPU sampler for vLLM: the same distribution as vLLM's own sampler with far fewer random numbers per token."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ from torch import Tensor
 def draw(
     logits: Tensor, generators: dict[int, torch.Generator], k: Tensor | None, p: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Tokens (rows,) and log-probabilities (rows, vocabulary; fp32) of `logits` (rows, vocabulary), filtered by top `k` and top `p`.
+    """Samples one token per row after top-k and top-p filtering.
 
-    Takes and gives what vLLM's `TopKTopPSampler` does for `processed_logprobs`; `logits` may change. Where every request
-    has a seed, vLLM draws 8,192 numbers a token of a vocabulary of 4,096; here it is 128.
+    Has the interface of vLLM's `TopKTopPSampler` with `processed_logprobs`. If every request has a seed, vLLM draws
+    8,192 random numbers per token of a vocabulary of 4,096; this draws 128.
+
+    Args:
+        logits: (rows, vocabulary); may be modified.
+        generators: a request's own generator, by row.
+        k: top-k of each row, (rows,), or None.
+        p: top-p of each row, (rows,), or None.
+
+    Returns:
+        Tokens, (rows,), and log-probabilities of the filtered distribution, (rows, vocabulary) fp32, in nats.
     """
     from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 
@@ -23,13 +32,20 @@ def draw(
 
 
 def race(probabilities: Tensor, generators: dict[int, torch.Generator]) -> Tensor:
-    """One column of each row of `probabilities` (rows, columns; float), drawn with the row's own generator if it has one.
+    """Samples one column per row with a two-level exponential race.
 
-    An exponential random number divided by its column's probability is smallest for a column with just that probability,
-    at one number a column. Here blocks of about √columns columns race first, by their sums, then the columns of the
-    block that won: the same distribution with about 2·√columns numbers. To look for one uniform number in the
-    cumulative sums would need fewer still, but what it finds moves with the last digits of all probabilities before
-    it, which differ with the rows that are computed together.
+    An exponential race divides an exponential random number by each column's probability; the smallest quotient is at a
+    column with exactly that column's probability. It needs one random number per column. Here blocks of about √columns
+    columns race first, by their sums, then the columns of the winning block: the same distribution with about
+    2·√columns numbers. Inverting the cumulative sum needs only one uniform number, but its result depends on the
+    rounding of all preceding probabilities, which varies with the rows that are computed together.
+
+    Args:
+        probabilities: (rows, columns) float.
+        generators: a row's own generator, by row; other rows use the default generator.
+
+    Returns:
+        Column index of each row, (rows,) int64.
     """
     rows, columns = probabilities.shape
     width = math.isqrt(columns - 1) + 1

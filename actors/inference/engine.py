@@ -1,4 +1,4 @@
-"""One vLLM engine in this process: token ids in, token ids and log-probabilities out. CPU and GPU alike."""
+"""One vLLM engine in this process, on CPU or GPU: token ids in, token ids and log-probabilities out."""
 
 from __future__ import annotations
 
@@ -21,45 +21,46 @@ if TYPE_CHECKING:
 
 
 Bar = bool | Callable[..., Any]
-"""No progress bar, vLLM's, or what makes one (called like tqdm)."""
+"""False for no progress bar, True for tqdm's, or a factory of progress bars (called like tqdm)."""
 
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the scheduler in this process: on two cores 20 times as fast
-    "VLLM_LOGGING_LEVEL": "ERROR",  # every reload would else warn of layers that have no weights
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # scheduler in this process: 20 times as fast on two cores
+    "VLLM_LOGGING_LEVEL": "ERROR",  # otherwise every reload warns of layers that have no weights
 }
 CPU_ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",  # vLLM compiles two small functions even with enforce_eager, up to 20 s
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS decides; binding would fight other roles for a core
-    # Every number of rows has its own compiled multiplications. Of oneDNN's 1,024 that are kept, an engine grew by 1.1 GB.
+    # oneDNN compiles a multiplication for every number of rows. Its default of 1,024 kept ones made an engine grow by
+    # 1.1 GB.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
 }
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn."""
+    """Sampling parameters."""
 
     temperature: float = 1.0  # 0 is greedy
     top_p: float = 1.0
     top_k: int = 0  # 0 is all
     min_p: float = 0.0
-    stop: tuple[int, ...] = ()  # tokens that end an answer, beside the model's end mark
-    logprobs: bool = True  # without them it is faster
+    stop: tuple[int, ...] = ()  # ids that end a response, in addition to the model's end-of-sequence token
+    logprobs: bool = True  # False is faster
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the engine generated for one prompt."""
+    """The response that the engine generated for one prompt."""
 
-    tokens: list[int]  # the end mark or stop token included, if it came
-    logprobs: list[float]  # of each token, under the distribution it was sampled from; empty if not asked for
-    finished: bool  # ended by itself; otherwise cut at the length limit
-    weights: int = 0  # how often the engine's weights had changed when it was asked for
-    changes: tuple[int, ...] = ()  # how many tokens it had at every change since then
+    tokens: list[int]  # including the end-of-sequence or stop token, if generated
+    logprobs: list[float]  # of each token under the distribution it was sampled from, nats; empty if not requested
+    finished: bool  # ended by an end-of-sequence or stop token; False: cut at the length limit
+    weights: int = 0  # number of weight changes of the engine before the request was submitted
+    changes: tuple[int, ...] = ()  # tokens that the response had at every weight change since then
 
 
 def engine_arguments(config: EngineConfig, on_gpus: bool) -> dict[str, Any]:
-    """vLLM's own arguments for an engine of ours, in this process or behind the endpoint."""
+    """vLLM's arguments for an engine with settings `config`, in this process or behind the endpoint."""
     arguments: dict[str, Any] = {
         "dtype": config.dtype,
         "max_model_len": config.max_model_len,
@@ -71,7 +72,7 @@ def engine_arguments(config: EngineConfig, on_gpus: bool) -> dict[str, Any]:
         **arguments,
         "enforce_eager": True,
         "kv_cache_memory_bytes": config.kv_cache_bytes,
-        # A prompt prefilled in pieces rewinds its seeded generator, which PyTorch cannot do on a CPU.
+        # Chunked prefill rewinds a prompt's seeded generator, which PyTorch cannot do on a CPU.
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(config.max_model_len, 4096),
     }
@@ -80,7 +81,7 @@ def engine_arguments(config: EngineConfig, on_gpus: bool) -> dict[str, Any]:
 class Engine:
     """A vLLM `LLM` that runs inside the calling process, with weights that can be replaced.
 
-    One thread asks for answers and steps the engine; where weights change under running requests others may, too.
+    One thread submits requests and steps the engine; with in-flight weight updates, several threads may.
     """
 
     def __init__(
@@ -91,10 +92,17 @@ class Engine:
         weight_transfer: str | None = None,
         in_flight: InFlight = "none",
     ) -> None:
-        """Loads `model`, a Hugging Face folder, and warms the engine up.
+        """Loads `model` and warms up the engine.
 
-        `weight_transfer` names one of vLLM's own backends ("nccl", "ipc") when weights will come that way; `in_flight`
-        says what becomes of running requests when weights change. Raises ConfigError, one line, for a missing folder.
+        Args:
+            model: a Hugging Face folder or Hub id.
+            config: the engine's settings.
+            seed: of the engine; used by requests without a seed of their own.
+            weight_transfer: vLLM's weight-transfer backend ("nccl", "ipc"), if weights are sent through one.
+            in_flight: what happens to running requests when weights change.
+
+        Raises:
+            ConfigError: no such model; one line.
         """
         folder = model_dir(model, "engine model")
         os.environ.update(ENVIRONMENT)
@@ -107,7 +115,7 @@ class Engine:
             arguments["weight_transfer_config"] = {"backend": weight_transfer}
         if in_flight != "none":
             arguments["max_num_seqs"] += SPARE
-            arguments["async_scheduling"] = False  # else a token of the old weights may come after the change
+            arguments["async_scheduling"] = False  # otherwise a token of the old weights may arrive after the change
         self._llm = LLM(
             model=str(folder),
             seed=seed,
@@ -122,7 +130,7 @@ class Engine:
         self.max_model_len = config.max_model_len
         self._requests = Requests(self._llm.llm_engine, in_flight, config.max_concurrent)
         self.turns = self._requests.turns
-        """Who takes a turn has the engine between two of its steps; to be held while weights change."""
+        """Lock that pauses the engine between two steps; hold it while weights change."""
         self.generate([[1, 2]], seeds=[0], max_new_tokens=2)
 
     @property
@@ -142,7 +150,7 @@ class Engine:
         logprobs: bool = True,
         progress: Bar = False,
     ) -> list[Answer]:
-        """One answer a prompt, in order; see `stream`."""
+        """Generates one response per prompt, in order; see `stream`."""
         answers: list[Answer | None] = [None] * len(prompts)
         sampling = Sampling(temperature, top_p, stop=stop, logprobs=logprobs)
         with _bar(progress, len(prompts)) as advance:
@@ -159,10 +167,16 @@ class Engine:
         max_new_tokens: int | Sequence[int],
         sampling: Sampling,
     ) -> Iterator[tuple[int, Answer]]:
-        """One answer a prompt with the prompt's index, each as soon as it is finished.
+        """Generates one response per prompt; yields (index of the prompt, response) as soon as each is finished.
 
-        `max_new_tokens` is one limit for all, or one each. A prompt's own seed makes its answer repeatable, in any
-        company. Raises ValueError for a prompt that leaves too little of the context.
+        Args:
+            prompts: token ids.
+            seeds: one seed per prompt; it makes the response reproducible whatever else is in the batch. None: no seed.
+            max_new_tokens: one limit for all prompts, or one per prompt.
+            sampling: sampling parameters.
+
+        Raises:
+            ValueError: a prompt and its limit exceed the context.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -194,9 +208,9 @@ class Engine:
             yield request.index, _answer(request, output)
 
     def score(self, sequences: Sequence[Sequence[int]], progress: Bar = False) -> list[list[float]]:
-        """Log-probabilities of every token but the first of each sequence, under the raw model.
+        """Log-probabilities (nats) of every token but the first of each sequence, under the raw model.
 
-        A sequence may be one token shorter than the context: vLLM always generates one.
+        A sequence may have at most one token less than the context, because vLLM always generates one.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -219,10 +233,10 @@ class Engine:
     def weigh(
         self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]], progress: Bar = False
     ) -> list[list[float]]:
-        """For each prompt the log-probabilities of its `choices` as the next token, under the raw model.
+        """For each prompt, the log-probabilities (nats) of its `choices` as the next token, under the raw model.
 
-        One request a prompt, and what prompts share is computed once: asking for log-probabilities of the prompt's own
-        tokens, as `score` does, would keep vLLM from using what it has cached.
+        Submits one request per prompt, so that shared prefixes are computed once: requesting log-probabilities of the
+        prompt's own tokens, as `score` does, would prevent vLLM from using its prefix cache.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -246,31 +260,32 @@ class Engine:
         return weights
 
     def forget_prefixes(self) -> None:
-        """Makes the next prompts be computed from their beginning, as those of a new engine are."""
+        """Clears the prefix cache, so that the next prompts are computed from their beginning, as in a new engine."""
         self._llm.reset_prefix_cache()
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replaces the model's weights by (name, tensor) pairs in Hugging Face names; see `weights_changed`."""
+        """Replaces the model's weights by (name, tensor) pairs with Hugging Face names; see `weights_changed`."""
         self.begin_weights()
         self.take_weights(weights)
         self.end_weights()
 
     def begin_weights(self) -> None:
-        """Makes the model ready to take new weights, in as many parts as they come in."""
+        """Prepares the model for new weights, which `take_weights` loads in any number of parts."""
         self._llm.collective_rpc(_begin_weights)
 
     def take_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Takes a part of the weights, in Hugging Face names. None may come twice."""
+        """Loads a part of the weights, with Hugging Face names. No weight may be loaded twice."""
         self._llm.collective_rpc(_take_weights, args=(list(self._with_tied_head(weights)),))
 
     def end_weights(self) -> None:
-        """Ends what `begin_weights` began. A weight that did not come stays as it was."""
+        """Ends the update that `begin_weights` started. Weights that were not loaded keep their values."""
         self._llm.collective_rpc(_end_weights)
         self.weights_changed()
 
     def _with_tied_head(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """Repeats a tied embedding as the output head: on CPU vLLM keeps a repacked copy of it for the head, and a
-        reload that does not name the head leaves that copy as it was.
+        """Yields a tied embedding a second time, as the output head.
+
+        On CPU, vLLM keeps a repacked copy for the head, which a reload that does not name the head leaves unchanged.
         """
         tied = self._llm.llm_engine.model_config.hf_config.tie_word_embeddings
         for name, tensor in weights:
@@ -280,11 +295,11 @@ class Engine:
 
     @property
     def weights(self) -> int:
-        """How often the weights have changed since the start."""
+        """Number of weight changes since the start."""
         return self._requests.weights
 
     def weights_changed(self) -> None:
-        """Forgets what the old weights left; called for when all of the new ones are there. See `Requests`."""
+        """Invalidates what the old weights computed. Call it once all new weights are loaded; see `Requests`."""
         self._requests.weights_changed()
 
     def control(self, method: str, *arguments: Any) -> Any:
@@ -292,7 +307,7 @@ class Engine:
         return getattr(self._llm, method)(*arguments)
 
     def close(self) -> None:
-        """Ends the engine and frees its memory."""
+        """Shuts the engine down and frees its memory."""
         from vllm.distributed import cleanup_dist_env_and_memory
 
         self._llm.llm_engine.engine_core.shutdown()
@@ -300,7 +315,8 @@ class Engine:
         cleanup_dist_env_and_memory()
 
 
-# In the engine's worker: how tokens are drawn, and the parts of vLLM's `reload_weights`, which takes all weights at once.
+# These run in the engine's worker: they install the CPU sampler, and split vLLM's `reload_weights`, which needs all
+# weights at once, into parts.
 def _draw_by_races(worker: Any) -> None:
     from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 
@@ -339,7 +355,7 @@ def _vllm_settings(worker: Any) -> AbstractContextManager[None]:
 
 @contextmanager
 def _bar(progress: Bar, total: int) -> Iterator[Callable[[], object]]:
-    """What to call after each of `total` requests, so that a bar shows it if one is wanted."""
+    """Yields a function to call after each of `total` requests; it advances the progress bar, if there is one."""
     if not progress or not total:
         yield lambda: None
         return
@@ -361,6 +377,6 @@ def _answer(request: Request, output: RequestOutput) -> Answer:
 
 
 def _flat(logprobs: Any) -> list[float]:
-    """vLLM's flat log-probabilities, one a position where there is one, as a list."""
+    """vLLM's flat log-probabilities as a list, one for each position that has one."""
     values: list[float] = logprobs.logprobs
     return values

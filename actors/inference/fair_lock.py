@@ -1,4 +1,4 @@
-"""Turns: a lock that a busy loop cannot keep from others."""
+"""A fair lock: a loop that releases and reacquires it cannot starve other threads."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from threading import Lock
 
 
 class Turns:
-    """One thread has the turn. Whoever asks meanwhile is next, before the thread that had it can take it again.
+    """A lock that a waiting thread acquires before the thread that releases it can acquire it again.
 
-    A plain lock promises no such order: a loop that gives it back and takes it at once would starve everybody else.
-    Another thread than the taker may give the turn back.
+    A plain lock guarantees no such order: a loop that releases and immediately reacquires it would starve other
+    threads. The lock may be released by another thread than the one that acquired it.
     """
 
     def __init__(self) -> None:
         self._next, self._turn = Lock(), Lock()
 
     def take(self) -> None:
-        """Waits for the turn and takes it."""
+        """Acquires the lock; blocks until it is free."""
         with self._next:
             self._turn.acquire()
 
     def give(self) -> None:
-        """Gives the turn back. Raises RuntimeError when nobody has it."""
+        """Releases the lock. Raises RuntimeError if it is not held."""
         self._turn.release()
 
     def __enter__(self) -> None:

@@ -1,4 +1,4 @@
-"""Requests inside a vLLM engine: asked for together, finished one by one, kept through a change of the weights."""
+"""Requests of a vLLM engine: submitted together, finished one by one, and kept across in-flight weight updates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
 
 SPARE = 4
-"""Places in an engine beside those for answers, where weights change under these: the probe must not wait for one."""
+"""Extra concurrent sequences of an engine with in-flight weight updates, so that the probe waits for no response."""
 
 
 @dataclass
@@ -28,22 +28,28 @@ class _Job:
 
 @dataclass
 class Request:
-    """One prompt that is to be answered."""
+    """One prompt to generate a response for."""
 
     job: _Job
     index: int  # in its job
     prompt: Sequence[int]
     parameters: SamplingParams
-    weights: int  # how often the weights had changed when it was asked for
-    changes: tuple[int, ...] = ()  # how many tokens it had at every change since then
-    internal: str = ""  # vLLM's name for it
+    weights: int  # number of weight changes before it was submitted
+    changes: tuple[int, ...] = ()  # tokens that its response had at every weight change since then
+    internal: str = ""  # vLLM's request id
 
 
 class Requests:
-    """Feeds one engine and steps it. Several threads may ask at a time; one of them steps, for all."""
+    """Submits requests to one engine and steps it. Several threads may submit; one of them steps the engine for all."""
 
     def __init__(self, engine: Any, in_flight: InFlight, places: int) -> None:
-        """`engine`: vLLM's `LLMEngine`. Where weights change under running requests, `places` of them run at a time."""
+        """Submits nothing yet.
+
+        Args:
+            engine: vLLM's `LLMEngine`.
+            in_flight: what happens to running requests when weights change.
+            places: concurrent requests with in-flight weight updates; without them vLLM alone sets the limit.
+        """
         self.turns = Turns()
         self._engine, self._in_flight = engine, in_flight
         self._places = math.inf if in_flight == "none" else places
@@ -52,14 +58,19 @@ class Requests:
         self._queue: deque[Request] = deque()
         self._running: dict[str, Request] = {}
         self.weights = 0
-        """How often the weights have changed."""
+        """Number of weight changes."""
 
     def outputs(
         self, prompts: Sequence[Sequence[int]], parameters: Sequence[SamplingParams], first: bool = False
     ) -> Iterator[tuple[Request, RequestOutput]]:
-        """Every request with its output as it finishes. With `first` they come before all others.
+        """Submits one request per prompt; yields each with its output as it finishes.
 
-        Who stops asking for more ends the requests that are left.
+        Closing the generator aborts the remaining requests.
+
+        Args:
+            prompts: token ids.
+            parameters: sampling parameters, one per prompt.
+            first: whether the requests bypass the queue and run to their end before any output is yielded.
         """
         job = _Job(len(prompts))
         try:
@@ -73,7 +84,7 @@ class Requests:
             if first:
                 yield from job.ready
                 return
-            with self._collecting:  # what is finished for others meanwhile lies ready in their jobs
+            with self._collecting:  # outputs of other jobs that finish meanwhile are kept in their `ready`
                 while job.left or job.ready:
                     while job.ready:
                         yield job.ready.popleft()
@@ -85,11 +96,13 @@ class Requests:
                 self._abort(job)
 
     def weights_changed(self) -> None:
-        """Forgets what the old weights left, and notes how far every request had come.
+        """Invalidates what the old weights computed, and records how many tokens every request has.
 
-        Prefixes that they computed serve no request that starts from now on. Requests that run keep their own (`keep`)
-        or have them computed anew (`recompute`); otherwise none may run, or it is a RuntimeError. The caller has the
-        turn where any may run.
+        New requests reuse no prefix of the old weights. Running requests keep their KV cache (`keep`) or have it
+        recomputed (`recompute`). With `none`, no request may be running. Where requests may be running, the caller
+        holds `turns`.
+
+        Raises RuntimeError if requests are running with `none`.
         """
         if self._in_flight == "none" and not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM kept prefixes of the old weights: requests were still running during the update")
@@ -120,7 +133,7 @@ class Requests:
         from vllm.inputs.engine import tokens_input
 
         name = str(next(self._names))
-        # Cached prefixes serve requests of the same salt only: `keep` cannot drop those of the old weights.
+        # Cached prefixes are reused for the same salt only; `keep` cannot drop those of the old weights.
         salt = f"weights {self.weights}" if self._in_flight == "keep" else None
         prompt = tokens_input(list(request.prompt), cache_salt=salt)
         request.internal = self._engine.add_request(name, prompt, request.parameters)

@@ -1,4 +1,4 @@
-"""PEFT adapters given as models: merged once into their base, then a model's folder like any other."""
+"""PEFT adapters as models: an adapter is merged once into its base model, which gives an ordinary model folder."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _OF_TOKENIZER = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "me
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a PEFT adapter and no model."""
+    """Whether a folder contains a PEFT adapter and no model."""
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def adapter_base(folder: Path, what: str) -> tuple[str, str]:
-    """The name of the adapter's base model, and what messages call it.
+    """The name of the adapter's base model, and its label for messages.
 
     Raises:
-        ConfigError: adapter_config.json is not readable or names no base.
+        ConfigError: adapter_config.json is not readable or names no base model.
     """
     settings = _settings(folder, what)
     name, revision = settings.get("base_model_name_or_path"), settings.get("revision")
@@ -45,17 +45,17 @@ def adapter_base(folder: Path, what: str) -> tuple[str, str]:
 
 
 def merged_dir(folder: Path, what: str, model_dir: Callable[[str, str], Path]) -> Path:
-    """The folder with the adapter merged into its base, as peft merges it; made once and kept in runs/.merged.
+    """The folder of the adapter merged into its base model by peft; created once and kept in runs/.merged.
 
-    A base of the Hub without a revision is the newest at the time of merging.
+    A base model on the Hub without a revision is the newest at the time of merging.
 
     Args:
-        folder: the adapter's.
-        what: what the model is for, as messages say it.
-        model_dir: gives the folder of the base model.
+        folder: of the adapter.
+        what: purpose of the model, for messages.
+        model_dir: returns the folder of the base model from its name and label.
 
     Raises:
-        ConfigError: no weights, a missing base, or an adapter that does not fit it.
+        ConfigError: no weights, a missing base model, or an adapter that does not fit it.
         DiskError: the merged model cannot be written.
     """
     weights = next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()), None)
@@ -81,7 +81,7 @@ def merged_dir(folder: Path, what: str, model_dir: Callable[[str, str], Path]) -
 
 
 def _merged(base: Path, folder: Path, weights: Path, what: str) -> Any:
-    """The base model with the adapter merged, in the dtype of the base's weights."""
+    """Loads the base model and merges the adapter, in the dtype of the base model's weights."""
     import transformers
     from peft import PeftModel
 
@@ -100,7 +100,9 @@ def _merged(base: Path, folder: Path, weights: Path, what: str) -> Any:
             new = [] if is_scorer(read_config(base, what)) else [HEAD]
             model = load_complete(load, base, new, dtype="auto", num_labels=labels)
         rows = [shape[0] for key, shape in shapes.items() if key.endswith("embed_tokens.weight")]
-        if rows and rows[0] != model.get_input_embeddings().weight.shape[0]:  # saved with the adapter, for new tokens
+        if (
+            rows and rows[0] != model.get_input_embeddings().weight.shape[0]
+        ):  # embeddings saved with the adapter, for new tokens
             model.resize_token_embeddings(rows[0], mean_resizing=False)
         return PeftModel.from_pretrained(model, folder).merge_and_unload()
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
@@ -109,7 +111,7 @@ def _merged(base: Path, folder: Path, weights: Path, what: str) -> Any:
 
 
 def _write(model: Any, base: Path, folder: Path, out: Path) -> None:
-    """Writes the model with the tokenizer of the base, of which the adapter's files replace those of the same name."""
+    """Writes the model with the base's other files; the adapter's tokenizer files replace those of the same name."""
     out.mkdir()
     others = {*weight_names([path.name for path in base.iterdir()]), "config.json", "generation_config.json"}
     for source in (base, folder):
@@ -129,7 +131,7 @@ def _settings(folder: Path, what: str) -> dict[str, Any]:
 
 
 def _key(folder: Path, base: str) -> str:
-    """A name for the merged folder, other for another adapter, another base, or changed files of a local base."""
+    """Name of the merged folder: changes with the adapter's files, the base's name, and the files of a local base."""
     lines = [f"{sha256(file)}  {file.name}" for file in sorted(folder.iterdir()) if file.is_file()]
     local = resolve(base)
     if local.is_dir():

@@ -1,4 +1,4 @@
-"""Checks of a checkpoint's folder before anything starts, from its small files and the headers of its weights."""
+"""Early checks of a checkpoint's folder, from its small files and the headers of its weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from actors.model_folder.weights import tensor_shapes
 from configs.errors import ConfigError
 
 SCORE = "score"
-"""Name of the linear layer that makes scores, in Transformers' sequence classifiers and in vLLM."""
+"""Name of the scalar head's linear layer, in Transformers' sequence classifiers and in vLLM."""
 HEAD = f"{SCORE}.weight"  # shape (outputs, hidden)
 
 
 def read_config(folder: Path, what: str) -> dict[str, Any]:
-    """The content of config.json. Raises ConfigError where there is none; `what` is named."""
+    """The content of config.json. Raises ConfigError, starting with `what`, if it is missing or not a JSON object."""
     file = folder / "config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -30,11 +30,11 @@ def read_config(folder: Path, what: str) -> dict[str, Any]:
 
 
 def require_supported(folder: Path, what: str) -> None:
-    """Refuses a checkpoint that the installed Transformers cannot load as what it is.
+    """Rejects a checkpoint that the installed Transformers cannot load with its own architecture.
 
     Raises:
-        ConfigError: a model type or architecture that Transformers has no class for, one that needs Python code of its own,
-            or a config.json that Transformers refuses.
+        ConfigError: Transformers has no class for its model type or architecture, it needs Python code of its own, or
+            Transformers rejects its config.json.
     """
     from transformers import AutoConfig, __version__
     from transformers.models.auto import modeling_auto as auto
@@ -68,7 +68,7 @@ def require_supported(folder: Path, what: str) -> None:
 
 
 def require_trainable(config: Mapping[str, Any], folder: Path, what: str) -> None:
-    """Refuses quantized weights, which neither training nor a reward model can start from, and impossible dropout."""
+    """Rejects quantized weights, which neither training nor a reward model can start from, and invalid dropout."""
     require_probabilities(config, folder, what)
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
@@ -79,28 +79,28 @@ def require_trainable(config: Mapping[str, Any], folder: Path, what: str) -> Non
 
 
 def require_probabilities(config: Mapping[str, Any], folder: Path, what: str) -> None:
-    """Refuses a probability of dropout that is none, which fails at the first step."""
+    """Rejects a dropout setting outside [0, 1), which would fail at the first step."""
     for name, value in config.items():
         if "drop" in name and isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value < 1:
             raise ConfigError(f"{what}: {folder / 'config.json'}: {name} is {value}; it must be at least 0 and below 1")
 
 
 def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
-    """Rows of the embedding by config.json; None where it does not say."""
+    """Number of embedding rows according to config.json; None if it does not have it."""
     rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     return None if rows is None else int(rows)
 
 
 def window_of(config: Mapping[str, Any]) -> int:
-    """Tokens that a layer with a sliding window sees; 0 for a model without."""
+    """Size of the sliding window in tokens; 0 for a model without one."""
     return int(config.get("sliding_window") or 0) if config.get("use_sliding_window", True) else 0
 
 
 def require_rows(tokenizer: Any, config: Mapping[str, Any], what: str) -> None:
-    """Refuses a tokenizer with ids that the model's embedding has no row for.
+    """Rejects a tokenizer with ids that the model's embedding has no row for.
 
-    Special tokens that neither the chat template nor padding and ends use may be without, as Gemma 3's image token is in
-    its models for text.
+    Special tokens are exempt if neither the chat template nor the bos, eos, unk, and pad tokens use them, such as the
+    image token in Gemma 3's text models.
     """
     rows, vocabulary = vocabulary_rows(config), tokenizer.get_vocab()
     added = tokenizer.added_tokens_decoder
@@ -125,13 +125,13 @@ def is_scorer(config: Mapping[str, Any]) -> bool:
 
 
 def require_scorer(config: Mapping[str, Any], folder: Path, what: str) -> None:
-    """Refuses a model without a scalar head."""
+    """Rejects a model without a scalar head."""
     if not is_scorer(config):
         raise ConfigError(f"{what}: {folder} has no scalar head; name one that trainers.reward made")
 
 
 def require_one_output(folder: Path, what: str) -> None:
-    """Refuses a sequence classifier with more outputs than one; a language model passes."""
+    """Rejects a sequence classifier with several outputs or without the head's weights; accepts a language model."""
     config = read_config(folder, what)
     if not is_scorer(config):
         return
@@ -148,12 +148,12 @@ def require_one_output(folder: Path, what: str) -> None:
 
 
 def _labels(config: Mapping[str, Any]) -> int:
-    """Labels by config.json, which has none where there are two, Transformers' default."""
+    """Number of labels in config.json, which omits it if it is two, Transformers' default."""
     return int(config.get("num_labels") or len(config.get("id2label") or ()) or 2)
 
 
 def generic_name(decoder: str) -> str:
-    """Name of the class with a scalar head (`actors.model_folder.scorer`) on a decoder's class that has none of its own."""
+    """Name of the scalar-head class (`actors.model_folder.scorer`) of a decoder class without a classifier."""
     return f"{decoder.removesuffix('ForCausalLM')}ForSequenceClassification"
 
 

@@ -1,4 +1,4 @@
-"""Whether two models may read the same token ids."""
+"""Whether two models can process the same token ids."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from storage.paths import resolve
 
 
 def require_same_format(model: str | Path, tokenizer: Any, other: str | Path, other_tokenizer: Any) -> None:
-    """Refuse two models with different vocabularies or chat formats.
+    """Rejects two models with different vocabularies or chat formats.
 
     Raises:
-        ConfigError: names both folders.
+        ConfigError: vocabularies or chat formats differ; names both folders.
     """
     if tokenizer.get_vocab() != other_tokenizer.get_vocab():
         raise ConfigError(f"{resolve(model)} and {resolve(other)} have different vocabularies; use models of one")

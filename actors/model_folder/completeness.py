@@ -1,6 +1,6 @@
-"""Whether a checkpoint's weights are those of the model that its config.json describes.
+"""Checks that a checkpoint's weights match the model that its config.json describes.
 
-Transformers fills what is missing with random numbers and goes on.
+Transformers would silently initialize missing tensors with random numbers.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from configs.errors import ConfigError
 
 _LAYER = re.compile(r"\.\d+\.")
 _RECOMPUTED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|\.attn\.bias$")
-"""Buffers that old checkpoints hold and that models compute themselves."""
+"""Buffers in old checkpoints that models now compute themselves."""
 
 
 def require_complete(folder: Path, what: str) -> None:
-    """Refuses weights that lack tensors of the model, have more layers, or other shapes. Reads headers only.
+    """Rejects weights that lack tensors of the model, have more layers, or have other shapes. Reads only headers.
 
-    Of a checkpoint that holds tensors under other names than the model's, which Transformers may rename, only the shapes of
-    the others are compared; `load_complete` finds what it lacks.
+    If a checkpoint has tensors with names that the model lacks, which Transformers may rename, only the shapes of the
+    other tensors are compared; `load_complete` finds missing ones. Quantized checkpoints are not checked.
 
     Raises:
-        ConfigError: names the first such tensor; or config.json describes no model that can be made.
+        ConfigError: a tensor is missing, unexpected, or of another shape (names the first one), or Transformers cannot
+            build the model of config.json.
     """
     config = read_config(folder, what)
     if config.get("quantization_config"):
@@ -59,10 +60,16 @@ def require_complete(folder: Path, what: str) -> None:
 def load_complete(
     load: Callable[..., tuple[Any, dict[str, Any]]], folder: Path, new: Sequence[str] = (), **settings: Any
 ) -> Any:
-    """The model that `load`, a class's `from_pretrained`, reads from `folder`, all of it but the parameters `new`.
+    """Loads a model and checks that no tensor was missing.
+
+    Args:
+        load: `from_pretrained` of a class.
+        folder: of the checkpoint.
+        new: parameters that may be missing.
+        settings: further arguments of `load`.
 
     Raises:
-        ConfigError: the checkpoint lacks others.
+        ConfigError: the checkpoint lacks other parameters.
     """
     model, info = load(folder, output_loading_info=True, **settings)
     _require_none(folder, "model", sorted(name for name in info["missing_keys"] if name not in new))
@@ -88,6 +95,6 @@ def _on_meta(folder: Path, config: dict[str, Any], what: str) -> PreTrainedModel
             return model
     except ConfigError:
         raise
-    except Exception as error:  # a foreign architecture may fail in any way; it is refused by name
+    except Exception as error:  # an unknown architecture may fail in any way; the message names it
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{what}: {folder / 'config.json'}: Transformers cannot make this model: {reason}") from error

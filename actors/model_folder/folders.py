@@ -1,4 +1,4 @@
-"""A model's folder in Hugging Face format: checked before anything heavy starts, described without loading weights."""
+"""A model's folder in Hugging Face format: checks and properties that do not need the model to be loaded."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from data.chat import chat_ends
 from data.tokenizer.hf_tokenizer import read_tokenizer
 from storage.durable import sha256
 
-# Settings that change nothing about a model's tensors or arithmetic.
+# Settings that affect neither a model's tensors nor its arithmetic.
 _NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What two models must share to take each other's place in an engine: config, tensor names and shapes."""
+    """What must be equal for two models to be interchangeable in an engine: config, tensor names, and shapes."""
 
     config: str
     tensors: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class ModelFolder:
-    """The folder of a model: config.json, weights and a tokenizer.
+    """The folder of a model: config.json, weights, and a tokenizer.
 
     Args:
-        path: as the user wrote it: a path, a Hub id or a PEFT adapter; see `actors.model_folder.source`.
-        what: what the folder is for, as messages call it.
+        path: as the user wrote it: a path, a Hub id, or a PEFT adapter; see `actors.model_folder.source`.
+        what: purpose of the folder, for messages.
 
     Raises:
-        ConfigError: no such model, or one that cannot be loaded; a classifier with more outputs than one.
+        ConfigError: no such model, or one that cannot be loaded; a classifier with several outputs or quantized
+            weights.
     """
 
     def __init__(self, path: str | Path, what: str = "model") -> None:
@@ -60,7 +61,7 @@ class ModelFolder:
 
     @property
     def context(self) -> int:
-        """Longest sequence in tokens."""
+        """Length of the longest sequence, in tokens. Raises ConfigError if config.json does not have it."""
         return int(self._setting("max_position_embeddings"))
 
     @cached_property
@@ -73,20 +74,20 @@ class ModelFolder:
         """The folder's tokenizer.
 
         Raises:
-            ConfigError: none, or one that does not fit the model.
+            ConfigError: there is none, or it does not fit the model.
         """
         tokenizer: Any = read_tokenizer(self.path)
         require_rows(tokenizer, self.config, str(self.path))
         return tokenizer
 
     def require_complete(self) -> None:
-        """Refuses weights that are not those of config.json; see `actors.model_folder.completeness`. Imports torch."""
+        """Rejects weights that do not match config.json; see `actors.model_folder.completeness`. Imports torch."""
         from actors.model_folder.completeness import require_complete
 
         require_complete(self.path, self._what)
 
     def weights(self) -> Iterator[tuple[str, Any]]:
-        """Every tensor by name, one at a time."""
+        """Yields (name, tensor) for every tensor; safetensors files are read one tensor at a time."""
         import torch
         from safetensors import safe_open
 
@@ -100,7 +101,7 @@ class ModelFolder:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the weights, config and tokenizer: two folders of one digest answer alike. Reads them all."""
+        """SHA-256 of weights, config, and tokenizer: folders with equal digests give equal results. Reads all files."""
         files = [
             *self._files(),
             *sorted(self.path.glob("*.json")),
@@ -111,10 +112,10 @@ class ModelFolder:
         return hashlib.sha256(lines.encode()).hexdigest()
 
     def architecture(self) -> Architecture:
-        """See `Architecture`; reads the headers of the weights only.
+        """The model's `Architecture`; reads only the headers of the weights.
 
         Raises:
-            ConfigError: a weights file that is truncated or of another format.
+            ConfigError: a weights file is truncated or has another format.
         """
         tensors = sorted(tensor_shapes(self.path, self._what).items())
         config = {key: value for key, value in self.config.items() if key not in _NOT_ARCHITECTURE}

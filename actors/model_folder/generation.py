@@ -1,4 +1,4 @@
-"""Generation settings that come with a checkpoint, made valid before they are saved again."""
+"""Generation settings of a checkpoint: reading, checking, and repairing them before they are saved again."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _RANGES: Mapping[str, Callable[[float], bool]] = {
     "top_k": lambda value: -1 <= value < math.inf and value == int(value),
     "repetition_penalty": lambda value: 0 < value < math.inf,
 }
-"""What engines sample by. Transformers saves any number, and refuses it when it generates."""
+"""Valid values of sampling parameters. Transformers saves any number, but rejects invalid ones when it generates."""
 
 
 def make_generation_config_valid(model: PreTrainedModel) -> None:
-    """Change the model's generation settings so that Transformers saves them.
+    """Changes the model's generation settings in place so that Transformers saves them; prints what it changes.
 
-    Transformers loads a generation_config.json that sets sampling parameters without `do_sample`, as those of many LLaMA
-    checkpoints do, and refuses to save it. Sampling is what such a file means, so `do_sample` is set. Settings that are
-    still not valid are replaced by the token ids alone. Both are printed.
+    Transformers loads a generation_config.json that sets sampling parameters without `do_sample`, as many LLaMA
+    checkpoints have, but refuses to save it. Such a file intends sampling, so `do_sample` is set. Settings that are
+    still invalid are replaced by the token ids alone.
     """
     if not model.can_generate():
         return
@@ -54,10 +54,14 @@ def generation_settings(folder: Path) -> GenerationConfig:
 
 
 def require_readable(folder: Path, key: str) -> None:
-    """Refuse a checkpoint whose generation_config.json Transformers would not load, or names no tokens as ends.
+    """Rejects a checkpoint whose generation_config.json Transformers cannot load or whose end tokens are invalid.
+
+    Args:
+        folder: of the checkpoint.
+        key: the setting that names the folder, for the message.
 
     Raises:
-        ConfigError: names the file and the reason; `key` is the setting that names the folder.
+        ConfigError: names the file and the reason.
     """
     path = folder / GENERATION_CONFIG
     if not path.is_file():
@@ -65,7 +69,7 @@ def require_readable(folder: Path, key: str) -> None:
     configured_ends(folder)
     try:
         GenerationConfig.from_pretrained(folder)
-    except Exception as error:  # Transformers reads any JSON and raises whatever comes of it
+    except Exception as error:  # Transformers accepts any JSON and may raise anything
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"{key}: {path}: Transformers cannot read it ({type(error).__name__}: {reason}); repair or delete the file"
@@ -73,14 +77,14 @@ def require_readable(folder: Path, key: str) -> None:
 
 
 def _token_ids(value: Any) -> Any:
-    """Return the value without what is no token id, such as the -1 that some LLaMA checkpoints have for padding."""
+    """Removes invalid token ids from the value, such as the -1 that some LLaMA checkpoints have for padding."""
     if isinstance(value, list):
         return [one for one in value if _token_ids(one) is not None] or None
     return value if isinstance(value, int) and value >= 0 else None
 
 
 def _fault(settings: GenerationConfig) -> str | None:
-    """Return why Transformers would refuse to save the settings, or engines to sample by them, in one line; else None."""
+    """Why Transformers would not save the settings or engines not sample with them, in one line; None if valid."""
     for name, fits in _RANGES.items():
         value = getattr(settings, name, None)
         if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and fits(value)):

@@ -1,6 +1,6 @@
-"""Whether a checkpoint can be read into shards: whether its files hold the model's parameters one to one.
+"""Whether a checkpoint can be read into shards, that is, whether its files hold the model's parameters one to one.
 
-Reading this file imports no torch.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from configs.errors import ConfigError
 Shapes = Mapping[str, tuple[int, ...]]
 
 LM_HEAD = "lm_head."
-"""Begins the names of the output embedding, which a scorer has not."""
+"""Prefix of the output embedding's names; a scorer has none."""
 CONVERTED = "Transformers converts its tensors while it reads them"
 _FLOATS = ("F32", "F16", "BF16")
-# A buffer that Transformers saved until 4.31, and leaves unread since.
+# A buffer that Transformers saved until 4.31 and has ignored since.
 _UNREAD = ".rotary_emb.inv_freq"
 
 
 def whole_because(parameters: Shapes, stored: Mapping[str, Stored] | None, scorer: bool) -> str:
-    """Why ranks cannot read a checkpoint into shards but each must read the whole model; empty if they can.
+    """Why every rank must read the whole checkpoint instead of a shard; empty if shards are possible.
 
     Args:
         parameters: shapes of the model's parameters, by name; a tied one once.
-        stored: its tensors; None if they are in other files than safetensors.
-        scorer: whether the model has a scalar head. If the files have none, it is new, and their output embedding is not read.
+        stored: the checkpoint's tensors, by name; None if they are not in safetensors files.
+        scorer: whether the model has a scalar head. If the files have none, it is new, and their output embedding is
+            ignored.
     """
     if stored is None:
         return "its weights are not in safetensors files"
@@ -55,10 +56,10 @@ def whole_because(parameters: Shapes, stored: Mapping[str, Stored] | None, score
 
 
 def reads_whole(name: str, scorer: bool) -> str | None:
-    """Why ranks would read the whole of the model that `name` names, as `whole_because`; None if its files are not here.
+    """Like `whole_because`, for the model `name`; None if its files are not on this machine.
 
     Raises:
-        ConfigError: config.json or weights that cannot be read.
+        ConfigError: config.json or weights cannot be read.
     """
     folder = local_dir(name)
     if folder is None:
@@ -70,7 +71,7 @@ def reads_whole(name: str, scorer: bool) -> str | None:
 
 @lru_cache(maxsize=64)
 def _reads_whole(folder: Path, scorer: bool, _: int) -> str | None:
-    """Cached, because a preflight that looks for settings that fit asks hundreds of times."""
+    """Cached, because a preflight that searches for settings that fit calls it hundreds of times."""
     if not _complete(folder):
         return None
     config, where = read_config(folder, "model"), str(folder / "config.json")
@@ -84,8 +85,9 @@ def parameter_shapes(config: Mapping[str, Any], where: str, scorer: bool = False
     """The shape of every parameter of the model that a config.json describes, by name, in order; a tied one once.
 
     Args:
-        where: what the config is called in errors.
-        scorer: with a scalar head in place of the output embedding.
+        config: content of config.json.
+        where: name of the config in errors.
+        scorer: whether a scalar head replaces the output embedding.
 
     Raises:
         ConfigError: as `shape_of`.
@@ -99,7 +101,7 @@ def parameter_shapes(config: Mapping[str, Any], where: str, scorer: bool = False
 
 
 def _closed_form(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
-    """Of the families that have one; the counterpart of `Shape.parameters`."""
+    """Parameter shapes of a family with a closed form; the counterpart of `Shape.parameters`."""
     shape, family = shape_of(config, where), config["model_type"]
     hidden, inner, q, kv = shape.hidden, shape.intermediate, shape.q, shape.kv
     output_bias = bool(config.get("attention_bias", FAMILIES[family][0])) and family != "qwen2"
@@ -124,9 +126,9 @@ def _closed_form(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, 
 
 
 def _complete(folder: Path) -> bool:
-    """Whether config.json and all weights are in a folder; of a repository's, some may not have been downloaded yet."""
+    """Whether a folder has config.json and all weights; a repository may not be completely downloaded."""
     try:
         weight_files(folder, "")
-    except ConfigError:  # raised again, naming the setting, where the weights are needed
+    except ConfigError:  # where the weights are needed, it is raised again and names the setting
         return False
     return (folder / "config.json").is_file()

@@ -1,4 +1,4 @@
-"""Models of the Hub on every node of a cluster: each node downloads them once, before any role takes resources there."""
+"""Downloads Hub models on every node of a cluster, once per node and before any role reserves resources there."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from data.hub import Repository, pinned
 
 
 def fetch(names: Sequence[str], same_folder: bool = False) -> None:
-    """Downloads the models of the Hub among `names` on all nodes but this one, all at once; waits for them.
+    """Downloads the Hub models among `names` on all other nodes in parallel, and waits for them.
 
-    Nodes that share a cache folder (`HF_HOME`) find the models in it. Nodes that join later need such a folder.
+    Nodes that share a cache folder (`HF_HOME`) find the models there. Nodes that join later need such a folder.
 
     Args:
-        same_folder: whether every node must have them in the same folder as this one.
+        names: names of models; local folders are skipped.
+        same_folder: whether every node must have the models in the same folder as this one.
 
     Raises:
-        ConfigError: a node cannot download a model, or has it elsewhere; its address is named.
+        ConfigError: a node cannot download a model, or has it in another folder; names the node's address.
     """
     import ray
     from huggingface_hub import constants
@@ -52,11 +53,11 @@ def fetch(names: Sequence[str], same_folder: bool = False) -> None:
 
 
 def _pinned(repository: Repository) -> Repository:
-    """At the commit that this node has, if the hub has commits."""
+    """The repository pinned to the commit that this node has; unpinned on ModelScope."""
     return repository if uses_modelscope() else pinned(repository)
 
 
 def _fetch(names: Sequence[str]) -> list[str]:
-    """Downloads; returns the folders."""
+    """Downloads the repositories among `names`; returns their folders."""
     repositories = [repository for name in names if (repository := repository_of(name)) is not None]
     return [str(snapshot(repository, "model")) for repository in repositories]

@@ -1,4 +1,4 @@
-"""A scalar head on any decoder: Transformers' sequence classifier where the family has one, its generic one elsewhere."""
+"""The sequence classifier (scalar head) class of any decoder: the family's own in Transformers, or its generic one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from configs.errors import ConfigError
 
 
 def scorer_class(config: PretrainedConfig, where: str) -> type[PreTrainedModel]:
-    """The class whose `from_pretrained` loads a decoder of this config with a head `score` on it.
+    """The class whose `from_pretrained` loads a decoder with this config and a head `score`.
 
-    Raises ConfigError, naming `where`, for what is no decoder of text.
+    Raises ConfigError, starting with `where`, if the config is not of a decoder-only language model.
     """
     if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return _first(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)])
@@ -32,6 +32,6 @@ def scorer_class(config: PretrainedConfig, where: str) -> type[PreTrainedModel]:
 
 
 def _first(found: Any) -> type[PreTrainedModel]:
-    """Of the classes of a config that has several."""
+    """The first of the classes that Transformers maps a config to, if there are several."""
     chosen: type[PreTrainedModel] = found[0] if isinstance(found, (list, tuple)) else found
     return chosen

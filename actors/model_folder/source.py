@@ -1,7 +1,7 @@
-"""The model that a user named: a local folder, a repository of the Hub, or a PEFT adapter, as a folder to load from.
+"""Resolves a model's name (local folder, Hub repository, or PEFT adapter) to a local folder to load from.
 
-A name is a path (`runs/...` is resolved) or `org/name[@revision]`; a local folder of that name wins. Repositories come from
-the Hugging Face Hub, or with `CHIMED_HUB=modelscope` from ModelScope.
+A name is a path (`runs/...` is resolved) or `org/name[@revision]`; a local folder takes precedence. Repositories are
+downloaded from the Hugging Face Hub, or from ModelScope with `CHIMED_HUB=modelscope`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ _SMALL = (".json", ".jinja", ".model", ".txt", ".tiktoken")
 
 
 def model_dir(name: str | Path, what: str = "model") -> Path:
-    """The folder with the config, weights and tokenizer of the model that `name` names.
+    """The local folder with config, weights, and tokenizer of the model `name`.
 
-    Downloads what is not in the cache, and merges an adapter into its base.
+    Downloads what is not in the cache, and merges an adapter into its base model.
 
     Args:
-        what: what the model is for, as messages say it, e.g. "reward.model".
+        name: a path or `org/name[@revision]`.
+        what: purpose of the model, for messages, e.g. "reward.model".
 
     Raises:
-        ConfigError: no such model, one that is incomplete, or one that Transformers cannot load.
+        ConfigError: no such model, or it is incomplete, or Transformers cannot load it.
     """
     repository = repository_of(name)
     folder = require_dir(name, what, HINT) if repository is None else snapshot(repository, what, weights=False)
     if is_adapter(folder):
         return merged_dir(folder if repository is None else snapshot(repository, what), what, model_dir)
-    if (folder / ADAPTER_CONFIG).is_file():  # which Transformers would apply to the model, engines would not
+    if (folder / ADAPTER_CONFIG).is_file():  # Transformers would apply the adapter, engines would not
         raise ConfigError(
             f"{what}: {folder} has both a model and a PEFT adapter ({ADAPTER_CONFIG}); remove one of them"
         )
@@ -48,7 +49,7 @@ def model_dir(name: str | Path, what: str = "model") -> Path:
 
 
 def config_dir(name: str | Path, what: str = "model") -> Path:
-    """The folder with the config.json of the model that `name` names, of an adapter its base; downloads no weights.
+    """The local folder with config.json of the model `name`, or of an adapter's base model; downloads no weights.
 
     Raises:
         ConfigError: as `model_dir`.
@@ -59,7 +60,9 @@ def config_dir(name: str | Path, what: str = "model") -> Path:
 
 
 def tokenizer_dir(name: str | Path, what: str = "tokenizer") -> Path:
-    """The folder with the tokenizer that `name` names; downloads no weights.
+    """The local folder with the tokenizer of the model `name`; downloads no weights.
+
+    For an adapter without a tokenizer, the folder of its base model's tokenizer.
 
     Raises:
         ConfigError: as `model_dir`.
@@ -72,9 +75,9 @@ def tokenizer_dir(name: str | Path, what: str = "tokenizer") -> Path:
 
 
 def local_dir(name: str | Path) -> Path | None:
-    """The folder that has the files of the model that `name` names, as far as they are on this machine; asks no hub.
+    """The folder with those files of the model `name` that are on this machine; makes no request.
 
-    None for a folder that is not there, a repository of which nothing has been downloaded, and one of ModelScope.
+    None if the folder does not exist, nothing of the repository has been downloaded, or models come from ModelScope.
     """
     if (folder := resolve(name)).is_dir():
         return folder
@@ -83,17 +86,17 @@ def local_dir(name: str | Path) -> Path | None:
 
 
 def repository_of(name: str | Path) -> Repository | None:
-    """The repository that `name` names; None for a local path, and for a name that a local folder has."""
+    """The repository `name`; None for a local path, also if it looks like a repository's name."""
     if resolve(name).exists():
         return None
     return parse_model(str(name))
 
 
 def uses_modelscope() -> bool:
-    """Whether models come from ModelScope.
+    """Whether models are downloaded from ModelScope.
 
     Raises:
-        ConfigError: a value of the variable that means nothing.
+        ConfigError: the environment variable has an unknown value.
     """
     hub = os.environ.get(HUB_VARIABLE, "huggingface")
     if hub not in ("huggingface", "modelscope"):
@@ -102,10 +105,10 @@ def uses_modelscope() -> bool:
 
 
 def snapshot(repository: Repository, what: str, weights: bool = True) -> Path:
-    """The local copy of a model's repository: its small files, and the weights if they are wanted.
+    """Downloads a model's repository, its small files and optionally its weights, and returns the local folder.
 
     Raises:
-        ConfigError: a repository or file that cannot be had; `what` is named.
+        ConfigError: a repository or file cannot be downloaded; the message starts with `what`.
     """
     if uses_modelscope():
         return _from_modelscope(repository, what, weights)

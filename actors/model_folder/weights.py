@@ -1,4 +1,4 @@
-"""The weight files of a checkpoint's folder: which ones there are, whether they are whole, which tensors they hold."""
+"""The weight files of a checkpoint's folder: their names, completeness, and tensors."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 class Stored(NamedTuple):
-    """A tensor of a safetensors file, by its header."""
+    """A tensor of a safetensors file, as described by the file's header."""
 
     file: Path
     dtype: str
-    """By safetensors' name, such as `BF16`."""
+    """Name in safetensors, such as `BF16`."""
     shape: tuple[int, ...]
 
 
 def weight_names(files: Sequence[str]) -> list[str]:
-    """The files of a checkpoint that hold its weights, of the names of all its files; safetensors where there are any.
+    """Selects the weight files, including an index, from the names of all files of a checkpoint; prefers safetensors.
 
-    A repository may hold the same weights several times: as `consolidated.safetensors`, `pytorch_model.bin`, or as .gguf,
-    .pth and ONNX files in folders of their own. Only those that Transformers loads count. An index counts, too.
+    A repository may contain the same weights several times: as `consolidated.safetensors`, `pytorch_model.bin`, or as
+    .gguf, .pth, and ONNX files in subfolders. Only those that Transformers loads are selected.
     """
     top = [file for file in files if "/" not in file]
     if "adapter_config.json" in top and (adapter := [name for name in ADAPTER_WEIGHTS if name in top]):
@@ -53,7 +53,8 @@ def weight_files(folder: Path, what: str) -> list[Path]:
     """The weight files of a model's folder, without the index.
 
     Raises:
-        ConfigError: no weights, or an index that names files that are not there; `what` is named.
+        ConfigError: there are no weights, or the index cannot be read or names missing files; the message starts with
+            `what`.
     """
     names = weight_names([path.name for path in folder.iterdir()])
     if not names:
@@ -78,10 +79,10 @@ def weight_files(folder: Path, what: str) -> list[Path]:
 
 
 def tensor_shapes(folder: Path, what: str) -> Mapping[str, tuple[int, ...]]:
-    """The shape of every tensor of a model's folder, by name; of safetensors only headers are read.
+    """The shape of every tensor in a model's folder, by name. Of safetensors files, only headers are read.
 
     Raises:
-        ConfigError: as `weight_files`, or a file that is truncated or of another format.
+        ConfigError: as `weight_files`, or a file is truncated or has another format.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(folder, what):
@@ -90,9 +91,9 @@ def tensor_shapes(folder: Path, what: str) -> Mapping[str, tuple[int, ...]]:
 
 
 def stored_tensors(folder: Path, what: str) -> Mapping[str, Stored] | None:
-    """Every tensor of a model's folder, by name; None if they are not in safetensors files. Only headers are read.
+    """Every tensor in a model's folder, by name; None if they are not in safetensors files. Only headers are read.
 
-    Of a name that several files have, the last file counts, as it does for Transformers.
+    If several files have a tensor of the same name, the last file's is used, as in Transformers.
 
     Raises:
         ConfigError: as `tensor_shapes`.
@@ -114,7 +115,7 @@ def shapes_in(file: Path, what: str) -> Mapping[str, tuple[int, ...]]:
 
 
 def _readable(read: Callable[[Path], dict[str, Any]], file: Path, what: str) -> dict[str, Any]:
-    """What `read` finds in a file; its errors become ConfigError."""
+    """Calls `read` on a file and converts its errors to ConfigError."""
     try:
         return read(file)
     except Exception as error:
@@ -125,7 +126,10 @@ def _readable(read: Callable[[Path], dict[str, Any]], file: Path, what: str) -> 
 
 
 def _header(file: Path) -> dict[str, Any]:
-    """A safetensors file begins with the length of its header in 8 bytes; then come the header, JSON, and the data."""
+    """Reads the header of a safetensors file: 8 bytes with the header's length, the header as JSON, then the data.
+
+    Raises ValueError if the file's size does not match its header.
+    """
     size = file.stat().st_size
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))

@@ -1,7 +1,8 @@
-"""Attention on packed rows: causal inside each sequence, exact for windows, soft-capping, sinks and grouped heads.
+"""Attention on packed rows: causal inside each sequence, exact for windows, soft-capping, sinks, and grouped heads.
 
-Registered with Transformers as the attention implementation `packed`. Whatever a model asks of its attention is either
-computed or refused by name. Shapes: T tokens of all sequences together, S sequences, H heads, D head size, L tokens of a run.
+Registered with Transformers as the attention implementation `packed`. Every attention argument of a model is either
+computed or rejected by name. Shapes: T tokens of all sequences, S sequences, H heads, H_kv key and value heads, D head
+size, D_v head size of values, L tokens of one sequence. A run is a group of neighboring sequences of the same length.
 """
 
 from __future__ import annotations
@@ -23,12 +24,10 @@ ATTENTION = "packed"
 
 FUSED_DTYPES = (torch.bfloat16, torch.float16)
 LARGEST_FUSED_HEAD = 256  # FlashAttention's limit
-LONG_RUN = (
-    2048  # tokens of a run from which a separate kernel call is faster than a share of one call for all sequences
-)
-SCORE_ELEMENTS = 2**24  # scores of one piece where they are made whole: 64 MiB in fp32
+LONG_RUN = 2048  # mean tokens of a run from which one kernel call per run is faster than one call for all sequences
+SCORE_ELEMENTS = 2**24  # scores in memory at a time where they are computed explicitly: 64 MiB in fp32
 
-# What models pass through to their attention and means nothing to it, by name.
+# Arguments that models pass to their attention and that do not affect its result.
 _NO_ARITHMETIC = frozenset(
     {"cache_position", "output_attentions", "output_hidden_states", "output_router_logits", "position_ids", "use_cache"}
 )
@@ -36,9 +35,9 @@ _NO_ARITHMETIC = frozenset(
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the sequences of a packed row begin and end. Tensors are made once and shared by all layers."""
+    """Boundaries of the sequences of a packed row. Its tensors are created once and shared by all layers."""
 
-    lengths: tuple[int, ...]  # S, their sum is T
+    lengths: tuple[int, ...]  # S lengths whose sum is T
     device: torch.device
 
     @cached_property
@@ -48,7 +47,7 @@ class Packing:
 
     @cached_property
     def runs(self) -> list[tuple[int, int]]:
-        """(length, count) of neighboring sequences of the same length."""
+        """(length, count) of each group of neighboring sequences of the same length."""
         return [(length, len(list(same))) for length, same in groupby(self.lengths)]
 
     @cached_property
@@ -58,10 +57,10 @@ class Packing:
 
     @cached_property
     def owners(self) -> Tensor:
-        """The number of each token's sequence, (T,) int64."""
+        """Index of each token's sequence, (T,) int64."""
         lengths = torch.tensor(self.lengths, device=self.device)
         numbers = torch.arange(len(self.lengths), device=self.device)
-        return torch.repeat_interleave(numbers, lengths, output_size=sum(self.lengths))  # else a GPU is waited for
+        return torch.repeat_interleave(numbers, lengths, output_size=sum(self.lengths))  # output_size avoids a GPU sync
 
     @cached_property
     def positions(self) -> Tensor:
@@ -73,7 +72,7 @@ class Packing:
         return {}
 
     def block_mask(self, window: int | None) -> Any:
-        """FlexAttention's mask of these sequences, made once for each window."""
+        """FlexAttention's block mask of these sequences, created once per window."""
         if window not in self._block_masks:
             from torch.nn.attention.flex_attention import create_block_mask
 
@@ -89,17 +88,17 @@ class Packing:
 
 @dataclass(frozen=True)
 class Scores:
-    """How attention scores become weights: what differs between families."""
+    """How attention scores become weights; this differs between model families."""
 
     scaling: float
-    window: int | None = None  # a token sees itself and the window - 1 before it
+    window: int | None = None  # a token attends to itself and the window - 1 tokens before it
     softcap: float | None = None  # scores s become softcap * tanh(s / softcap)
-    sinks: Tensor | None = None  # (H,): a score that takes part in the softmax and has no value
+    sinks: Tensor | None = None  # (H,): an extra score per head in the softmax, without a value
     dropout: float = 0.0
 
     @property
     def plain(self) -> bool:
-        """Whether a softmax over scaled, masked scores is all there is."""
+        """Whether the weights are a plain softmax over scaled, masked scores."""
         return self.softcap is None and self.sinks is None
 
 
@@ -121,12 +120,13 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attention inside each sequence of a packed row; returns (1, T, H, D_v).
 
-    On GPUs in half precision one fused kernel over all sequences: torch's variable-length FlashAttention, or FlexAttention
-    where scores are soft-capped or have sinks. Elsewhere, and where that gives a GPU enough to do, one call for each run of
-    neighboring sequences of the same length, so batches sorted by length take fewest. No sequence's arithmetic depends
-    on the others.
+    On GPUs in half precision, one fused kernel computes all sequences: torch's variable-length FlashAttention, or
+    FlexAttention if scores are soft-capped or have sinks. Otherwise, and where runs are long enough to keep a GPU busy,
+    one call computes each run of neighboring sequences of the same length, so batches sorted by length need the fewest
+    calls. The result of a sequence does not depend on the others.
 
-    Raises ValueError for a mask, for attention that looks ahead, and for an argument that is not known here.
+    Raises:
+        ValueError: a mask is given, attention is not causal, or an argument is unknown.
     """
     if attention_mask is not None:
         raise ValueError("packed attention takes no mask: sequences are separated by their lengths")
@@ -149,20 +149,20 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scores:
     from torch.nn.attention.varlen import varlen_attn
 
     size, size_v = query.shape[-1], value.shape[-1]
-    padded = -(-max(size, size_v) // 8) * 8  # one head size for all, a multiple of 8; zeros change no score
+    padded = -(-max(size, size_v) // 8) * 8  # one head size for all, a multiple of 8; zero padding changes no score
     q, k, v = (F.pad(tensor[0], (0, padded - tensor.shape[-1])).transpose(0, 1) for tensor in (query, key, value))
     left = -1 if scores.window is None else scores.window - 1
     output = varlen_attn(
         q, k, v, packing.bounds, packing.bounds, packing.longest, packing.longest,
         scale=scores.scaling, window_size=(left, 0), **_grouped_heads(),
     )  # fmt: skip
-    assert isinstance(output, Tensor)  # a tuple only where auxiliary outputs are asked for
+    assert isinstance(output, Tensor)  # a tuple only if auxiliary outputs are requested
     return output[None, ..., :size_v]
 
 
 @cache
 def _grouped_heads() -> dict[str, Any]:
-    """Torch 2.13 and newer share key and value heads only with `enable_gqa`; earlier versions have no such argument."""
+    """Arguments for grouped heads: torch 2.13 and newer require `enable_gqa`; earlier versions lack the argument."""
     from torch.nn.attention.varlen import varlen_attn
 
     return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
@@ -172,7 +172,7 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scores: S
     from torch.nn.attention.flex_attention import AuxRequest
 
     heads = query.shape[1]
-    if heads & (heads - 1):  # shared key and value heads are a power of two apart only
+    if heads & (heads - 1):  # FlexAttention shares key and value heads only in groups of a power of two
         key, value = (tensor.repeat_interleave(heads // tensor.shape[1], dim=1) for tensor in (key, value))
     output, aux = _compiled_flex()(
         query,
@@ -199,7 +199,7 @@ def _compiled_flex() -> Callable[..., Any]:
 
 @cache
 def _soft_cap(softcap: float, device: torch.device) -> Callable[..., Tensor]:
-    cap = torch.tensor(softcap, device=device)  # a tensor: compiled code takes no changing floats
+    cap = torch.tensor(softcap, device=device)  # a tensor, because compiled code specializes on floats
 
     def capped(score: Tensor, *_: Tensor) -> Tensor:
         return cap * torch.tanh(score / cap)
@@ -237,7 +237,10 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Ten
 
 
 def _explicit(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
-    """Attention with scores made whole, a piece of the queries at a time; the backward pass makes them again."""
+    """Attention with explicit scores, a piece of the queries at a time; the backward pass recomputes the scores.
+
+    Shapes are (sequences, heads, L, D), as in `_by_runs`.
+    """
     sequences, heads, length, _ = query.shape
     key, value = (tensor.repeat_interleave(heads // tensor.shape[1], dim=1) for tensor in (key, value))
     rows = max(1, SCORE_ELEMENTS // (sequences * heads * length))
@@ -254,7 +257,7 @@ def _explicit(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tens
 def _piece(
     query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, *, first: int, begin: int, scores: Scores
 ) -> Tensor:
-    """Queries from position `first`, keys and values from `begin`."""
+    """Attention of queries that start at position `first` to keys and values that start at `begin`."""
     found = query @ key.transpose(2, 3)
     found = found.to(torch.promote_types(found.dtype, torch.float32)) * scores.scaling
     if scores.softcap is not None:
@@ -268,7 +271,10 @@ def _piece(
 
 
 def _visible(offset: int, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Which keys each query sees, (queries, keys): those up to its own position, `offset` further, inside the window."""
+    """Mask of the keys that each query attends to, (queries, keys) bool: those up to its position, inside the window.
+
+    `offset` is the position of the first query relative to the first key.
+    """
     query = torch.arange(offset, offset + queries, device=device)[:, None]
     key = torch.arange(keys, device=device)
     seen = key <= query

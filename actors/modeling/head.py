@@ -1,8 +1,8 @@
-"""The two halves of a causal language model's forward pass: to the last hidden states, and from these to logits.
+"""Splits a causal language model's forward pass in two: up to the last hidden states, and from these to logits.
 
-Between decoder and logits, families do more than multiply: they scale logits, cap them, or transform the hidden states
-first. So the class's own forward pass runs in both halves, in the second with a decoder whose output is known.
-Shapes: T tokens, N of them, V vocabulary.
+Between decoder and logits, families do more than a matrix multiplication: they scale or cap logits, or transform the
+hidden states first. So both halves run the class's own forward pass; the second replaces the decoder by a stub that
+returns the known hidden states. Shapes: T tokens, N of them selected, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from transformers import PreTrainedModel
 
 
 def last_hidden_states(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Tensor, str]:
-    """The decoder's output (T, hidden) on one row of tokens, and the decoder's name in `model`.
+    """The decoder's output, (T, hidden), for one row of tokens, and the decoder's name in `model`.
 
-    Raises ValueError for a class that calls no module with the embeddings in it.
+    Raises ValueError if the model calls no submodule that contains its embeddings.
     """
     found: list[tuple[str, Tensor]] = []
 
@@ -35,19 +35,19 @@ def last_hidden_states(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tup
             hook.remove()
     if not found:
         raise ValueError(f"{type(model).__name__} calls no module that has its embeddings in it")
-    name, hidden = found[-1]  # the outermost that is called returns last
+    name, hidden = found[-1]  # the outermost module returns last
     return hidden, name
 
 
 def logits_of(model: PreTrainedModel, decoder: str, hidden: Tensor) -> Tensor:
-    """Logits (N, V) of last hidden states (N, hidden); `decoder` is its name in `model`."""
+    """Logits, (N, V), of last hidden states, (N, hidden); `decoder` is the decoder's name in `model`."""
     with _giving(model, decoder, hidden[None]):
         logits: Tensor = model(inputs_embeds=hidden[None], use_cache=False).logits[0]
     return logits
 
 
 def _around_embeddings(model: PreTrainedModel) -> list[str]:
-    """Names of the modules between `model` and its token embeddings, from the outside in."""
+    """Names of the modules between `model` and its token embeddings, outermost first."""
     embeddings = model.get_input_embeddings()
     path = next(name for name, module in model.named_modules() if module is embeddings).split(".")
     return [".".join(path[:depth]) for depth in range(1, len(path))]
@@ -55,11 +55,11 @@ def _around_embeddings(model: PreTrainedModel) -> list[str]:
 
 @contextmanager
 def _giving(model: PreTrainedModel, decoder: str, hidden: Tensor) -> Iterator[None]:
-    """Within, the decoder of `model` returns `hidden` (1, N, hidden) whatever it is given."""
+    """Inside the block, the decoder of `model` returns `hidden`, (1, N, hidden), for any input."""
     path, _, name = decoder.rpartition(".")
     modules: dict[str, Any] = model.get_submodule(path)._modules
     module = modules[name]
-    modules[name] = _Given(module, hidden)  # no module itself, which would register what it stands for
+    modules[name] = _Given(module, hidden)  # not an nn.Module, which would register the decoder
     try:
         yield
     finally:
@@ -67,7 +67,7 @@ def _giving(model: PreTrainedModel, decoder: str, hidden: Tensor) -> Iterator[No
 
 
 class _Given:
-    """A decoder whose output is known. Everything else that the model asks of it is the decoder's own."""
+    """Stub of a decoder that returns a known output. All attributes are those of the decoder."""
 
     def __init__(self, decoder: torch.nn.Module, hidden: Tensor) -> None:
         self._decoder = decoder
@@ -81,7 +81,7 @@ class _Given:
 
 
 class _Output:
-    """Last hidden states by name or index; of whatever else decoders return, None."""
+    """Output of a decoder: last hidden states by name or index, and None for every other attribute."""
 
     def __init__(self, hidden: Tensor) -> None:
         self.last_hidden_state = hidden

@@ -1,6 +1,7 @@
-"""Liger's fused kernels (Hsu et al. 2024) in place of Transformers' norms, rotary embeddings and feed-forward activations.
+"""Liger's fused kernels (Hsu et al. 2024) for norms, rotary embeddings, and feed-forward activations.
 
-An optional dependency for GPUs. Log-probabilities stay ours (`actors.modeling.logprobs`), so its loss functions are left out.
+Liger is an optional dependency for GPUs. Its loss functions are not used: `actors.modeling.logprobs` computes
+log-probabilities.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from configs.errors import ConfigError
 def use_liger(model: PreTrainedModel) -> None:
     """Replaces the modules of `model` that Liger has kernels for.
 
-    Raises ConfigError where there is no GPU, no package, or no kernels for this family.
+    Raises ConfigError if there is no GPU, the package is missing, or Liger has no kernels for the model's family.
     """
     if not torch.cuda.is_available():
         raise ConfigError("zero.liger: Liger's kernels need a GPU; set it to false on CPUs")

@@ -1,8 +1,8 @@
-"""Log-probabilities of tokens from logits, a few rows at a time: with their gradients, and with entropies.
+"""Token log-probabilities and entropies from logits, with gradients, computed a few rows at a time.
 
-A vocabulary's logits are the largest tensor of a training step. Written with whole-tensor operations, its softmax and
-the softmax's gradient each pass over it several times. On CPUs every piece stays in the cache until it is done with; on
-GPUs each pass is one compiled kernel. Shapes: N positions, V vocabulary.
+Logits are the largest tensor of a training step. With whole-tensor operations, the softmax and its gradient each pass
+over them several times. Here, on CPUs every piece stays in the cache until it is finished, and on GPUs each pass is one
+compiled kernel. Shapes: N positions, V vocabulary, n rows of a piece.
 """
 
 from __future__ import annotations
@@ -20,9 +20,17 @@ PIECE_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}  # 2 MiB of fp32, about a core's 
 def token_logprobs(
     logits: Tensor, targets: Tensor, temperature: float = 1.0, entropy: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of `targets` (N,) under softmax(logits / temperature), and that distribution's entropies.
+    """Log-probabilities of `targets` under softmax(logits / temperature), and the entropies of that distribution.
 
-    Logits are (N, V) of any floating type; both results are (N,) fp32. Entropies are an empty tensor unless asked for.
+    Args:
+        logits: (N, V), any floating type.
+        targets: token ids, (N,) int64.
+        temperature: logits are divided by it.
+        entropy: whether to compute entropies.
+
+    Returns:
+        Log-probabilities and entropies, (N,) fp32 each, in nats. Entropies are an empty tensor unless `entropy` is
+        true.
     """
     found: tuple[Tensor, Tensor] = _TokenLogprobs.apply(logits, targets, temperature, entropy)
     return found
@@ -40,15 +48,16 @@ class _TokenLogprobs(torch.autograd.Function):
         logprobs = _scaled(logits.gather(1, targets[:, None]).squeeze(1), temperature) - normalizers
         ctx.save_for_backward(logits, targets, normalizers, entropies, logprobs)
         ctx.temperature = temperature
-        ctx.set_materialize_grads(False)  # None for a result that has not been used
+        ctx.set_materialize_grads(False)  # the gradient of an unused result is None
         return logprobs, entropies
 
     @staticmethod
     def backward(
         ctx: Any, grad_logprobs: Tensor | None, grad_entropies: Tensor | None
     ) -> tuple[Tensor, None, None, None]:
-        """d logprob / d logit = (one-hot of the target - softmax) / temperature.
+        """Gradient with respect to the logits.
 
+        d logprob / d logit = (one-hot of the target - softmax) / temperature;
         d entropy / d logit = -softmax (log softmax + entropy) / temperature.
         """
         logits, targets, normalizers, entropies, logprobs = ctx.saved_tensors
@@ -69,18 +78,18 @@ class _TokenLogprobs(torch.autograd.Function):
 
 
 def _normalizers(logits: Tensor, temperature: float | Tensor) -> Tensor:
-    """The logarithms of the softmax's sums, (n,)."""
+    """Logarithms of the softmax's normalizers, (n,)."""
     return _scaled(logits, temperature).logsumexp(dim=-1)
 
 
 def _entropies(logits: Tensor, temperature: float | Tensor, normalizers: Tensor) -> Tensor:
-    """The softmax's entropies, (n,). A separate pass, so that log-probabilities are bit-identical with and without it."""
+    """Entropies of the softmax, (n,). A separate pass keeps log-probabilities bit-identical with and without it."""
     scaled = _scaled(logits, temperature)
     return normalizers - (scaled.softmax(dim=-1) * scaled).sum(dim=-1)
 
 
 def _slope(logits: Tensor, temperature: float | Tensor, normalizers: Tensor, *factors: Tensor) -> Tensor:
-    """The gradient but for what a row's target has more, (n, V) in the logits' type."""
+    """The gradient without the one-hot term of the targets, (n, V) in the logits' dtype."""
     logsoftmax = torch.sub(_scaled(logits, temperature), normalizers[:, None])
     factor = _factor(logsoftmax, *(each[:, None] for each in factors))
     return logsoftmax.exp_().mul_(-factor).to(logits.dtype)
@@ -99,13 +108,13 @@ def _scaled(logits: Tensor, temperature: float | Tensor) -> Tensor:
 
 
 def _kernel(function: Callable[..., Any], logits: Tensor) -> Callable[..., Any]:
-    """`function`, on GPUs compiled into as few passes over its inputs as it can be."""
+    """Returns `function`, compiled on GPUs to minimize passes over its inputs."""
     if not logits.is_cuda:
         return function
 
     def call(piece: Tensor, temperature: float, *others: Any) -> Any:
         scale = 1.0 if temperature == 1.0 else torch.full((), temperature, device=piece.device)
-        return _compiled(function)(piece, scale, *others)  # as a tensor: compiled code takes no changing floats
+        return _compiled(function)(piece, scale, *others)  # a tensor, because compiled code specializes on floats
 
     return call
 
@@ -116,7 +125,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _pieces(tensor: Tensor, logits: Tensor | None = None) -> tuple[Tensor, ...]:
-    """`tensor` in groups of rows such that so many rows of `logits` fit the cache."""
+    """Splits `tensor` into groups of as many rows as fit the cache in `logits` (default: `tensor` itself)."""
     logits = tensor if logits is None else logits
     rows = max(1, PIECE_ELEMENTS[logits.device.type] // logits.shape[1])
     return tensor.split(rows)

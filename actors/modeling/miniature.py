@@ -1,4 +1,4 @@
-"""A checkpoint's architecture in small: the same layer types, arithmetic settings and proportions, few and narrow layers."""
+"""Miniatures of an architecture: the same layer types, arithmetic settings, and proportions, in few narrow layers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 WINDOW = 6  # of a sliding window or an attention chunk, in tokens
-SOFT_CAP = 1.0  # of scores, which are smaller here than in a trained model
+SOFT_CAP = 1.0  # of attention scores, which are smaller in a miniature than in a trained model
 HEAD = 16
 EXPERTS = 4
 VOCABULARY = 64
 
-# Sizes that change no arithmetic, by the names that Transformers' configs give them.
+# Sizes that do not change the arithmetic, by their names in Transformers' configs.
 _SIZES: dict[str, int] = {
     "vocab_size": VOCABULARY,
     "vocab_size_per_layer_input": VOCABULARY,
@@ -52,14 +52,17 @@ _PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "attention_lay
 
 
 def layer_types(config: PretrainedConfig) -> list[str]:
-    """The kinds of layers that a model has, each once, in order; one nameless kind where the config names none."""
+    """The distinct layer types of a model, in order; one empty name if the config has no `layer_types`."""
     return list(dict.fromkeys(getattr(config, "layer_types", None) or [""]))
 
 
 def miniature(config: PretrainedConfig, only: str | None = None, head: int = HEAD) -> PretrainedConfig:
-    """The config of a model with one or two layers of each kind, tiny widths and a window that short sequences exceed.
+    """Config of a small model: one or two layers of each type, tiny widths, a window that short sequences exceed.
 
-    With `only`, all its layers are of that kind. `head` is the size of an attention head.
+    Args:
+        config: of the original model.
+        only: restricts the layers to this type.
+        head: size of an attention head.
     """
     settings = config.to_dict()
     layers = _chosen_layers(config, only)
@@ -88,7 +91,10 @@ def _all_layers(config: PretrainedConfig) -> range:
 
 
 def _chosen_layers(config: PretrainedConfig, only: str | None) -> list[int]:
-    """Which layers of the model are kept: the first of every kind, of attention and of what follows it; at least two."""
+    """Indices of the layers to keep: the first with every combination of attention and feed-forward type.
+
+    A single one is repeated, unless the model has only one layer.
+    """
     kinds = [getattr(config, name, None) for name in ("layer_types", "mlp_layer_types")]
     count = len(_all_layers(config))
     seen: dict[tuple[Any, ...], int] = {}
@@ -101,7 +107,7 @@ def _chosen_layers(config: PretrainedConfig, only: str | None) -> list[int]:
 
 
 def _heads(settings: dict[str, Any], head: int) -> dict[str, int]:
-    """Heads, key and value heads, head size and width in the model's own proportions."""
+    """Attention heads, key and value heads, head size, and width in the model's proportions."""
     names = [name for name in ("num_attention_heads", "n_head", "n_heads") if settings.get(name)]
     if not names:
         return {}
@@ -125,5 +131,5 @@ def _heads(settings: dict[str, Any], head: int) -> dict[str, int]:
 
 
 def scale_of(fan_in: int) -> float:
-    """Standard deviation of a miniature's weights: large enough that attention is far from even."""
+    """Standard deviation of a miniature's weights: large enough that attention is far from uniform."""
     return 1.5 / math.sqrt(max(1, fan_in))

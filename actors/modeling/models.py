@@ -1,4 +1,4 @@
-"""Models in and out of Hugging Face folders, all with packed attention."""
+"""Loads models from and saves them to Hugging Face folders, always with packed attention."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from storage.durable import writing
 def new_causal_lm(
     architecture: ArchitectureConfig, vocab_size: int, bos: int, eos: int, pad: int, seed: int
 ) -> PreTrainedModel:
-    """A Llama-shaped model with random weights, the same for the same seed."""
+    """A new Llama model in fp32 with random weights, deterministic in `seed`."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocab_size,
@@ -55,28 +55,32 @@ def new_causal_lm(
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model's folder, and what Transformers loads it as."""
+    """A model's folder, and the Transformers class that loads it."""
 
     folder: Path
     read: Callable[..., Any]
-    """`from_pretrained` of its class."""
+    """`from_pretrained` of the class."""
     make: Callable[..., PreTrainedModel]
-    """`from_config` of its class."""
+    """`from_config` of the class."""
     options: Mapping[str, Any]
-    """What its config has otherwise than config.json."""
+    """Settings that override those of config.json."""
     new_head: bool = False
-    """Whether it is a causal language model on which a scalar head is put, zero so that it starts at 0."""
+    """Whether a causal language model gets a new scalar head, initialized to zero so that its scores start at 0."""
 
     @classmethod
     def causal_lm(cls, name: str) -> Pretrained:
-        """The causal language model that `name` names. Raises ConfigError where there is none, or it cannot be packed."""
+        """The causal language model `name`, a folder or Hub id.
+
+        Raises:
+            ConfigError: no such model, or one that packed training would compute incorrectly.
+        """
         path = model_dir(name)
         check_packing(AutoConfig.from_pretrained(path), name)
         return cls(path, AutoModelForCausalLM.from_pretrained, AutoModelForCausalLM.from_config, {})
 
     @classmethod
     def scorer(cls, name: str) -> Pretrained:
-        """The same of a model with a scalar head; on a causal language model's weights a new one is put."""
+        """Like `causal_lm`, for a model with a scalar head; a causal language model gets a new one."""
         path = model_dir(name)
         config = AutoConfig.from_pretrained(path)
         check_packing(config, name)
@@ -85,7 +89,10 @@ class Pretrained:
         return cls(path, loader.from_pretrained, loader._from_config, {"num_labels": 1}, new_head)
 
     def whole(self, dtype: torch.dtype) -> PreTrainedModel:
-        """The model with its weights."""
+        """Loads the model with all its weights on the CPU.
+
+        Raises ConfigError if the checkpoint lacks tensors of the model.
+        """
         new = [f"{SCORE}.weight"] if self.new_head else []
         settings = {"dtype": dtype, "attn_implementation": ATTENTION, **self.options}
         model: PreTrainedModel = load_complete(self.read, self.folder, new, **settings)
@@ -95,32 +102,45 @@ class Pretrained:
         return model
 
     def empty(self, dtype: torch.dtype) -> PreTrainedModel:
-        """The model as `whole` gives it, but with its parameters on the `meta` device, which takes no memory."""
+        """Same model as `whole`, but with its parameters on the `meta` device, which takes no memory."""
         config = AutoConfig.from_pretrained(self.folder, **self.options)
         with init_empty_weights(include_buffers=False):
             model = self.make(config, dtype=dtype, attn_implementation=ATTENTION)
-        model.tie_weights()  # again: registering a parameter there makes another one
+        model.tie_weights()  # again, because registering a parameter on `meta` creates a new one
         if model.can_generate():
             model.generation_config = generation_settings(self.folder)
         return model.eval()
 
 
 def load_causal_lm(folder: str, dtype: torch.dtype, dropout: bool = False) -> PreTrainedModel:
-    """The causal language model in `folder`, whole. Raises a one-line error where there is none.
+    """Loads the causal language model in `folder` in full.
 
     Args:
-        dropout: whether training mode has the dropout of the model's config. Without it, a policy in training mode computes
-            what the engines do, so that the first step's ratio is exactly 1.
+        folder: a Hugging Face folder or Hub id.
+        dtype: of the parameters.
+        dropout: whether to keep the dropout of the model's config in training mode. Without it, a policy in training
+            mode computes the same as the engines, so that the first step's ratio is exactly 1.
+
+    Raises:
+        ConfigError: as `Pretrained.causal_lm`; one line.
     """
     model = Pretrained.causal_lm(folder).whole(dtype)
     return model if dropout else without_dropout(model)
 
 
 def load_scorer(folder: str, dtype: torch.dtype, seed: int, dropout: bool = False) -> PreTrainedModel:
-    """The scalar-head model in `folder`, whole; on a causal model's weights a new head is put, zero so that it starts at 0.
+    """Loads the scalar-head model in `folder` in full; a causal language model gets a new head initialized to zero.
 
-    A zero head makes the first scores of a fresh reward model or critic exactly 0, whatever the seed of its trunk.
-    `dropout`: see `load_causal_lm`.
+    A zero head makes the first scores of a new reward model or critic exactly 0, whatever the weights of its decoder.
+
+    Args:
+        folder: a Hugging Face folder or Hub id.
+        dtype: of the parameters.
+        seed: sets torch's random generator before loading.
+        dropout: see `load_causal_lm`.
+
+    Raises:
+        ConfigError: as `Pretrained.scorer`.
     """
     found = Pretrained.scorer(folder)
     torch.manual_seed(seed)
@@ -129,7 +149,7 @@ def load_scorer(folder: str, dtype: torch.dtype, seed: int, dropout: bool = Fals
 
 
 def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
-    """`model`, with every probability of dropout in its modules 0. Its config, which the export has, keeps its own."""
+    """Sets the dropout probabilities of `model` to 0 and returns it. Its config, which is exported, is unchanged."""
     for module in model.modules():
         if isinstance(module, torch.nn.modules.dropout._DropoutNd):
             module.p = 0.0
@@ -142,15 +162,22 @@ def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
 def save_pretrained(
     model: PreTrainedModel, weights: dict[str, torch.Tensor], folder: Path, settings: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes `weights` and the model's config, with `settings` in it, to `folder` so that Transformers and vLLM load them.
+    """Writes `weights` and the model's config to `folder`, in the format that Transformers and vLLM load.
 
-    Raises DiskError.
+    Args:
+        model: its config and generation settings are written; the latter are made valid in place.
+        weights: tensors by name.
+        folder: where to write.
+        settings: entries to add to config.json.
+
+    Raises:
+        DiskError: a file cannot be written.
     """
     make_generation_config_valid(model)
     with writing(folder):
         try:
             model.save_pretrained(folder, state_dict=weights)
-        except SafetensorError as error:  # where Python would raise OSError
+        except SafetensorError as error:  # safetensors raises it instead of OSError
             raise OSError(str(error)) from error
         if settings:
             path = folder / "config.json"

@@ -1,8 +1,8 @@
-"""The one door to openrlhf: losses, KL estimators and length balancing, the arithmetic that the field trusts.
+"""The only import of openrlhf: its established implementations of losses, KL estimators, and length balancing.
 
-openrlhf's API moves between patch releases, so nothing else here imports it, and `tests/actors/modeling/test_openrlhf.py`
-holds the contract. Its models import five names of flash-attn, which exists for CUDA only; where it is not installed,
-plain torch functions of the same meaning stand in for them while openrlhf is imported.
+openrlhf's API changes between patch releases, so no other module imports it, and
+`tests/actors/modeling/test_openrlhf.py` checks what this one relies on. Its models import five names of flash-attn,
+which exists for CUDA only; if it is not installed, equivalent torch functions replace them while openrlhf is imported.
 """
 
 from __future__ import annotations
@@ -20,12 +20,21 @@ from actors.distributed.devices import choose_accelerator
 
 
 def index_first_axis(tensor: Tensor, indices: Tensor) -> Tensor:
-    """Rows `indices` of `tensor`: (R, ...) and (K,) to (K, ...)."""
+    """Rows `indices`, (K,), of `tensor`, (R, ...): returns (K, ...)."""
     return tensor[indices]
 
 
 def unpad_input(hidden: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, int, Tensor]:
-    """Drops padding: (B, L, ...) and (B, L) to (K, ...), indices (K,), bounds (B+1,), longest, lengths (B,)."""
+    """Removes padding.
+
+    Args:
+        hidden: (B, L, ...).
+        attention_mask: (B, L), 0 for padding.
+
+    Returns:
+        The K other tokens, (K, ...); their indices, (K,); cumulative lengths, (B + 1,); the longest length; lengths,
+        (B,).
+    """
     lengths = attention_mask.sum(dim=-1, dtype=torch.int32)
     indices = attention_mask.flatten().nonzero().flatten()
     bounds = torch.nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
@@ -33,13 +42,13 @@ def unpad_input(hidden: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor,
 
 
 def pad_input(hidden: Tensor, indices: Tensor, batch: int, length: int) -> Tensor:
-    """Undoes `unpad_input`: (K, ...) and (K,) to (B, L, ...), zero where there was padding."""
+    """Inverse of `unpad_input`: (batch, length, ...), with `hidden`, (K, ...), at `indices`, (K,); zero elsewhere."""
     padded = hidden.new_zeros(batch * length, *hidden.shape[1:])
     return padded.index_copy(0, indices, hidden).unflatten(0, (batch, length))
 
 
 def all_gather(tensor: Tensor, group: torch.distributed.ProcessGroup | None = None) -> Tensor:
-    """Concatenates every rank's tensor along the first axis."""
+    """Concatenates the tensors of all ranks along the first axis."""
     world = torch.distributed.get_world_size(group)
     gathered = tensor.new_empty(world * tensor.shape[0], *tensor.shape[1:])
     torch.distributed.all_gather_into_tensor(gathered, tensor.contiguous(), group=group)
@@ -67,8 +76,8 @@ def _stand_in_for_flash_attn() -> list[str]:
 
 choose_accelerator()
 
-# Transformers and peft ask, once, whether flash-attn is there. They are asked before the stand-ins could answer, and the
-# stand-ins leave as soon as openrlhf is in.
+# Transformers and peft check once whether flash-attn is installed. They are imported before the stand-ins exist, so
+# that the check does not find them; the stand-ins are removed as soon as openrlhf is imported.
 import peft  # noqa: E402, F401
 import transformers.modeling_utils  # noqa: E402, F401
 

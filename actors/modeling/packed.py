@@ -1,6 +1,6 @@
-"""Packed batches: sequences laid end to end in one row, no padding, none able to see another.
+"""Packed batches: sequences concatenated in one row without padding; no sequence attends to another.
 
-Shapes in this file: T tokens of all sequences together, S sequences, N predicted tokens, V vocabulary.
+Shapes in this file: T tokens of all sequences, S sequences, N predicted tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -31,18 +31,23 @@ Mask = Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """S sequences end to end. `predict` lists the positions whose next token is to be predicted."""
+    """S concatenated sequences. `predict` lists the positions whose next token is predicted."""
 
     input_ids: Tensor  # (T,) int64
-    lengths: tuple[int, ...]  # S lengths, their sum is T
+    lengths: tuple[int, ...]  # S lengths whose sum is T
     predict: Tensor  # (N,) int64, positions in 0..T-1
 
     @classmethod
     def of(cls, sequences: Sequence[Tokens], targets: Sequence[Mask] | None = None) -> PackedBatch:
-        """Packs token sequences; `targets[s][t]` is 1 where token t of sequence s is to be predicted.
+        """Packs token sequences.
 
-        Without `targets` every token but each sequence's first is. A first token is never predicted: nothing stands
-        before it. Raises ValueError for an empty sequence or a mask of another length.
+        Args:
+            sequences: S sequences of token ids.
+            targets: `targets[s][t]` is 1 where token t of sequence s is predicted. By default all tokens are. A
+                sequence's first token is never predicted, because no token precedes it.
+
+        Raises:
+            ValueError: a sequence is empty, or a mask's length differs from its sequence's.
         """
         lengths = tuple(len(sequence) for sequence in sequences)
         if not lengths or min(lengths) == 0:
@@ -60,7 +65,7 @@ class PackedBatch:
 
     @property
     def targets(self) -> Tensor:
-        """The predicted tokens themselves, (N,)."""
+        """Ids of the predicted tokens, (N,) int64."""
         return self.input_ids[self.predict + 1]
 
     @property
@@ -70,7 +75,7 @@ class PackedBatch:
 
     @property
     def target_counts(self) -> list[int]:
-        """How many predicted tokens each sequence has; S numbers whose sum is N."""
+        """Number of predicted tokens of each sequence: S numbers whose sum is N."""
         ends = torch.tensor(list(accumulate(self.lengths)), device=self.predict.device)
         owner = torch.searchsorted(ends, self.predict, right=True)
         return torch.bincount(owner, minlength=len(self.lengths)).tolist()
@@ -81,7 +86,7 @@ class PackedBatch:
 
     @cached_property
     def packing(self) -> Packing:
-        """Where its sequences begin and end, for attention."""
+        """The boundaries of the sequences, for attention."""
         return Packing(self.lengths, self.input_ids.device)
 
     def model_inputs(self) -> dict[str, Any]:
@@ -95,7 +100,7 @@ class PackedBatch:
 
 
 class PackedModule(torch.nn.Module):
-    """A Transformers model, `model`, with a forward of our own on packed batches."""
+    """A Transformers model, `model`, with a forward pass on packed batches."""
 
     model: PreTrainedModel
 
@@ -105,11 +110,11 @@ class PackedModule(torch.nn.Module):
 
 
 class PackedLM(PackedModule):
-    """A causal language model whose forward takes a packed batch and returns what training needs of it.
+    """A causal language model whose forward pass returns the log-probabilities of a packed batch.
 
     Args:
-        model: whose attention implementation is `packed`.
-        logits: how many elements of logits are made at a time; LOGITS of the device if None.
+        model: a model with the attention implementation `packed`.
+        logits: maximum elements of logits in memory at a time; `LOGITS` of the device if None.
     """
 
     def __init__(self, model: PreTrainedModel, logits: int | None = None) -> None:
@@ -117,16 +122,21 @@ class PackedLM(PackedModule):
         self._logits = logits
 
     def forward(self, batch: PackedBatch, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the predicted tokens, (N,) fp32, and the entropies of their distributions, (N,) fp32.
+        """Log-probabilities of the predicted tokens and entropies of their distributions, (N,) fp32 each, in nats.
 
-        Logits are made only at predicted positions: a prompt costs no vocabulary projection. Where they are too many to
-        have at once, they are made a piece at a time. Entropies are an empty tensor unless asked for.
+        Logits are computed only at predicted positions, so a prompt costs no vocabulary projection. If they exceed the
+        limit, they are computed in pieces. Entropies are an empty tensor unless `entropy` is true.
+
+        Args:
+            batch: the packed sequences.
+            temperature: logits are divided by it.
+            entropy: whether to compute entropies.
         """
         limit = self._logits or LOGITS[batch.predict.device.type]
         pieces = -(-len(batch.predict) * self.model.config.vocab_size // limit)
         output_head = self.model.get_output_embeddings()
         sharded = any(hasattr(parameter, "ds_id") for parameter in output_head.parameters())
-        if sharded:  # ZeRO-3's ranks gather its weights for every piece, which all do equally often
+        if sharded:  # under ZeRO-3 all ranks gather the head's weights for every piece, so they need the same number
             pieces = host_group().largest(pieces)
         if pieces <= 1:
             logits = self.model(**batch.model_inputs(), logits_to_keep=batch.predict).logits[0]  # (N, V)
@@ -140,18 +150,21 @@ class PackedLM(PackedModule):
 
 
 LOGIT_MEAN = "logit_mean"
-"""Key of a scorer's config.json: what is taken off its head's scalar, a head without bias. vLLM's pooler calls it so too."""
+"""Key in a scorer's config.json: a constant to subtract from its head's scalar, since the head has no bias.
+
+vLLM's pooler uses the same key.
+"""
 
 
 class PackedScorer(PackedModule):
-    """A sequence classifier with one label, read as a scalar at every token (reward model and critic)."""
+    """A sequence classifier with one label, evaluated at every token (reward model and critic)."""
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """The head's scalar after each token, less the config's `logit_mean`, (T,) fp32."""
+        """The head's scalar after each token minus the config's `logit_mean`, (T,) fp32."""
         hidden = self.model.base_model(**batch.model_inputs()).last_hidden_state
         return self.model.get_submodule(SCORE)(hidden)[0, :, 0].float() - logit_mean(self.model.config)
 
 
 def logit_mean(config: Any) -> float:
-    """What is taken off the scalar of a scorer with this config; 0 for a model that says nothing of it."""
+    """The constant that a scorer with this config subtracts from its scalar; 0 if the config has none."""
     return float(getattr(config, LOGIT_MEAN, None) or 0.0)

@@ -1,8 +1,8 @@
-"""Log-probabilities without all logits in memory at once: one piece of the rows at a time.
+"""Log-probabilities computed one piece of the rows at a time, without all logits in memory at once.
 
-Where the output head is trained, the backward pass recomputes each piece's logits. Where it is frozen, as with LoRA, a row's
-gradient is the incoming gradient times its log-probability's derivative, so the derivatives are computed while the logits
-are there. Shapes: N rows, V vocabulary.
+If the output head is trained, the backward pass recomputes each piece's logits. If it is frozen, as with LoRA, a row's
+gradient is the incoming gradient times the derivative of its log-probability, so the derivatives are computed in the
+forward pass while the logits exist. Shapes: N rows, n rows of a piece, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from torch.utils.checkpoint import checkpoint
 from actors.modeling.logprobs import token_logprobs
 
 Head = Callable[[Tensor], Tensor]
-"""Logits (n, V) of last hidden states (n, hidden)."""
+"""Maps last hidden states, (n, hidden), to logits, (n, V)."""
 
 
 def logprobs_in_pieces(
     head: Head, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool, pieces: int, frozen: bool
 ) -> tuple[Tensor, Tensor]:
-    """What `token_logprobs` gives of all rows' logits: log-probabilities of `targets` (N,) and entropies, both (N,) fp32.
+    """Same as `token_logprobs` on the logits of all rows: log-probabilities and entropies, (N,) fp32 each, in nats.
 
     Args:
+        head: computes the logits of some rows.
         hidden: last hidden states, (N, hidden).
-        pieces: how many pieces the rows are cut into.
-        frozen: whether nothing in `head` is trained.
+        targets: token ids, (N,).
+        temperature: logits are divided by it.
+        entropy: whether to compute entropies; otherwise they are an empty tensor.
+        pieces: number of pieces to split the rows into.
+        frozen: whether no parameter of `head` is trained.
     """
 
     def of_piece(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Between the table (see actors/table.py) and tensors."""
+"""Converts between columns of the RLHF table (actors/table.py), arrays, and packed tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from actors.modeling.packed import PackedBatch
 
 
 def lengths(table: pa.Table, *columns: str) -> np.ndarray:
-    """Tokens of each row, summed over the list columns named: (rows,) int64."""
+    """Number of tokens of each row, summed over the given list columns: (rows,) int64."""
     total = np.zeros(len(table), dtype=np.int64)
     for name in columns:
         total += np.diff(_list(table, name).offsets.to_numpy())
@@ -21,21 +21,21 @@ def lengths(table: pa.Table, *columns: str) -> np.ndarray:
 
 
 def trained_rows(table: pa.Table) -> np.ndarray:
-    """Whether any token of a row's response has weight in the loss: (rows,) bool."""
+    """Whether any token of a row's response has a weight other than 0 in the loss: (rows,) bool."""
     counts = lengths(table, "weights")
     rows = np.repeat(np.arange(len(table)), counts)
     return np.bincount(rows[flat(table, "weights") != 0], minlength=len(table)) > 0
 
 
 def flat(table: pa.Table, name: str) -> np.ndarray:
-    """A list column's values of all rows end to end; zero-copy where the column is one chunk."""
+    """Concatenated values of all rows of a list column, (values,); zero-copy if the column is one chunk."""
     return _list(table, name).flatten().to_numpy(zero_copy_only=False)
 
 
 def as_list_column(values: np.ndarray, counts: Sequence[int] | np.ndarray, dtype: pa.DataType) -> pa.ListArray:
-    """Values end to end, cut into rows of `counts` values: the inverse of `flat`.
+    """Splits concatenated values into rows of `counts` values: the inverse of `flat`.
 
-    Raises ValueError if `counts` do not add up to the values.
+    Raises ValueError if `counts` do not add up to the number of values.
     """
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     if offsets[-1] != len(values):
@@ -44,7 +44,7 @@ def as_list_column(values: np.ndarray, counts: Sequence[int] | np.ndarray, dtype
 
 
 def pack(table: pa.Table, rows: Sequence[int]) -> PackedBatch:
-    """Rows as prompt + response sequences; the response's tokens are the predicted ones."""
+    """Packs `rows` as prompt + response sequences; the response tokens are predicted."""
     prompts, responses = _list(table, "prompt"), _list(table, "response")
     sequences, targets = [], []
     for row in rows:
@@ -55,7 +55,7 @@ def pack(table: pa.Table, rows: Sequence[int]) -> PackedBatch:
 
 
 def tokens(table: pa.Table, name: str, rows: Sequence[int]) -> Tensor:
-    """A per-token column of `rows`, end to end, (N,) float32, in the order of `pack`'s predicted tokens."""
+    """Concatenated values of a per-token column of `rows`, (N,) float32, in the order of `pack`'s predicted tokens."""
     column = _list(table, name)
     return torch.from_numpy(np.concatenate([column[row].values.to_numpy() for row in rows]).astype(np.float32))
 

@@ -1,8 +1,9 @@
-"""Whether a checkpoint's architecture computes on packed rows what its publisher's own code computes sequence by sequence.
+"""Checks that an architecture computes the same on packed rows as its own Transformers code does sequence by sequence.
 
 A miniature of the model (`actors.modeling.miniature`) with random weights runs both ways, on sequences longer than its
-window. Whatever differs would be trained silently wrong, so it is refused: layers that see across sequences, positions
-that do not follow `position_ids`, masks that only other attention implementations are given.
+window. An architecture that differs would be trained incorrectly without an error, so it is rejected: layers that
+attend across sequences, positions that do not follow `position_ids`, masks that are passed only to other attention
+implementations.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from actors.modeling.packed import PackedBatch, PackedLM
 from configs.errors import ConfigError
 
 LENGTHS = (19, 19, 7, 1, 26, 3)
-PIECE = 13  # predicted tokens whose logits are made at a time, in the second of two passes
-MARKS = 4  # the first ids, which some embeddings treat as special
-TOLERANCE = 1e-4  # of a log-probability in fp32, whose rounding gives about 1e-6
+PIECE = 13  # predicted tokens whose logits are computed at a time, in the second of two passes
+MARKS = 4  # number of first ids, which some embeddings treat as special
+TOLERANCE = 1e-4  # of a log-probability in fp32, in nats; rounding causes about 1e-6
 
 _OTHER_INPUTS = ("text_config", "vision_config", "audio_config", "speech_config")
-# Settings of state-space and other recurrent layers. A miniature would show that they cannot be packed, in minutes.
+# Settings of state-space and other recurrent layers. A miniature would also show that they cannot be packed, but in
+# minutes.
 _RECURRENT = (
     "state_size",
     "ssm_state_size",
@@ -39,14 +41,14 @@ _RECURRENT = (
 
 
 def check_packing(config: PretrainedConfig, where: str) -> None:
-    """Refuses an architecture that packed training would compute wrong. Takes a second at most, whatever the model's size.
+    """Rejects an architecture that packed training would compute incorrectly. Takes at most 1 s for any model size.
 
     Args:
         config: of the checkpoint.
-        where: names it in messages.
+        where: name of the checkpoint in messages.
 
     Raises:
-        ConfigError: one line with the kind of layer at fault.
+        ConfigError: one line with the offending type of layer or setting.
     """
     problem = _problem(config.model_type, config.to_json_string(use_diff=False))
     if problem:
@@ -62,7 +64,7 @@ def _problem(model_type: str, config_json: str) -> str:
         return refused
     try:
         difference = packed_difference(config)
-    except Exception as error:  # noqa: BLE001  a foreign architecture may fail in any way; it is refused by name
+    except Exception as error:  # noqa: BLE001  an unknown architecture may fail in any way; the message names it
         return f"its architecture does not run on packed sequences ({type(error).__name__}: {_first_line(error)})"
     if difference <= TOLERANCE:
         return ""
@@ -99,7 +101,15 @@ def _refused_settings(config: PretrainedConfig) -> str:
 
 
 def packed_difference(config: PretrainedConfig, only: str | None = None, where: torch.device | str = "cpu") -> float:
-    """The largest difference of a log-probability in a miniature of the model, packed and sequence by sequence, in fp32."""
+    """The largest difference (nats) of a token's log-probability between packed and sequence-by-sequence computation.
+
+    Computed in fp32 on a miniature of the model.
+
+    Args:
+        config: of the original model.
+        only: restricts the miniature's layers to this type.
+        where: the device.
+    """
     small = miniature(config, only)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -114,7 +124,7 @@ def packed_difference(config: PretrainedConfig, only: str | None = None, where: 
 
 
 def plain_logprobs(model: PreTrainedModel, sequence: Tensor) -> Tensor:
-    """Log-probabilities of all tokens but the first, (L - 1,), by the model's own forward pass on one sequence."""
+    """Log-probabilities (nats) of all tokens but the first, (L - 1,), from the model's own forward pass on (L,) ids."""
     logits = model(input_ids=sequence[None], use_cache=False).logits[0, :-1].float()
     return logits.log_softmax(-1).gather(1, sequence[1:, None]).squeeze(1)
 
@@ -125,7 +135,7 @@ def _new_model(config: PretrainedConfig, attention: str) -> PreTrainedModel:
 
 
 def randomize(model: PreTrainedModel) -> None:
-    """Gives weights that make attention uneven, so that a wrong mask shows, and vectors whose elements differ."""
+    """Randomizes the weights in place, so that attention is uneven, which exposes a wrong mask, and vectors vary."""
     for parameter in model.parameters():
         if parameter.dim() >= 2:
             parameter.normal_(0.0, scale_of(parameter.shape[-1]))

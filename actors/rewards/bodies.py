@@ -1,4 +1,4 @@
-"""What is posted to an endpoint and what it answers, in two forms.
+"""Request and response bodies of reward endpoints, in two forms.
 
 SAMPLES         {"samples": [Sample, ...]}  ->  {"rewards": [number, ...]}
 CONVERSATIONS   {"conversations": [[message, ...], ...], "cut_off": [bool, ...]}
@@ -17,16 +17,16 @@ from actors.rewards.sample import JudgeError, Sample, describe
 
 @dataclass(frozen=True)
 class Form:
-    """A kind of body and its answer."""
+    """One form of request and response bodies."""
 
     write: Callable[[Sequence[Sample]], dict[str, Any]]
     read: Callable[[Mapping[str, Any]], object]
-    """The rewards in an answer; raises LookupError or TypeError if it looks otherwise."""
+    """Extracts the rewards from a response; raises LookupError or TypeError if it has another form."""
     answer: str
-    """What an answer looks like, for messages."""
+    """Example of a response, for messages."""
 
     def encode(self, where: str, samples: Sequence[Sample]) -> bytes:
-        """The body for `samples` as JSON. Raises JudgeError, naming the column, for a value that JSON cannot have."""
+        """The request body for `samples` as JSON. Raises JudgeError, naming the column, if a value cannot be JSON."""
         try:
             return _json(self.write(samples))
         except (TypeError, ValueError) as error:
@@ -66,7 +66,7 @@ def _json(value: object) -> bytes:
 
 
 def _unsendable(samples: Sequence[Sample]) -> str:
-    """The first column that JSON cannot have, and the sample whose it is."""
+    """Describes the first column that cannot be JSON, and its sample."""
     for sample in samples:
         for name, value in {**sample, **sample["row"]}.items():
             try:

@@ -1,4 +1,4 @@
-"""Settings of the rewards that come from elsewhere than the reward model. Reading this file imports no HTTP client."""
+"""Settings of rewards from Python functions and HTTP endpoints. Imports no HTTP client."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import Field, field_validator, model_validator
 from configs.base import Section
 
 SCORE_ROUTE = "/v1/score"
-MOST_CONVERSATIONS = 256  # of one request to that route
+MOST_CONVERSATIONS = 256  # limit of one request to `SCORE_ROUTE`
 
 
 class FunctionRewardConfig(Section):
-    """A reward that a function in a Python file gives."""
+    """A reward from a function in a Python file."""
 
     file: str = Field(min_length=1, description="the Python file")
     function: str = Field("reward", min_length=1, description="the function's name in it")
@@ -22,7 +22,7 @@ class FunctionRewardConfig(Section):
 
 
 class HttpRewardConfig(Section):
-    """A reward that an HTTP endpoint gives."""
+    """A reward from an HTTP endpoint."""
 
     url: str = Field(description="where samples are posted; a path that ends in /v1/score gets our endpoint's bodies")
     weight: float = Field(1.0, description="what its rewards are multiplied by in the sum of all sources")
@@ -37,13 +37,13 @@ class HttpRewardConfig(Section):
 
     @property
     def takes_conversations(self) -> bool:
-        """Whether the endpoint is `serve`'s own, which scores finished chats with a reward model."""
+        """Whether the endpoint is that of `serve`, which scores complete conversations with a reward model."""
         return urlsplit(self.url).path.rstrip("/").endswith(SCORE_ROUTE)
 
     @field_validator("url")
     @classmethod
     def _can_be_asked(cls, url: str) -> str:
-        import httpx  # only a recipe that has an endpoint waits for this
+        import httpx  # slow import, needed only with an endpoint
 
         try:
             parsed = httpx.URL(url)

@@ -1,4 +1,4 @@
-"""Rewards by a function in a Python file of the user's."""
+"""Rewards from a function in the user's Python file."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ class FunctionJudge:
     def __init__(self, name: str, config: FunctionRewardConfig) -> None:
         """Imports the file.
 
+        Args:
+            name: of the reward.
+            config: file and function.
+
         Raises:
-            ConfigError: no such file, an exception while it was imported, no such function, or one that does not take
-                exactly `samples` or `sample`.
+            ConfigError: the file does not exist or raises on import, or the function does not exist or does not take
+                exactly one parameter `samples` or `sample`.
         """
         self.name = name
         self._label = label_of(name)
@@ -38,12 +42,12 @@ class FunctionJudge:
         self._one_by_one = self._takes_one(config.function)
 
     def score(self, samples: list[Sample]) -> list[float]:
-        """One finite number a sample, in order.
+        """Returns one finite number per sample, in order.
 
-        After an exception the function is called again, on parts of the samples, to find the one that it fails on.
+        After an exception, calls the function again on parts of the samples, to find the one that it fails on.
 
         Raises:
-            JudgeError: the function raised, or returned something else than one finite number a sample.
+            JudgeError: the function raised, or did not return one finite number per sample.
         """
         batches = [[sample] for sample in samples] if self._one_by_one else [samples] if samples else []
         rewards: list[float] = []
@@ -57,11 +61,11 @@ class FunctionJudge:
         return rewards
 
     def _call(self, samples: list[Sample]) -> Any:
-        given = deepcopy(samples)  # what a function changes in its samples is not for the next judge to see
+        given = deepcopy(samples)  # so that changes to the samples do not reach the next source
         return [self._function(given[0])] if self._one_by_one else self._function(given)
 
     def _culprit(self, samples: list[Sample], kind: type[BaseException]) -> list[Sample]:
-        """The smallest part of samples, found by halving, on which the function raises `kind`; one sample, mostly."""
+        """The smallest part of `samples`, found by halving, on which the function raises `kind`; usually one sample."""
         while len(samples) > 1:
             halves = (samples[: len(samples) // 2], samples[len(samples) // 2 :])
             failing = next((half for half in halves if self._raises(half, kind)), None)
@@ -73,19 +77,19 @@ class FunctionJudge:
     def _raises(self, samples: list[Sample], kind: type[BaseException]) -> bool:
         try:
             self._call(samples)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the first one is reported, this looks for its sample
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the first error is reported; this locates its sample
             return type(error) is kind
         return False
 
     def _import(self) -> ModuleType:
-        """The file as a module of a name that nothing else has."""
+        """Imports the file as a module with a unique name."""
         digest = hashlib.sha256(str(self._path).encode()).hexdigest()[:16]
         name = f"chimed_reward_{self.name}_{digest}"
         loader = SourceFileLoader(name, str(self._path))
         spec = spec_from_loader(name, loader)
         assert spec is not None
         module = module_from_spec(spec)
-        sys.modules[name] = module  # where dataclasses, among others, look their module up
+        sys.modules[name] = module  # dataclasses, among others, look up their module here
         try:
             loader.exec_module(module)
         except (Exception, SystemExit) as error:
@@ -104,7 +108,10 @@ class FunctionJudge:
         raise ConfigError(f"{self._label}: {self._path}: there is no function '{name}'; {has}")
 
     def _takes_one(self, name: str) -> bool:
-        """Whether the function takes a single sample, as its parameter's name says."""
+        """Whether the function takes a single sample, determined by its parameter's name.
+
+        Raises ConfigError if it is a coroutine or generator, or has other parameters.
+        """
         where = f"{self._label}: {self._path}: {name}"
         kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
         if any(is_kind(self._function) for is_kind in kinds):
@@ -121,7 +128,7 @@ class FunctionJudge:
         return parameters[0].name == "sample"
 
     def _where(self, error: BaseException) -> str:
-        """`file:line` at which an exception left the user's file; the file alone if it was not in there."""
+        """`file:line` of an exception's innermost frame in the user's file; only the file if it has none there."""
         file = str(self._path)
         if isinstance(error, SyntaxError) and error.filename == file:
             return f"{file}:{error.lineno}"
@@ -130,5 +137,5 @@ class FunctionJudge:
 
 
 def _words(error: BaseException) -> str:
-    """An exception as the last line of its traceback has it, at most 300 characters."""
+    """An exception as in the last line of its traceback, at most 300 characters."""
     return "".join(traceback.format_exception_only(error)[-1:]).strip()[:300]

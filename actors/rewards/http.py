@@ -1,4 +1,4 @@
-"""Rewards by an HTTP endpoint: samples are posted in batches, several at a time, and again where that can help."""
+"""Rewards from an HTTP endpoint: posts samples in batches, several concurrently, and retries transient failures."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from actors.rewards.config import HttpRewardConfig
 from actors.rewards.sample import JudgeError, Sample, beginning, checked, describe, label_of
 from configs.errors import ConfigError
 
-FIRST_WAIT_S = 0.5  # before the second try; doubled before each further one
-LONGEST_WAIT_S = 60.0  # even if Retry-After says more
-BODY_CHARACTERS = 200  # of an answer, in messages
+FIRST_WAIT_S = 0.5  # before the first retry; doubled before each further one
+LONGEST_WAIT_S = 60.0  # limit of a wait, even if Retry-After is longer
+BODY_CHARACTERS = 200  # of a response, in messages
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Samples of one request, and how messages call it."""
+    """One request: its name in messages, its samples, and its body."""
 
     where: str
     samples: list[Sample]
@@ -35,7 +35,12 @@ class _Batch:
 
 
 class _Failed(Exception):
-    """A try without an answer of status 2xx; whether another can help, and in how many seconds the endpoint wants it."""
+    """An attempt without a 2xx response.
+
+    Attributes:
+        again: whether a retry can succeed.
+        wait_s: seconds to wait before it as requested by the endpoint, if it did.
+    """
 
     def __init__(self, text: str, *, again: bool, wait_s: float | None = None) -> None:
         super().__init__(text)
@@ -43,29 +48,33 @@ class _Failed(Exception):
 
 
 class HttpJudge:
-    """An endpoint that scores samples; the forms of its bodies are those of actors/rewards/bodies.py."""
+    """An HTTP endpoint that scores samples, with the bodies of actors/rewards/bodies.py."""
 
     def __init__(self, name: str, config: HttpRewardConfig) -> None:
-        """Asks nothing yet.
+        """Reads the API key; sends no request yet.
+
+        Args:
+            name: of the reward.
+            config: URL, limits, and retries.
 
         Raises:
-            ConfigError: the environment variable of the key is not set, or what it holds cannot be sent.
+            ConfigError: the environment variable of the key is not set, or its value cannot be sent in a header.
         """
         self.name = name
         self._config = config
         self._url = httpx.URL(config.url)
-        # Messages leave the query out: it may have a token in it.
+        # Messages omit the query, which may contain a token.
         self._label = f"{label_of(name)}: {self._url.copy_with(query=None, fragment=None)}"
         self._form = CONVERSATIONS if config.takes_conversations else SAMPLES
         self._key = _read_key(label_of(name), config.api_key_variable)
-        # Without TLS there is no certificate to verify, and reading the known ones takes a fifth of a second.
+        # Without TLS there is no certificate to verify, and loading the known ones takes 0.2 s.
         self._verify = httpx.create_ssl_context() if self._url.scheme == "https" else False
 
     def score(self, samples: list[Sample]) -> list[float]:
-        """One finite number a sample, in order. A thread with a running event loop must call it in another thread.
+        """Returns one finite number per sample, in order. Call it in a thread without a running event loop.
 
         Raises:
-            JudgeError: a batch got no answer in all its tries, or one without a finite number for each sample.
+            JudgeError: all attempts of a batch failed, or its response does not have one finite number per sample.
         """
         return asyncio.run(self._score(self._cut(samples)))
 
@@ -80,13 +89,13 @@ class HttpJudge:
 
     async def _score(self, batches: list[_Batch]) -> list[float]:
         slots = asyncio.Semaphore(self._config.concurrent)
-        # Without compression, so that the bytes that are counted are those that take memory.
+        # No compression, so that the size limit on received bytes also limits memory.
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
 
         async def rewards(batch: _Batch) -> list[float]:
-            async with slots:  # kept while it waits for its next try, so that an endpoint with too much to do gets less
+            async with slots:  # held between retries too, so that an overloaded endpoint gets fewer requests
                 return self._read(batch, await self._answer(client, batch))
 
         async with httpx.AsyncClient(headers=headers, verify=self._verify, timeout=None) as client:  # noqa: S113 - asyncio.timeout limits the whole exchange
@@ -99,7 +108,7 @@ class HttpJudge:
         return [reward for task in tasks for reward in task.result()]
 
     async def _answer(self, client: httpx.AsyncClient, batch: _Batch) -> httpx.Response:
-        """The first answer of status 2xx in `retries` + 1 tries."""
+        """The first 2xx response in `retries` + 1 attempts. Raises JudgeError after the last."""
         tried = 1
         while True:
             try:
@@ -115,7 +124,9 @@ class HttpJudge:
 
     async def _post(self, client: httpx.AsyncClient, batch: _Batch) -> httpx.Response:
         try:
-            async with asyncio.timeout(self._config.timeout_s):  # of the whole answer; httpx's are between two pieces
+            async with asyncio.timeout(
+                self._config.timeout_s
+            ):  # of the whole exchange; httpx's timeouts apply to each chunk
                 async with client.stream("POST", self._url, content=batch.body) as stream:
                     response = await self._whole(stream)
         except TimeoutError as error:
@@ -132,7 +143,7 @@ class HttpJudge:
         )
 
     async def _whole(self, stream: httpx.Response) -> httpx.Response:
-        """The response with its body, which is read only up to the limit."""
+        """Reads the response's body, up to the size limit. Raises _Failed if it is larger or compressed."""
         if stream.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise _Failed("the response is compressed, which the request did not accept", again=False)
         body, most = bytearray(), self._config.max_response_bytes
@@ -156,7 +167,7 @@ class HttpJudge:
         return checked(where, batch.samples, rewards)
 
     def _hint(self, response: httpx.Response, batch: _Batch) -> str:
-        """What a refusal says beside its body: where a redirection leads, or the sample that serve refused."""
+        """Details of an error response: the target of a redirect, or the sample that `serve` rejected."""
         if response.has_redirect_location:
             return f", to {response.headers['Location']}, which the url must name itself"
         refused = re.search(r'"conversations\.(\d{1,9})\b', response.text)
@@ -181,7 +192,7 @@ def _read_key(label: str, variable: str) -> str:
 
 
 def _retry_after_s(value: str) -> float | None:
-    """Seconds from now that a Retry-After header names, as a count or as a date (RFC 9110, 10.2.3); None without one."""
+    """Seconds to wait by a Retry-After header with a number or date (RFC 9110, 10.2.3); None if it has neither."""
     if re.fullmatch(r"\d{1,9}", value):
         return float(value)
     try:

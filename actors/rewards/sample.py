@@ -1,4 +1,4 @@
-"""What a judge is given and what it must give back: samples, and one finite number for each."""
+"""Input and output of a reward source: samples, and one finite number for each."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ from typing import Any, Final, Protocol, TypedDict
 from configs.errors import RunError
 from configs.recipe import short
 
-# Rewards are a float32 column: what overflows there is as good as infinite.
+# Rewards are stored in a float32 column, so a value that overflows it is rejected like an infinity.
 LARGEST: Final = 3.4028234e38
 
 
 class Sample(TypedDict):
-    """One answer to one prompt."""
+    """One response to one prompt."""
 
     prompt: list[dict[str, str]]
-    """The messages before the answer, each with `role` and `content`; the last is the user's."""
+    """The messages before the response, each with `role` and `content`; the last is the user's."""
     response: str
-    """The answer as text, without special tokens."""
+    """The response as text, without special tokens."""
     finished: bool
-    """Whether the answer ended by itself, and not at the length limit."""
+    """Whether the response ended with an end token; False if it was cut at the length limit."""
     prompt_id: int
-    """Which prompt of the table it is, from 0."""
+    """Index of the prompt in its table, from 0."""
     sample: int
-    """Which answer to that prompt it is, from 0."""
+    """Number of the response to that prompt, from 0."""
     row: dict[str, Any]
-    """Every further column of the prompt's row, e.g. a reference answer."""
+    """All other columns of the prompt's row, e.g. a reference answer."""
 
 
 class Judge(Protocol):
-    """A source of rewards beside the reward model."""
+    """A reward source other than the reward model: a function or an HTTP endpoint."""
 
     name: str
 
     def score(self, samples: list[Sample]) -> list[float]:
-        """One finite number a sample, in order. Raises JudgeError."""
+        """Returns one finite number per sample, in order. Raises JudgeError."""
 
 
 class JudgeError(RunError):
-    """A judge failed. The text is one line: which judge, which sample or batch, what it gave."""
+    """A reward source failed. The message is one line: the source, the sample or batch, and what it returned."""
 
     def __init__(self, text: str) -> None:
         super().__init__(" ".join(text.split()))
 
 
 def label_of(name: str) -> str:
-    """How messages call the judge of that name."""
+    """Name of a reward source in messages."""
     return f"reward '{name}'"
 
 
 def checked(judge: str, samples: Sequence[Sample], returned: object) -> list[float]:
-    """The rewards that a judge returned for `samples`, as floats. True and False are 1 and 0.
+    """Validates the rewards that a source returned, and converts them to floats; True and False become 1 and 0.
 
     Args:
-        judge: how messages call the judge.
-        samples: what it was given; at least one.
-        returned: a list, tuple or one-dimensional array (numpy's, torch's) of numbers, hopefully.
+        judge: name of the source in messages.
+        samples: the samples it scored; at least one.
+        returned: should be a list, tuple, or one-dimensional array (numpy, torch) of numbers.
 
     Raises:
-        JudgeError: it is something else, has another length, or a number in it is none, not finite or more than
-            float32 holds; names the sample.
+        JudgeError: `returned` has another type or length, or a value is not a number, not finite, or beyond float32;
+            names the sample.
     """
     values = _plain(returned)
     if not isinstance(values, list | tuple):
@@ -83,7 +83,7 @@ def checked(judge: str, samples: Sequence[Sample], returned: object) -> list[flo
 
 
 def describe(samples: Sequence[Sample]) -> str:
-    """A sample by its numbers and the beginning of its texts; of several, the first and the last."""
+    """Describes one sample by its numbers and the beginning of its texts, or several by the first and the last."""
     first, last = samples[0], samples[-1]
     if len(samples) > 1:
         return f"{len(samples)} samples, from {_numbers(first)} to {_numbers(last)}"
@@ -91,7 +91,7 @@ def describe(samples: Sequence[Sample]) -> str:
 
 
 def beginning(text: str, characters: int = 60) -> str:
-    """The first characters of a text in quotes, on one line: control characters are written as escapes."""
+    """The first characters of a text in quotes, on one line, with control characters escaped."""
     return repr(text[:characters]) + ("..." if len(text) > characters else "")
 
 
@@ -100,12 +100,12 @@ def _numbers(sample: Sample) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays and scalars of numpy and torch as Python's lists and numbers."""
+    """Converts arrays and scalars of numpy and torch to Python lists and numbers."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _number(value: object) -> float:
-    """A number as a float; what is none becomes NaN."""
+    """Converts a number to a float; anything else becomes NaN, and an int beyond float64 infinity."""
     if not isinstance(value, Real):
         return math.nan
     try:

@@ -1,4 +1,4 @@
-"""The critic: a scalar head on a language model that learns the expected return of every prefix."""
+"""The critic: a language model with a scalar head, trained to predict the expected return of every prefix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Critic(Learner):
     loss_columns = ("weights", "values", "returns")
 
     def setup(self, config: TrainedRoleConfig, total_updates: int, seed: int) -> None:
-        """Loads the weights under ZeRO; on a causal model's folder the value head starts at zero."""
+        """Loads the weights under ZeRO. A causal language model gets a value head initialized to zero."""
         module = load_to_train(PackedScorer, config.model, config.zero, seed)
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
 

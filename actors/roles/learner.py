@@ -1,4 +1,4 @@
-"""One optimizer step after another over rows of a table: what policy and critic share."""
+"""Base class of policy and critic: optimizer steps over rows of the table, checkpoints, and export."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from cluster.memory import return_free_memory
 
 @dataclass(frozen=True)
 class Update:
-    """One optimizer step for one rank."""
+    """One rank's part of one optimizer step."""
 
     micro_batches: list[list[int]]  # rows of the table
-    learns: bool = True  # False: no row of any rank is trained on
+    learns: bool = True  # False: no rank has a row to train on
 
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """A packed micro-batch with the columns that the loss needs, all in the order of the predicted tokens."""
+    """A packed micro-batch and the columns that its loss needs, in the order of the predicted tokens."""
 
     packed: PackedBatch
     columns: dict[str, Tensor]  # (N,) each
@@ -44,20 +44,28 @@ class TrainBatch:
 
 
 class Learner(ForwardWorker):
-    """A role whose model DeepSpeed trains. Subclasses set `zero` and say which columns, where there, their loss reads."""
+    """A role trained with DeepSpeed.
+
+    Subclasses set `zero`, and `loss_columns`: the columns that their loss reads if they are in the table.
+    """
 
     zero: ZeroModel
     loss_columns: tuple[str, ...] = ()
 
     def run_model(self, engine: Any, batch: TrainBatch) -> Any:
-        """Calls the model on a micro-batch; what it returns goes to the loss.
+        """Runs the model on a micro-batch and returns what the loss needs.
 
         Raises NotImplementedError unless overridden.
         """
         raise NotImplementedError
 
     def learn(self, table: pa.Table, updates: list[Update], loss: Loss[TrainBatch]) -> list[dict[str, float]]:
-        """Takes the optimizer steps of `updates` in order; returns the figures of each. Raises NotFiniteError."""
+        """Runs the optimizer steps of `updates` in order and returns the metrics of each.
+
+        Raises:
+            NotFiniteError: a loss or gradient is not finite; `update` of the error is the index in `updates`.
+            TableError: `prompt`, `response`, or `weights` is missing.
+        """
         require(table, ("prompt", "response", "weights"), f"the update of {type(self).__name__}")
         figures = []
         for index, update in enumerate(updates):
@@ -67,7 +75,7 @@ class Learner(ForwardWorker):
                 error.update = index
                 raise
         if device().type == "cpu":
-            return_free_memory()  # a quarter to a half of what the process has; the other roles' turn comes now
+            return_free_memory()  # a quarter to a half of the process's memory, which the other roles need next
         return figures
 
     def _batches(self, table: pa.Table, update: Update) -> list[TrainBatch]:
@@ -83,11 +91,11 @@ class Learner(ForwardWorker):
         ]
 
     def save(self, folder: str) -> None:
-        """Copies this rank's share of a checkpoint and begins to write it."""
+        """Copies this rank's shard of a checkpoint and starts writing it to `folder`; `saved` waits for the disk."""
         self.zero.save(Path(folder))
 
     def saved(self, folder: str) -> dict[str, str]:
-        """Waits until that is on the disk; see `ZeroModel.saved`."""
+        """Waits until this rank's shard is on disk and returns its checksums; see `ZeroModel.saved`."""
         return self.zero.saved(Path(folder))
 
     def load(self, folder: str) -> None:
@@ -95,7 +103,7 @@ class Learner(ForwardWorker):
         self.zero.load(Path(folder))
 
     def export(self, folder: str) -> None:
-        """Writes the full model to `folder` in Hugging Face format (rank 0 writes, all ranks gather)."""
+        """Writes the full model to `folder` in Hugging Face format. Collective: all ranks gather, rank 0 writes."""
         state = self.zero.full_state()
         if self.zero.rank == 0:
             save_pretrained(self.zero.model, state, Path(folder))

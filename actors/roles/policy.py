@@ -21,7 +21,7 @@ class Policy(Learner):
     loss_columns = ("weights", "advantages", "logprobs", "rollout_logprobs", "ref_logprobs")
 
     def setup(self, config: TrainedRoleConfig, total_updates: int, temperature: float) -> None:
-        """Loads the weights under ZeRO. `temperature` is the rollout's: probabilities are those of what was sampled."""
+        """Loads the weights under ZeRO. `temperature` is the rollout's, so that log-probabilities match sampling."""
         module = load_to_train(PackedLM, config.model, config.zero)
         self.temperature = temperature
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
@@ -36,22 +36,22 @@ class Policy(Learner):
         return engine(batch.packed, self.temperature, True)
 
     def probe(self, sequences: list[list[int]]) -> list[list[float]]:
-        """Log-probabilities, at temperature 1, of every token but the first of each sequence."""
+        """Log-probabilities, in nats at temperature 1, of every token but the first of each sequence."""
         batch = PackedBatch.of(sequences).to(device())
         logprobs, _ = self.zero.forward(batch)
         return [part.tolist() for part in logprobs.split(batch.target_counts)]
 
     def weight_blocks(self) -> Iterator[dict[str, Tensor]]:
-        """Full weights by name, block by block, on the first rank; every rank calls it, because gathering is a collective."""
+        """Yields the full weights by name, block by block, on the first rank. Collective: all ranks must iterate."""
         for block in self.zero.weight_blocks():
             yield block if device().type == "cpu" else to_host(block)
 
     def open_weight_transfer(self, engines: list[Any], host: str, port: int) -> None:
-        """Joins vLLM's NCCL transfer group of this role's first rank, the sender, and the engine actors."""
+        """Joins vLLM's NCCL transfer group: this role's first rank, which sends, and the engine actors."""
         from actors.zero.sharded_source import open_sender
 
         self._sender = open_sender(self.zero, engines, host, port)
 
     def send_weights(self) -> None:
-        """Broadcasts the full weights to the engines; every rank calls it, because gathering is a collective."""
+        """Broadcasts the full weights to the engines. All ranks must call it: gathering is collective."""
         self._sender.send_weights()

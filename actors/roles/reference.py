@@ -16,7 +16,7 @@ class Reference(ForwardWorker):
     """One rank of the reference. Adds the column `ref_logprobs`."""
 
     def setup(self, config: FrozenRoleConfig, temperature: float) -> None:
-        """Loads the model. `temperature` is the rollout's, which logits are divided by."""
+        """Loads the model. Logits are divided by `temperature`, the rollout's."""
         self.module = PackedLM(load_causal_lm(config.model, DTYPES[config.dtype])).to(device()).eval()
         self.temperature = temperature
 

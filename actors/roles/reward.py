@@ -1,4 +1,4 @@
-"""The reward model: scores a finished answer."""
+"""The reward model: one score per response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judge: rewards answers by what is no model of ours, a Python function or an HTTP endpoint."""
+"""The role `judge`: rewards from Python functions and HTTP endpoints instead of a reward model."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ from actors.roles.worker import Worker
 
 
 def sources_of(config: JudgeConfig) -> list[Judge]:
-    """The functions, imported, and the endpoints. Raises ConfigError where one is not what it should be."""
+    """Creates all reward sources of `config`: imports the functions and sets up the endpoints.
+
+    Raises:
+        ConfigError: a function or endpoint is not valid.
+    """
     functions = [FunctionJudge(name, source) for name, source in config.functions.items()]
     return [*functions, *(HttpJudge(name, source) for name, source in config.endpoints.items())]
 
 
 class JudgeWorker(Worker):
-    """One process with all sources. A function that hangs or takes the process down costs this one only."""
+    """One process with all reward sources, so that a function that hangs or crashes affects no other process."""
 
     def setup(self, config: JudgeConfig) -> None:
-        """Imports the functions."""
+        """Creates the reward sources and imports the functions."""
         self.sources = sources_of(config)
 
     def judge(self, samples: list[Sample]) -> pa.Table:
-        """A column `reward_NAME` of every source. Raises JudgeError, which names source and sample."""
+        """Scores `samples`: one column `reward_NAME` per source.
+
+        Raises:
+            JudgeError: a source failed; names source and sample.
+        """
         return pa.table(
             {f"reward_{source.name}": pa.array(source.score(samples), pa.float32()) for source in self.sources}
         )

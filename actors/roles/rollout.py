@@ -1,4 +1,4 @@
-"""The rollout: vLLM engines that answer prompts with the newest weights of the policy."""
+"""The rollout: vLLM engines that generate responses with the policy's published weights."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from data.tokenizer.stops import single_tokens
 
 
 class Rollout(Worker):
-    """One engine. Makes the columns `response`, `rollout_logprobs` and `finished` of the rows it is given.
+    """One engine. Produces the columns `response`, `rollout_logprobs`, and `finished` for the rows it receives.
 
-    Where weights change under running requests it also makes `versions`: which weights sampled each token.
+    With in-flight weight updates it also produces `versions`: the weights version that sampled each token.
     """
 
     version: int
@@ -34,31 +34,39 @@ class Rollout(Worker):
         end_ids: tuple[int, ...],
         in_flight: InFlight = "none",
     ) -> None:
-        """Starts the engine on `model`'s weights; they count as version -1 until a version is published.
+        """Starts the engine with the weights of `model`, which count as version -1 until a version is published.
 
-        `end_ids` are the tokens that end a response, beside those of `config.stop`.
+        Args:
+            config: settings of generation and of the engine.
+            model: a Hugging Face folder or Hub id.
+            seed: of the engine; every row also has its own seed.
+            weight_transfer: vLLM's weight-transfer backend, if weights are sent through one.
+            end_ids: tokens that end a response, in addition to those of `config.stop`.
+            in_flight: what happens to running requests when weights change.
         """
         self.config = config
         self.engine = Engine(model, config.engine, seed, weight_transfer, in_flight)
         stop = single_tokens(self.engine.tokenizer, config.stop, "rollout.stop")
         self._sampling = Sampling(config.temperature, config.top_p, config.top_k, config.min_p, (*end_ids, *stop))
         self._in_flight, self._updating = in_flight != "none", False
-        self._versions: dict[int, int] = {}  # by how often the engine's weights had changed
+        self._versions: dict[int, int] = {}  # the engine's count of weight changes -> version
         self._hold(-1)
 
     def generate(self, table: pa.Table, rows: list[int], version: int) -> pa.Table:
-        """Answers the prompts of `rows`, each with its own `seed`, with weights `version` and no other.
+        """Generates responses to the prompts of `rows`, each with its own `seed`, with weights `version`; see `stream`.
 
-        Raises RuntimeError when this engine holds another version.
+        Raises RuntimeError if the engine holds another version.
         """
         ((_, answered),) = self.stream(table, [rows], version)
         return answered
 
     def stream(self, table: pa.Table, parts: list[list[int]], version: int) -> Iterator[tuple[int, pa.Table]]:
-        """Answers the prompts of all rows in `parts`, and gives each part with its number once its rows are finished.
+        """Generates responses for the rows of all `parts`; yields (part number, columns) when a part is finished.
 
-        It starts with weights `version`: RuntimeError when this engine holds others. Where weights change under running
-        requests newer ones may be there already, and newer ones may come.
+        Generation starts with weights `version`. With in-flight weight updates the engine may already hold newer
+        weights, and may receive newer ones during generation.
+
+        Raises RuntimeError if the engine holds another version; with in-flight weight updates, only if it is older.
         """
         self._require(version)
         rows = [row for part in parts for row in part]
@@ -95,13 +103,13 @@ class Rollout(Worker):
         return pa.table(columns)
 
     def _versions_of(self, answer: Answer) -> np.ndarray:
-        """The version behind every token of an answer, (A,) int32."""
+        """The weights version that sampled each token of a response, (tokens,) int32."""
         spans = np.diff([0, *answer.changes, len(answer.tokens)])
         held = [self._versions[answer.weights + later] for later in range(len(spans))]
         return np.repeat(np.array(held, np.int32), spans)
 
     def begin_weights(self) -> None:
-        """Stops the engine between two of its steps, ready to take the policy's weights. Ends a try that broke off."""
+        """Pauses the engine between two steps and prepares it for new weights; ends an earlier update that failed."""
         if self._updating:
             self.engine.end_weights()
         else:
@@ -109,16 +117,16 @@ class Rollout(Worker):
         self.engine.begin_weights()
 
     def take_weights(self, block: Mapping[str, Tensor]) -> None:
-        """Takes some of the weights by name."""
+        """Loads some of the weights, by name."""
         self.engine.take_weights(block.items())
 
     def end_weights(self, version: int) -> None:
-        """Names what has come `version`; the engine goes on with it."""
+        """Ends the update, labels the new weights `version`, and resumes the engine."""
         self.engine.end_weights()
         self.set_version(version)
 
     def set_version(self, version: int) -> None:
-        """Names the weights that have just come; the engine then goes on."""
+        """Labels the engine's current weights `version`, and resumes the engine if it was paused for an update."""
         self._hold(version)
         if self._updating:
             self._updating = False
@@ -129,16 +137,16 @@ class Rollout(Worker):
         self._versions[self.engine.weights] = version
 
     def probe(self, sequences: list[list[int]]) -> tuple[int, list[list[float]]]:
-        """The version held, and the log-probabilities of every token but the first of each sequence."""
+        """The held version, and the log-probabilities (nats) of every token but the first of each sequence."""
         return self.version, self.engine.score(sequences)
 
-    # The four calls of vLLM's weight-transfer handshake, by the names that its Ray client calls.
+    # The methods of vLLM's weight-transfer handshake, under the names that its Ray client calls.
     def init_weight_transfer_engine(self, request: Any) -> None:
         """Joins the transfer group."""
         self.engine.control("init_weight_transfer_engine", request)
 
     def start_weight_update(self) -> None:
-        """Stops the engine between two of its steps, ready to receive weights."""
+        """Pauses the engine between two steps, ready to receive weights."""
         self._stop_engine()
         self.engine.control("start_weight_update")
 
@@ -147,7 +155,7 @@ class Rollout(Worker):
         self.engine.control("update_weights", request)
 
     def finish_weight_update(self) -> None:
-        """Ends the transfer and drops the prefix cache."""
+        """Ends the transfer and invalidates cached prefixes of the old weights."""
         self.engine.control("finish_weight_update")
         self.engine.weights_changed()
 

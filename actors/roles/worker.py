@@ -1,4 +1,4 @@
-"""What every role's process can do: say where it is, join its world, answer that it lives."""
+"""Base classes of a role's process: address, torch.distributed world, heartbeat, and forward passes over rows."""
 
 from __future__ import annotations
 
@@ -18,49 +18,52 @@ from cluster.liveness.heartbeat import Heartbeat
 from cluster.memory import resident_bytes
 
 Place = tuple[str, str, int]
-"""The run's name, the role, the rank."""
+"""(run name, role, rank)."""
 
 
 class Worker:
-    """One rank of a role. A plain class: it runs in a Ray actor, a test or a notebook alike."""
+    """One rank of a role. A plain class, so it runs in a Ray actor, a test, or a notebook."""
 
     version: int | None = None
-    """Version of the policy's weights that this process computes with, where they come by publishing."""
+    """Version of the published policy weights that this process holds; None for roles that receive none."""
 
     def __init__(self, threads: int, place: Place | None = None) -> None:
-        """With a `place` the process shows signs of life as that; it must be a Ray actor then."""
+        """Sets the number of threads. With a `place`, also sends heartbeats under it, which requires a Ray actor."""
         prepare_process(threads)
         if place is not None:
             Heartbeat(*place, version=lambda: self.version).start()
 
     def address(self) -> tuple[str, int]:
-        """An address and a free port at which this rank can gather its world."""
+        """An address and a free port on which this rank can host its world's rendezvous."""
         host = os.environ.get("RAY_NODE_IP_ADDRESS") or _ray_node_ip()
         with socket.socket() as probe:
             probe.bind(("", 0))
             return host, probe.getsockname()[1]
 
     def join(self, rank: int, world_size: int, host: str, port: int, timeout_s: float) -> None:
-        """Enters the role's torch.distributed world."""
+        """Joins the role's torch.distributed world."""
         join_world(rank, world_size, host, port, timeout_s)
 
     def ping(self) -> dict[str, Any]:
-        """Proof of life: process id and resident memory in bytes."""
+        """Liveness check: process id and resident memory in bytes."""
         return {"pid": os.getpid(), "rss_bytes": resident_bytes()}
 
 
 class ForwardWorker(Worker):
-    """A worker that adds columns to rows, micro-batch by micro-batch."""
+    """A worker that computes columns for rows, one micro-batch at a time."""
 
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """New columns for one packed micro-batch: (N,) for a value a response token, (S,) for a value a row.
+        """New columns of one packed micro-batch: (N,) for one value per response token, (S,) for one value per row.
 
         Raises NotImplementedError unless overridden.
         """
         raise NotImplementedError
 
     def add_columns(self, table: pa.Table, micro_batches: list[list[int]]) -> pa.Table:
-        """The new columns of the rows in `micro_batches`, in that order."""
+        """The new columns for the rows in `micro_batches`, in that order; `table` itself is not included.
+
+        Raises TableError if `prompt` or `response` is missing.
+        """
         require(table, ("prompt", "response"), type(self).__name__)
         columns: dict[str, list[np.ndarray]] = {}
         counts: list[int] = []

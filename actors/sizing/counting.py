@@ -1,4 +1,4 @@
-"""Sizes of any decoder that Transformers has, from its config alone: the model is built on the `meta` device, without memory."""
+"""Counts the parameters of any decoder in Transformers from its config, by building it on the `meta` device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from configs.errors import ConfigError
 
-# Layers of a decoder by Transformers' names, and one expert among several of a layer.
+# Transformers' parameter names of a decoder layer, and of one of several experts in a layer.
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.(.+)$")
 _EXPERT = re.compile(r"(?:^|\.)experts\.\d+\.")
 _ATTENTION = re.compile(r"attn|attention|mixer")
@@ -21,30 +21,32 @@ _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", 
 
 @dataclass(frozen=True)
 class Counts:
-    """What the parameters of a model add up to."""
+    """Parameter counts and sizes of a model."""
 
     parameters: int
+    """All parameters, each once."""
     head: int
-    """Parameters of the output embedding, 0 if it is the input embedding."""
+    """Parameters of the output embedding; 0 if it is tied to the input embedding."""
     matrices: int
-    """Elements of the decoder layers' matrices that one token is multiplied with: of experts those that it is routed to."""
+    """Elements of the layers' matrices that a token is multiplied with; of experts, only those that it is routed to."""
     activations: int
-    """Upper bound of the elements that one token leaves in the widest layer for the backward pass, attention fused."""
+    """Upper bound of a token's elements kept in the widest layer for the backward pass, with fused attention."""
     linears: Mapping[str, int] = field(hash=False)
-    """Input plus output widths of all linear layers of a name, such as `q_proj`, which LoRA's rank multiplies."""
+    """Sum of input and output widths of all linear layers with a name, such as `q_proj`; LoRA's rank multiplies it."""
     sizes: Mapping[str, int] = field(hash=False)
-    """The config's own, by the names of `actors.sizing.shape.Shape`."""
+    """Sizes from the config, by the field names of `actors.sizing.shape.Shape`."""
     shapes: Mapping[str, tuple[int, ...]] = field(hash=False)
     """The shape of every parameter, by name; a tied one once."""
     converted: bool
-    """Whether Transformers converts the tensors of its checkpoints while it reads them."""
+    """Whether Transformers renames, splits, or joins the tensors of its checkpoints while it reads them."""
 
 
 def count(config: Mapping[str, Any], where: str) -> Counts:
-    """Counts the parameters of the model that the content of a config.json describes. Imports torch; takes about a second.
+    """Counts the parameters of the model that a config.json describes. Imports torch; takes about a second.
 
     Args:
-        where: what the config is called in errors.
+        config: content of config.json.
+        where: name of the config in errors.
 
     Raises:
         ConfigError: Transformers has no causal language model for it, or cannot build it.
@@ -86,10 +88,10 @@ def _count(text: str, where: str) -> Counts:
 
 
 def converts(model: Any) -> bool:
-    """Whether Transformers renames, splits or joins the tensors of this model's checkpoints while it reads them."""
+    """Whether Transformers renames, splits, or joins the tensors of this model's checkpoints while it reads them."""
     from transformers.conversion_mapping import get_model_conversion_mapping
 
-    return bool(get_model_conversion_mapping(model, add_legacy=False))  # the legacy ones are of names long given up
+    return bool(get_model_conversion_mapping(model, add_legacy=False))  # the legacy ones are for obsolete names
 
 
 def _sizes(config: Any, tied: bool) -> dict[str, int]:
@@ -109,7 +111,7 @@ def _sizes(config: Any, tied: bool) -> dict[str, int]:
 
 
 def _layers(shapes: Mapping[str, tuple[int, ...]], config: Any) -> dict[str, Any]:
-    """What `Counts` says of the decoder layers."""
+    """The fields of `Counts` that describe decoder layers: `matrices`, `activations`, and `linears`."""
     layers: dict[int, dict[str, tuple[int, ...]]] = {}
     for name, shape in shapes.items():
         if found := _LAYER.search(name):
@@ -132,15 +134,18 @@ def _layers(shapes: Mapping[str, tuple[int, ...]], config: Any) -> dict[str, Any
 
 
 def _share(config: Any, experts: int) -> float:
-    """The share of a layer's experts that a token is routed to; 1 where the config does not say."""
+    """The fraction of a layer's experts that a token is routed to; 1 if the config does not have it."""
     experts = experts or _setting(config, _EXPERTS)
     chosen = _setting(config, _CHOSEN)
     return min(1.0, chosen / experts) if chosen and experts else 1.0
 
 
 def _activations(layer: Mapping[str, tuple[int, ...]], config: Any, share: float) -> int:
-    """Norms keep their input, the normalized and the scaled; a matrix its input, unless that is a norm's output, and its
-    output; attention and the feed-forward layer the widest of their outputs once more, activated or laid out anew.
+    """Upper bound of the elements that one token keeps in a layer for the backward pass.
+
+    A norm keeps its input, the normalized, and the scaled values. A matrix keeps its output, and its input unless that
+    is a norm's output. Attention and the feed-forward layer keep the widest of their outputs once more, activated or
+    copied to another memory layout.
     """
     hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
     total = 0.0

@@ -1,10 +1,10 @@
-"""How much memory a rank of a role takes, from shapes and settings alone: arithmetic, checked against measurements.
+"""Estimates the memory of a role's rank from shapes and settings alone; the estimates are checked against measurements.
 
     P parameters, N ranks, T tokens of a micro-batch, b bytes of an element in the forward pass, GiB = 2^30 bytes.
 
-ZeRO's shares of weights, gradients and optimizer are those of Rajbhandari et al. 2020 (section 3); the sizes of what
-DeepSpeed gathers and flattens beside them are its defaults. What a process takes before it holds any model, and how
-much more than their sum activations take in the C library's heap, was measured (docs/preflight.md says how).
+The sharding of weights, gradients, and optimizer state follows ZeRO (Rajbhandari et al. 2020, section 3); sizes of
+gathered parameters and buckets are DeepSpeed's defaults. The memory of a process without a model, and the overhead of
+activations in the C library's heap, were measured (docs/preflight.md describes how).
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from actors.sizing.shape import Shape
 GIB, MIB = 2**30, 2**20
 BYTES = {"float32": 4, "bfloat16": 2}
 ADAM_BYTES = 8  # two moments in fp32
-MASTER_BYTES = 4  # the optimizer's own fp32 weights
-# While AdamW steps: the gradient in fp32 and, on CPUs, a temporary of its size. On GPUs it is one fused kernel.
+MASTER_BYTES = 4  # the optimizer's fp32 copy of the weights
+# During AdamW's step: the gradient in fp32 and, on CPUs, a temporary of its size. On GPUs the step is one fused kernel.
 STEP_BYTES, GPU_STEP_BYTES = 8, 4
 
-# DeepSpeed's defaults, in elements: gathered parameters at a time, a step's part of the optimizer, a gradient bucket.
+# DeepSpeed's defaults, in elements: parameters gathered at a time, a sub-group of an optimizer step, a gradient bucket.
 LIVE_ELEMENTS, SUB_GROUP_ELEMENTS, BUCKET_ELEMENTS = 10**9, 10**9, 5 * 10**8
 LOGIT_PIECES = 3 * 2**26 * 4  # actors/modeling/logprobs.py on GPUs: three fp32 pieces
 LOGITS = {
     "cpu": 2**27,
     "cuda": 2**30,
-}  # elements made at a time (actors/modeling/packed.py): 256 MiB and 2 GiB in bfloat16
+}  # elements computed at a time (actors/modeling/packed.py): 256 MiB and 2 GiB in bfloat16
 
-# Measured on CPU: resident size of a Ray actor with its imports and first calls done, without a model.
-# Of it, libraries' pages, which processes of one node share: 150 to 230 MiB, by what the page cache had of them.
+# Measured on CPU: resident size of a Ray actor after its imports and first calls, without a model. It includes the
+# pages of libraries, which the processes of a node share: 150 to 230 MiB, depending on the page cache.
 SHARED_LIBRARIES = 200 * MIB
 TRAINED_PROCESS, FROZEN_PROCESS, ENGINE_PROCESS = (SHARED_LIBRARIES + own * MIB for own in (470, 335, 570))
-# Freed blocks between the kept ones are not given back: what activations take over the sum of what is kept of them.
+# Memory of activations relative to the sum of the kept ones: the heap does not release freed blocks between kept ones.
 HEAP_FACTOR = 1.8
-# Not measured, no GPU was at hand: CUDA's context, libraries' workspaces and NCCL's buffers; the process beside it.
+# Not measured, because no GPU was available: CUDA's context, library workspaces, and NCCL's buffers; the host process.
 GPU_CONTEXT, GPU_PROCESS = 2 * GIB, 4 * GIB
 
 
 @dataclass(frozen=True)
 class Part:
-    """One reason for memory, and the arithmetic that gave it."""
+    """One part of a memory estimate, in bytes, and its arithmetic."""
 
     name: str
     bytes: int
@@ -50,24 +50,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one rank takes at its peak: `gpu` on its device, `host` in its node's memory. Empty `gpu`: it has none.
+    """Memory estimate of one rank. A rank first loads, then works; the peak is the larger of the two."""
 
-    A rank loads, then works; of the two, the larger counts.
-    """
-
-    work: tuple[Part, ...]  # on the device that computes
-    load: tuple[Part, ...]
-    host: tuple[Part, ...] = ()  # of a rank with a GPU, in the node's memory
-    first: tuple[Part, ...] = ()  # besides, of rank 0 with a GPU, in its node's memory
+    work: tuple[Part, ...]  # while working, on the device that computes
+    load: tuple[Part, ...]  # while loading, on the device that computes
+    host: tuple[Part, ...] = ()  # of a rank with a GPU, in its node's host memory
+    first: tuple[Part, ...] = ()  # additionally of rank 0 with a GPU, in its node's host memory
 
     @property
     def peak(self) -> int:
-        """Bytes on the device that computes."""
+        """Peak bytes on the device that computes."""
         return max(total(self.work), total(self.load))
 
     @property
     def moment(self) -> str:
-        """When the peak is, and what the other moment takes."""
+        """Text for the report: when the peak occurs, and the memory at the other time."""
         work, load = total(self.work), total(self.load)
         if work >= load:
             return f"at work; {load / GIB:,.1f} GiB while loading"
@@ -75,40 +72,40 @@ class Footprint:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The parts of the moment at which the peak is."""
+        """The parts at the peak: while working or while loading."""
         return self.work if total(self.work) >= total(self.load) else self.load
 
 
 def total(parts: tuple[Part, ...]) -> int:
-    """Bytes of all parts."""
+    """Total bytes of `parts`."""
     return sum(part.bytes for part in parts)
 
 
 def lora_parameters(shape: Shape, lora: LoraConfig) -> int:
-    """Parameters of LoRA's matrices beside the linear layers of a decoder that `lora` names."""
+    """Number of parameters of LoRA's matrices for the linear layers that `lora` targets."""
     return lora.rank * sum(shape.linear_widths(target) for target in lora.targets)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a forward pass of a role gets at most."""
+    """The work of a role's rank that determines its memory."""
 
-    tokens: int  # of one micro-batch
-    scorer: bool = False  # a scalar head: no logits
-    publishes: bool = False  # its weights go through the object store
-    whole: str = ""  # why each rank reads the whole model even where ZeRO-3 could read it into shards, if one does
-    loads_as: str | None = None  # precision in which it is then read, if not that of the forward pass
-    learned: int | None = None  # parameters that have a gradient, where not all have
-    exports: bool = True  # its weights are written as a model at the end
+    tokens: int  # largest micro-batch, in tokens
+    scorer: bool = False  # whether the model has a scalar head and no logits
+    publishes: bool = False  # whether its weights are sent through the object store
+    whole: str = ""  # why every rank reads the full model even under ZeRO-3; empty if it is read into shards
+    loads_as: str | None = None  # precision in which the full model is read, if not that of the forward pass
+    learned: int | None = None  # number of parameters with a gradient, if not all
+    exports: bool = True  # whether its weights are exported as a model at the end
 
 
 def read_into_shards(zero: ZeroConfig, work: Work) -> bool:
-    """Whether no rank ever holds the whole model."""
+    """Whether ranks read the model into shards, so that none ever holds the full model."""
     return zero.stage == 3 and not work.whole
 
 
 def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -> Footprint:
-    """One rank of a model under ZeRO with AdamW, as `actors.zero.model.ZeroModel` holds it."""
+    """Memory of one rank of a model trained under ZeRO with AdamW, as in `actors.zero.model.ZeroModel`."""
     count, b = shape.parameters(work.scorer), BYTES[zero.dtype]
     learned = count if work.learned is None else work.learned
     weights = ranks if zero.stage == 3 else 1
@@ -132,7 +129,9 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
     loading = _loading(shape, zero, ranks, work)
     saved = Part("checkpoint", optimizer, f"12 B x {learned:,} / {shards}: its copy of the optimizer's state")
     kept = _activations(shape, work, b, zero, gpu)
-    copies = 4 if b == 2 and not gpu else 2  # their gradient; in bfloat16 CPUs lay both out anew to multiply them
+    copies = (
+        4 if b == 2 and not gpu else 2
+    )  # with their gradient; in bfloat16, CPUs reorder both for the multiplication
     logits = [] if work.scorer else [_logits(shape, work.tokens, copies * b, gpu)]
     if gpu:
         bucket = min(learned, BUCKET_ELEMENTS)
@@ -148,7 +147,7 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
     parts.append(state)
     if work.publishes:
         parts.append(Part("published", b * count, f"{b} B x {count:,}: its copy in the object store"))
-    # The heap keeps the activations' blocks while AdamW steps; logits go back to the system.
+    # The heap keeps the activations' blocks during AdamW's step; memory of logits is returned to the system.
     learning = [*parts, kept, max([step, *logits], key=lambda part: part.bytes)]
     saving = [*parts, saved, Part("export", b * count, f"{b} B x {count:,}: gathered while the checkpoint is written")]
     work_parts = max(learning, saving, key=lambda each: total(tuple(each)))
@@ -156,7 +155,7 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
 
 
 def _loading(shape: Shape, zero: ZeroConfig, ranks: int, work: Work) -> tuple[Part, ...]:
-    """What a rank has of the model while it is read: one parameter on its way, or all of it; and its shards."""
+    """Memory of the model while a rank reads it: one parameter or the full model, and its shards."""
     count, b = shape.parameters(work.scorer), BYTES[zero.dtype]
     shards = Part("weights", b * count // ranks, f"{b} B x {count:,} / {ranks}: shards as they are read")
     if read_into_shards(zero, work):
@@ -169,7 +168,7 @@ def _loading(shape: Shape, zero: ZeroConfig, ranks: int, work: Work) -> tuple[Pa
 
 
 def frozen(shape: Shape, config: FrozenRoleConfig, work: Work, gpu: bool) -> Footprint:
-    """One rank of a model that only reads: reference or reward model. Each rank holds all of it."""
+    """Memory of one rank of a frozen model: reference or reward model. Every rank holds the full model."""
     count, b = shape.parameters(work.scorer), BYTES[config.dtype]
     weights = Part("weights", b * count, f"{b} B x {count:,}")
     size = b * work.tokens * shape.layer_activations
@@ -184,7 +183,15 @@ def frozen(shape: Shape, config: FrozenRoleConfig, work: Work, gpu: bool) -> Foo
 
 
 def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | None, through_store: bool) -> Footprint:
-    """One vLLM engine. On a GPU (of `gpu_bytes`) it takes its share whatever the model is; what is left is KV cache."""
+    """Memory of one vLLM engine. On a GPU it takes its share for any model; what the model leaves of it is KV cache.
+
+    Args:
+        shape: of the model.
+        config: the engine's settings.
+        tokens: of one forward pass.
+        gpu_bytes: memory of the GPU; None on CPUs.
+        through_store: whether weights are sent through the object store.
+    """
     count, b = shape.parameters(), BYTES[config.dtype]
     weights = Part("weights", b * count, f"{b} B x {count:,}")
     size = b * tokens * shape.layer_activations
@@ -207,8 +214,8 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
         layer,
         sampled,
     ]
-    # oneDNN multiplies with packed copies. Of a layer's matrices they replace the originals, but vLLM keeps the embedding, and
-    # the output head even where it is the embedding, beside theirs.
+    # oneDNN multiplies with packed copies. They replace the originals of a layer's matrices, but vLLM keeps the
+    # originals of the embedding and of the output head (even a tied one) as well.
     matrix = b * shape.vocab * shape.hidden
     of_one = f"{b} B x {shape.vocab:,} x {shape.hidden:,}"
     parts.append(Part("packed", 2 * matrix, f"2 x {of_one}: oneDNN's copies of embedding and head"))
@@ -232,7 +239,7 @@ def _process(kind: str, gpu: bool) -> Part:
 
 
 def _activations(shape: Shape, work: Work, b: int, zero: ZeroConfig, gpu: bool) -> Part:
-    """What the backward pass needs of T tokens: every layer's, or each layer's input and one layer's rest."""
+    """Activations kept for the backward pass: of every layer or, with checkpointing, layer inputs and one layer."""
     a = shape.fused_activations if zero.liger else shape.layer_activations
     if zero.gradient_checkpointing:
         kept, which = shape.layers * shape.hidden + a, f"({shape.layers} x {shape.hidden:,} + {a:,})"

@@ -1,7 +1,7 @@
-"""The shape of a decoder from its config.json alone: how many parameters it has, what a token costs.
+"""The shape of a decoder from its config.json alone: parameters, and the activations and KV cache of a token.
 
-Four families have a closed form, which imports no torch. Of every other, Transformers' own class is built without memory and
-its parameters are counted; see `actors.sizing.counting`.
+Four families have a closed form, which imports no torch. For all others, Transformers' own class is built without
+memory and its parameters are counted; see `actors.sizing.counting`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from actors.config import ArchitectureConfig
 from actors.sizing.counting import Counts, count
 from configs.errors import ConfigError
 
-# Families with a closed form: model_type -> (q, k, v have biases where the config does not say, q and k are normalized)
+# Families with a closed form: model_type -> (whether q, k, v have biases by default, whether q and k are normalized)
 FAMILIES: dict[str, tuple[bool, bool]] = {
     "llama": (False, False),
     "mistral": (False, False),
@@ -28,21 +28,24 @@ FAMILIES: dict[str, tuple[bool, bool]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder: of LLaMA's kind (RMS norms, rotary positions, a gated feed-forward layer; Touvron et al. 2023), or counted."""
+    """Sizes of a decoder, of LLaMA's kind or counted.
+
+    LLaMA's kind has RMS norms, rotary positions, and a gated feed-forward layer (Touvron et al. 2023).
+    """
 
     hidden: int
     layers: int
     intermediate: int
     heads: int
     vocab: int
-    kv_heads: int = 0  # as many as heads
-    head_dim: int = 0  # hidden / heads
+    kv_heads: int = 0  # 0: as many as heads
+    head_dim: int = 0  # 0: hidden / heads
     context: int = 4096
     tied: int = 0  # one matrix for input and output embedding
     qkv_bias: int = 0
     qk_norm: int = 0
     other_bias: int = 0  # of the attention's output projection and the feed-forward layer, elements a layer
-    counts: Counts | None = None  # of another family: they then decide in place of the closed form
+    counts: Counts | None = None  # of a family without a closed form; used instead of it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kv_heads", self.kv_heads or self.heads)
@@ -50,12 +53,12 @@ class Shape:
 
     @property
     def q(self) -> int:
-        """Width of all query heads."""
+        """Total width of the query heads."""
         return self.heads * self.head_dim
 
     @property
     def kv(self) -> int:
-        """Width of all key heads, which is that of all value heads."""
+        """Total width of the key heads, which equals that of the value heads."""
         return self.kv_heads * self.head_dim
 
     @property
@@ -67,7 +70,7 @@ class Shape:
         return attention + 3 * self.hidden * self.intermediate + biases + norms
 
     def parameters(self, scorer: bool = False) -> int:
-        """All parameters, each once; `scorer`: with a scalar head in place of the output embedding."""
+        """Number of parameters, each counted once; with `scorer`, a scalar head replaces the output embedding."""
         if self.counts is not None:
             return self.counts.parameters - self.counts.head + self.hidden if scorer else self.counts.parameters
         head = self.hidden if scorer else 0 if self.tied else self.vocab * self.hidden
@@ -75,20 +78,20 @@ class Shape:
 
     @property
     def largest_parameter(self) -> int:
-        """Elements of the largest parameter."""
+        """Number of elements of the largest parameter."""
         if self.counts is not None:
             return max(prod(shape) for shape in self.counts.shapes.values())
         return self.hidden * max(self.vocab, self.intermediate, self.q)
 
     @property
     def matrix_elements(self) -> int:
-        """Elements of all layers' matrices that one token is multiplied with, without the embeddings."""
+        """Number of elements of all layers' matrices that one token is multiplied with, without the embeddings."""
         if self.counts is not None:
             return self.counts.matrices
         return self.layers * (2 * self.hidden * (self.q + self.kv) + 3 * self.hidden * self.intermediate)
 
     def linear_widths(self, name: str) -> int:
-        """Input plus output widths of all linear layers called `name`, e.g. `q_proj`; 0 where there is none."""
+        """Sum of input and output widths of all linear layers named `name`, e.g. `q_proj`; 0 if there are none."""
         if self.counts is not None:
             return self.counts.linears.get(name, 0)
         others = {"q_proj": self.q, "k_proj": self.kv, "v_proj": self.kv, "o_proj": self.q}
@@ -97,16 +100,16 @@ class Shape:
 
     @property
     def kv_elements(self) -> int:
-        """Elements that one token takes in the KV cache."""
+        """Number of elements of one token in the KV cache."""
         return 2 * self.layers * self.kv
 
     @property
     def layer_activations(self) -> int:
-        """Elements that one token leaves in one layer for the backward pass, attention fused.
+        """Number of elements that one token keeps in one layer for the backward pass, with fused attention.
 
-        Each norm keeps its input, the normalized and the scaled; attention keeps q, k, v and its output, twice
-        where the output is laid out anew; the feed-forward layer keeps gate, its activation, up and their product. Of a
-        counted family it is an upper bound, of its widest layer.
+        Each norm keeps its input, the normalized, and the scaled values; attention keeps q, k, v, and its output, which
+        counts twice because it is copied to another memory layout; the feed-forward layer keeps gate, its activation,
+        up, and their product. For a counted family, an upper bound for its widest layer.
         """
         if self.counts is not None:
             return self.counts.activations
@@ -115,8 +118,10 @@ class Shape:
 
     @property
     def fused_activations(self) -> int:
-        """The same with Liger's kernels: norms keep their input and output, rotary embeddings work in place, and the
-        feed-forward layer keeps gate, up and their product.
+        """Like `layer_activations`, with Liger's kernels.
+
+        Norms keep their input and output, rotary embeddings work in place, and the feed-forward layer keeps gate, up,
+        and their product.
         """
         if self.counts is not None:
             return self.counts.activations
@@ -139,7 +144,11 @@ def read_shape(folder: Path) -> Shape:
 
 
 def shape_of(given: Mapping[str, Any], where: str) -> Shape:
-    """The shape that the content of a config.json describes; `where` is how errors call it.
+    """The shape that the content of a config.json describes.
+
+    Args:
+        given: content of config.json.
+        where: name of the config in errors.
 
     Raises:
         ConfigError: a setting is missing, or Transformers cannot build the model.
@@ -172,7 +181,7 @@ def shape_of(given: Mapping[str, Any], where: str) -> Shape:
 
 
 def new_shape(architecture: ArchitectureConfig, vocab: int) -> Shape:
-    """The shape of a model that a recipe describes."""
+    """The shape of a new model with `architecture` and a vocabulary of `vocab` tokens."""
     return Shape(
         hidden=architecture.hidden_size,
         layers=architecture.layers,
@@ -186,7 +195,7 @@ def new_shape(architecture: ArchitectureConfig, vocab: int) -> Shape:
 
 
 def vocabulary(folder: Path) -> int:
-    """Tokens that the tokenizer in `folder` knows. Raises ConfigError where tokenizer.json is missing."""
+    """Number of tokens of the tokenizer in `folder`. Raises ConfigError if tokenizer.json is missing or unreadable."""
     path = folder / "tokenizer.json"
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
@@ -197,9 +206,9 @@ def vocabulary(folder: Path) -> int:
 
 
 def parse_shape(text: str) -> Shape:
-    """A shape written `hidden=5120,layers=40,intermediate=13824,heads=40,vocab=39424`, by the names of `Shape`.
+    """Parses `hidden=5120,layers=40,intermediate=13824,heads=40,vocab=39424`, with the field names of `Shape`.
 
-    Raises ConfigError for a name that is unknown or missing, and for what is no number.
+    Raises ConfigError if a name is unknown or missing, or a value is not a number.
     """
     known = {field.name for field in fields(Shape)} - {"counts"}
     given: dict[str, Any] = {}

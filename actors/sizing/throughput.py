@@ -1,7 +1,7 @@
-"""How much of a machine training uses: floating-point operations of a step, and how many a matrix multiplication gets done.
+"""Utilization of a machine: floating-point operations (FLOPs) of training, and measured FLOP/s of a linear layer.
 
-A multiplication and the addition after it are two operations. T tokens, M elements of a decoder's matrices,
-of a mixture of experts those that a token is routed to.
+A multiply-add counts as two operations. T tokens, M elements of a decoder's matrices; of a mixture of experts, only
+those that a token is routed to.
 """
 
 from __future__ import annotations
@@ -19,12 +19,18 @@ ENOUGH_S = 0.3
 
 
 def learning_flops(shape: Shape, lengths: Sequence[int], predicted: int, frozen: bool = False) -> float:
-    """Operations of learning from sequences of `lengths` tokens: one forward and one backward pass.
+    """FLOPs of training on sequences: one forward and one backward pass.
 
-    Forward: 2 M T in the matrices, 4 operations a layer and dimension of the heads for every pair of a token and one that it
-    sees, and the output embedding for the `predicted` tokens. The backward pass is twice that (Kaplan et al. 2020, section
-    2.1), or, where the matrices are `frozen` and only passed through, as much as it. Recomputed activations do not count,
-    as in Chowdhery et al. 2022, appendix B.
+    Forward: 2 M T in the matrices; 4 operations per layer and dimension of the heads for every pair of a token and one
+    that it attends to; and the output embedding for the predicted tokens. The backward pass costs twice that (Kaplan et
+    al. 2020, section 2.1); in frozen matrices, which gradients only pass through, it costs as much as the forward pass.
+    Recomputed activations do not count, as in Chowdhery et al. 2022, appendix B.
+
+    Args:
+        shape: of the model.
+        lengths: tokens of each sequence.
+        predicted: number of tokens that logits are computed for.
+        frozen: whether the matrices are not trained, as with LoRA.
     """
     tokens = sum(lengths)
     pairs = sum(length * (length + 1) // 2 for length in lengths)
@@ -34,9 +40,9 @@ def learning_flops(shape: Shape, lengths: Sequence[int], predicted: int, frozen:
 
 
 def matmul_flops(tokens: int, inner: int, outer: int, dtype: torch.dtype, device: torch.device | str) -> float:
-    """Operations a second that this process gets done in (tokens, inner) by (outer, inner), forward and both gradients.
+    """FLOP/s that this process achieves in (tokens, inner) by (outer, inner), forward and both gradients.
 
-    Median over at most 20 repetitions, or what 0.3 s allow, after one that does not count.
+    Uses the median time of `median_seconds`.
     """
     inputs = torch.randn(tokens, inner, dtype=dtype, device=device)
     weight = torch.randn(outer, inner, dtype=dtype, device=device)
@@ -51,7 +57,10 @@ def matmul_flops(tokens: int, inner: int, outer: int, dtype: torch.dtype, device
 
 
 def median_seconds(work: Callable[[], object]) -> float:
-    """Of `work`, whose kernels on a GPU are waited for."""
+    """Median seconds of `work`, including its GPU kernels.
+
+    Measures 3 to 20 repetitions, more than 3 only within 0.3 s in total, after one warm-up call.
+    """
     _timed(work)
     taken: list[float] = []
     while len(taken) < LEAST_REPETITIONS or (len(taken) < MOST_REPETITIONS and sum(taken) < ENOUGH_S):

@@ -1,4 +1,4 @@
-"""Weights through Ray's object store: the policy puts them block by block, every engine maps them. Runs anywhere."""
+"""Sends weights through Ray's object store, on CPU or GPU: the policy puts blocks, and every engine maps them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from actors.weight_sync.transport import WeightTransport
 
 
 class ObjectStoreTransport(WeightTransport):
-    """Engines take a block while the policy gathers the next: a few blocks at a time lie in the object stores."""
+    """Engines load one block while the policy gathers the next; the object stores hold a few blocks at a time."""
 
     def send(self, version: int) -> None:
         """See `WeightTransport`."""
         self.engines.call("begin_weights")
         streams = [actor.weight_blocks.options(num_returns="streaming").remote() for actor in self.policy.actors]
         taken: list[ray.ObjectRef] = []
-        while (block := self.policy.next_of(streams[0], "gather weights")) is not None:  # all gather; the first has it
+        while (
+            block := self.policy.next_of(streams[0], "gather weights")
+        ) is not None:  # all ranks gather, the first yields
             taken += self.engines.submit("take_weights", block)
         self.policy.wait([stream.completed() for stream in streams], "gather weights")
         self.engines.wait(taken, "take weights")

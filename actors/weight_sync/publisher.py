@@ -1,4 +1,4 @@
-"""Publishing: a numbered version of the weights, moved within a time limit and checked on a probe."""
+"""Publishing: sends a numbered version of the weights to the engines within a time limit, and checks it on a probe."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ TRANSPORTS: dict[str, type[WeightTransport]] = {
 
 @dataclass(frozen=True)
 class Rounding:
-    """How far two right programs may be apart on a token's log-probability, in nats, by the coarser of their dtypes.
+    """Allowed rounding difference of a token's log-probability, in nats, for the coarser dtype of engine and policy.
 
-    It grows with a model's depth and width, so it is measured on the first version that is published: that may differ by
-    `largest`, later ones by `factor` times as much as it did, at least by `least`.
+    The difference between two correct programs grows with a model's depth and width, so it is measured on the first
+    published version. That one may differ by `largest`; later ones by `factor` times its difference, or `least` if
+    larger.
     """
 
     least: float
@@ -37,20 +38,20 @@ ROUNDING = {"float32": Rounding(1e-4, 2e-3), "bfloat16": Rounding(0.05, 0.5)}
 
 
 class PublishError(RunError):
-    """An engine does not compute with the weights that were published; the message names engine and version."""
+    """An engine does not compute with the published weights; the message names engine and version."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What one publish did."""
+    """Result of one publish."""
 
     version: int
-    seconds: float
-    drift: float  # largest difference of a probe token's log-probability between an engine and the policy
+    seconds: float  # of the transfer, without the check
+    drift: float  # largest difference of a probe token's log-probability between an engine and the policy, nats
 
 
 class Publisher:
-    """Brings versions of the policy into the engines and trusts none before the probe has agreed."""
+    """Sends versions of the policy's weights to the engines, and compares engines and policy on a probe after each."""
 
     def __init__(
         self,
@@ -60,9 +61,14 @@ class Publisher:
         probe: list[list[int]],
         dtype: str = "float32",
     ) -> None:
-        """Compares engines and policy, whose coarser dtype is `dtype`.
+        """Opens the transport.
 
-        `probe`: token sequences, two tokens or longer, that engine and policy both score after every publish.
+        Args:
+            config: transport, time limit, and tolerance.
+            policy: the policy's processes.
+            engines: the rollout's processes.
+            probe: sequences of two or more token ids, which engines and policy both score after every publish.
+            dtype: the coarser dtype of engines and policy.
         """
         self._tolerance, self._rounding = config.tolerance, ROUNDING[dtype]
         self._policy, self._engines, self._probe, self._timeout_s = policy, engines, probe, config.timeout_s
@@ -71,8 +77,9 @@ class Publisher:
     def publish(self, version: int) -> Published:
         """Sends and checks version `version`.
 
-        Raises PublishError when an engine answers with another version or differs on the probe by more than the
-        tolerance; RoleError when a role has not answered after `timeout_s` seconds of the config in all.
+        Raises:
+            PublishError: an engine holds another version, or differs on the probe by more than the tolerance.
+            RoleError: transfer and check together took longer than the config's `timeout_s`, or a role failed.
         """
         start = time.monotonic()
         with self._policy.within(self._timeout_s), self._engines.within(self._timeout_s):
@@ -80,9 +87,12 @@ class Publisher:
             return Published(version, time.monotonic() - start, self.check(version))
 
     def check(self, version: int) -> float:
-        """Compares every engine with the policy on the probe; returns the largest difference of a log-probability.
+        """Compares every engine with the policy on the probe; returns the largest log-probability difference, in nats.
 
-        Raises PublishError, naming the engine.
+        The first check sets the tolerance of later ones if the config has none.
+
+        Raises:
+            PublishError: as `publish`; names the engine.
         """
         allowed = self._rounding.largest if self._tolerance is None else self._tolerance
         mine = self._policy.submit("probe", self._probe)

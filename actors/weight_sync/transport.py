@@ -1,4 +1,4 @@
-"""How new weights reach the engines: the interface that every transport keeps."""
+"""The interface of weight transports, which send new weights to the engines."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from actors.roles.rollout import Rollout
 
 
 class WeightTransport(ABC):
-    """Moves the policy's full weights into every engine.
+    """Transfers the policy's full weights to every engine.
 
-    A transport owns the path of the bytes and nothing else: versions, the check afterwards and what to do on failure
-    belong to `Publisher`. Invariant: when `send(version)` returns, every engine has taken all weights of the policy as
-    they were when it was called, and says that it holds `version`; when it raises, engines may hold anything.
+    A transport is responsible for the transfer only; `Publisher` handles versions, the check afterwards, and failures.
+    Invariant: when `send(version)` returns, every engine has loaded all weights that the policy had at the call, and
+    reports `version`; when it raises, the engines' weights are undefined.
     """
 
     def __init__(self, policy: WorkerGroup[Policy], engines: WorkerGroup[Rollout]) -> None:
@@ -23,4 +23,7 @@ class WeightTransport(ABC):
 
     @abstractmethod
     def send(self, version: int) -> None:
-        """Brings the weights over. Waits with the groups' time limits. No engine may be generating."""
+        """Sends the weights and labels them `version` in every engine. Waits within the groups' time limits.
+
+        No engine may be generating, except with in-flight weight updates.
+        """

@@ -1,4 +1,4 @@
-"""Weights by vLLM's own NCCL transfer: from the policy's first GPU straight into the engines' GPUs."""
+"""Sends weights with vLLM's own NCCL transfer, directly from the policy's first GPU to the engines' GPUs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from cluster.waiting import get
 
 
 class VllmNcclTransport(WeightTransport):
-    """Opens vLLM's transfer group once; afterwards every rank of the policy gathers and the first one broadcasts."""
+    """Opens vLLM's transfer group once; for every version, all ranks of the policy gather and the first broadcasts."""
 
     def __init__(self, policy: WorkerGroup[Policy], engines: WorkerGroup[Rollout]) -> None:
         super().__init__(policy, engines)
         address = get(policy.actors[0].address.remote(), "policy: address for the weight transfer", policy.timeout_s)
-        # The engines answer the handshake while the policy waits in it, so both must be free to run.
+        # The policy blocks in the handshake until the engines respond, so both must be free to run.
         policy.call("open_weight_transfer", engines.actors, *address)
 
     def send(self, version: int) -> None:

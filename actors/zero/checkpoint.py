@@ -1,8 +1,8 @@
-"""Checkpoints on a shared file system: written aside, with a checksum of every file, then committed by one rename.
+"""Checkpoints on a shared file system: written to a temporary folder, with checksums, then committed by one rename.
 
-checkpoints/step-00000020/SHA256SUMS    every file below, written last; `sha256sum -c SHA256SUMS` checks it too
-                          state.json    what the driver keeps beside the weights
-                          policy/...    what each role wrote
+checkpoints/step-00000020/SHA256SUMS    checksums of all files, written last; `sha256sum -c SHA256SUMS` checks them too
+                          state.json    state of the driver
+                          policy/...    files of each role
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from storage.durable import broken_seal, replace_file, sha256, sync, with_seal, 
 MANIFEST = "SHA256SUMS"
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8})")
-_THREADS = 8  # that read and hash at a time
+_THREADS = 8  # that read and hash files concurrently
 
 
 class DamagedCheckpoint(RunError):
-    """A checkpoint that is not what was written; the message names the file."""
+    """A checkpoint's files are not as they were written; the message names the file."""
 
 
 class CheckpointStore:
-    """The `checkpoints/` folder of one run. One process commits; every rank may write into the folder aside."""
+    """The `checkpoints/` folder of one run. One process commits; all ranks may write to the temporary folder."""
 
     def __init__(self, root: Path, keep: int = 2) -> None:
         if keep < 1:
@@ -38,11 +38,11 @@ class CheckpointStore:
         self.keep = keep
 
     def aside(self, step: int) -> Path:
-        """The folder to write step `step` into before it is committed. Nothing in it counts yet."""
+        """The temporary folder for step `step` until it is committed."""
         return self.root / f"aside-{step:08d}"
 
     def begin(self, step: int) -> Path:
-        """Makes an empty `aside(step)`; what interrupted writers left is removed."""
+        """Creates an empty `aside(step)`, and removes leftovers of interrupted writers."""
         folder = self.aside(step)
         with writing(folder):
             for left in [*self.root.glob("aside-*"), *self.root.glob("discarded-*")]:
@@ -51,14 +51,20 @@ class CheckpointStore:
         return folder
 
     def commit(self, step: int, state: dict[str, Any], digests: Mapping[str, str] | None = None) -> Path:
-        """Makes `aside(step)` the checkpoint of `step`, with `state` (JSON) beside the weights; then drops the oldest.
+        """Commits `aside(step)` as the checkpoint of `step`, then removes the oldest beyond `keep`.
 
-        After `commit` has returned, a crash at any moment leaves this checkpoint or a later one; until then, those before.
+        Once `commit` has returned, a crash at any time leaves this checkpoint or a later one; until then, the earlier
+        ones.
 
         Args:
-            digests: SHA-256 by path of the files that their writers have hashed and synced; the others are here.
+            step: the step to commit.
+            state: state of the driver, as JSON values.
+            digests: SHA-256 by path of files that their writers have hashed and synced; all others are hashed and
+                synced here.
 
-        Raises DiskError, or RunError for a file of `digests` that is not there.
+        Raises:
+            DiskError: a file cannot be written.
+            RunError: a file of `digests` does not exist.
         """
         folder, final = self.aside(step), self._folder(step)
         with writing(folder):
@@ -83,9 +89,9 @@ class CheckpointStore:
         return sorted(int(m[1]) for path in self.root.iterdir() if (m := _NAME.fullmatch(path.name)))
 
     def good(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Folder and state of every checkpoint whose files are all as they were written, newest first.
+        """Yields folder and state of every undamaged checkpoint, newest first.
 
-        Each is read whole when its turn comes; one that is refused is named, with its file, on stdout.
+        Each is read completely before it is yielded. Damaged ones are skipped and printed, with the damaged file.
         """
         for step in reversed(self.steps()):
             folder = self._folder(step)
@@ -97,14 +103,14 @@ class CheckpointStore:
             yield folder, json.loads((folder / STATE).read_text(encoding="utf-8"))
 
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Folder and state of the newest good checkpoint, or None when there is none yet."""
+        """Folder and state of the newest undamaged checkpoint, or None if there is none."""
         return next(self.good(), None)
 
     def _folder(self, step: int) -> Path:
         return self.root / f"step-{step:08d}"
 
     def _discard(self, folder: Path) -> None:
-        """Removes a checkpoint; a crash meanwhile leaves no half of one under its name."""
+        """Removes a checkpoint. A rename first ensures that a crash leaves no partial checkpoint under its name."""
         aside = folder.with_name(f"discarded-{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
@@ -112,10 +118,12 @@ class CheckpointStore:
 
 
 def verify(folder: Path) -> None:
-    """Read every file of a checkpoint, before DeepSpeed does: its files are pickles, which run code when they are loaded.
+    """Verifies the checksum of every file of a checkpoint.
+
+    Call it before DeepSpeed loads the checkpoint: its files are pickles, which execute code when they are loaded.
 
     Raises:
-        DamagedCheckpoint: the first file that is missing, truncated, changed, or not one that was written with it.
+        DamagedCheckpoint: a file is missing, truncated, changed, or not listed in the checksums; names the first one.
     """
     expected = _read_manifest(folder / MANIFEST)
     for path in sorted(folder.rglob("*")):
@@ -129,7 +137,7 @@ def verify(folder: Path) -> None:
 
 
 def _wrong(path: Path, digest: str) -> str | None:
-    """What is wrong with a file, as a message's words."""
+    """What is wrong with a file, as text for a message; None if its SHA-256 is `digest`."""
     try:
         return None if sha256(path) == digest else "damaged (its SHA-256 is another)"
     except FileNotFoundError:
@@ -139,7 +147,7 @@ def _wrong(path: Path, digest: str) -> str | None:
 
 
 def _manifest(folder: Path, digests: Mapping[str, str]) -> str:
-    """A line a file, as sha256sum writes it; files that are not in `digests` are hashed and synced here."""
+    """One line per file in the format of sha256sum; files that are not in `digests` are hashed and synced here."""
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
     for name in sorted(set(digests) - names):
         raise RunError(f"{folder / name}: written, but not here: all machines must share one runs folder")
@@ -149,7 +157,7 @@ def _manifest(folder: Path, digests: Mapping[str, str]) -> str:
 
 
 def _read_manifest(path: Path) -> dict[str, str]:
-    """SHA-256 by file."""
+    """SHA-256 by file. Raises DamagedCheckpoint if the manifest cannot be read or fails its own checksum."""
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Training that brought a figure which is not finite: what it was, whose, and which rows it came from."""
+"""Errors for a loss or gradient that is not finite: what it was, whose, and the rows it came from."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from configs.errors import RunError
 
 
 class NotFiniteError(RunError):
-    """An optimizer step brought a figure that is not finite; raised on every rank alike.
+    """The loss or gradient of an optimizer step is not finite; raised on all ranks.
 
-    `micro_batches[rank]` are the indices of those that brought it: all of them where the gradient did. `update` is the
-    index of the step among those asked for together.
+    Attributes:
+        what: what was not finite.
+        step: the optimizer step, from 1.
+        micro_batches: by rank, the indices of the offending micro-batches; all of them if it is the gradient.
+        update: index of the step among those of one call.
     """
 
     update: int = 0
 
     def __init__(self, what: str, step: int, micro_batches: list[list[int]]) -> None:
-        super().__init__(what, step, micro_batches)  # a pickle is made of these
+        super().__init__(what, step, micro_batches)  # pickle recreates the error from these
         self.what, self.step, self.micro_batches = what, step, micro_batches
 
     def __str__(self) -> str:
@@ -28,7 +31,7 @@ class NotFiniteError(RunError):
 
 
 class DivergedError(RunError):
-    """The same with the name of whose training it was, and the rows, with all their columns, that it came from."""
+    """A role's loss or gradient is not finite; `who` is the role, `rows` are the affected rows with all columns."""
 
     def __init__(self, who: str, said: str, rows: pa.Table) -> None:
         super().__init__(who, said, rows)
@@ -45,7 +48,7 @@ class DivergedError(RunError):
 
 
 def not_finite_columns(table: pa.Table) -> list[str]:
-    """Names of the columns of floats, or lists of floats, that hold a NaN or an infinity."""
+    """Names of the columns of floats, or of lists of floats, that contain a NaN or an infinity."""
     found = []
     for name in table.column_names:
         values: Any = table.column(name).combine_chunks()

@@ -1,4 +1,4 @@
-"""The one way in which roles and stages read a model that they train: into shards where ZeRO-3 can, else whole on every rank."""
+"""Loads a model for training: into shards where ZeRO-3 allows it, otherwise in full on every rank."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ Module = TypeVar("Module", bound=PackedModule)
 
 
 def load_to_train(kind: type[Module], folder: str, zero: ZeroConfig, seed: int = 0, dropout: bool = False) -> Module:
-    """The model in `folder` as a module for `actors.zero.model.ZeroModel` with the same `zero`, on this rank's device.
+    """Loads the model in `folder` on this rank's device, for `actors.zero.model.ZeroModel` with the same `zero`.
 
-    Under ZeRO-3 it comes in shards, and no rank ever holds all of it. Where that is not possible (`whole_because`), every
-    rank reads all of it, and rank 0 prints why. The weights are the same either way. All ranks call it.
+    Under ZeRO-3 it is loaded into shards, and no rank ever holds the full model. Where that is not possible
+    (`whole_because`), every rank reads the full model, and rank 0 prints why. The weights are the same either way.
+    Collective: all ranks call it.
 
     Args:
         kind: `PackedLM`, or `PackedScorer`, for which a causal language model gets a scalar head of zeros.
-        seed: of the weights that a checkpoint should have but has not.
-        dropout: whether training mode has the dropout of the model's config (`load_causal_lm` says why not).
+        folder: a Hugging Face folder or Hub id.
+        zero: ZeRO settings, including the dtype.
+        seed: sets torch's random generator before loading.
+        dropout: whether to keep the dropout of the model's config in training mode; see `load_causal_lm`.
 
     Raises:
         ConfigError: no such model, or one that cannot be trained.
@@ -45,7 +48,7 @@ def load_to_train(kind: type[Module], folder: str, zero: ZeroConfig, seed: int =
 
 
 def _in_shards(found: Pretrained, name: str, zero: ZeroConfig, scorer: bool) -> PreTrainedModel | None:
-    """The model in shards; None if its files do not allow that."""
+    """The model in ZeRO-3 shards; None, with the reason printed by rank 0, if its files do not allow that."""
     model = found.empty(DTYPES[zero.dtype])
     stored: Mapping[str, Stored] | None = None
     reason = ""

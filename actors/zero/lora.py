@@ -1,7 +1,7 @@
-"""LoRA by peft: low-rank matrices beside a model's linear layers are trained instead of them (Hu et al. 2021).
+"""LoRA with peft: low-rank matrices of a model's linear layers are trained instead of the layers (Hu et al. 2021).
 
-A layer then computes W x + (alpha / rank) B A x, with A random and B zero at first, so that it starts as the model was.
-Exports have W + (alpha / rank) B A: a model like any other.
+A layer computes W x + (alpha / rank) B A x, with A random and B zero at first, so that training starts from the
+original model. Exports contain W + (alpha / rank) B A: an ordinary model.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from actors.config import LoraConfig
 from configs.errors import ConfigError
 
 ADAPTER = "default"
-HEAD = "score."  # a scorer's, which is trained whole: it begins at zero
+HEAD = "score."  # the scalar head is trained in full, because it is initialized to zero
 
 
 def add_lora(model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
-    """Puts LoRA's matrices beside the layers that `lora.targets` names; everything else but a scorer's head is frozen.
+    """Adds LoRA matrices to the layers named in `lora.targets`; freezes everything else except a scalar head.
 
-    Raises ConfigError for a name that none of the model's linear layers ends with.
+    Raises:
+        ConfigError: no linear layer of the model has the last name of a target.
     """
     from peft import LoraConfig as Settings
     from peft import inject_adapter_in_model
@@ -45,9 +46,14 @@ def add_lora(model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
 
 @torch.no_grad()
 def merged(model: PreTrainedModel, block: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by name, whole ones of `model`, with LoRA's matrices added to those they stand beside, as peft adds them.
+    """Merges LoRA matrices into the weights of `block`, in the same way as peft.
 
-    Without LoRA they are what they were.
+    Args:
+        model: has the LoRA matrices, gathered.
+        block: full weights of `model`, by name.
+
+    Returns:
+        Weights by the names of the model without LoRA. Without LoRA, the weights of `block` unchanged.
     """
     weights = {}
     for name, tensor in block.items():

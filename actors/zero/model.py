@@ -1,4 +1,4 @@
-"""One rank of a model that DeepSpeed trains: forward, update, full weights, checkpoint. Knows no algorithm."""
+"""One rank of a model trained with DeepSpeed: forward, update, full weights, checkpoints; algorithm-independent."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from actors.zero.sharding import whole_shape
 from storage.durable import writing
 
 Batch = TypeVar("Batch")
-# (what the model returned, the batch) -> (loss, figures to report). A loss is the micro-batch's *share* of the global
-# loss, times the number of ranks, because DeepSpeed averages gradients over ranks; so the sum over micro-batches and
-# ranks does not depend on how the batch was cut.
+# (output of the model, batch) -> (loss, metrics). A loss is the micro-batch's *share* of the global loss, times the
+# number of ranks, because DeepSpeed averages gradients over ranks; so the sum over micro-batches and ranks does not
+# depend on how the batch was split.
 Loss = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
 
 
 def learning_rate(optimizer: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Learning rate of optimizer step `step` (from 0): linear warm-up, then constant, linear or cosine decay."""
+    """Learning rate of optimizer step `step` (from 0): linear warmup, then constant, or linear or cosine decay."""
     if step < optimizer.warmup_steps:
         return optimizer.lr * (step + 1) / optimizer.warmup_steps
     if optimizer.schedule == "constant":
@@ -44,9 +44,14 @@ def learning_rate(optimizer: OptimizerConfig, step: int, total_steps: int) -> fl
 class ZeroModel:
     """A module under DeepSpeed ZeRO on this rank. torch.distributed must be initialized.
 
-    `module` is whole on every rank or already cut into shards (`actors.zero.loading`); `module.model` is the Transformers model
-    whose weights are exported. Every method is a collective: all ranks call it with equally many micro-batches, in the same
-    order.
+    Every method is collective: all ranks call it in the same order, with the same number of micro-batches.
+
+    Args:
+        module: in full on every rank or already sharded (`actors.zero.loading`); `module.model` is the Transformers
+            model whose weights are exported.
+        zero: ZeRO settings.
+        optimizer: AdamW and learning-rate settings.
+        total_steps: optimizer steps of the whole run, for the learning-rate schedule.
     """
 
     def __init__(
@@ -72,9 +77,9 @@ class ZeroModel:
             eps=optimizer.eps,
             fused=True,  # one pass over memory instead of nine
         )
-        # DeepSpeed counts a norm that is not finite as -1 and takes the step, so gradients are looked at here.
+        # DeepSpeed turns a non-finite norm into -1 and takes the step, so gradients are checked here.
         self._norms: list[Tensor] = []
-        self._clips = steps_adamw_itself(zero)  # what DeepSpeed would clip and not say by how much
+        self._clips = steps_adamw_itself(zero)  # DeepSpeed would clip without reporting the norm
 
         def before_adamw(*_: Any) -> None:
             if self._clips:
@@ -87,13 +92,14 @@ class ZeroModel:
         settings = deepspeed_settings(zero, optimizer.max_grad_norm, trained)
         host_group().barrier("reading the model")
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=settings)
-        # In bf16 without ZeRO that takes a step with gradients of 0, to have the optimizer's state; AdamW would count it.
+        # In bf16 without ZeRO, `initialize` takes a step with zero gradients to create optimizer state; AdamW would
+        # count it.
         for state in adamw.state.values():
             state["step"].zero_()
         if zero.stage == 0 and torch.distributed.get_world_size() == 1:
-            self.engine.enable_backward_allreduce = False  # else all gradients are copied twice, to be added to nothing
+            self.engine.enable_backward_allreduce = False  # otherwise all gradients are copied twice for no sum
         self._stage = zero.stage
-        from actors.zero.snapshot import SnapshotEngine  # brings DeepSpeed, which must find the process prepared
+        from actors.zero.snapshot import SnapshotEngine  # imports DeepSpeed, which needs a prepared process
 
         self.engine.checkpoint_engine = self._snapshot = SnapshotEngine()
         self.world_size: int = torch.distributed.get_world_size()
@@ -101,7 +107,7 @@ class ZeroModel:
 
     @torch.no_grad()
     def forward(self, *inputs: Any) -> Any:
-        """The module's outputs without gradients, in evaluation mode."""
+        """Runs the module without gradients, in evaluation mode."""
         self.engine.eval()
         return self.engine(*inputs)
 
@@ -112,12 +118,23 @@ class ZeroModel:
         loss: Loss[Batch],
         learns: bool = True,
     ) -> dict[str, float]:
-        """One optimizer step over `micro_batches`; `run(engine, batch)` calls the model, `loss` weighs what it returned.
+        """Runs one optimizer step over `micro_batches`.
 
-        Without `learns` nothing is trained on, so weights and optimizer state stay as they are (AdamW would move the weights
-        even where the gradient is 0); the step counts for the learning-rate schedule. Returns the summed figures of `loss` (over micro-batches and ranks) with `loss`, `grad_norm` and `lr`.
-        Raises NotFiniteError when the loss or the gradient is not finite; the weights are then unchanged or, for a bad
-        gradient, not to be trusted.
+        Args:
+            micro_batches: this rank's micro-batches; the same number on every rank.
+            run: `run(engine, batch)` calls the model.
+            loss: computes loss and metrics from the model's output.
+            learns: False if no rank has anything to train on. Weights and optimizer state then stay unchanged (AdamW
+                would move the weights even with a zero gradient), and the step still counts for the learning-rate
+                schedule.
+
+        Returns:
+            The metrics of `loss`, summed over micro-batches and ranks, with `loss`, `grad_norm` (before clipping), and
+            `lr`.
+
+        Raises:
+            NotFiniteError: the loss or the gradient is not finite. The weights are unchanged for the loss, and
+                unreliable for the gradient.
         """
         self.engine.train()
         lr = learning_rate(self._optimizer, self.steps_done, self._total_steps)
@@ -133,7 +150,7 @@ class ZeroModel:
             if learns:
                 self.engine.backward(value, scale_wrt_gas=False)
             for name, figure in {"loss": value.detach() / self.world_size, **figures}.items():
-                # On the device, so that no micro-batch waits for the sum.
+                # Summed on the device, so that no micro-batch synchronizes with the host.
                 sums[name] = sums.get(name, 0.0) + figure.detach().double()
         totals = self.sum_over_ranks(sums)
         if not math.isfinite(totals["loss"]):
@@ -145,7 +162,7 @@ class ZeroModel:
         self._norms.clear()
         self.engine.step()
         self.steps_done += 1
-        # Without ZeRO, bf16's optimizer leaves out a step that it cannot take; AdamW then sees no gradient at all.
+        # Without ZeRO, the bf16 optimizer skips a step that it cannot take; AdamW then sees no gradient.
         bad = not self._norms or not torch.stack(self._norms).isfinite().all()
         if self.sum_over_ranks({"bad": torch.tensor(float(bad), dtype=torch.float64)})["bad"]:
             everything = self._of_every_rank(list(range(len(micro_batches))))
@@ -154,7 +171,7 @@ class ZeroModel:
         return {**totals, "grad_norm": float(norm), "lr": lr}
 
     def sum_over_ranks(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """Each scalar summed over ranks; every rank gives the same names."""
+        """Sums each scalar over ranks; all ranks pass the same names."""
         if not sums:
             return {}
         stacked = torch.stack([sums[name].to(device()) for name in sorted(sums)])
@@ -162,7 +179,7 @@ class ZeroModel:
         return dict(zip(sorted(sums), stacked.tolist(), strict=True))
 
     def largest_over_ranks(self, value: float) -> float:
-        """The largest `value` of any rank."""
+        """The largest `value` over all ranks."""
         found = torch.tensor(value, dtype=torch.float64, device=device())
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
         return float(found)
@@ -173,15 +190,15 @@ class ZeroModel:
         return found
 
     def weight_blocks(self) -> Iterator[dict[str, Tensor]]:
-        """Full weights by name in the model's order, a decoder layer or what stands beside the layers at a time.
+        """Yields the full weights by name, in the model's order, one decoder layer or other group at a time.
 
-        On rank 0 real tensors, valid until the next block; on the others nothing comes, but all must ask. A tied weight
-        appears once, LoRA's matrices within those they belong to. The peak is one block, not the model.
+        Yields on rank 0 only, but all ranks must iterate. The tensors are valid until the next block. A tied weight is
+        yielded once, and LoRA matrices are merged into their weights. Peak memory is one block, not the model.
         """
         import deepspeed
 
-        # A forward pass may leave a parameter on its way that it fetched ahead of need; gathering that one fails. The
-        # engine's method of this name would collect Python's garbage too, which takes longer than the gathering.
+        # A forward pass may leave a prefetched parameter in flight, and gathering that one fails. The engine's method
+        # of this name would also run Python's garbage collector, which takes longer than the gathering.
         if hasattr(self.engine.optimizer, "empty_partition_cache"):  # ZeRO-3's
             self.engine.optimizer.empty_partition_cache()
         seen: set[int] = set()
@@ -194,39 +211,44 @@ class ZeroModel:
                     yield merged(self.model, {name: parameter.data for name, parameter in named})
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Full weights one by one, with their names; see `weight_blocks`."""
+        """Yields the full weights as (name, tensor) pairs; see `weight_blocks`."""
         for block in self.weight_blocks():
             yield from block.items()
 
     def full_state(self) -> dict[str, Tensor]:
-        """Full weights by name as CPU copies, on rank 0; an empty dict on the others."""
+        """Full weights by name as CPU copies on rank 0; an empty dict on the other ranks."""
         state: dict[str, Tensor] = {}
         for block in self.weight_blocks():
             state |= to_host(block)
         return state
 
     def save(self, folder: Path) -> None:
-        """Copies every rank's shard of weights, optimizer and step count, and begins to write it under `folder`.
+        """Copies every rank's shard of weights and optimizer, and the step count, and starts writing them to `folder`.
 
-        Training may go on at once; `saved` waits for the disk. Raises DiskError.
+        Training can continue immediately; `saved` waits for the disk. Raises DiskError.
         """
-        with writing(folder, named=False):  # errors of copying name what is copied
+        with writing(folder, named=False):  # errors of copied files name the source
             self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
 
     def saved(self, folder: Path) -> dict[str, str]:
-        """Waits until this rank's shard is on the disk: the SHA-256 of each of its files, by path below `folder`."""
+        """Waits until this rank's shard is on disk; returns the SHA-256 of its files, by path below `folder`."""
         return {str(Path(path).relative_to(folder)): digest for path, digest in self._snapshot.finish().items()}
 
     def load(self, folder: Path, ranks: int | None = None) -> None:
-        """Restores what `save` wrote, with `ranks` ranks if not with as many as now.
+        """Restores what `save` wrote.
 
-        Raises FileNotFoundError where there is nothing.
+        Args:
+            folder: as for `save`.
+            ranks: number of ranks that wrote it, if another than the current number.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint in `folder`.
         """
         if not (folder / "zero").is_dir():
             raise FileNotFoundError(f"{folder}: no DeepSpeed checkpoint here")
-        self._snapshot.forget()  # of steps that are now to be taken again
+        self._snapshot.forget()  # pending writes are of steps that will be repeated
         host_group().barrier("writing an earlier checkpoint")
-        if ranks in (None, self.world_size) or not self._stage:  # one file for all, where nothing is sharded
+        if ranks in (None, self.world_size) or not self._stage:  # without sharding, one file serves all ranks
             _, state = self.engine.load_checkpoint(str(folder), tag="zero")
         else:
             with resharded(folder) as universal:
@@ -236,13 +258,13 @@ class ZeroModel:
 
 
 def _norms(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Of each gradient that the optimizer has at hand, after clipping: this rank's part."""
+    """Norm of this rank's part of each gradient that the optimizer holds, after clipping."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     return [torch.linalg.vector_norm(gradient) for gradient in gradients]
 
 
 def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, list[tuple[str, torch.nn.Parameter]]]]:
-    """The model's parameters in groups of one decoder layer, the rest before and after in one group each."""
+    """Yields the model's parameters in groups: one per decoder layer, and those before and after the layers."""
     group: list[tuple[str, torch.nn.Parameter]] = []
     current: str | None = None
     for name, parameter in model.named_parameters():
@@ -258,7 +280,7 @@ def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, list[tuple[str, torch
 
 
 def _decay_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices only: norms and biases are left alone."""
+    """AdamW's parameter groups: weight decay applies to matrices only, not to norms and biases."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if len(whole_shape(p)) >= 2], "weight_decay": weight_decay},

@@ -1,6 +1,7 @@
-"""A DeepSpeed checkpoint read by another number of ranks than wrote it: by way of DeepSpeed's universal checkpoint.
+"""Loads a DeepSpeed checkpoint with another number of ranks than wrote it, through DeepSpeed's universal checkpoints.
 
-That has every parameter whole, with AdamW's two moments; each rank takes its share (Lian et al. 2024).
+A universal checkpoint holds every parameter unsharded, with AdamW's two moments; each rank loads its share (Lian et al.
+2024).
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from storage.durable import writing
 
 @contextmanager
 def resharded(folder: Path) -> Iterator[Path]:
-    """A universal checkpoint made of the one in `folder`/zero, in a folder beside, which is removed at the end.
+    """Converts the checkpoint in `folder`/zero to a universal one in a temporary sibling folder; removes it on exit.
 
-    All ranks enter; rank 0 writes. Raises DiskError.
+    Collective: all ranks enter, rank 0 converts. Raises DiskError.
     """
     aside = folder.with_name(f"aside-universal-{folder.name}")
     first = torch.distributed.get_rank() == 0
@@ -40,10 +41,11 @@ def resharded(folder: Path) -> Iterator[Path]:
 
 
 def load_universal(engine: Any, folder: Path) -> dict[str, Any]:
-    """Loads it; returns what was saved beside weights and optimizer.
+    """Loads a universal checkpoint into `engine`; returns the client state that was saved with it.
 
-    DeepSpeed gives every group of parameters the first one's settings then, and all of ZeRO-3's one step counter, which
-    each would count up; they get their own weight decay back, and a counter each.
+    DeepSpeed then gives every parameter group the settings of the first, and under ZeRO-3 one shared step counter,
+    which every parameter would increment. This restores each group's weight decay and gives every parameter its own
+    counter.
     """
     decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
     engine._config.load_universal_checkpoint = True
@@ -71,5 +73,5 @@ def _convert(source: Path, target: Path) -> None:
         inject_missing_state=True,
     )
     target.mkdir()
-    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # a page of progress
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # hides a page of progress output
         ds_to_universal.main(options)

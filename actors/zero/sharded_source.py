@@ -1,4 +1,4 @@
-"""ZeRO-sharded weights as the stream that vLLM's own weight transfer sends."""
+"""ZeRO-sharded weights as a source for vLLM's own weight transfer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from actors.zero.model import ZeroModel
 
 
 class ShardedWeights(WeightSource):
-    """Full tensors in the model's order, gathered one decoder layer at a time."""
+    """Weight source that yields full tensors in the model's order, gathered one decoder layer at a time."""
 
     def __init__(self, zero: ZeroModel) -> None:
         self._zero = zero
@@ -33,9 +33,10 @@ class ShardedWeights(WeightSource):
 
 
 class EngineClient(RayVLLMWeightSyncClient):
-    """vLLM's client of engine actors, but with different ranks for each engine of the transfer group.
+    """vLLM's client of engine actors, with distinct ranks in the transfer group for each engine.
 
-    The sender is rank 0 and engine i has `ranks` ranks from 1 + i * ranks on; vLLM's own client gives all of them rank 1.
+    The sender is rank 0, and engine i has `ranks` ranks starting at 1 + i * ranks; vLLM's own client gives all of them
+    rank 1.
     """
 
     def __init__(self, engines: Sequence[Any], ranks: int = 1) -> None:
@@ -48,7 +49,7 @@ class EngineClient(RayVLLMWeightSyncClient):
         return 1 + self._ranks * len(self.handles)
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Has all engines join at once; returns when they have."""
+        """Makes all engines join concurrently; returns when all have joined."""
         infos = [{**init_info, "rank_offset": 1 + index * self._ranks} for index in range(len(self.handles))]
         ray.get(
             [
@@ -59,9 +60,9 @@ class EngineClient(RayVLLMWeightSyncClient):
 
 
 def open_sender(zero: ZeroModel, engines: list[Any], host: str, port: int) -> Any:
-    """vLLM's trainer-side transfer engine for this rank; the first rank is NCCL rank 0, engine actors follow.
+    """Creates vLLM's trainer-side transfer engine for this rank; returns when the engines have joined.
 
-    Every rank calls it; it returns when the engines have joined. One GPU an engine.
+    Collective: all ranks call it. The first rank is NCCL rank 0, followed by the engine actors, with one GPU each.
     """
     client = EngineClient(engines)
     return WeightTransferTrainerFactory.trainer_init(

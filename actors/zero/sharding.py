@@ -1,4 +1,4 @@
-"""Weights read into the shards of ZeRO-3: rank 0 reads one parameter at a time and sends it, each rank keeps its share."""
+"""Reads weights into ZeRO-3 shards: rank 0 reads and broadcasts one parameter at a time, each rank keeps its shard."""
 
 from __future__ import annotations
 
@@ -19,22 +19,27 @@ from actors.zero.settings import deepspeed_settings, import_deepspeed
 
 
 def whole_shape(parameter: Parameter) -> torch.Size:
-    """The shape of a parameter of which this rank may hold a shard."""
+    """The full shape of a parameter, also if this rank holds only a shard of it."""
     shape: torch.Size = parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape
     return shape
 
 
 def fill_shards(model: PreTrainedModel, stored: Mapping[str, Stored], zero: ZeroConfig) -> None:
-    """Gives a model whose parameters are on the `meta` device those of `stored`, in `zero.dtype` and shards of ZeRO-3.
+    """Fills a model whose parameters are on the `meta` device with ZeRO-3 shards of `stored`, in `zero.dtype`.
 
-    All ranks call it, with the same model; rank 0 alone reads, and no rank ever holds more than one parameter whole. One that
-    `stored` lacks is zero. Buffers come to this rank's device.
+    Collective: all ranks call it with the same model. Only rank 0 reads, and no rank ever holds more than one full
+    parameter. Buffers are moved to this rank's device.
+
+    Args:
+        model: changed in place.
+        stored: the checkpoint's tensors, by name; only rank 0's is used. Parameters that it lacks become zero.
+        zero: settings, with stage 3.
     """
     deepspeed = import_deepspeed()
     deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
     settings = deepspeed_settings(zero, 0.0, 1)
     reads = torch.distributed.get_rank() == 0
-    names: dict[Parameter, list[str]] = {}  # several of a tied one
+    names: dict[Parameter, list[str]] = {}  # a tied parameter has several
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     for empty, its_names in names.items():
@@ -42,10 +47,11 @@ def fill_shards(model: PreTrainedModel, stored: Mapping[str, Stored], zero: Zero
         if reads:
             found = next((name for name in its_names if name in stored), None)
             whole.zero_() if found is None else whole.copy_(_read(stored[found].file, found))
-        # NCCL counts a broadcast's time from when it is queued, and ranks that read nothing would queue all of them at once.
+        # NCCL measures a broadcast's timeout from when it is queued, and ranks that read nothing would queue all at
+        # once.
         host_group().barrier(f"reading {its_names[0]}")
         parameter = Parameter(whole, requires_grad=empty.requires_grad)
-        # Sends rank 0's, then keeps this rank's share of it in place of the whole.
+        # Broadcasts rank 0's tensor, then replaces the full tensor by this rank's shard.
         deepspeed.zero.Init(module=ParameterList([parameter]), config_dict_or_path=settings)
         for name in its_names:
             path, _, leaf = name.rpartition(".")
@@ -56,6 +62,8 @@ def fill_shards(model: PreTrainedModel, stored: Mapping[str, Stored], zero: Zero
 
 
 def _read(file: Path, name: str) -> Tensor:
-    with safe_open(file, framework="pt") as tensors:  # for one only: what is mapped counts as the process's memory
+    with safe_open(
+        file, framework="pt"
+    ) as tensors:  # opened for one tensor only: mapped pages count as the process's memory
         tensor: Tensor = tensors.get_tensor(name)
     return tensor

@@ -1,6 +1,7 @@
-"""Saving while training goes on: DeepSpeed's shards are copied to host memory, and a thread writes them to disk.
+"""Asynchronous checkpoints: DeepSpeed's shards are copied to host memory, and a background thread writes them to disk.
 
-Training stops for the copy only, which from a GPU goes to pinned memory; a rank has its shard twice until the thread is done.
+Training pauses only for the copy, which goes to pinned memory if it comes from a GPU. A rank holds its shard twice
+until the thread is done.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from storage.durable import writing
 
 
 class SnapshotEngine(TorchCheckpointEngine):
-    """DeepSpeed's checkpoint engine with the disk's part put off; `finish` waits for it."""
+    """DeepSpeed's checkpoint engine with asynchronous writes; `finish` waits for them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,27 +29,27 @@ class SnapshotEngine(TorchCheckpointEngine):
         self._written: dict[str, Future[str]] = {}
 
     def create(self, info: CheckpointCommitInfo) -> None:
-        """Begins a checkpoint. One that nobody asked for is waited for, so that memory holds one at most, and forgotten."""
+        """Starts a checkpoint. Waits for and discards an unfinished earlier one, so that memory holds at most one."""
         self.forget()
 
     def save(self, state_dict: Any, path: str) -> None:
-        """Copies what is to be saved; it may change as soon as this has returned."""
+        """Copies `state_dict` and submits the copy for writing; the original may change as soon as this returns."""
         snapshot = on_host(state_dict)
         self._written[path] = self._thread.submit(_write, Path(path), snapshot)
 
     def forget(self) -> None:
-        """Waits until nothing is written any more; what became of it nobody wants to know."""
+        """Waits for all pending writes and discards their results, including errors."""
         wait(self._written.values())
         self._written = {}
 
     def finish(self) -> dict[str, str]:
-        """Waits until all files are on the disk: the SHA-256 of each, by path. Raises DiskError."""
+        """Waits until all files are on disk; returns the SHA-256 of each, by path. Raises DiskError."""
         written, self._written = self._written, {}
         return {path: future.result() for path, future in written.items()}
 
 
 def on_host(state: Any) -> Any:
-    """A copy of nested containers in which every tensor is on the CPU; tensors that shared storage share it again."""
+    """Copies nested containers with every tensor on the CPU; tensors that share storage still share it in the copy."""
     copied = _copy(state, {})
     if torch.cuda.is_available():
         torch.cuda.current_stream().synchronize()
@@ -59,7 +60,7 @@ def _copy(value: Any, storages: dict[tuple[int, int], torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
         return _copy_tensor(value.detach(), storages)
     if isinstance(value, dict):
-        copied = copy.copy(value)  # keeps the kind of dictionary and its attributes
+        copied = copy.copy(value)  # keeps the dictionary's type and attributes
         for key in value:
             copied[key] = _copy(value[key], storages)
         return copied
@@ -69,7 +70,7 @@ def _copy(value: Any, storages: dict[tuple[int, int], torch.Tensor]) -> Any:
 
 
 def _copy_tensor(tensor: torch.Tensor, storages: dict[tuple[int, int], torch.Tensor]) -> torch.Tensor:
-    """The same view of a copy of its storage."""
+    """The same view of a copy of the tensor's storage; `storages` holds the copies made so far."""
     storage = tensor.untyped_storage()
     key = storage.data_ptr(), storage.nbytes()
     if key not in storages or not storage.nbytes():
@@ -81,7 +82,7 @@ def _copy_tensor(tensor: torch.Tensor, storages: dict[tuple[int, int], torch.Ten
 
 
 class _Hashed:
-    """A file that is written once, from its beginning to its end, and hashed on the way."""
+    """A sequentially written file that is hashed while it is written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._digest = file, hashlib.sha256()
@@ -100,7 +101,7 @@ class _Hashed:
 def _write(path: Path, state: Any) -> str:
     with writing(path), path.open("wb") as file:
         hashed = _Hashed(file)
-        torch.save(state, hashed)  # type: ignore[arg-type]  # it needs no more of a file than this
+        torch.save(state, hashed)  # type: ignore[arg-type]  # torch.save needs only these methods
         file.flush()
         os.fsync(file.fileno())
     return hashed.hexdigest()
