@@ -10,7 +10,7 @@ _EVERYWHERE = "[::]"
 class OnNodeAddress:
     """Base class of deployments whose gRPC server listens at the node's address, as Ray's own servers do.
 
-    Serve binds this server to all addresses of the machine, and it unpickles every message without authentication, so
+    Serve binds this server to all addresses of the machine, and without a token it unpickles messages from any sender:
     a cluster on loopback would be exposed to the network. The patch is applied in `__new__`, because Serve creates the
     instance before it binds the port.
     """

@@ -115,7 +115,7 @@ class Gate:
         call.holder = self.keyring.holder(authorization)
 
     def change(self, by: int = 0) -> None:
-        """Changes the number of running requests and exports it. The gauge expires unless it is set every few seconds."""
+        """Changes and exports the number of running requests. The gauge expires unless it is set every few seconds."""
         self._under_way += by
         SERVE_QUEUE.set(self._under_way)
 

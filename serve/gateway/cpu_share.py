@@ -69,7 +69,7 @@ class Turns:
         return self._holders[name]
 
     def pause(self, name: str, seconds: float) -> None:
-        """Delays the next request of a key if another key is active. Requests without a key, such as probes, do not count.
+        """Delays the next request of a key if another key is active (requests without a key, as probes, do not count).
 
         Args:
             name: the key's name; empty for requests without a key.
