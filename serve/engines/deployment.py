@@ -168,7 +168,7 @@ class Engine(OnNodeAddress, LLMServer):
         return EngineState(self._weights, self._unfinished)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Loads the weights of the folder `user_config["weights"]`. Running requests first finish with the old weights."""
+        """Loads the weights of the folder `user_config["weights"]`, after running requests finish with the old weights."""
         folder = user_config.get("weights") or ""
         if folder == self._weights or self.engine is None:
             return

@@ -37,7 +37,7 @@ class ResponsesCall(ResponsesRequest):
 
 
 class InProcessVllm(VLLMEngine):
-    """A vLLM engine that, on CPUs, runs its single worker in the scheduler's process: a separate one is 20 times as slow.
+    """A vLLM engine that, on CPUs, runs its single worker in the scheduler's process: a separate one is 20x slower.
 
     On GPUs it keeps Ray's executor, which places the worker on the reserved GPU; the scheduler's process has no GPU.
     """

@@ -32,7 +32,7 @@ def bundles(config: ServeConfig) -> dict[str, list[Bundle]]:
 
 
 def memory_bytes(config: ServeConfig) -> int:
-    """Estimates the host memory of all engines and the scorer on CPUs, in bytes; 0 on GPUs, where vLLM checks memory."""
+    """Estimates the host memory of all engines and the scorer on CPUs, in bytes; 0 on GPUs, where vLLM checks it."""
     if config.replicas.gpus:
         return 0
     needed = 0
