@@ -126,13 +126,13 @@ def _reward_model(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> di
 
 
 def _fetch_on_nodes(config: ServeConfig) -> None:
-    """Downloads Hub models on every node, into the same folder on each, because engines receive its path."""
+    """Downloads Hub models on every node, into the same folder on each: engines receive its path."""
     given = (config.model, config.reward_model, config.weights)
     fetch([name for text in given if text for name in named_folders(text, "model").values()], same_folder=True)
 
 
 def _newer_weights(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> dict[str, str]:
-    """Returns the folders of newer weights by model. The architecture must be the same, so that engines can load them."""
+    """Returns the folders of newer weights by model. Engines can only load weights of the same architecture."""
     if not config.weights:
         return {}
     given = named_folders(config.weights, "weights")

@@ -168,7 +168,7 @@ class Engine(OnNodeAddress, LLMServer):
         return EngineState(self._weights, self._unfinished)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Loads the weights of the folder `user_config["weights"]`, after running requests finish with the old weights."""
+        """Loads weights from the folder `user_config["weights"]`, after running requests finish with the old ones."""
         folder = user_config.get("weights") or ""
         if folder == self._weights or self.engine is None:
             return

@@ -1,4 +1,4 @@
-"""Size limits of schemas and patterns. Grammars are compiled in the engine's process, where a slow one delays others."""
+"""Size limits of schemas and patterns. A slow grammar compilation in the engine's process delays other requests."""
 
 from __future__ import annotations
 

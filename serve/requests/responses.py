@@ -1,4 +1,4 @@
-"""Request body of OpenAI's Responses API: a conversation is a list of items, such as messages, tool calls and results."""
+"""Request body of OpenAI's Responses API, where a chat is a list of items: messages, tool calls, and their results."""
 
 from __future__ import annotations
 

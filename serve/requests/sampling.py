@@ -101,7 +101,10 @@ class Sampling(Body):
         return self.response_format is not None and self.response_format.type != "text"
 
     def settings(self) -> dict[str, Any]:
-        """Returns the given settings as arguments of vLLM's request. Streams always report usage, for limits and metrics."""
+        """Returns the given settings as arguments of vLLM's request.
+
+        Streams always report usage, because limits and metrics depend on it.
+        """
         aside = {"model", "stream_options", "best_of", "priority", *(() if self._formats() else ("response_format",))}
         given = self.model_dump(exclude_unset=True, exclude=aside, exclude_none=True, by_alias=True)
         if self.stream:
