@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def with_precision(plan: Plan) -> Plan:
-    """Returns `plan` with `dtype=auto` resolved for this machine: results and the cache's name depend on the precision."""
+    """Returns `plan` with `dtype=auto` resolved for this machine, so that results and the cache's name record it."""
     if plan.settings.dtype is None:  # an endpoint's
         return plan
     dtype = resolve_dtype(plan.settings.dtype, gpu_bytes() is not None)

@@ -132,7 +132,7 @@ def _fetch_on_nodes(config: ServeConfig) -> None:
 
 
 def _newer_weights(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> dict[str, str]:
-    """Returns the folders of newer weights by model. Engines can only load weights of the same architecture."""
+    """Returns the folders of newer weights by model. Engines can load only weights of their own architecture."""
     if not config.weights:
         return {}
     given = named_folders(config.weights, "weights")
@@ -163,8 +163,8 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
     deployment: dict[str, Any] = {
         "name": name,
         "user_config": {"weights": weights},  # running replicas apply a change of it; any other change restarts them
-        # At this limit, the next request goes to another engine. The gateway keeps the number of sequences below it, and
-        # state requests must not wait for sequences.
+        # At this limit, the next request goes to another engine. The gateway keeps the number of sequences below it,
+        # and state requests must not wait for sequences.
         "max_ongoing_requests": config.engine.max_concurrent + POLLS,
         "max_queued_requests": config.limits.queued,
         "health_check_period_s": HEALTH_PERIOD_S,

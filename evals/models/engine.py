@@ -192,7 +192,10 @@ class Engine:
     def _through(
         self, what: list[Any], requests: Sequence[Any], ask: Callable[[Sequence[Any]], list[Any]]
     ) -> list[Any]:
-        """Returns the results of `ask`, from the result cache if there is one. Each chunk starts without cached prefixes."""
+        """Returns the results of `ask`, through the result cache if there is one.
+
+        The engine's prefix cache is cleared before each chunk, so that a chunk's results do not depend on earlier ones.
+        """
         if not requests:
             return []
 

@@ -99,7 +99,7 @@ class LocalRespondent:
         return shared, endings
 
     def _followed_by(self, chat: Chat, option: str) -> list[int]:
-        """Encodes a chat and an option as the beginning of a response, without the end-of-turn token: more may follow."""
+        """Encodes a chat and an option as the beginning of a response, without the end-of-turn token."""
         prompt, response = chat_format(self._tokenizer).response([*chat, {"role": "assistant", "content": option}])
         return prompt + response[:-1]
 

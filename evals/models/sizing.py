@@ -1,4 +1,4 @@
-"""Sizes an evaluation's engine (context, precision, KV cache) and checks that it fits in memory, before it is loaded."""
+"""Sizes an evaluation's engine (context, precision, KV cache), and checks its memory before it is loaded."""
 
 from __future__ import annotations
 
