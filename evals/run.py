@@ -46,8 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluates, writes the outputs, and prints the table.
 
     Returns:
-        The exit status: 0; after a one-line error on stderr, 2 for a wrong configuration and 1 for unusable data or a
-        failed endpoint or disk.
+        The exit status: 0; after a one-line error on stderr, 2 for unusable input and 1 for a failed endpoint or disk.
     """
     options = parse(arguments)
     try:

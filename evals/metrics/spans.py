@@ -42,8 +42,8 @@ def end_of(path: str, spans: Sequence[tuple[str, Span]]) -> End:
         spans: the entities, each as (text that contains it, span).
 
     Raises:
-        DataError: less than half of the entity texts match their positions; or, without entity texts, no entity lies in
-            its text, or decisive entities contradict each other.
+        DataError: fewer than half of the entity texts match their positions; or, without entity texts, no entity lies
+            in its text, or decisive entities contradict each other.
     """
     told = [(text, span) for text, span in spans if span.told is not None]
     if told:
