@@ -84,7 +84,7 @@ def _is_form(one: str) -> bool:
 
 
 def with_options_marked(text: str, letters: str, options: Sequence[str]) -> str:
-    """Replaces every option's text by `OPTION` and its letter, and drops a letter directly before its own option's text.
+    """Replaces every option's text by `OPTION` and its letter; drops a letter directly before its own option's text.
 
     The longest options are replaced first, so that an option within another one is not matched. A one-character option
     occurs in too many words, so it is replaced only after its letter or `答案是`, at the end of a clause. Identical options

@@ -53,7 +53,7 @@ class Table:
 
 
 def comparisons(results: Results) -> list[Table]:
-    """Returns the published tables for which the results have values: first the user's rows, then the published ones."""
+    """Returns the published tables for which the results have values: the user's rows, then the published ones."""
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
     tables = []
     for name, table in published["tables"].items():

@@ -1,4 +1,4 @@
-"""Choice questions by log-likelihood: each option is scored as the response to the question; the most likely is chosen."""
+"""Choice questions by log-likelihood: each option is scored as the response, and the most likely one is chosen."""
 
 from __future__ import annotations
 

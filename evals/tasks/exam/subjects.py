@@ -145,6 +145,6 @@ CEVAL: Final = {**CEVAL_MEDICAL, **_CEVAL_OTHER}
 
 
 def name_of(exam: str, subject: str) -> str:
-    """Returns a subject's Chinese name in its exam's prompts; the subject itself if it is in neither exam."""
+    """Returns a subject's Chinese name in prompts of `exam`, else of the other exam, else the subject itself."""
     first, second = (CEVAL, CMMLU) if exam == "ceval" else (CMMLU, CEVAL)
     return first.get(subject, second.get(subject, subject))

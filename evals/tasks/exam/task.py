@@ -103,7 +103,7 @@ def evaluate(model: Respondent, exam: Exam, settings: Settings) -> Metrics:
 
 
 def _possible_shots(exam: Exam, wanted: Sequence[int]) -> tuple[list[int], list[Fault]]:
-    """Returns the numbers of shots, capped at what the best-supplied subject has, and faults for subjects with fewer."""
+    """Returns the numbers of shots, at most `exam.most_examples()`, and faults of subjects with too few examples."""
     most = exam.most_examples()
     subjects = dict.fromkeys(question.subject for question in exam.questions)
     short = [(subject, len(exam.examples.get(subject, ()))) for subject in subjects]

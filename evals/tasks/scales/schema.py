@@ -1,4 +1,4 @@
-"""The file format of attitude scales: statements, points of agreement, subscales. CAMI is included; users can add others."""
+"""The file format of attitude scales: statements, points of agreement, subscales. CAMI is included."""
 
 from __future__ import annotations
 
