@@ -50,7 +50,7 @@ class Sentences:
 
 
 def read_ccks(path: Path) -> Sentences:
-    """Reads a JSON list or JSON Lines of `{"text", "entity_list": [{"entity_type", "entity_index": {"begin", "end"}}]}`.
+    """Reads a JSON list or JSON Lines: `{"text", "entity_list": [{"entity_type", "entity_index": {"begin", "end"}}]}`.
 
     Offsets count characters and may also be keys of the entity itself. CCKS's own names (`originalText`, `entities`,
     `label_type`, `start_pos`, `end_pos`) and CMeEE's (`start_idx`, `end_idx`) are accepted as well. Whether ends are

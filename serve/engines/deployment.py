@@ -38,8 +38,8 @@ from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whol
 
 logger = logging.getLogger("ray.serve")
 
-# Each part of a stream passes through two processes, so the number of tokens per part grows with the number of
-# unfinished requests. The divisor: with up to four requests, every token is sent on its own.
+# Each part of a stream passes through two processes, so parts hold more tokens the more requests are unfinished. With
+# fewer than 2 * PARTS_A_STEP requests, every token is sent on its own.
 PARTS_A_STEP, MOST_TOKENS_A_PART = 4, 16
 
 _LENGTHS = ("input_tokens", "input_text", "max_tokens", "max_completion_tokens")

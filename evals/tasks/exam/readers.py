@@ -103,7 +103,7 @@ def read_exam(path: Path) -> Exam:
 
 
 def _subject_and_split(file: Path) -> tuple[str, str]:
-    """Returns the subject and split in a file's name: ("anatomy", "test") for `anatomy[._]test.csv`; "" for no split."""
+    """Returns the subject and split in a file's name: ("anatomy", "test") for `anatomy.test.csv`; "" for no split."""
     match = _SPLIT_NAME.fullmatch(file.stem)
     return (match[1], match[2]) if match else (file.name.split(".")[0], "")
 
