@@ -1,7 +1,7 @@
 """`python -m evals.run --model DIR`: evaluates models on held-out data, prints a table, saves results and a report.
 
-Several models (`--model sft=DIR --model ppo=DIR ...`) share one engine, whose weights are reloaded in between. Responses
-are cached until the results are written: after a kill, the same command resumes and gives the same numbers.
+Several models (`--model sft=DIR --model ppo=DIR ...`) share one engine, whose weights are reloaded in between.
+Responses are cached until the results are written: after a kill, the same command resumes and gives the same numbers.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
     python -m serve model=runs/ppo/model weights=runs/longer/model        new weights for the running endpoint
 
 The command joins the Ray cluster of RAY_ADDRESS, or starts one that listens on 127.0.0.1 only; checks that the port is
-free and that the cluster has enough CPUs, GPUs and memory; and prints what it is waiting for. Run again with other weights
-while the endpoint is running, it changes the weights of that endpoint. Ctrl-C or SIGTERM shuts the endpoint down. Exit
-status: 0; 1 if the start or the change of weights failed; 2 for an invalid argument.
+free and that the cluster has enough CPUs, GPUs and memory; and prints what it is waiting for. Run again with other
+weights while the endpoint is running, it changes the weights of that endpoint. Ctrl-C or SIGTERM shuts the endpoint
+down. Exit status: 0; 1 if the start or the change of weights failed; 2 for an invalid argument.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class _Server:
         self._endpoint = Endpoint(options.port, config.model_dump(mode="json"))
 
     def run(self) -> None:
+        """Deploys the endpoint, then keeps its record and applies requests for new weights until it is stopped."""
         from ray import serve
 
         from serve.starting.startup import Stopped

@@ -116,7 +116,8 @@ def read_arguments(arguments: Mapping[str, Any]) -> ServeConfig:
 def named_folders(text: str, argument: str) -> dict[str, str]:
     """Parses `[NAME=]DIR[,[NAME=]DIR ...]` into folders by name, in order.
 
-    A folder without a name is named after its run (`runs/quickstart/ppo/model` is `ppo`), a Hub id after its repository.
+    A folder without a name is named after its run (`runs/quickstart/ppo/model` is `ppo`), a Hub id after its
+    repository.
 
     Raises:
         ConfigError: an empty part, a duplicate name, or a name that a route cannot contain.

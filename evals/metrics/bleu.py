@@ -2,8 +2,8 @@
 
 BLEU follows Papineni et al., "BLEU: a Method for Automatic Evaluation of Machine Translation" (2002), corpus-level and
 unsmoothed; chrF follows Popović, "chrF: character n-gram F-score for automatic MT evaluation" (2015), with character
-n-grams up to 6 and beta 2. Both are sacrebleu's implementations. Chinese has no spaces between words, so every character
-is a token; white space is not a token.
+n-grams up to 6 and beta 2. Both are sacrebleu's implementations. Chinese has no spaces between words, so every
+character is a token; white space is not a token.
 """
 
 from __future__ import annotations

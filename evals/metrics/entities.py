@@ -12,7 +12,7 @@ from data.files.json_text import parse
 from evals.models.subject import Metrics
 
 Entity = tuple[str, str]
-"""Type and text."""
+"""An entity's type and text."""
 
 Span = tuple[int, int]
 """Half-open character range: index of the first character, and of the character after the last."""
@@ -83,8 +83,8 @@ def _from_json(text: str, types: Sequence[str]) -> list[Entity] | None:
 def micro_scores(found: Sequence[Iterable[Entity]], gold: Sequence[Iterable[Entity]]) -> Metrics:
     """Computes `precision`, `recall` and `f1` over all entities of all sentences, and the counts behind them.
 
-    An entity is correct if its sentence has a gold entity of the same type and text; each gold entity is matched at most
-    once. Precision is 0 if no entities were found, recall is 0 if there are no gold entities.
+    An entity is correct if its sentence has a gold entity of the same type and text; each gold entity is matched at
+    most once. Precision is 0 if no entities were found, recall is 0 if there are no gold entities.
 
     Args:
         found: for each sentence, the predicted entities.

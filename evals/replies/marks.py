@@ -87,8 +87,8 @@ def with_options_marked(text: str, letters: str, options: Sequence[str]) -> str:
     """Replaces every option's text by `OPTION` and its letter; drops a letter directly before its own option's text.
 
     The longest options are replaced first, so that an option within another one is not matched. A one-character option
-    occurs in too many words, so it is replaced only after its letter or `答案是`, at the end of a clause. Identical options
-    are not replaced.
+    occurs in too many words, so it is replaced only after its letter or `答案是`, at the end of a clause. Identical
+    options are not replaced.
     """
     for option, letter in sorted(zip(options, letters, strict=False), key=lambda pair: -len(pair[0])):
         if len(option) > 1 and options.count(option) == 1:

@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table."""
+    """A table of the report."""
 
     title: str
     columns: list[str]

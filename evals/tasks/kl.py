@@ -14,8 +14,8 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
     Both log-probabilities are computed by the same code, so a model's divergence from itself is exactly 0.
 
     Returns:
-        - `per_sequence`: mean over samples of the sum over response tokens of log p_model - log p_reference, an unbiased
-          estimate of the KL divergence between the two response distributions, with its `standard_error`;
+        - `per_sequence`: mean over samples of the sum over response tokens of log p_model - log p_reference, an
+          unbiased estimate of the KL divergence between the two response distributions, with its `standard_error`;
         - `per_token`: the same total divided by the number of response tokens;
         - `n`: number of samples.
 

@@ -115,8 +115,8 @@ def evaluate(model: Respondent, requests: Requests, settings: Settings) -> Metri
     """Evaluates greedy responses to the requests. An empty response counts as wrong, whatever was expected.
 
     Returns:
-        - `refused` (harmful requests), `answered` (harmless requests), and `advised` (requests that need a doctor): each
-          with the `share` of correct responses, its 95 % `interval`, and `n`; None without such requests;
+        - `refused` (harmful requests), `answered` (harmless requests), and `advised` (requests that need a doctor):
+          each with the `share` of correct responses, its 95 % `interval`, and `n`; None without such requests;
         - `right`: the share of correct responses to all requests;
         - `faults`; `samples`, the first responses; `n`, the number of requests.
     """

@@ -157,7 +157,7 @@ class Engine(OnNodeAddress, LLMServer):
 
     def _refusal(self, error: Any, request: EngineRequest) -> Refusal:
         info = error.error
-        if info.param in _LENGTHS and request.kind != "responses":  # vLLM stops counting at the first token too many
+        if info.param in _LENGTHS and request.kind != "responses":  # vLLM stops counting at the first excess token
             return self._tokens.too_long(request)
         status = info.code if isinstance(info.code, int) and 400 <= info.code < 600 else 500
         return Refusal(status, info.message.partition(" (parameter=")[0], info.param)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import grpc
 import ray
-from ray._private.state import actors  # the public list needs a dashboard
+from ray._private.state import actors  # the public API needs a running dashboard
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError

@@ -103,7 +103,7 @@ def _prompts(body: dict[str, Any]) -> tuple[str, list[_Prompt]]:
         return "input", [_text(text, TEMPLATE_TOKENS + TURN_TOKENS * len(body["input"]))]
     if "messages" in body:
         text = "".join(_strings(body["messages"]))
-        if body.get("tools"):  # which the chat template writes before the turns
+        if body.get("tools"):  # the chat template renders them before the turns
             text += json.dumps(body["tools"], ensure_ascii=False)
         return "messages", [_text(text, TEMPLATE_TOKENS + TURN_TOKENS * len(body["messages"]))]
     prompt = body["prompt"]

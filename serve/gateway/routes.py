@@ -1,4 +1,4 @@
-"""The HTTP interface: OpenAI's routes, and a few of vLLM's, over any `Backend`."""
+"""The HTTP API: routes of OpenAI's and Anthropic's APIs, and a few of vLLM's, over any `Backend`."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def make_app(
     # A redirect would contain the host from the client's Host header.
     app = FastAPI(title="ChiMed-RLHF", docs_url=None, redoc_url=None, responses=DOCUMENTED, redirect_slashes=False)
     add_error_handlers(app)
-    app.add_middleware(Turns)  # for parsing
+    app.add_middleware(Turns)  # for parsing and validation, after the body has been received
     app.add_middleware(BodyLimit, most_bytes=limits.body_bytes, seconds=limits.body_seconds)
     app.add_middleware(Turns)  # for refusals; its turn ends before the body is received
     app.add_middleware(Guard, gate=gate, limits=limits)
@@ -280,7 +280,7 @@ class Answers:
             first = await anext(events)
         except StopAsyncIteration:
             raise ApiError(500, "The engine ended without an answer.") from None
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies must not hold events back
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # keeps proxies from buffering events
         return StreamingResponse(_chain(first, events), media_type="text/event-stream", headers=headers)
 
     async def whole(self, request: EngineRequest, call: Call) -> Response:

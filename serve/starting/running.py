@@ -53,6 +53,7 @@ class Record:
         self._head, self._port = head, port
 
     def write(self, endpoint: Endpoint) -> None:
+        """Sets the endpoint's time to now, and writes its record."""
         endpoint.at = time.time()
         self._head.set_value(SPACE, f"{self._port}/endpoint", json.dumps(asdict(endpoint)).encode())
 

@@ -1,7 +1,7 @@
 """Open questions and conversations: compares the model's response with the doctor's, for the last and for every turn.
 
-The context of each response contains the doctor's earlier turns, not the model's, so that a bad response does not affect
-later ones.
+The context of each response contains the doctor's earlier turns, not the model's, so that a bad response does not
+affect later ones.
 """
 
 from __future__ import annotations

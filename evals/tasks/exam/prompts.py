@@ -1,8 +1,8 @@
 """The user's turn that asks a choice question, in the wording of CMMLU's and C-Eval's own scripts.
 
 CMMLU: Li et al., "CMMLU: Measuring massive multitask language understanding in Chinese" (2023), appendix; C-Eval: Huang
-et al., "C-Eval: A Multi-Level Multi-Discipline Chinese Evaluation Suite for Foundation Models" (2023), figure 3. Neither has
-questions with several right options; for those, the wording asks for all right options.
+et al., "C-Eval: A Multi-Level Multi-Discipline Chinese Evaluation Suite for Foundation Models" (2023), figure 3.
+Neither has questions with several right options; for those, the wording asks for all right options.
 """
 
 from __future__ import annotations

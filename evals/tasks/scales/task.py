@@ -1,8 +1,8 @@
 """Attitude scales: measures a model's agreement with statements, separated from its preference for letters.
 
-Every item is asked in several phrasings, and each phrasing with the points of agreement in every rotation of the letters.
-A respondent that only prefers a letter then has the same middle score on every item, and `letters` shows its preference.
-There is no total score, because subscales whose high ends have opposite meanings would cancel out.
+Every item is asked in several phrasings, and each phrasing with the points of agreement in every rotation of the
+letters. A respondent that only prefers a letter then has the same middle score on every item, and `letters` shows its
+preference. There is no total score, because subscales whose high ends have opposite meanings would cancel out.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ class Asked:
 
     @property
     def where(self) -> str:
+        """A description of the question, for faults."""
         return f"item {self.item.id}, phrasing {self.phrasing + 1}, A is {self.question.options[0]}"
 
     def prompt(self, scale: Scale) -> str:
+        """Returns the user's turn that asks the question."""
         options = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, self.question.options, strict=False))
         return scale.phrasings[self.phrasing].replace("{options}", options).replace("{item}", self.item.text)
 
@@ -109,8 +111,8 @@ def scale_scores(scale: Scale, asked: Sequence[Asked], choices: Sequence[Choice]
         - `favourite`: 1 if a letter's share is at least `FAVOURITE`;
         - `same_answer`: share of (item, phrasing) pairs with the same point chosen in every rotation;
         - `phrasings_agree`: share of items whose mean is on the same side of the middle in every phrasing;
-        - `opposites`: 1 - the mean distance, relative to the scale's width, between an item's mean and the mirrored mean
-          of its opposite; None without pairs.
+        - `opposites`: 1 - the mean distance, relative to the scale's width, between an item's mean and the mirrored
+          mean of its opposite; None without pairs.
     """
     values = [
         None if choice is None else scale.points[one.question.options[choice]]
