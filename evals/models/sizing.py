@@ -86,7 +86,7 @@ def require_fit(folder: ModelFolder, config: EngineConfig, gpu_bytes: int | None
         scores_texts: see `Sizing`.
 
     Raises:
-        ConfigError: the engine would not fit; states the estimate and the available memory.
+        ConfigError: the engine would not fit; states the estimate, the available memory, and what to change.
     """
     shape = read_shape(folder.path)
     footprint = engine(shape, config, max(config.max_model_len, 4096), gpu_bytes, through_store=False)

@@ -30,7 +30,8 @@ def wait_until_running(timeout_s: float, stopped: Callable[[], bool]) -> float:
         Seconds waited.
 
     Raises:
-        RunError: a deployment failed, or not all were running after `timeout_s` seconds.
+        RunError: a deployment failed, or not all were running after `timeout_s` seconds; the message names the
+            deployments and what they are waiting for.
         Stopped: `stopped` returned true.
     """
     began = time.monotonic()
