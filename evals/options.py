@@ -19,7 +19,7 @@ DEFAULT_DATA = "runs/quickstart/clinic"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options as given; `--help` and misspelt options leave the program as argparse does."""
+    """Parses the command line. As usual with argparse, `--help` and invalid options exit the program."""
     parser = argparse.ArgumentParser(prog=PROG, description="Evaluate models on held-out data.", allow_abbrev=False)
     _add_models(parser)
     _add_data(parser)
@@ -89,15 +89,15 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
 
 
 def named(text: str) -> re.Match[str] | None:
-    """NAME=PATH, told from a path that contains an equals sign by the name being a plain word."""
+    """Matches NAME=PATH. A NAME has only letters, digits, `_`, `.` and `-`; other text is a path that contains `=`."""
     return re.fullmatch(r"([A-Za-z0-9_.-]+)=(.+)", text)
 
 
 def files_of(given: Sequence[str]) -> dict[str, str]:
-    """The paths of `--file`, by benchmark.
+    """Returns the paths of `--file` by benchmark.
 
     Raises:
-        ConfigError: one without a name, of an unknown benchmark, or given twice.
+        ConfigError: a path has no name or the name of an unknown benchmark, or a benchmark is given twice.
     """
     files: dict[str, str] = {}
     for text in given:
@@ -111,9 +111,9 @@ def files_of(given: Sequence[str]) -> dict[str, str]:
 
 
 def count(text: str) -> int:
-    """An option's value, at least 1. argparse calls it by this name in its messages, as `seed`.
+    """Parses an integer of at least 1. argparse prints the function's name in its messages, here and for `seed`.
 
-    Raises ArgumentTypeError for fewer than 1.
+    Raises ArgumentTypeError for a smaller number.
     """
     number = int(text)
     if number < 1:
@@ -122,7 +122,7 @@ def count(text: str) -> int:
 
 
 def seed(text: str) -> int:
-    """An option's value, at least 0. Raises ArgumentTypeError for a negative number."""
+    """Parses an integer of at least 0. Raises ArgumentTypeError for a negative number."""
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, found {number}")
@@ -130,7 +130,7 @@ def seed(text: str) -> int:
 
 
 def methods(text: str) -> tuple[str, ...]:
-    """Names of methods, each once. Raises ArgumentTypeError for other names."""
+    """Parses method names, separated by commas. Raises ArgumentTypeError for an unknown or repeated name."""
     given = tuple(text.split(","))
     if not set(given) <= set(get_args(Method)) or len(set(given)) < len(given):
         raise argparse.ArgumentTypeError(f"must be some of {', '.join(get_args(Method))}, found {text}")
@@ -138,7 +138,7 @@ def methods(text: str) -> tuple[str, ...]:
 
 
 def shots(text: str) -> tuple[int, ...]:
-    """Numbers of examples, each once. Raises ArgumentTypeError for repeated numbers."""
+    """Parses numbers of few-shot examples, separated by commas. Raises ArgumentTypeError for a repeated number."""
     given = tuple(seed(number) for number in text.split(","))
     if len(set(given)) < len(given):
         raise argparse.ArgumentTypeError(f"must be different numbers, found {text}")

@@ -1,4 +1,4 @@
-"""From the command line to a plan: everything that can be refused is refused here, before a model is loaded."""
+"""Builds an evaluation plan from the command line. Invalid input is refused here, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _NO_TABLES = "make the sample clinic with python -m data.clinic"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done."""
+    """The models, tasks, data and outputs of one evaluation."""
 
     models: Mapping[str, ModelFolder]
-    """None of them if there is an endpoint."""
+    """Models by name; empty if an endpoint is evaluated."""
     named: bool
-    """Whether the user gave the models names; otherwise there is one, named by its path."""
+    """Whether the user named the models; otherwise there is one model, named by its path."""
     endpoint: str | None
     endpoint_model: str | None
     tasks: Mapping[str, Any]
-    """The rows or items of each task, in the order in which the tasks are run."""
+    """The rows or items of each task, in execution order."""
     files: Mapping[str, Mapping[str, str]]
-    """SHA-256 by path of what each task reads."""
+    """SHA-256 by path of the files that each task reads."""
     settings: Settings
     data: Path | None
     reward_model: ModelFolder | None
@@ -48,21 +48,21 @@ class Plan:
     html: Path | None
 
     def tasks_for(self, model: ModelFolder) -> list[str]:
-        """Names of the tasks that apply to a model: those for reward models, or those for language models."""
+        """Returns the names of the tasks that apply to a model: those for reward models or for language models."""
         return [name for name in self.tasks if _applies(name, model)]
 
 
 def task_of(name: str) -> Task | Benchmark:
-    """A task or benchmark by its name."""
+    """Returns a task or benchmark by its name."""
     return TASKS[name] if name in TASKS else BENCHMARKS[name]
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
-    """Check the options against one another and the disk.
+    """Validates the options against each other and the files on disk, reads the data, and returns the plan.
 
     Raises:
-        ConfigError: a folder that is no model, tasks and models that do not go together, a second model missing.
-        DataError: a table or file that cannot be read or scored.
+        ConfigError: a folder is not a model, tasks and models are incompatible, or a required second model is missing.
+        DataError: a table or file cannot be read or scored.
     """
     models, by_name = _models(options.model or [])
     second = {name: getattr(options, name.strip("-").replace("-", "_")) for name in _SECONDS}
@@ -105,10 +105,17 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
 
 def require_tasks(names: Sequence[str], data: str, most: int, setting: str) -> None:
-    """Checks that a language model alone can be asked these tasks, with at most `most` items of the files below `data`.
+    """Checks that a language model alone can run these tasks.
+
+    Args:
+        names: names of tasks and benchmarks.
+        data: folder of the tasks' files.
+        most: largest number of items of each task.
+        setting: name of the configuration key, for error messages.
 
     Raises:
-        ConfigError, DataError: a task that is none, that needs more, or whose file cannot be read; `setting` is named.
+        ConfigError: a task is unknown, given twice, or needs a second model or a reward model.
+        DataError: a task's file cannot be read.
     """
     for name in names:
         _check_name(name, names, setting)
@@ -139,7 +146,7 @@ def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:
 
 
 def _check_context(options: argparse.Namespace, settings: Settings, models: Sequence[ModelFolder]) -> None:
-    """Refuses a context that a model does not have, or that has no room for an answer, before an engine is loaded."""
+    """Refuses a context longer than a model's, or too short for a response, before an engine is loaded."""
     if options.endpoint and (options.max_model_len or options.dtype != "auto"):
         raise ConfigError("--max-model-len, --dtype: are of an engine here, not of an endpoint; leave them out")
     for model in models:
@@ -153,10 +160,10 @@ def _check_context(options: argparse.Namespace, settings: Settings, models: Sequ
 
 
 def _check_seconds(settings: Settings, models: Sequence[ModelFolder], others: Sequence[ModelFolder]) -> None:
-    """Refuses models that cannot be compared: other vocabularies, chat formats, or a shorter context.
+    """Refuses models that cannot be compared: different vocabularies or chat formats, or a shorter context.
 
     Raises:
-        ConfigError: naming both folders.
+        ConfigError: two models cannot be compared; names both folders.
     """
     for model in models:
         for other in others:
@@ -172,7 +179,7 @@ def _check_seconds(settings: Settings, models: Sequence[ModelFolder], others: Se
 def _read(
     names: Sequence[str], data: Path | None, files: Mapping[str, str], most: int | None, seed: int
 ) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
-    """The items of each task, and the digests of the files they are from."""
+    """Returns the items of each task, and the SHA-256 of their files by path."""
     items: dict[str, Any] = {}
     digests: dict[str, dict[str, str]] = {}
     for name in names:
@@ -193,7 +200,7 @@ def _read(
 
 
 def _require_chat_formats(names: Sequence[str], models: Mapping[str, ModelFolder]) -> None:
-    """Refuse a model without a chat format that a task would ask in chats: all tasks do but perplexity."""
+    """Refuses a model without a chat format if one of its tasks needs one: all tasks except perplexity do."""
     for model in models.values():
         if any(_applies(name, model) and name != "perplexity" for name in names):
             chat_format(model.tokenizer)
@@ -235,8 +242,10 @@ def _task_names(
     second: Mapping[str, str | None],
     files: Sequence[str],
 ) -> list[str]:
-    """The tasks to run. Without a list: all on the sample clinic that some model can do with the second models at hand,
-    and those that have a file.
+    """Returns the tasks to run.
+
+    Without `--tasks`, these are the tasks on the sample clinic that apply to one of the models and whose second models
+    are given; the benchmarks with a `--file`; and, with an endpoint, cami and safety.
     """
     if options.tasks is None:
         able = [name for name, task in TASKS.items() if all(second[needed] for needed in task.needs)]

@@ -1,7 +1,7 @@
-"""What a model has answered so far, kept on disk: an evaluation that was killed goes on where it was.
+"""On-disk cache of model results, so that an interrupted evaluation can resume.
 
-Requests are asked for in chunks of a fixed size, and a chunk is kept as a whole or not at all. So a run that goes on
-asks in the same company as one that was never interrupted, and computes the same numbers to the last bit.
+Requests are sent in chunks of a fixed size, and a chunk is stored completely or not at all. A resumed run therefore
+has the same batches as an uninterrupted one, and its results are bit-identical.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Request = TypeVar("Request")
 
 
 class ResultCache:
-    """One file of JSON lines: `{"chunk": digest of the requests, "answers": [...]}`."""
+    """A JSON Lines file with one line per chunk: `{"chunk": digest of the requests, "answers": [...]}`."""
 
     def __init__(self, path: Path) -> None:
-        """Reads what is there; a last line that a crash cut short is dropped, and asked for again.
+        """Reads an existing file. An incomplete last line, left by a crash, is truncated; its chunk is requested again.
 
         Raises:
-            DiskError: the folder cannot be made.
-            ConfigError: the file is damaged elsewhere than at its end.
+            DiskError: the folder cannot be created.
+            ConfigError: the file is damaged before its last line.
         """
         self.path = path
         self.recalled = 0
-        """Answers that were taken from the disk, not from the model."""
+        """Number of results read from the cache instead of requested from the model."""
         self._known: dict[str, list[Any]] = {}
         make_folder(path.parent)
         if path.exists():
@@ -46,16 +46,16 @@ class ResultCache:
         ask: Callable[[Sequence[Request]], list[Any]],
         size: int = CHUNK,
     ) -> list[Any]:
-        """The answers to `requests`, in order, those that are known without asking.
+        """Returns the results of `requests`, in order; calls `ask` only for chunks that are not cached.
 
         Args:
-            what: everything that the answers depend on beside the requests, as JSON: the model, the settings.
+            what: everything else that the results depend on, as JSON values: the model and the settings.
             requests: JSON values.
-            ask: answers a chunk of them, with JSON values.
-            size: requests in a chunk.
+            ask: computes the results of one chunk, as JSON values.
+            size: number of requests per chunk.
 
         Raises:
-            DiskError: the answers cannot be kept.
+            DiskError: the results cannot be written.
         """
         answers: list[Any] = []
         for start in range(0, len(requests), size):
@@ -69,7 +69,7 @@ class ResultCache:
         return answers
 
     def close(self) -> None:
-        """Forget it: the evaluation is complete, and its results are kept elsewhere."""
+        """Deletes the file, once the evaluation is complete and its results are stored elsewhere."""
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> None:
@@ -90,7 +90,7 @@ class ResultCache:
             file.write(line.encode("utf-8", "surrogatepass"))
             file.flush()
             os.fsync(file.fileno())
-        self._known[digest] = json.loads(line)["answers"]  # as a later run will read them
+        self._known[digest] = json.loads(line)["answers"]  # the same JSON round trip as in a resumed run
 
 
 def _digest(value: Any) -> str:

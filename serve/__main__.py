@@ -1,13 +1,13 @@
-"""python -m serve model=DIR [key=value ...]: the endpoint, from start to stop.
+"""python -m serve model=DIR [key=value ...]: runs the OpenAI-compatible endpoint until it is stopped.
 
     python -m serve model=runs/ppo/model                                  http://127.0.0.1:8000, until Ctrl-C
     python -m serve model=sft=runs/sft/model,ppo=runs/ppo/model --port 8001
-    python -m serve model=runs/ppo/model weights=runs/longer/model        new weights for the endpoint that runs
+    python -m serve model=runs/ppo/model weights=runs/longer/model        new weights for the running endpoint
 
-It joins the Ray cluster of RAY_ADDRESS, or starts one that listens on 127.0.0.1 only, checks that the port is free and that
-the cluster has the CPUs, GPUs and memory, and shows what it waits for. Given again with other weights while it runs, it
-changes the weights of the running endpoint. Ctrl-C or SIGTERM shuts it down. Exit status: 0, 1 when it failed to start, 2 for
-a wrong argument.
+The command joins the Ray cluster of RAY_ADDRESS, or starts one that listens on 127.0.0.1 only; checks that the port is
+free and that the cluster has enough CPUs, GPUs and memory; and prints what it is waiting for. Run again with other
+weights while the endpoint is running, it changes the weights of that endpoint. Ctrl-C or SIGTERM shuts the endpoint
+down. Exit status: 0; 1 if the start or the change of weights failed; 2 for an invalid argument.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _PORTS = 65_535
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Serves until it is told to end, or changes the weights of a running endpoint."""
+    """Runs the endpoint until it is stopped, or changes the weights of a running endpoint."""
     options = _parse(argv)
     with one_line_errors(PROG):
         config = read_arguments(_arguments(options.settings))
         for argument, text in (("model", config.model), ("reward_model", config.reward_model)):
             if text:
-                named_folders(text, argument)  # refuses names that no route could carry
+                named_folders(text, argument)  # refuses names that a route cannot contain
         _silence()
         from serve.starting.port import is_taken, require_free_port
         from serve.starting.running import find, require_only_new_weights
@@ -55,18 +55,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _silence() -> None:
-    """Leaves out what Ray, Serve and vLLM report of their own start; warnings of Serve and errors stay."""
-    import ray  # noqa: F401 - sets the levels of its loggers when it is imported
+    """Suppresses the startup messages of Ray, Serve and vLLM. Serve's warnings and all errors are still logged."""
+    import ray  # noqa: F401 - the import sets logger levels, so it must come first
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.serve.ray").setLevel(logging.WARNING)  # above those of Ray Serve LLM
-    # Serve sets its own logger's level again at its start, and leaves filters.
+    logging.getLogger("ray.serve.ray").setLevel(logging.WARNING)  # the parent of Ray Serve LLM's loggers
+    # A filter, because Serve resets the level of its logger when it starts, but keeps filters.
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
 
 
 def serve_until_stopped(config: ServeConfig, options: argparse.Namespace) -> None:
-    """Starts the endpoint and shuts it down again at SIGINT or SIGTERM."""
+    """Starts the endpoint, and shuts it down on SIGINT or SIGTERM."""
     from cluster.connect import connect
     from cluster.head import Head
     from cluster.preflight.capacity import capacity_of, this_machine
@@ -89,7 +89,7 @@ def serve_until_stopped(config: ServeConfig, options: argparse.Namespace) -> Non
 
 
 class _Server:
-    """The endpoint on a cluster that this process has joined."""
+    """Runs the endpoint on a cluster that this process has joined."""
 
     def __init__(self, config: ServeConfig, options: argparse.Namespace, head: Any, stop: threading.Event) -> None:
         from serve.starting.running import Endpoint, Record
@@ -100,6 +100,7 @@ class _Server:
         self._endpoint = Endpoint(options.port, config.model_dump(mode="json"))
 
     def run(self) -> None:
+        """Deploys the endpoint, then keeps its record and applies requests for new weights until it is stopped."""
         from ray import serve
 
         from serve.starting.startup import Stopped
@@ -149,10 +150,10 @@ class _Server:
 
 
 def require_no_serve() -> None:
-    """Refuse a cluster in which Serve runs already: its port and its applications are another command's.
+    """Refuses a cluster where Serve is already running: its port and applications belong to another command.
 
     Raises:
-        ConfigError: Serve runs in the cluster.
+        ConfigError: Serve is running in the cluster.
     """
     import ray
     from ray import serve
@@ -168,10 +169,17 @@ def require_no_serve() -> None:
 
 
 def change_weights(address: str, port: int, weights: str, timeout_s: float) -> None:
-    """Asks the endpoint at `port` for new weights and waits for them.
+    """Requests new weights from the endpoint at `port`, and waits until it has loaded them.
+
+    Args:
+        address: address of the cluster's head.
+        port: the endpoint's TCP port.
+        weights: the new value of the setting `weights`.
+        timeout_s: longest wait, in seconds.
 
     Raises:
-        RunError: it refuses them, or has not taken them over after `timeout_s` seconds.
+        RunError: the endpoint refuses the weights, has not loaded them after `timeout_s` seconds, or another command
+            requested other weights in the meantime.
     """
     from cluster.head import Head
     from serve.starting.running import Change, Record

@@ -1,6 +1,6 @@
-"""The endpoint as an application of Ray Serve, which `python -m serve` starts.
+"""Builds the endpoint as a Ray Serve application, which `python -m serve` starts.
 
-gateway (FastAPI: keys, limits, metrics) ──► engines (Ray Serve LLM on vLLM), a deployment each model
+gateway (FastAPI: keys, limits, metrics) ──► engines (Ray Serve LLM on vLLM), one deployment per model
                                          └─► scorer (the reward model), if one is given
 """
 
@@ -28,29 +28,30 @@ from serve.gateway.routes import Models
 from serve.keys import VARIABLE, WITHOUT_KEYS, Key, read_keys, to_plain
 from serve.requests.sampling import MOST_STOPS
 
-# An engine that starts takes tens of seconds; one that hangs for longer than this is replaced.
+# An engine that does not pass a health check within this time is replaced. Starting an engine takes tens of seconds.
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5.0, 30.0
 DRAIN_S = 60.0
-# With one engine of one CPU, all of it fits on two cores.
+# With one engine of one CPU, the whole endpoint fits on two cores.
 SCORER_CPUS, GATEWAY_CPUS = 0.5, 0.25
-POLLS = 8  # requests for an engine's state that it takes besides its sequences
+POLLS = 8  # concurrent state requests that an engine accepts in addition to its sequences
 SCORES_AT_A_TIME = 16
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:
-    """The application that `serve run`, `serve deploy` and a RayService start; raises as `application`."""
+    """Builds the application for `serve run`, `serve deploy` and a RayService; raises as `application`."""
     return application(read_arguments(arguments))
 
 
 def application(config: ServeConfig, version: str = "") -> serve.Application:
-    """The application.
+    """Validates the settings and builds the application.
 
     Args:
-        version: of everything but `weights`. Deployed again under the same version, running engines take over the new
-            weights; under another one, or without, every replica is replaced.
+        config: the settings.
+        version: identifies all settings except `weights`. A deployment with the same version makes running engines load
+            the new weights; with another version, or none, every replica is replaced.
 
     Raises:
-        ConfigError: one line about the argument, folder or key that is wrong, before anything is started.
+        ConfigError: an argument, folder or key is invalid; raised before anything is started, with a one-line message.
     """
     folders = {name: ModelFolder(folder, "model") for name, folder in named_folders(config.model, "model").items()}
     _check_models(folders, config)
@@ -79,21 +80,21 @@ def application(config: ServeConfig, version: str = "") -> serve.Application:
 
 
 def _of_version(deployed: Any, version: str) -> Any:
-    """Serve replaces the replicas of a deployment that has no version; only `serve deploy` gives it one by itself."""
+    """Sets a deployment's version. Without one, Serve replaces all replicas; only `serve deploy` sets one itself."""
     if not version:
         return deployed
     return serve.Application(deployed._bound_deployment.options(_internal=True, version=version))
 
 
 def _limits(config: ServeConfig, keys: int) -> LimitsConfig:
-    """The limits, with no more sequences of one request than one key may have at one engine."""
+    """Returns the limits, with `sequences` at most what one key may use of one engine."""
     share = config.limits.key_share if keys > 1 else 1.0
     most = max(1, int(config.engine.max_concurrent * share))
     return config.limits.model_copy(update={"sequences": min(config.limits.sequences, most)})
 
 
 def _sequences(config: ServeConfig) -> int:
-    """Sequences that all engines of a model decode at a time."""
+    """Returns the number of sequences that all engines of a model decode concurrently."""
     return config.engine.max_concurrent * max(config.replicas.count, config.replicas.most)
 
 
@@ -110,7 +111,7 @@ def _check_models(folders: Mapping[str, ModelFolder], config: ServeConfig) -> No
 
 
 def _reward_model(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> dict[str, ModelFolder]:
-    """The reward model's folder by its name; nothing where none is given."""
+    """Returns the reward model's folder by its name; empty if none is given."""
     if not config.reward_model:
         return {}
     given = named_folders(config.reward_model, "reward_model")
@@ -119,19 +120,19 @@ def _reward_model(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> di
     name, folder = next((name, ModelFolder(path, "reward_model")) for name, path in given.items())
     if not folder.is_reward_model:
         raise ConfigError(f"reward_model={name}: {folder.path} has no scalar head; give the folder of a reward model")
-    chat_format(folder.tokenizer)  # refuses one that does not fit
+    chat_format(folder.tokenizer)  # refuses an unsuitable chat format
     folder.require_complete()
     return {name: folder}
 
 
 def _fetch_on_nodes(config: ServeConfig) -> None:
-    """Downloads models of the Hub on every node; all must have them in the same folder, whose path engines are given."""
+    """Downloads Hub models on every node, into the same folder on each: engines receive its path."""
     given = (config.model, config.reward_model, config.weights)
     fetch([name for text in given if text for name in named_folders(text, "model").values()], same_folder=True)
 
 
 def _newer_weights(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> dict[str, str]:
-    """Folders of newer weights by model; of the same architecture, or engines could not take them over."""
+    """Returns the folders of newer weights by model. Engines can load only weights of their own architecture."""
     if not config.weights:
         return {}
     given = named_folders(config.weights, "weights")
@@ -161,15 +162,16 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
     replicas, on_gpus = config.replicas, config.replicas.gpus > 0
     deployment: dict[str, Any] = {
         "name": name,
-        "user_config": {"weights": weights},  # a change of it reaches running replicas; any other restarts them
-        # One more goes to the next engine. The gateway keeps the number of sequences below; polls must not wait for them.
+        "user_config": {"weights": weights},  # running replicas apply a change of it; any other change restarts them
+        # At this limit, the next request goes to another engine. The gateway keeps the number of sequences below it,
+        # and state requests must not wait for sequences.
         "max_ongoing_requests": config.engine.max_concurrent + POLLS,
         "max_queued_requests": config.limits.queued,
         "health_check_period_s": HEALTH_PERIOD_S,
         "health_check_timeout_s": HEALTH_TIMEOUT_S,
         "graceful_shutdown_timeout_s": DRAIN_S,
         "logging_config": {"encoding": "JSON"},
-        "ray_actor_options": {"num_cpus": 0},  # the bundle below is all that a replica takes
+        "ray_actor_options": {"num_cpus": 0},  # the bundle below holds all resources of a replica
     }
     if replicas.most > replicas.count:
         deployment["autoscaling_config"] = {
@@ -180,8 +182,8 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
     else:
         deployment["num_replicas"] = replicas.count
     if max(replicas.count, replicas.most) > 1:
-        # By the hash of a prompt's beginning. Ray Serve LLM's own prefix router keeps a tree in an actor that it waits for
-        # with the event loop stopped; a client that goes away meanwhile holds up every other for half a minute.
+        # Routes by the hash of a prompt's beginning. Ray Serve LLM's own prefix router keeps a tree in an actor, and
+        # blocks the event loop while it waits for it; a client that disconnects then delays all others for 30 seconds.
         deployment["request_router_config"] = RequestRouterConfig(
             request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
         )
@@ -193,9 +195,9 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
             **({"tensor_parallel_size": replicas.gpus} if on_gpus else {}),
             **({"enable_auto_tool_choice": True, "tool_call_parser": tool_parser} if tool_parser else {}),
             **({"reasoning_parser": config.engine.reasoning_parser} if config.engine.reasoning_parser else {}),
-            # Where blanks between the parts of JSON are allowed, a model may write them until its tokens are used up.
+            # If white space between JSON tokens is allowed, a model may generate it until max_tokens is reached.
             "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-            "generation_config": "vllm",  # sampling as the request says, not as a folder's file says
+            "generation_config": "vllm",  # default sampling settings are vLLM's, not the model folder's
         },
         placement_group_config={"bundles": [bundle] * max(1, replicas.gpus)},
         deployment_config=deployment,
@@ -213,7 +215,7 @@ def _environment(threads: int, on_gpus: bool) -> dict[str, str]:
         **EVERYWHERE,
         **WITHOUT_KEYS,
         "VLLM_MAX_STOP_STRINGS": str(MOST_STOPS),
-        "VLLM_XGRAMMAR_CACHE_MB": "64",  # clients fill it with schemas of their own; 512 is vLLM's
+        "VLLM_XGRAMMAR_CACHE_MB": "64",  # clients can fill it with arbitrary schemas; vLLM's default is 512
     }
     if on_gpus:
         return anywhere
@@ -231,7 +233,7 @@ def _scorer(name: str, folder: ModelFolder, config: ServeConfig) -> DeploymentHa
     options = {"num_cpus": SCORER_CPUS, "num_gpus": min(1, config.replicas.gpus)}
     variables = {**EVERYWHERE, **WITHOUT_KEYS, "OMP_NUM_THREADS": str(config.replicas.threads)}
     if not config.replicas.gpus:
-        variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs only from those that reserve others
+        variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray does not hide GPUs from actors that reserve none
     return serve.deployment(
         Scorer,
         name=f"scorer:{name}",
@@ -253,7 +255,7 @@ def _gateway(
         name="gateway",
         num_replicas=1,
         max_ongoing_requests=10_000,
-        user_config={"keys": to_plain(keys)},  # a change of it reaches the running gateway
+        user_config={"keys": to_plain(keys)},  # the running gateway applies a change of it
         ray_actor_options={"num_cpus": GATEWAY_CPUS, "runtime_env": {"env_vars": dict(WITHOUT_KEYS)}},
         graceful_shutdown_timeout_s=DRAIN_S,
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),

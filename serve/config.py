@@ -1,4 +1,4 @@
-"""Settings of the endpoint: `python -m serve model=DIR [key=value ...]`, or `args` in a Serve config file."""
+"""Settings of the endpoint, from `python -m serve model=DIR [key=value ...]` or from `args` in a Serve config file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_NAME = "model"
 
 
 class ServingEngineConfig(EngineConfig):
-    """One vLLM engine, with a larger KV cache than one that shares a machine with trainers."""
+    """One vLLM engine. Its KV cache is larger than that of an engine that shares a machine with trainers."""
 
     tool_parser: str = Field(
         "", description="vLLM's parser of tool calls; by default found by the chat template, 'none' for none"
@@ -29,7 +29,7 @@ class ServingEngineConfig(EngineConfig):
 
 
 class ReplicasConfig(Section):
-    """How many engines serve each model, and what one takes."""
+    """Number of engines of each model, and the resources of one engine."""
 
     count: int = Field(1, ge=1, description="engines of each model, always there")
     most: int = Field(0, ge=0, description="engines of each model under load; 0: `count`, never more")
@@ -46,7 +46,7 @@ class ReplicasConfig(Section):
 
 
 class LimitsConfig(Section):
-    """What one API key, or one request, may ask for."""
+    """Limits on one API key and on one request."""
 
     requests_per_minute: int = Field(0, ge=0, description="requests of one key; 0: no limit")
     tokens_per_minute: int = Field(0, ge=0, description="prompt and answer tokens of one key; 0: no limit")
@@ -71,7 +71,7 @@ class LimitsConfig(Section):
 
 
 class ServeConfig(Section):
-    """The endpoint."""
+    """Settings of the endpoint."""
 
     recipe_key: ClassVar[str] = "serve"
 
@@ -102,21 +102,25 @@ class ServeConfig(Section):
 
 
 def read_arguments(arguments: Mapping[str, Any]) -> ServeConfig:
-    """The settings for an application's arguments: text from a command line, or values from a YAML file.
+    """Parses an application's arguments.
+
+    Args:
+        arguments: text from a command line, or values from a YAML file, by key.
 
     Raises:
-        ConfigError: one line that names the argument.
+        ConfigError: an argument is invalid; the message is one line that names it.
     """
     return from_arguments("serve", ServeConfig, arguments)
 
 
 def named_folders(text: str, argument: str) -> dict[str, str]:
-    """`[NAME=]DIR[,[NAME=]DIR ...]` as folders by name, in order.
+    """Parses `[NAME=]DIR[,[NAME=]DIR ...]` into folders by name, in order.
 
-    A folder without a name is called like its run, `runs/quickstart/ppo/model` is `ppo`, and a Hub id like its repository.
+    A folder without a name is named after its run (`runs/quickstart/ppo/model` is `ppo`), a Hub id after its
+    repository.
 
     Raises:
-        ConfigError: an empty part, a name twice, or a name that no route could carry.
+        ConfigError: an empty part, a duplicate name, or a name that a route cannot contain.
     """
     folders: dict[str, str] = {}
     for part in text.split(","):
@@ -136,7 +140,7 @@ def named_folders(text: str, argument: str) -> dict[str, str]:
 
 
 def _own_name(name: str) -> str:
-    """The name of a folder or of a Hub id, without its revision."""
+    """Returns the default name of a folder or of a Hub id; a Hub id's revision is left out."""
     repository = parse_model(name)
     folder = Path(name if repository is None else repository.name)
     return folder.parent.name or DEFAULT_NAME if folder.name == "model" else folder.name

@@ -1,4 +1,4 @@
-"""Errors in the shape that OpenAI's clients read: {"error": {"message", "type", "param", "code"}}, or Anthropic's."""
+"""API errors, in OpenAI's format {"error": {"message", "type", "param", "code"}} or in Anthropic's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TYPES = {
 
 
 MESSAGES = "/v1/messages"
-"""Anthropic's interface, whose errors have another shape."""
+"""Path of Anthropic's API, whose errors have their own format."""
 _ANTHROPIC_TYPES = {413: "request_too_large", 500: "api_error"}
 
 _TEXT = {"anyOf": [{"type": "string"}, {"type": "null"}]}
@@ -50,11 +50,19 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
     status: {"description": HTTPStatus(status).phrase, "content": {"application/json": {"schema": _BODY}}}
     for status in _TYPES
 }
-"""The refusals of every route, as /openapi.json lists them."""
+"""Error responses of every route, for /openapi.json."""
 
 
 class ApiError(Exception):
-    """A refusal with its HTTP status; `message` says what is wrong and what to do."""
+    """An error with an HTTP status, returned to the client.
+
+    Attributes:
+        status: the HTTP status.
+        message: what is wrong and what to do.
+        param: the offending argument of the body.
+        code: a machine-readable error code.
+        retry_after_s: seconds after which the client may retry, sent as `Retry-After`.
+    """
 
     def __init__(
         self,
@@ -70,15 +78,15 @@ class ApiError(Exception):
         self.retry_after_s = retry_after_s
 
     def response(self, path: str) -> JSONResponse:
-        """The answer to a request of `path`, whose interface decides the error's shape."""
+        """Returns the HTTP response to a request of `path`, in the error format of that path's API."""
         headers = {} if self.retry_after_s is None else {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return JSONResponse(self.body(path), self.status, headers)
 
     def body(self, path: str) -> dict[str, Any]:
-        """The error in the shape of the interface that `path` belongs to."""
-        # A lone surrogate, which JSON can name and UTF-8 cannot write, may come back in a message that quotes a key.
+        """Returns the error as JSON, in the format of the API that `path` belongs to."""
+        # A message that quotes a key of the body may contain a lone surrogate, which UTF-8 cannot encode.
         message = self.message.encode("utf-8", "replace").decode()
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         if path.startswith(MESSAGES):
@@ -87,7 +95,7 @@ class ApiError(Exception):
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Every refusal and failure of `app` leaves it as an `ApiError` does; no traceback reaches a client."""
+    """Registers handlers that return every error of `app` in the format of `ApiError`, without tracebacks."""
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -100,7 +108,7 @@ async def _api_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """The first thing wrong with a body; what was sent is not repeated, as it may be a patient's words."""
+    """Reports the first validation error of a body. Values are not quoted: they may contain patient data."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     param = ".".join(map(str, _path(error.body, first["loc"], missing=first["type"] == "missing"))) or None
@@ -120,7 +128,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 def _path(body: object, loc: Sequence[str | int], *, missing: bool) -> list[str | int]:
-    """Keys and positions of the body in pydantic's `loc`, without the names that it adds for alternatives of a type."""
+    """Returns the keys and indices of the body in pydantic's `loc`, without the names of union members."""
     path: list[str | int] = []
     for part in loc:
         if (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int)):

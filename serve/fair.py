@@ -1,4 +1,4 @@
-"""Divides the engines of a model between keys: weighted fair queueing over the sequences that each key has there."""
+"""Shares a model's engines between keys: weighted fair queueing over each key's running sequences."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class _Waiter:
 
 
 class FairQueue:
-    """Slots for sequences. A free one goes to the waiting key with the fewest slots in use relative to its weight."""
+    """Slots for sequences. A free slot goes to the waiting key with the fewest slots in use relative to its weight."""
 
     def __init__(self, slots: int, waiting: int, key_share: Callable[[], float]) -> None:
         """
         Args:
-            slots: sequences that the engines of the model decode at a time.
-            waiting: requests that may wait for a slot; one key may have half of them.
-            key_share: share of the slots that one key may use even if no other key waits. The rest stays free, so that
-                another key need not wait until a long response ends.
+            slots: sequences that the engines of the model decode concurrently.
+            waiting: largest number of waiting requests. If keys share the engines, one key may have half of them.
+            key_share: fraction of the slots that one key may use even if no other key is waiting. The rest stays free,
+                so that another key does not have to wait for a long response to end.
         """
         self._free, self._slots, self._most_waiting, self._key_share = slots, slots, waiting, key_share
         self._used: dict[str, int] = defaultdict(int)
@@ -42,14 +42,16 @@ class FairQueue:
 
     @asynccontextmanager
     async def slots(self, key: Key, count: int, rest: float = 0.0) -> AsyncIterator[None]:
-        """Holds `count` slots, or as many as one key may have, while the block runs.
+        """Holds `count` slots, at most one key's limit, while the block runs; first waits until they are free.
 
         Args:
-            rest: where several keys share, the slots are free only after so many times as long as the block took, at
-                most `MOST_REST_S`.
+            key: the key of the request.
+            count: number of slots.
+            rest: if keys share the engines, the slots are released `rest` times the block's duration after its end, at
+                most `MOST_REST_S` seconds later.
 
         Raises:
-            ApiError: 503 if too many requests wait, 429 if too many of this key do.
+            ApiError: 503 if too many requests are waiting, 429 if too many requests of this key are.
         """
         waiter = self._enqueue(key, min(count, self._most(key)))
         try:
@@ -104,25 +106,25 @@ class FairQueue:
                 return
             head = min(within, key=lambda head: (self._used.get(head.key.name, 0) / head.key.weight, head.number))
             if head.slots > self._free:
-                return  # a smaller request must not overtake it forever
+                return  # otherwise smaller requests could starve it
             self._dequeue(head)
             self._free -= head.slots
             self._used[head.key.name] += head.slots
             head.granted.set_result(None)
 
     def _forget_cancelled(self) -> None:
-        """Drops waiters whose task is being cancelled and has not run since."""
+        """Removes waiters whose task has been cancelled but has not run since."""
         for queue in list(self._waiting.values()):
             for waiter in [waiter for waiter in queue if waiter.granted.cancelled()]:
                 self._dequeue(waiter)
 
     def _withdraw(self, waiter: _Waiter) -> None:
-        """Ends a wait; slots that were granted at the same moment are freed."""
+        """Cancels a wait; releases its slots if they were granted concurrently."""
         if waiter.granted.done() and not waiter.granted.cancelled():
             self._release(waiter)
         else:
             self._dequeue(waiter)
-            self._grant()  # it may have been what kept a smaller request waiting
+            self._grant()  # it may have blocked a smaller request
 
     def _release(self, waiter: _Waiter) -> None:
         self._free += waiter.slots

@@ -1,4 +1,4 @@
-"""API keys: names, limits, weights and expiry of those who may send requests. Only SHA-256 digests leave the builder."""
+"""API keys with names, limits, weights and expiry. Only their SHA-256 digests leave the process that reads them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from storage.paths import require_file
 
 VARIABLE = "CHIMED_API_KEYS"
 WITHOUT_KEYS: Mapping[str, str] = {VARIABLE: ""}
-"""For the environment of replicas: the raylet may have inherited the variable from the shell that started it."""
-SHORTEST = 16  # characters: what a key needs so that neither guessing nor its digest gives it away
+"""Environment for replicas: the raylet may have inherited the variable from the shell that started it."""
+SHORTEST = 16  # characters; a shorter key could be guessed, or found from its digest
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
 class Key:
-    """What the gateway knows of one API key. Limits that are None are the endpoint's."""
+    """An API key as the gateway knows it. Where a limit is None, the endpoint's limit applies."""
 
     name: str
     digest: str = ""
@@ -43,7 +43,7 @@ class Key:
 
 
 ANYBODY = Key("anybody")
-"""The holder of every request where the endpoint has no keys."""
+"""The key assigned to every request of an endpoint without keys."""
 
 
 class KeyConfig(Section):
@@ -64,19 +64,28 @@ class KeyConfig(Section):
         return self
 
     def known_as(self, name: str, where: str) -> Key:
-        """What the gateway is told of this key."""
+        """Converts to the gateway's form of the key.
+
+        Args:
+            name: the key's name.
+            where: file and line, for error messages.
+
+        Raises:
+            ConfigError: the key is too short, or not printable ASCII without spaces.
+        """
         digest = self.sha256 or _checked_digest(self.key, where)
         limits = (self.requests_per_minute, self.tokens_per_minute)
         return Key(name, digest, *limits, self.weight, _expiry(self.expires))
 
 
 def read_keys(file: str) -> list[Key]:
-    """The keys in `$CHIMED_API_KEYS`, separated by commas, and in `file`: YAML with names, or one key a line.
+    """Reads the keys in `$CHIMED_API_KEYS`, separated by commas, and in `file`: YAML with names, or one key per line.
 
     Removes the variable from this process's environment, so that processes started later do not inherit it.
 
     Raises:
-        ConfigError: an unreadable file, a key that is too short or not printable ASCII, or one that is there twice.
+        ConfigError: an unreadable file, a key that is too short or not printable ASCII, or a key that a YAML file
+            contains twice.
     """
     keys = [_nameless(text, VARIABLE) for text in os.environ.pop(VARIABLE, "").split(",") if text.strip()]
     if file:
@@ -117,7 +126,7 @@ def _from_settings(name: str, values: Any, recipe: Recipe) -> Key:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = "".join(f".{part}" for part in problem["loc"])
-        # No text that was given: a key under a misspelt name would end up in logs.
+        # The message quotes no given text: otherwise a key under a misspelled name would be logged.
         found = f", not {problem['input']}" if isinstance(problem["input"], (int, float)) else ""
         text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         if problem["type"] == "extra_forbidden":
@@ -151,7 +160,7 @@ def _expiry(text: str) -> float | None:
 
 
 def to_plain(keys: Sequence[Key]) -> list[dict[str, Any]]:
-    """Keys as JSON and YAML can hold them, digests only: for a deployment's `user_config`."""
+    """Converts keys, as digests, to JSON- and YAML-compatible values for a deployment's `user_config`."""
     return [{name: value for name, value in asdict(key).items() if value is not None} for key in keys]
 
 
@@ -161,27 +170,27 @@ def from_plain(keys: Sequence[Mapping[str, Any]]) -> list[Key]:
 
 
 class Keyring:
-    """Finds the key that a request carries."""
+    """The endpoint's keys; finds the key of a request."""
 
     def __init__(self, keys: Sequence[Key], clock: Callable[[], float] = time.time) -> None:
         self._keys, self._clock = list(keys), clock
 
     def replace(self, keys: Sequence[Key]) -> None:
-        """Takes other keys from now on. Requests under way are not affected."""
+        """Replaces the keys. Running requests are not affected."""
         self._keys = list(keys)
 
     @property
     def is_empty(self) -> bool:
-        """Whether the endpoint has no keys, and so answers local requests only."""
+        """Whether the endpoint has no keys, and therefore accepts local requests only."""
         return not self._keys
 
     @property
     def is_shared(self) -> bool:
-        """Whether there are several keys, between which the engines are divided."""
+        """Whether several keys share the engines."""
         return len(self._keys) > 1
 
     def holder(self, authorization: str | None) -> Key:
-        """The key in an `Authorization` header; `ANYBODY` where the endpoint has none.
+        """Returns the key in an `Authorization` header; `ANYBODY` if the endpoint has no keys.
 
         Raises:
             ApiError: 401 for a missing, wrong or expired key.
@@ -194,7 +203,7 @@ class Keyring:
                 401, "An API key is missing: send it as 'Authorization: Bearer KEY'.", code="missing_api_key"
             )
         digest = _digest(text.strip())
-        # Every digest is compared, each in constant time: how long it takes tells nothing about the keys.
+        # Compares every digest in constant time, so that the duration reveals nothing about the keys.
         matches = [key for key in self._keys if hmac.compare_digest(digest, key.digest)]
         if not matches:
             raise ApiError(401, "This API key is not one of the endpoint's.", code="invalid_api_key")

@@ -1,4 +1,4 @@
-"""Which names a model of the endpoint may have."""
+"""Validation of the endpoint's model names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ _NAME = re.compile(rf"\w[\w.-]{{0,{LONGEST - 1}}}")
 
 
 def require_name(name: str, argument: str) -> None:
-    """Refuse a name that routes such as `/v1/models/NAME`, deployments or metrics could not carry.
+    """Refuses a name that cannot be used in routes such as `/v1/models/NAME`, deployment names and metrics.
+
+    Args:
+        name: the model's name.
+        argument: the argument that contains it, for the error message.
 
     Raises:
-        ConfigError: slashes, spaces, control characters and the like, or more than `LONGEST` characters.
+        ConfigError: the name contains slashes, spaces, control characters or the like, or has more than `LONGEST`
+            characters.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Where a replica of Serve listens."""
+"""The listen address of a Serve replica's gRPC server."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ _EVERYWHERE = "[::]"
 
 
 class OnNodeAddress:
-    """Base of deployments whose gRPC server listens at the node's address, as Ray's own servers do.
+    """Base class of deployments whose gRPC server listens at the node's address, as Ray's own servers do.
 
-    Serve binds it to all addresses of the machine, and without a token it unpickles what anyone sends: a cluster on
-    loopback would be open to the network through it. Serve makes an instance before it binds the port.
+    Serve binds this server to all addresses of the machine, and without a token it unpickles messages from any sender:
+    a cluster on loopback would be exposed to the network. The patch is applied in `__new__`, because Serve creates the
+    instance before it binds the port.
     """
 
     def __new__(cls, *_: Any, **__: Any) -> Self:

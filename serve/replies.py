@@ -1,4 +1,4 @@
-"""What gateway and replicas say to each other: plain data, so that neither needs the other's libraries."""
+"""Messages between the gateway and the replicas: plain data, so that neither imports the other's libraries."""
 
 from __future__ import annotations
 
@@ -13,29 +13,34 @@ Kind = Literal["chat", "completions", "responses", "messages", "tokenize", "deto
 
 @dataclass(frozen=True)
 class Share:
-    """Whose request it is, and what part of one engine that key may have."""
+    """The key of a request, and its share of one engine."""
 
     key: str = ""
+    """The key's name."""
     weight: float = 1.0
+    """The key's weight in fair queueing."""
     most: float = 1.0
+    """Largest fraction of the engine's sequences that one key may use."""
     sequences: int = 1
+    """Sequences of this request."""
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """A request to an engine, its body as vLLM's own request takes it."""
+    """A request to an engine. Its body has the arguments of vLLM's request."""
 
     kind: Kind
     body: dict[str, Any] = field(default_factory=dict)
     request_id: str = ""
-    wants_usage: bool = False  # whether a stream passes on the event with the counts of tokens
+    wants_usage: bool = False  # whether a stream includes the usage event
     share: Share = Share()
 
     @property
     def affinity(self) -> str:
-        """A digest of how the prompt begins: what later turns of a chat share with it, and with them a cached prefix.
+        """A digest of the prompt's beginning, by which requests with a common cached prefix are routed to one engine.
 
-        Of a chat's turns up to the first of the user, or of a prompt's first characters; empty where nothing is generated.
+        It covers a chat's first turn (two turns if the first is a system turn), which later requests of the chat share,
+        or the first `PREFIX_CHARACTERS` characters of a prompt. Empty if the body has none of these.
         """
         if "messages" in self.body:
             messages = self.body["messages"]
@@ -44,21 +49,21 @@ class EngineRequest:
             )
         else:
             begins = str(self.body.get("prompt") or self.body.get("input", ""))[:PREFIX_CHARACTERS]
-        # A digest, as Serve may log what it routes by.
+        # A digest instead of the text, because Serve may log it.
         return hashlib.sha256(begins.encode()).hexdigest() if begins else ""
 
 
 @dataclass(frozen=True)
 class EngineState:
-    """One engine of a model."""
+    """The state of one engine of a model."""
 
-    weights: str  # folder that they were taken over from; empty for those it started with
-    unfinished: int  # requests that it works on
+    weights: str  # folder of the loaded weights; empty for the weights that it started with
+    unfinished: int  # number of unfinished requests
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole answer, as JSON."""
+    """A complete response, as JSON."""
 
     json: str
     prompt_tokens: int
@@ -67,7 +72,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Part:
-    """Server-sent events of a stream, or none; the counts are of all tokens so far, 0 if they are not known."""
+    """Server-sent events of a stream, possibly none. The counts cover all tokens so far; 0 if unknown."""
 
     events: str
     prompt_tokens: int

@@ -1,7 +1,7 @@
-"""python -m serve.rotate KEYS.yaml CONFIG.yaml > DEPLOYED.yaml: a Serve config file with the keys of a key file.
+"""python -m serve.rotate KEYS.yaml CONFIG.yaml > DEPLOYED.yaml: writes a Serve config file with the keys of a key file.
 
-`serve deploy DEPLOYED.yaml` then changes the keys of the running endpoint and restarts nothing. The output holds digests,
-not keys.
+`serve deploy DEPLOYED.yaml` then replaces the keys of the running endpoint without a restart. The output contains
+digests, not keys.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROG = "python -m serve.rotate"
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints the config file."""
+    """Writes the config file to standard output."""
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("keys", metavar="KEYS.yaml", help="the key file, as api_keys_file names it")
     parser.add_argument("config", metavar="CONFIG.yaml", help="the Serve config file that was deployed")
@@ -33,10 +33,15 @@ def main(argv: Sequence[str]) -> None:
 
 
 def with_keys(config: dict[str, Any], keys: Sequence[Key], name: str) -> dict[str, Any]:
-    """`config` with `keys` as the setting of the gateway of every endpoint in it.
+    """Sets `keys` in the gateway's `user_config` of every endpoint in `config`, in place, and returns `config`.
+
+    Args:
+        config: the contents of a Serve config file.
+        keys: the API keys.
+        name: the file's name, for the error message.
 
     Raises:
-        ConfigError: there is no endpoint in it.
+        ConfigError: `config` contains no endpoint.
     """
     endpoints = [app for app in config.get("applications") or [] if app.get("import_path") == IMPORT_PATH]
     if not endpoints:

@@ -1,8 +1,9 @@
-"""BLEU-1, BLEU-2 and chrF on characters, in percent; and BLEU as published scripts compute it, under a name that says so.
+"""Character-level BLEU-1, BLEU-2 and chrF, in percent; and `script_like_bleu`, the variant of some published scripts.
 
-BLEU after Papineni et al., "BLEU: a Method for Automatic Evaluation of Machine Translation" (2002), over a whole corpus,
-unsmoothed; chrF after Popović, "chrF: character n-gram F-score for automatic MT evaluation" (2015): character n-grams up
-to 6, beta 2. Both are sacrebleu's. Chinese has no spaces between words, so a token is a character; white space is none.
+BLEU follows Papineni et al., "BLEU: a Method for Automatic Evaluation of Machine Translation" (2002), corpus-level and
+unsmoothed; chrF follows Popović, "chrF: character n-gram F-score for automatic MT evaluation" (2015), with character
+n-grams up to 6 and beta 2. Both are sacrebleu's implementations. Chinese has no spaces between words, so every
+character is a token; white space is not a token.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from sacrebleu.metrics import BLEU, CHRF
 
 
 def bleu(answers: Sequence[str], references: Sequence[str], order: int) -> float:
-    """Corpus BLEU on characters with n-grams up to `order`, 0 to 100."""
+    """Returns corpus BLEU on characters with n-grams up to `order`, 0 to 100."""
     score = BLEU(tokenize="char", max_ngram_order=order, smooth_method="none")
     return float(score.corpus_score(list(answers), [list(references)]).score)
 
 
 def chrf(answers: Sequence[str], references: Sequence[str]) -> float:
-    """Corpus chrF, 0 to 100."""
+    """Returns corpus chrF, 0 to 100."""
     return float(CHRF().corpus_score(list(answers), [list(references)]).score)
 
 
 def script_like_bleu(answers: Sequence[str], references: Sequence[str], order: int) -> float:
-    """What scripts report that put a space after every character and give BLEU the string, 0 to 100.
+    """Returns BLEU as computed by scripts that insert spaces between characters and pass BLEU the string, 0 to 100.
 
-    BLEU then takes the string's items for tokens, and every second one is a space: half of any two texts agrees. It is
-    the mean of the answers' own scores, without smoothing, as such scripts take it. For comparison with published
-    figures only; `bleu` is the right one.
+    BLEU then treats every character of the string as a token, and every second one is a space, so half of any two texts
+    match. As in such scripts, the result is the mean of sentence scores without smoothing. Use it only for comparison
+    with published results; the correct metric is `bleu`.
     """
     pairs = zip(answers, references, strict=True)
     return 100 * fmean(_sentence_bleu(_spaced(answer), _spaced(reference), order) for answer, reference in pairs)
@@ -42,7 +43,10 @@ def _spaced(text: str) -> str:
 
 
 def _sentence_bleu(answer: str, reference: str, order: int) -> float:
-    """BP * exp(mean of log p_n), n to `order`; the strings' items are the tokens. Papineni et al., section 2.3."""
+    """Returns BP * exp(mean over n of log p_n), n = 1 to `order`, with characters as tokens.
+
+    Papineni et al. (2002), section 2.3.
+    """
     if not answer:
         return 0.0
     logs = []

@@ -1,4 +1,4 @@
-"""Named entities: read from an answer, and compared with the gold ones by micro precision, recall and F1."""
+"""Parses named entities from a response, and computes micro precision, recall and F1 against the gold entities."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from data.files.json_text import parse
 from evals.models.subject import Metrics
 
 Entity = tuple[str, str]
-"""Type and text."""
+"""An entity's type and text."""
 
 Span = tuple[int, int]
-"""First character and the one after the last."""
+"""Half-open character range: index of the first character, and of the character after the last."""
 
 NOTHING = ("无", "没有", "没有实体", "无实体", "[]", "{}")
-"""Answers that say that there are no entities."""
+"""Responses that state that there are no entities."""
 
 _ITEM = re.compile(r"[、，,]")
 _PART = re.compile(r"[;；\n]")
 
 
 class Gold(NamedTuple):
-    """One entity of a sentence `text`: `text[start:end]`."""
+    """A gold entity of a sentence `text`: `text[start:end]`."""
 
     type: str
     start: int
@@ -33,10 +33,14 @@ class Gold(NamedTuple):
 
 
 def read_entities(answer: str, types: Sequence[str]) -> list[Entity] | None:
-    """The entities that an answer lists, each once; None if it lists none and does not say so.
+    """Parses the entities in a response.
 
-    Read are `类型:甲、乙;类型:丙` in either punctuation or over several lines, with numbers or dashes before them, and
-    JSON: `{"类型": ["甲"]}` or `[{"type": "类型", "text": "甲"}]`. A type that is none of `types` counts as nothing.
+    Accepted formats are `类型:甲、乙;类型:丙`, with ASCII or Chinese punctuation, on one or several lines, optionally with
+    list numbers or dashes; and JSON: `{"类型": ["甲"]}` or `[{"type": "类型", "text": "甲"}]`. Entities whose type is not in
+    `types` are ignored.
+
+    Returns:
+        The distinct entities, in order; None if the response lists none and does not state that there are none.
     """
     text = answer.strip()
     found = _from_json(text, types)
@@ -58,7 +62,7 @@ def _from_lines(text: str, types: Sequence[str]) -> list[Entity]:
 
 
 def _from_json(text: str, types: Sequence[str]) -> list[Entity] | None:
-    """None if the text holds no JSON object or list."""
+    """Returns the entities of the JSON in a text; None if it contains no JSON object or list."""
     match = re.search(r"[\[{].*[\]}]", text, re.DOTALL)
     try:
         value = parse(match[0]) if match else None
@@ -77,10 +81,17 @@ def _from_json(text: str, types: Sequence[str]) -> list[Entity] | None:
 
 
 def micro_scores(found: Sequence[Iterable[Entity]], gold: Sequence[Iterable[Entity]]) -> Metrics:
-    """`precision`, `recall` and `f1` over all entities of all sentences, and the three counts that make them.
+    """Computes `precision`, `recall` and `f1` over all entities of all sentences, and the counts behind them.
 
-    An entity is right if its sentence has one of the same type and text; each gold entity is matched once. Precision is
-    0 where nothing was found, recall is 0 where nothing was to be found.
+    An entity is correct if its sentence has a gold entity of the same type and text; each gold entity is matched at
+    most once. Precision is 0 if no entities were found, recall is 0 if there are no gold entities.
+
+    Args:
+        found: for each sentence, the predicted entities.
+        gold: for each sentence, the gold entities.
+
+    Returns:
+        `precision`, `recall`, `f1`, and the counts `right`, `found` and `gold`.
     """
     pairs = [(Counter(one), Counter(other)) for one, other in zip(found, gold, strict=True)]
     right = sum((one & other).total() for one, other in pairs)
@@ -90,11 +101,16 @@ def micro_scores(found: Sequence[Iterable[Entity]], gold: Sequence[Iterable[Enti
 
 
 def overlap_scores(texts: Sequence[str], found: Sequence[Iterable[Entity]], gold: Sequence[Iterable[Gold]]) -> Metrics:
-    """As `micro_scores`, but an entity is right if it shares a character with one of its type.
+    """As `micro_scores`, but an entity is correct if it overlaps a gold entity of its type by at least one character.
 
-    `precision` is the share of entities found that touch a gold one, `recall` the share of gold ones that are touched.
-    An entity lies where its text stands in the sentence, every time that it does; `absent` counts those that do not
-    stand there at all, which touch nothing.
+    `precision` is the share of predicted entities that overlap a gold entity, `recall` the share of gold entities that
+    are overlapped. A predicted entity is located at every occurrence of its text in the sentence. `absent` counts
+    predicted entities whose text does not occur in the sentence; they overlap nothing.
+
+    Args:
+        texts: the sentences.
+        found: for each sentence, the predicted entities.
+        gold: for each sentence, the gold entities.
     """
     touching = n_found = touched = n_gold = absent = 0
     for text, entities, spans in zip(texts, found, gold, strict=True):

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals: what a figure would have been with other items of the same kind."""
+"""Bootstrap confidence intervals: the variation of a metric over samples of items of the same kind."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Interval = list[float]
 
 
 def mean_interval(values: Sequence[float], seed: int = 0) -> Interval:
-    """The 95 % percentile interval of the mean of `values`, by resampling them with replacement.
+    """Returns the 95 % percentile interval of the mean of `values`, by resampling with replacement.
 
-    After Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. The same seed, the same interval.
+    Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Deterministic for a given seed.
     """
     return group_interval({"": values}, seed)
 
 
 def group_interval(groups: Mapping[str, Sequence[float]], seed: int = 0) -> Interval:
-    """The interval of the mean of the groups' means (a macro average): items are resampled within their group."""
+    """Returns the interval of the mean of the groups' means (macro average); items are resampled within their group."""
     rng = np.random.default_rng(seed)
     means_GR = []
     for values in groups.values():
         values_N = np.asarray(values, dtype=float)
-        # Only how often each item is drawn matters, which is multinomial: one draw a resample, not N.
+        # The counts of each item in a resample are multinomial, so one draw per resample replaces N index draws.
         counts_RN = rng.multinomial(len(values_N), np.full(len(values_N), 1 / len(values_N)), size=RESAMPLES)
         means_GR.append(counts_RN @ values_N / len(values_N))
     tail = (1 - LEVEL) / 2

@@ -1,4 +1,4 @@
-"""How close answers are to their references: BLEU, ROUGE, chrF and length, over a corpus, nothing left out."""
+"""Similarity of responses to references (BLEU, ROUGE, chrF, length) over a whole corpus, including empty texts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ _ROUGE = ("rouge_1", "rouge_2", "rouge_l")
 
 
 def overlap(answers: Sequence[str], references: Sequence[str]) -> Metrics:
-    """Of all answers, an empty one or an empty reference scoring 0:
+    """Computes the similarity of all responses to their references; an empty response or reference scores 0.
 
-    - `bleu_1`, `bleu_2`, `chrf`: over the corpus, 0 to 100, see `evals.metrics.bleu`;
-    - `rouge_1`, `rouge_2`, `rouge_l`: means, 0 to 1, and `rouge_l_interval`, 95 %;
-    - `script_like_bleu_1`, `script_like_bleu_2`: not BLEU, but comparable with published rows;
-    - `length_ratio`: characters of all answers by those of all references, 0 where no reference has any;
-    - `empty`, `empty_references`: how many there are without a character.
+    Returns:
+        - `bleu_1`, `bleu_2`, `chrf`: corpus scores, 0 to 100, see `evals.metrics.bleu`;
+        - `rouge_1`, `rouge_2`, `rouge_l`: means, 0 to 1, and `rouge_l_interval`, the 95 % interval;
+        - `script_like_bleu_1`, `script_like_bleu_2`: not BLEU, but comparable with published results;
+        - `length_ratio`: characters of all responses / characters of all references; 0 if all references are empty;
+        - `empty`, `empty_references`: number of empty responses and of empty references;
+        - `n`: number of pairs.
     """
     answers, references = [text.strip() for text in answers], [text.strip() for text in references]
     pairs = list(zip(answers, references, strict=True))

@@ -1,8 +1,8 @@
 """ROUGE-1, ROUGE-2 and ROUGE-L on characters.
 
-After Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004).
-Chinese has no spaces between words, so a token is a character; white space is none. F is the harmonic mean of
-precision and recall (beta = 1), as in the `rouge-score` package, which gives the same on space-separated characters.
+Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004). Chinese has no spaces between words, so every
+character is a token; white space is not. F is the harmonic mean of precision and recall (beta = 1), as in the
+`rouge-score` package, which gives the same results on space-separated characters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 
 def rouge(answer: str, reference: str) -> dict[str, float]:
-    """`rouge_1`, `rouge_2` and `rouge_l` of an answer, each an F score from 0 to 1."""
+    """Returns `rouge_1`, `rouge_2` and `rouge_l` of a response, F scores from 0 to 1."""
     a, b = "".join(answer.split()), "".join(reference.split())
     return {
         "rouge_1": _ngram_f(a, b, 1),
@@ -22,10 +22,10 @@ def rouge(answer: str, reference: str) -> dict[str, float]:
 
 
 def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Its length, a whole row of the dynamic programme at a time in the bits of one integer.
+    """Returns the length of the longest common subsequence.
 
-    Bit i of `row` is 0 where the length grows at a[i]; after Hyyrö, "Bit-parallel LCS-length computation revisited"
-    (2004).
+    Bit-parallel: one integer holds a row of the dynamic program; bit i of `row` is 0 where the length grows at a[i].
+    Hyyrö, "Bit-parallel LCS-length computation revisited" (2004).
     """
     places: dict[str, int] = {}
     for position, item in enumerate(a):
@@ -44,5 +44,5 @@ def _ngram_f(a: str, b: str, n: int) -> float:
 
 
 def _f(common: int, of_answer: int, of_reference: int) -> float:
-    """2PR / (P + R) with P = common / of_answer and R = common / of_reference."""
+    """Returns 2PR / (P + R) with P = common / of_answer and R = common / of_reference."""
     return 2 * common / (of_answer + of_reference) if common else 0.0

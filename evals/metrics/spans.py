@@ -1,4 +1,4 @@
-"""Entities by their positions in a text, and whether a file counts the last character or the one after it as the end."""
+"""Entity spans in a text, and detection of whether a file's end positions are inclusive or exclusive."""
 
 from __future__ import annotations
 
@@ -14,35 +14,36 @@ _ENDS: tuple[End, End] = ("not included", "included")
 
 @dataclass(frozen=True)
 class Span:
-    """An entity as a file gives it."""
+    """An entity as a file specifies it."""
 
     kind: str
     start: int
     """Index of the first character, from 0."""
     end: int
-    """Index of the last character or of the one after it: the file's `End` says which."""
+    """Index of the last character or of the one after it, according to the file's `End`."""
     told: str | None
-    """The entity's text, where the file repeats it."""
+    """The entity's text, if the file contains it."""
 
     def between(self, text: str, end: End) -> str:
-        """What `text` has between the positions; empty where they are not in it."""
+        """Returns the part of `text` at this span; empty if the span is not within `text`."""
         stop = self.end + (end == "included")
         return text[self.start : stop] if 0 <= self.start < stop <= len(text) else ""
 
 
 def end_of(path: str, spans: Sequence[tuple[str, Span]]) -> End:
-    """How a file counts ends: as most of its entities say.
+    """Determines whether a file's end positions are included in the entities.
 
-    Entities told with their text say it by being what stands between the positions. Of the others, one says it whose
-    positions fit in the text in one way only: an end equal to its start is included, one equal to the text's length is
-    not. Where none says anything, as CCKS counts: not included.
+    If the file contains entity texts, the convention under which more of them match their positions wins. Otherwise an
+    entity is decisive if its positions are valid under one convention only: an end equal to the start is included, an
+    end equal to the text's length is not. Without decisive entities, ends are not included, as in CCKS.
 
     Args:
-        spans: each with the text that it is in.
+        path: the file, for error messages.
+        spans: the entities, each as (text that contains it, span).
 
     Raises:
-        DataError: positions do not fit: less than half of the entities are what stands between them; or, of entities without
-            their texts, none is in its text, or they contradict one another.
+        DataError: fewer than half of the entity texts match their positions; or, without entity texts, no entity lies
+            in its text, or decisive entities contradict each other.
     """
     told = [(text, span) for text, span in spans if span.told is not None]
     if told:

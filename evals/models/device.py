@@ -1,25 +1,25 @@
-"""What this process evaluates on: its GPU, or CPUs."""
+"""The device of this process's evaluations: its GPU, or CPUs."""
 
 from __future__ import annotations
 
 import os
 
 _LOADED_WITH_TORCH = {
-    # Threads that wait for each other by spinning take the cores from whoever computes.
+    # Threads that spin while waiting take CPU time from threads that compute.
     "OMP_WAIT_POLICY": "PASSIVE",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",  # vLLM's C++ greets with warnings about NUMA
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # suppresses vLLM's C++ startup warnings about NUMA
 }
-"""Read once, when torch is loaded, which the modules of this package put off until they need it."""
+"""Environment variables that torch reads once, when it is imported; this package imports torch only where needed."""
 
 
 def prepare_process() -> None:
-    """Sets the environment that torch reads when it is loaded, where the user has not."""
+    """Sets the environment variables that torch reads at import, unless the user has set them."""
     for name, value in _LOADED_WITH_TORCH.items():
         os.environ.setdefault(name, value)
 
 
 def gpu_bytes() -> int | None:
-    """Memory of the GPU that engines and reward models run on; None where they run on CPUs. Imports torch."""
+    """Returns the total memory of GPU 0, in bytes; None if there is no GPU. Imports torch."""
     prepare_process()
     import torch
 

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible endpoint: chat completions, several at a time, again where that can help."""
+"""A model behind an OpenAI-compatible endpoint: concurrent chat completions, retried after transient errors."""
 
 from __future__ import annotations
 
@@ -20,26 +20,28 @@ TIMEOUT_S = 300.0
 TRIES = 4
 FIRST_WAIT_S = 0.5
 TOP = 20
-"""As many of the likeliest first tokens as the interface lets ask for."""
+"""Number of most likely first tokens to request: the API's maximum."""
 
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
-_SHOWN = 200  # characters of an answer, in messages
+_SHOWN = 200  # characters of a reply that error messages quote
 
 Kept = TypeVar("Kept")
 
 
 class EndpointRespondent:
-    """Asks `URL/chat/completions`, greedily. What was answered is in the result cache when the endpoint dies."""
+    """Sends greedy requests to `URL/chat/completions`. Completed chunks stay in the cache if the endpoint fails."""
 
     def __init__(self, url: str, model: str | None, result_cache: ResultCache) -> None:
-        """Asks the endpoint for its models.
+        """Requests the endpoint's list of models and selects one.
 
         Args:
-            url: up to and with `/v1`; the bearer key, if it needs one, is in the environment's `CHIMED_ENDPOINT_KEY`.
-            model: its name there; None takes the only one.
+            url: the URL up to and including `/v1`. An API key, if needed, is read from `CHIMED_ENDPOINT_KEY`.
+            model: the model's name at the endpoint; None selects the only one.
+            result_cache: cache of the responses.
 
         Raises:
-            ConfigError: nobody answers there, or the model is not there, or has to be chosen.
+            ConfigError: the endpoint does not return its models, does not have this model, or has several and none is
+                named.
         """
         key = os.environ.get(KEY_VARIABLE)
         self._url, self._result_cache = url.rstrip("/"), result_cache
@@ -48,7 +50,7 @@ class EndpointRespondent:
         self._answered = 0
 
     def fits(self, chat: Chat, more: int) -> bool:
-        """Only the endpoint knows; it refuses what is too long."""
+        """Returns True: the context is known to the endpoint only, which refuses chats that are too long."""
         return True
 
     def answer(self, chats: Sequence[Chat], max_tokens: int, label: str) -> list[Reply]:
@@ -57,8 +59,10 @@ class EndpointRespondent:
         return [Reply(*reply) for reply in kept]
 
     def weigh(self, chats: Sequence[Chat], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
-        """By the likeliest first tokens that the endpoint tells. An option that is not among them has the log-probability
-        of the last one, at most; if none of them is, there is no choice and the list is empty.
+        """See `Respondent`; uses the log-probabilities of the `TOP` most likely first tokens.
+
+        An option that is not among them gets the lowest of their log-probabilities, an upper bound of its own. If no
+        option is among them, the chat's list is empty.
         """
         firsts = self._through(["weigh"], chats, self._first_tokens, label)
         return [_weights(first, own) for first, own in zip(firsts, options, strict=True)]
@@ -88,7 +92,7 @@ class EndpointRespondent:
             return "", True, body
         choice = self._choice(body)
         text = choice["message"].get("content") or ""
-        # JSON may hold half a surrogate pair, where a limit cut an emoji in two; UTF-8 cannot.
+        # The text may contain half a surrogate pair if the length limit splits an emoji; UTF-8 cannot encode that.
         whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
         return whole, choice.get("finish_reason") != "length", ""
 
@@ -109,10 +113,10 @@ class EndpointRespondent:
         return choice
 
     def _post(self, chat: Chat, **settings: Any) -> dict[str, Any] | str:
-        """The answer's body; or, where the endpoint refuses this chat, its words.
+        """Returns the reply's body, or the error text if the endpoint refuses this chat.
 
         Raises:
-            RunError: no usable answer in all tries.
+            RunError: no try returned a usable reply.
         """
         request = {"model": self.name, "messages": list(chat), "temperature": 0.0, "seed": 0, **settings}
         wait_s, said = FIRST_WAIT_S, ""

@@ -1,7 +1,7 @@
-"""One vLLM engine in this process: token ids in, token ids and log-probabilities out, for one model after another.
+"""The vLLM engine of this process: token ids in, token ids and log-probabilities out, for one model after another.
 
-Starting an engine costs seconds, reloading its weights milliseconds: `load` keeps the engine as long as the next model
-has the same architecture.
+Starting an engine takes seconds, reloading its weights milliseconds, so `load` keeps the engine if the next model has
+the same architecture.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote after a prompt."""
+    """A generated response."""
 
     ids: list[int]
-    """(A,) tokens, the end mark included if the model wrote it."""
+    """(A,) token ids, including the end-of-turn token if it was generated."""
     text: str
-    """The tokens without the end mark and other special tokens, as text."""
+    """The decoded response, without the end-of-turn token and other special tokens."""
     finished: bool
-    """Whether the model wrote the end mark; if not, it was cut off at the allowed length."""
+    """Whether the end-of-turn token was generated; if not, the response was truncated at the length limit."""
 
 
 class Engine:
-    """vLLM with one model at a time. Not for use beside another engine in the same process.
+    """A vLLM engine that holds one model at a time. There must be no other engine in the same process.
 
-    With a result cache every answer is kept, and not asked for again.
+    With a result cache, every result is stored and not computed again.
     """
 
     def __init__(self, result_cache: ResultCache | None = None, sizing: Sizing | None = None) -> None:
@@ -47,11 +47,11 @@ class Engine:
         self._engine: engine.Engine | None = None
         self._architecture: Architecture | None = None
         self._folder: ModelFolder | None = None
-        self._ends: tuple[int, ...] = ()  # at which the running engine stops by itself
+        self._ends: tuple[int, ...] = ()  # token ids at which the running engine stops
 
     @property
     def folder(self) -> ModelFolder:
-        """The model that answers now.
+        """The loaded model.
 
         Raises:
             RuntimeError: `load` was not called.
@@ -62,23 +62,24 @@ class Engine:
 
     @property
     def context(self) -> int:
-        """Longest sequence that the loaded model takes here, in tokens."""
+        """Longest sequence that the engine accepts with the loaded model, in tokens."""
         return self._sizing.context(self.folder)
 
     def load(self, folder: ModelFolder) -> None:
-        """Make `folder` the model that answers, in the running engine if its architecture is the same.
+        """Loads the model in `folder`, into the running engine if the architecture is the same.
 
-        Only for Llama's is vLLM's reloading known to be exact, tied heads included; others get a new engine.
+        vLLM's reloading is known to be exact, including tied heads, for Llama architectures only; other models get a
+        new engine.
 
         Raises:
-            ConfigError: vLLM cannot load the folder, or it would not fit in memory.
+            ConfigError: vLLM cannot load the model, or it would not fit in memory.
         """
         if self._folder is not None and self._folder.path == folder.path:
             return
         architecture = folder.architecture()
         try:
             if self._engine is not None and architecture == self._architecture and self._may_reload(folder):
-                # Equal architectures name the same tensors, so none of the old model's can be left over.
+                # Equal architectures have the same tensor names, so every tensor of the old model is overwritten.
                 self._engine.load_weights(folder.weights())
             else:
                 self.close()
@@ -96,7 +97,7 @@ class Engine:
         return folder.is_llama and folder.end_ids == self._ends
 
     def close(self) -> None:
-        """End the engine and free its memory; `load` starts another."""
+        """Shuts down the engine and frees its memory. `load` starts a new one."""
         if self._engine is not None:
             self._engine.close()
         self._engine = self._architecture = self._folder = None
@@ -109,17 +110,19 @@ class Engine:
         seed: int = 0,
         label: str = "generate",
     ) -> list[Answer]:
-        """One answer to every prompt, in order.
+        """Generates one response per prompt, in order.
 
         Args:
             prompts: token ids, each of length 1 to context - 2.
-            max_tokens: longest answer; shorter where the context ends before, so that `score` takes prompt + answer.
-            temperature: 0 is greedy. Otherwise answer i depends on its prompt, `seed` and i alone, not on the others.
-            seed: of the sampling.
-            label: what the progress bar says.
+            max_tokens: longest response, in tokens; less if the context ends earlier, so that `score` accepts prompt +
+                response.
+            temperature: 0 is greedy. Otherwise response i depends only on its prompt, `seed` and i, not on the other
+                prompts.
+            seed: seed for sampling.
+            label: text of the progress bar.
 
         Raises:
-            ConfigError: a prompt that leaves no room in the context.
+            ConfigError: a prompt leaves no room for a response in the context.
         """
         longest = self.context - 1
         self._check_lengths(prompts, longest - 1, label)
@@ -145,17 +148,17 @@ class Engine:
         ]
 
     def score(self, sequences: Sequence[Sequence[int]], label: str = "score") -> list[list[float]]:
-        """Log-probability of every token after the first, given those before it.
+        """Computes the log-probability of every token after the first, given the tokens before it.
 
         Args:
-            sequences: token ids, each of length T from 1 to context - 1 (vLLM always adds a token).
-            label: what the progress bar says.
+            sequences: token ids, each of length T from 1 to context - 1 (vLLM always generates one more token).
+            label: text of the progress bar.
 
         Returns:
-            For each sequence T - 1 natural logarithms; item t - 1 belongs to token t.
+            For each sequence, T - 1 natural logarithms; item t - 1 belongs to token t.
 
         Raises:
-            ConfigError: a sequence longer than the context allows.
+            ConfigError: a sequence is empty or too long for the context.
         """
         self._check_lengths(sequences, self.context - 1, label)
         return self._through(["score"], sequences, lambda chunk: self._running.score(chunk, _progress_bar(label)))
@@ -163,17 +166,20 @@ class Engine:
     def weigh(
         self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]], label: str = "weigh"
     ) -> list[list[float]]:
-        """Log-probability of each of a prompt's `choices`, single tokens, as the next token. One request a prompt.
+        """Computes the log-probability of each of a prompt's `choices` as the next token, with one request per prompt.
 
-        Unlike in `score`, what prompts share, such as examples before a question, is computed once.
+        Unlike in `score`, a common prefix of prompts, such as few-shot examples, is computed once.
 
         Args:
             prompts: token ids, each of length 1 to context - 1.
-            choices: for each prompt the ids of the tokens that may follow.
-            label: what the progress bar says.
+            choices: for each prompt, ids of candidate next tokens.
+            label: text of the progress bar.
+
+        Returns:
+            For each prompt, one natural logarithm per choice.
 
         Raises:
-            ConfigError: a prompt longer than the context allows.
+            ConfigError: a prompt is empty or too long for the context.
         """
         self._check_lengths(prompts, self.context - 1, label)
 
@@ -186,7 +192,10 @@ class Engine:
     def _through(
         self, what: list[Any], requests: Sequence[Any], ask: Callable[[Sequence[Any]], list[Any]]
     ) -> list[Any]:
-        """What `ask` gives for the requests, through the result cache if there is one; every chunk begins without prefixes."""
+        """Returns the results of `ask`, through the result cache if there is one.
+
+        The engine's prefix cache is cleared before each chunk, so that a chunk's results do not depend on earlier ones.
+        """
         if not requests:
             return []
 
@@ -215,19 +224,19 @@ class Engine:
 
 
 def _start(folder: ModelFolder, sizing: Sizing) -> engine.Engine:
-    """An engine. Raises ConfigError, before vLLM is loaded, for a model that does not fit."""
+    """Starts an engine. Raises ConfigError, before vLLM is loaded, if the model does not fit in memory."""
     from actors.inference import engine
 
     return engine.Engine(str(folder.path), sized(folder, sizing))
 
 
 def _request_seed(seed: int, index: int) -> int:
-    """A seed of its own for each request: with one for all, equal prompts would get equal answers."""
+    """Returns a distinct seed per request: with a common seed, equal prompts would get equal responses."""
     return (seed * 1_000_003 + index) % 2**31
 
 
 def _progress_bar(label: str) -> Callable[..., Any] | bool:
-    """What vLLM calls to make its bar: ours says what is being done. No bar where nobody looks at it."""
+    """Returns the factory that vLLM calls for its progress bar; False (no bar) if stderr is not a terminal."""
     if not sys.stderr.isatty():
         return False
     from tqdm import tqdm  # type: ignore[import-untyped]

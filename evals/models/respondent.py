@@ -1,4 +1,4 @@
-"""Who answers a benchmark's questions: chats in, texts or log-likelihoods out, whatever stands behind."""
+"""The interface of a model under a benchmark: chats in, responses or log-probabilities out, for any backend."""
 
 from __future__ import annotations
 
@@ -12,42 +12,56 @@ from data.chat import Message, chat_format, encode_prompt
 from evals.models.engine import Engine
 
 Chat = Sequence[Message]
-"""Turns that end with the user's."""
+"""Turns of a chat, the last of which is the user's."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What was written after a chat."""
+    """The response to a chat."""
 
     text: str
     finished: bool = True
-    """Whether it ended by itself; if not, it was cut off at the allowed length."""
+    """Whether the model ended the response; if not, it was truncated at `max_tokens`."""
     problem: str = ""
-    """Why there is no answer, where there cannot be one, e.g. a chat longer than the context."""
+    """Why there is no response, e.g. a chat longer than the context; empty if there is one."""
 
 
 class Respondent(Protocol):
-    """A model under a benchmark."""
+    """A model that is evaluated on a benchmark."""
 
     def fits(self, chat: Chat, more: int) -> bool:
-        """Whether the context has room for a chat and `more` tokens. True where nobody can tell beforehand."""
+        """Returns whether a chat and `more` further tokens fit the context; True if this is not known beforehand."""
         ...
 
     def answer(self, chats: Sequence[Chat], max_tokens: int, label: str) -> list[Reply]:
-        """A greedy reply to each chat, in order."""
+        """Generates a greedy response to each chat, in order.
+
+        Args:
+            chats: the chats.
+            max_tokens: longest response, in tokens.
+            label: text of the progress bar.
+        """
         ...
 
     def weigh(self, chats: Sequence[Chat], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
-        """For each chat the log-probability of each of its options as the beginning of the reply, in natural logarithms.
+        """Returns the log-probability of each option as the beginning of the response (natural logarithm).
+
+        Args:
+            chats: the chats.
+            options: for each chat, its options.
+            label: text of the progress bar.
+
+        Returns:
+            For each chat, one value per option.
 
         Raises:
-            ConfigError: whoever answers does not tell log-probabilities.
+            ConfigError: the model's backend does not provide log-probabilities.
         """
         ...
 
 
 class LocalRespondent:
-    """A model that the vLLM engine of this process has loaded."""
+    """The model that is loaded in this process's vLLM engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -63,8 +77,10 @@ class LocalRespondent:
         return [Reply(answer.text, answer.finished) for answer in answers]
 
     def weigh(self, chats: Sequence[Chat], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
-        """Options that differ in one token after a common beginning, as letters do, take one request a chat, whose
-        prefix is cached; others a request each.
+        """See `Respondent`.
+
+        If all options differ only in one token after a common prefix, as letters do, there is one request per chat,
+        with a cached prefix; otherwise there is one request per option.
         """
         split = [self._split(chat, own) for chat, own in zip(chats, options, strict=True)]
         if all(len(ending) == 1 for _, endings in split for ending in endings):
@@ -74,7 +90,7 @@ class LocalRespondent:
         return [[sum(next(scores)[len(prompt) - 1 :]) for _ in own] for prompt, own in split]
 
     def _split(self, chat: Chat, options: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        """The tokens that all options share, the chat's first, and what follows for each of them."""
+        """Returns the token ids that all options share, starting with the chat's, and each option's remaining ids."""
         written = [self._followed_by(chat, option) for option in options]
         shared = [ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, zip(*written, strict=False))]
         endings = [ids[len(shared) :] for ids in written]
@@ -83,7 +99,7 @@ class LocalRespondent:
         return shared, endings
 
     def _followed_by(self, chat: Chat, option: str) -> list[int]:
-        """The chat and an option as the beginning of a reply: without the token that ends a turn, since more may follow."""
+        """Encodes a chat and an option as the beginning of a response, without the end-of-turn token."""
         prompt, response = chat_format(self._tokenizer).response([*chat, {"role": "assistant", "content": option}])
         return prompt + response[:-1]
 

@@ -1,4 +1,4 @@
-"""A reward model read from its folder: the scalar that its head gives to a sequence's last token."""
+"""A reward model loaded from its folder: the scalar output of its head at a sequence's last token."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _BATCH_TOKENS = 8192
 
 
 class RewardModel:
-    """Scores token sequences with a Transformers sequence-classification model of one label, centred as its config
-    says (`logit_mean`).
+    """Scores token sequences with a Transformers sequence-classification model of one label.
 
-    The head is read at the last token by position. Transformers' own forward looks for the last token that is not
-    padding instead, which goes wrong when an answer contains the padding token.
+    The mean logit in the model's config (`logit_mean`) is subtracted. The head is evaluated at the position of the last
+    token. Transformers' own forward method uses the last non-padding token instead, which is wrong if a response
+    contains the padding token.
     """
 
     def __init__(self, folder: ModelFolder, dtype: Dtype = "auto") -> None:
@@ -26,10 +26,13 @@ class RewardModel:
         self._model: Any = None
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """The reward of each sequence, in order.
+        """Returns the reward of each sequence, in order.
+
+        Args:
+            sequences: token ids of prompt and response, each of length 1 to the model's context.
 
         Raises:
-            ConfigError: a sequence that is empty or longer than the model's context, or a model that cannot be loaded.
+            ConfigError: a sequence is empty or longer than the model's context, or the model cannot be loaded.
         """
         import torch
 
@@ -48,7 +51,7 @@ class RewardModel:
         return rewards
 
     def _loaded(self) -> Any:
-        """The model, read at its first use."""
+        """Returns the model; loads it at the first call."""
         if self._model is None:
             self._model = _load(self.folder, self._dtype)
         return self._model
@@ -76,7 +79,10 @@ def _load(folder: ModelFolder, dtype: Dtype) -> Any:
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Row numbers in batches of similar lengths, shortest first, at most `_BATCH_TOKENS` tokens with the padding."""
+    """Groups row indices into batches of similar lengths, shortest first.
+
+    A batch has at most `_BATCH_TOKENS` tokens including padding, unless a single row is longer.
+    """
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
         if batches and (len(batches[-1]) + 1) * lengths[row] <= _BATCH_TOKENS:
@@ -87,7 +93,10 @@ def _batches(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _last_scores(model: Any, sequences: Sequence[Sequence[int]]) -> list[float]:
-    """Padded on the right, where a causal model's real tokens cannot see it: no mask is needed."""
+    """Returns the reward at the last token of each sequence, as B floats.
+
+    Sequences are padded on the right: real tokens of a causal model do not attend to it, so no mask is needed.
+    """
     import torch
 
     from actors.modeling.packed import logit_mean

@@ -1,4 +1,4 @@
-"""The size of an evaluation's engine: its context, precision and KV cache, and whether it fits in memory, before it is loaded."""
+"""Sizes an evaluation's engine (context, precision, KV cache), and checks its memory before it is loaded."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from configs.errors import ConfigError
 from evals.models.device import gpu_bytes
 
 DEFAULT_CONTEXT = 4096
-SEQUENCES = 128  # decoded at a time on a CPU; more only fills the KV cache, since two cores are busy with these
-CACHE_TOKENS, CACHE_BYTES = 32_768, 2**30  # of the KV cache on a CPU at most, unless one sequence takes more
-GPU_SHARE = 0.6  # leaves room for the reward model beside the engine
-SCORED_BYTES = 18  # a scored token and vocabulary entry: logits, log-probabilities, vLLM's copies; measured on a CPU
-ERROR = 0.15  # largest error of the estimate: what is over by less is tried
+SEQUENCES = 128  # decoded concurrently on CPUs; more would only fill the KV cache, since these saturate two cores
+CACHE_TOKENS, CACHE_BYTES = 32_768, 2**30  # limits of the KV cache on CPUs, unless one sequence needs more
+GPU_SHARE = 0.6  # leaves room for the reward model on the same GPU
+SCORED_BYTES = 18  # per scored token and vocabulary entry: logits, log-probabilities, vLLM's copies; measured on a CPU
+ERROR = 0.15  # largest relative error of the estimate: an engine that exceeds the memory by less is tried
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """What the user decides about the engine. None or `auto`: by the model and the device."""
+    """The user's size settings of the engine. None and `auto` are resolved by model and device."""
 
     max_model_len: int | None = None
     dtype: Dtype = "auto"
     scores_texts: bool = False
-    """Whether texts as long as the context are scored, as perplexity does: vLLM makes all their logits at once."""
+    """Whether texts as long as the context are scored, as in perplexity: vLLM computes all their logits at once."""
 
     def context(self, folder: ModelFolder) -> int:
-        """Longest sequence that the engine takes, in tokens.
+        """Returns the longest sequence that the engine accepts, in tokens.
 
         Raises:
-            ConfigError: more than the model was made for.
+            ConfigError: `max_model_len` exceeds the model's context.
         """
         if self.max_model_len is None:
             return min(folder.context, DEFAULT_CONTEXT)
@@ -45,10 +45,10 @@ class Sizing:
         return self.max_model_len
 
     def engine_config(self, folder: ModelFolder, gpu: bool) -> EngineConfig:
-        """The engine for a model, on a GPU or CPUs. Its KV cache holds one sequence at least.
+        """Returns the engine's settings for a model, on a GPU or CPUs. The KV cache holds at least one sequence.
 
         Raises:
-            ConfigError: a context that the model does not have, or a model whose size cannot be estimated.
+            ConfigError: `max_model_len` exceeds the model's context, or the model's size cannot be estimated.
         """
         context = self.context(folder)
         dtype = resolve_dtype(self.dtype, gpu)
@@ -64,10 +64,11 @@ class Sizing:
 
 
 def sized(folder: ModelFolder, sizing: Sizing) -> EngineConfig:
-    """The engine for a model on this machine, on its GPU if there is one. Imports torch.
+    """Returns the engine's settings for a model on this machine, on its GPU if there is one. Imports torch.
 
     Raises:
-        ConfigError: a context that the model does not have, or an engine that would not fit in memory, by estimate.
+        ConfigError: `max_model_len` exceeds the model's context, or the estimate says that the engine does not fit in
+            memory.
     """
     on_gpu = gpu_bytes()
     config = sizing.engine_config(folder, on_gpu is not None)
@@ -79,11 +80,13 @@ def require_fit(folder: ModelFolder, config: EngineConfig, gpu_bytes: int | None
     """Refuses a model whose engine would not fit in memory, by estimate.
 
     Args:
-        gpu_bytes: memory of the GPU; None where the engine runs on CPUs.
+        folder: the model.
+        config: the engine's settings.
+        gpu_bytes: memory of the GPU, in bytes; None if the engine runs on CPUs.
         scores_texts: see `Sizing`.
 
     Raises:
-        ConfigError: with the estimate, what there is, and what to do.
+        ConfigError: the engine would not fit; states the estimate, the available memory, and what to change.
     """
     shape = read_shape(folder.path)
     footprint = engine(shape, config, max(config.max_model_len, 4096), gpu_bytes, through_store=False)

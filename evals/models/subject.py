@@ -1,4 +1,4 @@
-"""What a task is given: the model under evaluation, the engine that runs it, and the models it is compared with."""
+"""The inputs of a task: the model under evaluation, its engine, and the models that it is compared with."""
 
 from __future__ import annotations
 
@@ -18,68 +18,68 @@ Row = dict[str, Any]
 """One row of a task's table, by column."""
 
 ANSWER_TOKENS = 64
-"""Longest answer where none is given: enough for the sample clinic's."""
+"""Default length limit of a response, in tokens: sufficient for the sample clinic."""
 
 Method = Literal["likelihood", "generation"]
 
 Metrics = dict[str, Any]
-"""A task's result, JSON: floats and counts by name, `n` among them."""
+"""A task's result, as JSON: floats and counts by name, including `n`."""
 
 
 class Settings(Section):
-    """What decides the numbers besides the models and the data; saved with the results."""
+    """The settings that the results depend on, besides the models and the data; saved with the results."""
 
     seed: int
-    """Chooses the rows where a table has more than the limit, and samples answers."""
+    """Seed for the choice of rows if a table has more than the limit, and for sampled responses."""
     limits: dict[str, int]
-    """Rows of each task's table that are used at most."""
+    """Largest number of rows or items of each task."""
     entity_tokens: int = 256
-    """Longest list of the entities of a sentence of a file, in tokens."""
+    """Longest response to an NER question of the ccks benchmark, in tokens."""
     ner_tokens: int = 64
-    """Longest NER answer on the sample clinic, in tokens."""
+    """Longest response to an NER question of the sample clinic, in tokens."""
     open_tokens: int = ANSWER_TOKENS
-    """Longest answer to an open question, in tokens."""
+    """Longest response to an open question, in tokens."""
     sample_tokens: int = ANSWER_TOKENS
-    """Longest sampled answer, in tokens."""
+    """Longest sampled response, in tokens."""
     samples_per_prompt: int = 2
-    """Sampled answers to each prompt, for reward and kl."""
+    """Sampled responses per prompt, for reward and kl."""
     methods: tuple[Method, ...] = ("likelihood", "generation")
-    """How lettered options are chosen."""
+    """Methods by which the model chooses lettered options."""
     shots: tuple[int, ...] = (0, 5)
-    """Examples before a choice question; each number is an evaluation of its own."""
+    """Numbers of few-shot examples before a choice question; each number is a separate evaluation."""
     rotate: bool = True
-    """Whether options are asked for in every rotation, by log-likelihood."""
+    """Whether log-likelihood scores the options in every rotation."""
     every_turn: bool = True
-    """Whether conversations are scored at every answer, not only at the last."""
+    """Whether conversations are scored at every response, not only at the last."""
     choice_tokens: int = 16
-    """Longest written answer to a choice question, in tokens."""
+    """Longest generated response to a choice question, in tokens."""
     max_model_len: int | None = None
-    """Context of the engine in tokens; None: the model's, at most 4,096."""
+    """Context length of the engine, in tokens; None: the model's, at most 4,096."""
     dtype: Dtype | None = "auto"
-    """Precision of the engine and the reward model; None: an endpoint's, which is not known here."""
+    """Precision of the engine and the reward model; None for an endpoint, whose precision is unknown."""
 
     @property
     def sizing(self) -> Sizing:
-        """What is asked of the engine."""
+        """The engine's size settings."""
         return Sizing(self.max_model_len, self.dtype or "auto")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt and an answer sampled from the model at temperature 1."""
+    """A prompt and a response sampled from the model at temperature 1."""
 
     prompt: list[int]
     answer: Answer
 
     @property
     def ids(self) -> list[int]:
-        """Both together."""
+        """Token ids of prompt and response, concatenated."""
         return self.prompt + self.answer.ids
 
 
 @dataclass
 class Subject:
-    """A model under evaluation."""
+    """A language model under evaluation, with its engine and the models that it is compared with."""
 
     folder: ModelFolder
     engine: Engine
@@ -91,7 +91,7 @@ class Subject:
     _samples: list[Sample] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Load the model into the engine.
+        """Loads the model into the engine.
 
         Raises:
             ConfigError: the model cannot be loaded.
@@ -99,7 +99,10 @@ class Subject:
         self.engine.load(self.folder)
 
     def samples(self, rows: Sequence[Row]) -> list[Sample]:
-        """Answers sampled to the prompts of `rows`, row by row; made once and shared by the tasks that need them."""
+        """Returns sampled responses to the prompts of `rows`, `samples_per_prompt` per row, in order.
+
+        They are generated once and shared by the tasks that need them.
+        """
         if self._sampled_rows != list(rows):
             encoded = [encode_prompt(self.folder.tokenizer, row["prompt"]) for row in rows]
             prompts = [prompt for prompt in encoded for _ in range(self.settings.samples_per_prompt)]

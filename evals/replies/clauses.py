@@ -1,4 +1,4 @@
-"""The clauses of a reply to a choice question: which options each names, and whether it states, calls right or denies them."""
+"""Splits a response to a choice question into clauses: the options each one names, and what it says about them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from evals.replies.marks import OPTION
 
-# --- Letters. Not those of words (CT), of names (维生素B, A型, B超, D-二聚体) or of English articles.
+# --- Letters of options; not in words (CT), names (维生素B, A型, B超, D-二聚体), or English articles.
 _NAMED_BEFORE: Final = "".join(
     f"(?<!{name})"
     for name in (
@@ -37,7 +37,7 @@ _JOIN: Final = r"\s*(?:选?项)?\s*(?:[、/&+]|和|或者?|与|及|以及|跟|�
 _GROUP: Final = rf"(?:选项|option\s)?\s*[(（\[【“\"'「]?\s*((?:{_LETTER}|{_RUN})(?:{_JOIN}(?:{_LETTER}|{_RUN}))*)"
 _ONE: Final = re.compile(rf"{_LETTER}|{_RUN}")
 
-# --- Where clauses end. A question mark stays with what it ends.
+# --- Ends of clauses. A question mark belongs to the clause before it.
 _SENTENCE: Final = re.compile(
     r"(?<=[。！!；;\n？?])|(?<=…)(?!…)|(?<=[^0-9]\.)(?<!\b[Aa]ns\.)(?=\s+[A-Z])|(?<![a-zA-Z:]\s)(?<=\s)(?=[A-J][.、:]\s*\S)|(?:(?<=[)）])|(?<=[A-J][❌✘✗×✅✔√☑])|(?<=[A-J]\s[❌✘✗×✅✔√☑]))(?=[→\s]*\x01?[A-J](?![A-Za-z]))|(?<=[A-J][错对])(?=[A-J]{1,9}(?:均|都|全)?[错对])"
 )
@@ -46,7 +46,7 @@ _LISTED: Final = re.compile(
     rf"(?<=[A-J])\s*[，,]\s*(?:and |or |还有|以及)?(?={OPTION}?[A-J](?:\s*[，,、]|项?[和与及或都均全两三]|\s+(?:and|or|are|all|both)\b|[.。]?$))",
     re.MULTILINE,
 )
-"""A comma between letters of a list: `A，B都对`. Before a clause of its own it stays: `不选A，B正确`."""
+"""A comma between the letters of a list: `A，B都对`. A comma before a separate clause is kept: `不选A，B正确`."""
 _COMMA: Final = re.compile(
     r"[，,]|(?<!不)(?<!而)(?=而是|而应|而不是|而非|但是|但|不过|然而|却|因为|由于|所以|因此|因而|故选|故答案|故正确|故应|只有|只剩|剩下|余下|留下|改为|改成|改选|更改为|therefore|because|\bbut\b|rather than|instead)"
     rf"|(?=或者?(?:答案|选|是|应))|(?=(?<=[A-J项])(?:不是|不选|并非|not)\s*{_LETTER})"
@@ -58,15 +58,15 @@ _CHOOSES: Final = re.compile(
 )
 
 _VERDICT: Final = re.compile(r"[，,]\s*(?=(?:[可应]?排除|错误?|不?正确|不?对|不?符合|不选)[。.；;\n])")
-"""A comma before a verdict on what the clause names: `A，错误。`"""
+"""A comma before a verdict on the options that the clause names: `A，错误。`"""
 _AS_ANSWER: Final = re.compile(
     r"^(?:因此|所以|因而|故此?)?(?:(?:应|就|即|才|也就)?(?:为|是|作为)(?:本题|该题|此题|题目|正确|最终|的)*(?:答案|选项)|当选|入选|应选|可选|(?:最)?符合(?:题意|题干|要求|题目要求))[。.！!；;]?$"
 )
-"""Says that the option before it is the answer: `B项错误，当选`."""
+"""A clause that states that the previously named option is the answer: `B项错误，当选`."""
 _TAG: Final = re.compile(r"^\s*(?:[对是行]|可以|正确|right|correct)?(?:吗|吧|不对|不是)?\s*[？?]\s*$", re.IGNORECASE)
-"""A question about the letter before it: `D，对吗？`"""
+"""A question about the preceding letter: `D，对吗？`"""
 
-# --- What a clause says.
+# --- Meaning of clauses.
 _HARMLESS: Final = re.compile(
     r"没有错误|没有错|没有问题|没错|不错|没问题|无误|毫无疑问|无疑|不难|不仅|不但|不言而喻|差不多|排除法|不管怎样|无论如何|不得不|错误分析|没有疑问|毫不犹豫|毫不迟疑|not only|no doubt|排除干扰"
 )
@@ -74,7 +74,7 @@ _TWICE_DENIED: Final = re.compile(
     r"(?:不(?:能|得|可|会)|无法|没法)不(?=选|是|为)|(?:并不|不|并非|并没有|不能说)(?:是|算|会)?(?:不(?=正确|对|符合|合适|合理|可能|选)|没有(?=道理))"
     r"|\bnot (?:in|un)(?=correct|likely)|\bnot wrong"
 )
-"""What says the same as nothing: `不能不选B`, `B不是不正确`."""
+"""Double negations: `不能不选B`, `B不是不正确`."""
 _DENIES: Final = re.compile(
     r"不(?:应该?|能|宜|可|该|要|会|再|予|太|是很|够|完全|怎么|一定|必|建议|适)?(?:选|是|为|对|正确|符|属|合|成立|妥|当|准确|恰当|支持|包括|包含|足|全面|完整|行|可取|匹配|存在|严谨|考虑|可能|像|相符|沾边|足以|应|同意|算|了)"
     r"|未必|不见得|谈不上|有待|存疑|商榷|可疑|难说|不好说|[别勿莫]选|非(?=\x01?[A-J])|rather than|instead of|不要|错|有误|误|排除|除外|否定|否决|剔除|去掉|去除|淘汰|划掉|删|并非|而非|非答案|无关|没有|不可能|无法|难以|×|✗|❌|✘|太绝对|片面|过于|偏离|站不住|说反|相反|矛盾"
@@ -147,7 +147,7 @@ _RIGHT: Final = [
 _SUPPOSED_CHOICE: Final = re.compile(
     r"(?:选?项)?(?:的(?!理由|原因|依据|是|吧|[。.！!]?$)|会|则|就(?!对|行|可以|好|是|[。.！!]?$)|意味着|难免|容易)"
 )
-"""What follows an option that is only talked about: `选A的人很多`, `选A会漏诊`."""
+"""Text after an option that is mentioned but not chosen: `选A的人很多`, `选A会漏诊`."""
 _AFTER_ANSWER: Final = re.compile("答案|answer", re.IGNORECASE)
 _FILLER: Final = re.compile(
     r"[两三四五]项|[\s()（）\[\]【】『』《》<>{}“”\"'‘’「」.。!！:：、，,;；…~—\-*→=]|选项|选择?|项|答案?|解答?|我|觉得|认为|感觉|应该|可能|大概|也许|估计|好像|吧|呢|啊|哦|呀|呗|嘛|喽|咯|哈|啦|的|是|就|那|嗯|好|您好|你好|题目?|第[0-9一二三四五六七八九十]+题|^[0-9]+|option|answer|\bans\b|definitely|certainly|probably|likely|maybe|perhaps|guess|think|would say|the|\bi\b|is|it|'s|sure|ok|okay",
@@ -157,18 +157,18 @@ _FILLER: Final = re.compile(
 
 @dataclass(frozen=True)
 class Clause:
-    """One clause.
+    """One clause of a response.
 
     Attributes:
-        letters: of the options that it names, in order; only those of its statement where it makes one.
-        weight: `stated`, `alone` (nothing but letters), `called right`, or empty.
+        letters: letters of the options that it names, in order; if it states an answer, only those of the answer.
+        weight: `stated`, `alone` (only letters), `called right`, or empty.
         texts: letters of the options that it names by their texts.
         denied: letters of the options that it denies.
-        corrects: whether it takes back all that was stated before.
-        retracts: whether it takes back what it denies.
-        concludes: whether it draws a conclusion from what was stated before.
-        open: whether it asks, supposes, or tells what others think.
-        adds: whether its options come on top of those of the clause before it.
+        corrects: whether it cancels all previous statements.
+        retracts: whether it cancels previous statements of the options that it denies.
+        concludes: whether it draws a conclusion from previous statements.
+        open: whether it is a question or supposition, or reports other people's opinions.
+        adds: whether its options are added to those of the previous clause.
     """
 
     letters: str
@@ -183,7 +183,7 @@ class Clause:
 
 
 def clauses_of(text: str) -> list[Clause]:
-    """The clauses of a reply, in order, as `reply_marks` leaves it."""
+    """Splits a response, as returned by `evals.replies.marks.with_options_marked`, into clauses, in order."""
     found: list[Clause] = []
     text = _LISTED.sub("、", _VERDICT.sub("", _EXCEPTION.sub(r"\1", text)))
     for sentence in _SENTENCE.split(text):
@@ -216,9 +216,10 @@ def clauses_of(text: str) -> list[Clause]:
 
 
 def _parts(sentence: str) -> Iterator[str]:
-    """The clauses of a sentence.
+    """Yields the clauses of a sentence.
 
-    Before `选` one begins only if an option was named before it: in `易错选A` and `他会选A` what comes first says how A is meant.
+    A new clause starts before `选` only if an option was named before it: in `易错选A` and `他会选A`, the preceding words
+    determine the meaning of A.
     """
     for part in _COMMA.split(sentence):
         start = 0
@@ -231,12 +232,12 @@ def _parts(sentence: str) -> Iterator[str]:
 
 
 def _goes_on(text: str, part: str) -> bool:
-    """Whether a clause that is a letter alone continues a list: `答案：A，B`."""
+    """Returns whether a clause that consists of a letter continues a list: `答案：A，B`."""
     return re.search(rf"[A-J]\s*[，,]\s*{re.escape(part.strip())}", text) is not None
 
 
 def _supposes(part: str) -> bool:
-    """Whether a clause names a condition, under which only the next clause with an option holds."""
+    """Returns whether a clause is a condition, so that the next clause with an option holds only under it."""
     return re.search(
         r"如果|假如|假设|倘若|要是|^若|若[为是有]|否则|不然|反之|\bif\b|\botherwise\b", part, re.IGNORECASE
     ) is not None and not _EXEMPT.search(part)
@@ -282,6 +283,6 @@ def _letters(found: Sequence[str]) -> str:
 
 
 def _each(text: str) -> Iterator[str]:
-    """The letters of a group: runs like AB are two."""
+    """Yields the letters of a group; a run such as AB yields two."""
     for one in _ONE.findall(text):
         yield from one.removeprefix(OPTION)

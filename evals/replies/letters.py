@@ -1,9 +1,9 @@
-"""Which lettered option a written answer chooses.
+"""Parses which lettered option a response chooses.
 
-The reply is read clause by clause. A clause that denies an option, asks, supposes or gives reasons chooses nothing; one
-that states the answer (`答案是B`, `故选B`) counts most, then one that is a letter alone, then one that calls an option right.
-A correction (`不对，应该是C`) replaces what was stated before it. Two options of the same weight choose nothing: the reader
-does not guess.
+The response is parsed clause by clause. Clauses that deny an option, ask, suppose or give reasons choose nothing.
+Clauses that state the answer (`答案是B`, `故选B`) have the highest weight, then clauses that consist of a letter only, then
+clauses that call an option right. A correction (`不对，应该是C`) replaces everything stated before it. Two different options
+of the same weight count as no choice: the parser does not guess.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ WEIGHTS: Final = ("stated", "alone", "called right")
 
 
 def chosen_option(answer: str, letters: str, options: Sequence[str]) -> int | None:
-    """The index of the option that a text chooses, None if it chooses none or more than one.
+    """Returns the index of the option that a response chooses; None if it chooses none or more than one.
 
-    An option's text counts as its letter. Where no clause states, is or calls right an option, it is the only option whose
-    text stands in the reply, or whose letter heads it (`C: SAH`).
+    An option's text counts as its letter. If no clause states an option, consists of one, or calls one right, the
+    choice is the only option whose text occurs in the response, or whose letter starts it (`C: SAH`).
+
+    Args:
+        answer: the response.
+        letters: the options' letters.
+        options: the options' texts.
     """
     text = plain(answer)
     bare = [_bare(option) for option in options]
@@ -46,13 +51,15 @@ def chosen_option(answer: str, letters: str, options: Sequence[str]) -> int | No
 
 
 def clauses_of_reply(answer: str, letters: str, options: Sequence[str]) -> list[Clause]:
-    """The clauses of a reply to a question with these options."""
+    """Splits a response to a question with these options into clauses."""
     return clauses_of(with_options_marked(plain(answer), letters, [_bare(option) for option in options]))
 
 
 def choices_of(clauses: Sequence[Clause], weight: str) -> list[str]:
-    """The letters of each clause with this weight after the last correction. What an earlier clause denies is gone if a
-    later one takes it back; a clause that adds to the one before is one with it.
+    """Returns the letters of each clause with this weight after the last correction.
+
+    Letters that a later clause retracts are removed from earlier clauses. A clause that adds to the previous one is
+    merged with it.
     """
     found: list[str] = []
     concluded = False

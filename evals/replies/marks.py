@@ -1,4 +1,4 @@
-"""A reply without its typography, and with the options' texts marked by their letters."""
+"""Normalizes a response's typography, and replaces the options' texts by marked letters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 OPTION: Final = "\x01"
-"""Stands before a letter that is written in place of the option's text."""
+"""Prefix of a letter that replaces an option's text."""
 
 _THOUGHT: Final = re.compile(r"<think>.*?</think>|^.*</think>", re.DOTALL)
 _MARKUP: Final = re.compile(
@@ -29,15 +29,17 @@ _PLACE: Final = re.compile(
 _ASIDE: Final = re.compile(
     r"[(（](?=[^()（）]*(?:有误|错|不|次之|其次|排除|之前|先前))(?![^()（）]*(?:更正|修正|纠正|应|改|正确|答案|选项?[A-J]))[^()（）]{3,}[)）]"
 )
-"""A remark that denies an option or ranks it lower, beside the answer: `B（之前写的A有误）`."""
+"""A parenthesized remark after the answer that denies an option or ranks it lower: `B（之前写的A有误）`."""
 _ANSWER_KEYS: Final = re.compile(
     r"answer|答案|选项|选择|choice|option|prediction|结论|结果|result|label", re.IGNORECASE
 )
 
 
 def plain(reply: str) -> str:
-    """The reply with full-width letters as ASCII, without thoughts, Markdown and TeX; a small letter that is an answer is
-    a capital."""
+    """Normalizes a response: full-width letters become ASCII; reasoning, Markdown and TeX are removed.
+
+    Lowercase letters that are an answer become uppercase.
+    """
     text = _THOUGHT.sub("", reply).strip()
     text = normalized(_of_json(text))
     text = _SMALL.sub(lambda found: found[1] + found[2].upper(), text)
@@ -52,13 +54,13 @@ def _letter_at(place: str) -> str:
 
 
 def normalized(text: str) -> str:
-    """A reply or an option's text with ASCII letters and digits, and one mark for a range (`60～100`, `60-100`)."""
+    """Returns a text with ASCII letters and digits, and with a hyphen for every range sign (`60～100`, `60-100`)."""
     text = "".join(unicodedata.normalize("NFKC", one) if _is_form(one) else one for one in text)
     return re.sub(r"(?<=[0-9%])\s*[~∼–—―]\s*(?=[0-9])", "-", text)
 
 
 def _of_json(text: str) -> str:
-    """What a reply that is, or ends with, one JSON object gives as the answer; the reply itself where it is none."""
+    """Returns the answer in a response that is, or contains, one JSON object; otherwise the response itself."""
     begin, end = text.find("{"), text.rfind("}") + 1
     if begin < 0 or "\\" in text[:begin] or not end:
         return text
@@ -77,15 +79,16 @@ def _of_json(text: str) -> str:
 
 
 def _is_form(one: str) -> bool:
-    """Whether a character is another form of a letter or digit: full-width, circled, parenthesized, mathematical."""
+    """Returns whether a character is a full-width, circled, or mathematical form of a letter or digit."""
     return unicodedata.decomposition(one).startswith(("<wide>", "<circle>", "<font>"))
 
 
 def with_options_marked(text: str, letters: str, options: Sequence[str]) -> str:
-    """The text with every option's text replaced by `OPTION` and its letter; a letter before its own option's text goes.
+    """Replaces every option's text by `OPTION` and its letter; drops a letter directly before its own option's text.
 
-    The longest options come first, so that one inside another is not seen. An option of one character stands in too many
-    words: it counts only where it is all that follows its letter or `答案是`. Equal options are left.
+    The longest options are replaced first, so that an option within another one is not matched. A one-character option
+    occurs in too many words, so it is replaced only after its letter or `答案是`, at the end of a clause. Identical
+    options are not replaced.
     """
     for option, letter in sorted(zip(options, letters, strict=False), key=lambda pair: -len(pair[0])):
         if len(option) > 1 and options.count(option) == 1:

@@ -1,4 +1,4 @@
-"""The report of an evaluation: Markdown for a repository, one HTML file with plots for people."""
+"""The report of an evaluation, as Markdown and as a single HTML file with plots."""
 
 from __future__ import annotations
 
@@ -34,10 +34,15 @@ DISCLAIMER = (
 
 
 def write_reports(results: Mapping[str, Any], markdown_file: Path | None, html_file: Path | None) -> None:
-    """Write what is wanted, whole or not at all.
+    """Writes the requested reports, each atomically.
+
+    Args:
+        results: the output of `evals.run.evaluate`.
+        markdown_file: path of the Markdown report, None for none.
+        html_file: path of the HTML report, None for none.
 
     Raises:
-        DiskError: the disk refuses.
+        DiskError: a file cannot be written.
     """
     for file, make in ((markdown_file, to_markdown), (html_file, to_html)):
         if file is not None:
@@ -46,7 +51,7 @@ def write_reports(results: Mapping[str, Any], markdown_file: Path | None, html_f
 
 
 def models_of(results: Mapping[str, Any]) -> Results:
-    """The results by model, whether the run had named ones or not."""
+    """Returns the results by model name, for runs with and without named models."""
     if "models" in results:
         return dict(results["models"])
     name = Path(results["model"]).name if "://" not in results["model"] else results["model"]
@@ -55,7 +60,7 @@ def models_of(results: Mapping[str, Any]) -> Results:
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
-    """The report as Markdown."""
+    """Returns the report as Markdown."""
     models = models_of(results)
     parts = ["# Evaluation", "", DISCLAIMER, ""]
     parts += [f"- {line}" for line in warnings(models)]
@@ -69,10 +74,11 @@ def to_markdown(results: Mapping[str, Any]) -> str:
 
 
 def to_html(results: Mapping[str, Any], now: float | None = None) -> str:
-    """The report as a page that needs nothing beside it. Every text goes through the template's escaping.
+    """Returns the report as a self-contained HTML page. The template escapes every text.
 
     Args:
-        now: Unix seconds at which the report is made.
+        results: the output of `evals.run.evaluate`.
+        now: time of the report, Unix seconds; None for the current time.
     """
     models = models_of(results)
     return _template().render(
@@ -97,7 +103,7 @@ def _template() -> Template:
 
 
 def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What decides the numbers: models, data, settings, versions; name and value."""
+    """Returns what the results depend on (models, data, settings, versions), as (name, value) pairs."""
     settings = results["settings"]
     found = [
         (f"model {name}", f"{result['model']} ({'SHA-256 ' + result['sha256'] if result['sha256'] else 'an endpoint'})")

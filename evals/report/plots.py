@@ -1,4 +1,4 @@
-"""What the page draws, as positions in percent: bars with intervals, and marks on a scale."""
+"""The plots of the HTML report: bars with intervals and marks on a scale, with positions in percent of the axis."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ class Bar:
     label: str
     model: str
     color: int
+    """Index of the model's color, 0 to 7."""
     value: str
+    """The value as printed."""
     at: float
-    """Percent along the axis."""
+    """The value's position, in percent of the axis; so are `low` and `high`."""
     low: float
     high: float
     filled: bool
-    """A bar from the left end; else a mark."""
+    """Whether to draw a bar from the left end; otherwise a mark at the value."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One chart: rows of values on one axis."""
+    """One chart: labeled values on a common axis."""
 
     title: str
     hint: str
     ticks: list[tuple[float, str]]
     bars: list[Bar]
     line: float | None = None
-    """Percent along the axis where a dashed line stands, e.g. chance."""
+    """Position of a dashed line, e.g. chance, in percent of the axis; None for no line."""
 
     @property
     def groups(self) -> list[tuple[str, list[Bar]]]:
-        """The bars by label, in order."""
+        """Bars grouped by label, in order."""
         found: dict[str, list[Bar]] = {}
         for bar in self.bars:
             found.setdefault(bar.label, []).append(bar)
@@ -48,7 +50,7 @@ class Plot:
 
 
 def choice_plots(task: str, results: Results) -> list[Plot]:
-    """Accuracy by subject for every method and number of examples, and how often each letter was chosen."""
+    """Plots accuracy by subject for every method and number of examples, and how often each letter was chosen."""
     plots = []
     for method in ("likelihood", "generation"):
         shots = next(
@@ -72,7 +74,7 @@ def choice_plots(task: str, results: Results) -> list[Plot]:
 
 
 def scale_plots(task: str, results: Results) -> list[Plot]:
-    """Each subscale's mean for every model, on the scale's own axis, by each method; and the letters."""
+    """Plots each subscale's mean by method and model, on the scale's axis, and how often each letter was chosen."""
     plots = []
     for method in ("likelihood", "generation"):
         bars: list[Bar] = []
@@ -99,7 +101,7 @@ _PERCENT = [(0.0, "0"), (50.0, "50"), (100.0, "100 %")]
 
 
 def _letter_plots(task: str, results: Results) -> list[Plot]:
-    """The letters chosen when every option stood under every letter: even without a preference."""
+    """Plots the share of each letter when every option was shown under every letter: equal without a preference."""
     bars, even = [], None
     for color, (model, result) in enumerate(results.items()):
         letters = _rotated_letters(result["tasks"].get(task, {}))

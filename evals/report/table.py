@@ -1,6 +1,6 @@
-"""The quickstart's table: what each stage gave, as data (table.json) and as Markdown (table.md). Pure functions.
+"""The quickstart's table of results by stage, as data (table.json) and as Markdown (table.md). Pure functions.
 
-A row a stage, and beside the rows how well the reward model tells pairs apart and what length alone would:
+There is one row per stage, and the reward model's pairwise accuracy next to the accuracy of length alone:
 
     {"rows": [{"stage", "perplexity", "choice_accuracy", "ner_f1", "rouge_l", "reward_mean", "reward_std",
                "kl_to_sft"}],
@@ -16,12 +16,12 @@ from typing import Any
 from configs.errors import ConfigError
 
 STAGES = {"random": "random weights", "pretrain": "pretrained", "sft": "SFT", "ppo": "PPO"}
-"""The rows, by stage, and what a reader sees."""
+"""The rows: stages and their display names."""
 
 TIMED = ("pretrain", "sft", "reward", "ppo")
-"""The stages whose seconds must be there; others may be."""
+"""Stages whose seconds are required; those of others are optional."""
 
-# Where evals.run's results hold each column: (task, metric).
+# The (task, metric) of each column in the results of evals.run.
 _COLUMNS = {
     "perplexity": ("perplexity", "perplexity"),
     "choice_accuracy": ("choice", "accuracy"),
@@ -39,15 +39,15 @@ _HEADER = ("stage", "perplexity", "choice accuracy", "NER F1", "ROUGE-L", "rewar
 def build_table(
     models: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float], peak_memory_bytes: int
 ) -> dict[str, Any]:
-    """The table of one quickstart.
+    """Builds and checks the table of one quickstart.
 
     Args:
         models: the `models` of `evals.run`'s JSON: random, pretrain, sft, ppo, and the reward model as `reward`.
         seconds: wall-clock seconds of each stage.
-        peak_memory_bytes: most memory that all processes together held at a time.
+        peak_memory_bytes: peak of the memory of all processes together.
 
     Raises:
-        ConfigError: a missing or unusable value, by name.
+        ConfigError: a value is missing or invalid; names it.
     """
     table = {
         "rows": [{"stage": stage, **_pick(models, stage, _COLUMNS)} for stage in STAGES],
@@ -60,10 +60,10 @@ def build_table(
 
 
 def check_table(table: Mapping[str, Any]) -> None:
-    """Check a table, made or read, against the format in this module's head.
+    """Checks a table against the format in this module's docstring.
 
     Raises:
-        ConfigError: a key that is missing or does not belong, or a value that is not a finite number.
+        ConfigError: a key is missing or unknown, or a value is not a finite number.
     """
     _check_keys(table, ("rows", "reward_model", "seconds", "peak_memory_bytes"), "table")
     found = [row.get("stage") for row in table["rows"]]
@@ -80,7 +80,7 @@ def check_table(table: Mapping[str, Any]) -> None:
 
 
 def to_markdown(table: Mapping[str, Any]) -> str:
-    """The table for people, columns aligned so that it reads well as plain text too."""
+    """Returns the table as Markdown, with aligned columns so that it is readable as plain text."""
     rows = [_HEADER, *(_cells(row) for row in table["rows"])]
     model, seconds = table["reward_model"], table["seconds"]
     spent = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
@@ -135,7 +135,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Markdown table lines: the first column to the left, numbers to the right."""
+    """Returns the lines of a Markdown table: the first column left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| "

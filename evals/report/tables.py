@@ -1,4 +1,4 @@
-"""The report's tables, for Markdown and HTML alike: the user's rows beside published ones, and every metric."""
+"""The report's tables, for both Markdown and HTML: the user's and published results, and all metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evals.tasks.registry import TASKS
 PUBLISHED = Path(__file__).with_name("published.yaml")
 
 Results = Mapping[str, Mapping[str, Any]]
-"""What `evals.run` gives for each model, by name."""
+"""The results of `evals.run` for each model, by name."""
 
 _TURN = {"ROUGE-1": "rouge_1", "ROUGE-2": "rouge_2", "ROUGE-L": "rouge_l"}
 _SCRIPTED = {"BLEU-1 as scripted": "script_like_bleu_1", "BLEU-2 as scripted": "script_like_bleu_2"}
@@ -30,12 +30,12 @@ _WHERE: dict[str, dict[str, tuple[str, ...]]] = {
         for task in ("qa", "dialogue")
     },
 }
-"""Where the user's results hold a published table's columns; columns that nobody published come last."""
+"""The path in the user's results of each column of a published table. Columns without published values come last."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model's cells."""
+    """One row of a table."""
 
     name: str
     cells: list[str]
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table."""
+    """A table of the report."""
 
     title: str
     columns: list[str]
@@ -53,7 +53,7 @@ class Table:
 
 
 def comparisons(results: Results) -> list[Table]:
-    """The tables of the paper for which the results have a figure: the user's rows first, then the published ones."""
+    """Returns the published tables for which the results have values: the user's rows, then the published ones."""
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
     tables = []
     for name, table in published["tables"].items():
@@ -75,7 +75,7 @@ def comparisons(results: Results) -> list[Table]:
 
 
 def overview(results: Results) -> Table:
-    """The metric that stands for each task, a column a task, with its 95 % interval where there is one, and speed."""
+    """Returns the table of headline metrics, one column per task, with 95 % intervals where available."""
     tasks = list(dict.fromkeys(task for result in results.values() for task in result["tasks"]))
     rows = []
     for model, result in results.items():
@@ -88,7 +88,7 @@ def overview(results: Results) -> Table:
 
 
 def every_metric(task: str, results: Results) -> Table:
-    """All numbers of a task, a row a metric, a column a model."""
+    """Returns all metrics of a task: one row per metric, one column per model."""
     found = {model: dict(_flat(result["tasks"].get(task, {}))) for model, result in results.items()}
     names = list(dict.fromkeys(name for values in found.values() for name in values))
     rows = [Row(name, [_number(values.get(name)) for values in found.values()]) for name in names]
@@ -96,7 +96,7 @@ def every_metric(task: str, results: Results) -> Table:
 
 
 def warnings(results: Results) -> Iterator[str]:
-    """What a reader must know before believing a figure; what is true of several models is said once."""
+    """Yields warnings about the validity of results. A warning about several models is issued once."""
     said: dict[str, list[str]] = {}
     for model, result in results.items():
         for task, values in result["tasks"].items():
@@ -176,12 +176,12 @@ def _number(value: Any) -> str:
 
 
 def speed(task: Mapping[str, Any]) -> str:
-    """Items per second, of those that this run has done."""
+    """Returns a task's items per second; empty if its time is unknown."""
     return f"{task['n'] / task['seconds']:.1f}" if task.get("seconds") else ""
 
 
 def markdown(table: Table) -> str:
-    """A table in Markdown; published rows say so."""
+    """Formats a table as Markdown; published rows are marked as such."""
     head = ["", *table.columns]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * len(table.columns)]
     for row in table.rows:

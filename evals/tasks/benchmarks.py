@@ -1,4 +1,4 @@
-"""Evaluations on files in their publishers' formats, for any respondent: where each looks for its file, how it reads it."""
+"""Benchmarks on files in their publishers' formats, for any respondent: their default paths, readers and metrics."""
 
 from __future__ import annotations
 
@@ -23,25 +23,33 @@ SAFETY = Path(__file__).with_name("safety.jsonl")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One evaluation of a respondent."""
+    """One benchmark."""
 
     headline: str
     """The metric that the printed table shows."""
     read: Callable[[Path, int | None, int], Any]
-    """Takes the path, the most items to use and the seed that chooses them; gives items with `files`, their digests."""
+    """Reads the items: takes the path, the largest number of items, and the seed that selects them.
+
+    The result has `files`: SHA-256 by path.
+    """
     evaluate: Callable[[Respondent, Any, Settings], Metrics]
     found_at: Sequence[str] = ()
-    """Where in the data folder its file or folder is, as patterns; the first that is there counts."""
+    """Glob patterns of its file or folder in the data folder; of several matches, the first in path order is used."""
     shipped: Path | None = None
-    """The file that comes with the project, where there is none in the data folder."""
+    """A file included in the project, used if the data folder has none."""
     check: Callable[[Any, Settings], None] = lambda items, settings: None
-    """Raises DataError for items that the settings cannot ask."""
+    """Raises DataError for items that cannot be evaluated with the settings."""
 
     def source(self, data: Path | None, given: Path | None, name: str) -> Path:
-        """The file or folder to read.
+        """Returns the file or folder to read.
+
+        Args:
+            data: the data folder, None if there is none.
+            given: the path of `--file`, None without the option.
+            name: the benchmark's name, for error messages.
 
         Raises:
-            DataError: it is not there.
+            DataError: there is no such file or folder.
         """
         if given is not None:
             if not given.exists():
@@ -58,7 +66,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class _Limited:
-    """Reading, then a sample."""
+    """Reads items, then samples them."""
 
     read: Callable[[Path], Any]
     sampled: Callable[[Any, int, int], Any]
@@ -69,7 +77,7 @@ class _Limited:
 
 
 def _whole_scale(path: Path, limit: int | None, seed: int) -> Any:
-    """A scale is asked as a whole: a part of its items measures something else."""
+    """Reads a scale and ignores the limit: a subset of its items would not measure the same construct."""
     return read_scale(path)
 
 

@@ -1,4 +1,4 @@
-"""Named entities in files as CCKS-2019 and CMeEE have them: sentences with typed spans, JSON."""
+"""Named entity recognition on files in the JSON formats of CCKS-2019 and CMeEE: sentences with typed spans."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ENDS = ("end", "end_pos", "end_idx")
 
 @dataclass(frozen=True)
 class _Sentence:
-    """A record as it is read: its entities' ends are as the file counts them."""
+    """A record of the file; the ends of its spans follow the file's convention."""
 
     text: str
     spans: list[Span]
@@ -35,29 +35,30 @@ class _Sentence:
 
 @dataclass(frozen=True)
 class Sentences:
-    """Rows with `text` and `entities`, as the sample clinic's NER table has them, and the place of each."""
+    """The sentences of a file: rows with `text` and `entities`, in the format of the sample clinic's NER table."""
 
     rows: list[Row]
     wheres: list[str]
+    """The location of each row: FILE:LINE, or the record's number."""
     types: tuple[str, ...]
-    """Of the whole file, whatever part of it is asked."""
+    """Entity types of the whole file, even if only a sample is evaluated."""
     end: End
-    """How the file counts the end of an entity; in the rows it is not included."""
+    """The file's convention for end positions; in `rows`, ends are not included."""
     faults: list[Fault] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 by path, of every file that was read."""
 
 
 def read_ccks(path: Path) -> Sentences:
-    """A JSON list, or JSON lines, of `{"text", "entity_list": [{"entity_type", "entity_index": {"begin", "end"}}]}`.
+    """Reads a JSON list or JSON Lines: `{"text", "entity_list": [{"entity_type", "entity_index": {"begin", "end"}}]}`.
 
-    Offsets count characters; they may also stand in the entity itself, and CCKS's own `originalText` and `entities` with
-    `label_type`, `start_pos`, `end_pos`, and CMeEE's `start_idx`, `end_idx` are read as well. Whether the end is part of
-    the entity is told from the file, see `evals.metrics.spans.end_of`. An entity whose span is not in the text, or not the
-    `entity` that is told with it, is named and stays in the gold: nothing can match it.
+    Offsets count characters and may also be keys of the entity itself. CCKS's own names (`originalText`, `entities`,
+    `label_type`, `start_pos`, `end_pos`) and CMeEE's (`start_idx`, `end_idx`) are accepted as well. Whether ends are
+    inclusive is detected, see `evals.metrics.spans.end_of`. An entity whose span is outside the text, or differs from
+    the entity text in the file, is reported as a fault and stays in the gold entities, where nothing can match it.
 
     Raises:
-        DataError: no such records, or positions that do not fit the texts.
+        DataError: the file has no such records, or its positions do not fit its texts.
     """
     records = [(line, number, record) for number, (line, record) in enumerate(json_records(path), start=1)]
     by_line = len({line for line, _, _ in records}) == len(records)
@@ -73,7 +74,7 @@ def read_ccks(path: Path) -> Sentences:
 
 
 def sampled(sentences: Sentences, limit: int, seed: int) -> Sentences:
-    """At most `limit` of the sentences, chosen by `seed`, in their order."""
+    """Returns at most `limit` of the sentences, chosen by `seed`, in their original order."""
     if len(sentences.rows) <= limit:
         return sentences
     places = sorted(random.Random(seed).sample(range(len(sentences.rows)), limit))
@@ -83,7 +84,12 @@ def sampled(sentences: Sentences, limit: int, seed: int) -> Sentences:
 
 
 def evaluate(model: Respondent, sentences: Sentences, settings: Settings) -> Metrics:
-    """The scores of `ner_metrics` for the model's greedy answers; `end` says how the file counts ends, see `read_ccks`."""
+    """Evaluates greedy responses.
+
+    Returns:
+        The metrics of `ner_metrics`; `end`, the file's convention for end positions, see `read_ccks`; `faults`; and
+        `prompt`, an example.
+    """
     types, rows = sentences.types, sentences.rows
     chats: list[list[Message]] = [[{"role": "user", "content": question(row["text"], types)}] for row in rows]
     usable = [model.fits(chat, settings.entity_tokens) for chat in chats]

@@ -1,4 +1,4 @@
-"""Choice questions by log-likelihood: each option is scored as the answer to the question, the likeliest one counts."""
+"""Choice questions by log-likelihood: each option is scored as the response, and the most likely one is chosen."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from evals.models.subject import Metrics, Row, Subject
 
 
 def check(row: Row) -> None:
-    """Refuse a question that has no single right answer.
+    """Refuses a question that is empty or does not have exactly one right option.
 
     Raises:
-        DataError: fewer than two options, an empty or repeated one, or an answer outside of them.
+        DataError: an empty question, too few or too many options, an empty or repeated option, or an answer that is not
+            the index of an option.
     """
     options = [option.strip() for option in row["options"]]
     if not row["question"].strip():
@@ -30,10 +31,16 @@ def check(row: Row) -> None:
 
 
 def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
-    """`accuracy`, the primary one, by the mean log-likelihood of an option's tokens and end mark, which does not favor
-    short options; `accuracy_sum` by their sum, the probability that the model answers just that; each also by subject.
+    """Evaluates a model on choice questions.
 
-    `chance` is what guessing gives; `letters` says how often each position was chosen, `answers` how often it is right.
+    Returns:
+        - `accuracy`, the primary metric: the option with the highest mean log-likelihood of its tokens and end-of-turn
+          token is chosen, which does not favor short options;
+        - `accuracy_sum`: chosen by the sum instead, the log-probability that the response is exactly the option;
+        - `by_subject`: both accuracies by subject;
+        - `chance`: expected accuracy of guessing;
+        - `letters` and `answers`: number of times each position was chosen (by mean), and is right;
+        - `n`: number of questions.
     """
     form = chat_format(subject.folder.tokenizer)
     encoded = [form.response(_chat(row["question"], option)) for row in rows for option in row["options"]]
@@ -44,11 +51,13 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
 
 
 def pick_options(answers: Sequence[Sequence[float]], options: Sequence[int]) -> list[tuple[int, int]]:
-    """For each question the option of highest mean and of highest summed log-likelihood; the first one of equals.
+    """Returns, for each question, the option with the highest mean and the highest summed log-likelihood.
+
+    On ties, the first option is chosen.
 
     Args:
-        answers: the log-probabilities of each option's tokens, all options of all questions in order.
-        options: how many options each question has.
+        answers: log-probabilities of each option's tokens, for all options of all questions, in order.
+        options: number of options of each question.
     """
     picks, start = [], 0
     for count in options:
@@ -59,7 +68,7 @@ def pick_options(answers: Sequence[Sequence[float]], options: Sequence[int]) -> 
 
 
 def choice_metrics(rows: Sequence[Row], picks: Sequence[tuple[int, int]]) -> Metrics:
-    """The metrics of `evaluate` from the options picked by mean and by sum."""
+    """Computes the metrics of `evaluate` from the options chosen by mean and by sum."""
     by_subject: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for row, (by_mean, by_sum) in zip(rows, picks, strict=True):
         by_subject[row["subject"]].append((by_mean == row["answer"], by_sum == row["answer"]))

@@ -1,4 +1,4 @@
-"""What is wrong with items of a benchmark: named and counted, while the item stays in the denominator."""
+"""Faults of benchmark items: they are listed and counted, and the item stays in the denominator."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ UNTOLD = "no option's log-probability was told"
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with one item."""
+    """One fault of one item."""
 
     kind: str
-    """What counts as the same, e.g. `option missing`."""
+    """The category by which faults are counted, e.g. `option missing`."""
     where: str
-    """FILE:LINE, or the item's number."""
+    """The item's location: FILE:LINE, or its number."""
     detail: str = ""
 
 
 def fault_counts(faults: Sequence[Fault]) -> Metrics:
-    """`counts` by kind, and the first of them `named`, a line each."""
+    """Returns `counts` by kind, and `named`, the first `MOST_NAMED` faults as one line each."""
     lines = [f"{fault.where}: {fault.kind}{f': {fault.detail}' if fault.detail else ''}" for fault in faults]
     return {
         "counts": dict(sorted(Counter(fault.kind for fault in faults).items())),
@@ -36,7 +36,12 @@ def fault_counts(faults: Sequence[Fault]) -> Metrics:
 
 
 def repeated(texts: Iterable[tuple[str, str]], kind: str) -> list[Fault]:
-    """A fault for each (place, text) whose text came before, white space aside."""
+    """Returns a fault for each duplicate text.
+
+    Args:
+        texts: (location, text) of each item. Texts are compared without white space.
+        kind: the kind of the faults.
+    """
     first: dict[str, str] = {}
     faults = []
     for where, text in texts:

@@ -1,4 +1,4 @@
-"""How far a model has moved from its reference: KL(model || reference) on the model's own samples."""
+"""KL(model || reference), estimated on samples from the model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from evals.models.subject import Metrics, Row, Subject
 
 
 def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
-    """`per_sequence`: mean over samples of the sum over the answer's tokens of log p_model - log p_reference, an
-    unbiased estimate of the KL divergence between the two distributions of answers, with its `standard_error`;
-    `per_token`: the same total divided by all answer tokens.
+    """Estimates the KL divergence of a model from its reference, in nats.
 
-    Both log-probabilities come from the same code, so that a model's divergence from itself is exactly 0.
+    Both log-probabilities are computed by the same code, so a model's divergence from itself is exactly 0.
 
-    Raises RuntimeError without a reference model.
+    Returns:
+        - `per_sequence`: mean over samples of the sum over response tokens of log p_model - log p_reference, an
+          unbiased estimate of the KL divergence between the two response distributions, with its `standard_error`;
+        - `per_token`: the same total divided by the number of response tokens;
+        - `n`: number of samples.
+
+    Raises:
+        RuntimeError: there is no reference model.
     """
     if subject.reference is None:
         raise RuntimeError("the kl task was started without a reference model")
@@ -32,7 +37,13 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
 
 
 def kl_metrics(own: Sequence[Sequence[float]], other: Sequence[Sequence[float]], counts: Sequence[int]) -> Metrics:
-    """The metrics from both models' log-probabilities of whole sequences, the last `counts[i]` of them an answer's."""
+    """Computes the metrics of `evaluate`.
+
+    Args:
+        own: the model's log-probabilities of each sequence's tokens.
+        other: the reference's log-probabilities of the same tokens.
+        counts: number of response tokens of each sequence, which are its last tokens.
+    """
     sums = [sum(p[-n:]) - sum(q[-n:]) for p, q, n in zip(own, other, counts, strict=True)]
     return {
         "per_sequence": fmean(sums),

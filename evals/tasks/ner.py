@@ -1,4 +1,4 @@
-"""Named entities: generated, read from the answer, and compared with the gold entities."""
+"""Named entity recognition by generation: entities are parsed from the response and compared with the gold entities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evals.models.subject import Metrics, Row, Subject
 
 
 def question(text: str, types: Sequence[str]) -> str:
-    """The user's turn: the sample clinic's own where it is about the clinic's types, else one that tells the format."""
+    """Returns the user's turn: the sample clinic's wording for its entity types, else one that describes the format."""
     if tuple(types) == TYPES:
         return ner_question(text)
     example = ";".join(f"{kind}:甲、乙" for kind in types[:2])
@@ -23,10 +23,14 @@ def question(text: str, types: Sequence[str]) -> str:
 
 
 def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
-    """The scores of `ner_metrics` for the model's greedy answers; with `unfinished`, the share of answers cut off.
+    """Evaluates greedy responses.
 
     Args:
-        rows: as `with_types` gives them.
+        subject: the model under evaluation.
+        rows: rows from `with_types`.
+
+    Returns:
+        The metrics of `ner_metrics`, and `unfinished`, the share of truncated responses.
     """
     tokenizer, settings = subject.folder.tokenizer, subject.settings
     types = rows[0]["types"]
@@ -38,24 +42,32 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
 
 
 def with_types(rows: Sequence[Row]) -> list[Row]:
-    """The rows, each with the `types` of the whole table: what is asked must not depend on which rows are sampled."""
+    """Adds the entity types of the whole table to each row, so that prompts do not depend on which rows are sampled."""
     types = types_of(rows)
     return [{**row, "types": types} for row in rows]
 
 
 def types_of(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The types of all gold entities; the clinic's, in their own order, where there are no others."""
+    """Returns the types of all gold entities; the sample clinic's types, in their order, if there are no others."""
     found = {entity["type"] for row in rows for entity in row["entities"]}
     return TYPES if found <= set(TYPES) else tuple(sorted(found))
 
 
 def ner_metrics(rows: Sequence[Row], answers: Sequence[str], types: Sequence[str]) -> Metrics:
-    """`precision`, `recall`, `f1` and their counts over all entities (see `micro_scores`), `overlap` (see
-    `overlap_scores`), both again `by_type`; `empty`: answers without a character, `unparseable`: those that list nothing
-    and do not say so. Both count as no entities.
+    """Computes the metrics of NER responses.
 
     Args:
-        types: what was asked for.
+        rows: rows with `text` and gold `entities`.
+        answers: the responses.
+        types: the requested entity types.
+
+    Returns:
+        - `precision`, `recall`, `f1` and their counts over all entities, see `micro_scores`;
+        - `overlap`: see `overlap_scores`;
+        - `by_type`: both for each type;
+        - `empty`: number of empty responses; `unparseable`: number of responses that list no entities and do not state
+          that there are none. Both count as responses without entities.
+        - `n`: number of rows.
     """
     read = [read_entities(answer, types) for answer in answers]
     found = [entities or [] for entities in read]
@@ -63,7 +75,7 @@ def ner_metrics(rows: Sequence[Row], answers: Sequence[str], types: Sequence[str
     def scores(kinds: Sequence[str]) -> Metrics:
         listed = [[entity for entity in entities if entity[0] in kinds] for entities in found]
         known = [[Gold(e["type"], e["start"], e["end"]) for e in row["entities"] if e["type"] in kinds] for row in rows]
-        # The answer's format lists an entity once, however often the sentence names it.
+        # The response format lists an entity once, regardless of how often it occurs in the sentence.
         once = [{(e["type"], e["text"]) for e in row["entities"] if e["type"] in kinds} for row in rows]
         return {
             **micro_scores(listed, once),

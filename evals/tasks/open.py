@@ -1,4 +1,4 @@
-"""Open questions: the greedy answer against a reference, on characters."""
+"""Open questions: the similarity of the greedy response to a reference, on characters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evals.models.subject import Metrics, Row, Subject
 
 
 def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
-    """The scores of `overlap`, with `unfinished`: the share of answers cut off."""
+    """Returns the metrics of `overlap`, and `unfinished`, the share of truncated responses."""
     tokenizer, settings = subject.folder.tokenizer, subject.settings
     prompts = [encode_prompt(tokenizer, [{"role": "user", "content": row["question"]}]) for row in rows]
     answers = subject.engine.generate(prompts, settings.open_tokens, label="open questions")

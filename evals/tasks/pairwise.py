@@ -1,7 +1,8 @@
-"""Preference pairs: how often a reward model puts the chosen answer first, and how often length alone would.
+"""Preference pairs: how often a reward model scores the chosen response higher, and how often length alone would.
 
-The length baseline is the best of four judges who see only lengths: the longer or the shorter answer wins, counted in
-tokens or in characters. The best is taken on the very pairs it is reported on, which flatters the baseline, not us.
+The length baseline is the best of four rules that use only lengths: prefer the longer or the shorter response, measured
+in tokens or in characters. The best is selected on the pairs on which it is reported, which favors the baseline, not
+the reward model.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from data.chat import chat_format
 from evals.models.reward_model import RewardModel
 from evals.models.subject import Metrics, Row
 
-CUT_OFF = "cut_off"  # the flaw whose rejected answers lack the end mark
+CUT_OFF = "cut_off"  # the flaw whose rejected responses have no end-of-turn token
 
 
 def evaluate(model: RewardModel, rows: Sequence[Row]) -> Metrics:
-    """`accuracy` over all pairs and `by_flaw`; `length_baseline` and the two it is the best of; `ties`: pairs of equal
-    reward, each of which counts one half.
+    """Evaluates a reward model on preference pairs.
+
+    Returns:
+        - `accuracy` over all pairs, where a tie counts one half, and `by_flaw`;
+        - `ties`: number of pairs with equal rewards;
+        - `length_baseline`: the larger of `length_baseline_tokens` and `length_baseline_characters`;
+        - `n`: number of pairs.
     """
     tokenizer = model.folder.tokenizer
     chosen = [_encode(tokenizer, row, "chosen") for row in rows]
@@ -44,20 +50,20 @@ def evaluate(model: RewardModel, rows: Sequence[Row]) -> Metrics:
 
 
 def win(chosen: float, rejected: float) -> float:
-    """1 if the chosen one has more, 0 if the rejected one has, 1/2 if they tie."""
+    """Returns 1 if `chosen` is larger, 0 if `rejected` is, 0.5 if they are equal."""
     return 0.5 if chosen == rejected else float(chosen > rejected)
 
 
 def length_judge(chosen: Sequence[int], rejected: Sequence[int]) -> float:
-    """Accuracy of the better of "the longer wins" and "the shorter wins"."""
+    """Returns the accuracy of the better of the rules "the longer wins" and "the shorter wins"."""
     longer = fmean(win(one, other) for one, other in zip(chosen, rejected, strict=True))
     return max(longer, 1 - longer)
 
 
 def _encode(tokenizer: Any, row: Row, side: str) -> list[int]:
-    """Prompt and answer as the reward model is trained on them: an answer that was cut off lacks the end mark.
+    """Encodes prompt and response as in the reward model's training: a truncated response has no end-of-turn token.
 
-    The prompt is the same on both sides, so it decides nothing about lengths.
+    The prompt is the same on both sides, so it does not affect the length comparison.
     """
     prompt, response = chat_format(tokenizer).response([*row["prompt"], {"role": "assistant", "content": row[side]}])
     return prompt + (response[:-1] if side == "rejected" and row["flaw"] == CUT_OFF else response)

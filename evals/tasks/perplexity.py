@@ -1,4 +1,4 @@
-"""Perplexity of held-out pretraining text, by token and by character."""
+"""Perplexity of held-out pretraining text, per token and per character."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from evals.models.subject import Metrics, Row, Subject
 
 
 def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
-    """See `perplexities`. A text is encoded as in pretraining: its tokens and the end mark, nothing before them.
+    """Computes the perplexity of the rows' texts, see `perplexities`.
 
-    A text longer than the context is cut into windows, each read on its own, as pretraining's blocks are.
+    As in pretraining, a text is encoded as its tokens and EOS, without a BOS token. A text longer than the context is
+    split into windows that are scored independently, like pretraining's blocks.
     """
     tokenizer, window = subject.folder.tokenizer, subject.engine.context - 1
     documents = [
@@ -20,14 +21,22 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
     ]
     windows = [ids[start : start + window] for ids in documents for start in range(0, len(ids), window)]
     scores = subject.engine.score(windows, label="held-out text")
-    # A window's first token is not predicted, so its characters are not counted either.
+    # A window's first token has no log-probability, so its characters are not counted either.
     characters = sum(len(tokenizer.decode(ids[1:], skip_special_tokens=True)) for ids in windows)
     return perplexities(scores, characters) | {"n": len(rows)}
 
 
 def perplexities(scores: Sequence[Sequence[float]], characters: int) -> Metrics:
-    """`perplexity` = exp(mean negative log-likelihood of a token), over all tokens of all texts alike, and
-    `perplexity_per_character` = exp(total negative log-likelihood / characters), which two tokenizers share.
+    """Computes perplexities.
+
+    Args:
+        scores: for each window, the log-probabilities of its predicted tokens.
+        characters: number of characters of all predicted tokens.
+
+    Returns:
+        - `perplexity` = exp(mean negative log-likelihood per token), over all tokens of all texts;
+        - `perplexity_per_character` = exp(total negative log-likelihood / characters), comparable across tokenizers;
+        - the counts `tokens` and `characters`.
     """
     tokens = sum(len(score) for score in scores)
     total = -sum(sum(score) for score in scores)

@@ -1,4 +1,4 @@
-"""The tasks: which table each reads, how many of its rows, what it needs, and which of its metrics stands for it."""
+"""The tasks on the project's own tables: each task's table, row limit, requirements, and headline metric."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from evals.tasks import choice, kl, ner, open, pairwise, perplexity, reward, win
 
 
 def _filled(*columns: str) -> Callable[[Row], None]:
-    """A check that these columns hold text."""
+    """Returns a check that these columns are not empty."""
 
     def check(row: Row) -> None:
         for column in columns:
@@ -29,7 +29,7 @@ def _filled(*columns: str) -> Callable[[Row], None]:
 
 
 def _awaits_answer(row: Row) -> None:
-    """A check that `prompt` can be answered."""
+    """Checks that `prompt` is a valid chat that ends with the user's turn. Raises DataError."""
     check_messages(row["prompt"])
     if row["prompt"][-1]["role"] != "user":
         raise DataError("prompt does not end with the user's turn; drop what follows it")
@@ -37,33 +37,41 @@ def _awaits_answer(row: Row) -> None:
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of evaluation."""
+    """One evaluation on a held-out table."""
 
     table: str
-    """The table is DATA/{table}.heldout.parquet."""
+    """Name of the table, DATA/{table}.heldout.parquet."""
     schema: pa.Schema
     limit: int
-    """Rows used at most, unless --limit says less; sized so that four models take about 100 s on two cores."""
+    """Largest number of rows; --limit can lower it. Chosen so that four models take about 100 s on two cores."""
     check: Callable[[Row], None]
     """Raises DataError for a row that cannot be scored."""
     evaluate: Callable[[Any, Sequence[Row]], Metrics]
-    """Takes a `Subject`, or a `RewardModel` if `of_reward_model`."""
+    """Computes the metrics of a `Subject`, or of a `RewardModel` if `of_reward_model`."""
     headline: str
     """The metric that the printed table shows."""
     needs: tuple[str, ...] = ()
-    """The options that name further models, without which the task cannot run."""
+    """Command-line options of further models that the task requires."""
     completed: Callable[[Sequence[Row]], list[Row]] = list
-    """Adds to each row what depends on all of them, before some are chosen."""
+    """Adds columns that depend on all rows, before rows are sampled."""
     of_reward_model: bool = False
-    """Whether it evaluates a reward model; all others evaluate language models."""
+    """Whether the task evaluates reward models instead of language models."""
 
     def path(self, data: Path) -> Path:
-        """Its table in a folder: NAME.heldout.parquet, or the folder NAME.heldout that data.prepare wrote."""
+        """Returns the table's path: DATA/NAME.heldout.parquet, or the folder NAME.heldout that data.prepare writes."""
         folder = data / f"{self.table}.heldout"
         return folder if folder.is_dir() else data / f"{folder.name}.parquet"
 
     def read(self, data: Path, limit: int, seed: int) -> list[Row]:
-        """The task's rows: all, or `limit` of them chosen by `seed`, in the table's order.
+        """Reads and checks the task's table.
+
+        Args:
+            data: folder of the tables.
+            limit: largest number of rows.
+            seed: seed for the choice of rows if there are more.
+
+        Returns:
+            The rows, in the table's order.
 
         Raises:
             DataError: the table cannot be read, or a row cannot be scored.

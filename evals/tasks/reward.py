@@ -1,4 +1,4 @@
-"""Mean reward of sampled answers to held-out prompts: what PPO is to raise."""
+"""Mean reward of sampled responses to held-out prompts, which PPO maximizes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from evals.models.subject import Metrics, Row, Subject
 
 
 def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
-    """`mean` and `std` of the rewards of all samples, `unfinished`: share of answers cut off at the allowed length,
-    `answer_tokens`: their mean length.
+    """Scores sampled responses with the reward model.
 
-    Prompt and answer are scored as they were sampled: with the end mark if the model wrote it, without if not.
+    Prompt and response are scored as sampled: with the end-of-turn token only if the model generated it.
 
-    Raises RuntimeError without a reward model.
+    Returns:
+        `mean` and `std` of the rewards of all samples; `unfinished`, the share of responses truncated at the length
+        limit; `answer_tokens`, the mean response length; `prompts`, the number of prompts; `n`, the number of samples.
+
+    Raises:
+        RuntimeError: there is no reward model.
     """
     if subject.reward is None:
         raise RuntimeError("the reward task was started without a reward model")

@@ -1,8 +1,8 @@
-"""Preference: how often a reward model prefers one model's answers to another's, and how often it would at equal length.
+"""Preference: how often a reward model prefers one model's responses to another's, also controlled for length.
 
-The reward model scores each answer by itself, so which of the two comes first cannot matter; `win_rate` is nevertheless
-counted in both orders, and each model's rate is 1 less the other's. Length is taken out as in Dubois et al.,
-"Length-Controlled AlpacaEval" (2024): a logistic regression of the wins on the difference in length, read at 0.
+The reward model scores each response separately, so the order of the two cannot matter; `win_rate` is nevertheless
+counted in both orders, and the two rates add up to 1. Length is controlled for as in Dubois et al., "Length-Controlled
+AlpacaEval" (2024): a logistic regression of the wins on the length difference, evaluated at a difference of 0.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from evals.metrics.intervals import mean_interval
 from evals.models.subject import Metrics, Row, Subject
 from evals.tasks.pairwise import win
 
-_RIDGE = 1e-3  # keeps the fit finite where length alone tells every win
-_TINY = 1e-6  # and where one model wins every time
+_RIDGE = 1e-3  # on the length coefficient: keeps the fit finite if length alone predicts every win
+_TINY = 1e-6  # on the intercept: keeps the fit finite if one model wins every time
 _STEPS = 100
 
 
 def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
-    """The rates of `win_rates`, of the model's greedy answers to the prompts against those of `subject.rival`.
+    """Compares the model's greedy responses to the prompts with those of `subject.rival`.
 
-    Both answers to a prompt are scored as they were written: with the end mark if it is there. `empty` and `rival_empty`
-    count answers without a character, which are scored like any other; `unfinished` and `rival_unfinished`: shares.
+    Responses are scored as generated: with the end-of-turn token if they have one.
 
-    Raises RuntimeError without a reward model.
+    Returns:
+        The metrics of `win_rates`; `empty` and `rival_empty`, the number of empty responses, which are scored like all
+        others; `unfinished` and `rival_unfinished`, the share of truncated responses.
+
+    Raises:
+        RuntimeError: there is no reward model or no rival.
     """
     if subject.reward is None or subject.rival is None:
         raise RuntimeError("the preference task was started without a reward model or without a rival")
@@ -57,9 +61,22 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
 def win_rates(
     own: Sequence[float], other: Sequence[float], own_length: Sequence[int], other_length: Sequence[int]
 ) -> Metrics:
-    """`win_rate` with its 95 % `interval`, a tie being half a win; `rival_win_rate`, counted in the other order; `ties`;
-    `length_controlled`: the rate at equal length; `length_effect`: what a standard deviation more of length adds to the
-    log-odds of winning; `mean_length` and `rival_mean_length`, in characters.
+    """Computes win rates from rewards.
+
+    Args:
+        own: (N,) rewards of the model's responses.
+        other: (N,) rewards of the rival's responses.
+        own_length: (N,) lengths of the model's responses, in characters.
+        other_length: (N,) lengths of the rival's responses, in characters.
+
+    Returns:
+        - `win_rate` with its 95 % `interval`; a tie is half a win;
+        - `rival_win_rate`: counted in the other order;
+        - `ties`: number of ties;
+        - `length_controlled`: the win rate at equal length;
+        - `length_effect`: the coefficient of the length difference d in the log-odds of winning, as tanh(d / std d);
+        - `mean_length` and `rival_mean_length`, in characters;
+        - `n`: number of pairs.
     """
     wins = [win(one, two) for one, two in zip(own, other, strict=True)]
     rate, effect = _at_equal_length(wins, [a - b for a, b in zip(own_length, other_length, strict=True)])
@@ -77,7 +94,14 @@ def win_rates(
 
 
 def _at_equal_length(wins: Sequence[float], differences: Sequence[int]) -> tuple[float, float]:
-    """sigmoid(a) and b of P(win) = sigmoid(a + b tanh(d / std d)), by Newton's method on the ridged likelihood."""
+    """Fits P(win) = sigmoid(a + b tanh(d / std d)) and returns sigmoid(a) and b.
+
+    Newton's method on the ridge-penalized likelihood.
+
+    Args:
+        wins: (N,) 1 for a win, 0.5 for a tie, 0 for a loss.
+        differences: (N,) differences d in length, own - other, in characters.
+    """
     y_N, d_N = np.asarray(wins), np.asarray(differences, dtype=float)
     spread = d_N.std()
     x_N2 = np.stack([np.ones_like(d_N), np.tanh(d_N / spread) if spread else np.zeros_like(d_N)], axis=1)

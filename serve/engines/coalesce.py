@@ -1,4 +1,4 @@
-"""Events of a stream sent together: the first at once, later ones every so often."""
+"""Batches the events of a stream: the first is sent immediately, later ones at intervals."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ Item = TypeVar("Item")
 
 
 async def coalesce(source: AsyncGenerator[Item, None], interval_s: float) -> AsyncGenerator[list[Item], None]:
-    """Items of `source`, in order, in lists: what came first, alone; then what came in each `interval_s` seconds.
+    """Yields the items of `source`, in order, in lists: the first arrivals immediately, then one list per interval.
 
-    Each list costs a message through two processes, each item only its bytes. Whoever reads sees the first word as soon
-    as it is there. An exception of `source` is raised after the items before it; closing this closes `source`.
+    Each list costs one message through two processes, each item only its bytes; the first token is not delayed. An
+    exception of `source` is raised after the items before it. Closing this generator closes `source`.
+
+    Args:
+        source: the items.
+        interval_s: seconds between lists.
     """
     waiting: list[Item] = []
     arrived = asyncio.Event()
@@ -35,7 +39,7 @@ async def coalesce(source: AsyncGenerator[Item, None], interval_s: float) -> Asy
                 batch = waiting.copy()
                 waiting.clear()
                 yield batch
-                await asyncio.wait({reader}, timeout=interval_s)  # no longer than the answer goes on
+                await asyncio.wait({reader}, timeout=interval_s)  # returns early if the source ends
             if reader.done() and not waiting:
                 reader.result()
                 return

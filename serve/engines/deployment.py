@@ -1,6 +1,7 @@
-"""A replica that answers: Ray Serve LLM's server around vLLM, spoken to in plain data, with weights that can be replaced.
+"""The engine deployment: Ray Serve LLM's server around vLLM, called with plain data, with replaceable weights.
 
-With `serve.engines.in_process`, the only module that imports Ray Serve LLM and, through it, vLLM: the gateway stays small and starts fast.
+This module and `serve.engines.in_process` are the only ones that import Ray Serve LLM and, through it, vLLM, so the
+gateway stays small and starts fast.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply, Whol
 
 logger = logging.getLogger("ray.serve")
 
-# Each part of a stream passes two processes: the more answers there are at a time, the more tokens of each travel together. With
-# up to four answers each token goes alone.
+# Each part of a stream passes through two processes, so parts hold more tokens the more requests are unfinished. With
+# fewer than 2 * PARTS_A_STEP requests, every token is sent on its own.
 PARTS_A_STEP, MOST_TOKENS_A_PART = 4, 16
 
 _LENGTHS = ("input_tokens", "input_text", "max_tokens", "max_completion_tokens")
@@ -54,23 +55,24 @@ _REQUESTS: Mapping[str, Any] = {
 
 
 class Engine(OnNodeAddress, LLMServer):
-    """One vLLM engine. `answer` is what the gateway calls; `reconfigure` takes over newer weights."""
+    """One vLLM engine. The gateway calls `answer`; `reconfigure` loads newer weights."""
 
     _default_engine_cls = InProcessVllm
-    _key_share = 1.0  # as the gateway says with each request: keys come and go
-    _weights = ""  # folder of the weights in use, if they are not those that the engine started with
+    _key_share = 1.0  # sent by the gateway with each request, because keys can change
+    _weights = ""  # folder of the loaded weights; empty for the weights that the engine started with
 
     async def answer(self, request: EngineRequest) -> AsyncGenerator[Reply, None]:
-        """One `Whole` or `Refusal`, or, for a stream, `Part`s; parts without events only carry counts of tokens."""
+        """Yields one `Whole` or `Refusal`, or for a stream `Part`s. Parts without events only hold token counts."""
         if request.kind in ("tokenize", "detokenize"):
-            # Not on the event loop, which every stream and the health check need.
+            # In a thread, so that it does not block the event loop, which runs all streams and the health check.
             yield await asyncio.get_running_loop().run_in_executor(self._tokenizing, self._tokens.answer, request)
             return
         assert self.engine is not None
         progress = Progress(self.engine._engine_client.output_processor, request)
         share = request.share
         self._key_share = share.most
-        # The gateway divides all engines of the model; requests that begin alike meet at one of them.
+        # The gateway's fair queue spans all engines of the model. This queue keeps a single engine fair, because
+        # requests with the same prefix are all routed to it.
         async with (
             self._queue.slots(Key(share.key, weight=share.weight), share.sequences),
             aclosing(reporting(self._generate(request), progress.counts)) as replies,
@@ -83,7 +85,7 @@ class Engine(OnNodeAddress, LLMServer):
             call = _REQUESTS[request.kind](
                 **{
                     **request.body,
-                    "request_id": id_of(request),  # Ray Serve LLM puts this in place of the header's
+                    "request_id": id_of(request),  # Ray Serve LLM uses this instead of the header
                     "stop_token_ids": self._stops(request),
                     "stream_interval": self._tokens_a_part,
                 }
@@ -107,14 +109,14 @@ class Engine(OnNodeAddress, LLMServer):
                     async for reply in replies:
                         refused = isinstance(reply, api.ErrorResponse)
                         yield await self._refused(reply, request) if refused else _whole(reply)
-        except (GenerationError, ValidationError) as error:  # the latter from vLLM's own event for the former
+        except (GenerationError, ValidationError) as error:  # the latter is raised by vLLM's event for the former
             logger.warning("request %s ended in an error of the engine: %s", request.request_id, error)
             yield given_up(request)
 
     @cached_property
     def _queue(self) -> FairQueue:
         slots = self._llm_config.engine_kwargs["max_num_seqs"]
-        return FairQueue(slots, sys.maxsize, lambda: self._key_share)  # how many wait, the gateway limits
+        return FairQueue(slots, sys.maxsize, lambda: self._key_share)  # the gateway limits how many requests wait
 
     @cached_property
     def _tokenizing(self) -> ThreadPoolExecutor:
@@ -143,30 +145,30 @@ class Engine(OnNodeAddress, LLMServer):
         return Tokens(self._folder, self._llm_config.engine_kwargs["max_model_len"])
 
     def _stops(self, request: EngineRequest) -> list[int]:
-        """The ids that end a response: the request's own, and the model's other than the tokenizer's EOS, which vLLM knows."""
+        """Returns the stop token ids: the request's, and the model's except the tokenizer's EOS, which vLLM adds."""
         asked: list[int] = request.body.get("stop_token_ids", [])
         if request.body.get("ignore_eos"):
             return asked
         return [*asked, *(end for end in self._folder.end_ids if end != self._folder.tokenizer.eos_token_id)]
 
     async def _refused(self, error: Any, request: EngineRequest) -> Refusal:
-        # A prompt that is too long is tokenized once more, for its length.
+        # In a thread, because a prompt that is too long is tokenized again to report its length.
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, self._refusal, error, request)
 
     def _refusal(self, error: Any, request: EngineRequest) -> Refusal:
         info = error.error
-        if info.param in _LENGTHS and request.kind != "responses":  # vLLM stops counting at the first token too many
+        if info.param in _LENGTHS and request.kind != "responses":  # vLLM stops counting at the first excess token
             return self._tokens.too_long(request)
         status = info.code if isinstance(info.code, int) and 400 <= info.code < 600 else 500
         return Refusal(status, info.message.partition(" (parameter=")[0], info.param)
 
     async def ready(self) -> EngineState:
-        """What this engine is at; raises if it is dead."""
+        """Returns this engine's state. Raises an exception if the engine is dead."""
         await self.check_health()
         return EngineState(self._weights, self._unfinished)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Takes over `user_config["weights"]`, a folder. Answers under way are finished with the old weights first."""
+        """Loads weights from the folder `user_config["weights"]`, after running requests finish with the old ones."""
         folder = user_config.get("weights") or ""
         if folder == self._weights or self.engine is None:
             return
@@ -184,16 +186,17 @@ class Engine(OnNodeAddress, LLMServer):
 
 
 def with_output_head(model: ModelFolder, aside: Path) -> Path:
-    """A folder to reload `model` from: its own, or one in `aside` that names a tied output head.
+    """Returns a folder from which vLLM can reload `model`: its own, or `aside` if its output head is tied.
 
-    A reload that does not name the head leaves vLLM's repacked copy of it on CPUs as it was.
+    In `aside`, the output head is a tensor of its own: without one, a reload on CPUs does not update vLLM's repacked
+    copy of the head.
     """
     if not model.config.get("tie_word_embeddings"):
         return model.path
     from safetensors.torch import save_file
 
     for file in model.path.iterdir():
-        # Without the index of a model in several files, which does not list the new one.
+        # Leaves out the index of a sharded model, because it does not list the added file.
         if file.name != "model.safetensors.index.json":
             os.symlink(file.resolve(), aside / file.name)
     embedding = next(tensor for name, tensor in model.weights() if name.endswith("embed_tokens.weight"))
@@ -207,18 +210,18 @@ def _whole(reply: Any) -> Whole:
 
 
 def _counts(usage: Mapping[str, Any] | None) -> tuple[int, int]:
-    """Tokens of prompt and answer, by the names of either interface."""
+    """Returns the prompt and response tokens of `usage`, under the names of either API."""
     given = usage or {}
     prompt, answer = (given.get(one) or given.get(other) or 0 for one, other in _USAGE)
     return prompt, answer
 
 
 def _part(events: list[str], wants_usage: bool) -> Part:
-    """Server-sent events that arrived together; the one with the counts is passed on only to who asked for it."""
+    """Joins server-sent events that arrived together; drops the usage event unless the client asked for it."""
     kept, prompt, answer = [], 0, 0
     for event in events:
         if is_error(event):
-            break  # a refusal in words of the endpoint follows
+            break  # the endpoint's own error message follows
         # vLLM's usage event is the only one without choices.
         if '"choices":[]' in event and '"usage":{' in event:
             prompt, answer = _counts(json.loads(event.removeprefix("data: "))["usage"])

@@ -1,4 +1,4 @@
-"""What is said of an answer that the engine gave up: the client's contradiction where there is one, else a failure."""
+"""The error for a response that the engine aborted: 400 if the request's settings contradict each other, else 500."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import Any
 from serve.replies import EngineRequest, Refusal
 
 RESTRICTING = ("allowed_token_ids", "bad_words", "logit_bias", "min_tokens", "ignore_eos", "stop_token_ids")
-"""Settings that take tokens away which the answer's form may need."""
+"""Settings that can forbid tokens that the response's constraint requires."""
 
-# How an error in the midst of a stream looks, in OpenAI's interface and in Anthropic's.
+# How an error event in a stream starts, in OpenAI's API and in Anthropic's.
 _ERRORS = ('data: {"error":', "event: error\n")
 
 
 def is_error(event: str) -> bool:
-    """Whether a server-sent event of vLLM reports that it gave the answer up."""
+    """Returns whether a server-sent event of vLLM reports an aborted response."""
     return event.startswith(_ERRORS)
 
 
 def given_up(request: EngineRequest) -> Refusal:
-    """The refusal of a request whose answer ended in an error.
+    """Returns the refusal of a request whose response ended in an error.
 
-    An engine ends an answer so when its form permits no token that the other settings leave: that is the client's to repair.
+    One cause is a constraint that permits none of the tokens that the request's other settings allow: the client must
+    change the request, so the status is 400.
     """
     body = request.body
     taken = [name for name in RESTRICTING if body.get(name)]
@@ -34,7 +35,7 @@ def given_up(request: EngineRequest) -> Refusal:
 
 
 def has_form(body: dict[str, Any]) -> bool:
-    """Whether the body of a request constrains its answer: by a format, a grammar, or a tool that must be called."""
+    """Returns whether a request's body may constrain the response: by a format, a grammar, or `tool_choice`."""
     format_ = body.get("response_format") or (body.get("text") or {}).get("format") or {}
     tools = body.get("tools") and body.get("tool_choice") not in (None, "none")
     return bool(body.get("structured_outputs") or format_.get("type", "text") != "text" or tools)

@@ -1,6 +1,6 @@
-"""Ray Serve LLM's vLLM engine with what it lacks: its worker in the scheduler's process, and vLLM's handlers of two interfaces.
+"""Ray Serve LLM's vLLM engine, extended by an in-process worker and by the Anthropic and the Responses API.
 
-With `serve.engines.deployment`, the only module that imports Ray Serve LLM and, through it, vLLM.
+This module and `serve.engines.deployment` are the only ones that import Ray Serve LLM and, through it, vLLM.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from serve.engines.tool_use import name_streamed_tool_use, name_tool_use
 
 
 class ResponsesCall(ResponsesRequest):
-    """vLLM's request, with the ends of responses that a model has beside the tokenizer's EOS."""
+    """vLLM's Responses request, with the model's additional end-of-turn tokens besides the tokenizer's EOS."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     stop_token_ids: list[int] = Field([])
 
     def to_sampling_params(self, *given: Any, **named: Any) -> SamplingParams:
-        """vLLM's parameters, with the further ends."""
+        """Returns vLLM's sampling parameters with `stop_token_ids` added."""
         params = super().to_sampling_params(*given, **named)
         params.stop_token_ids = [*(params.stop_token_ids or []), *self.stop_token_ids]
         params._all_stop_token_ids.update(self.stop_token_ids)
@@ -37,9 +37,9 @@ class ResponsesCall(ResponsesRequest):
 
 
 class InProcessVllm(VLLMEngine):
-    """vLLM whose only worker runs in the scheduler's process on CPUs, where a separate worker is 20 times as slow.
+    """A vLLM engine that, on CPUs, runs its single worker in the scheduler's process: a separate one is 20x slower.
 
-    On GPUs Ray's executor stays: it places the worker on the reserved GPU, and the scheduler's process has none.
+    On GPUs it keeps Ray's executor, which places the worker on the reserved GPU; the scheduler's process has no GPU.
     """
 
     def _prepare_engine_config(self, callback_ctx: Any) -> Any:
@@ -50,7 +50,7 @@ class InProcessVllm(VLLMEngine):
         return engine_args, frontend_args, config
 
     async def messages(self, call: Any, info: RawRequestInfo) -> AsyncGenerator[Any, None]:
-        """Anthropic's interface, of a chat that is in OpenAI's form already: events, a message, or an error."""
+        """Runs a Messages request that has been converted to an OpenAI chat; yields events, a message, or an error."""
         handler = self._app_state.anthropic_serving_messages
         async for reply in self._replies(handler, handler.create_chat_completion, call, info):
             if isinstance(reply, AsyncGenerator):
@@ -61,7 +61,7 @@ class InProcessVllm(VLLMEngine):
                 yield reply if refused else name_tool_use(handler.messages_full_converter(reply))
 
     async def responses(self, call: Any, info: RawRequestInfo) -> AsyncGenerator[Any, None]:
-        """OpenAI's newer interface: events, a response, or an error."""
+        """Runs a request of OpenAI's Responses API; yields events, a response, or an error."""
         handler = self._app_state.openai_serving_responses
         async for reply in self._replies(handler, handler.create_responses, call, info):
             if isinstance(reply, AsyncGenerator):
@@ -73,7 +73,7 @@ class InProcessVllm(VLLMEngine):
     async def _replies(
         self, handler: Any, create: Callable[..., Any], call: Any, info: RawRequestInfo
     ) -> AsyncGenerator[Any, None]:
-        """What `create` returns, errors in Ray Serve LLM's form."""
+        """Yields the result of `create`, with errors converted to Ray Serve LLM's format."""
         try:
             reply = await create(call, RawRequestInfo.to_starlette_request_optional(info))
         except (ValueError, VLLMClientError) as error:

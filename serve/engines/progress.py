@@ -1,4 +1,4 @@
-"""Tokens of a request while it runs: what vLLM has read and written, passed on with each part, or alone."""
+"""Token counts of a running request, reported with the parts of its stream or on their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from serve.replies import EngineRequest, Part, Reply
 
-REPORT_S = 0.5  # without any other reply, how often the counts are sent alone
+REPORT_S = 0.5  # interval at which counts are sent on their own while there is no other reply
 
 
 class Progress:
@@ -18,14 +18,15 @@ class Progress:
     def __init__(self, processor: Any, request: EngineRequest) -> None:
         """
         Args:
-            processor: vLLM's `OutputProcessor`, which lies in this process and holds the state of each sequence.
+            processor: vLLM's `OutputProcessor`, which runs in this process and holds the state of each sequence.
+            request: the request whose tokens are counted.
         """
         self._processor, self._names = processor, _names(request)
         self._prompts: dict[str, int] = {}
         self._answers: dict[str, int] = {}
 
     def counts(self) -> tuple[int, int]:
-        """Tokens of the prompts and of all responses so far; of a sequence that has ended, as they were last seen."""
+        """Returns prompt tokens and response tokens so far, over all sequences; ended ones keep their last count."""
         for name in self._names:
             for sequence in self._processor.external_req_ids.get(name, ()):
                 state = self._processor.request_states.get(sequence)
@@ -36,12 +37,12 @@ class Progress:
 
 
 def id_of(request: EngineRequest) -> str:
-    """The id that vLLM's handler is given; of a response it is the response's own."""
+    """Returns the id to pass to vLLM's handler; in the Responses API it is the id of the response."""
     return f"resp_{request.request_id}" if request.kind == "responses" else request.request_id
 
 
 def _names(request: EngineRequest) -> list[str]:
-    """The ids under which vLLM's handlers run a request: one per prompt."""
+    """Returns the ids under which vLLM's handlers run a request: one per prompt."""
     if request.kind == "responses":
         return [f"{id_of(request)}_0"]
     if request.kind in ("chat", "messages"):
@@ -54,9 +55,10 @@ def _names(request: EngineRequest) -> list[str]:
 async def reporting(
     replies: AsyncGenerator[Reply, None], counts: Callable[[], tuple[int, int]], interval_s: float = REPORT_S
 ) -> AsyncGenerator[Reply, None]:
-    """`replies`, with `counts` in each part that has none, and in parts without events whenever none comes for a while.
+    """Yields `replies`, with `counts` added to each part that has none.
 
-    Closing this closes `replies`.
+    While there is no reply for `interval_s` seconds, yields parts that hold only counts. Closing this generator closes
+    `replies`.
     """
     coming: asyncio.Task[Reply] | None = None
     try:

@@ -1,4 +1,4 @@
-"""A replica that scores finished chats with the reward model."""
+"""The deployment that scores conversations with the reward model."""
 
 from __future__ import annotations
 
@@ -21,17 +21,26 @@ BATCH_TOKENS = 8192
 
 
 class Scorer(OnNodeAddress):
-    """The reward model behind /v1/score: the same class, and so the same numbers, as PPO's reward role."""
+    """The reward model behind /v1/score. It uses PPO's reward role, so its scores are the same."""
 
     def __init__(self, folder: str, threads: int, dtype: Precision) -> None:
         model = ModelFolder(folder, "reward_model")
         self._tokenizer, self._context = model.tokenizer, model.context
         self._role = Reward(threads)
         self._role.setup(FrozenRoleConfig(model=str(model.path), dtype=dtype))
-        self._lock = asyncio.Lock()  # one forward pass at a time: they share the threads
+        self._lock = asyncio.Lock()  # one forward pass at a time, because passes share the CPU threads
 
     async def score(self, conversations: list[list[dict[str, str]]], cut_off: list[bool]) -> dict[str, Any] | Refusal:
-        """The scores of `conversations`, in order, and the tokens that were read."""
+        """Scores conversations.
+
+        Args:
+            conversations: chats, each ending with the assistant's turn to score.
+            cut_off: for each conversation, whether its last turn was truncated and so has no end-of-turn token.
+
+        Returns:
+            `{"scores": one float per conversation, in order, "tokens": number of tokens read}`, or a refusal of an
+            invalid conversation.
+        """
         rows = []
         for index, (messages, cut) in enumerate(zip(conversations, cut_off, strict=True)):
             try:
@@ -67,4 +76,4 @@ class Scorer(OnNodeAddress):
         return scores
 
     async def check_health(self) -> None:
-        """Serve asks now and then; a replica that answers at all is well."""
+        """Called periodically by Serve. A replica that responds is healthy."""

@@ -1,4 +1,4 @@
-"""A model's tokenizer behind /tokenize and /detokenize, and what is said of a request that does not fit the context."""
+"""The tokenizer behind /tokenize and /detokenize, and the error message for a request that exceeds the context."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from serve.replies import EngineRequest, Refusal, Whole
 
 
 class Tokens:
-    """Encodes as the engine does: text bare, a chat as its template renders it."""
+    """Encodes as the engine does: text as it is, a chat as rendered by its template."""
 
     def __init__(self, model: ModelFolder, context: int) -> None:
         self._tokenizer, self._context = model.tokenizer, context
 
     def answer(self, request: EngineRequest) -> Whole | Refusal:
-        """The reply to a `tokenize` or `detokenize` request, in the shape that vLLM's has."""
+        """Returns the reply to a `tokenize` or `detokenize` request, in vLLM's format."""
         body = request.body
         try:
             reply: dict[str, Any] = self._decode(body["tokens"]) if request.kind == "detokenize" else self._encode(body)
@@ -28,7 +28,7 @@ class Tokens:
         return Whole(json.dumps(reply, ensure_ascii=False), len(tokens), 0)
 
     def too_long(self, request: EngineRequest) -> Refusal:
-        """The refusal of a request whose prompt and answer do not fit the context."""
+        """Returns the error for a request whose prompt and response exceed the context, with the prompt's length."""
         body = request.body
         try:
             longest = max(len(self._ids(prompt, body)) for prompt in _prompts(request))
@@ -85,7 +85,7 @@ def _prompts(request: EngineRequest) -> list[Any]:
 
 
 def _for_template(message: dict[str, Any]) -> dict[str, Any]:
-    """A turn as vLLM gives it to the template: arguments of calls as objects."""
+    """Returns a turn as vLLM passes it to the template: tool-call arguments as objects, not JSON text."""
     if not message.get("tool_calls"):
         return message
     calls = [

@@ -1,4 +1,4 @@
-"""Anthropic's `stop_reason` of answers that call a tool: vLLM has `end_turn` where the request named the tool."""
+"""Corrects Anthropic's `stop_reason` of responses that call a tool: if the request named it, vLLM sets `end_turn`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _ENDED, _CALLED = "end_turn", "tool_use"
 
 
 def name_tool_use(message: Any) -> Any:
-    """A whole message, whose `stop_reason` becomes `tool_use` where it ends with a call."""
+    """Sets the `stop_reason` of a complete message from `end_turn` to `tool_use` if the message calls a tool."""
     if message.stop_reason == _ENDED and any(block.type == _CALLED for block in message.content):
         message.stop_reason = _CALLED
     return message
 
 
 async def name_streamed_tool_use(events: AsyncIterator[str]) -> AsyncIterator[str]:
-    """The same for server-sent events, each of which has one line of data."""
+    """As `name_tool_use`, for server-sent events with one data line each."""
     called = False
     async for event in events:
         name, _, data = event.partition("\ndata: ")

@@ -1,4 +1,4 @@
-"""What a chat may ask of a model: read from its chat template where the application is built, checked by the gateway."""
+"""The chat features of a model: read from its chat template when the application is built, checked by the gateway."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from data.chat.templates import variables_of
 from serve.errors import ApiError
 from serve.requests.chat import ChatRequest
 
-# How templates write a tool call, and the name of vLLM's parser that reads it. The first that a template contains counts:
-# later ones are also parts of earlier ones' formats.
+# Strings with which chat templates write a tool call, and the name of the vLLM parser for it. The first match wins,
+# because later strings also occur in the formats of earlier ones.
 _PARSERS: Final = (
     ("[TOOL_CALLS]", "mistral"),
     ("<|tool_calls_section_begin|>", "kimi_k2"),
@@ -32,10 +32,12 @@ NO_PARSER: Final = "none"
 
 @dataclass(frozen=True)
 class Abilities:
-    """Attributes:
-    marks: strings that no turn may contain, since the model would read them as control tokens; ChiMed-GPT's by default.
-    variables: what the chat template reads other than the turns.
-    tool_parser: vLLM's parser of the calls that the model writes; empty where none is known.
+    """The chat features of one model.
+
+    Attributes:
+        marks: strings that no turn may contain, because they are tokenized as control tokens; by default ChiMed-GPT's.
+        variables: variables that the chat template reads, other than the turns.
+        tool_parser: name of the vLLM parser of the model's tool calls; empty if none is known.
     """
 
     marks: tuple[str, ...] = RESERVED
@@ -43,10 +45,10 @@ class Abilities:
     tool_parser: str = ""
 
     def check(self, body: ChatRequest) -> None:
-        """Refuse a chat that the template would drop a part of or read as something else, or that awaits no answer.
+        """Refuses a chat that the template would drop parts of or misread, or that does not ask for a response.
 
         Raises:
-            ApiError: 400, naming the part of the body.
+            ApiError: 400, naming the offending part of the body.
         """
         self.check_template(body)
         last = body.messages[-1].role
@@ -66,10 +68,10 @@ class Abilities:
             )
 
     def check_template(self, body: ChatRequest) -> None:
-        """Refuse what the template would drop, or read as something else.
+        """Refuses a chat with parts that the template would drop or misread.
 
         Raises:
-            ApiError: 400, naming the part of the body.
+            ApiError: 400, naming the offending part of the body.
         """
         for where, text in body.texts():
             if (mark := find_mark(text, self.marks)) is not None:
@@ -93,13 +95,15 @@ class Abilities:
 
 
 def abilities_of(folder: ModelFolder, tool_parser: str) -> Abilities:
-    """What the model in `folder` can be asked for.
+    """Returns the chat features of the model in `folder`.
 
     Args:
-        tool_parser: the name that `engine.tool_parser` gives; empty to find it by the template, `none` for none.
+        folder: the model.
+        tool_parser: the value of `engine.tool_parser`: a parser's name, empty to detect it from the chat template, or
+            `none` for no parser.
 
     Raises:
-        ConfigError: the folder has no usable chat template, or it takes no tools though a parser is named.
+        ConfigError: the folder has no usable chat template, or a parser is named but the template takes no tools.
     """
     marks = chat_format(folder.tokenizer).marks
     template = template_of(folder.tokenizer)

@@ -1,4 +1,4 @@
-"""What happens between a request that was understood and an engine: tokens are reserved, then the queue is waited for."""
+"""Admission of a parsed request to an engine: reserves tokens, then waits in the model's fair queue."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from serve.gateway.cost import Cost, cost_of
 from serve.keys import Key
 from serve.replies import EngineRequest, Refusal, Reply, Share
 
-SLOTS = 64  # of a model for which no number is given
+SLOTS = 64  # default for a model without a configured number
 TEXT, TEXT_KINDS, TEXT_SLOTS, TEXT_REST = "text of", ("tokenize", "detokenize"), 2, 3.0
 
 
 class Admission:
-    """The limits and queues of every model of the endpoint."""
+    """Applies the endpoint's limits, and holds the queue of every model."""
 
     def __init__(self, gate: Gate, config: LimitsConfig, contexts: Mapping[str, int], slots: Mapping[str, int]) -> None:
         self._gate, self._config, self._contexts, self._slots = gate, config, contexts, slots
         self._queues: dict[str, FairQueue] = {}
 
     async def replies(self, backend: Backend, request: EngineRequest, call: Call) -> AsyncGenerator[Reply, None]:
-        """An engine's replies, with tokens counted as they come.
+        """Yields an engine's replies and counts their tokens on `call`.
 
         Raises:
-            ApiError: 400, 429 or 503 before an engine is asked, and whatever the backend raises.
+            ApiError: 400, 429 or 503 before the request reaches an engine, and every error of the backend.
         """
         context = self._contexts[call.model]
         cost = cost_of(request, context, self._config.sequences, self._config.characters_per_token)
@@ -46,7 +46,7 @@ class Admission:
                 yield reply
 
     def _salted(self, body: dict[str, Any], key: Key) -> dict[str, Any]:
-        """The body with a salt for the engine's prefix cache that no other key has: names of keys have no slash."""
+        """Returns the body with a prefix-cache salt that is unique to the key (key names contain no slash)."""
         if self._config.shared_prefixes or not self._gate.keyring.is_shared:
             return body
         return {**body, "cache_salt": f"{key.name}/{body.get('cache_salt', '')}"}
@@ -56,7 +56,11 @@ class Admission:
         """Reserves tokens of the call's key, and holds slots of its model while the block runs.
 
         Args:
-            is_text: a text is only tokenized. Such requests share a thread, and cores with the engine, not its sequences.
+            is_text: the request only tokenizes or detokenizes. Such requests share one thread, and CPU cores with the
+                engine, but use none of its sequences, so they have a queue of their own.
+
+        Raises:
+            ApiError: 400 or 429 from the key's rate limit; 503 or 429 if too many requests wait.
         """
         call.reserve(self._gate.limits.reserve(call.key, cost.least, cost.most), cost)
         call.end_turn()

@@ -1,4 +1,4 @@
-"""What stands behind the HTTP routes: engines that answer and a scorer, reached through Ray Serve handles."""
+"""The backend of the HTTP routes: engines and a scorer, called through Ray Serve handles."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply
 
 logger = logging.getLogger("ray.serve")
 
-TRIES = 2  # engines that are asked, one after another, if the first dies before it has said anything
+TRIES = 2  # engines tried one after another, if the first dies before its first event
 RETRY_S = 0.5
 UNREACHABLE = (RayActorError, OutOfMemoryError, BackPressureError, DeploymentUnavailableError, RayTaskError)
-DEATH_KNOWN_S = 10.0  # how long after a death Ray's head may take to know its cause
+DEATH_KNOWN_S = 10.0  # after an actor's death, how long the Ray head may take to record its cause
 
 
 class Backend(Protocol):
-    """What the routes need. Every method raises ApiError where it cannot answer."""
+    """The interface that the routes call. Every method raises ApiError on failure."""
 
     def answer(self, model: str, request: EngineRequest) -> AsyncGenerator[Reply, None]:
-        """One engine's replies; closing the generator aborts the work."""
+        """Yields one engine's replies. Closing the generator aborts the request."""
         ...
 
     async def score(self, conversations: list[list[dict[str, str]]], cut_off: list[bool]) -> dict[str, Any] | Refusal:
-        """Scores of finished chats."""
+        """Scores conversations with the reward model; see `serve.engines.score.Scorer.score`."""
         ...
 
     async def ready(self, timeout_s: float) -> dict[str, EngineState]:
-        """An engine of each model; raises unless every model has one that answers in time."""
+        """Returns the state of one engine of each model; raises unless all respond within `timeout_s` seconds."""
         ...
 
     async def metrics(self) -> str:
-        """What the endpoint's processes measure, in Prometheus' text format."""
+        """Returns the metrics of the endpoint's processes in Prometheus text format."""
         ...
 
 
 class ServeBackend:
-    """Engines and scorer as deployments of Ray Serve."""
+    """Engines and scorer that are Ray Serve deployments."""
 
     def __init__(self, engines: Mapping[str, DeploymentHandle], scorer: DeploymentHandle | None) -> None:
         self._plain, self._scorer = dict(engines), scorer
-        # Over gRPC, which every replica of Serve listens to, a stream's messages cost less than by Ray's own streams.
-        # Ray's path knows of a death at once, and routes around it.
+        # Every Serve replica has a gRPC server, and streaming over it is cheaper than over Ray's streaming generators.
+        # Ray's path detects a dead replica immediately and routes around it, so the second try uses it.
         self._by_grpc = {
             name: handle.options(
                 stream=True, _by_reference=False, request_serialization="pickle", response_serialization="pickle"
@@ -65,18 +65,19 @@ class ServeBackend:
         self._by_ray = {name: handle.options(stream=True) for name, handle in engines.items()}
 
     async def answer(self, model: str, request: EngineRequest) -> AsyncGenerator[Reply, None]:
-        """See `Backend`. A request whose engine dies before its first event goes to one other engine.
+        """See `Backend`. If the engine dies before its first event, the request is retried once on another engine.
 
-        Not one whose engine was stopped, as after failed health checks: the request may be what it failed on.
+        It is not retried if Serve stopped the engine, as after failed health checks: the request may have caused the
+        failure.
 
         Raises ApiError.
         """
-        # Ids of clients may be the same in several requests; the engine needs one each.
+        # Clients may reuse a request id; the engine needs unique ones.
         request = replace(request, request_id=f"{request.request_id}-{secrets.token_hex(4)}")
         for attempt in range(1, TRIES + 1):
             spoken = False
             handle = (self._by_grpc if attempt == 1 else self._by_ray)[model]
-            # Requests that begin alike go to the same engine, whose cache has their prefix.
+            # Requests with the same prefix go to the same engine, whose prefix cache holds it.
             replies = handle.options(session_id=request.affinity).answer.remote(request)
             try:
                 async for reply in replies:
@@ -123,9 +124,9 @@ class ServeBackend:
 
 
 async def _died_by_itself(error: Exception) -> bool:
-    """Whether the process of the replica that `error` names is known to have ended without being stopped by Serve.
+    """Returns whether the replica named by `error` is known to have died without being stopped by Serve.
 
-    Through a crash, a kill from outside, or too little memory.
+    Causes are a crash, a kill from outside, or out of memory.
     """
     if isinstance(error, OutOfMemoryError):
         return True

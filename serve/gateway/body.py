@@ -1,4 +1,4 @@
-"""Limits on the size of a request body and on the time it takes to arrive, checked while it arrives."""
+"""Limits on the size of a request body and on the time to receive it, enforced while it is received."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_DIGITS = 18
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to a body of more than `most_bytes`, and 408 to one that takes over `seconds`."""
+    """ASGI middleware that returns 413 for a body over `most_bytes`, and 408 for one that takes over `seconds`."""
 
     def __init__(self, app: ASGIApp, most_bytes: int, seconds: float) -> None:
         self._app, self._most, self._seconds = app, most_bytes, seconds
@@ -28,11 +28,11 @@ class BodyLimit:
             length = Headers(scope=scope).get("content-length", "0")
             if not (length.isdecimal() and len(length) <= MOST_DIGITS and int(length) <= self._most):
                 raise self._too_large()
-            scope["state"]["call"].end_turn()  # the client decides how long the body takes
+            scope["state"]["call"].end_turn()  # a slow client must not block the key's other requests
             parts = await self._read(receive)
         except ApiError as refusal:
             response = refusal.response(scope["path"])
-            response.headers["Connection"] = "close"  # the rest of the body is not read
+            response.headers["Connection"] = "close"  # the rest of the body stays unread
             await response(scope, receive, send)
             return
 

@@ -1,6 +1,6 @@
-"""The life of one request: who sent it, what it may cost and did cost, and its line in the log.
+"""Accounting of each request: its key, its reserved and used tokens, its log record, and its metrics.
 
-Neither log nor metrics hold any text of a prompt or a response.
+Neither the log nor the metrics contain text of a prompt or a response.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from serve.keys import Key, Keyring
 
 logger = logging.getLogger("ray.serve")
 
-GONE = 499  # the client closed the connection before the response's end
+GONE = 499  # the client closed the connection before the response was complete
 TIMED_OUT = 504
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 @dataclass
 class Call:
-    """A request under way; middleware and routes fill in what they learn."""
+    """The record of a running request, filled in by the middleware and the routes."""
 
     id: str
     client: str = ""
@@ -42,28 +42,33 @@ class Call:
     prompt_tokens: int = 0
     answer_tokens: int = 0
     asked_engine: bool = False
-    end_turn: Callable[[], None] = lambda: None  # lets the key's next request be worked on
-    failed: int | None = None  # status of an error that came after the response had begun
+    end_turn: Callable[[], None] = lambda: None  # lets the gateway process the key's next request
+    failed: int | None = None  # status of an error that occurred after the response had started
     _reservation: Reservation | None = None
     _cost: Cost | None = None
 
     @property
     def key(self) -> Key:
-        """The key that the request was admitted with."""
+        """The key with which the request was admitted."""
         assert self.holder is not None, "the route is not behind the guard"
         return self.holder
 
     def spoke(self) -> None:
-        """Marks the response's first tokens."""
+        """Records the time to the first token, at the first call."""
         if self.first_token_s is None:
             self.first_token_s = time.monotonic() - self.started
 
     def reserve(self, reservation: Reservation, cost: Cost) -> None:
-        """Keeps what was taken from the key's allowance, until `settle`."""
+        """Stores the reservation of the key's tokens until `settle`."""
         self._reservation, self._cost = reservation, cost
 
     def count(self, prompt_tokens: int, answer_tokens: int) -> None:
-        """Sets the tokens read and written so far, and gives back what the prompt surely does not need."""
+        """Updates the token counts so far, and returns reserved tokens that the request can no longer need.
+
+        Args:
+            prompt_tokens: prompt tokens of all sequences; 0 if not known yet.
+            answer_tokens: generated tokens of all sequences.
+        """
         self.prompt_tokens = max(self.prompt_tokens, prompt_tokens)
         self.answer_tokens = max(self.answer_tokens, answer_tokens)
         if self._reservation is not None and self._cost is not None and self.prompt_tokens:
@@ -72,10 +77,13 @@ class Call:
             self._reservation.change(max(used, min(self._reservation.tokens, needed)))
 
     def settle(self, status: int) -> bool:
-        """Charges what was used.
+        """Charges the key for the tokens used.
+
+        Args:
+            status: the HTTP status of the response.
 
         Returns:
-            Whether that is an estimate: the request was ended before the engine had counted its prompt.
+            Whether the charge is an estimate, because the request ended before the engine had counted its prompt.
         """
         estimated = False
         if self._cost is not None and self.asked_engine and not self.prompt_tokens and status in (GONE, TIMED_OUT):
@@ -87,33 +95,33 @@ class Call:
 
 
 class Gate:
-    """Lets requests in, and counts those under way."""
+    """Identifies the keys of requests, and counts running requests."""
 
     def __init__(self, keyring: Keyring, limits: RateLimits) -> None:
         self.keyring, self.limits = keyring, limits
         self._under_way = 0
 
     def __call__(self, request: Request) -> Call:
-        """The call of a request that the guard has admitted; a dependency of routes."""
+        """Returns the call of a request that the guard has admitted; the routes use it as a FastAPI dependency."""
         call: Call = request.state.call
         return call
 
     def identify(self, call: Call, authorization: str | None) -> None:
-        """Finds the call's key.
+        """Sets the call's key.
 
         Raises:
-            ApiError: 401.
+            ApiError: 401 for a missing, wrong or expired key.
         """
         call.holder = self.keyring.holder(authorization)
 
     def change(self, by: int = 0) -> None:
-        """Counts requests under way and tells Prometheus, which forgets what it is not told again every few seconds."""
+        """Changes and exports the number of running requests. The gauge expires unless it is set every few seconds."""
         self._under_way += by
         SERVE_QUEUE.set(self._under_way)
 
 
 class Accounts:
-    """ASGI middleware around everything: gives each request its `Call` and, when it has ended, accounts for it."""
+    """The outermost ASGI middleware: creates each request's `Call`; at its end, settles, logs and counts it."""
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app, self._gate = app, gate
@@ -122,7 +130,7 @@ class Accounts:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id")  # from Serve's proxy, which also tells the client
+        given = Headers(scope=scope).get("x-request-id")  # set by Serve's proxy, which also returns it to the client
         usable = given is not None and REQUEST_ID.fullmatch(given) is not None
         client = scope.get("client")
         call = Call(given if given and usable else uuid.uuid4().hex, client[0] if client else "")
@@ -154,7 +162,7 @@ class Accounts:
             self._gate.change(-1)
             status = call.failed or (GONE if gone and not complete else status)
             estimated = call.settle(status)
-            route = getattr(scope.get("route"), "path", "other")  # not the path, of which there are endlessly many
+            route = getattr(scope.get("route"), "path", "other")  # the path itself would create unbounded label values
             self._report(call, scope["method"], route, status, estimated)
 
     @staticmethod

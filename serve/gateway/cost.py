@@ -1,4 +1,4 @@
-"""What a request may cost before it runs: its sequences, and bounds on its tokens."""
+"""The cost of a request, estimated before it runs: its number of sequences, and bounds on its tokens."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from serve.errors import ApiError
 from serve.replies import EngineRequest
 
-# Marks of roles and turns that a chat template adds: a generous bound, corrected as soon as the engine has counted.
+# Role and turn markers that a chat template adds: a generous bound, corrected once the engine has counted the prompt.
 TEMPLATE_TOKENS, TURN_TOKENS = 32, 8
-# Characters of a token in a text that tokenizes well. Only for the refusal of what no allowance can ever admit.
+# Characters per token of a text that tokenizes well. Used only to refuse requests that no rate limit can ever admit.
 CHARACTERS_A_TOKEN = 8
 _ASKED = ("max_completion_tokens", "max_output_tokens", "max_tokens")
-COMPLETION_TOKENS = 16  # of a completion without max_tokens, in OpenAI's interface and in vLLM
+COMPLETION_TOKENS = 16  # default max_tokens of a completion in OpenAI's API and in vLLM
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Bounds on one request; tokens are of all its sequences together."""
+    """Bounds on one request. Token counts are totals over all its sequences."""
 
     sequences: int
     least_prompt: int
@@ -29,25 +29,25 @@ class Cost:
 
     @property
     def least(self) -> int:
-        """Tokens that the request costs at least."""
+        """Lower bound on the request's prompt tokens, plus the largest number of response tokens."""
         return self.least_prompt + self.response
 
     @property
     def most(self) -> int:
-        """Tokens that the request costs at most."""
+        """Upper bound on the request's tokens."""
         return self.most_prompt + self.response
 
 
 def cost_of(request: EngineRequest, context: int, sequences: int, characters_per_token: int) -> Cost:
-    """The bounds of a request to an engine.
+    """Returns the cost bounds of a request to an engine.
 
     Args:
-        context: tokens of the model's context.
-        sequences: most sequences that a request may ask for.
+        context: the model's context length, in tokens.
+        sequences: largest number of sequences of one request.
         characters_per_token: longest prompt, in characters per token of the context.
 
     Raises:
-        ApiError: 400 for more sequences or a longer prompt.
+        ApiError: 400 for too many sequences or too long a prompt.
     """
     body = request.body
     if request.kind == "detokenize":
@@ -78,13 +78,13 @@ def cost_of(request: EngineRequest, context: int, sequences: int, characters_per
     asked = next((body[name] for name in _ASKED if body.get(name)), None)
     if asked is None and request.kind == "completions":
         asked = COMPLETION_TOKENS
-    # Without a number, a response may fill the context.
+    # Without max_tokens, a response may fill the context.
     response = sum(min(asked or context, max(0, context - prompt.least)) for prompt in prompts)
     return Cost(answers * len(prompts), least, most, answers * response)
 
 
 def cost_of_texts(texts: Iterable[str]) -> Cost:
-    """The bounds of texts that are only read, such as chats to score."""
+    """Returns the cost bounds of texts that are read but not continued, such as conversations to score."""
     prompts = [_text(text, TEMPLATE_TOKENS) for text in texts]
     return Cost(1, sum(prompt.least for prompt in prompts), sum(prompt.most for prompt in prompts), 0)
 
@@ -97,13 +97,13 @@ class _Prompt:
 
 
 def _prompts(body: dict[str, Any]) -> tuple[str, list[_Prompt]]:
-    """The argument that holds the prompts, and each prompt's size."""
+    """Returns the name of the body's prompt argument, and each prompt's size."""
     if "input" in body:  # OpenAI's responses
         text = "".join(_strings([body["input"], body.get("instructions"), body.get("tools")]))
         return "input", [_text(text, TEMPLATE_TOKENS + TURN_TOKENS * len(body["input"]))]
     if "messages" in body:
         text = "".join(_strings(body["messages"]))
-        if body.get("tools"):  # which the chat template writes before the turns
+        if body.get("tools"):  # the chat template renders them before the turns
             text += json.dumps(body["tools"], ensure_ascii=False)
         return "messages", [_text(text, TEMPLATE_TOKENS + TURN_TOKENS * len(body["messages"]))]
     prompt = body["prompt"]
@@ -113,12 +113,12 @@ def _prompts(body: dict[str, Any]) -> tuple[str, list[_Prompt]]:
 
 
 def _text(text: str, around: int) -> _Prompt:
-    # A token covers at least one byte of UTF-8, whatever the tokenizer.
+    # With any tokenizer, a token covers at least one byte of UTF-8.
     return _Prompt(len(text), max(1, len(text) // CHARACTERS_A_TOKEN), len(text.encode("utf-8", "replace")) + around)
 
 
 def _strings(value: Any) -> Iterable[str]:
-    """All text in a chat's turns but their roles: a turn may hold tool calls and parts besides its content."""
+    """Yields all strings in a chat's turns except their roles, including tool calls and content parts."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

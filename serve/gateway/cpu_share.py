@@ -1,4 +1,4 @@
-"""Divides the gateway's own process between keys: parsing and checking requests costs time even if all are refused."""
+"""Shares the gateway's own CPU time between keys: parsing and checking takes time even for refused requests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.gateway.calls import Call
 
 STRANGERS = ""
-# While another key is active, a key pauses after each request for so many times as long as it took, at most MOST_PAUSE_S.
+# While another key is active, a key pauses after each request for PAUSES times the request's duration, at most
+# MOST_PAUSE_S.
 PAUSES, MOST_PAUSE_S = 3.0, 1.0
-REFUSAL_PAUSE_S = 0.1  # the least pause after a refused request, whose body the proxy may have received in vain
-ACTIVE_S = 10.0  # for so long after its last request a key is active
+REFUSAL_PAUSE_S = 0.1  # shortest pause after a refused request, whose body the proxy may have received for nothing
+ACTIVE_S = 10.0  # a key counts as active for this long after its last request
 
 
 @dataclass
@@ -27,9 +28,9 @@ class _Holder:
 
 
 class Turns:
-    """ASGI middleware: of each key, one request at a time is worked on until it waits for an engine or has ended.
+    """ASGI middleware that processes one request of each key at a time, until it waits for an engine or ends.
 
-    Those who send no key count as one.
+    All requests without a key count as one key.
     """
 
     def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
@@ -57,7 +58,7 @@ class Turns:
             turn.end()
 
     def holder(self, name: str) -> _Holder:
-        """The state of one key; those of keys that are no longer active are dropped."""
+        """Returns the state of one key and marks it active; drops the states of inactive keys."""
         now = self.now()
         if name not in self._holders:
             for other, holder in list(self._holders.items()):
@@ -68,7 +69,12 @@ class Turns:
         return self._holders[name]
 
     def pause(self, name: str, seconds: float) -> None:
-        """Lets the next request of a key wait, if another key is active. Strangers, as probes are, count for nothing."""
+        """Delays the next request of a key if another key is active (requests without a key, as probes, do not count).
+
+        Args:
+            name: the key's name; empty for requests without a key.
+            seconds: the delay, capped at `MOST_PAUSE_S`.
+        """
         now = self.now()
         if any(
             other not in (name, STRANGERS) and holder.last + ACTIVE_S > now for other, holder in self._holders.items()
@@ -84,7 +90,7 @@ class _Turn:
         self._begun: float | None = None
 
     async def begin(self) -> None:
-        """Waits for the key's earlier requests."""
+        """Waits until the key's earlier requests have ended their turns and its pause is over."""
         self._holder.waiting += 1
         try:
             await self._holder.lock.acquire()
@@ -99,7 +105,7 @@ class _Turn:
         self._begun = self._turns.now()
 
     def end(self) -> None:
-        """Lets the key's next request begin, after a pause if other keys are active. A second call does nothing."""
+        """Lets the key's next request start, after a pause if other keys are active. Later calls do nothing."""
         if self._begun is None:
             return
         took_s, self._begun = self._turns.now() - self._begun, None

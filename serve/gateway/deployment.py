@@ -1,4 +1,4 @@
-"""The gateway's replica: the HTTP routes over the engines of this application."""
+"""The gateway deployment: serves the HTTP routes and forwards requests to the application's engines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """What a gateway is made with; plain data, as it travels to its replica."""
+    """Constructor arguments of a gateway: plain data, because they are pickled to its replica."""
 
     models: Models
     limits: LimitsConfig
@@ -32,7 +32,7 @@ class GatewaySettings:
 
 @serve.ingress()
 class Gateway(OnNodeAddress):
-    """One process that every request passes: several would each keep rate limits of their own."""
+    """The single process that handles every request. There is one only: replicas would not share rate limits."""
 
     def __init__(
         self, settings: GatewaySettings, engines: dict[str, DeploymentHandle], scorer: DeploymentHandle | None
@@ -46,11 +46,11 @@ class Gateway(OnNodeAddress):
         return make_app(self._backend, self._gate, settings.models, settings.limits, settings.cors_origins)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Takes `user_config["keys"]` (see `serve.keys.to_plain`) from now on; requests under way go on."""
+        """Replaces the API keys with `user_config["keys"]` (see `serve.keys.to_plain`). Running requests continue."""
         keys = from_plain(user_config["keys"])
         self._gate.keyring.replace(keys)
         logger.info("API keys: %s", ", ".join(key.name for key in keys) or "none, local requests only")
 
     async def check_health(self) -> None:
-        """Serve asks every few seconds; a gateway that answers at all is well."""
+        """Called by Serve every few seconds. A gateway that responds is healthy; also refreshes the queue metric."""
         self._gate.change()

@@ -1,4 +1,4 @@
-"""Decides who may send a request before its body is read: headers, origin, key, requests per minute."""
+"""Admits or refuses a request before its body is read: headers, origin, API key, requests per minute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serve.keys import VARIABLE
 PROBES = frozenset({"/live", "/health", "/ready"})
 PUBLIC = PROBES | {"/", "/openapi.json"}
 PUBLIC_FOLDER = "/page/"
-# Headers that proxies and load balancers add. A client on this machine has no reason to send them.
+# Headers that proxies and load balancers add. A local client does not send them.
 PROXIED = frozenset({
     "forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-original-host", "x-original-url",
     "x-proxyuser-ip", "true-client-ip", "cf-connecting-ip", "fastly-client-ip", "x-envoy-external-address",
@@ -24,7 +24,7 @@ PROXIED_PREFIX = "x-forwarded"
 
 
 class Guard:
-    """ASGI middleware that refuses a request, or gives its call a key and counts it."""
+    """ASGI middleware that refuses a request, or sets the key of its call and counts it against the rate limit."""
 
     def __init__(self, app: ASGIApp, gate: Gate, limits: LimitsConfig) -> None:
         self._app, self._gate, self._limits = app, gate, limits
@@ -35,7 +35,7 @@ class Guard:
                 self._admit(scope, Headers(scope=scope))
             except ApiError as refusal:
                 response = refusal.response(scope["path"])
-                response.headers["Connection"] = "close"  # or the body could trickle in for as long as the client likes
+                response.headers["Connection"] = "close"  # otherwise the client could send the body arbitrarily slowly
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -53,7 +53,7 @@ class Guard:
         self._gate.limits.admit(call.key)
 
     def _recognize(self, call: Call, scope: Scope, headers: Headers) -> None:
-        """Notes the key of a request that needs none; a wrong key makes it a stranger's."""
+        """Sets the key of a request to a public route; without a valid key, the call has no holder."""
         try:
             if self._gate.keyring.is_empty:
                 check_local(scope, headers)
@@ -63,10 +63,10 @@ class Guard:
 
 
 def check_local(scope: Scope, headers: Headers) -> None:
-    """Refuses what does not come directly from a program on this machine that means this machine.
+    """Refuses a request unless it comes directly from this machine and its Host header is a loopback name.
 
-    A browser that a foreign page sends here names that page's host: DNS can make any name mean this machine. A proxy on
-    this machine passes on requests from elsewhere.
+    The Host check prevents DNS rebinding: a web page can make its own host name resolve to this machine, but the
+    browser still sends that name. Proxied requests are refused because a local proxy may forward remote ones.
 
     Raises:
         ApiError: 403.
@@ -82,7 +82,7 @@ def check_local(scope: Scope, headers: Headers) -> None:
 
 
 def _authorization(headers: Headers) -> str | None:
-    """The key as OpenAI's clients send it, or as Anthropic's do."""
+    """Returns the `Authorization` header (OpenAI clients), or `X-Api-Key` in that form (Anthropic clients)."""
     given = headers.get("authorization")
     key = headers.get("x-api-key")
     return f"Bearer {key}" if given is None and key is not None else given
@@ -108,7 +108,7 @@ def _check_request_id(given: str | None) -> None:
 
 
 def _names_loopback(host: str) -> bool:
-    """Whether a Host header, with or without a port, is `localhost` or a loopback address."""
+    """Returns whether a Host header, with or without a port, names `localhost` or a loopback address."""
     if host.startswith("["):
         name, _, port = host[1:].partition("]")
         port = port.removeprefix(":")

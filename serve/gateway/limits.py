@@ -1,4 +1,4 @@
-"""Rate limits: a bucket per key, refilled evenly over a minute. Tokens are reserved before they are used."""
+"""Rate limits: one token bucket per key and unit, refilled continuously. Tokens are reserved before they are used."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from serve.keys import Key
 
 
 class Bucket:
-    """Holds `per_minute` units at most, refilled at `per_minute / 60` a second. May go into debt."""
+    """A token bucket of capacity `per_minute`, refilled at `per_minute / 60` units per second. May become negative."""
 
     def __init__(self, per_minute: int, now: float) -> None:
         self.capacity = per_minute
         self._level, self._time = float(per_minute), now
 
     def wait_s(self, units: float, now: float) -> float:
-        """Seconds until `units` are there; 0 if they are."""
+        """Returns the seconds until `units` are available; 0 if they are now. `now` is in seconds."""
         self._refill(now)
         return max(0.0, (units - self._level) * 60.0 / self.capacity)
 
     def take(self, units: float, now: float) -> None:
-        """Takes `units`, into debt if need be. Negative units are given back."""
+        """Removes `units`, below zero if necessary. Negative `units` are returned to the bucket."""
         self._refill(now)
         self._level = min(float(self.capacity), self._level - units)
 
@@ -34,7 +34,7 @@ class Bucket:
 
 
 class Reservation:
-    """Tokens that one request has taken from its key's bucket: at first what it may use at most, at the end what it used."""
+    """Tokens that one request has taken from its key's bucket: first its upper bound, finally the tokens it used."""
 
     def __init__(self, bucket: Bucket | None, tokens: int, clock: Callable[[], float]) -> None:
         self._bucket, self._clock = bucket, clock
@@ -42,24 +42,24 @@ class Reservation:
         self.change(tokens)
 
     def change(self, tokens: int) -> None:
-        """Takes or gives back the difference to `tokens`."""
+        """Sets the reservation to `tokens`; takes or returns the difference."""
         if self._bucket is not None and tokens != self.tokens:
             self._bucket.take(tokens - self.tokens, self._clock())
         self.tokens = tokens
 
 
 class RateLimits:
-    """Requests and tokens per minute of each key."""
+    """Limits the requests and tokens per minute of each key."""
 
     def __init__(self, config: LimitsConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config, self._clock = config, clock
-        self._buckets: dict[tuple[str, str], Bucket] = {}  # as many as there are keys
+        self._buckets: dict[tuple[str, str], Bucket] = {}  # bounded by the number of keys
 
     def admit(self, key: Key) -> None:
         """Counts a request.
 
         Raises:
-            ApiError: 429 with the seconds to wait, if the key has used up its requests.
+            ApiError: 429 with the seconds to wait, if the key has no requests left.
         """
         bucket = self._bucket(key, "requests")
         if bucket is None:
@@ -69,14 +69,15 @@ class RateLimits:
         bucket.take(1.0, self._clock())
 
     def reserve(self, key: Key, least: int, most: int) -> Reservation:
-        """Takes the tokens that a request may use before it starts.
+        """Takes the tokens that a request may use from its key's bucket, before the request starts.
 
         Args:
-            least: tokens that it surely may use: a request for more than the whole limit can never be admitted.
-            most: an upper bound. One above the limit takes the whole limit, and so needs a full bucket.
+            least: lower bound on the tokens that it may use. A request whose lower bound exceeds the limit can never be
+                admitted.
+            most: upper bound. If it exceeds the limit, the whole limit is taken, which needs a full bucket.
 
         Raises:
-            ApiError: 400 if `least` is above the limit; 429 with the seconds until the tokens are there.
+            ApiError: 400 if `least` exceeds the limit; 429 with the seconds until enough tokens are available.
         """
         bucket = self._bucket(key, "tokens")
         if bucket is None:
@@ -98,7 +99,7 @@ class RateLimits:
         return Reservation(bucket, most, self._clock)
 
     def _bucket(self, key: Key, kind: str) -> Bucket | None:
-        """The bucket of a key; None where it has no limit. A limit that was changed starts a new one."""
+        """Returns a key's bucket, None if it has no limit. A changed limit starts a new, full bucket."""
         own, everyones = (
             (key.requests_per_minute, self._config.requests_per_minute)
             if kind == "requests"

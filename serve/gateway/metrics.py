@@ -1,6 +1,6 @@
-"""GET /metrics: what the endpoint's processes measure, gathered from the metrics ports of the cluster's nodes.
+"""GET /metrics: metrics of the endpoint's processes, collected from the metrics ports of the cluster's nodes.
 
-Those ports ask for no token and belong inside a closed network; a Prometheus outside it scrapes the endpoint instead.
+Those ports have no authentication and must stay inside a closed network; a Prometheus outside it scrapes the endpoint.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import httpx
 
 PREFIXES = ("ray_chimed_serve_", "ray_serve_", "ray_vllm_")
-"""Beginnings of the names that concern the endpoint; runs on the same cluster are not its clients' business."""
+"""Name prefixes of the endpoint's metrics. Metrics of training runs on the same cluster are not exposed to clients."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 NODE_S = 5.0
@@ -19,11 +19,11 @@ _UP = "chimed_metrics_node_up"
 
 
 async def exposition(ports: Mapping[str, str]) -> str:
-    """The endpoint's metrics of all nodes in Prometheus' text format.
+    """Returns the endpoint's metrics from all nodes in Prometheus text format.
 
     Args:
-        ports: `HOST:PORT` of each node's metrics, by the node's id. One that does not answer within `NODE_S` seconds has
-            `chimed_metrics_node_up` 0.
+        ports: `HOST:PORT` of each node's metrics port, by node id. A node that does not respond within `NODE_S` seconds
+            gets `chimed_metrics_node_up` 0.
     """
     async with httpx.AsyncClient(timeout=NODE_S, trust_env=False) as client:
         texts = await asyncio.gather(*(_read(client, port) for port in ports.values()))
@@ -37,12 +37,20 @@ async def _read(client: httpx.AsyncClient, port: str) -> str | None:
         answer = await client.get(f"http://{port}/metrics")
         answer.raise_for_status()
     except httpx.HTTPError:
-        return None  # told as the node's `_UP`
+        return None  # reported by the node's `_UP` metric
     return answer.text
 
 
 def merged(texts: Iterable[str], prefixes: tuple[str, ...]) -> list[str]:
-    """Lines of several expositions as one: each family once, with the samples of all, as the format demands."""
+    """Merges several expositions: each metric family appears once, with all samples, as the format requires.
+
+    Args:
+        texts: expositions in Prometheus text format.
+        prefixes: only families whose name starts with one of these are kept.
+
+    Returns:
+        Lines of the merged exposition.
+    """
     families: dict[str, tuple[dict[str, str], list[str]]] = {}
     for text in texts:
         family = ""

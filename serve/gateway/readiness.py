@@ -1,4 +1,4 @@
-"""Whether every model has an engine that answers: asked seldom, for everybody at once."""
+"""Readiness check: whether every model has a responsive engine. The result is cached and shared by all callers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Found:
 
 
 class Readiness:
-    """Asks the engines at most once every `kept_s` seconds, however many ask for it."""
+    """Polls the engines at most once every `kept_s` seconds, regardless of the number of callers."""
 
     def __init__(self, backend: Backend, kept_s: float = KEPT_S) -> None:
         self._backend, self._kept_s = backend, kept_s
@@ -30,13 +30,13 @@ class Readiness:
         self._asking = asyncio.Lock()
 
     async def states(self, *, fresh: bool = False) -> dict[str, EngineState]:
-        """An engine of each model.
+        """Returns the state of one engine of each model.
 
         Args:
-            fresh: no older than this call.
+            fresh: whether the states must not be older than this call.
 
         Raises:
-            ApiError: 503, some model has no engine that answers in time.
+            ApiError: 503 if a model has no engine that responds within `READY_S` seconds.
         """
         oldest = time.monotonic() - (0 if fresh else self._kept_s)
         async with self._asking:

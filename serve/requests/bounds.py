@@ -1,4 +1,4 @@
-"""How large a schema or a pattern may be. A grammar is compiled in the engine's process: what takes long there, others wait for."""
+"""Size limits of schemas and patterns. A slow grammar compilation in the engine's process delays other requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 LONGEST_SCHEMA: Final = 32_768  # characters of JSON
 DEEPEST: Final = 32
-MOST_REPEATS: Final = 4096  # of one part, counting the repeats that it stands in
+MOST_REPEATS: Final = 4096  # of one part, multiplied by the repeats of the parts that contain it
 LONGEST_PATTERN: Final = 1024  # characters
 MOST_CHOICES: Final = 1024
 
@@ -19,10 +19,14 @@ _REPEATS: Final = re.compile(r"\{(\d*),?(\d*)\}")
 
 
 def check_schema(schema: Mapping[str, Any], name: str) -> None:
-    """Refuse a JSON schema whose grammar could take long to build.
+    """Refuses a JSON schema whose grammar could take long to compile.
+
+    Args:
+        schema: the JSON schema.
+        name: its path in the body, for the error message.
 
     Raises:
-        ValueError: it is too long, too deep, or repeats too much.
+        ValueError: the schema is too long, too deep, or has too many repeats.
     """
     if len(json.dumps(schema, ensure_ascii=False)) > LONGEST_SCHEMA:
         raise ValueError(f"{name}: the schema has more than {LONGEST_SCHEMA:,} characters; make it smaller")
@@ -30,10 +34,15 @@ def check_schema(schema: Mapping[str, Any], name: str) -> None:
 
 
 def check_pattern(pattern: str, name: str, repeats: int = 1) -> None:
-    """Refuse a regular expression whose automaton could be large; `repeats` is how often it stands in what contains it.
+    """Refuses a regular expression whose automaton could be large.
+
+    Args:
+        pattern: the regular expression.
+        name: its path in the body, for the error message.
+        repeats: repeats of the schema part that contains it.
 
     Raises:
-        ValueError: it is too long or repeats too much.
+        ValueError: the pattern is too long or has too many repeats.
     """
     if len(pattern) > LONGEST_PATTERN:
         raise ValueError(f"{name}: the pattern has more than {LONGEST_PATTERN:,} characters; make it shorter")

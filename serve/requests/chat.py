@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions"""
+"""Request body of POST /v1/chat/completions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Argument = str | bool | int | float
 
 
 class ChatRequest(Sampling):
-    """A chat that awaits the assistant's next turn."""
+    """Body of POST /v1/chat/completions."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         **Sampling.REFUSED,
@@ -69,23 +69,23 @@ class ChatRequest(Sampling):
 
     @property
     def calls_tools(self) -> bool:
-        """Whether an answer may be a call."""
+        """Whether the response may be a tool call."""
         return bool(self.tools) and self.tool_choice != "none"
 
     @property
     def reads_calls(self) -> bool:
-        """Whether the answer's text must be searched for calls, since nothing forces it to be one."""
+        """Whether the response's text must be parsed for tool calls, because no `tool_choice` enforces one."""
         return bool(self.tools) and self.tool_choice in (None, "auto")
 
     def texts(self) -> Iterator[tuple[str, str]]:
-        """Everything that the chat template may write, with where it stands in the body."""
+        """Yields every text that the chat template may render, with its path in the body: (path, text)."""
         for index, turn in enumerate(self.messages):
             yield from ((f"messages.{index}", text) for text in turn.texts())
         for index, tool in enumerate(self.tools):
             yield f"tools.{index}", json.dumps(tool.model_dump(), ensure_ascii=False)
 
     def rendered(self) -> dict[str, Any]:
-        """Those of the settings that the prompt is rendered from, the effort as vLLM passes it to the template."""
+        """Returns the settings that determine the prompt. `reasoning_effort` is passed to the template as vLLM does."""
         names = ("messages", "tools", "continue_final_message", "add_generation_prompt")
         given = {name: value for name, value in self.settings().items() if name in names}
         variables = self.chat_template_kwargs or {}

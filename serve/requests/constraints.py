@@ -1,4 +1,4 @@
-"""What an answer's form must be: JSON, a schema, a pattern or a choice; and the tools that may be called."""
+"""Structured output (JSON, a schema, a pattern, or a choice), and the tools that the model may call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from serve.requests.bounds import LONGEST_PATTERN, MOST_CHOICES, check_pattern, 
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 Schema = dict[str, Any]
-# With false, which LlamaIndex sends, vLLM forces no form on a call, not even that of an object. Left out, the schema's form is forced.
+# With strict=false, which LlamaIndex sends, vLLM does not constrain a call at all, not even to a JSON object. Without
+# `strict`, it enforces the schema.
 Strict = Annotated[bool | None, AfterValidator(lambda strict: strict or None)]
 
 
@@ -26,7 +27,7 @@ class JsonSchema(Part):
 
     @model_validator(mode="after")
     def _is_bounded(self) -> JsonSchema:
-        self.model_fields_set.add("name")  # vLLM has no default of it
+        self.model_fields_set.add("name")  # vLLM has no default for it, so it must be passed on
         check_schema(self.schema_, "response_format.json_schema.schema")
         return self
 
@@ -45,7 +46,7 @@ class ResponseFormat(Part):
 
 
 class StructuredOutputs(Part):
-    """vLLM's `structured_outputs`: one of five ways to constrain an answer."""
+    """vLLM's `structured_outputs`: one of five constraints on the response."""
 
     json_: Schema | str | None = Field(None, alias="json")
     regex: str | None = None

@@ -1,4 +1,4 @@
-"""POST /v1/messages, Anthropic's interface: a chat whose texts, calls of tools, and results are blocks of its turns."""
+"""Request bodies of Anthropic's Messages API: each turn consists of text, tool-use, and tool-result blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serve.requests.turns import CalledFunction, ToolCall, Turn
 
 
 class TextBlock(Part):
-    """A text. `cache_control` asks for what the prefix cache does by itself."""
+    """A text block. `cache_control` is ignored: the prefix cache is automatic."""
 
     type: Literal["text"]
     text: str
@@ -25,7 +25,7 @@ class TextBlock(Part):
 
 
 class ToolUse(Part):
-    """A call of a tool, from an earlier answer."""
+    """A tool call from an earlier response."""
 
     type: Literal["tool_use"]
     id: str = Field(max_length=256)
@@ -35,7 +35,7 @@ class ToolUse(Part):
 
 
 class ToolResult(Part):
-    """What a tool returned."""
+    """The result of a tool call."""
 
     type: Literal["tool_result"]
     tool_use_id: str = Field(max_length=256)
@@ -44,12 +44,12 @@ class ToolResult(Part):
     cache_control: dict[str, Any] | None = None
 
     def text(self) -> str:
-        """Its text."""
+        """Returns the result's text, blocks joined."""
         return self.content if isinstance(self.content, str) else "".join(block.text for block in self.content)
 
 
 class Thinking(Part):
-    """What the model thought, from an earlier answer."""
+    """Reasoning from an earlier response."""
 
     type: Literal["thinking"]
     thinking: str
@@ -60,13 +60,13 @@ Block = Annotated[TextBlock | ToolUse | ToolResult | Thinking, Field(discriminat
 
 
 class MessagesTurn(Part):
-    """One turn."""
+    """One turn of the conversation."""
 
     role: Literal["user", "assistant", "system"]
     content: Annotated[str | Annotated[list[Block], Field(min_length=1)], BeforeValidator(refuse_media)]
 
     def turns(self) -> list[Turn]:
-        """The same as turns of a chat: results of tools come first and are turns of their own."""
+        """Converts to turns of a chat: each tool result becomes a separate turn, before the rest of this one."""
         blocks = [TextBlock(type="text", text=self.content)] if isinstance(self.content, str) else self.content
         results = [
             Turn(role="tool", content=block.text(), tool_call_id=block.tool_use_id)
@@ -100,12 +100,12 @@ class MessagesTool(Part):
     cache_control: dict[str, Any] | None = None
 
     def tool(self) -> Tool:
-        """The same as a chat has it."""
+        """Converts to the format of chat requests."""
         return Tool(function=Function(name=self.name, description=self.description, parameters=self.input_schema))
 
 
 class MessagesToolChoice(Part):
-    """Which tool is called."""
+    """Whether the model calls a tool, and which one."""
 
     type: Literal["auto", "any", "tool", "none"]
     name: Name | None = None
@@ -118,14 +118,14 @@ class MessagesToolChoice(Part):
         return self
 
     def choice(self) -> Any:
-        """As chats have it."""
+        """Converts to the `tool_choice` of chat requests."""
         if self.type == "tool":
             return {"type": "function", "function": {"name": self.name}}
         return {"auto": "auto", "any": "required", "none": "none"}[self.type]
 
 
 class MessagesFormat(Part):
-    """The form of an answer's text."""
+    """The output format of a response's text."""
 
     type: Literal["json_schema"]
     schema_: Schema = Field(alias="schema")
@@ -139,7 +139,7 @@ class OutputConfig(Part):
 
 
 class CountTokensRequest(Body):
-    """POST /v1/messages/count_tokens: the part of a request that its prompt is rendered from."""
+    """Body of POST /v1/messages/count_tokens: the fields that determine the prompt."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         "thinking": "the chat template decides; set chat_template_kwargs where it has such a setting",
@@ -162,11 +162,11 @@ class CountTokensRequest(Body):
         return self
 
     def chat(self) -> ChatRequest:
-        """The same as a chat. A last turn of the assistant is continued, as Anthropic's interface has it."""
+        """Converts to a chat request. If the last turn is the assistant's, it is continued, as in Anthropic's API."""
         return ChatRequest.model_validate({name: value for name, value in self._given().items() if value is not None})
 
     def _given(self) -> dict[str, Any]:
-        """What `chat` is made of; None is left out."""
+        """Returns the fields of the chat request; those that are None are left out of it."""
         system = self.system if isinstance(self.system, str | None) else "".join(block.text for block in self.system)
         turns = [Turn(role="system", content=system)] if system else []
         turns += [turn for given in self.messages for turn in given.turns()]
@@ -186,7 +186,7 @@ class CountTokensRequest(Body):
 
 
 class MessagesRequest(CountTokensRequest):
-    """A chat that awaits the assistant's next turn."""
+    """Body of POST /v1/messages."""
 
     max_tokens: int = Field(ge=1)
     temperature: float | None = Field(None, ge=0, le=2)

@@ -1,4 +1,4 @@
-"""The other routes' bodies: completions, tokens, scores."""
+"""Request bodies of completions, tokenize, detokenize and score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_PROMPTS: Final = 64
 
 
 class CompletionRequest(Sampling):
-    """POST /v1/completions"""
+    """Body of POST /v1/completions."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         **Sampling.REFUSED,
@@ -40,7 +40,7 @@ _OF_CHATS = frozenset({"add_generation_prompt", "continue_final_message", "tools
 
 
 class TokenizeRequest(Body):
-    """POST /tokenize: a text, or a chat as its template renders it."""
+    """Body of POST /tokenize: a text, or a chat, which is rendered with the chat template."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {"chat_template": ChatRequest.REFUSED["chat_template"]}
 
@@ -66,26 +66,26 @@ class TokenizeRequest(Body):
         return self
 
     def chat(self) -> ChatRequest:
-        """The chat that is tokenized."""
+        """Returns the chat to tokenize."""
         names = self.model_fields_set & {*_OF_CHATS, "add_special_tokens"}
         given = {name: getattr(self, name) for name in names}
         return ChatRequest.model_validate({"messages": self.messages, **given})
 
     def settings(self) -> dict[str, Any]:
-        """As the engine's tokenizer takes them."""
+        """Returns the arguments of the engine's tokenizer."""
         aside = {"model", "messages"}
         given = self.model_dump(exclude_unset=True, exclude_none=True, exclude=aside)
         return given if self.messages is None else {**given, **self.chat().settings()}
 
 
 class DetokenizeRequest(Body):
-    """POST /detokenize"""
+    """Body of POST /detokenize."""
 
     tokens: list[TokenId]
 
 
 class ScoreRequest(Body):
-    """POST /v1/score: finished chats, each ending with the assistant's turn that is scored."""
+    """Body of POST /v1/score: conversations, each ending with the assistant's turn to score."""
 
     conversations: list[Annotated[list[Turn], Field(min_length=2)]] = Field(min_length=1, max_length=256)
     cut_off: list[bool] | None = Field(

@@ -1,4 +1,4 @@
-"""POST /v1/responses, OpenAI's newer interface: a chat as items, of which a call of a tool is one and its result another."""
+"""Request body of OpenAI's Responses API, where a chat is a list of items: messages, tool calls, and their results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STORED = "nothing is stored here; send the earlier turns in input"
 
 
 class ContentPart(Part):
-    """A part of an item's text, as clients send it and as an answer had it."""
+    """A part of an item's text, in the format of requests or of earlier responses."""
 
     type: Literal["input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text"]
     text: str = ""
@@ -31,7 +31,7 @@ Content = Annotated[str | Annotated[list[ContentPart], Field(min_length=1)], Bef
 
 
 class Item(Part):
-    """A turn, a call of a tool, its result, or what the model thought; `id`, `status` and `phase` come from an earlier answer."""
+    """A message, a tool call, its result, or reasoning. `id`, `status` and `phase` are from an earlier response."""
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
     id: str | None = None
@@ -59,12 +59,12 @@ class Item(Part):
         return self
 
     def text(self) -> str:
-        """Its text, of whichever field has it."""
+        """Returns the item's text, from the field that its type uses."""
         value = self.output if self.type == "function_call_output" else self.content or self.summary
         return value if isinstance(value, str) else "".join(part.text or part.refusal for part in value or ())
 
     def plain(self) -> dict[str, Any]:
-        """As vLLM reads items: it takes the first part of a text alone, so the parts are one."""
+        """Converts to vLLM's item format. vLLM reads only the first part of a text, so the parts are joined."""
         if self.type == "function_call":
             return {"type": self.type, "call_id": self.call_id, "name": self.name, "arguments": self.arguments}
         if self.type == "function_call_output":
@@ -76,7 +76,7 @@ class Item(Part):
         return {"type": self.type, "role": role, "content": self.text()}
 
     def turn(self) -> Turn:
-        """As a turn of its own, for the checks of chats."""
+        """Converts to a separate turn, for the validation of chats."""
         if self.type == "function_call":
             called = CalledFunction(name=self.name or "", arguments=self.arguments or "")
             return Turn(role="assistant", tool_calls=[ToolCall(id=self.call_id or "", function=called)])
@@ -88,7 +88,7 @@ class Item(Part):
 
 
 class FlatTool(Part):
-    """A function that the model may call, without the level that `tools` of a chat has between."""
+    """A function that the model may call. Unlike in chat requests, its fields are not nested under `function`."""
 
     type: Literal["function"]
     name: Name
@@ -97,7 +97,7 @@ class FlatTool(Part):
     strict: Strict = None
 
     def tool(self) -> Tool:
-        """The same as a chat has it."""
+        """Converts to the format of chat requests."""
         return Tool(function=Function(name=self.name, description=self.description, parameters=self.parameters))
 
 
@@ -109,7 +109,7 @@ class NamedFlatTool(Part):
 
 
 class TextFormat(Part):
-    """The form of an answer's text."""
+    """The output format of a response's text."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = Field(None, max_length=64)
@@ -142,7 +142,7 @@ class Reasoning(Part):
 
 
 class ResponsesRequest(Body):
-    """A chat that awaits the assistant's next turn. Nothing is stored, whatever `store` says."""
+    """Body of POST /v1/responses. Nothing is stored, even with `store=true`."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         "previous_response_id": _STORED,
@@ -153,7 +153,7 @@ class ResponsesRequest(Body):
         "context_management": "send what fits the context; leave it out",
     }
 
-    input: Annotated[list[Item], Field(min_length=1)] | str  # what is wrong with items comes first
+    input: Annotated[list[Item], Field(min_length=1)] | str  # items first, so that their errors are reported first
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -183,7 +183,7 @@ class ResponsesRequest(Body):
         return self
 
     def chat(self) -> ChatRequest:
-        """The same as a chat, for the checks of chats: what the template writes, and what is asked of it."""
+        """Converts to a chat request, for validation only: the turns, the tools, and the settings of the template."""
         turns = [Turn(role="system", content=self.instructions)] if self.instructions else []
         turns += (
             [Turn(role="user", content=self.input)]
@@ -202,7 +202,7 @@ class ResponsesRequest(Body):
         )
 
     def settings(self) -> dict[str, Any]:
-        """What was set, as vLLM's own request takes it."""
+        """Returns the given settings as arguments of vLLM's request."""
         given = self.model_dump(
             exclude_unset=True, exclude={"model", "input", "background"}, exclude_none=True, by_alias=True
         )
@@ -213,5 +213,5 @@ class ResponsesRequest(Body):
         return {**given, "store": False}
 
     def wants_usage(self) -> bool:
-        """Whether the client is told the usage: the last event of a stream always has it."""
+        """Returns True: the last event of a stream always contains the usage."""
         return True

@@ -1,4 +1,4 @@
-"""What requests for chats and for completions have in common: how tokens are drawn, and where an answer ends."""
+"""Settings common to chat and completion requests: sampling, stop conditions, and output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Stop = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class StreamOptions(Part):
-    """OpenAI's and vLLM's `stream_options`."""
+    """`stream_options` of OpenAI's API and of vLLM."""
 
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
@@ -27,7 +27,7 @@ class StreamOptions(Part):
 
 
 class Sampling(Body):
-    """Settings of one request, by the names that vLLM has for them."""
+    """Sampling settings of one request, under vLLM's names."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         "use_beam_search": "answers are sampled; leave it out",
@@ -101,7 +101,10 @@ class Sampling(Body):
         return self.response_format is not None and self.response_format.type != "text"
 
     def settings(self) -> dict[str, Any]:
-        """What was set, as vLLM's own request takes it. Usage is always reported: limits and metrics count it."""
+        """Returns the given settings as arguments of vLLM's request.
+
+        Streams always report usage, because limits and metrics depend on it.
+        """
         aside = {"model", "stream_options", "best_of", "priority", *(() if self._formats() else ("response_format",))}
         given = self.model_dump(exclude_unset=True, exclude=aside, exclude_none=True, by_alias=True)
         if self.stream:
@@ -110,5 +113,5 @@ class Sampling(Body):
         return given
 
     def wants_usage(self) -> bool:
-        """Whether the client asked for the usage chunk at the end of a stream."""
+        """Returns whether the client requested the usage chunk at the end of a stream."""
         return self.stream_options is not None and self.stream_options.include_usage

@@ -1,4 +1,4 @@
-"""The turns of a chat, as clients send them and as they send an answer back."""
+"""The turns of a chat, including earlier responses that clients send back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TextPart(Part):
 
 
 class CalledFunction(Part):
-    """The function that a call names, and its arguments as JSON text."""
+    """The name of a called function, and its arguments as JSON text."""
 
     name: str = Field(min_length=1, max_length=64)
     arguments: str
@@ -40,7 +40,7 @@ class CalledFunction(Part):
 
 
 class ToolCall(Part):
-    """A call that the assistant made."""
+    """A tool call by the assistant."""
 
     id: str = Field("", max_length=256)
     type: Literal["function"] = "function"
@@ -49,7 +49,7 @@ class ToolCall(Part):
 
 
 class Turn(Part):
-    """One turn of a chat. An assistant's turn may be an answer of this endpoint, sent back whole."""
+    """One turn of a chat. An assistant's turn may be a complete response of this endpoint, sent back."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         "audio": "the model reads no audio; leave it out",
@@ -65,7 +65,7 @@ class Turn(Part):
     reasoning: str | None = None
     reasoning_content: str | None = None
     annotations: list[Any] = Field([], max_length=0)
-    provider_specific_fields: dict[str, Any] | None = None  # LiteLLM adds it to the answers that it sends back
+    provider_specific_fields: dict[str, Any] | None = None  # LiteLLM adds it to responses that it sends back
     tool_calls: list[ToolCall] = Field([], max_length=128)
     tool_call_id: str | None = Field(None, max_length=256)
 
@@ -78,7 +78,7 @@ class Turn(Part):
         return self
 
     def text(self) -> str:
-        """Its text, the parts joined."""
+        """Returns the turn's text, parts joined; a refusal if there is no content."""
         if self.content is None:
             return self.refusal or ""
         if isinstance(self.content, str):
@@ -86,14 +86,14 @@ class Turn(Part):
         return "".join(part.text or part.refusal for part in self.content)
 
     def texts(self) -> Iterator[str]:
-        """Everything that the chat template may write of this turn."""
+        """Yields every text of this turn that the chat template may render."""
         yield self.text()
         yield from (text for text in (self.reasoning, self.reasoning_content) if text)
         for call in self.tool_calls:
             yield from (call.id, call.function.name, call.function.arguments)
 
     def message(self) -> dict[str, Any]:
-        """As chat templates know turns: `developer`, OpenAI's newer name of `system`, is that."""
+        """Converts to the message format of chat templates. `developer`, OpenAI's newer name, becomes `system`."""
         message: dict[str, Any] = {
             "role": "system" if self.role == "developer" else self.role,
             "content": self.text(),
@@ -112,5 +112,5 @@ class Turn(Part):
 
 
 def plain(turns: Sequence[Turn]) -> list[dict[str, str]]:
-    """Turns as a reward model reads them: role and text alone."""
+    """Converts turns to the reward model's input: role and text only."""
     return [{"role": turn.message()["role"], "content": turn.text()} for turn in turns]

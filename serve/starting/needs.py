@@ -1,4 +1,4 @@
-"""What the endpoint's processes take, against what a cluster has: Serve itself would wait without end and say nothing."""
+"""Checks that a cluster has the resources for the endpoint. Serve alone would wait indefinitely without an error."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from configs.errors import ConfigError
 from serve.app import GATEWAY_CPUS, SCORER_CPUS
 from serve.config import ServeConfig, named_folders
 
-_PROCESS_BYTES = GIB  # of one vLLM engine or scorer on CPUs besides weights and KV cache: measured 0.8
+_PROCESS_BYTES = GIB  # memory of one vLLM engine or scorer on CPUs besides weights and KV cache; measured: 0.8 GiB
 _BYTES = {"float32": 4, "bfloat16": 2}
 
 Bundle = Mapping[str, float]
 
 
 def bundles(config: ServeConfig) -> dict[str, list[Bundle]]:
-    """Resources by deployment, a bundle for what must be on one node."""
+    """Returns the resource bundles of each deployment. A bundle must fit on one node."""
     replicas = config.replicas
     engine: Bundle = {"CPU": replicas.cpus, **({"GPU": 1.0} if replicas.gpus else {})}
     needs: dict[str, list[Bundle]] = {"gateway": [{"CPU": GATEWAY_CPUS}]}
@@ -32,7 +32,7 @@ def bundles(config: ServeConfig) -> dict[str, list[Bundle]]:
 
 
 def memory_bytes(config: ServeConfig) -> int:
-    """Host memory of all engines and the scorer on CPUs, about; on GPUs vLLM checks its own."""
+    """Estimates the host memory of all engines and the scorer on CPUs, in bytes; 0 on GPUs, where vLLM checks it."""
     if config.replicas.gpus:
         return 0
     needed = 0
@@ -46,12 +46,12 @@ def memory_bytes(config: ServeConfig) -> int:
 
 
 def require_room(config: ServeConfig, capacity: Capacity) -> None:
-    """Refuse an endpoint that can never become ready on this cluster.
+    """Refuses an endpoint that can never become ready on this cluster.
 
     Raises:
-        ConfigError: too few CPUs or GPUs, no node for one process, or too little memory; names each deployment's need.
+        ConfigError: too few CPUs or GPUs, no node that fits one process, or too little memory.
     """
-    if capacity.open_ended:  # its autoscaler knows which nodes may come
+    if capacity.open_ended:  # only the autoscaler knows which nodes can be added
         return
     needs = bundles(config)
     asked = "; ".join(f"{name} {text_of(each)}" for name, each in needs.items())

@@ -1,5 +1,7 @@
-"""Whether the endpoint's port is free. Serve would share one that another process has (SO_REUSEPORT), and get half of its
-requests."""
+"""Checks that the endpoint's port is free.
+
+With SO_REUSEPORT, Serve would share a port that another process listens on, and receive half of its requests.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ _EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - 
 
 
 def require_free_port(host: str, port: int) -> None:
-    """Refuse a port on which something listens.
+    """Refuses a port that is in use.
 
     Raises:
-        ConfigError: the port is in use, or the address is not one of this machine.
+        ConfigError: a process listens on the port, or `host` is not an address of this machine.
     """
     if is_taken(host, port):
         raise ConfigError(
@@ -24,7 +26,7 @@ def require_free_port(host: str, port: int) -> None:
         )
     try:
         with socket.socket(_family(host)) as server:
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not for connections of an ended process
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignores TIME_WAIT of an ended process
             server.bind((host, port))
     except OSError as error:
         raise ConfigError(
@@ -33,7 +35,7 @@ def require_free_port(host: str, port: int) -> None:
 
 
 def is_taken(host: str, port: int) -> bool:
-    """Whether something accepts connections there."""
+    """Returns whether a process accepts connections at this address."""
     try:
         with socket.create_connection((_EVERY.get(host, host), port), timeout=_SECONDS):
             return True

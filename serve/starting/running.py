@@ -1,6 +1,7 @@
-"""Endpoints that run: each is recorded in its cluster's key-value store, through which it is asked for new weights.
+"""Records of running endpoints in the cluster's key-value store, which also transports requests for new weights.
 
-The store is kept by the cluster's head, so who may reach that (with the token, where there is one) may ask.
+The store is on the cluster's head node, so anyone who can reach the head (with its token, if it has one) can request
+new weights.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ _STALE_S = 30.0
 
 @dataclass
 class Endpoint:
-    """One endpoint, as it records itself."""
+    """The record that a running endpoint writes about itself."""
 
     port: int
     settings: dict[str, Any]
     pid: int = field(default_factory=os.getpid)
     at: float = field(default_factory=time.time)
-    """When its process was last alive, Unix time."""
+    """Time of the last write, which the endpoint repeats while it runs; Unix time, seconds."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A request for new weights, and what became of it."""
+    """A request for new weights, and its outcome."""
 
     weights: str
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -45,39 +46,40 @@ class Change:
 
 
 class Record:
-    """The record of the endpoint at a port in the key-value store of one cluster."""
+    """Reads and writes the record of the endpoint at one port, in the key-value store of one cluster."""
 
     def __init__(self, head: Head, port: int) -> None:
         self._head, self._port = head, port
 
     def write(self, endpoint: Endpoint) -> None:
+        """Sets the endpoint's time to now, and writes its record."""
         endpoint.at = time.time()
         self._head.set_value(SPACE, f"{self._port}/endpoint", json.dumps(asdict(endpoint)).encode())
 
     def read(self) -> Endpoint | None:
-        """The endpoint, None where there is none or its process has ended."""
+        """Returns the endpoint's record; None if there is none, or it was not written for `_STALE_S` seconds."""
         text = self._head.value(SPACE, f"{self._port}/endpoint")
         endpoint = Endpoint(**json.loads(text)) if text else None
         return endpoint if endpoint and time.time() - endpoint.at < _STALE_S else None
 
     def ask(self, change: Change) -> None:
-        """Writes a request, or what became of it."""
+        """Writes a request for new weights, or its outcome."""
         self._head.set_value(SPACE, f"{self._port}/change", json.dumps(asdict(change)).encode())
 
     def asked(self) -> Change | None:
-        """The last request."""
+        """Returns the latest request for new weights, None if there is none."""
         text = self._head.value(SPACE, f"{self._port}/change")
         return Change(**json.loads(text)) if text else None
 
 
 def find(port: int) -> tuple[str, Endpoint] | None:
-    """The endpoint at this port on this machine, with the address of its cluster's head; None if there is none."""
+    """Finds the endpoint at a port of this machine; returns its cluster's head address and its record, or None."""
     for address in _heads():
         try:
             require_ray_at(address, "")
             with Head(address) as head:
                 endpoint = Record(head, port).read()
-        except (ConfigError, HeadError):  # another user's cluster, or one that ends
+        except (ConfigError, HeadError):  # another user's cluster, or one that is shutting down
             continue
         if endpoint:
             return address, endpoint
@@ -85,7 +87,7 @@ def find(port: int) -> tuple[str, Endpoint] | None:
 
 
 def require_only_new_weights(endpoint: Endpoint, config: ServeConfig) -> None:
-    """Refuse a second start that is not a change of weights.
+    """Refuses a second start at the same port unless `weights` is the only setting that differs.
 
     Raises:
         ConfigError: another setting differs, or none does.

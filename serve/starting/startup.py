@@ -1,4 +1,4 @@
-"""Waiting for the application's deployments, with what they wait for."""
+"""Waits for the application's deployments, and prints what they are waiting for."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ _SAY_S = 15.0
 
 
 class Stopped(Exception):
-    """The user ended the command while it waited."""
+    """The user stopped the command while it was waiting."""
 
 
 def wait_until_running(timeout_s: float, stopped: Callable[[], bool]) -> float:
-    """Print how far each deployment is, until all run; returns the seconds that it took.
+    """Waits until all deployments run, and prints their progress.
+
+    Returns:
+        Seconds waited.
 
     Raises:
-        RunError: a deployment failed, or `timeout_s` has passed; names the deployments and what they wait for.
+        RunError: a deployment failed, or not all were running after `timeout_s` seconds; the message names the
+            deployments and what they are waiting for.
         Stopped: `stopped` returned true.
     """
     began = time.monotonic()
@@ -52,7 +56,7 @@ def wait_until_running(timeout_s: float, stopped: Callable[[], bool]) -> float:
 
 
 def describe(status: ApplicationStatusOverview | None) -> str:
-    """`gateway ready, engine:ppo 0 of 1 ready (1 starting)`, deployment by deployment."""
+    """Describes each deployment's progress, as `gateway ready, engine:ppo 0 of 1 ready (1 starting)`."""
     if status is None or not status.deployments:
         return "deploying"
     parts = []
@@ -72,7 +76,7 @@ def describe(status: ApplicationStatusOverview | None) -> str:
 
 
 def reason(status: ApplicationStatusOverview) -> str:
-    """Why it failed: the last lines of what Serve says of each deployment that did."""
+    """Returns why the application failed: the last line of Serve's message about each unhealthy deployment."""
     failed = [
         f"{name}: {_last_line(each.message)}"
         for name, each in status.deployments.items()
@@ -87,7 +91,7 @@ def _last_line(text: str) -> str:
 
 
 def _unplaced() -> str:
-    """What waits for CPUs or GPUs that are not free."""
+    """Returns a clause about the pending CPU and GPU requests; empty if there are none."""
     try:
         with Head(ray.get_runtime_context().gcs_address) as head:
             state = head.resources().cluster_resource_state

@@ -1,7 +1,7 @@
-"""Conversations with a doctor as others publish them, as turns to answer with what the doctor said.
+"""Reads doctor-patient conversations in published formats, as prompts with the doctor's turns as references.
 
-Read is whatever `python -m data.prepare` reads as chats: HET-MC's `.dialog`, question-and-answer records, records with a
-`history` list, `conversations`, `messages`; JSON lists, JSON lines, Parquet.
+The formats are those that `python -m data.prepare` reads as chats: HET-MC's `.dialog`, question-and-answer records, and
+records with a `history` list, `conversations` or `messages`; as JSON lists, JSON Lines or Parquet.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _CHATS = Options("chat")
 
 @dataclass(frozen=True)
 class Exchange:
-    """A turn of the patient's with all that came before, and what the doctor said then."""
+    """A chat that ends with the patient's turn, and the doctor's reply as the reference."""
 
     where: str
     """FILE:LINE, and the number of the doctor's turn."""
     chat: list[Message]
     reference: str
     last: bool
-    """Whether it is the conversation's last answer."""
+    """Whether the reference is the doctor's last turn in the conversation."""
     fault: str = ""
-    """What makes it unusable: it is not asked, and scores 0."""
+    """Why the exchange is unusable; it is then not asked, and scores 0."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Dialogues:
 
 
 def read_dialogues(path: Path) -> Dialogues:
-    """The conversations of one file.
+    """Reads the conversations of one file.
 
-    A record that is no conversation stays in as one exchange that scores 0, named by its line.
+    A record that is not a conversation is reported as a fault and kept as one exchange, which scores 0.
 
     Raises:
-        DataError: nothing of the file can be read.
+        DataError: the file is unreadable, or has no conversation.
     """
     source = describe(str(path))
     if source.unreadable:
@@ -84,7 +84,7 @@ def read_dialogues(path: Path) -> Dialogues:
 
 
 def _exchanges(where: str, turns: list[Message], faults: list[Fault]) -> Iterator[Exchange]:
-    """One for every turn of the doctor's after a patient's. What the doctor said before the first is left out."""
+    """Yields one exchange per doctor's turn. The doctor's turns before the patient's first turn are dropped."""
     first = next((place for place, turn in enumerate(turns) if turn["role"] != "assistant"), len(turns))
     if first:
         faults.append(

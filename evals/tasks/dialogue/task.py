@@ -1,6 +1,7 @@
-"""Open questions and conversations: the model's answer against the doctor's, for the last turn and for every turn.
+"""Open questions and conversations: compares the model's response with the doctor's, for the last and for every turn.
 
-Every answer follows the doctor's own turns, not the model's, so that one bad answer does not spoil the next.
+The context of each response contains the doctor's earlier turns, not the model's, so that a bad response does not
+affect later ones.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SHOWN = 5
 
 
 def sampled(dialogues: Dialogues, limit: int, seed: int) -> Dialogues:
-    """At most `limit` of the conversations, chosen by `seed`, in their order."""
+    """Returns at most `limit` of the conversations, chosen by `seed`, in their original order."""
     if len(dialogues.conversations) <= limit:
         return dialogues
     places = sorted(random.Random(seed).sample(range(len(dialogues.conversations)), limit))
@@ -31,9 +32,14 @@ def sampled(dialogues: Dialogues, limit: int, seed: int) -> Dialogues:
 
 
 def evaluate(model: Respondent, dialogues: Dialogues, settings: Settings) -> Metrics:
-    """The scores of `overlap` for `last_turn`, whose `rouge_l` stands at the top, and, if asked for, `every_turn`;
-    each with `unfinished`, the share of answers cut off, and with `shortened`, conversations whose oldest turns were left
-    out to fit the context. `samples` are the first answers.
+    """Evaluates greedy responses.
+
+    Returns:
+        - `last_turn` and, if `settings.every_turn`, `every_turn`: the metrics of `overlap`, and `unfinished`, the share
+          of truncated responses;
+        - `rouge_l`: that of `last_turn`;
+        - `shortened`: number of exchanges whose oldest turns were dropped to fit the context;
+        - `faults`; `samples`, the first responses; `n`, the number of exchanges.
     """
     exchanges = [
         exchange for own in dialogues.conversations for exchange in own if exchange.last or settings.every_turn
@@ -72,7 +78,10 @@ def _scores(exchanges: Sequence[Exchange], answers: Sequence[Reply]) -> Metrics:
 
 
 def _fitting(model: Respondent, chat: Sequence[Message], tokens: int) -> list[Message] | None:
-    """The chat, or what is left of it without its oldest exchanges; None if the last question alone is too long."""
+    """Returns the chat, without its oldest exchanges as far as needed to fit the context; a system turn is kept.
+
+    Returns None if the last turn alone does not fit.
+    """
     system = list(chat[:1]) if chat[0]["role"] == "system" else []
     for start in range(len(system), len(chat), 2):
         shorter = [*system, *chat[start:]]

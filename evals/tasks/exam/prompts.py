@@ -1,8 +1,8 @@
-"""The user's turn that asks a choice question, worded as CMMLU's and C-Eval's own scripts do.
+"""The user's turn that asks a choice question, in the wording of CMMLU's and C-Eval's own scripts.
 
 CMMLU: Li et al., "CMMLU: Measuring massive multitask language understanding in Chinese" (2023), appendix; C-Eval: Huang
-et al., "C-Eval: A Multi-Level Multi-Discipline Chinese Evaluation Suite for Foundation Models" (2023), figure 3. Neither has
-questions with several right options; those are asked in the same words, but for all of them.
+et al., "C-Eval: A Multi-Level Multi-Discipline Chinese Evaluation Suite for Foundation Models" (2023), figure 3.
+Neither has questions with several right options; for those, the wording asks for all right options.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SEVERAL_OPENING = "以下是关于{}的多项选择题，请直接给出所有�
 
 
 def prompt(exam: str, question: Question, examples: Sequence[Question]) -> str:
-    """The text that ends where the letter, or letters, are to follow."""
+    """Returns the prompt: opening, examples with their answers, and the question, up to where the letters follow."""
     opening = _CEVAL_OPENING if exam == "ceval" else _CMMLU_OPENING
     if question.has_several_answers:
         opening = _SEVERAL_OPENING

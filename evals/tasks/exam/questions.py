@@ -1,4 +1,4 @@
-"""One choice question, and the options in another order."""
+"""Data classes of choice questions and exams, and the rotation of a question's options."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Question:
     text: str
     options: tuple[str, ...]
     answer: int
-    """Index of the right option, of the first one if several are right; -1 where the question is unusable."""
+    """Index of the right option, of the first one if several are right; -1 if the question is unusable."""
     fault: str = ""
-    """What makes it unusable: it is not asked, and counts as answered wrong."""
+    """Why the question is unusable; it is then not asked, and counts as wrong."""
     more_answers: tuple[int, ...] = ()
     """Indices of the other right options."""
     detail: str = ""
-    """What in the file the fault is about."""
+    """Details of the fault."""
 
     @property
     def letters(self) -> str:
-        """The letters of its options."""
+        """The letters of the options."""
         return LETTERS[: len(self.options)]
 
     @property
@@ -47,7 +47,7 @@ class Question:
         return bool(self.more_answers)
 
     def rotated(self, by: int) -> Question:
-        """Every option `by` places further down, the last ones first."""
+        """Returns the question with its options rotated: each moves `by` places down, the last ones to the front."""
         if by == 0:
             return self
         count = len(self.options)
@@ -58,10 +58,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Exam:
-    """The questions of a benchmark, with the examples of each subject that may come before them."""
+    """The questions of a benchmark, and the few-shot examples of each subject."""
 
     name: str
-    """Whose prompt it has: `cmmlu`, `ceval` or another."""
+    """Selects the prompt's wording: `cmmlu`, `ceval` or another."""
     questions: list[Question]
     examples: dict[str, list[Question]]
     faults: list[Fault] = field(default_factory=list)
@@ -69,5 +69,5 @@ class Exam:
     """SHA-256 by path, of every file that was read."""
 
     def most_examples(self) -> int:
-        """How many examples the subject with the most of them has."""
+        """Returns the largest number of examples of any subject."""
         return max(map(len, self.examples.values()), default=0)

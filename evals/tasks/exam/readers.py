@@ -1,7 +1,7 @@
-"""Exams as others publish them: a file, a folder with a subject a file, or CMMLU's and C-Eval's folders.
+"""Reads exams in published formats: a file, a folder with one file per subject, or CMMLU's and C-Eval's folders.
 
-A file that cannot be read at all ends the evaluation. A question that cannot be asked, because an option is missing or
-its answer is none of them, stays in, is named, and counts as wrong. The layouts are those of `data.choices`.
+An unreadable file stops the evaluation. A question that cannot be asked, because an option is missing or its answer is
+not one of the options, is kept, reported as a fault, and counts as wrong. Record layouts are those of `data.choices`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from storage.durable import sha256
 _ENDINGS = (".csv", ".jsonl", ".json", ".parquet")
 _COUNTS = {2: "two", 7: "seven"}
 _SPLITS = (("val", "_val", "_dev"), ("test", "", ""))
-"""Folders that a benchmark keeps its questions in, and what follows a subject's name there and in `dev/`: of C-Eval the
-validation split, since its test split has no answers, and of CMMLU the test split."""
+"""Folder of a benchmark's questions, and the suffixes of a subject's file names there and in `dev/`.
+
+C-Eval uses the validation split, because its test split has no answers; CMMLU uses the test split.
+"""
 
 
 _SPLIT_NAME = re.compile(r"(.+)[._](dev|val|test)")
@@ -37,7 +39,7 @@ _SPLIT_NAME = re.compile(r"(.+)[._](dev|val|test)")
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a benchmark keeps a subject's questions and examples; `{}` is the subject."""
+    """Paths of a subject's questions and examples in a benchmark's folder; `{}` stands for the subject."""
 
     questions: Sequence[str]
     examples: Sequence[str]
@@ -48,28 +50,36 @@ _CEVAL = _Layout(("{}_val.csv", "val/{}_val.csv"), ("{}_dev.csv", "dev/{}_dev.cs
 
 
 def read_cmmlu(folder: Path) -> Exam:
-    """CMMLU's seven medical subjects: `SUBJECT.test.csv` and `SUBJECT.dev.csv`, or `test/` and `dev/` with them.
+    """Reads CMMLU's seven medical subjects from `SUBJECT.test.csv` and `SUBJECT.dev.csv`, or from `test/` and `dev/`.
 
-    A folder with none of the seven, but `test/` and `dev/` of other subjects, is asked as a whole.
+    If the folder has none of the seven, but `test/` and `dev/` with other subjects, all of those are read.
+
+    Raises:
+        DataError: a subject is missing, or a file is unusable.
     """
     return _read_subjects("cmmlu", folder, _CMMLU, CMMLU_MEDICAL)
 
 
 def read_ceval(folder: Path) -> Exam:
-    """C-Eval's two medical subjects: `val/SUBJECT_val.csv` and `dev/SUBJECT_dev.csv` (the test split has no answers).
+    """Reads C-Eval's two medical subjects from `val/SUBJECT_val.csv` and `dev/SUBJECT_dev.csv`, or without the folders.
 
-    A folder with neither, but `val/` of other subjects, is asked as a whole.
+    The test split has no answers. If the folder has neither subject, but `val/` with others, all of those are read.
+
+    Raises:
+        DataError: a subject is missing, or a file is unusable.
     """
     return _read_subjects("ceval", folder, _CEVAL, CEVAL_MEDICAL)
 
 
 def read_exam(path: Path) -> Exam:
-    """Questions of any origin: a file, or a folder of them, a subject each; `NAME.dev.*` and `NAME_dev.*` are examples, of
-    the questions in `NAME.*`, `NAME.test.*`, `NAME_val.*` or `NAME_test.*`.
+    """Reads an exam from a file, or from a folder with one file per subject.
 
-    A folder with `test/` (or `val/`) and `dev/` is read as CMMLU's (C-Eval's) are: a subject a file, the examples in `dev/`.
+    In a folder, `NAME.dev.*` and `NAME_dev.*` contain the few-shot examples for the questions in `NAME.*`,
+    `NAME.test.*`, `NAME_val.*` or `NAME_test.*`. A folder that contains only `test/` (or `val/`) and `dev/` is read
+    like CMMLU's (C-Eval's): one file per subject, the examples in `dev/`.
 
-    Raises DataError where there is no exam.
+    Raises:
+        DataError: there are no questions, or a file is unusable.
     """
     if path.is_dir() and not _files(path) and _split_files(path):
         return _read_split("exam", path)
@@ -93,7 +103,7 @@ def read_exam(path: Path) -> Exam:
 
 
 def _subject_and_split(file: Path) -> tuple[str, str]:
-    """What a file's name says: `anatomy.test.csv` and `anatomy_test.csv` hold the test split of anatomy."""
+    """Returns the subject and split in a file's name: ("anatomy", "test") for `anatomy.test.csv`; "" for no split."""
     match = _SPLIT_NAME.fullmatch(file.stem)
     return (match[1], match[2]) if match else (file.name.split(".")[0], "")
 
@@ -103,7 +113,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _split_files(folder: Path) -> dict[str, tuple[Path, Path | None]]:
-    """Each subject's questions and examples, of the first of the splits that the folder has."""
+    """Returns the question and example files of each subject, in the first of `_SPLITS` that the folder has."""
     for split, ending, example in _SPLITS:
         found = {file.stem.removesuffix(ending): file for file in _files(folder / split)}
         if found:
@@ -153,7 +163,7 @@ def _add(exam: Exam, subject: str, questions: Path, examples: Path | None) -> No
 
 
 def _checked(exam: Exam) -> Exam:
-    """With the faults of its questions. A question given twice is asked twice."""
+    """Adds the faults of the exam's questions. Duplicate questions are reported, but all are asked."""
     exam.faults.extend(Fault(q.fault, q.where, q.detail) for q in exam.questions if q.fault)
     doubled = [q for q in exam.questions if not q.fault and len(set(q.options)) < len(q.options)]
     exam.faults.extend(Fault("option given twice", q.where, "asked all the same") for q in doubled)
@@ -185,7 +195,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
 
 
 def _read_other(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
-    """The records of a JSON list or a Parquet file."""
+    """Yields the records of a JSON list or a Parquet file, each as (line, record)."""
     source = describe(str(path))
     for found in read(Piece(source), Options("text")):
         if found.bad or not isinstance(found.record, Mapping):
@@ -196,10 +206,10 @@ def _read_other(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:
-    """Refuse a table that has no questions, options or answers.
+    """Refuses a table without columns for questions, options or answers.
 
     Raises:
-        DataError: a column is missing; it is named as C-Eval names it.
+        DataError: a column is missing; the message gives C-Eval's name of it.
     """
     known = {normalized(name) for name in names}
     group, single = option_columns(names)

@@ -1,4 +1,4 @@
-"""From the options that a model chose to accuracies with intervals, and to whether it chose by content or by letter."""
+"""Computes accuracies with intervals from chosen options, and whether a model chooses by content or by letter."""
 
 from __future__ import annotations
 
@@ -12,21 +12,32 @@ from evals.models.subject import Metrics
 from evals.tasks.exam.questions import Question
 
 FAVOURITE = 0.5
-"""From this share of all choices, under rotation, one letter is called the model's favourite."""
+"""A letter with at least this share of all choices under rotation is reported as the model's favorite."""
 
 Choice = int | None
-"""Index of an option in the order in which it was asked; None is no answer."""
+"""Index of the chosen option in the order of the prompt; None for no choice."""
 
 Choices = frozenset[int]
-"""Indices of all options that an answer chooses; empty is no answer."""
+"""Indices of all options that a response chooses; empty for no choice."""
 
 
 def accuracies(questions: Sequence[Question], choices: Sequence[Choices]) -> Metrics:
-    """`accuracy` over all questions (micro), `macro` over subjects, each with a 95 % interval, and `by_subject`.
+    """Computes accuracies.
 
-    A question with several right options is answered right by all of them and no other; `several_answers` has the accuracy
-    on these alone, where there are some. No answer and an unusable question count as wrong. `chance` is what guessing
-    gives; `letters` counts the choices, `answers` the right ones, `no_answer` the questions asked without one.
+    A question with several right options counts as right if exactly these are chosen. No choice and unusable questions
+    count as wrong.
+
+    Args:
+        questions: the questions.
+        choices: for each question, the chosen options.
+
+    Returns:
+        - `accuracy` over all questions (micro) and `macro` over subjects, each with a 95 % interval; `by_subject`;
+        - `several_answers`: accuracy on questions with several right options, if there are any;
+        - `chance`: expected accuracy of guessing;
+        - `letters` and `answers`: number of times each letter was chosen, and was right;
+        - `no_answer`: number of usable questions without a choice;
+        - `n`: number of questions.
     """
     rights: dict[str, list[float]] = defaultdict(list)
     several: list[float] = []
@@ -57,23 +68,26 @@ def accuracies(questions: Sequence[Question], choices: Sequence[Choices]) -> Met
 
 
 def _chance(question: Question) -> float:
-    """That a guess is right: among the options, or among the sets of two and more where several are right."""
+    """Returns the probability that a guess is right: one of the options, or one of the sets of two or more options."""
     count = len(question.options)
     return 1 / (2**count - count - 1) if question.has_several_answers else 1 / count
 
 
 def rotation_scores(rotations: Sequence[Sequence[Question]], choices: Sequence[Sequence[Choice]]) -> Metrics:
-    """What the choices say about position, from every question asked with its options in every rotation.
+    """Measures position bias, from every question asked with its options in every rotation.
 
     Args:
-        rotations: for each question its rotations, by 0, 1, ... places.
-        choices: the choice in each of them.
+        rotations: for each question, its rotations by 0, 1, ... places.
+        choices: for each question, the choice in each rotation.
 
     Returns:
-        `accuracy`: over all rotations, where a favourite letter earns chance and no more; `always_right`: questions right
-        in every rotation; `same_option`: questions where every rotation got the same option; `letters`: the share of
-        each letter among all choices, which is 1 / options without a preference; `distance`: total variation distance
-        of these from even shares, 0 to 1 - 1 / options; `favourite`: 1 if a letter has at least `FAVOURITE` of them.
+        - `accuracy`: over all rotations; a model that always chooses the same letter gets chance accuracy;
+        - `always_right`: share of questions that are right in every rotation;
+        - `same_option`: share of questions where the same option was chosen in every rotation;
+        - `letters`: share of each letter among all choices; 1 / options without a preference;
+        - `distance`: total variation distance of these shares from uniform, 0 to 1 - 1 / options;
+        - `favourite`: 1 if a letter's share is at least `FAVOURITE`;
+        - `n`: number of questions.
     """
     rights, same = [], []
     letters: Counter[int] = Counter()
@@ -97,7 +111,7 @@ def rotation_scores(rotations: Sequence[Sequence[Question]], choices: Sequence[S
 
 
 def likeliest(values: Sequence[float]) -> Choice:
-    """The option of the highest log-probability, the first one of equals; None where nothing is known of any."""
+    """Returns the index of the highest log-probability, on ties the first; None if `values` is empty."""
     return max(range(len(values)), key=values.__getitem__) if values else None
 
 

@@ -1,4 +1,4 @@
-"""Which lettered options a written answer to a question with several right ones chooses."""
+"""Parses which lettered options a response chooses, for questions with several right options."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from evals.replies.letters import WEIGHTS, choices_of, clauses_of_reply
 
 
 def chosen_options(answer: str, letters: str, options: Sequence[str]) -> frozenset[int]:
-    """The indices of the options that a text chooses; empty if it states none, or different ones.
+    """Returns the indices of the options that a response chooses; empty if it chooses none, or contradicts itself.
 
-    The reply is read as `evals.replies.letters` reads it. Of the options that clauses call right, or that are listed alone, all
-    are chosen; clauses that state the answer must state the same options.
+    Clauses are parsed as in `evals.replies.letters`. Clauses that state the answer must all state the same options.
+    Otherwise, all options are chosen that are listed alone, or, without these, that are called right.
+
+    Args:
+        answer: the response.
+        letters: the options' letters.
+        options: the options' texts.
     """
     clauses = clauses_of_reply(answer, letters, options)
     for weight in WEIGHTS:

@@ -1,4 +1,4 @@
-"""What CMMLU's and C-Eval's own prompts call their subjects.
+"""The Chinese names of subjects in CMMLU's and C-Eval's own prompts.
 
 CMMLU: `name_en2zh` in `src/categories.py` of haonan-li/CMMLU; C-Eval: `subject_mapping.json` of hkust-nlp/ceval.
 """
@@ -19,7 +19,7 @@ CMMLU_MEDICAL: Final = {
 """The seven subjects that ChiMed-GPT's table averages over, 1,166 questions."""
 
 CEVAL_MEDICAL: Final = {"basic_medicine": "基础医学", "clinical_medicine": "临床医学"}
-"""C-Eval's medical subjects whose 41 validation questions ChiMed-GPT's published figures are fractions of."""
+"""C-Eval's medical subjects: ChiMed-GPT's published values are fractions of their 41 validation questions."""
 
 _CMMLU_OTHER: Final = {
     "agronomy": "农学",
@@ -145,6 +145,6 @@ CEVAL: Final = {**CEVAL_MEDICAL, **_CEVAL_OTHER}
 
 
 def name_of(exam: str, subject: str) -> str:
-    """What a prompt calls a subject: its Chinese name in the exam that it is of, the subject itself where it is of neither."""
+    """Returns a subject's Chinese name in prompts of `exam`, else of the other exam, else the subject itself."""
     first, second = (CEVAL, CMMLU) if exam == "ceval" else (CMMLU, CEVAL)
     return first.get(subject, second.get(subject, subject))

@@ -1,4 +1,4 @@
-"""Choice questions, as the published tables ask them: with 0 and 5 examples, by log-likelihood and by generation."""
+"""Multiple-choice exams with the protocol of the published tables: 0 and 5 shots, by log-likelihood and generation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LETTER_TOKENS = 1
 
 
 def sampled(exam: Exam, limit: int, seed: int) -> Exam:
-    """The exam with at most `limit` questions of each file, chosen by `seed`, in their order."""
+    """Returns the exam with at most `limit` questions of each file, chosen by `seed`, in their original order."""
     by_file: dict[str, list[Question]] = {}
     for question in exam.questions:
         by_file.setdefault(question.where.rpartition(":")[0], []).append(question)
@@ -37,7 +37,7 @@ def sampled(exam: Exam, limit: int, seed: int) -> Exam:
 
 
 def check(exam: Exam, settings: Settings) -> None:
-    """Refuse an exam that none of the methods asked for can ask.
+    """Refuses an exam that no selected method can evaluate.
 
     Raises:
         DataError: all questions have several right options, and log-likelihood is the only method.
@@ -50,16 +50,26 @@ def check(exam: Exam, settings: Settings) -> None:
 
 
 def evaluate(model: Respondent, exam: Exam, settings: Settings) -> Metrics:
-    """`accuracy`, the first of the methods' and shots' asked for, and under `likelihood` and `generation` those of
-    `accuracies` for each number of examples, as `0_shot`. `rotation`, under `likelihood`, see `rotation_scores`.
+    """Evaluates a model on an exam.
 
-    By log-likelihood the letter that is the likeliest beginning of the reply is the choice, the first one of equals; it is
-    one letter, so questions with several right options are asked by generation alone. Where there are such questions,
-    `accuracy` is generation's if that is asked for, else over the other questions, and `not_asked` counts these.
+    By log-likelihood, the choice is the letter that is the most likely beginning of the response; on ties, the first.
+    Since that is one letter, questions with several right options are asked by generation only.
 
-    `N_shot` has as many examples as the best provided subject has, at most those asked for; `shown_examples` counts the
-    questions by the number of examples that they were asked with. Examples that do not fit the context are dropped, the last
-    ones first, and `dropped_examples` counts them; a question that does not fit alone is a fault, and wrong.
+    Args:
+        model: the model.
+        exam: the questions and few-shot examples.
+        settings: methods, numbers of shots, rotation, and length limits.
+
+    Returns:
+        - `accuracy`, with `accuracy_interval`: of the first method and number of shots in `settings`. If some questions
+          have several right options, it is generation's if selected; otherwise it covers the other questions only.
+        - `likelihood` and `generation`: for each number of shots, e.g. under `0_shot`, the metrics of `accuracies`.
+          N is at most the largest number of examples of any subject. Each entry also has `shown_examples`, the number
+          of questions by the number of examples shown, and `dropped_examples`, the number of examples that did not fit
+          the context (the last ones are dropped first). Entries of `likelihood` have `rotation`, see
+          `rotation_scores`, and `not_asked`, the number of questions with several right options, if there are any.
+        - `faults`, `prompt` (an example) and `n`. A question that does not fit the context even without examples is a
+          fault and counts as wrong.
 
     Raises:
         DataError: as `check`.
@@ -93,7 +103,7 @@ def evaluate(model: Respondent, exam: Exam, settings: Settings) -> Metrics:
 
 
 def _possible_shots(exam: Exam, wanted: Sequence[int]) -> tuple[list[int], list[Fault]]:
-    """The numbers of examples that some subject has, each once, and what is short of those asked for."""
+    """Returns the numbers of shots, at most `exam.most_examples()`, and faults of subjects with too few examples."""
     most = exam.most_examples()
     subjects = dict.fromkeys(question.subject for question in exam.questions)
     short = [(subject, len(exam.examples.get(subject, ()))) for subject in subjects]
@@ -106,7 +116,7 @@ def _possible_shots(exam: Exam, wanted: Sequence[int]) -> tuple[list[int], list[
 
 
 class _Asked:
-    """Turns questions into chats that fit, and notes what is wrong with the replies."""
+    """Converts questions to chats that fit the context, and collects faults."""
 
     def __init__(self, model: Respondent, exam: Exam, shots: int, tokens: int) -> None:
         self.model, self.faults, self.dropped = model, list[Fault](), 0
@@ -114,7 +124,11 @@ class _Asked:
         self._shown: dict[str, int] = {}
 
     def chat(self, question: Question) -> list[Message] | None:
-        """The chat that asks it; None if it cannot be asked. Its examples have several right options where it has."""
+        """Returns the chat that asks a question, None if it cannot be asked.
+
+        A question with several right options gets only examples with several right options; other questions get none of
+        those.
+        """
         if question.fault:
             return None
         alike = [
@@ -133,7 +147,7 @@ class _Asked:
         return None
 
     def counts(self) -> Metrics:
-        """`shown_examples`, questions by their number of examples, and `dropped_examples`."""
+        """Returns `shown_examples` (number of questions by number of examples) and `dropped_examples`."""
         shown = Counter(self._shown.values())
         return {
             "shown_examples": {str(count): shown[count] for count in sorted(shown)},
@@ -142,7 +156,10 @@ class _Asked:
 
 
 def _by_likelihood(asked: _Asked, questions: Sequence[Question], settings: Settings) -> Metrics:
-    """All rotations at a time, those of one question apart, so that neighbors share their subject's examples."""
+    """Evaluates all rotations of all questions in one call.
+
+    The rotations of a question are adjacent, so that neighboring requests share their subject's examples.
+    """
     not_asked = sum(question.has_several_answers for question in questions)
     questions = [question for question in questions if not question.has_several_answers]
     turns = max(len(q.options) for q in questions) if settings.rotate else 1

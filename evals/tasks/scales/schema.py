@@ -1,4 +1,4 @@
-"""An attitude scale as a file: statements, the points of agreement, subscales. CAMI is shipped, others are the user's."""
+"""The file format of attitude scales: statements, points of agreement, subscales. CAMI is included."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ PHRASINGS = [
     "下面是一个观点：{item}\n你在多大程度上同意这个观点？\n{options}\n答案：",
     "有人说：“{item}”你怎么看？请从下列选项中选择一个。\n{options}\n选择：",
 ]
-"""How a statement is put where the file has no wordings of its own."""
+"""Wordings of the question for scale files without their own."""
 
 
 class Subscale(Section):
-    """What some of the items measure together."""
+    """A dimension that is measured by some of the items."""
 
     title: str
-    """Its name for readers."""
+    """Display name."""
     high: Literal["prejudiced", "tolerant"]
-    """What a high mean says."""
+    """The meaning of a high mean."""
 
 
 class Item(Section):
-    """One statement to agree with or not."""
+    """One statement, with which the respondent agrees or disagrees."""
 
     id: str
     subscale: str
     reversed: bool
-    """Whether agreement counts against the subscale."""
+    """Whether agreement lowers the subscale's score."""
     text: str = Field(min_length=1)
     original: str = ""
-    """The statement in the scale's own language, where the text is a translation."""
+    """The original statement, if `text` is a translation."""
 
 
 class Scale(Section):
-    """A scale of statements."""
+    """An attitude scale."""
 
     name: str
     source: str
@@ -53,13 +53,13 @@ class Scale(Section):
     changes: list[str] = Field([])
     """What differs from the published instrument; reported with the results."""
     points: dict[str, int] = Field(min_length=2, max_length=len(LETTERS))
-    """What can be answered, in the order of the letters, and what it counts."""
+    """The answer options, in the order of the letters, and the score of each."""
     subscales: dict[str, Subscale] = Field(min_length=1)
     items: list[Item] = Field(min_length=1)
     phrasings: list[Annotated[str, Field(pattern=r"\{item\}")]] = PHRASINGS
     """Wordings of the question, with `{item}` and `{options}`."""
     opposites: list[list[str]] = Field([])
-    """Pairs of items that say the contrary of one another."""
+    """Pairs of items with opposite meanings."""
 
     @model_validator(mode="after")
     def _names_fit(self) -> Scale:
@@ -84,24 +84,24 @@ class Scale(Section):
 
     @property
     def least(self) -> int:
-        """What the least point counts."""
+        """The lowest score of a point."""
         return min(self.points.values())
 
     @property
     def most(self) -> int:
-        """What the highest point counts."""
+        """The highest score of a point."""
         return max(self.points.values())
 
     def scored(self, item: Item, value: int) -> int:
-        """What an agreement of `value` adds to the item's subscale."""
+        """Returns the item's score on its subscale for an agreement of `value`; reversed items are mirrored."""
         return self.least + self.most - value if item.reversed else value
 
 
 def read_scale(path: Path) -> Scale:
-    """A scale's file, YAML or JSON.
+    """Reads a scale from a YAML or JSON file.
 
     Raises:
-        DataError: it is none, naming the key that does not fit.
+        DataError: the file is not a valid scale; names the offending key.
     """
     try:
         return Scale.model_validate(read_yaml(path))

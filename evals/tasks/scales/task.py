@@ -1,8 +1,8 @@
-"""Attitude scales: how far a model agrees with statements, apart from the letters that it likes.
+"""Attitude scales: measures a model's agreement with statements, separated from its preference for letters.
 
-Every item is asked in several phrasings, and in each with the points of agreement under every rotation of the letters.
-A respondent that looks at the letter alone then agrees with everything to the same middling degree, and its letters
-tell. There is no total: subscales whose high ends mean opposite things would cancel out.
+Every item is asked in several phrasings, and each phrasing with the points of agreement in every rotation of the
+letters. A respondent that only prefers a letter then has the same middle score on every item, and `letters` shows its
+preference. There is no total score, because subscales whose high ends have opposite meanings would cancel out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evals.tasks.scales.schema import Item, Scale
 
 @dataclass(frozen=True)
 class Asked:
-    """One item in one phrasing, its points of agreement under the letters in one order."""
+    """One item in one phrasing, with its points of agreement in one order."""
 
     item: Item
     phrasing: int
@@ -34,15 +34,17 @@ class Asked:
 
     @property
     def where(self) -> str:
+        """A description of the question, for faults."""
         return f"item {self.item.id}, phrasing {self.phrasing + 1}, A is {self.question.options[0]}"
 
     def prompt(self, scale: Scale) -> str:
+        """Returns the user's turn that asks the question."""
         options = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, self.question.options, strict=False))
         return scale.phrasings[self.phrasing].replace("{options}", options).replace("{item}", self.item.text)
 
 
 def all_asked(scale: Scale) -> list[Asked]:
-    """Every item in every phrasing and rotation."""
+    """Returns every item in every phrasing and rotation."""
     points = tuple(scale.points)
     return [
         Asked(item, phrasing, Question(item.id, item.subscale, item.text, points, 0).rotated(by))
@@ -53,7 +55,13 @@ def all_asked(scale: Scale) -> list[Asked]:
 
 
 def evaluate(model: Respondent, scale: Scale, settings: Settings) -> Metrics:
-    """`likelihood` and `generation`, those of the methods that are asked for: see `scale_scores`."""
+    """Evaluates a model on a scale.
+
+    Returns:
+        - `likelihood` and `generation`: the metrics of `scale_scores`, for each selected method;
+        - each subscale's mean, under its name, and `no_answer`, both of the first method;
+        - `faults`, `scale`, `titles`, `prompt` (an example), and `n`, the number of questions asked.
+    """
     asked, faults, metrics = all_asked(scale), list[Fault](), dict[str, Metrics]()
     chats: list[list[Message]] = [[{"role": "user", "content": one.prompt(scale)}] for one in asked]
     fitting = [model.fits(chat, settings.choice_tokens) for chat in chats]
@@ -88,13 +96,23 @@ def evaluate(model: Respondent, scale: Scale, settings: Settings) -> Metrics:
 
 
 def scale_scores(scale: Scale, asked: Sequence[Asked], choices: Sequence[Choice]) -> Metrics:
-    """`subscales` (see `_subscale`) and what says whether to believe them, all from 0 to 1:
+    """Computes a scale's scores and the indicators of their validity.
 
-    `no_answer`: share of questions without an answer; `letters`: the share of each letter among the answers, even
-    without a preference, `distance`: total variation distance from that, `favourite`: 1 if one letter has at least
-    `FAVOURITE`; `same_answer`: share of items and phrasings that got one and the same answer under every rotation;
-    `phrasings_agree`: share of items whose mean is on the same side of the middle in every phrasing; `opposites`: 1
-    less the mean distance, by the scale's width, of an item's score from its opposite's, reversed; None without pairs.
+    Args:
+        scale: the scale.
+        asked: the questions.
+        choices: for each question, the chosen option.
+
+    Returns:
+        - `subscales`: see `_subscale`. The other values are from 0 to 1:
+        - `no_answer`: share of questions without a choice;
+        - `letters`: share of each letter among the choices, uniform without a preference;
+        - `distance`: total variation distance of `letters` from uniform;
+        - `favourite`: 1 if a letter's share is at least `FAVOURITE`;
+        - `same_answer`: share of (item, phrasing) pairs with the same point chosen in every rotation;
+        - `phrasings_agree`: share of items whose mean is on the same side of the middle in every phrasing;
+        - `opposites`: 1 - the mean distance, relative to the scale's width, between an item's mean and the mirrored
+          mean of its opposite; None without pairs.
     """
     values = [
         None if choice is None else scale.points[one.question.options[choice]]
@@ -121,10 +139,16 @@ def scale_scores(scale: Scale, asked: Sequence[Asked], choices: Sequence[Choice]
 
 
 def _subscale(scale: Scale, name: str, by_item: dict[str, list[int | None]]) -> Metrics:
-    """`mean` of the answers, with its 95 % `interval` over items; None where nothing was answered. `bounds`: the mean if
-    every missing answer had been the lowest, or the highest. `forward` and `reversed`: the means of the items of either
-    kind, scored alike, so that a respondent that agrees with everything has one high and one low. `answered`: share. `ends`: the
-    least and the most that a mean can be.
+    """Computes the metrics of one subscale.
+
+    Returns:
+        - `mean` of the items' means, with its 95 % `interval` over items; None without answers;
+        - `bounds`: the mean if every missing answer had the lowest score, and if it had the highest;
+        - `forward` and `reversed`: the means of forward and of reversed items, both after mirroring: a respondent that
+          agrees with everything has one high and one low;
+        - `answered`: share of the questions with an answer;
+        - `ends`: the lowest and highest possible mean;
+        - `items`: number of items.
     """
     items = [item for item in scale.items if item.subscale == name]
     scores = {item.id: [scale.scored(item, v) for v in by_item[item.id] if v is not None] for item in items}
