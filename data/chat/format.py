@@ -76,7 +76,7 @@ class ChatFormat:
 
         Returns:
             `(ids, mask)`: the mask is 1 on every assistant's turn, from after the generation prompt to the token that
-                ends the turn.
+            ends the turn.
 
         Raises:
             DataError: see `check`; or the template renders earlier turns differently when others follow, so that one
