@@ -20,8 +20,8 @@ from data.clinic.draws import draw_distinct
 from data.clinic.knowledge import Condition
 from data.clinic.split import Split
 
-# Two answers in five have a preface, and two in five a filler sentence: room to balance lengths, and no hint of the
-# flaw.
+# Each answer has a preface and a filler sentence with probability 0.4 each: room to balance lengths, and no hint of
+# the flaw.
 PADDED: Final = Manners(preface=0.4, filler=0.4)
 # A model of a few million parameters learns manners from a few hundred pairs and facts from thousands, and the more
 # pairs on manners it has, the longer it relies on manners: three of four training pairs are about facts. Held-out
