@@ -104,7 +104,7 @@ class Evaluation:
         return found
 
     def _passages(self, tokens: Tokens) -> Iterable[tuple[int, int]]:
-        """Return ranges of tokens that items' n-grams cover, at least one of which is of a question or of a single text."""
+        """Return ranges of tokens that items' n-grams cover, at least one of them of a question or of a single text."""
         grams = windows(tokens.hashes, self.ngram)
         hits = np.flatnonzero(_among(grams, self._all))
         if not len(hits):
