@@ -127,7 +127,7 @@ def _require_tokens(documents: Sequence[Ids]) -> None:
 
 
 def _blocks(tokens: Ids, ends: NDArray[np.int64], block_tokens: int) -> pa.Table:
-    """Cut `tokens` (T,), T a multiple of `block_tokens`, into rows of `BLOCKS`; `ends` are the documents' end offsets."""
+    """Cut `tokens` (T,), T a multiple of `block_tokens`, into rows of `BLOCKS`; `ends` are the documents' ends."""
     cuts = np.arange(block_tokens, len(tokens) + 1, block_tokens)
     bounds = np.unique(
         np.concatenate([ends[ends < len(tokens)], cuts])

@@ -41,7 +41,7 @@ def runs_root() -> Path:
 
 
 def in_job() -> bool:
-    """Return whether this process is the driver of a submitted job, or works in the copy of the project that Ray made."""
+    """Return whether this process is the driver of a submitted job, or works in the project copy that Ray made."""
     return JOB_VARIABLE in os.environ or {"runtime_resources", "working_dir_files"} <= set(Path.cwd().parts)
 
 

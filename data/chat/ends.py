@@ -16,8 +16,8 @@ GENERATION_CONFIG: Final = "generation_config.json"
 def chat_ends(tokenizer: Any, folder: str | Path | None = None) -> tuple[int, ...]:
     """Return the ids of all tokens that end a response.
 
-    They are the ends of the assistant's turn in the chat template (none without a template), the tokenizer's EOS, and the
-    EOS ids in the model folder's generation_config.json.
+    These are the ends of the assistant's turn in the chat template (none without a template), the tokenizer's EOS, and
+    the EOS ids in the model folder's generation_config.json.
 
     Args:
         tokenizer: a Hugging Face tokenizer.

@@ -146,7 +146,7 @@ def _tail(tokenizer: Any, chat: Sequence[dict[str, str]]) -> str:
 
 
 def _first_added(tokenizer: Any, text: str) -> int | None:
-    """Return the id of the special or added token that `text` begins with, ignoring whitespace; None if there is none."""
+    """Return the id of the special or added token that `text` begins with, ignoring whitespace, or None."""
     tokens = tokenize(tokenizer, text)
     for id, start, stop in zip(tokens.ids, tokens.starts, [*tokens.starts, len(text)][1:], strict=True):
         if id in tokenizer.added_tokens_decoder:

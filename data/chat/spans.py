@@ -53,7 +53,7 @@ class SpanFinder:
         """Render a chat that ends with the assistant's turn, and find that turn.
 
         Raises:
-            DataError: the rendering does not begin with what is rendered as the prompt of that turn.
+            DataError: the rendering does not begin with the rendered prompt of that turn.
         """
         text = render(self._tokenizer, messages)
         prompt = self.prompt(messages[:-1])

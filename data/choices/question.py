@@ -30,7 +30,7 @@ class ChoiceQuestion:
 
     @property
     def asked(self) -> str:
-        """The question with its lettered options, one per line; the question alone if its text contains them already."""
+        """The question with its lettered options, one per line; the question alone if its text already has them."""
         marked = [
             rf"{letter}\s*[.．、:：)）\s]\s*{re.escape(text)}"
             for letter, text in zip(LETTERS, self.options, strict=False)

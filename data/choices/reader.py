@@ -118,7 +118,7 @@ def key_column(record: Record) -> str:
 
 
 def count_from(records: Sequence[Record]) -> int | None:
-    """Return whether the numbers that are keys in a file count from 0 or from 1; None unless exactly one fits all keys."""
+    """Return whether numeric keys in a file count from 0 or from 1; None unless exactly one of these fits all keys."""
     numbered = [record for record in records if _fault(record, None) == COUNTED]
     fitting = [first for first in (0, 1) if not any(_fault(record, first) for record in numbered)]
     return fitting[0] if len(fitting) == 1 else None

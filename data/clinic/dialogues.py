@@ -53,7 +53,7 @@ def chat(questions: list[str], answers: list[str]) -> list[Message]:
 
 
 def draw_pair(split: Split, rng: random.Random, heldout: bool, attributes: tuple[str, ...]) -> tuple[Condition, str]:
-    """Draw a pair that may be asked about: an open one for training; for evaluation, a held-out one half of the time."""
+    """Draw a pair that may be asked about: an open one for training; for evaluation, a held-out one half the time."""
     wanted = heldout and rng.random() < 0.5
     return rng.choice([(c, a) for c, a in split.pairs(heldout=wanted) if a in attributes])
 

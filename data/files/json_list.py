@@ -121,7 +121,8 @@ class _Text:
     def element(self, longest: int) -> tuple[Any, str]:
         """Return the value at the current position, and why it cannot be used.
 
-        The position moves behind the value. If no value can be parsed, None is returned for it and the position stays.
+        The position moves past the value. If no value can be parsed, None is returned for it and the position does not
+        move.
         """
         while True:
             try:

@@ -93,7 +93,7 @@ def _unzstd(path: Path, start: int, end: int | None) -> Iterator[bytes]:
 
 
 def _before_damage(parts: Iterator[bytes]) -> bytes:
-    """Return the bytes before the error that ends `parts`, which yields them one by one: a failed read returns nothing."""
+    """Return the bytes before the error that ends `parts`, which yields single bytes: a failed read returns nothing."""
     found = bytearray()
     with suppress(OSError, zlib.error, pa.ArrowException):
         for part in parts:

@@ -43,8 +43,7 @@ def read_sheets(path: Path) -> Iterator[tuple[int, dict[str, str] | None, str]]:
     from openpyxl.utils.exceptions import InvalidFileException
 
     try:
-        # Load results of formulas and the formulas: both are needed to tell an empty cell from a result that was never
-        # stored.
+        # Load both results and formulas, to distinguish an empty cell from a result that was never stored.
         books = [load_workbook(path, read_only=True, data_only=results) for results in (True, False)]
     except (BadZipFile, InvalidFileException, KeyError, OSError, ValueError) as error:
         raise Unreadable(f"not readable as a workbook ({error})") from error

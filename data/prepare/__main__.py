@@ -1,4 +1,4 @@
-"""`python -m data.prepare --input PATH ... --kind KIND --out DIR`: converts raw files to tables that the trainers read."""
+"""`python -m data.prepare --input PATH ... --kind KIND --out DIR`: converts raw files to tables for the trainers."""
 
 from __future__ import annotations
 
@@ -119,7 +119,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextmanager
 def _pool(workers: int | None, size: int, insecure: bool) -> Iterator[Pool]:
-    """Yield the cluster of `$RAY_ADDRESS`, which a submitted job always has, or with `--workers` this machine's pool."""
+    """Yield the Ray cluster of `$RAY_ADDRESS`, which a submitted job always has, else the pool of this machine.
+
+    `--workers` selects this machine in any case.
+    """
     if workers is None and os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
         from cluster.connect import connect
 

@@ -130,7 +130,7 @@ _WORDS: Final = frozenset(
 _EMPTY: Final = frozenset(["area", "base", "embed", "input", "link", "meta", "param", "source", "track"])
 _NAMES: Final = _BLOCKS | _CELLS | _HIDDEN | _SCRIPTS | _INLINE | _PARTS | _WORDS | _EMPTY
 _PAIRED: Final = _SCRIPTS | _HIDDEN | _PARTS | _WORDS | _EMPTY | frozenset("abisu")
-"""Elements that are removed only if they have an end tag or attributes, because they are words or quantities, too.
+"""Elements that are removed only if they have an end tag or attributes, since their names are also words or quantities.
 
 A lone `<b>` may be a comparison with b, and without an end tag, it is unknown where a superscript's exponent ends.
 """

@@ -61,7 +61,7 @@ def _trimmed(text: str) -> str:
 
 
 def remove_markup(text: str, labels: Collection[str] = ()) -> str:
-    """Return the text without HTML, even if escaped, and without the marks and section `labels` of digitized classics."""
+    """Return the text without HTML, even if escaped, and without digitized classics' marks and section `labels`."""
     for _ in range(_ESCAPED):
         if "<" not in text and "&" not in text:
             break

@@ -121,7 +121,7 @@ def stretch_hashes(hashes: Hashes, starts: Places, ends: Places) -> Hashes:
 
 
 def _polynomials(hashes: Hashes, size: int) -> Hashes:
-    """Return, for every window, the polynomial with its `size` values as coefficients, from windows of half the size."""
+    """Return, for every window, the polynomial with its `size` values as coefficients, from half as long windows."""
     if size == 1:
         return hashes.copy()
     half = size // 2

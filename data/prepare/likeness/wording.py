@@ -177,6 +177,12 @@ def alike(kept: Row, removed: Row, answers: str, threshold: float) -> bool:
     than `_WORD`, as names do, and must not occur twice, as the subject of a text does. Every remaining word must
     correspond to one of the other row, or carry no meaning: 贫血 instead of 黄疸, or 左 instead of 右, makes another
     statement.
+
+    Args:
+        kept: a row.
+        removed: a later row, which is a duplicate if they are alike.
+        answers: `same` compares answers, too; `any` does not.
+        threshold: minimum share of tokens in common windows.
     """
     parts = [compared(row, answers) for row in (kept, removed)]
     one, other = (_telling(SEPARATOR.join(answer)).hashes for _, answer in parts)
@@ -194,7 +200,7 @@ def alike(kept: Row, removed: Row, answers: str, threshold: float) -> bool:
 
 
 def _own(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
-    """Return a mask of the tokens that are in no window that the others have, too, (T,)."""
+    """Return a mask of the tokens that are in none of the windows of the others, (T,)."""
     shared = np.isin(windows(hashes, _OVERLAP), windows(others, _OVERLAP))
     covered = np.zeros(len(hashes), bool)
     for place in range(_OVERLAP):

@@ -70,7 +70,7 @@ def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Optio
         rows = np.flatnonzero(alone & prints.all(axis=1))
         found.near[rows] = _of(rows, same_wording(prints[rows]))
         _find_reworded(alone & (found.near == NONE), found, files, counts, options, folder)
-        while (further := (found.near != NONE) & (found.near[found.near] != NONE)).any():  # the repeated row went, too
+        while (further := (found.near != NONE) & (found.near[found.near] != NONE)).any():  # that row repeats another
             found.near[further] = found.near[found.near[further]]
     return found
 
@@ -137,7 +137,7 @@ def _batches(files: Sequence[Path], counts: Sequence[int], column: str) -> Itera
 
 
 def exact_duplicates(digests: NDArray[np.uint64]) -> Rows:
-    """Return, for each row of (N, 2) digests, the first row with the same digest, or `NONE` for the first itself, (N,)."""
+    """Return, for each row of (N, 2) digests, the first row with the same digest, or `NONE` for the first, (N,)."""
     order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: equal digests stay in the order of rows
     ordered = digests[order]
     opens = np.ones(len(order), bool)

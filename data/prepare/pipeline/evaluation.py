@@ -201,7 +201,10 @@ def _among(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
 
 
 class Cleaned(NamedTuple):
-    """A row, or what was removed, of the record on a line; `where` is `file:line`, `key` a digest of the record's id."""
+    """A row, or what was removed, of the record on a line.
+
+    `where` is `file:line`; `key` is a digest of the record's id, if it has one.
+    """
 
     line: int
     where: str
@@ -212,7 +215,10 @@ class Cleaned(NamedTuple):
 def decontaminated(
     cleaned: Iterable[Cleaned], evaluation: Evaluation | None, options: Options, tally: Tally
 ) -> Iterator[Cleaned]:
-    """Yield the same outcomes in the same order, with text that evaluation items also have cut out or its row removed."""
+    """Yield the same outcomes in the same order, without the text that evaluation items also have.
+
+    The text is cut out of documents. Other rows, and documents of which too little is left, become `Removed`.
+    """
     if evaluation is None:
         yield from cleaned
         return

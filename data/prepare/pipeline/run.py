@@ -182,7 +182,7 @@ class _NoRowLeft(DataError):
 
 
 def _keep_rejects(folder: Path, out: Path) -> Path:
-    """Move `rejects.jsonl` of a preparation without rows to `out`, or next to it if `out` holds an earlier preparation."""
+    """Move `rejects.jsonl` of a preparation without rows to `out`, or next to it if `out` holds an earlier one."""
     if (out / MANIFEST).exists():
         kept = out.with_name(f"{out.name}.rejects.jsonl")
         os.replace(folder / REJECTS, kept)
@@ -236,7 +236,7 @@ def _tool(options: Options) -> dict[str, str]:
 
 
 def _earlier(out: Path, asked: dict[str, Any]) -> tuple[str, Outcome | None]:
-    """Return what differs between the preparation in `out` and the requested one; or that preparation, if nothing does."""
+    """Return what differs between the preparation in `out` and the requested one; or the former, if nothing does."""
     if not out.is_dir():
         raise DataError(f"{out}: is a file; name a folder")
     if {file.name for file in out.iterdir()} <= {REJECTS}:

@@ -1,4 +1,4 @@
-"""Writes the rows of pieces, without duplicates, as the shards that trainers read, and the list of what was left out."""
+"""Writes the rows of pieces, without duplicates, as the shards that trainers read, and the list of rejects."""
 
 from __future__ import annotations
 

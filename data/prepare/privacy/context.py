@@ -30,5 +30,5 @@ def is_measured(text: str, end: int) -> bool:
 
 
 def is_other_number(text: str, start: int) -> bool:
-    """Return whether a label before a number shows that it identifies something else: an order, a product, an article."""
+    """Return whether the label before a number is that of something else: an order, a product, an article."""
     return _OTHER_NUMBER.search(text[max(0, start - _BEFORE) : start]) is not None

@@ -38,7 +38,7 @@ _FIELD: Final = (
     rf"(?=[，,；;、 ]{{0,2}}(?:[(（][{CJK}]{{1,4}}[)）][，,；;、 ]{{0,2}})?"
     "(?:联系|电话|手机|关系|身份证|签[名字]|日期|时间|工号|职称|(?:男|女)[，,、 ]|[0-9]{1,3}岁|[0-9]{4}[年./-]))"
 )
-"""What follows a name in a form, and does not follow what somebody says."""
+"""What follows a name in a form, but not a speaker's name before speech."""
 _NAMED: Final = (
     re.compile(rf"姓[ ]?名{_LINK}({_CHINESE}|{_FOREIGN})"),
     re.compile(rf"姓[ ]?名(?:[ ]|是|为|叫)?({_WITH_SURNAME})(?:{_END}|(?=男|女|性别|年龄|[0-9]))"),

@@ -34,11 +34,11 @@ class Score:
     wrong: list[tuple[str, list[str], list[str]]] = field(default_factory=list)
 
     def precision(self, kind: str) -> float:
-        """Return the share of what was found of a kind that is marked."""
+        """Return the share of matches of a kind that are marked."""
         return self.right[kind] / self.found[kind] if self.found[kind] else 1.0
 
     def recall(self, kind: str) -> float:
-        """Return the share of what is marked of a kind that was found."""
+        """Return the share of marks of a kind that are found."""
         return self.right[kind] / self.marked[kind] if self.marked[kind] else 1.0
 
 

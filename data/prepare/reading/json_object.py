@@ -1,4 +1,4 @@
-"""Reads the records of a file that is one JSON object: a list under a key such as `data`, or one record under each id."""
+"""Reads the records of a file that is one JSON object: a list under a key such as `data`, or a record under each id."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ _OPENS: Final = (_PART, "<篇名>")
 
 
 def _text(piece: Piece, options: Options) -> Iterator[Found]:
-    """Yield the documents of a text file (see `Options.text_unit`); a file of classics is split into <篇名> sections."""
+    """Yield the documents of a text file (see `Options.text_unit`); classics are split into <篇名> sections."""
     unit, most = options.text_unit, options.max_chars
     kept: list[str] = []
     first, size, titled = 1, 0, False

@@ -144,7 +144,7 @@ def describe(path: str) -> Source:
 
 
 def pieces_of(source: Source, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
-    """Return the pieces of a source: large files are split at line ends or between row groups, if the format allows it."""
+    """Return the pieces of a source: large files are split at line ends or between row groups, if possible."""
     path = Path(source.path)
     if source.unreadable or path.suffix in _PACKED or source.bytes <= piece_bytes:
         return [Piece(source)]

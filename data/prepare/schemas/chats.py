@@ -138,9 +138,7 @@ def _answer(choice: ChoiceQuestion, record: Mapping[str, Any]) -> str:
 
 
 def _exchange(record: Mapping[str, Any], answered: bool) -> Row | None:
-    """Return a question with its answer, after earlier turns, which are in `history` or in a question that is a
-    transcript.
-    """
+    """Return a question with its answer, after earlier turns from `history` or from a question that is a transcript."""
     question = next((name for name in QUESTIONS if name in record), None)
     answer = next((name for name in ANSWERS if name in record), None)
     spoken = False

@@ -1,4 +1,4 @@
-"""Renames the columns of conversations, questions and texts from the names that data sets use to those that are read."""
+"""Renames columns of conversations, questions and texts from the names in data sets to the names that are read."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def preference_of(record: Mapping[str, Any], options: Options) -> Row | None:
 
 @lru_cache(maxsize=256)
 def _sides(columns: tuple[Any, ...]) -> _Pair | None:
-    """Return the columns whose names say which answer is better: both, or the worse one next to an answer (ms-swift)."""
+    """Return the columns whose names say which answer is better: both, or only the worse one, as in ms-swift."""
     by_name = {normalized(name).replace("-", "_"): name for name in reversed(columns)}
     for better, worse in _WORDS:
         pairs = [
@@ -172,7 +172,7 @@ def _pair(record: Mapping[str, Any], pair: _Pair, prompt: Messages, chosen: str,
 
 
 def _margin(record: Mapping[str, Any], pair: _Pair) -> float:
-    """Return by how much the chosen answer is better: as given, or the difference of two scores; 0 if neither exists."""
+    """Return by how much the chosen answer is better: as given, or the difference of two scores, or 0."""
     scores = pair.scores or SCORES
     if record.get("margin") is not None:
         margin = number(record["margin"], "margin")
