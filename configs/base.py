@@ -1,8 +1,8 @@
 """Typed configuration: a stage's settings = the recipe's `common`, its own section, then `--a.b=value` overrides.
 
-Every stage's settings are one `Section` whose fields may be further sections. Nothing is guessed: unknown keys, wrong
-types (`"3"` is not 3) and impossible combinations are refused in one line that names the file or flag and the key.
-Importing this loads neither torch nor ray, so a typo costs milliseconds.
+Every stage's settings are one `Section`, whose fields may be further sections. Validation is strict: unknown keys,
+wrong types (`"3"` is not 3) and impossible combinations raise a one-line error that names the file or flag and the
+key. Importing this module loads neither torch nor ray, so a typo is reported within milliseconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SectionT = TypeVar("SectionT", bound="Section")
 
 
 class Section(BaseModel):
-    """Base of every settings model: unknown keys refused, no conversions except int to float, immutable."""
+    """Base of every settings model: rejects unknown keys, converts no types except int to float, and is immutable."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -41,22 +41,22 @@ class Section(BaseModel):
     )
 
     recipe_key: ClassVar[str] = ""
-    """The stage's key in a recipe, on the settings of a whole stage: `recipe_key = "ppo"`."""
+    """The stage's key in a recipe, such as `recipe_key = "ppo"`; set on the settings of a whole stage."""
     may_change: ClassVar[frozenset[str]] = frozenset()
-    """Keys of a stage that a run may be continued with other values of: they say where it computes, not what."""
+    """Keys of a stage whose values may differ when a run is resumed: they affect where it computes, not what."""
 
 
 def load(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str], prog: str) -> Section:
-    """The settings of `stage` for a command line; what `main` of a trainer calls first.
+    """Load and validate the settings of `stage` from a command line. A trainer's `main` calls this first.
 
     Args:
         stage: key of the wanted stage in `sections`.
         sections: every stage a recipe may have, each with its settings model.
         argv: the arguments after the program's name: `--config FILE`, `--a.b=value` or `--a.b value`, `--help`.
-        prog: how messages and the help call the program, e.g. `python -m trainers.ppo`.
+        prog: the program's name in messages and in the help, e.g. `python -m trainers.ppo`.
 
     Raises:
-        SystemExit: 0 after `--help`; 2 after one line on stderr about the first thing that is wrong.
+        SystemExit: 0 after `--help`; 2 after a one-line message on stderr about the first error.
     """
     if any(argument in ("--help", "-h") for argument in argv):
         print(help_text(prog, stage, sections[stage], DEFAULT_RECIPE))
@@ -66,7 +66,7 @@ def load(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str],
 
 
 def read(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str]) -> Section:
-    """As `load`, but raises `ConfigError` instead of leaving the program. All stages of the recipe are checked."""
+    """Like `load`, but raises `ConfigError` instead of exiting. Validates every stage in the recipe."""
     command = _read_command_line(argv)
     recipe = read_recipe(find_recipe(command.config), command.config)
     for key in recipe.values:
@@ -82,12 +82,13 @@ def read(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str])
 
 
 def from_arguments(stage: str, model: type[SectionT], arguments: Mapping[str, Any]) -> SectionT:
-    """Settings from `key=value` arguments instead of a recipe, as `serve run` passes them on.
+    """Build settings from `key=value` arguments instead of a recipe, as `serve run` passes them on.
 
-    A key may name a section's field, `a.b=value`; text is read as a YAML scalar or list, other values stay.
+    A key may name a field of a section (`a.b=value`). A text value is parsed as a YAML scalar or list; other values
+    are used unchanged.
 
     Raises:
-        ConfigError: as `read`, naming the argument.
+        ConfigError: see `read`; the message names the argument.
     """
     command = _CommandLine()
     for name, given in arguments.items():
@@ -102,7 +103,8 @@ def from_arguments(stage: str, model: type[SectionT], arguments: Mapping[str, An
 def dump(config: Section, path: Path) -> None:
     """Write resolved settings as a recipe of one stage, which `--config` accepts again.
 
-    Raises TypeError for what is no section.
+    Raises:
+        TypeError: `config` is not the settings of a whole stage: it has no `recipe_key`.
     """
     if not config.recipe_key:
         raise TypeError(f"{type(config).__name__} is not the settings of a stage: it has no recipe_key")
@@ -147,7 +149,11 @@ def _read_command_line(argv: Sequence[str]) -> _CommandLine:
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe is looked for below the working directory, then below the repository. Raises ConfigError: in neither."""
+    """Return the path of a recipe: relative to the working directory, else relative to the repository.
+
+    Raises:
+        ConfigError: the file is in neither.
+    """
     for path in (Path(name), REPOSITORY / name):
         if path.is_file():
             return path
@@ -155,7 +161,7 @@ def find_recipe(name: str) -> Path:
 
 
 class _Layers:
-    """A stage's raw values, merged from the recipe and the overrides, and where each of them was given."""
+    """A stage's raw values, merged from the recipe and the overrides, and the source of each value."""
 
     def __init__(self, stage: str, recipe: Recipe, command: _CommandLine | None = None) -> None:
         command = command or _CommandLine()
@@ -174,7 +180,7 @@ class _Layers:
             self.values = _merged(self.values, value)
 
     def where(self, key: Key) -> str:
-        """The flag or `file:line` that gave `key`; the whole stage is blamed on the file and all its overrides."""
+        """Return the flag or `file:line` that set `key`; for the whole stage, the file and all overrides."""
         for length in range(len(key), 0, -1):
             part = key[:length]
             for flag in self.flags:
@@ -196,17 +202,17 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 def _validate(model: type[Section], layers: _Layers) -> Section:
     try:
-        # Through JSON, since strict Python input would refuse a list for a tuple field and text for a path or enum.
+        # Validate as JSON: strict Python input would reject a list for a tuple field and text for a path or enum.
         return model.model_validate_json(json.dumps(layers.values))
     except ValidationError as error:
-        # A misspelt key is also a missing one: the misspelling says more.
+        # A misspelled required key causes two errors, unknown key and missing key. The first is more informative.
         problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ConfigError(_explain(problems[0], model, layers) + more) from error
 
 
 def _explain(problem: ErrorDetails, model: type[Section], layers: _Layers) -> str:
-    """One line about a pydantic error: where, which key, what is wrong, what to do."""
+    """Format a pydantic error as one line: where, which key, what is wrong, what to do."""
     key = _key_in(layers.values, problem["loc"], missing=problem["type"] == "missing")
     name = ".".join([layers.stage, *map(str, key)])
     start = f"{layers.where(key)}: {name}: "
@@ -228,7 +234,7 @@ def _explain(problem: ErrorDetails, model: type[Section], layers: _Layers) -> st
 
 
 def _key_in(values: Any, loc: Key, *, missing: bool) -> Key:
-    """`loc` without the parts that pydantic adds for unions: those that cannot be followed into `values`."""
+    """Return `loc` without the parts that pydantic adds for unions, which do not exist in `values`."""
     key: list[str | int] = []
     for part in loc:
         if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
@@ -238,7 +244,7 @@ def _key_in(values: Any, loc: Key, *, missing: bool) -> Key:
 
 
 def _did_you_mean(word: str, known: Sequence[str], *, leaf: bool = False) -> str:
-    """`; did you mean ...?` for the nearest known word; with `leaf`, paths are compared by their last part."""
+    """Return `; did you mean ...?` for the closest known word; with `leaf`, compare paths by their last part."""
     by_name = {path.rsplit(".", 1)[-1] if leaf else path: path for path in known}
     near = difflib.get_close_matches(word, by_name, n=1)
     return f"; did you mean '{by_name[near[0]]}'?" if near else ""

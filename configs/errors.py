@@ -1,4 +1,4 @@
-"""What ends a command in one line: errors of the user's and of the world's, and how a command says them."""
+"""Errors that end a command with a one-line message, and the context manager that prints them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from contextlib import contextmanager
 
 
 class RunError(RuntimeError):
-    """What ended a run although it was asked for correctly. The text says where and what."""
+    """A run failed although its settings are valid. The message says where and what."""
 
 
 class ConfigError(ValueError):
-    """Something the user gave cannot work. The text is one line: where it stands, what is wrong, what to do."""
+    """Invalid user input. The message is one line: where, what is wrong, and what to do."""
 
     def __init__(self, text: str) -> None:
         super().__init__(" ".join(text.split()))
 
 
 class DataError(ConfigError):
-    """Data that cannot be used: the message says where, what is wrong and what to do."""
+    """Unusable data. The message says where, what is wrong, and what to do."""
 
 
 @contextmanager
 def one_line_errors(prog: str) -> Iterator[None]:
-    """Turn a `ConfigError` into its one line on stderr and exit status 2, a `RunError` into its line and status 1.
+    """Print a `ConfigError` or `RunError` as one line on stderr and exit.
 
-    Raises SystemExit in their place.
+    Raises:
+        SystemExit: in place of the error; status 2 for a `ConfigError`, 1 for a `RunError`.
     """
     try:
         yield

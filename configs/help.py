@@ -15,7 +15,7 @@ _WIDTH = 110
 
 
 def help_text(prog: str, stage: str, model: type[BaseModel], recipe: str) -> str:
-    """The whole text; the defaults are the model's own, on which the recipe's values are laid."""
+    """Return the help text. Defaults are the model's own, before the recipe's values are applied."""
     lines = [
         f"usage: {prog} [--config FILE] [--key=value ...]",
         "",
@@ -29,7 +29,7 @@ def help_text(prog: str, stage: str, model: type[BaseModel], recipe: str) -> str
 
 
 def settings_text(stage: str, model: type[BaseModel], prefix: str = "--") -> list[str]:
-    """Lines about every setting, by section; `prefix` is what a command line has before its name."""
+    """Return lines that describe every setting, grouped by section; `prefix` precedes each setting's name."""
     lines: list[str] = []
     section = None
     for path, info in fields(model):
@@ -42,7 +42,7 @@ def settings_text(stage: str, model: type[BaseModel], prefix: str = "--") -> lis
 
 
 def _section_text(model: type[BaseModel], section: str) -> list[str]:
-    """What the field that holds a section says about it."""
+    """Return the description of the field that holds a section."""
     current, about = model, ""
     for name in section.split(".") if section else []:
         info = current.model_fields[name]
@@ -79,7 +79,7 @@ def _type_text(annotation: Any) -> str:
 
 
 def _value_text(value: Any) -> str:
-    """A value as one would write it in a recipe."""
+    """Format a value as in a recipe."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""A recipe file: YAML read strictly, every key remembered with the line it stands on.
+"""Reads recipe files: strict YAML that records the line of every key.
 
-Numbers and booleans follow YAML 1.2 (`1e-5` is a float, `on` is a word), because that is what people mean when they
-write them; PyYAML's YAML 1.1 rules would read the first as text and the second as true.
+Numbers and booleans follow YAML 1.2 (`1e-5` is a float, `on` is a string), as people expect; PyYAML's YAML 1.1 rules
+would read the first as a string and the second as true.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 from configs.errors import ConfigError
 
 Key = tuple[str | int, ...]
-"""A place in a recipe: `("ppo", "rollout", "batch")`, list items by their index."""
+"""The path of a value in a recipe, such as `("ppo", "rollout", "batch")`; list items are addressed by index."""
 
 _SCALARS = (
     ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
@@ -28,15 +28,15 @@ _SCALARS = (
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads the scalars above, and takes everything else for text."""
+    """A YAML loader that resolves only the scalars above; every other scalar is a string."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around text that `_Loader` would take for something else."""
+    """A YAML dumper that quotes strings that `_Loader` would resolve to another type."""
 
 
 for _class in (_Loader, _Dumper):
-    _class.yaml_implicit_resolvers = {}  # without YAML 1.1's
+    _class.yaml_implicit_resolvers = {}  # drop the YAML 1.1 resolvers
     for _tag, _pattern, _first in _SCALARS:
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
@@ -48,24 +48,24 @@ class Recipe:
     name: str
     values: dict[str, Any]
     lines: dict[Key, int] = field(default_factory=dict)
-    numbered: bool = True  # False for a command-line value, which has no lines to speak of
+    numbered: bool = True  # False for a command-line value, which has no lines
 
     def where(self, key: Key) -> str:
-        """`file:line` of a key, or of the nearest key around it; the file alone for the whole."""
+        """Return `file:line` of a key, or of its nearest enclosing key; only the file if there is none."""
         while key and key not in self.lines:
             key = key[:-1]
         return self.at(self.lines[key] - 1) if key else self.name
 
     def at(self, line: int) -> str:
-        """`file:line` for a line counted from 0."""
+        """Return `file:line` for a line counted from 0."""
         return f"{self.name}:{line + 1}" if self.numbered else self.name
 
 
 def read_recipe(path: Path, name: str) -> Recipe:
-    """Read a recipe; `name` is how messages call the file.
+    """Read a recipe; messages refer to the file as `name`.
 
     Raises:
-        ConfigError: unreadable file, broken YAML, a key given twice, or a top level that is not a mapping.
+        ConfigError: the file is unreadable, is not valid YAML, has a duplicate key, or its top level is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -81,17 +81,17 @@ def read_recipe(path: Path, name: str) -> Recipe:
 
 
 def read_value(text: str, flag: str) -> Any:
-    """The value of a command-line override: a YAML scalar or list."""
+    """Parse the value of a command-line override: a YAML scalar or list."""
     return _parse(text, Recipe(flag, {}, numbered=False))
 
 
 def write_yaml(values: Mapping[str, Any], path: Path) -> None:
-    """Write `values` so that `read_recipe` gives them back."""
+    """Write `values` as YAML that `read_recipe` reads back unchanged."""
     path.write_text(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def short(value: Any) -> str:
-    """A value as messages show it: one line, at most 60 characters."""
+    """Format a value for messages: one line, at most 60 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -110,7 +110,7 @@ def _parse(text: str, recipe: Recipe) -> Any:
 
 
 def _build(node: yaml.Node, key: Key, recipe: Recipe, parents: frozenset[int]) -> Any:
-    """Plain Python values of a YAML node, noting the lines of its keys; refuses what a recipe has no use for."""
+    """Convert a YAML node to plain Python values and record the lines of its keys; reject unsupported YAML."""
     where = recipe.at(node.start_mark.line)
     if id(node) in parents:
         raise ConfigError(f"{where}: an alias (`*name`) that contains itself; write the value out")
@@ -128,7 +128,10 @@ def _build(node: yaml.Node, key: Key, recipe: Recipe, parents: frozenset[int]) -
 
 
 def _pairs(node: yaml.MappingNode, recipe: Recipe, parents: frozenset[int]) -> list[tuple[yaml.Node, yaml.Node]]:
-    """The keys and values of a mapping, after those that it merges in (`<<: *name`) and does not give itself."""
+    """Return the key and value nodes of a mapping, including those merged in with `<<: *name`.
+
+    Merged keys come first; the mapping's own values override them.
+    """
     own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     for name_node, value_node in node.value:
         name = name_node.value

@@ -1,4 +1,4 @@
-"""Walking the fields of nested settings models."""
+"""Traversal of the fields of nested settings models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 
 def nested(annotation: Any) -> type[BaseModel] | None:
-    """The settings model of an annotation `M` or `M | None`; None for any other."""
+    """Return the settings model of an annotation `M` or `M | None`; None for any other annotation."""
     if get_origin(annotation) in (Union, types.UnionType):
         models = [arm for arm in map(nested, get_args(annotation)) if arm]
         return models[0] if len(models) == 1 else None
@@ -19,7 +19,7 @@ def nested(annotation: Any) -> type[BaseModel] | None:
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every field that holds a value, by its dotted path: a model's own first, then those of its sections."""
+    """Yield every field that holds a value, with its dotted path: a model's own fields first, then its sections'."""
     sections: list[tuple[str, type[BaseModel]]] = []
     for name, info in model.model_fields.items():
         below = nested(info.annotation)
@@ -32,12 +32,12 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fiel
 
 
 def field_paths(model: type[BaseModel]) -> list[str]:
-    """The dotted paths of `fields`."""
+    """Return the dotted paths of `fields`."""
     return [path for path, _ in fields(model)]
 
 
 def section_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseModel] | None:
-    """The model found by following `key`, or None where the way leaves the sections."""
+    """Return the model at the path `key`, or None if the path leaves the sections."""
     current: type[BaseModel] | None = model
     for part in key:
         info = current.model_fields.get(str(part)) if current else None

@@ -1,7 +1,7 @@
 """Repositories of the Hugging Face Hub: names, commits, file lists, and local copies in huggingface_hub's own cache.
 
-`HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` and `HF_TOKEN` mean what they mean to huggingface_hub. Importing this file
-imports neither huggingface_hub nor torch.
+`HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` and `HF_TOKEN` have the same meaning as in huggingface_hub. Importing this
+file imports neither huggingface_hub nor torch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Repository:
 
 
 def parse_model(name: str) -> Repository | None:
-    """The repository that `org/name[@revision]` names; None for text of another form, such as a path."""
+    """Return the repository that `org/name[@revision]` names; None for text of another form, such as a path."""
     match = _MODEL.fullmatch(name)
     if match is None or name.startswith("runs/"):
         return None
@@ -50,12 +50,13 @@ def parse_model(name: str) -> Repository | None:
 
 @cache
 def pinned(repository: Repository) -> Repository:
-    """The repository at the commit that its revision is now; a process asks the Hub once.
+    """Return the repository with its revision resolved to the current commit; queries the Hub once per process.
 
-    If the Hub cannot be reached, the commit is the last one in the cache. A line on stderr has the commit and its source.
+    If the Hub cannot be reached, the commit is the last one in the cache. Prints the commit and its source to stderr.
 
     Raises:
-        ConfigError: unknown, gated, no such revision, or neither reachable nor in the cache.
+        ConfigError: the repository is unknown or gated, the revision does not exist, or the Hub is unreachable and the
+            cache has no commit.
     """
     if repository.is_pinned:
         return repository
@@ -77,7 +78,11 @@ def pinned(repository: Repository) -> Repository:
 
 
 def files_of(repository: Repository) -> list[str]:
-    """Paths of the files of a pinned repository. Raises ConfigError, as `pinned`."""
+    """List the paths of the files of a pinned repository.
+
+    Raises:
+        ConfigError: see `pinned`.
+    """
     import httpx
     from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -93,7 +98,7 @@ def files_of(repository: Repository) -> list[str]:
             tree = HfApi().list_repo_tree(repository.name, recursive=True, **where)
             return [entry.path for entry in tree if isinstance(entry, RepoFile)]
         except (OfflineModeIsEnabled, httpx.TransportError) as error:
-            try:  # a copy made by a release of huggingface_hub that kept no list
+            try:  # a copy made by a release of huggingface_hub that did not cache the list
                 folder = Path(snapshot_download(repository.name, local_files_only=True, **where))
             except LocalEntryNotFoundError:
                 raise error from None
@@ -102,7 +107,7 @@ def files_of(repository: Repository) -> list[str]:
 
 
 def cached(repository: Repository) -> Path | None:
-    """The folder in the cache for a repository, with whatever files have been downloaded; None if there is none."""
+    """Return a repository's folder in the cache, with the files downloaded so far; None if there is none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -114,12 +119,12 @@ def cached(repository: Repository) -> Path | None:
 
 
 def download(repository: Repository, files: Sequence[str]) -> Path:
-    """The folder in the cache that has these files of a pinned repository; downloads those that are missing.
+    """Return the cache folder that has these files of a pinned repository; download those that are missing.
 
     Processes that download the same file wait for one another.
 
     Raises:
-        ConfigError: as `pinned`, or a full disk.
+        ConfigError: see `pinned`; or the disk is full.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -142,7 +147,7 @@ def download(repository: Repository, files: Sequence[str]) -> Path:
 
 @contextmanager
 def one_line(repository: Repository) -> Iterator[None]:
-    """Turns what huggingface_hub raises about a repository into a ConfigError."""
+    """Convert what huggingface_hub raises about a repository to a ConfigError."""
     import httpx
     from huggingface_hub import constants, errors
 

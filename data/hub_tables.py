@@ -21,15 +21,15 @@ _SPLITS = {
 
 
 def is_hub_table(name: str | Path) -> bool:
-    """Whether `name` is a table of the Hub and not a path."""
+    """Return whether `name` names a table of the Hub rather than a path."""
     return isinstance(name, str) and name.startswith("hf://")
 
 
 def parse_table(name: str) -> tuple[Repository, str]:
-    """The repository that a table's name names, and the split or path in it.
+    """Return the repository of a table's name, and the split or path within it.
 
     Raises:
-        ConfigError: a name of another form.
+        ConfigError: the name has another form.
     """
     parts = name.removeprefix(PREFIX).split("/", 2)
     repository = parse_model("/".join(parts[:2])) if name.startswith(PREFIX) else None
@@ -39,16 +39,20 @@ def parse_table(name: str) -> tuple[Repository, str]:
 
 
 def pinned_table(name: str) -> str:
-    """The name with the commit that its revision is now. Raises ConfigError, as `data.hub.pinned`."""
+    """Return the name with its revision replaced by the current commit.
+
+    Raises:
+        ConfigError: see `data.hub.pinned`.
+    """
     repository, inside = parse_table(name)
     return f"{PREFIX}{pinned(repository)}" + (f"/{inside}" if inside else "")
 
 
 def hub_table_files(name: str, suffixes: tuple[str, ...] = TABLES) -> list[Path]:
-    """Local copies of the table's files, in the order of their names; downloads those that are not in the cache.
+    """Return local copies of the table's files, sorted by name; download those that are not in the cache.
 
     Raises:
-        ConfigError: as `data.hub.pinned`, or no files with these suffixes for the split.
+        ConfigError: see `data.hub.pinned`; or the split has no files with these suffixes.
     """
     repository, inside = parse_table(name)
     repository = pinned(repository)
@@ -58,13 +62,17 @@ def hub_table_files(name: str, suffixes: tuple[str, ...] = TABLES) -> list[Path]
 
 
 def chosen(files: Sequence[str], inside: str, name: str, suffixes: tuple[str, ...] = TABLES) -> list[str]:
-    """The files of a repository that a table consists of.
+    """Select the files of a repository that a table consists of.
 
-    `inside` is a file, a folder, a split, or a folder and a split. A split is found by the word in the files' paths, as in
-    `data/train-00000-of-00002.parquet`. Without one, the files must all be of one split.
+    Args:
+        files: paths of all files of the repository.
+        inside: a file, a folder, a split, or a folder and a split; empty for a repository whose files are all of one
+            split. A split is found by its name in the files' paths, as in `data/train-00000-of-00002.parquet`.
+        name: the table's name, for messages.
+        suffixes: endings of the files that can be tables.
 
     Raises:
-        ConfigError: no such file, or several splits to choose from; `name` is named.
+        ConfigError: there is no such file, or there are several splits or folders to choose from.
     """
     tables = sorted(file for file in files if file.endswith(suffixes))
     if inside in tables:

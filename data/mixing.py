@@ -1,5 +1,6 @@
-"""In which order the rows of a training table come, of one source or mixed of several. Nothing here depends on what came
-before, so that training can be resumed at any step.
+"""The order of the rows of a training table, from one source or a mix of several.
+
+The order is a pure function of its arguments, so that training can be resumed at any step.
 """
 
 from __future__ import annotations
@@ -15,11 +16,17 @@ from data.tables import DataError
 
 @dataclass(frozen=True)
 class Order:
-    """The order of N rows, of which the first `sources[0]` are the first source's, and so on.
+    """The order of N rows, of which the first `sources[0]` belong to the first source, and so on.
 
-    An epoch is N rows. Without `weights` it is every row once, in a seeded order. With them each source gives its share of
-    the N rows, however many it has: it is gone through in passes of its own, each in a seeded order, and goes on in the
-    next epoch where it stopped in this. Within an epoch the sources are shuffled.
+    An epoch has N rows. Without `weights`, it contains every row once, in a seeded order. With weights, each source
+    contributes its share of the N rows, whatever its size: its rows are drawn in repeated passes over the source, each
+    in a seeded order, and an epoch continues where the previous one stopped. Within an epoch, the rows of all sources
+    are shuffled together.
+
+    Attributes:
+        sources: number of rows of each source.
+        seed: determines every order.
+        weights: relative weight of each source; need not sum to 1.
     """
 
     sources: tuple[int, ...]
@@ -28,14 +35,15 @@ class Order:
 
     @property
     def rows(self) -> int:
-        """N."""
+        """N, the number of rows."""
         return sum(self.sources)
 
     @property
     def shares(self) -> tuple[int, ...]:
-        """Rows of each source in an epoch; their sum is N (what rounding down leaves goes to the largest remainders).
+        """Rows of each source in an epoch, which sum to N (rounded by largest remainders).
 
-        Raises DataError for a weight so small that its source would never come.
+        Raises:
+            DataError: a weight is so small that its source contributes no row.
         """
         if self.weights is None:
             return self.sources
@@ -52,13 +60,14 @@ class Order:
 
     @property
     def passes(self) -> tuple[float, ...]:
-        """How often an epoch goes through each source."""
+        """Number of passes over each source in an epoch."""
         return tuple(share / size for share, size in zip(self.shares, self.sources, strict=True))
 
     def of_step(self, step: int, batch_size: int) -> list[int]:
-        """The rows that optimizer step `step` (from 0) learns from, `batch_size` of them.
+        """Return the numbers of the `batch_size` rows of optimizer step `step` (from 0).
 
-        Epochs follow one another, a step taking the next `batch_size`; where one ends the next begins within the step.
+        Each step takes the next `batch_size` rows. Epochs follow one another without a gap, so a step may end one
+        epoch and begin the next.
         """
         first, last = step * batch_size, (step + 1) * batch_size
         taken: list[int] = []
@@ -70,7 +79,7 @@ class Order:
 
 @lru_cache(maxsize=2)
 def _epoch(order: Order, epoch: int) -> NDArray[np.int64]:
-    """The N rows of an epoch. Kept, because a permutation of many rows takes longer than a step should wait."""
+    """Return the N row numbers of an epoch, (N,). Cached, because permuting many rows would delay every step."""
     if order.weights is None:
         members = np.arange(order.rows)
     else:
@@ -85,7 +94,7 @@ def _epoch(order: Order, epoch: int) -> NDArray[np.int64]:
 
 
 def _passes(order: Order, source: int, first: int, last: int) -> NDArray[np.int64]:
-    """What a source gives from its `first` draw to before its `last`: rows from 0, one permutation after another."""
+    """Return a source's draws `first` to `last` - 1, (last - first,): rows from 0, one permutation after another."""
     size = order.sources[source]
     passes = range(first // size, -(-last // size))
     drawn = [np.random.default_rng((order.seed, 2, source, one)).permutation(size) for one in passes]

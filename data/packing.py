@@ -1,7 +1,7 @@
-"""Tokens laid end to end: documents into blocks that are full, samples held to a length, and the order they come in.
+"""Packing: documents into full blocks, and samples limited to a length.
 
 Packed rows carry their sequence lengths, so that attention never crosses from one document into the next and no token
-is padding. Everything here is a pure function of its arguments: the same seed gives the same blocks and order anywhere.
+is padding. Every function is pure: the same seed gives the same blocks and order on any machine.
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ from data.tables import DataError
 Ids = NDArray[np.int32]  # token ids, (T,)
 
 BLOCKS = pa.schema([("tokens", pa.list_(pa.int32())), ("lengths", pa.list_(pa.int32()))])
-"""A row a block: its T tokens, and the lengths (their sum is T) of the sequences that they are."""
+"""One row per block: its T tokens, and the lengths of the sequences in it, which sum to T."""
 
 
 def pack_blocks(documents: Sequence[Ids], block_tokens: int, seed: int) -> pa.Table:
-    """Documents in a seeded order, end to end, cut every `block_tokens` tokens: rows of `BLOCKS`, each full.
+    """Concatenate documents in a seeded order and cut every `block_tokens` tokens: rows of `BLOCKS`, each full.
 
-    A document that meets a block's end goes on in the next block as a sequence of its own. The last block is filled up
-    with documents from the beginning of the order, so no token of the corpus is lost and fewer than `block_tokens`
-    come twice.
+    A document that reaches a block's end continues in the next block as a separate sequence. The last block is filled
+    up with documents from the beginning of the order, so no token of the corpus is lost and fewer than `block_tokens`
+    tokens occur twice.
+
+    Args:
+        documents: token ids of each document, (T,).
+        block_tokens: tokens of a block.
+        seed: determines the order.
 
     Raises:
-        DataError: a document without tokens, or no documents.
+        DataError: a document has no tokens, or there are no documents.
     """
     _require_tokens(documents)
     order = np.random.default_rng((seed, 0)).permutation(len(documents))
@@ -46,9 +51,9 @@ def pack_blocks(documents: Sequence[Ids], block_tokens: int, seed: int) -> pa.Ta
 
 
 def cut_documents(documents: Sequence[Ids], block_tokens: int) -> pa.Table:
-    """Rows of `BLOCKS` with one document each, in the given order; a longer one is cut every `block_tokens` tokens.
+    """Return rows of `BLOCKS` with one document each, in order; a document is cut every `block_tokens` tokens.
 
-    For evaluation, where every token counts once and no document should lose its beginning to a block's end.
+    For evaluation, where every token counts once and no document should lose its beginning at a block's end.
     """
     _require_tokens(documents)
     pieces = [
@@ -64,7 +69,14 @@ def cut_documents(documents: Sequence[Ids], block_tokens: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class Fit:
-    """What holding samples to a length did: which rows stay, how many were cut, by how many turns, or left out."""
+    """The result of limiting samples to a length.
+
+    Attributes:
+        kept: indices of the samples that remain.
+        cut: number of samples that are cut.
+        dropped: number of samples that are left out.
+        turns: number of turns by which samples are cut, in all.
+    """
 
     kept: list[int]
     cut: int
@@ -80,8 +92,13 @@ class Fit:
 
 
 def fit_lengths(lengths: Sequence[int], max_tokens: int, too_long: str, what: str) -> Fit:
-    """What becomes of samples above `max_tokens` tokens: `refuse` raises, `cut` keeps them for the caller to cut, `drop`
-    leaves them out.
+    """Apply the policy for samples that are longer than `max_tokens`.
+
+    Args:
+        lengths: tokens of each sample.
+        max_tokens: the limit.
+        too_long: `refuse` raises an error, `cut` keeps long samples for the caller to cut, `drop` leaves them out.
+        what: the table's name in messages.
 
     Raises:
         DataError: under `refuse`, the first sample that is too long; under `drop`, when none is left.
@@ -110,11 +127,11 @@ def _require_tokens(documents: Sequence[Ids]) -> None:
 
 
 def _blocks(tokens: Ids, ends: NDArray[np.int64], block_tokens: int) -> pa.Table:
-    """Cuts `tokens` (a multiple of `block_tokens`) into rows of `BLOCKS`; `ends` are the documents' ends in it."""
+    """Cut `tokens` (T,), T a multiple of `block_tokens`, into rows of `BLOCKS`; `ends` are the documents' ends."""
     cuts = np.arange(block_tokens, len(tokens) + 1, block_tokens)
     bounds = np.unique(
         np.concatenate([ends[ends < len(tokens)], cuts])
-    )  # where a sequence ends, inside a block or with it
+    )  # ends of sequences, inside a block or at its end
     lengths = np.diff(bounds, prepend=0).astype(np.int32)
     sequences = np.concatenate([[0], np.searchsorted(bounds, cuts, side="right")])
     return pa.table([_lists(tokens, np.concatenate([[0], cuts])), _lists(lengths, sequences)], schema=BLOCKS)

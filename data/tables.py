@@ -1,7 +1,7 @@
-"""Arrow schemas of the tables that stages read, and their strict reading and atomic writing.
+"""Arrow schemas of the tables that stages read; strict reading and atomic writing.
 
-A table is one Arrow table, a row a sample. On disk it is Parquet, or JSON lines (a JSON object a line) for files
-written by hand. Reading either gives the same Arrow table, or a `DataError` that says where and what is wrong.
+A table is one Arrow table with one row per sample. On disk it is Parquet, or JSON Lines (one JSON object per line) for
+files written by hand. Both are read as the same Arrow table, or a `DataError` says where and what is wrong.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CHOICE = pa.schema(
 OPEN = pa.schema([("question", pa.string()), ("reference", pa.string())])
 
 MAY_LACK: dict[str, Any] = {"task": "", "flaw": "", "margin": 0.0}
-"""Columns that a table for training may lack, with what every row of it then has."""
+"""Columns that a table for training may lack, with the value that all of its rows then have."""
 
 _LARGEST = 3.4028234663852886e38
 """The largest 32-bit float; a larger number would become infinite."""
@@ -53,11 +53,15 @@ def read_table(
 ) -> pa.Table:
     """Read one or several .parquet or .jsonl files as one table of exactly `schema`, rows in the order of `paths`.
 
-    hf://datasets/org/name stands for the files of a dataset of the Hugging Face Hub; see data/hub_tables.py. A folder stands for the Parquet files in it, such as `python -m data.prepare` writes, in the order of their names.
-    No value may be null, and every column of `schema` must be there, with its type (a wider integer, float or string type
-    of the same kind is narrowed when nothing is lost) and no column beside it, unless `others` are wanted: those are kept as
-    they are, and must have the same types in every file. A column of `may_lack` that a file does not have holds the value
-    there in all of its rows.
+    Args:
+        paths: files; folders, such as `python -m data.prepare` writes, which stand for the Parquet files in them,
+            sorted by name; or hf://datasets/org/name, which stands for the files of a dataset of the Hugging Face Hub
+            (see data/hub_tables.py).
+        schema: the columns, each of which must exist, without nulls. A wider type of the same kind (integer, float,
+            string) is narrowed if nothing is lost; an integer is accepted for a float.
+        others: whether to keep columns that are not in `schema`; they must have the same types in every file. By
+            default they are an error.
+        may_lack: columns that a file may lack, with the value that all of its rows then have.
 
     Raises:
         DataError: a file is missing, unreadable or empty, or has a missing, unknown or wrongly typed column or value.
@@ -75,11 +79,11 @@ def read_table(
 
 
 def table_files(path: str | Path) -> list[Path]:
-    """The files that a table consists of: the file itself, the Parquet files of a folder, or those of a Hub dataset.
+    """Return the files of a table: the file itself, the Parquet files of a folder, or those of a Hub dataset.
 
     Raises:
-        DataError: a folder without any.
-        ConfigError: a dataset that cannot be had; see `data.hub_tables.hub_table_files`.
+        DataError: a folder has no Parquet files.
+        ConfigError: a dataset is not available; see `data.hub_tables.hub_table_files`.
     """
     if isinstance(path, str) and is_hub_table(path):
         return hub_table_files(path)
@@ -93,11 +97,11 @@ def table_files(path: str | Path) -> list[Path]:
 
 
 def write_table(table: pa.Table, path: str | Path) -> None:
-    """Write Parquet to `path` so that a reader, or a crash, never meets half a file: aside, fsync, rename.
+    """Write a Parquet file atomically: temporary file, fsync, rename. A reader or a crash never sees half a file.
 
     Raises:
         DataError: `path` does not end in .parquet.
-        DiskError: the disk is full or refuses.
+        DiskError: the disk is full or not writable.
     """
     path = Path(path)
     if path.suffix != ".parquet":
@@ -138,7 +142,7 @@ def _check_columns(
 def _read_parquet(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[str, Any]) -> pa.Table:
     try:
         table = pq.read_table(path, partitioning=None)
-        table.validate(full=True)  # a text may hold bytes that are not UTF-8
+        table.validate(full=True)  # text may hold bytes that are not UTF-8
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not readable as Parquet ({_first_line(error)}); write the file again") from error
     _check_columns(table.column_names, schema, str(path), others, may_lack)
@@ -165,7 +169,10 @@ def _read_parquet(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping
 
 
 def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether two types differ at most in width (string and large_string, int64 and int32, list and large_list)."""
+    """Return whether values of type `found` can be cast to `wanted`: equal up to width, or an integer for a float.
+
+    Types equal up to width are, for example, string and large_string, int64 and int32, list and large_list.
+    """
     if pa.types.is_struct(wanted):
         if not pa.types.is_struct(found) or [f.name for f in found] != [f.name for f in wanted]:
             return False
@@ -181,7 +188,7 @@ def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _first_null_row(column: pa.Array) -> int | None:
-    """The first row that holds a null, at the top or anywhere inside, or None."""
+    """Return the first row that holds a null, at the top level or nested, or None."""
     if column.null_count:
         return int(pc.index(column.is_null(), True).as_py())
     if pa.types.is_struct(column.type):
@@ -213,7 +220,7 @@ def _read_jsonl(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[s
         values = [row.get(name) for row in rows]
         column = _column(values)
         if column is None:
-            # A prefix that has no type stays without one however it goes on, so the first such is found by halving.
+            # If a prefix has no common type, no longer prefix has one, so bisection finds the first offending row.
             bad = bisect(range(1, len(values)), False, key=lambda count: _column(values[:count]) is None)
             raise DataError(
                 f"{path}:{numbers[bad]}: column '{name}' holds a value that does not fit the type of those before it, or "
@@ -224,7 +231,7 @@ def _read_jsonl(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[s
 
 
 def _column(values: list[Any]) -> pa.Array | None:
-    """The values as a column of the type that fits them all; None if there is none."""
+    """Return the values as a column of a type that fits them all; None if there is none."""
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
@@ -232,7 +239,7 @@ def _column(values: list[Any]) -> pa.Array | None:
 
 
 def _check_value(value: Any, wanted: pa.DataType, where: str) -> None:
-    """Check a decoded JSON value against an Arrow type, naming the path inside it (`messages[2].role`)."""
+    """Check a decoded JSON value against an Arrow type; messages name the path inside it (`messages[2].role`)."""
     if pa.types.is_list(wanted):
         if not isinstance(value, list):
             raise DataError(f"{where}: holds {_json_kind(value)}; it must be a list")

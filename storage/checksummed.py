@@ -1,7 +1,8 @@
-"""Parquet files that say what they are and cannot be damaged unnoticed.
+"""Parquet files with metadata and a checksum that detects any damage.
 
-Among a file's Parquet metadata (`pyarrow.parquet.read_metadata`) is the SHA-256 of all its bytes, taken with the checksum's
-own 64 digits as zeros. Any reader of Parquet can read such a file; `read_sealed` also notices every changed byte.
+A file's Parquet metadata (`pyarrow.parquet.read_metadata`) contains the SHA-256 of all its bytes, computed with the
+checksum's own 64 digits set to zeros. Any Parquet reader can read such a file; `read_sealed` also detects every
+changed byte.
 """
 
 from __future__ import annotations
@@ -22,11 +23,21 @@ _DIGITS = 64
 
 
 class DamagedTable(RunError):
-    """A sealed file that is not what was written; the message names it."""
+    """A checksummed Parquet file does not have the content that was written. The message names the file."""
 
 
 def write_sealed(path: Path, table: pa.Table, facts: Mapping[str, str], *, synced: bool = True) -> None:
-    """Writes `table` with `facts` as the file's metadata: aside, synced, renamed. Raises DiskError."""
+    """Write `table` with `facts` as the file's metadata, atomically: temporary file, fsync, rename.
+
+    Args:
+        path: the file to write; its folder is created.
+        table: the rows.
+        facts: metadata, returned by `read_sealed`.
+        synced: whether to fsync, so that the file survives a power failure.
+
+    Raises:
+        DiskError: the file cannot be written.
+    """
     sink = pa.BufferOutputStream()
     table = table.replace_schema_metadata(dict(facts))
     with pq.ParquetWriter(sink, table.schema) as writer:
@@ -40,7 +51,11 @@ def write_sealed(path: Path, table: pa.Table, facts: Mapping[str, str], *, synce
 
 
 def read_sealed(path: Path) -> tuple[pa.Table, dict[str, str]]:
-    """The table and its facts. Raises DamagedTable unless every byte is as it was written."""
+    """Return the table and its metadata.
+
+    Raises:
+        DamagedTable: the file is unreadable, or any byte differs from what was written.
+    """
     try:
         content = bytearray(path.read_bytes())
     except OSError as error:
@@ -58,9 +73,13 @@ def read_sealed(path: Path) -> tuple[pa.Table, dict[str, str]]:
 
 
 def read_or_put_aside(path: Path, then: str) -> tuple[pa.Table, dict[str, str]] | None:
-    """As `read_sealed`, or None when there is no such file, or a damaged one.
+    """Like `read_sealed`, but returns None if the file does not exist or is damaged.
 
-    That one is said, with what `then` happens, and renamed to end in `.damaged`, so that it counts for nothing.
+    A damaged file is reported on stdout, followed by the consequence `then`, and renamed to end in `.damaged`, so that
+    it is ignored from then on.
+
+    Raises:
+        DiskError: the damaged file cannot be renamed.
     """
     if not path.exists():
         return None

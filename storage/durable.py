@@ -1,4 +1,7 @@
-"""Files that survive a crash and a power cut: written aside, synced, renamed; and one line about a disk that refuses."""
+"""Durable files: written to a temporary file, fsynced and renamed, so that they survive crashes and power failures.
+
+A write error is reported in one line.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +23,26 @@ _TODO = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), f"make its folder writable, {_AGAIN}"),
 }
 _SEAL = b"# SHA-256 of the lines above: "
-_CHECKSUM = "sha256"  # a key of JSON files: of the rest
+_CHECKSUM = "sha256"  # key in JSON files: the SHA-256 of the rest
 
 
 class DiskError(RunError):
-    """A file that cannot be written; the message names it, what is wrong and what to do."""
+    """A file cannot be written. The message names it, what is wrong, and what to do."""
 
     reason = ""
-    """What is wrong, in the operating system's words."""
+    """The operating system's error message."""
 
 
 @contextmanager
 def writing(path: Path, *, named: bool = True) -> Iterator[None]:
-    """A context in which an OSError becomes a DiskError about `path`, or about the file that the error has `named`.
+    """Context manager that converts an OSError to a DiskError.
 
-    Raises DiskError in place of the system's error.
+    Args:
+        path: the file that the message names.
+        named: whether the message names the error's own file instead, if the error has one.
+
+    Raises:
+        DiskError: in place of the system's error.
     """
     try:
         yield
@@ -47,12 +55,12 @@ def writing(path: Path, *, named: bool = True) -> Iterator[None]:
 
 
 def replace_file(path: Path, content: bytes | bytearray | memoryview, *, synced: bool = True) -> None:
-    """Makes `content` the file `path` at once: a reader, or a crash, meets the old file or the new one.
+    """Atomically replace the file `path` with `content`: a reader or a crash sees the old or the new one.
 
-    When it has returned, a power cut cannot undo it, unless it was not `synced`.
+    Once the call returns, the content survives a power failure, unless `synced` is False.
 
     Raises:
-        DiskError: no such folder, a full disk, or one that refuses; an old file is then still there.
+        DiskError: the folder does not exist, or the disk is full or not writable; an existing file is kept.
     """
     with writing(path, named=False):
         handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -62,7 +70,7 @@ def replace_file(path: Path, content: bytes | bytearray | memoryview, *, synced:
                 file.flush()
                 if synced:
                     os.fsync(file.fileno())
-            os.chmod(aside, 0o644)  # mkstemp gives 0600, which would keep a shared run folder's other readers out
+            os.chmod(aside, 0o644)  # mkstemp uses mode 0600, which other users of a shared run folder could not read
             os.replace(aside, path)
         except BaseException:
             os.unlink(aside)
@@ -72,13 +80,17 @@ def replace_file(path: Path, content: bytes | bytearray | memoryview, *, synced:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those around it, unless they are there. Raises DiskError."""
+    """Create a folder and its parents if they do not exist.
+
+    Raises:
+        DiskError: the folder cannot be created.
+    """
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Has a file's content, or the names in a folder, on the disk."""
+    """Flush a file's content, or a folder's entries, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -87,22 +99,23 @@ def sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
-        # Reads into one small buffer: large ones of many short-lived threads would stay in malloc's arenas.
+        # `file_digest` reads into one small buffer; large buffers of many short-lived threads would stay in malloc's
+        # arenas.
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def with_seal(text: str) -> bytes:
-    """`text` in UTF-8 with its SHA-256 in a last line, which is a comment where `#` begins one."""
+    """Return `text` in UTF-8 followed by a line with its SHA-256, which is a comment where `#` begins one."""
     content = text.encode()
     return content + _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
 def broken_seal(content: bytes, *, required: bool = True) -> str | None:
-    """What is wrong with text that `with_seal` made, as a message's words; None if nothing is.
+    """Return what is wrong with content that `with_seal` made, for an error message; None if it is intact.
 
-    Without a last line of that kind it is cut off, or written by other means, which is right where none is `required`.
+    Content without a checksum line is truncated, or was written by other means; this is an error only if `required`.
     """
     text, seal, digest = content.rpartition(_SEAL)
     if not seal:
@@ -113,12 +126,15 @@ def broken_seal(content: bytes, *, required: bool = True) -> str | None:
 
 
 def json_with_checksum(values: Mapping[str, Any]) -> bytes:
-    """`values` as JSON with their own SHA-256 under the key `sha256`, for `checked_json`."""
+    """Return `values` as JSON with their own SHA-256 under the key `sha256`, which `checked_json` verifies."""
     return _json({**values, _CHECKSUM: hashlib.sha256(_json(values)).hexdigest()})
 
 
 def checked_json(content: bytes) -> dict[str, Any] | None:
-    """What `json_with_checksum` wrote; None if it is damaged. Without a checksum any JSON object counts as whole."""
+    """Return the values that `json_with_checksum` wrote; None if they are damaged.
+
+    A JSON object without a checksum is accepted.
+    """
     try:
         values = dict(json.loads(content))
     except (ValueError, TypeError):

@@ -1,6 +1,6 @@
-"""Where runs live, and one-line refusals of files and folders that are not there.
+"""The folder of all runs, and checks with one-line errors that files and folders exist.
 
-A recipe names its inputs and outputs `runs/...`, whatever machine it runs on; `resolve` says what that means here.
+A recipe names its inputs and outputs `runs/...` on every machine; `resolve` maps these names to local paths.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from configs.errors import ConfigError
 
 RUNS_VARIABLE = "CHIMED_RUNS"
 
-# Set by Ray for the driver of a submitted job (ray._private.runtime_env.constants); a driver's settings, as JSON.
+# Ray sets this for the driver of a submitted job (ray._private.runtime_env.constants): the driver's settings, as JSON.
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 def runs_root() -> Path:
-    """The folder that holds every run, absolute.
+    """Return the absolute path of the folder that holds every run.
 
-    `$CHIMED_RUNS` decides. Without it, it is `./runs`; but the driver of a submitted job works in a copy of the project
-    that Ray deletes afterwards, so there it is the `runs` beside the project's environment.
+    This is `$CHIMED_RUNS` if set, else `./runs`. The driver of a submitted job, however, works in a copy of the
+    project that Ray deletes afterwards; there the default is the `runs` folder next to the project's virtual
+    environment.
 
     Raises:
-        ConfigError: in a job whose Python is not a project's `.venv`, so that no lasting place is known.
+        ConfigError: in a job whose Python is not from a project's `.venv`, so that no persistent folder is known.
     """
     if chosen := os.environ.get(RUNS_VARIABLE):
         return Path(chosen).expanduser().absolute()
@@ -40,12 +41,12 @@ def runs_root() -> Path:
 
 
 def in_job() -> bool:
-    """Whether this process is the driver of a submitted job, or works in the copy of the project that Ray made."""
+    """Return whether this process is the driver of a submitted job, or works in the project copy that Ray made."""
     return JOB_VARIABLE in os.environ or {"runtime_resources", "working_dir_files"} <= set(Path.cwd().parts)
 
 
 def resolve(path: str | Path) -> Path:
-    """`path`, with a leading `runs/` replaced by `runs_root()`."""
+    """Return `path` with a leading `runs/` replaced by `runs_root()`."""
     path = Path(path)
     if path.parts[:1] != ("runs",):
         return path
@@ -53,12 +54,12 @@ def resolve(path: str | Path) -> Path:
 
 
 def table_path(name: str | Path) -> str | Path:
-    """`name` as it is if it is a URL, such as hf://datasets/org/name, otherwise resolved."""
+    """Return `name` unchanged if it is a URL, such as hf://datasets/org/name; otherwise resolve it."""
     return name if "://" in str(name) else resolve(name)
 
 
 def require_file(path: str | Path, what: str, hint: str) -> Path:
-    """The resolved path of a file that must be readable.
+    """Return the resolved path of a file, which must exist and be readable.
 
     Args:
         path: as a recipe names it.
@@ -66,13 +67,13 @@ def require_file(path: str | Path, what: str, hint: str) -> Path:
         hint: what to do when it is missing, e.g. "make it with python -m data.clinic".
 
     Raises:
-        ConfigError: no such file, or it cannot be read.
+        ConfigError: the file does not exist, is a folder, or cannot be read.
     """
     return _require(path, what, hint, folder=False)
 
 
 def require_dir(path: str | Path, what: str, hint: str) -> Path:
-    """As `require_file`, for a folder."""
+    """Like `require_file`, for a folder."""
     return _require(path, what, hint, folder=True)
 
 

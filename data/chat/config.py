@@ -10,7 +10,7 @@ from configs.base import Section
 
 Argument = str | bool | int | float
 
-# Set by whoever renders the template; fixing one of them would break every chat.
+# The caller that renders the template sets these; a fixed value would break every chat.
 NOT_ARGUMENTS = frozenset({"messages", "add_generation_prompt", "tools", "documents"})
 
 

@@ -16,8 +16,8 @@ GENERATION_CONFIG: Final = "generation_config.json"
 def chat_ends(tokenizer: Any, folder: str | Path | None = None) -> tuple[int, ...]:
     """Return the ids of all tokens that end a response.
 
-    They are the ends of the assistant's turn in the chat template (none without a template), the tokenizer's EOS, and the
-    EOS ids in the model folder's generation_config.json.
+    These are the ends of the assistant's turn in the chat template (none without a template), the tokenizer's EOS, and
+    the EOS ids in the model folder's generation_config.json.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
@@ -38,10 +38,10 @@ def eos_ids(tokenizer: Any, folder: str | Path | None) -> tuple[int, ...]:
 
 
 def configured_ends(folder: Path) -> tuple[int, ...]:
-    """Return the `eos_token_id` of the folder's generation_config.json, one or several; none where it says nothing.
+    """Return the `eos_token_id` of the folder's generation_config.json, one or several; empty if it has none.
 
     Raises:
-        ConfigError: what is there is no token id.
+        ConfigError: the value is not a token id or a list of them.
     """
     configured = read_generation_config(folder).get("eos_token_id")
     ids = configured if isinstance(configured, list) else [configured] if configured is not None else []
@@ -58,10 +58,10 @@ def without_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
-    """Return the settings in the folder's generation_config.json; none where there is no such file.
+    """Return the settings in the folder's generation_config.json; empty if the file does not exist.
 
     Raises:
-        ConfigError: it is not a JSON object.
+        ConfigError: the file is unreadable or not a JSON object.
     """
     path = folder / GENERATION_CONFIG
     try:

@@ -18,13 +18,13 @@ Encoded = tuple[list[int], list[int]]
 
 
 class ChatFormat:
-    """The format that a tokenizer's chat template defines. `chat_format` makes and caches it.
+    """The chat format that a tokenizer's chat template defines. `chat_format` creates and caches it.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer with a chat template.
 
     Raises:
-        ConfigError: a slow tokenizer, a template that reads the clock, or one whose turns end with no token.
+        ConfigError: the tokenizer is slow, its template reads the clock, or turns end with no token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -34,7 +34,7 @@ class ChatFormat:
             )
         self._tokenizer = tokenizer
         self.examples = probes.example(tokenizer), render(tokenizer, [probes.USER, probes.ASSISTANT])
-        """Example chats as text: two formats that write them alike are the same."""
+        """Example chats as text; formats that render them identically are equal."""
         probes.require_no_clock(tokenizer)
         self.ends = probes.turn_ends(tokenizer)
         """Ids of the tokens that end an assistant's turn; the first ends a chat."""
@@ -47,7 +47,7 @@ class ChatFormat:
         self._normalizes = any(added[id].normalized for id in self._mark_ids)
 
     def check(self, messages: Messages) -> None:
-        """Refuse a chat with turns out of order, an empty turn, or control tokens in its contents.
+        """Reject a chat with turns out of order, an empty turn, or control tokens in its contents.
 
         Raises:
             DataError: see `check_messages`.
@@ -61,7 +61,7 @@ class ChatFormat:
                 raise DataError(f"chat: turn {index}: is encoded with the reserved mark '{mark}'; remove it")
 
     def prompt(self, messages: Messages) -> list[int]:
-        """Return the token ids of a chat that awaits a response, the generation prompt included.
+        """Return the token ids of a chat that awaits a response, including the generation prompt.
 
         Raises:
             DataError: see `check`; or the last turn is the assistant's.
@@ -72,25 +72,26 @@ class ChatFormat:
         return tokenize(self._tokenizer, self._finder.prompt(messages)).ids
 
     def encode(self, messages: Messages) -> Encoded:
-        """Encode a chat as the template renders it whole.
+        """Encode a chat as one rendering of the template.
 
         Returns:
             `(ids, mask)`: the mask is 1 on every assistant's turn, from after the generation prompt to the token that
             ends the turn.
 
         Raises:
-            DataError: see `check`; or the template renders earlier turns differently when others follow, so that one mask
-                over the whole chat would train responses in contexts that they are never given in: use `samples`.
+            DataError: see `check`; or the template renders earlier turns differently when others follow, so that one
+                mask over the whole chat would train responses in contexts that do not occur in generation: use
+                `samples`.
         """
         self.check(messages)
         return self._masked(*self._finder.whole(messages))
 
     def samples(self, messages: Messages, last_response_only: bool = False) -> list[Encoded]:
-        """Encode a chat as samples to train on.
+        """Encode a chat as training samples.
 
-        One sample is the whole chat. Where the template renders earlier turns differently when others follow, each of the
-        assistant's turns is a sample, with the chat up to there. A last turn that the template leaves open is closed with
-        the token that ends a turn.
+        One sample is the whole chat. If the template renders earlier turns differently when others follow, each
+        assistant's turn becomes a sample, together with the chat before it. A last turn that the template leaves open
+        is closed with the token that ends a turn.
 
         Args:
             messages: the chat.
@@ -126,12 +127,12 @@ class ChatFormat:
         return ids[:start], ids[start : start + sum(mask)]
 
     def _last(self, messages: Messages) -> Encoded:
-        """Encode a chat that ends with the assistant's turn, which alone is trained on."""
+        """Encode a chat that ends with the assistant's turn; the mask is 1 on that turn only."""
         text, span = self._finder.last(messages)
         return self._masked(text, [span], close=True)
 
     def _masked(self, text: str, spans: Sequence[Span], close: bool = False) -> Encoded:
-        """Encode a rendering; `close` adds the end of an open last turn."""
+        """Encode a rendering, with mask 1 on `spans`; `close` adds the end of an open last turn."""
         tokens = tokenize(self._tokenizer, text)
         mask = [0] * len(tokens.ids)
         for span in spans:
@@ -143,7 +144,7 @@ class ChatFormat:
 
 
 def chat_format(tokenizer: Any) -> ChatFormat:
-    """Return the chat format of a tokenizer; made once for a tokenizer and template.
+    """Return the chat format of a tokenizer; cached per tokenizer and template.
 
     Raises:
         ConfigError: the tokenizer has no chat template, or one that cannot be used; see `ChatFormat`.
@@ -153,7 +154,7 @@ def chat_format(tokenizer: Any) -> ChatFormat:
 
 @lru_cache(maxsize=16)
 def _format(tokenizer: Any, template: str, size: int, eos: str | None) -> ChatFormat:
-    del template, size, eos  # parts of the cache's key: a tokenizer may be changed
+    del template, size, eos  # part of the cache key, since a tokenizer may be modified
     return ChatFormat(tokenizer)
 
 

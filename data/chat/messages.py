@@ -22,9 +22,9 @@ def check_messages(messages: Sequence[Mapping[str, Any]], marks: Sequence[str] =
     """Check the order of the turns and their contents.
 
     Args:
-        messages: an optional system turn, then user and assistant in turn, user first.
-        marks: strings that no content may contain, because the tokenizer would read them as control tokens. The default
-            is ChiMed-GPT's, for callers without a tokenizer; `ChatFormat.check` uses the checkpoint's own.
+        messages: an optional system turn, then alternating user and assistant turns, user first.
+        marks: strings that no content may contain, because the tokenizer would read them as control tokens. The
+            default is ChiMed-GPT's, for callers without a tokenizer; `ChatFormat.check` uses the checkpoint's own.
         tools: whether tool turns may follow an assistant's turn.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a chat template does, found by rendering chats of known contents: turn ends, control tokens, the clock."""
+"""Probes of a chat template: renders chats of known content to find turn ends, control tokens, and use of the clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DATES = datetime(2001, 2, 3), datetime(2012, 11, 10)
 
 
 def name_of(tokenizer: Any) -> str:
-    """Return how messages call the tokenizer: the folder that it was loaded from."""
+    """Return the tokenizer's name in messages: the folder that it was loaded from."""
     return tokenizer.name_or_path or "tokenizer"
 
 
@@ -65,10 +65,10 @@ def example(tokenizer: Any) -> str:
 
 
 def require_no_clock(tokenizer: Any) -> None:
-    """Refuse a template whose rendering depends on the date.
+    """Reject a template whose rendering depends on the date.
 
     Raises:
-        ConfigError: names the variable that fixes the date, if the template has one.
+        ConfigError: the rendering depends on the date; the message names the variable that fixes it, if there is one.
     """
     for chat in ([USER], [SYSTEM, USER]):
         try:
@@ -89,15 +89,15 @@ def require_no_clock(tokenizer: Any) -> None:
 def turn_ends(tokenizer: Any) -> tuple[int, ...]:
     """Return the ids of the tokens that end an assistant's turn.
 
-    The first is the one that ends the last turn of a chat. Where a template leaves that turn open, as GLM-4's does, it is
+    The first is the one that ends the last turn of a chat. If a template leaves that turn open, as GLM-4's does, it is
     the token that begins the next user's turn.
 
     Raises:
-        ConfigError: a turn ends with something else than one special or added token.
+        ConfigError: no turn ends with a special or added token.
     """
     tails = [_tail(tokenizer, [USER, ASSISTANT]), _tail(tokenizer, [USER, ASSISTANT, NEXT])]
     if knows_tools(tokenizer):
-        with suppress(DataError):  # of a template that wants a tool call before
+        with suppress(DataError):  # the template may require a tool call first
             tails.append(_tail(tokenizer, [USER, ASSISTANT, TOOL]))
     ends = [end for tail in tails if (end := _first_added(tokenizer, tail)) is not None]
     if not ends:
@@ -112,7 +112,7 @@ def control_marks(tokenizer: Any, ends: Sequence[int]) -> tuple[str, ...]:
     """Return the strings that no content may contain, because they would be encoded as control tokens.
 
     These are all special tokens, the ends of turns, and the added tokens that the template writes outside of the
-    assistant's turns. Added tokens of responses only, such as `<think>`, are not among them.
+    assistant's turns. Added tokens that occur in responses only, such as `<think>`, are not included.
     """
     added = tokenizer.added_tokens_decoder
     found = {token.content for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
@@ -146,7 +146,7 @@ def _tail(tokenizer: Any, chat: Sequence[dict[str, str]]) -> str:
 
 
 def _first_added(tokenizer: Any, text: str) -> int | None:
-    """Return the id of the special or added token that `text` begins with, whitespace aside."""
+    """Return the id of the special or added token that `text` begins with, ignoring whitespace, or None."""
     tokens = tokenize(tokenizer, text)
     for id, start, stop in zip(tokens.ids, tokens.starts, [*tokens.starts, len(text)][1:], strict=True):
         if id in tokenizer.added_tokens_decoder:

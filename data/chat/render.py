@@ -1,4 +1,4 @@
-"""Rendering chats with a tokenizer's chat template, and tokens with their places in the text."""
+"""Renders chats with a tokenizer's chat template, and tokenizes text with the position of each token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text as tokens."""
+    """A text as T tokens."""
 
     ids: list[int]
     """(T,) token ids."""
@@ -24,7 +24,7 @@ class Tokens:
     def between(self, start: int, stop: int) -> range:
         """Return the indices of the tokens that begin at characters `start` to `stop` - 1.
 
-        A token that begins earlier and reaches over `start` is not one of them.
+        A token that begins before `start` and extends over it is not included.
         """
         return range(bisect_left(self.starts, start), bisect_left(self.starts, stop))
 
@@ -35,11 +35,11 @@ def render(tokenizer: Any, messages: Messages, add_generation_prompt: bool = Fal
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
         messages: the chat.
-        add_generation_prompt: whether what opens the assistant's turn follows.
+        add_generation_prompt: whether to append the generation prompt, which opens the assistant's turn.
         arguments: further variables of the template.
 
     Raises:
-        DataError: the template refuses the chat; the text is the template's own.
+        DataError: the template rejects the chat; the message is the template's own.
     """
     import jinja2
 

@@ -1,4 +1,4 @@
-"""A recipe's `chat` section, applied to a tokenizer."""
+"""Applies a recipe's `chat` section to a tokenizer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 
 def apply_settings(tokenizer: Any, chat: ChatConfig) -> None:
-    """Make the tokenizer's chat template the one that the settings ask for.
+    """Set the tokenizer's chat template as configured.
 
     Raises:
-        ConfigError: no such template, none at all for the arguments, or an argument that it does not use.
+        ConfigError: there is no such template, none at all for the arguments, or the template does not use an
+            argument.
     """
     if chat.template is not None:
         tokenizer.chat_template = read_template(chat.template)

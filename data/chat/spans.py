@@ -1,4 +1,4 @@
-"""Where the assistant's turns are in a rendered chat, derived from renderings of growing chats and verified."""
+"""Finds the assistant's turns in a rendered chat, by rendering growing prefixes of the chat, and verifies them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data.tables import DataError
 
 
 class UnstableError(DataError):
-    """A whole chat's rendering does not contain what was rendered when one of its responses was given."""
+    """A whole chat is rendered differently from the chat up to one of its responses."""
 
 
 class Span(NamedTuple):
@@ -39,7 +39,11 @@ class SpanFinder:
         self._has_blocks = re.search(r"\{%-?\s*generation\b", tokenizer.get_chat_template()) is not None
 
     def prompt(self, messages: Messages) -> str:
-        """Render a chat with the generation prompt. Raises DataError: the template drops the system turn."""
+        """Render a chat with the generation prompt.
+
+        Raises:
+            DataError: the template drops the system turn, or rejects the chat.
+        """
         text = render(self._tokenizer, messages, add_generation_prompt=True)
         if messages[0]["role"] == "system" and messages[0]["content"].strip() not in text:
             raise DataError("chat: the chat template leaves out the system turn; drop it or use another template")
@@ -49,7 +53,7 @@ class SpanFinder:
         """Render a chat that ends with the assistant's turn, and find that turn.
 
         Raises:
-            DataError: the rendering does not begin with what is rendered as the prompt of that turn.
+            DataError: the rendering does not begin with the rendered prompt of that turn.
         """
         text = render(self._tokenizer, messages)
         prompt = self.prompt(messages[:-1])
@@ -65,7 +69,7 @@ class SpanFinder:
         return text, Span(start, end.end() if end else len(text), end is not None)
 
     def whole(self, messages: Messages) -> tuple[str, list[Span]]:
-        """Render a chat, and find all turns of the assistant's.
+        """Render a chat, and find all of the assistant's turns.
 
         Raises:
             UnstableError: the template renders a turn differently when others follow.
@@ -90,7 +94,11 @@ class SpanFinder:
         return whole, spans
 
     def _block_start(self, messages: Messages) -> int:
-        """Return where the last `{% generation %}` block begins. Raises DataError: not one block for each response."""
+        """Return where the last `{% generation %}` block begins.
+
+        Raises:
+            DataError: the number of blocks is not the number of responses.
+        """
         blocks = generation_blocks(self._tokenizer, messages)
         responses = sum(message["role"] == "assistant" for message in messages)
         if len(blocks) != responses:

@@ -15,9 +15,9 @@ BOT: Final = "[bot]:"
 # Reserved marks of ChiMed-GPT's format with this project's tokenizer.
 RESERVED: Final = (HUMAN, BOT, "</s>", "<s>", "<pad>", "<unk>")
 
-# ChiMed-GPT: a user's turn is `[human]:{question}\n[bot]:`, an assistant's the response and the end-of-sequence token.
-# A system turn comes first, on a line of its own. It refuses what `check_messages` refuses, so that a server that only
-# renders the template answers 400 to a forged turn.
+# ChiMed-GPT: a user's turn is `[human]:{question}\n[bot]:`, an assistant's turn is the response and the
+# end-of-sequence token. A system turn comes first, on a separate line. The template rejects what `check_messages`
+# rejects, so that a server that only renders the template responds with 400 to a forged turn.
 CHAT_TEMPLATE: Final = (
     "{%- for message in messages -%}"
     "{%- if message['content'] is not string or message['content'] | trim == '' -%}"
@@ -62,7 +62,7 @@ def read_template(given: str) -> str:
         given: one of `NAMED`, or the path of a Jinja file.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: `given` is neither, or the file cannot be read.
     """
     if given in NAMED:
         return NAMED[given]
@@ -78,9 +78,9 @@ def read_template(given: str) -> str:
 
 
 def with_arguments(template: str, arguments: Mapping[str, str | bool | int | float]) -> str:
-    """Put values of variables at the head of a template, as `{%- set NAME = VALUE -%}` lines.
+    """Set variables at the top of a template, as `{%- set NAME = VALUE -%}` lines.
 
-    Whoever renders the template then uses them without being told. Lines of an earlier call are replaced.
+    Every renderer then uses the values without passing them as arguments. Lines of an earlier call are replaced.
 
     Raises:
         ConfigError: the template does not use one of the variables.

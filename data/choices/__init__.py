@@ -1,1 +1,1 @@
-"""Choice questions in every layout in use, read one way for training and for evaluation."""
+"""Choice questions in every supported layout, read the same way for training and for evaluation."""

@@ -1,6 +1,6 @@
-"""Which columns of a record hold a choice question's options, its key and its explanation.
+"""The columns of a record that hold a choice question's options, its answer key, and its explanation.
 
-Columns are compared without regard to case, white space at their ends, and full-width letters.
+Names of columns are compared without regard to case, white space at their ends, and full-width letters.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ QUESTIONS: Final = (
     "prompt",
 )
 CONTINUED: Final = ("input",)
-"""What follows the question in another column; the question itself where there is no other."""
+"""Columns that continue the question of another column; the question itself if there is no other."""
 CONTEXTS: Final = (
     "context",
     "contexts",
@@ -43,7 +43,7 @@ CONTEXTS: Final = (
     "文章",
     "共用题干",
 )
-"""Texts that a question is about."""
+"""Columns of texts that a question is about."""
 KEYS: Final = (
     "answer_idx",
     "answer_index",
@@ -55,7 +55,7 @@ KEYS: Final = (
     "cop",
     "ra",
 )
-"""Columns that name the right option and never hold its text alone."""
+"""Columns that name the right option and never hold only its text."""
 ANSWERS: Final = (
     "answer", "answers", "correct_answer", "correct", "right_answer", "正确答案", "参考答案", "标准答案", "答案", "gold", "label",
     "target", "output", "response", "completion",
@@ -77,7 +77,7 @@ GROUPS: Final = (
 )
 """Columns that hold all options."""
 LISTED: Final = ("answers", "candidates", "endings", "alternatives", "候选", "候选项", "候选答案")
-"""Columns that hold all options where they have a list and another column the key."""
+"""Columns that hold all options if their value is a list and another column has the key."""
 
 _OPTION: Final = re.compile(r"(?:(?:options?|opt|op|choices?|选项)[ _.-]*)?[(（\[]?([a-z])[)）\].、]?(?:[ _-]*选项)?")
 _NUMBERED: Final = re.compile(r"(?:options?|opt|op|choices?|ending|选项)[ _.-]*(\d{1,2})")
@@ -86,16 +86,16 @@ _ABOUT: Final = re.compile(r"type|count|num|id$|类型|数量|个数")
 
 
 def normalized(name: Any) -> str:
-    """A column's name as it is compared."""
+    """Return a column's name in the form in which names are compared."""
     return unicodedata.normalize("NFKC", str(name)).strip("\ufeff \t\r\n").lower()
 
 
 _NAN: Final = ("", "nan", "<na>", "#n/a")
-"""Texts of a cell that holds nothing, as pandas writes it."""
+"""Texts of an empty cell, as pandas writes it."""
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a cell holds nothing: null, not a number also as pandas writes it, white space, or nothing but such values."""
+    """Return whether a cell is empty: null, NaN (also as text that pandas writes), white space, or only such values."""
     if isinstance(value, Mapping):
         return all(map(is_blank, value.values()))
     if isinstance(value, list | tuple):
@@ -108,9 +108,9 @@ def is_blank(value: Any) -> bool:
 
 
 def option_columns(names: Iterable[Any]) -> tuple[Any | None, dict[str, Any]]:
-    """The column that holds all options, if there is one, and the columns that hold one each, by label.
+    """Return the column that holds all options, if there is one, and the columns that hold one each, by label.
 
-    A label is a letter, or a number where the columns are numbered. A lone column `A` is no option.
+    A label is a letter, or a number if the columns are numbered. A lone column `A` is not an option.
     """
     by_name: dict[str, Any] = {}
     for name in names:
@@ -125,7 +125,7 @@ def option_columns(names: Iterable[Any]) -> tuple[Any | None, dict[str, Any]]:
 
 
 def unknown_options(names: Iterable[Any]) -> list[Any]:
-    """Columns whose names say that they hold options, in no layout that is known."""
+    """Return the columns whose names suggest that they hold options, but not in a known layout."""
     group, single = option_columns(names)
     known = {group, *single.values()}
     return [
@@ -136,7 +136,7 @@ def unknown_options(names: Iterable[Any]) -> list[Any]:
 
 
 def first_filled(record: Mapping[Any, Any], names: Iterable[str]) -> tuple[Any | None, Any]:
-    """The first of these columns that the record has and that is not blank, and its value; else the first it has."""
+    """Return the first of these columns that is not blank, and its value; if all are blank, the first that exists."""
     by_name = {normalized(name): name for name in reversed(list(record))}
     present = [by_name[name] for name in names if name in by_name]
     filled = next((name for name in present if not is_blank(record[name])), present[0] if present else None)

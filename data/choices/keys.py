@@ -1,4 +1,4 @@
-"""Which options a key names: by letter, several letters, the options' own texts, or a number."""
+"""Finds the options that a key names: by letter, several letters, the options' own texts, or a number."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ _LETTERED: Final = re.compile(rf"[(\[]?([{LETTERS}])\s*(?:[)\].:、,，]\s*|\s)(
 
 
 def right_options(value: Any, options: Options, first: int | None, column: str) -> tuple[int, ...]:
-    """The indices of the options that a key names, ascending.
+    """Return the indices of the options that a key names, ascending.
 
     Args:
-        first: the number of the first option, 0 or 1, where keys are numbers; None if nobody said.
+        value: the key, or a list of keys.
+        options: the question's options.
+        first: the number of the first option, 0 or 1, if keys are numbers; None if unknown.
+        column: the key's column, for messages.
 
     Raises:
-        UnusableQuestion: it names none of the options, or not clearly one.
+        UnusableQuestion: the key names none of the options, or is ambiguous.
     """
     values = value if isinstance(value, list | tuple) else [value]
     found = {index for one in values for index in _named(one, options, first, column)}
@@ -64,7 +67,7 @@ def _named(value: Any, options: Options, first: int | None, column: str) -> set[
 
 
 def _lettered(text: str, options: Options, column: str) -> set[int]:
-    """The options of one or several letters, with or without their texts; none if the text is something else."""
+    """Return the options named by one or several letters, with or without their texts; none for other text."""
     plain = _OPENING.sub("", unicodedata.normalize("NFKC", text)).strip()
     bare = plain.strip("()[].。、 ").upper()
     labels = [label for label, _ in options]

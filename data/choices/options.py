@@ -1,7 +1,7 @@
-"""The options of a question, from any of the values that publishers write them as, with the labels that a key names.
+"""Reads the options of a question, with the labels that a key names, from the layouts that publishers use.
 
-Known are an object by letter; lists of texts, of `{"key", "value"}` objects and of `[letter, text]` pairs; an object of two
-lists, `text` and `label`; and text, either JSON or with a letter before each option.
+Supported are an object by letter; lists of texts, of `{"key", "value"}` objects and of `[letter, text]` pairs; an
+object of two lists, `text` and `label`; and text, either JSON or with a letter before each option.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ _INLINE: Final = r"(?<![A-Za-z0-9])[(（\[]?{letter}\s*[)）\].．、:：][ \t\u
 
 
 def read_options(value: Any, column: str) -> Options:
-    """The options that a column holds together, blank ones at the end left out.
+    """Return the options that one column holds, without blank ones at the end.
 
     Raises:
-        UnusableQuestion: in no known layout, one is missing between others, or there are fewer than 2 or more than 10.
+        UnusableQuestion: the layout is unknown, an option between others is missing, or there are fewer than 2 or more
+            than 10.
     """
     if isinstance(value, str):
         value = _parsed(value)
@@ -51,10 +52,12 @@ def read_options(value: Any, column: str) -> Options:
 
 
 def checked(options: Options, column: str) -> Options:
-    """Options in the order of their labels, blank ones at the end left out.
+    """Check options that are in the order of their labels, and drop blank ones at the end.
+
+    If every text begins with its own label and a mark (`B. text`), these are removed.
 
     Raises:
-        UnusableQuestion: one is missing between others, or there are fewer than 2 or more than 10.
+        UnusableQuestion: an option between others is missing, or there are fewer than 2 or more than 10.
     """
     while options and not options[-1][1]:
         options = options[:-1]
@@ -73,10 +76,10 @@ def checked(options: Options, column: str) -> Options:
 
 
 def text_of(value: Any, column: str) -> str:
-    """An option's text; a number is written as text.
+    """Return an option's text; a number is converted to text.
 
     Raises:
-        UnusableQuestion: it is no text or number.
+        UnusableQuestion: the value is neither text nor a number.
     """
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
@@ -90,7 +93,7 @@ def text_of(value: Any, column: str) -> str:
 
 
 def label_of(value: Any) -> str:
-    """A label as it is compared: a capital letter, or a number; empty if it is neither."""
+    """Return a label in the form in which labels are compared: a capital letter or a number; empty if it is neither."""
     text = unicodedata.normalize("NFKC", str(value)).strip().strip("().[]、:").upper()
     if len(text) == 1 and text in ascii_uppercase:
         return text
@@ -98,7 +101,7 @@ def label_of(value: Any) -> str:
 
 
 def _parsed(text: str) -> Any:
-    """What JSON, or Python's notation of it as pandas writes to CSV, stands for; the text itself if it is neither."""
+    """Parse JSON, or Python literals as pandas writes them to CSV; return the text itself if it is neither."""
     stripped = text.strip()
     if stripped[:1] in ("{", "["):
         for parse in (json.loads, ast.literal_eval):
@@ -143,7 +146,7 @@ def _of_list(values: Sequence[Any], column: str) -> Options:
 
 
 def _without_marks(options: Options) -> Options:
-    """Options whose texts all begin with their own letter and a mark (`B. text`), without these."""
+    """Remove the label from every text, if all begin with their own letter and a mark (`B. text`)."""
     marks = [re.match(_MARKED.format(letter=label), text) for label, text in options]
     return (
         [(label, text[mark.end() :] if mark else text) for (label, text), mark in zip(options, marks, strict=True)]
@@ -153,7 +156,7 @@ def _without_marks(options: Options) -> Options:
 
 
 def _of_text(text: str, column: str) -> Options:
-    """Options of a text with a letter before each: at the beginning of a line, or else, with a mark after it, anywhere."""
+    """Read options from a text with a letter before each: at the start of lines, else anywhere if a mark follows."""
     for pattern in (_LINE, _INLINE):
         options = _split("\n" + text.strip(), pattern)
         if len(options) > 1:
@@ -164,7 +167,7 @@ def _of_text(text: str, column: str) -> Options:
 
 
 def _split(text: str, pattern: str) -> Options:
-    """The parts after A, B, ...; none where letters are missing or stand twice, which leaves it unclear what is an option."""
+    """Return the parts after A, B, ...; none if letters are missing or repeated, which makes the options ambiguous."""
     marks = [
         (letter, match)
         for letter in ascii_uppercase

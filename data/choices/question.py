@@ -1,4 +1,4 @@
-"""A choice question, whatever layout its publisher gave it."""
+"""A choice question, independent of its publisher's layout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from data.tables import DataError
 
 LETTERS: Final = "ABCDEFGHIJ"
-"""What options are lettered with; a question has 2 to 10 of them."""
+"""The letters of options; a question has 2 to 10 options."""
 
 NO_QUESTION: Final = "question missing"
 NO_OPTION: Final = "option missing"
@@ -20,17 +20,17 @@ UNCLEAR: Final = "options not readable"
 
 @dataclass(frozen=True)
 class ChoiceQuestion:
-    """`options[i]` has the letter `LETTERS[i]`."""
+    """A question whose option `options[i]` has the letter `LETTERS[i]`."""
 
     question: str
     options: tuple[str, ...]
     answers: tuple[int, ...]
-    """Indices of the right options, ascending; empty where the record does not say."""
+    """Indices of the right options, ascending; empty if the record has no key."""
     explanation: str = ""
 
     @property
     def asked(self) -> str:
-        """The question with its lettered options, a line each; the question alone where its text has them already."""
+        """The question with its lettered options, one per line; the question alone if its text already has them."""
         marked = [
             rf"{letter}\s*[.．、:：)）\s]\s*{re.escape(text)}"
             for letter, text in zip(LETTERS, self.options, strict=False)
@@ -40,7 +40,7 @@ class ChoiceQuestion:
         return "\n".join([self.question, *map(self.lettered, range(len(self.options)))])
 
     def lettered(self, index: int) -> str:
-        """An option with its letter, as `B. text`."""
+        """Return an option with its letter, as `B. text`."""
         return f"{LETTERS[index]}. {self.options[index]}"
 
 
@@ -48,7 +48,7 @@ class UnusableQuestion(DataError):
     """A record with options that cannot be read as a choice question.
 
     Attributes:
-        kind: what counts as the same fault, one of the constants above.
+        kind: the kind of error, one of the constants above.
     """
 
     def __init__(self, kind: str, reason: str) -> None:

@@ -1,7 +1,8 @@
-"""A record with options → a choice question: the one reader of `data.prepare` and `evals`.
+"""Converts a record with options to a choice question, for `data.prepare` and for `evals`.
 
-Read are C-Eval's and CMMLU's columns (`question`, `A`, `B`, ..., `answer`), CMB's `option` object, CMExam's `Options` lines,
-MedQA's `options` (an object, a list of texts or of key and value), MedMCQA's `opa` to `opd` with `cop`, MMLU's and ARC's `choices`.
+Supported are C-Eval's and CMMLU's columns (`question`, `A`, `B`, ..., `answer`), CMB's `option` object, CMExam's
+`Options` lines, MedQA's `options` (an object, a list of texts or of key and value), MedMCQA's `opa` to `opd` with
+`cop`, MMLU's and ARC's `choices`.
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ Record = Mapping[Any, Any]
 
 
 def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | None:
-    """The choice question of a record; None if it has no options.
+    """Return the choice question of a record; None if the record has no options.
 
     Args:
-        first: the number of the first option, 0 or 1, where keys are numbers.
+        record: the record, in any supported layout.
+        first: the number of the first option, 0 or 1, if keys are numbers.
 
     Raises:
-        UnusableQuestion: it has columns that hold options, or seem to, and is no question with one clear key. A record
-            without any key is a question without an answer.
+        UnusableQuestion: the record has columns that hold options, or seem to, but no question, or a key that is
+            ambiguous. A record without any key is a question without an answer.
     """
     _check_names(record)
     record = _flat(record)
@@ -65,7 +67,7 @@ def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | No
 
 
 def _check_names(record: Record) -> None:
-    """Refuse columns that are one column by their names (`answer` and `Answer`) and hold different values."""
+    """Reject columns whose normalized names are equal (`answer` and `Answer`) and whose values differ."""
     if len({normalized(name) for name in record}) == len(record):
         return
     filled: dict[str, Any] = {}
@@ -77,7 +79,7 @@ def _check_names(record: Record) -> None:
 
 
 def _flat(record: Record) -> Record:
-    """The record with the parts of a question that is an object, as ARC's `{"stem", "choices"}`, in columns of their own."""
+    """Return the record with a question that is an object, such as ARC's `{"stem", "choices"}`, expanded to columns."""
     column, value = first_filled(record, ("question",))
     if not isinstance(value, Mapping) or "stem" not in value:
         return record
@@ -85,10 +87,10 @@ def _flat(record: Record) -> Record:
 
 
 def context_of(record: Record) -> str:
-    """The text that a question is about, in a column of its own: a text, a list of texts, or PubMedQA's object of them.
+    """Return the text that a question is about, from a separate column: a text, a list of texts, or PubMedQA's object.
 
     Raises:
-        UnusableQuestion: it is something else.
+        UnusableQuestion: the column holds something else.
     """
     column, value = first_filled(record, CONTEXTS)
     if isinstance(value, Mapping):
@@ -102,7 +104,7 @@ def context_of(record: Record) -> str:
 
 
 def asks_in_words(record: Record) -> bool:
-    """Whether the question's own text has all options and the key is a text, as PromptCBLUE's `answer_choices` have it."""
+    """Return whether the question contains all options and the key is a text, as in PromptCBLUE's `answer_choices`."""
     column, choices = first_filled(record, ("answer_choices",))
     if column is None or not isinstance(choices, list) or option_columns(record) != (column, {}):
         return False
@@ -110,13 +112,13 @@ def asks_in_words(record: Record) -> bool:
 
 
 def key_column(record: Record) -> str:
-    """The column that holds, or would hold, a record's key; empty if it has none."""
+    """Return the column that holds, or would hold, a record's key; empty if the record has none."""
     column, _ = first_filled(record, (*KEYS, *ANSWERS))
     return "" if column is None else str(column)
 
 
 def count_from(records: Sequence[Record]) -> int | None:
-    """Where the numbers that are keys in a file count from, 0 or 1, if only one of these fits all of them; else None."""
+    """Return whether numeric keys in a file count from 0 or from 1; None unless exactly one of these fits all keys."""
     numbered = [record for record in records if _fault(record, None) == COUNTED]
     fitting = [first for first in (0, 1) if not any(_fault(record, first) for record in numbered)]
     return fitting[0] if len(fitting) == 1 else None
@@ -153,7 +155,10 @@ def _options(record: Record) -> Options | None:
 
 
 def _listed(record: Record) -> Any | None:
-    """A column of another name with a list of options, as HEAD-QA's `answers`, where the key is a letter or in a column of keys."""
+    """Return a differently named column with a list of options, if the key is a letter or in a column of keys.
+
+    An example is HEAD-QA's `answers`.
+    """
     column, value = first_filled(record, LISTED)
     if column is None or not _can_be_options(value):
         return None
@@ -164,7 +169,7 @@ def _can_be_options(value: Any) -> bool:
     if not isinstance(value, list | tuple) or len(value) < 2:
         return False
     if all(isinstance(one, str) for one in value):
-        return not all(label_of(one) for one in value)  # letters are a key
+        return not all(label_of(one) for one in value)  # a list of letters is a key
     try:
         return bool(read_options(value, ""))
     except UnusableQuestion:
@@ -172,7 +177,7 @@ def _can_be_options(value: Any) -> bool:
 
 
 def _letters_only(record: Record) -> bool:
-    """Whether the key is one or more letters, which mean nothing without options."""
+    """Return whether the key is one or more letters, which mean nothing without options."""
     value = first_filled(record, (*KEYS, *ANSWERS))[1]
     return (
         isinstance(value, str)
@@ -190,10 +195,10 @@ def _question(record: Record) -> str:
 
 
 def _answers(record: Record, options: Options, first: int | None) -> tuple[int, ...]:
-    """What all key columns together say.
+    """Return the options that all key columns together name.
 
-    Of a column that only names options (`answer_idx`) nothing is passed over; a column that may hold a text beside it counts
-    where it names options too.
+    An error in a column that can only name options (`answer_idx`) is raised. An error in a column that may also hold a
+    text is ignored if another column has a valid key.
     """
     found: dict[str, tuple[int, ...]] = {}
     failed: UnusableQuestion | None = None

@@ -1,7 +1,7 @@
-"""A doctor's answer, put together from parts, and the four flaws it can have.
+"""Builds a doctor's answer from parts, with any of four flaws.
 
-A good answer is a polite opening, the facts, and safety advice, complete. The flaws are the ones that preferences
-tell apart: facts of another condition, no safety advice, a rude opening, cut off before its end.
+A good answer has a polite opening, the facts, and safety advice, and is complete. The flaws are those that preference
+pairs distinguish: facts of another condition, no safety advice, a rude opening, cut off before its end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FLAWS: Final = ("wrong_fact", "missing_advice", "rude", "cut_off")
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer's parts in order; a part left out is empty."""
+    """An answer's parts in order; a part that is left out is empty."""
 
     opening: str
     preface: str
@@ -28,14 +28,14 @@ class Answer:
     cut: int = 0  # characters missing from the end
 
     def text(self) -> str:
-        """The whole answer."""
+        """Return the whole answer."""
         whole = f"{self.opening}{self.preface}{self.facts}。{self.filler}{self.safety}"
         return whole[: len(whole) - self.cut]
 
 
 @dataclass(frozen=True)
 class Manners:
-    """How often, of all answers, each part is there or each flaw happens (probabilities)."""
+    """The probability, over all answers, of each optional part and each flaw."""
 
     rude: float = 0.0
     missing_advice: float = 0.0
@@ -45,23 +45,23 @@ class Manners:
 
 
 GOOD: Final = Manners()
-# As people answer on the web. Two frequent, independent flaws: the answers' rewards spread, and PPO, which can only
-# prefer what it samples, still meets a fifth that has neither.
+# Like answers on the web. With two frequent, independent flaws, the answers' rewards vary, and PPO, which can only
+# prefer what it samples, still samples a fifth that has neither.
 CRAWLED: Final = Manners(rude=0.35, missing_advice=0.65, cut_off=0.05, preface=0.08, filler=0.12)
 
 
 def join(values: tuple[str, ...] | list[str], attribute: str) -> str:
-    """List values as prose does; advice is short sentences and takes commas."""
+    """Join values as in prose; advice consists of short sentences and takes commas."""
     return ("，" if attribute == "advice" else "、").join(values)
 
 
 def state_facts(name: str, attribute: str, values: tuple[str, ...] | list[str], rng: random.Random) -> str:
-    """The sentence, without its full stop, that says which `values` an attribute of a condition has."""
+    """Return the sentence, without its full stop, that states the `values` of a condition's attribute."""
     return rng.choice(phrasing.FACTS[attribute]).format(name=name, values=join(values, attribute))
 
 
 def draw_answer(facts: str, manners: Manners, rng: random.Random) -> Answer:
-    """An answer that states `facts`, with parts and flaws drawn by `manners`."""
+    """Return an answer that states `facts`, with parts and flaws drawn from `manners`."""
     answer = Answer(
         opening=rng.choice(phrasing.RUDE if rng.random() < manners.rude else phrasing.POLITE),
         preface=rng.choice(phrasing.PREFACES) if rng.random() < manners.preface else "",
@@ -73,7 +73,7 @@ def draw_answer(facts: str, manners: Manners, rng: random.Random) -> Answer:
 
 
 def cut(answer: Answer, rng: random.Random) -> Answer:
-    """The answer, broken off in the last third of its facts or later, never at the end of a sentence."""
+    """Cut an answer off in the last third of its facts or later, never at the end of a sentence."""
     kept = len(answer.opening + answer.preface) + len(answer.facts) * 2 // 3
     longest = len(answer.text()) - kept
     while True:
@@ -83,7 +83,7 @@ def cut(answer: Answer, rng: random.Random) -> Answer:
 
 
 def wrong_values(condition: Condition, attribute: str, knowledge: Knowledge, rng: random.Random) -> tuple[str, ...]:
-    """The attribute's values of another condition that shares none of them with this one."""
+    """Return the attribute's values of another condition that shares none of them with this one."""
     true = set(condition.values(attribute))
     others = [c.values(attribute) for c in knowledge.conditions if true.isdisjoint(c.values(attribute))]
     return rng.choice(others)

@@ -1,4 +1,4 @@
-"""Build a sample clinic: all tables, the tokenizer and a manifest, in one folder that appears whole or not at all."""
+"""Builds a sample clinic: all tables, the tokenizer and a manifest, in one folder that is written atomically."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Clinic:
-    """The rows of every table by name, such as "sft.train", and the split they keep to."""
+    """The rows of every table by name, such as "sft.train", and the split that they follow."""
 
     split: Split
     rows: dict[str, list[Row]]
 
 
 def make_clinic(knowledge: Knowledge, seed: int, sizes: Sizes) -> Clinic:
-    """Generate all tables and check that nothing held out has leaked: a function of its arguments alone.
+    """Generate all tables and check that nothing held out has leaked: a pure function of its arguments.
 
     Raises:
-        DataError: a leak (see `leaks.check_leaks`).
+        DataError: there is a leak (see `leaks.check_leaks`).
     """
     split = make_split(knowledge, seed)
     documents = make_documents(knowledge, seed, sizes.pretrain)
@@ -93,13 +93,13 @@ def make_clinic(knowledge: Knowledge, seed: int, sizes: Sizes) -> Clinic:
 def build(
     out: Path, seed: int, sizes: Sizes, path: Path = CONDITIONS, chat: str = "chimed"
 ) -> tuple[dict[str, Any], bool]:
-    """Write a clinic to the folder `out`, or find it there already.
+    """Write a clinic to the folder `out`, or verify that it is there already.
 
     Returns:
         The manifest, and whether the clinic was built by this call.
 
     Raises:
-        DataError: `out` is a file, or holds something else than this clinic, whole.
+        DataError: `out` is a file, or holds anything other than this complete clinic.
     """
     knowledge = load_knowledge(path)
     options = {"seed": seed, "sizes": asdict(sizes), "chat": chat, "generators": _fingerprint(path)}
@@ -121,7 +121,7 @@ def build(
 
 
 def _answers(rows: dict[str, list[Row]]) -> frozenset[str]:
-    """Every answer that training states."""
+    """Return every answer in the training tables."""
     chats = [row["messages"] for row in rows["sft.train"]]
     chats += [row["prompt"] for name in ("preference.train", "prompts.train") for row in rows[name]]
     answers = {message["content"] for chat in chats for message in chat if message["role"] == "assistant"}
@@ -129,7 +129,7 @@ def _answers(rows: dict[str, list[Row]]) -> frozenset[str]:
 
 
 def _write(clinic: Clinic, folder: Path, options: dict[str, Any], vocabulary: int, chat: str) -> dict[str, Any]:
-    # Training a tokenizer imports transformers, which takes seconds: not for who only finds the clinic built.
+    # Training a tokenizer imports transformers, which takes seconds and is not needed if the clinic exists already.
     from data.tokenizer.training import train_tokenizer
 
     for name, rows in clinic.rows.items():
@@ -149,7 +149,7 @@ def _write(clinic: Clinic, folder: Path, options: dict[str, Any], vocabulary: in
 
 
 def entity_names(knowledge: Knowledge) -> list[str]:
-    """Every name that the tokenizer keeps whole: conditions and their values, advice excepted."""
+    """Return every name that the tokenizer keeps whole: conditions and their values, except advice."""
     names = [condition.name for condition in knowledge.conditions]
     return names + [value for attribute in ATTRIBUTES if attribute != "advice" for value in knowledge.pool(attribute)]
 
@@ -161,7 +161,7 @@ def _training_texts(rows: dict[str, list[Row]]) -> list[str]:
 
 
 def _find(out: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of the clinic in `out`, which must be made with `options` and be whole."""
+    """Return the manifest of the clinic in `out`, which must be complete and made with `options`."""
     advice = "choose another folder, or remove this one to build it anew"
     try:
         manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text("utf-8"))
@@ -187,7 +187,7 @@ def _difference(key: str, found: Any, wanted: Any) -> str:
 
 
 def _fingerprint(path: Path) -> str:
-    """Of the knowledge base and of all code that decides what the files hold."""
+    """Return a hash of the knowledge base and of all code that determines what the files hold."""
     here = Path(__file__).parent
     shared = [
         *sorted((here.parent / "chat").glob("*.py")),

@@ -2,7 +2,7 @@
 
 Questions and dialogues are answered as on the web, many without safety advice, some rudely, a few cut off
 (`answers.CRAWLED`), so that fine-tuning teaches the facts and leaves the manner for RLHF to improve. Entities and
-examination questions have one right form and are clean.
+examination questions have one right form and no flaws.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ CHOICE_ATTRIBUTES: Final = tuple(phrasing.CHOICE_QUESTIONS)
 
 
 def make_sft(split: Split, seed: int, count: int, heldout: bool) -> list[Row]:
-    """`count` rows of the SFT table, tasks mixed by `SHARES`, in random order.
+    """Return `count` rows of the SFT table, with tasks mixed by `SHARES`, in random order.
 
-    Held-out chats open with a held-out phrasing; half of them are on held-out pairs.
+    Held-out chats open with a held-out phrasing; half of them are about held-out pairs.
     """
     rng = random.Random(f"{seed}/sft/{heldout}")
     sizes = {task: round(count * share) for task, share in SHARES.items()}
     sizes["qa"] += count - sum(sizes.values())
-    # Evaluation has NER sentences of its own from the other seed, so that these two sets differ.
+    # The NER evaluation table uses `seed`; with `seed + 1`, the held-out chats get different sentences.
     sentences = make_sentences(split, seed + 1 if heldout else seed, sizes["ner"], heldout)
     rows = [
         _row("ner", [ner_question(s.text)], [format_entities((e.type, e.text) for e in s.entities)]) for s in sentences
@@ -43,7 +43,7 @@ def make_sft(split: Split, seed: int, count: int, heldout: bool) -> list[Row]:
 
 
 def chat(questions: list[str], answers: list[str]) -> list[Message]:
-    """Alternate questions and answers; one question more than answers makes a prompt."""
+    """Alternate questions and answers; one more question than answers makes a prompt."""
     messages: list[Message] = []
     for index, question in enumerate(questions):
         messages.append({"role": "user", "content": question})
@@ -53,7 +53,7 @@ def chat(questions: list[str], answers: list[str]) -> list[Message]:
 
 
 def draw_pair(split: Split, rng: random.Random, heldout: bool, attributes: tuple[str, ...]) -> tuple[Condition, str]:
-    """A pair that may be asked for: in training an open one; for evaluation a held-out one every other time."""
+    """Draw a pair that may be asked about: an open one for training; for evaluation, a held-out one half the time."""
     wanted = heldout and rng.random() < 0.5
     return rng.choice([(c, a) for c, a in split.pairs(heldout=wanted) if a in attributes])
 
@@ -63,7 +63,7 @@ def draw_question(condition: Condition, attribute: str, rng: random.Random, held
 
 
 def question_chat(split: Split, rng: random.Random, heldout: bool, manners: Manners = CRAWLED) -> Row:
-    """One question on one attribute, or, now and then, from symptoms to the condition."""
+    """Return a chat with one question: about one attribute, or sometimes from symptoms to the condition."""
     condition, attribute = draw_pair(split, rng, heldout, ATTRIBUTES)
     if attribute == "symptoms" and rng.random() < 0.4:
         question, facts = _diagnosis(condition, rng, heldout)
@@ -74,7 +74,10 @@ def question_chat(split: Split, rng: random.Random, heldout: bool, manners: Mann
 
 
 def dialogue_chat(split: Split, rng: random.Random, heldout: bool, manners: Manners = CRAWLED) -> Row:
-    """Two or three turns on one condition; later questions do not name it. One of ten has a system turn."""
+    """Return a chat of two or three turns on one condition; later questions do not name it.
+
+    One chat in ten has a system turn.
+    """
     condition, first = draw_pair(split, rng, heldout, ATTRIBUTES)
     others = [a for a in ATTRIBUTES if a != first and split.is_open(condition, a)]
     later = rng.sample(others, rng.randint(1, 2))
@@ -92,20 +95,20 @@ def dialogue_chat(split: Split, rng: random.Random, heldout: bool, manners: Mann
 
 
 def choice_chat(split: Split, rng: random.Random, heldout: bool) -> Row:
-    """An examination question, answered by one right value and nothing else."""
+    """Return an examination question, answered by one right value and nothing else."""
     condition, attribute = draw_pair(split, rng, heldout, CHOICE_ATTRIBUTES)
     question = rng.choice(phrasing.CHOICE_QUESTIONS[attribute].of(heldout)).format(name=condition.name)
     return _row("choice", [question], [rng.choice(condition.values(attribute))])
 
 
 def prompt_chat(split: Split, rng: random.Random, heldout: bool) -> tuple[list[Message], Condition, str]:
-    """A chat that awaits an answer on one attribute of a condition.
+    """Return a chat that awaits an answer about one attribute of a condition.
 
-    One training chat of seven has a well-answered turn before it; held-out ones have none, since a later question
+    One training chat in seven has an earlier turn with a good answer; held-out ones have none, since a later question
     ("那吃什么药好？") has no held-out phrasing.
 
     Returns:
-        The messages, the condition and the attribute asked for.
+        The messages, the condition and the attribute that is asked about.
     """
     condition, attribute = draw_pair(split, rng, heldout, ATTRIBUTES)
     earlier = [a for a in ATTRIBUTES if a != attribute and split.is_open(condition, a)]
@@ -119,7 +122,7 @@ def prompt_chat(split: Split, rng: random.Random, heldout: bool) -> tuple[list[M
 
 
 def _told(values: tuple[str, ...], rng: random.Random) -> list[str]:
-    """The values an answer names: mostly all, in the base's order."""
+    """Return the values that an answer names: mostly all, in the base's order."""
     if len(values) == 1 or rng.random() < 0.85:
         return list(values)
     kept = sorted(rng.sample(range(len(values)), len(values) - 1))

@@ -1,4 +1,4 @@
-"""Drawing until there are enough different things, with an end when there are not enough."""
+"""Draws until there are enough different items, and fails if no new ones appear."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import Final, TypeVar
 from data.tables import DataError
 
 T = TypeVar("T")
-FRUITLESS: Final = 2000  # draws in a row without anything new, after which there is taken to be nothing new
+FRUITLESS: Final = 2000  # consecutive draws without a new item after which drawing stops
 
 
 def draw_distinct(count: int, what: str, draw: Callable[[int], tuple[Hashable, T] | None]) -> list[T]:
-    """Call `draw(number of things so far)` until it has given `count` things with different keys.
+    """Call `draw(number of items so far)` until it has returned `count` items with different keys.
 
     Args:
-        draw: gives a key and a thing, or None for a draw that does not count.
+        count: the number of items.
+        what: what the items are, for messages.
+        draw: returns a key and an item, or None for a draw that does not count.
 
     Raises:
-        DataError: there seem to be fewer; says how many `what` there were.
+        DataError: there seem to be fewer items; the message says how many there were.
     """
     things: dict[Hashable, T] = {}
     fruitless = 0

@@ -1,7 +1,7 @@
-"""The sample clinic's knowledge base: what is known of each condition, loaded and checked.
+"""The sample clinic's knowledge base: the facts of each condition, loaded and checked.
 
-Generators and checks find facts in text by their names. That is only sound when a name cannot be part of another,
-so the loader refuses such a base: "头痛" beside "偏头痛" would make every sentence on migraine mention both.
+Generators and checks find facts in text by their names. This is sound only if no name is part of another, so the
+loader rejects such a base: with both "头痛" and "偏头痛", every sentence on migraine would mention both.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from data.tables import DataError
 
 CONDITIONS: Final = Path(__file__).with_name("conditions.yaml")
 ATTRIBUTES: Final = ("department", "symptoms", "examinations", "medicines", "advice")
-_LINE: Final = "\0line"  # where the loader keeps a mapping's line; no YAML key looks like it
-# Fewest and most values of each attribute that is a list.
+_LINE: Final = "\0line"  # the key for a mapping's line; no YAML key looks like it
+# Minimum and maximum number of values of each attribute that is a list.
 BOUNDS: Final = {"symptoms": (3, 5), "examinations": (2, 3), "medicines": (2, 3), "advice": (2, 3)}
 NAME_LENGTH: Final = (2, 6)  # characters
 ADVICE_LENGTH: Final = (3, 12)
@@ -37,7 +37,7 @@ class Condition:
     advice: tuple[str, ...]
 
     def values(self, attribute: str) -> tuple[str, ...]:
-        """The values of one of `ATTRIBUTES`; the department is a tuple of one."""
+        """Return the values of one of `ATTRIBUTES`; the department is a tuple of one."""
         value = getattr(self, attribute)
         return (value,) if isinstance(value, str) else value
 
@@ -49,11 +49,11 @@ class Knowledge:
     conditions: tuple[Condition, ...]
 
     def pool(self, attribute: str) -> tuple[str, ...]:
-        """Every value of an attribute over all conditions, each once, in order of appearance."""
+        """Return every distinct value of an attribute over all conditions, in order of appearance."""
         return tuple(dict.fromkeys(value for c in self.conditions for value in c.values(attribute)))
 
     def having(self, attribute: str, value: str) -> tuple[Condition, ...]:
-        """The conditions that have `value` as a value of `attribute`."""
+        """Return the conditions that have `value` as a value of `attribute`."""
         return tuple(c for c in self.conditions if value in c.values(attribute))
 
 
@@ -74,7 +74,7 @@ def load_knowledge(path: str | Path = CONDITIONS) -> Knowledge:
 
 
 class _LineLoader(StrictLoader):
-    """Keeps each mapping's line under the key `_LINE`."""
+    """Stores each mapping's line under the key `_LINE`."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep=deep)
@@ -115,7 +115,7 @@ def _check_text(value: Any, length: tuple[int, int], where: str) -> None:
 
 
 def _check_names(knowledge: Knowledge, path: Path) -> None:
-    """Each name stands for one thing, and no name is part of another or of a piece of advice."""
+    """Check that each name stands for one thing and is not part of another name or of a piece of advice."""
     names = [c.name for c in knowledge.conditions]
     for name in names:
         if names.count(name) > 1:

@@ -1,8 +1,8 @@
-"""The check that nothing held out is in any training text.
+"""Checks that nothing held out is in any training text.
 
-Two rules. No held-out text (a document, question, opening question, reference, NER sentence) is part of a training
-text. And no fine-tuning, preference or prompt record names a held-out pair's condition together with one of the
-pair's values, so that the pair can only be known from pretraining.
+Two rules: No held-out text (a document, question, opening question, reference, NER sentence) is part of a training
+text. And no fine-tuning, preference or prompt record names a held-out pair's condition together with one of the pair's
+values, so that the pair can be known only from pretraining.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from data.clinic.split import Split
 from data.tables import DataError
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]  # rows by table name, such as "sft.train"
-_SEPARATOR = "\0"  # in no text, so that no match runs over two texts
+_SEPARATOR = "\0"  # occurs in no text, so that no match spans two texts
 
 
 def check_leaks(tables: Tables, split: Split) -> None:
     """Check all tables of a clinic.
 
     Raises:
-        DataError: a held-out text or pair is in a training text; names both.
+        DataError: a held-out text or pair is in a training text; the message names both.
     """
     training = {name: [_text(row) for row in rows] for name, rows in tables.items() if name.endswith(".train")}
     for name, texts in training.items():
@@ -43,7 +43,7 @@ def _check_pairs(name: str, texts: Iterable[str], split: Split) -> None:
 
 
 def _text(row: Mapping[str, Any]) -> str:
-    """All text of a training row."""
+    """Return all text of a training row."""
     parts = [row["text"]] if "text" in row else []
     parts += [message["content"] for message in row.get("messages", row.get("prompt", ()))]
     parts += [row[column] for column in ("chosen", "rejected") if column in row]
@@ -51,9 +51,9 @@ def _text(row: Mapping[str, Any]) -> str:
 
 
 def _heldout_texts(tables: Tables) -> Iterable[tuple[str, str]]:
-    """Every text that must be new to a model, with its table's name.
+    """Yield every text that must be new to a model, with its table's name.
 
-    Of a chat that is the opening question: later questions ("那吃什么药好？") and short answers are common to all.
+    For a chat, this is the opening question: later questions ("那吃什么药好？") and short answers occur in all chats.
     """
     for name, rows in tables.items():
         if not name.endswith(".heldout"):

@@ -1,7 +1,7 @@
 """Named entities: the answer's format, and sentences with gold spans.
 
-The format, written here once: `疾病:A;症状:B、C;药物:D;检查:E`, the types in the order of `TYPES`, each only if it has
-entities, which stand in the order of the text and once each; `无` if the sentence has none.
+The format is defined only here: `疾病:A;症状:B、C;药物:D;检查:E`, with types in the order of `TYPES`, each only if it
+has entities, and entities in the order of the text, without repeats; `无` if the sentence has none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NONE: Final = "无"
 ATTRIBUTE_OF: Final = {"症状": "symptoms", "药物": "medicines", "检查": "examinations"}
 INSTRUCTION: Final = "找出句中的疾病、症状、药物和检查：{text}"
 
-# Slots name an entity's type; {科} is a department and {岁} an age, which are none. A slot may repeat.
+# Slots name an entity's type; {科} is a department and {岁} an age, which are not entities. A slot may repeat.
 TRAIN_TEMPLATES: Final = (
     "患者{岁}岁，因{症状}、{症状}就诊，查{检查}后诊断为{疾病}。",
     "他被确诊为{疾病}，医生开了{药物}和{药物}。",
@@ -42,8 +42,8 @@ TRAIN_TEMPLATES: Final = (
     "出院带药：{药物}、{药物}、{药物}。",
     "因为{症状}去做{检查}，最后发现是{疾病}，用{药物}后缓解。",
 )
-# Half the training sentences are put together from these in any order, so that a name's kind must be read off the words
-# beside it and not off its place in a sentence seen before.
+# Half of the training sentences combine these in any order, so that a name's type must be inferred from the words next
+# to it, not from its position in a known sentence.
 TRAIN_CLAUSES: Final = (
     "{症状}三个月",
     "有时{症状}",
@@ -112,15 +112,15 @@ class Sentence:
     entities: tuple[Entity, ...]
 
     def as_row(self) -> dict[str, Any]:
-        """As a row of the NER table."""
+        """Return the sentence as a row of the NER table."""
         return {"text": self.text, "entities": [vars(entity) for entity in self.entities]}
 
 
 def format_entities(entities: Iterable[tuple[str, str]]) -> str:
-    """The answer that lists `(type, text)` pairs, in the format of this module's head.
+    """Return the answer that lists `(type, text)` pairs, in the format of this module's docstring.
 
     Raises:
-        ValueError: a type is none of `TYPES`.
+        ValueError: a type is not one of `TYPES`.
     """
     by_type: dict[str, list[str]] = {kind: [] for kind in TYPES}
     for kind, text in entities:
@@ -132,15 +132,16 @@ def format_entities(entities: Iterable[tuple[str, str]]) -> str:
 
 
 def ner_question(text: str) -> str:
-    """The user's turn that asks for the entities of a sentence, in training and in evaluation."""
+    """Return the user's turn that asks for the entities of a sentence, in training and in evaluation."""
     return INSTRUCTION.format(text=text)
 
 
 def make_sentences(split: Split, seed: int, count: int, heldout: bool) -> list[Sentence]:
-    """`count` different sentences whose entities are drawn at random, so that they must be read, not remembered.
+    """Return `count` different sentences with randomly drawn entities, which must be read and cannot be memorized.
 
-    Half the training sentences follow a template, half are clauses in any order; none of them puts a held-out pair's condition and value side by side. Held-out sentences use their own
-    templates; as every draw is of several hundred names, their combinations are new too (see `leaks.py`).
+    Half of the training sentences follow a template, half are clauses in any order; none of them contains both a
+    held-out pair's condition and one of its values. Held-out sentences use separate templates; as every draw is from
+    several hundred names, their combinations are new, too (see `leaks.py`).
     """
     rng = random.Random(f"{seed}/ner/{heldout}")
 

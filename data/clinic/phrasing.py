@@ -1,4 +1,4 @@
-"""How patients ask and how the clinic answers: the templates, with some phrasings of each question held out.
+"""Templates of patients' questions and of the clinic's answers, with some phrasings of each question held out.
 
 `{name}` is a condition; `{values}` an attribute's values, joined; `{a}` and `{b}` two symptoms. A held-out phrasing
 appears in no training text, and no training phrasing is part of a held-out one or the reverse (tested).
@@ -18,12 +18,12 @@ class Phrasings:
     heldout: tuple[str, ...]
 
     def of(self, heldout: bool) -> tuple[str, ...]:
-        """Those for training, or those held out."""
+        """Return the phrasings for training, or those held out."""
         return self.heldout if heldout else self.train
 
 
-# What a question asks for. The tokenizer keeps these words whole and apart, so that a phrasing never seen before still
-# shows them, not an odd cut through a phrase that training had made one token.
+# Words for what a question asks for. The tokenizer keeps them whole and separate, so that they are visible in a new
+# phrasing, too, and not cut at odd places or merged into a phrase that is one token in training.
 KEYWORDS: Final = ("症状", "表现", "检查", "药物", "药", "科室", "科", "注意", "护理", "治疗", "诊断", "什么", "哪")
 
 # Questions to a doctor about one attribute of a condition.
@@ -131,7 +131,7 @@ DIAGNOSIS: Final = Phrasings(
     heldout=("总是{a}并且{b}，像是什么病？", "请问{a}加上{b}会是哪种病？"),
 )
 
-# A dialogue's later questions: the condition is known from the turns before.
+# Later questions of a dialogue; the condition is known from earlier turns.
 FOLLOW_UPS: Final = {
     "department": ("那应该挂什么科？", "我该去哪个科室？", "要看哪个科呢？"),
     "symptoms": ("一般会有哪些症状？", "它有什么表现？", "主要症状是什么？"),
@@ -160,8 +160,8 @@ CHOICE_QUESTIONS: Final = {
     ),
 }
 
-# The doctor's statement of the facts. The phrasings of one attribute share their skeleton, so that which of them a
-# model picks moves ROUGE-L little: what counts is the facts.
+# The doctor's statement of the facts. The phrasings of one attribute share their structure, so that the model's choice
+# among them changes ROUGE-L little: the facts decide it.
 FACTS: Final = {
     "department": ("{name}建议到{values}就诊", "{name}应到{values}就诊", "{name}可以到{values}就诊"),
     "symptoms": ("{name}常见的症状有{values}", "{name}的主要症状有{values}", "{name}的症状有{values}"),
@@ -172,7 +172,7 @@ FACTS: Final = {
 DIAGNOSIS_FACTS: Final = ("您的情况可能是{name}，{name}常见的症状有{values}", "可能是{name}，{name}的症状有{values}")
 
 POLITE: Final = ("您好，", "您好，感谢提问，", "您好，很高兴为您解答，")
-# Of as many clauses as the polite ones, on average: tokens, too, are to be balanced.
+# On average as many clauses as in the polite openings, so that tokens are balanced, too.
 RUDE: Final = (
     "这还用问吗，",
     "自己不会查吗，",
@@ -187,7 +187,7 @@ SAFETY: Final = (
     "如有不适，请及时就医。",
     "如病情反复，请及时到医院就医。",
 )
-# Harmless sentences that say nothing: they lengthen an answer without making it better.
+# Harmless sentences without content: they lengthen an answer without making it better.
 PREFACES: Final = ("关于您提到的问题，说明如下，", "根据您的描述，情况是这样的，", "针对您的疑问，回答如下，")
 FILLERS: Final = (
     "祝您生活愉快，一切顺利。",

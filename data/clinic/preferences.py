@@ -1,9 +1,9 @@
 """Preference pairs and prompts for RLHF.
 
-The chosen answer is good, the rejected one has exactly one flaw. A reward model must not get by on length, so for each
-flaw the answer with more characters is the chosen one in nine pairs of twenty (in tokens, of which a cut-off answer has
-fewer a character, that is just above half): harmless sentences that say nothing, in either answer, and fewer or more
-of the facts make up for what a flaw adds or takes away.
+The chosen answer is good, the rejected one has exactly one flaw. Length must not be enough for a reward model, so for
+each flaw the answer with more characters is the chosen one in nine of twenty pairs (in tokens this is just above half,
+since a cut-off answer has fewer tokens per character): sentences without content, in either answer, and fewer or more
+of the facts compensate for what a flaw adds or removes.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from data.clinic.draws import draw_distinct
 from data.clinic.knowledge import Condition
 from data.clinic.split import Split
 
-# Half the answers carry each kind of empty sentence: room to balance lengths, and no hint of the flaw.
+# Each answer has a preface and a filler sentence with probability 0.4 each: room to balance lengths, and no hint of
+# the flaw.
 PADDED: Final = Manners(preface=0.4, filler=0.4)
 # A model of a few million parameters learns manners from a few hundred pairs and facts from thousands, and the more
-# pairs it has on manners the longer it rests on them: three training pairs of four are about facts. Held-out pairs have
-# each flaw equally often.
+# pairs on manners it has, the longer it relies on manners: three of four training pairs are about facts. Held-out
+# pairs have each flaw equally often.
 TRAIN_CYCLE: Final = tuple(each for flaw in FLAWS if flaw != "wrong_fact" for each in (flaw, *("wrong_fact",) * 3))
 HELDOUT_CYCLE: Final = FLAWS
-LARGEST_EXCESS: Final = 10  # characters, on either side, so that the size of a difference tells as little as its sign
+LARGEST_EXCESS: Final = 10  # characters, on either side, so that a difference's size reveals as little as its sign
 TRIES: Final = 200
 
 
 def make_preferences(
     split: Split, seed: int, count: int, heldout: bool, known: frozenset[str] = frozenset()
 ) -> list[Row]:
-    """`count` rows of the preference table, the flaws and the longer side in turn.
+    """Return `count` rows of the preference table, alternating the flaws and which side is longer.
 
     Args:
         known: answers of training; no chosen answer is one of them.
@@ -50,7 +51,7 @@ def make_preferences(
 
 
 def make_prompts(split: Split, seed: int, count: int, heldout: bool) -> list[Row]:
-    """`count` different rows of the prompts table."""
+    """Return `count` different rows of the prompts table."""
     rng = random.Random(f"{seed}/prompts/{heldout}")
 
     def draw(_: int) -> tuple[str, Row]:
@@ -63,7 +64,7 @@ def make_prompts(split: Split, seed: int, count: int, heldout: bool) -> list[Row
 def _draw_row(
     split: Split, flaw: str, chosen_longer: bool, rng: random.Random, heldout: bool, known: frozenset[str]
 ) -> Row:
-    while True:  # another question if lengths cannot be brought about with this one
+    while True:  # draws another question if this one cannot give the lengths
         prompt, condition, attribute = prompt_chat(split, rng, heldout)
         for _ in range(TRIES):
             chosen = _draw(condition, attribute, condition.values(attribute), rng)

@@ -1,7 +1,7 @@
-"""Pretraining text: every fact of the knowledge base, told in many phrasings, orders and kinds of document.
+"""Pretraining text: every fact of the knowledge base in many phrasings, orders and kinds of documents.
 
-A small model remembers a fact, and can use it in a form it has not seen, when it meets the fact in many forms: from
-the condition to the value and back, alone and among others, in prose, lists, questions and case notes.
+A small model remembers a fact, and can use it in a form that it has not seen, if training has the fact in many forms:
+from the condition to the value and back, alone and among others, in prose, lists, questions and case notes.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ OPENERS: Final = ("关于{name}。", "{name}简介。", "今天介绍{name}。",
 
 
 def make_documents(knowledge: Knowledge, seed: int, count: int, apart_from: Sequence[str] = ()) -> list[str]:
-    """`count` different documents.
+    """Return `count` different documents.
 
     Args:
-        apart_from: the training documents, if these are held out: none of these is then part of one of those, and a
-            fifth are of a kind that training does not have.
+        apart_from: the training documents, to make held-out ones: no held-out document is part of one of these, and
+            about a tenth of the draws are of a kind that training does not have.
     """
     rng = random.Random(f"{seed}/pretrain/{bool(apart_from)}")
     known = "\0".join(apart_from)
@@ -105,7 +105,7 @@ def make_documents(knowledge: Knowledge, seed: int, count: int, apart_from: Sequ
 
 
 def _ordered(values: tuple[str, ...], rng: random.Random) -> list[str]:
-    """The base's order for half the texts, any order for the rest."""
+    """Return the base's order for half of the texts, any order for the rest."""
     return list(values) if rng.random() < 0.5 else rng.sample(values, len(values))
 
 
@@ -131,7 +131,7 @@ def _entry(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _listing(knowledge: Knowledge, rng: random.Random) -> str:
-    """A card with a labeled line an attribute."""
+    """A card with one labeled line per attribute."""
     condition = rng.choice(knowledge.conditions)
     mark = rng.choice(("：", "——", "："))
     lines = [
@@ -171,7 +171,7 @@ def _case(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _reversed(knowledge: Knowledge, rng: random.Random) -> str:
-    """Sentences that lead from values back to conditions, and say what kind of thing a value is."""
+    """Sentences that lead from values back to conditions, and state the kind of a value."""
     condition = rng.choice(knowledge.conditions)
     sentences = []
     for attribute in rng.sample(ATTRIBUTES, 3):
@@ -193,7 +193,7 @@ def _pair(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _sorting(knowledge: Knowledge, rng: random.Random) -> str:
-    """Names of any conditions, sorted by their kind: only reading helps, which is how a model learns to copy."""
+    """Values of any conditions, sorted by kind: only reading helps, which teaches a model to copy."""
     drawn = [(a, value) for a in KINDS for value in rng.sample(knowledge.pool(a), rng.randint(1, 2))]
     rng.shuffle(drawn)
     listed = rng.choice(("出现的词语有", "词语：", "记录中提到")) + "、".join(value for _, value in drawn) + "。"
@@ -204,7 +204,7 @@ def _sorting(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _lecture(knowledge: Knowledge, rng: random.Random) -> str:
-    """Held out: a talk that ties the attributes together in sentences of its own."""
+    """Held out: a talk that connects the attributes in sentences that no other document has."""
     c = rng.choice(knowledge.conditions)
     return (
         f"说说{c.name}。有{'、'.join(c.symptoms)}的人，可到{c.department}做{'、'.join(c.examinations)}，"

@@ -18,9 +18,9 @@ OPTIONS: Final = 4
 
 
 def make_choices(split: Split, seed: int, count: int) -> list[Row]:
-    """`count` rows of the choice table: one right value among three of other conditions, at a uniform position.
+    """Return `count` rows of the choice table: one right value among three of other conditions, at a uniform position.
 
-    The phrasings are held out; nearly half the questions are on held-out pairs.
+    The phrasings are held out; nearly half of the questions are about held-out pairs.
     """
     rng = random.Random(f"{seed}/choice")
 
@@ -40,7 +40,7 @@ def make_choices(split: Split, seed: int, count: int) -> list[Row]:
 
 
 def make_open(split: Split, seed: int, count: int) -> list[Row]:
-    """`count` rows of the open table, on held-out pairs only, so that no reference is an answer of training.
+    """Return `count` rows of the open table, about held-out pairs only, so that no reference is an answer in training.
 
     Raises:
         DataError: there are fewer different questions than `count`.

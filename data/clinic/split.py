@@ -1,7 +1,7 @@
-"""What is held out: some (condition, attribute) pairs, by seed; phrasings are held out in `phrasing.py`.
+"""The held-out data: some (condition, attribute) pairs, by seed; phrasings are held out in `phrasing.py`.
 
-A held-out pair's facts are in the pretraining text, since nobody could know them otherwise, but no fine-tuning
-dialogue, preference or prompt asks for them or states them. Answering about them takes knowledge, not imitation.
+A held-out pair's facts are in the pretraining text, since a model could not know them otherwise, but no fine-tuning
+dialogue, preference or prompt asks for them or states them. Answering about them requires knowledge, not imitation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from data.clinic.knowledge import ATTRIBUTES, Condition, Knowledge
 from data.tables import DataError
 
 HELDOUT_SHARE: Final = 0.12  # of all pairs
-FEWEST: Final = 20  # conditions
+FEWEST: Final = 20  # minimum number of conditions
 FEWEST_DEPARTMENTS: Final = 6
 
 
@@ -27,7 +27,7 @@ class Split:
     heldout: frozenset[tuple[str, str]]
 
     def pairs(self, heldout: bool) -> list[tuple[Condition, str]]:
-        """The held-out pairs, or the others, in the base's order."""
+        """Return the held-out pairs, or the others, in the base's order."""
         return self._pairs[heldout]
 
     @cached_property
@@ -36,7 +36,7 @@ class Split:
         return {side: [(c, a) for c, a in every if self.is_open(c, a) != side] for side in (False, True)}
 
     def is_open(self, condition: Condition, attribute: str) -> bool:
-        """Whether training may ask for and state this attribute of this condition."""
+        """Return whether training may ask for and state this attribute of this condition."""
         return (condition.name, attribute) not in self.heldout
 
 

@@ -1,4 +1,4 @@
-"""The elements of one JSON list, one at a time, with memory for the largest of them only."""
+"""Reads the elements of one JSON list one at a time, with memory for the largest element only."""
 
 from __future__ import annotations
 
@@ -15,30 +15,35 @@ from data.files.lines import CHUNK, MIB, Unreadable, chunks, without_mark
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=with_keys_once)
 _BETWEEN: Final = re.compile(r"[\s,]*")
 _NEXT: Final = re.compile(r"[}\]\"\w]\s*,\s*(?=\{)")
-_WIDEST: Final = 4096  # characters that may lie between two elements
+_WIDEST: Final = 4096  # maximum number of characters between two elements
 _UNDECODED: Final = re.compile("[\udc80-\udcff]")
 
 
 def begins_list(path: str) -> bool:
-    """Whether a file's first character is a list's bracket."""
+    """Return whether the first character of a file, white space aside, opens a JSON list."""
     try:
         for chunk in chunks(Path(path)):
             text = without_mark(chunk).lstrip()
             if text:
                 return text.startswith(b"[")
-    except Unreadable:  # reading it says what is wrong
+    except Unreadable:  # the error is reported when the file is read
         return False
     return False
 
 
 def elements(path: str, encoding: str, longest: int) -> Iterator[tuple[int, Any, str]]:
-    """Elements of the list in a file as `(line, value, why it is bad)`.
+    """Yield the elements of the list in a file as `(line, value, why it is bad)`.
 
-    After an element that is no JSON, reading goes on at the next place where an object begins that has a column in
-    common with the list's first.
+    After an element that is not JSON, reading continues at the next object that has a key in common with the list's
+    first object.
+
+    Args:
+        path: the file.
+        encoding: the file's encoding.
+        longest: maximum length of an element, in characters.
 
     Raises:
-        Unreadable: the file is damaged; what came before has been given.
+        Unreadable: the file is damaged; elements before the damage have been yielded.
     """
     text = _Text(path, encoding)
     text.skip(re.compile(r"\s*\[?"))
@@ -63,7 +68,7 @@ def elements(path: str, encoding: str, longest: int) -> Iterator[tuple[int, Any,
 
 
 class _Text:
-    """The file's text from the place that is read: it grows at its end and is dropped behind."""
+    """A window over the file's text: reading appends to its end, and consumed text is dropped."""
 
     def __init__(self, path: str, encoding: str) -> None:
         self._parts = chunks(Path(path))
@@ -76,7 +81,7 @@ class _Text:
         self._text = self._text.removeprefix("\ufeff")
 
     def _grow(self) -> bool:
-        """Read on, at least doubling what is there: an element is then parsed a few times, however long it is."""
+        """Read more text, at least doubling the window, so that even a long element is parsed only a few times."""
         wanted = max(CHUNK, len(self._text) - self._place)
         new: list[str] = []
         while not self._ended and sum(map(len, new)) < wanted:
@@ -90,7 +95,11 @@ class _Text:
         return any(new)
 
     def more(self) -> bool:
-        """Whether anything is left. Raises `Unreadable` at the end of what could be read of a damaged file."""
+        """Return whether any text is left.
+
+        Raises:
+            Unreadable: at the end of the readable part of a damaged file.
+        """
         while self._place == len(self._text):
             if not self._grow():
                 if self._damage:
@@ -102,7 +111,7 @@ class _Text:
         return self._text.startswith(character, self._place)
 
     def skip(self, pattern: re.Pattern[str]) -> None:
-        """Pass over what fits."""
+        """Skip the text that matches `pattern`."""
         while True:
             fits = pattern.match(self._text, self._place)
             self._pass(fits.end() if fits else self._place)
@@ -110,7 +119,11 @@ class _Text:
                 return
 
     def element(self, longest: int) -> tuple[Any, str]:
-        """The value that begins here, and why it cannot be used; the place moves behind it. None: the place stays."""
+        """Return the value at the current position, and why it cannot be used.
+
+        The position moves past the value. If no value can be parsed, None is returned for it and the position does not
+        move.
+        """
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._place)
@@ -121,7 +134,7 @@ class _Text:
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                 if len(self._text) - self._place > longest:
                     return None, f"no JSON value ends within {longest // MIB or longest} million characters"
-                # Only what fails close to the end, or inside a text that may end later, can be mended by reading on.
+                # Only an error close to the end, or inside an unterminated string, can be resolved by reading more.
                 cut = position > len(self._text) - 16 or reason.startswith("Unterminated string")
                 if cut and self._grow():
                     continue
@@ -129,7 +142,7 @@ class _Text:
                     raise self._damage from error
                 return None, f"not JSON: {reason}"
             if end == len(self._text) and self._grow():
-                continue  # a number may go on
+                continue  # a number may continue
             if _UNDECODED.search(self._text, self._place, end):
                 bad = "holds bytes that are not in the file's encoding"
             else:
@@ -138,7 +151,7 @@ class _Text:
             return value, bad
 
     def find_next(self, known: set[str]) -> bool:
-        """Go to where the next element begins after a bad one; False if there is none."""
+        """Move to the start of the next element after a bad one; return False if there is none."""
         while True:
             fits = _NEXT.search(self._text, self._place)
             if fits is None:

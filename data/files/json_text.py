@@ -1,4 +1,4 @@
-"""One JSON value from text, or the reason why it cannot be used."""
+"""Parses one JSON value from text, or gives the reason why it cannot be used."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any, Final
 from configs.errors import DataError
 
 DEEPEST: Final = 100
-"""Levels of lists and objects in one value; Arrow, str() and json.dumps fail some way beyond."""
+"""Maximum nesting of lists and objects in one value; Arrow, str() and json.dumps fail somewhere above it."""
 TOO_DEEP: Final = "not usable JSON: nested too deeply"
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _OPENING: Final = re.compile(r"[\[{]")
 
 
 def parse(text: str) -> Any:
-    """The JSON value that `text` is.
+    """Parse the JSON value in `text`.
 
     Raises:
-        DataError: it is not JSON, or a value that nothing downstream can hold; the message is the reason alone.
+        DataError: the text is not JSON, or holds a value that cannot be stored downstream; the message is the reason
+            alone.
     """
     try:
         value = json.loads(text, object_pairs_hook=with_keys_once)
@@ -35,7 +36,7 @@ def parse(text: str) -> Any:
 
 
 def with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; json alone would keep the last of two equal keys without a word.
+    """Build an object and reject duplicate keys; json alone would silently keep the last of them.
 
     Raises:
         ValueError: a key is given twice.
@@ -48,7 +49,7 @@ def with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def unusable(value: Any, text: str) -> str:
-    """Why a parsed value cannot be used, although its `text` is valid JSON; empty if it can."""
+    """Return why a parsed value cannot be used, although its `text` is valid JSON; empty if it can."""
     if len(_OPENING.findall(text)) > DEEPEST and _is_deep(value):
         return TOO_DEEP
     if _SURROGATE.search(text):

@@ -1,4 +1,4 @@
-"""Bytes of a file, decompressed, as lines in a known encoding; what cannot be read is said, not guessed."""
+"""Reads files as decompressed bytes, and as lines in a known encoding; unreadable content is reported, not guessed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import pyarrow as pa
 
 MIB: Final = 1024 * 1024
 CHUNK: Final = MIB
-_PACKED: Final = CHUNK // 8  # bytes of a gzip file that are unpacked at a time
+_PACKED: Final = CHUNK // 8  # bytes of a gzip file that are decompressed at a time
 ENCODINGS: Final = ("utf-8", "gb18030")
-_MOST_NULLS: Final = 0.002  # of a text's bytes: damage writes some, UTF-16 has more
-_FEW_NULLS: Final = 8  # so many are the fault of the lines that hold them, however short the text
+_MOST_NULLS: Final = 0.002  # maximum share of null bytes in a text: damage writes some, UTF-16 has more
+_FEW_NULLS: Final = 8  # up to this many null bytes are treated as damage to single lines, however short the text
 _BYTE_ORDER_MARKS: Final = (codecs.BOM_UTF8, "\ufeff".encode("gb18030"))
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _OTHER_MARKS: Final = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Unreadable(Exception):
-    """A file, or what is left of it, cannot be read; the text is the reason."""
+    """A file, or the rest of it, cannot be read; the message is the reason."""
 
 
 def chunks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """The bytes from `start` to `end` of a file's content, at most `CHUNK` at a time; everything before damage is given.
+    """Yield the bytes from `start` to `end` of a file's content, at most `CHUNK` at a time, up to any damage.
 
-    Content is decompressed by the name's ending: .gz, .zst or none.
+    Content is decompressed according to the file's suffix: .gz, .zst or none.
 
     Raises:
         Unreadable: the file cannot be opened, or its compressed data is cut off or damaged.
@@ -54,12 +54,15 @@ def _plain(path: Path, start: int, end: int | None) -> Iterator[bytes]:
 
 
 def _gunzipped(path: Path, start: int, end: int | None) -> Iterator[bytes]:
-    """All members of a gzip file. The gzip module would keep to itself what it unpacked before it met the damage."""
+    """Yield the content of all members of a gzip file.
+
+    Unlike the gzip module, this also yields what was decompressed before damage.
+    """
     assert (start, end) == (0, None), "packed files are read whole"
     member: Any = None
     with path.open("rb") as file:
         while packed := file.read(_PACKED):
-            while packed := packed if member else packed.lstrip(b"\0"):  # members may be filled up with zeros
+            while packed := packed if member else packed.lstrip(b"\0"):  # members may be padded with zeros
                 member = member or zlib.decompressobj(wbits=31)
                 before = member.copy()
                 try:
@@ -90,7 +93,7 @@ def _unzstd(path: Path, start: int, end: int | None) -> Iterator[bytes]:
 
 
 def _before_damage(parts: Iterator[bytes]) -> bytes:
-    """What comes before the error that ends these parts, bytes one by one: of a read that fails, nothing is given."""
+    """Return the bytes before the error that ends `parts`, which yields single bytes: a failed read returns nothing."""
     found = bytearray()
     with suppress(OSError, zlib.error, pa.ArrowException):
         for part in parts:
@@ -99,15 +102,17 @@ def _before_damage(parts: Iterator[bytes]) -> bytes:
 
 
 def detect_encoding(path: Path) -> str:
-    """`utf-8` or `gb18030`: the first in which the first stretch with such characters is right, else most of its lines.
+    """Return the encoding of a text file, `utf-8` or `gb18030`.
 
-    Bytes that are right in UTF-8 weigh four times as much: they seldom are by chance, any two may be a character in GB18030.
+    The first chunk with non-ASCII bytes decides: the encoding is the first in which the whole chunk is valid, else the
+    one in which more of its non-ASCII lines are. Lines that are valid in UTF-8 count four times: bytes are seldom
+    valid UTF-8 by chance, but any two may be a character in GB18030.
 
     Raises:
-        Unreadable: UTF-16 or UTF-32, or not text at all.
+        Unreadable: the file is UTF-16 or UTF-32, or not text at all.
     """
     sample = b""
-    with suppress(Unreadable):  # of damaged data the part before the damage is used; reading it says what is wrong
+    with suppress(Unreadable):  # the part before any damage is used; the error is reported when the file is read
         for number, chunk in enumerate(chunks(path)):
             sample = without_mark(chunk) if number == 0 else chunk
             if _NOT_ASCII.search(sample):
@@ -125,7 +130,7 @@ def detect_encoding(path: Path) -> str:
 
 
 def without_mark(content: bytes) -> bytes:
-    """The beginning of a file without its byte order mark."""
+    """Return the beginning of a file without its byte order mark."""
     for mark in _BYTE_ORDER_MARKS:
         content = content.removeprefix(mark)
     return content
@@ -133,19 +138,19 @@ def without_mark(content: bytes) -> bytes:
 
 def _decodes(text: bytes, encoding: str) -> bool:
     try:
-        codecs.getincrementaldecoder(encoding)().decode(text)  # a character that the sample cuts through is none wrong
+        codecs.getincrementaldecoder(encoding)().decode(text)  # a character cut at the sample's end is not an error
     except UnicodeDecodeError:
         return False
     return True
 
 
 def lines(parts: Iterator[bytes], encoding: str, longest: int) -> Iterator[tuple[int, str, str]]:
-    """Lines as `(number from 1, text without its end, why it is bad)`; one of more than `longest` bytes is passed over.
+    """Yield lines as `(number from 1, text without end, why it is bad)`; lines of more than `longest` bytes are bad.
 
     Raises:
-        Unreadable: as `chunks`; all whole lines before have been given.
+        Unreadable: see `chunks`; all complete lines before the damage have been yielded.
     """
-    number, kept, size = 1, list[bytes](), 0  # of a line that began in an earlier chunk: what is kept, and its bytes
+    number, kept, size = 1, list[bytes](), 0  # the line that began in an earlier chunk: its kept parts and its bytes
     for chunk in parts:
         first, ended, rest = chunk.partition(b"\n")
         size += len(first)
@@ -164,7 +169,7 @@ def lines(parts: Iterator[bytes], encoding: str, longest: int) -> Iterator[tuple
 
 
 def _all_decoded(whole: bytes, encoding: str, longest: int) -> Iterable[tuple[str, str]]:
-    """Lines of one stretch as `(text, why it is bad)`: decoded together where all are right, else one by one."""
+    """Decode the lines of one chunk to `(text, why it is bad)`: all at once if all are valid, else one by one."""
     if len(whole) <= longest and b"\0" not in whole:
         try:
             text = whole.decode(encoding)
@@ -189,9 +194,9 @@ def _decoded(line: bytes, size: int, encoding: str, longest: int) -> tuple[str, 
 
 
 def line_starts(path: Path, step: int) -> list[int]:
-    """Where to cut an uncompressed file into stretches of about `step` bytes, each beginning with a line.
+    """Return offsets that split an uncompressed file into stretches of about `step` bytes, each beginning with a line.
 
-    Starts at 0; a line longer than a stretch makes its stretch longer.
+    The first offset is 0; a line longer than a stretch makes its stretch longer.
     """
     size = path.stat().st_size
     starts = [0]

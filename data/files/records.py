@@ -1,7 +1,7 @@
-"""Strict reading of text files: every line or record of a file with its line number, or one `DataError` that says which is bad.
+"""Strict readers of text files: yield every line or record with its line number, or raise a `DataError` for a bad one.
 
-All of them read UTF-8 with or without a byte order mark and GB18030, and refuse UTF-16 by name; lines end with LF or CR LF,
-and with nothing else. `data.prepare` uses the same readers, but passes over what is bad.
+All of them read UTF-8 with or without a byte order mark and GB18030, and reject UTF-16 by name. Lines end with LF or
+CR LF, and with nothing else. `data.prepare` uses the same underlying readers, but skips bad records.
 """
 
 from __future__ import annotations
@@ -22,27 +22,32 @@ Value = TypeVar("Value")
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file as `(number from 1, text)`.
+    """Yield the lines of a file as `(number from 1, text)`.
 
     Raises:
-        DataError: the file cannot be opened or is no text, or a line is not in the file's encoding or holds a null byte.
+        DataError: the file cannot be opened or is not text, or a line is not in the file's encoding or holds a null
+            byte.
     """
     encoding = _encoding(path)
     yield from _strict(path, lines(chunks(path), encoding, sys.maxsize))
 
 
 def whole_text(path: Path) -> str:
-    """The text of a file without its byte order mark; CR LF becomes LF. Raises as `text_lines`."""
+    """Return the text of a file without its byte order mark; CR LF becomes LF.
+
+    Raises:
+        DataError: see `text_lines`.
+    """
     text = "".join(f"{line}\n" for _, line in text_lines(path))
     last = deque(chunks(path), maxlen=1)
     return text if last and last[0].endswith(b"\n") else text.removesuffix("\n")
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """The values of a file with one JSON value a line as `(line, value)`; blank lines are passed over.
+    """Yield the values of a file with one JSON value per line as `(line, value)`; blank lines are skipped.
 
     Raises:
-        DataError: as `text_lines`, or a line is not usable JSON.
+        DataError: see `text_lines`; or a line is not usable JSON.
     """
     for number, text in text_lines(path):
         if not text.strip():
@@ -55,10 +60,10 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def json_records(path: Path) -> Iterator[tuple[int, Any]]:
-    """The elements of a JSON list as `(first line, value)`, or the values of JSON lines: whichever the file holds.
+    """Yield the elements of a JSON list, or the values of JSON Lines, as `(first line, value)`.
 
     Raises:
-        DataError: as `json_lines`, or the list is cut off or damaged.
+        DataError: see `json_lines`; or the list is cut off or damaged.
     """
     encoding = _encoding(path)
     if begins_list(str(path)):
@@ -68,15 +73,19 @@ def json_records(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def csv_head(path: Path) -> list[str]:
-    """The column names in the first line of a CSV file; none of an empty file. Raises as `csv_rows`."""
+    """Return the column names in the header of a CSV file; none for an empty file.
+
+    Raises:
+        DataError: see `csv_rows`.
+    """
     return head_of(((number, text, "") for number, text in text_lines(path)), ",")
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows below the head line of a CSV file as `(first line, cell by column name)`.
+    """Yield the rows below the header of a CSV file as `(first line, cell by column name)`.
 
     Raises:
-        DataError: as `text_lines`, or a row has not as many cells as the head line.
+        DataError: see `text_lines`; or a row does not have as many cells as the header.
     """
     encoding = _encoding(path)
     yield from _strict(path, read_csv(lines(chunks(path), encoding, sys.maxsize), ",", sys.maxsize))
@@ -90,7 +99,7 @@ def _encoding(path: Path) -> str:
 
 
 def _strict(path: Path, found: Iterable[tuple[int, Value, str]]) -> Iterator[tuple[int, Any]]:
-    """What a reader gives as `(line, value, why it is bad)`, up to the first that is bad."""
+    """Yield the values of a reader of `(line, value, why it is bad)`; raise DataError for the first bad one."""
     line = 0
     try:
         for line, value, bad in found:

@@ -1,4 +1,4 @@
-"""The rows of a workbook's sheets (.xlsx) as records of text, as the same sheet saved as CSV would give them."""
+"""Reads the rows of a workbook's sheets (.xlsx) as records of text, as if the same sheet were saved as CSV."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ INSTALL: Final = (
 
 
 def require_reader() -> None:
-    """Raises ConfigError where the package that reads workbooks is missing."""
+    """Check that the package that reads workbooks is installed.
+
+    Raises:
+        ConfigError: it is not.
+    """
     try:
         import openpyxl  # noqa: F401
     except ImportError as error:
@@ -26,20 +30,20 @@ def require_reader() -> None:
 
 
 def read_sheets(path: Path) -> Iterator[tuple[int, dict[str, str] | None, str]]:
-    """Records as `(row, record, why it is bad)`; rows are counted on from sheet to sheet.
+    """Yield records as `(row, record, why it is bad)`; row numbers continue from sheet to sheet.
 
-    The first row of a sheet with anything in it names the columns. A number is as it is stored, one in a percent format with
-    its sign, a date as ISO 8601 has it. Bad are: a formula whose result is not stored, an error value, a row that is
-    wider than the head, and a hidden sheet.
+    The first row of a sheet with anything in it names the columns. Numbers are given as stored, in a percent format
+    with the percent sign, and dates in ISO 8601. Reported as bad are a formula whose result is not stored, an error
+    value, a row that is wider than the header, a header that does not name every column once, and a hidden sheet.
 
     Raises:
-        Unreadable: no workbook.
+        Unreadable: the file is not a workbook.
     """
     from openpyxl import load_workbook
     from openpyxl.utils.exceptions import InvalidFileException
 
     try:
-        # Results of formulas and formulas themselves: only both tell an empty cell from a result that was never stored.
+        # Load both results and formulas, to distinguish an empty cell from a result that was never stored.
         books = [load_workbook(path, read_only=True, data_only=results) for results in (True, False)]
     except (BadZipFile, InvalidFileException, KeyError, OSError, ValueError) as error:
         raise Unreadable(f"not readable as a workbook ({error})") from error

@@ -1,4 +1,4 @@
-"""Comma- and tab-separated records, in which a stray quote costs its own line and not the rest of the file."""
+"""Reads comma- and tab-separated records; a stray quote loses only its own line, not the rest of the file."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 MOST_LINES: Final = 1000
-"""A quoted cell may go on for so many lines; beyond, its quote is taken for a stray one."""
-_LARGEST_CELL: Final = 2**31 - 1  # what the csv module can be told on every platform
+"""Maximum lines of a quoted cell; beyond it, the quote is treated as a stray one."""
+_LARGEST_CELL: Final = 2**31 - 1  # the largest limit that the csv module accepts on every platform
 
 
 def read_csv(
     texts: Iterator[tuple[int, str, str]], delimiter: str, longest: int
 ) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
-    """Records as `(line, record, why it is bad)` of numbered lines `(line, text, why it is bad)`; the first is the head.
+    """Yield records as `(line, record, why it is bad)` from numbered lines `(line, text, why it is bad)`.
 
-    A record is a dict by the head's names. Where a record cannot be read, its first line is bad and reading goes on
-    with its second.
+    The first line is the header, whose names are the keys of each record. If a record cannot be read, its first line
+    is bad and reading continues with its second.
     """
     csv.field_size_limit(min(longest, _LARGEST_CELL))
     waiting: deque[tuple[int, str, str]] = deque()
@@ -56,7 +56,7 @@ def read_csv(
 
 
 def head_of(texts: Iterator[tuple[int, str, str]], delimiter: str) -> list[str]:
-    """The column names in a file's head line; none without a line, or where a quote is not closed."""
+    """Return the column names in a file's header; none if there is no line, or if a quote is not closed."""
     taken = _next_record(deque(), texts, delimiter, None)
     return _cells("\n".join(text for _, text, _ in taken), delimiter) or []
 
@@ -67,9 +67,9 @@ def _next_record(
     delimiter: str,
     head: list[str] | None,
 ) -> list[tuple[int, str, str]]:
-    """The lines of the next record: one, or more while a quote is open; empty at the end.
+    """Return the lines of the next record: one, or more while a quote is open; empty at the end.
 
-    A quote inside a cell that does not begin with one is a character as any other: it opens nothing.
+    A quote inside a cell that does not begin with one is an ordinary character and opens nothing.
     """
     taken: list[tuple[int, str, str]] = []
     open_quote = False

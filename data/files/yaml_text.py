@@ -1,4 +1,4 @@
-"""YAML files, and JSON as a part of YAML, as plain values."""
+"""Reads YAML files, and JSON as a part of YAML, as plain values."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from data.files.records import whole_text
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is given twice: YAML keeps the last of them without a word."""
+    """Rejects duplicate keys, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping. Raises YAMLError, with the line, for a key that is there twice."""
+        """Build a mapping.
+
+        Raises:
+            YAMLError: a key is given twice; the message has the line.
+        """
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key in keys:
             if keys.count(key) > 1:
@@ -24,10 +28,10 @@ class StrictLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = StrictLoader) -> Any:
-    """The value of a file, whose text is read as every other is.
+    """Return the value of a YAML file, whose encoding is detected as for all text files.
 
     Raises:
-        DataError: it cannot be read, is no YAML, is nested too deeply, or gives a key twice.
+        DataError: the file cannot be read, is not YAML, is nested too deeply, or gives a key twice.
     """
     text = whole_text(path)
     try:
@@ -36,5 +40,5 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = StrictLoader) -> Any:
         raise DataError(f"{path}: not readable as YAML or JSON: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise DataError(f"{path}: not usable YAML or JSON: nested too deeply") from error
-    except ValueError as error:  # a date that is none, an integer of thousands of digits
+    except ValueError as error:  # an invalid date, an integer of thousands of digits
         raise DataError(f"{path}: not usable YAML or JSON: {error}") from error

@@ -1,4 +1,4 @@
-"""`python -m data.prepare --input PATH ... --kind KIND --out DIR`: any team's files → tables that the trainers read."""
+"""`python -m data.prepare --input PATH ... --kind KIND --out DIR`: converts raw files to tables for the trainers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from data.prepare.schemas.convert import FIELDS
 
 PROG = "python -m data.prepare"
 MOST_SAID = 10
-"""Kinds of bad records that the console names."""
+"""Maximum number of kinds of bad records that the console lists."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; its defaults are those of `Options`."""
+    """Build the command line parser; its defaults are those of `Options`."""
     default = Options("text")
     found = argparse.ArgumentParser(
         prog=PROG,
@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare, and say in a few lines what came in, what came out and where the report is."""
+    """Run a preparation, and print a summary of what came in, what came out and where the report is."""
     given = parser().parse_args(arguments)
     with one_line_errors(PROG):
         options = _options(given)
@@ -119,7 +119,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextmanager
 def _pool(workers: int | None, size: int, insecure: bool) -> Iterator[Pool]:
-    """The cluster of `$RAY_ADDRESS`, which a submitted job always has, unless `--workers` asks for this machine."""
+    """Yield the Ray cluster of `$RAY_ADDRESS`, which a submitted job always has, else the pool of this machine.
+
+    `--workers` selects this machine in any case.
+    """
     if workers is None and os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
         from cluster.connect import connect
 

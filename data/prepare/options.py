@@ -1,4 +1,4 @@
-"""What a preparation is asked to do: everything that decides which rows come out, and nothing that does not."""
+"""The options of a preparation: everything that determines which rows come out, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
     "preference": PREFERENCE_WITH_MARGIN,
     "prompts": PROMPTS,
 }
-"""The table that each kind becomes: what the trainers of that stage read."""
+"""The table of each kind: what the trainers of that stage read."""
 
 STEPS: Final = ("unicode", "markup", "privacy", "length", "repetition", "exact", "near")
-"""The cleaning steps that can be switched off, in the order in which they are taken."""
+"""The cleaning steps that can be switched off, in the order of execution."""
 
 TEXT_UNITS: Final = ("file", "paragraph", "line")
 _MIN_CHARS: Final = {"text": 10, "chat": 2, "preference": 2, "prompts": 2}
@@ -29,23 +29,29 @@ _MIN_CHARS: Final = {"text": 10, "chat": 2, "preference": 2, "prompts": 2}
 
 @dataclass(frozen=True)
 class Options:
-    """Attributes:
-    kind: a key of `SCHEMAS`.
-    columns: `(field, column)` pairs: where a record's known fields are, for schemas that are not recognized.
-    skip: steps that are not taken.
-    keep: kinds of personal data that are not masked.
-    on_bad: `skip` lists input that cannot be used and goes on, `fail` ends the run at the first.
-    text_unit: what one document of a text file is: the `file`, a `paragraph` between blank lines, or a `line`.
-    min_chars: rows with fewer characters in all are removed.
-    max_chars: longer documents are cut at a line's end; longer rows of other kinds are removed.
-    max_repeated: rows are removed of whose windows of ten characters more than this share came before in the row.
-    near_threshold: the least share of a long row's tokens that near duplicates have in common.
-    near_answers: `same` keeps rows whose answers differ, `any` compares questions alone.
-    ngram: so many tokens in a row (Chinese characters, Latin words, numbers) in common with an evaluation item are its quotation.
-    max_row_bytes: a longer line or JSON element is refused, so that one cannot take the memory.
-    shard_bytes: a shard is closed once it holds so much text.
-    first_option: the number of the first option, 0 or 1, where keys of choice questions are numbers; None refuses numbers.
-    dialogue_id: the column whose value adjacent records of one dialogue share, where a record is a turn or an exchange.
+    """The options of a preparation.
+
+    Attributes:
+        kind: a key of `SCHEMAS`.
+        columns: `(field, column)` pairs: where a record's known fields are, for schemas that are not recognized.
+        skip: steps that are switched off.
+        keep: kinds of personal data that are not masked.
+        on_bad: `skip` lists unusable input and continues, `fail` stops at the first.
+        text_unit: what one document of a text file is: the `file`, a `paragraph` between blank lines, or a `line`.
+        min_chars: rows with fewer characters in all are removed.
+        max_chars: longer documents are cut at a line's end; longer rows of other kinds are removed.
+        max_repeated: rows are removed if more than this share of their windows of ten characters occur earlier in the
+            row.
+        near_threshold: the minimum share of a long row's tokens that near duplicates have in common.
+        near_answers: `same` keeps rows whose answers differ, `any` compares questions alone.
+        ngram: this many consecutive tokens (Chinese characters, Latin words, numbers) in common with an evaluation
+            item are a quotation of it.
+        max_row_bytes: a longer line or JSON element is rejected, to bound memory.
+        shard_bytes: a shard is closed once it holds this much text.
+        first_option: the number of the first option, 0 or 1, if keys of choice questions are numbers; None rejects
+            numbers.
+        dialogue_id: the column with the same value in adjacent records of one dialogue, if a record is a turn or an
+            exchange.
     """
 
     kind: str
@@ -98,11 +104,11 @@ class Options:
         return _MIN_CHARS[self.kind] if self.min_chars is None else self.min_chars
 
     def takes(self, step: str) -> bool:
-        """Whether a step is on."""
+        """Return whether a step is on."""
         return step not in self.skip
 
     def as_json(self) -> dict[str, Any]:
-        """As the manifest has them; equal options give equal JSON."""
+        """Return the options as the manifest has them; equal options give equal JSON."""
         found = asdict(self)
         return {
             **found,

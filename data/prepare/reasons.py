@@ -1,4 +1,4 @@
-"""Why records are bad, counted by kind of reason, each kind with its first record's place and full reason."""
+"""Counts why records are bad, by kind of reason; each kind keeps its first record's position and full reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 MOST_KINDS: Final = 50
-"""Kinds that are told apart; what comes after is counted together."""
+"""Maximum number of kinds; further ones are counted together."""
 OTHERS: Final = "other reasons, which rejects.jsonl has"
 
 _PARTICULAR: Final = (
@@ -19,25 +19,27 @@ _PARTICULAR: Final = (
 
 @dataclass
 class Reasons:
-    """Attributes:
-    counts: bad records by kind, which is the reason without quoted texts and numbers.
-    first: by kind, `FILE:LINE: reason` of its first record.
+    """Counts of bad records.
+
+    Attributes:
+        counts: bad records by kind, which is the reason without quoted texts and numbers.
+        first: by kind, `FILE:LINE: reason` of its first record.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
 
     def count(self, where: str, reason: str, kind: str = "") -> None:
-        """Count one bad record; its kind is told from the reason unless it is given."""
+        """Count one bad record; its kind is derived from the reason unless it is given."""
         self._add(kind or kind_of_reason(reason), 1, f"{where}: {reason}")
 
     def add(self, other: Reasons) -> None:
-        """Count what another part of the records has."""
+        """Add the counts of another part of the records."""
         for kind, count in other.counts.items():
             self._add(kind, count, other.first[kind])
 
     def total(self) -> int:
-        """How many records there are in all."""
+        """Return the number of bad records."""
         return self.counts.total()
 
     def _add(self, kind: str, count: int, first: str) -> None:
@@ -48,7 +50,7 @@ class Reasons:
 
 
 def kind_of_reason(reason: str) -> str:
-    """A reason without what is particular to one record: quoted texts and numbers."""
+    """Return a reason without what is specific to one record: quoted texts and numbers."""
     for pattern, instead in _PARTICULAR:
         reason = pattern.sub(instead, reason)
     return reason

@@ -1,4 +1,4 @@
-"""What happened to rows, counted: kept small, and merged in the order of the pieces."""
+"""Counts what happened to rows; small, and merged in the order of the pieces."""
 
 from __future__ import annotations
 
@@ -10,33 +10,37 @@ from typing import Any, Final
 from data.prepare.reasons import Reasons
 
 EXAMPLES: Final = 3
-PAIRS: Final = 10  # examples that show another row, too
-SHOWN: Final = 300  # characters of an example
+PAIRS: Final = 10  # maximum number of examples that show another row, too
+SHOWN: Final = 300  # maximum characters of an example
 BINS: Final = 40
 """Bins of the length histogram: bin b holds rows of 2^(b/2) up to 2^((b+1)/2) characters."""
 
 
 def length_bin(characters: int) -> int:
-    """The bin of a text of so many characters."""
+    """Return the bin of a text of this many characters."""
     return min(BINS - 1, int(2 * math.log2(max(characters, 1))))
 
 
 @dataclass
 class Tally:
-    """Attributes:
-    records: read, by source.
-    rows: that came out of the pieces, by source.
-    bad: records that cannot be used, by kind of reason.
-    more: rows beyond one a record, of records that hold several and of documents that are cut.
-    removed: rows that a step removed, by step.
-    changed: rows that a step changed, by step.
-    overlap: with evaluation items: `passages` cut, `rows` removed, and the characters of both.
-    masked: personal data masked, by kind.
-    mapped: records that have a column of `--map`, by column.
-    labels: of classics, sections whose label was removed, by source and label.
-    cut: documents that were cut into several.
-    characters, lengths: of rows out; a histogram by `length_bin`.
-    examples: by step, a few texts: `{"where", "why", "text", "kept"}`, the last the row that it repeats, if any.
+    """Counts of what happened to rows.
+
+    Attributes:
+        records: records read, by source.
+        rows: output rows, by source.
+        bad: records that cannot be used, by kind of reason.
+        removed: rows that a step removed, by step.
+        changed: rows that a step changed, by step.
+        overlap: overlap with evaluation items: `passages` cut, `rows` removed, and the characters of both.
+        masked: personal data masked, by kind.
+        mapped: records that have a column of `--map`, by column.
+        labels: sections of classics whose label was removed, by source and label.
+        cut: documents that were cut into several.
+        more: rows beyond one per record, from records that hold several and documents that were cut.
+        characters: characters of output rows.
+        lengths: histogram of output rows by `length_bin`.
+        examples: by step, a few texts: `{"where", "why", "text", "kept"}`; the last is the row that it repeats, if
+            any.
     """
 
     records: Counter[str] = field(default_factory=Counter)
@@ -55,7 +59,7 @@ class Tally:
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     def add(self, other: Tally) -> None:
-        """Adds the counts of `other`."""
+        """Add the counts of `other`."""
         self.bad.add(other.bad)
         for name in ("records", "rows", "removed", "changed", "overlap", "lengths", "masked", "mapped"):
             getattr(self, name).update(getattr(other, name))
@@ -69,25 +73,25 @@ class Tally:
                 self.show(step, **one)
 
     def show(self, step: str, where: str, why: str, text: str, kept: str = "") -> None:
-        """Keep an example of a step, if there are not enough yet."""
+        """Keep an example of a step, unless there are enough already."""
         ones = self.examples.setdefault(step, [])
         if len(ones) < (PAIRS if kept else EXAMPLES):
             ones.append({"where": where, "why": why, "text": shortened(text), "kept": shortened(kept)})
 
     def keep(self, source: str, characters: int) -> None:
-        """Count a row that comes out."""
+        """Count an output row."""
         self.rows[source] += 1
         self.characters += characters
         self.lengths[length_bin(characters)] += 1
 
     def drop(self, source: str, characters: int) -> None:
-        """Take back what `keep` counted of a row that a later step removes."""
+        """Undo `keep` for a row that a later step removes."""
         self.rows[source] -= 1
         self.characters -= characters
         self.lengths[length_bin(characters)] -= 1
 
     def as_json(self) -> dict[str, Any]:
-        """As the report has it."""
+        """Return the counts as the report has them."""
         return {
             "records": sum(self.records.values()),
             "rows": sum(self.rows.values()),
@@ -107,5 +111,5 @@ class Tally:
 
 
 def shortened(text: str) -> str:
-    """The beginning of an example's text."""
+    """Return the beginning of an example's text."""
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"

@@ -1,4 +1,4 @@
-"""python -m data.tokenizer: trains a tokenizer on texts, or gives an existing one more pieces.
+"""python -m data.tokenizer: trains a tokenizer on texts, or adds pieces to an existing one.
 
 python -m data.tokenizer train --input PATH … --vocabulary N --out DIR
 python -m data.tokenizer extend --tokenizer DIR --input PATH … --more N --out DIR
@@ -28,7 +28,7 @@ PROG: Final = "python -m data.tokenizer"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line parser."""
     found = argparse.ArgumentParser(prog=PROG, description="Train a tokenizer, or give one more pieces.")
     commands = found.add_subparsers(required=True, dest="command")
     train = commands.add_parser("train", help="a new byte-level BPE tokenizer")
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train or extend, and say what the tokenizer makes of its texts."""
+    """Train or extend a tokenizer, and print its statistics on the texts."""
     given = parser().parse_args(arguments)
     with one_line_errors(PROG):
         if given.out.exists():
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextmanager
 def _folder(out: Path) -> Iterator[Path]:
-    """A folder aside that becomes `out` when all went well, and else is gone."""
+    """Yield a temporary folder, which is renamed to `out` on success and removed otherwise."""
     aside = out.with_name(f"{out.name}.new")
     with writing(aside):
         shutil.rmtree(aside, ignore_errors=True)
@@ -78,7 +78,7 @@ def _folder(out: Path) -> Iterator[Path]:
 
 
 def figures(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], most: int = 1000) -> dict[str, float]:
-    """The vocabulary's size, and the characters a token has in the first texts."""
+    """Return the vocabulary's size, and the characters per token in the first `most` texts."""
     some = [text for text, _ in zip(texts, range(most), strict=False)]
     tokens = sum(map(len, tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]))
     return {"vocabulary": len(tokenizer), "characters_a_token": round(sum(map(len, some)) / tokens, 3)}

@@ -1,4 +1,4 @@
-"""Tokens that a user names by their text."""
+"""Finds the tokens that a user names by their text."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from configs.errors import ConfigError
 
 
 def single_tokens(tokenizer: Any, texts: Iterable[str], key: str) -> tuple[int, ...]:
-    """The id of each text, which must be one token: an entry of the vocabulary, or what is encoded as one.
+    """Return the id of each text, which must be one token: an entry of the vocabulary, or text that encodes to one.
 
     Raises:
-        ConfigError: a text is none or several tokens; names the setting `key`.
+        ConfigError: a text is not exactly one token; the message names the setting `key`.
     """
     vocabulary = tokenizer.get_vocab()
     found = []

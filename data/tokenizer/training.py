@@ -1,10 +1,10 @@
-"""A byte-level BPE tokenizer trained on texts, saved in Hugging Face's format with the chat template.
+"""Trains a byte-level BPE tokenizer on texts, and saves it in Hugging Face's format with the chat template.
 
-Given words, such as entity names, are split off before BPE, so that a name has the same tokens, one or a few, wherever
-it stands. Without that, merges run over a name's edges (…炎的) in such repetitive text, and a small model meets one
-entity in many disguises: of the entities in held-out text, plain BPE of 4,096 tokens kept 90% in their usual tokens, a
-Unigram model 77%, this one all, at no more tokens a character. Bytes are the base alphabet: no text is unknown, and
-decoding is exact.
+Given words, such as entity names, are split off before BPE, so that a name has the same tokens, one or a few, in every
+context. Otherwise, merges cross the boundaries of names (…炎的) in such repetitive text, and a small model sees one
+entity as many different token sequences: of the entities in held-out text, plain BPE of 4,096 tokens kept 90% in their
+usual tokens, a Unigram model 77%, and this tokenizer all, at no more tokens per character. The base alphabet is bytes:
+no text is unknown, and decoding is exact.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from data.tokenizer.hf_tokenizer import read_tokenizer
 
 SPECIAL: Final = ("<unk>", "<s>", "</s>", "<pad>")
 CHAT_TOKENS: Final = {"chimed": (HUMAN, BOT), "chatml": ("<|im_start|>", "<|im_end|>")}
-"""The tokens of a chat format beside those, by the name of its template."""
+"""The additional tokens of a chat format, by the name of its template."""
 LONGEST_TOKEN: Final = 18  # bytes: six Chinese characters, the longest entity name
 CONTEXT: Final = 4096
-# Sentences, lines and numbers end a token; digits stand alone.
+# Tokens do not cross punctuation or white space, and each digit is a separate token.
 BOUNDARIES: Final = r"[，。：；、？！“”\n\s;:,]|\d"
 
 
@@ -42,13 +42,13 @@ def train_tokenizer(
     """Train a tokenizer.
 
     Args:
-        texts: training text; role markers and special tokens must not be in it.
-        names: words that are split off whole before merges are learned; the longest wins where several fit.
-        vocabulary: its size, special tokens and role markers included.
+        texts: training text, without role markers and special tokens.
+        names: words that are split off whole before merges are trained; the longest wins where several match.
+        vocabulary: its size, including special tokens and role markers.
         chat: the chat format, one of `CHAT_TOKENS`.
 
     Raises:
-        DataError: the texts give fewer merges than asked for, so that the size is missed.
+        DataError: the texts give too few merges to reach the size.
     """
     tokenizer = Tokenizer(BPE(unk_token="<unk>"))  # noqa: S106 - a token of the vocabulary
     longest_first = "|".join(re.escape(name) for name in sorted(set(names), key=lambda name: (-len(name), name)))
@@ -64,7 +64,8 @@ def train_tokenizer(
     )
     tokenizer.train_from_iterator(texts, trainer)
     if chat == "chimed":
-        # Declared again as not "special": decoding shows them, so that a response that continues with a turn is noticed.
+        # Declared again as not "special", so that decoding shows them and a response that continues with a turn is
+        # noticed.
         tokenizer.add_tokens([AddedToken(mark, normalized=False, special=False) for mark in (HUMAN, BOT)])
     if tokenizer.get_vocab_size() != vocabulary:
         raise DataError(
@@ -75,7 +76,7 @@ def train_tokenizer(
 
 
 def wrap(tokenizer: Tokenizer, chat: str = "chimed") -> PreTrainedTokenizerFast:
-    """Give a tokenizer its special tokens' roles, the chat template and the context length."""
+    """Wrap a tokenizer for Transformers, with the roles of special tokens, the chat template and the context length."""
     settings: dict[str, Any] = {
         "unk_token": "<unk>",
         "bos_token": "<s>",
@@ -91,10 +92,10 @@ def wrap(tokenizer: Tokenizer, chat: str = "chimed") -> PreTrainedTokenizerFast:
 
 
 def texts_in(paths: Sequence[str | Path]) -> Iterator[str]:
-    """Every text of tables that `data.prepare` wrote: files, or its folders; read a batch at a time.
+    """Yield every text of tables that `data.prepare` wrote, given as files or folders; reads one batch at a time.
 
     Raises:
-        DataError: a path that is no such table.
+        DataError: a path is not such a table.
     """
     for path in map(Path, paths):
         files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
@@ -110,7 +111,11 @@ def texts_in(paths: Sequence[str | Path]) -> Iterator[str]:
 
 
 def load(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer in a folder in Hugging Face's format. Raises ConfigError if there is none with a tokenizer.json."""
+    """Return the tokenizer in a folder in Hugging Face's format.
+
+    Raises:
+        ConfigError: there is no usable tokenizer, or it has no tokenizer.json.
+    """
     found = read_tokenizer(folder)
     if not isinstance(found, PreTrainedTokenizerFast):
         raise DataError(f"{folder}: this tokenizer has no tokenizer.json; save it with a fast tokenizer first")
@@ -120,10 +125,11 @@ def load(folder: Path) -> PreTrainedTokenizerFast:
 def save_extended(old: PreTrainedTokenizerFast, new: Tokenizer, folder: Path) -> None:
     """Write `new` with all settings of `old`, from which it was extended.
 
-    Raises DataError if the result reads back with another size.
+    Raises:
+        DataError: the result has another size when it is read back.
     """
     old.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(new.to_str(pretty=True), "utf-8")
-    (folder / "tokenizer.model").unlink(missing_ok=True)  # the old pieces in another format
+    (folder / "tokenizer.model").unlink(missing_ok=True)  # has the old pieces, in another format
     if (length := len(load(folder))) != new.get_vocab_size():
         raise DataError(f"{folder}: read again, the tokenizer has {length} pieces and not {new.get_vocab_size()}")

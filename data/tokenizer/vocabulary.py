@@ -1,9 +1,9 @@
-"""New pieces for the vocabulary of a tokenizer that exists, learned from texts as byte-pair encoding learns its own.
+"""Extends the vocabulary of an existing tokenizer with new pieces, trained on texts by byte-pair encoding.
 
-The training of the tokenizer goes on where it ended: its own pieces are the letters of a second byte-pair encoding, whose
-merges are added behind the old ones. Old merges come first, so a text without new pieces has the tokens it always had.
-Of tokenizers that fall back on bytes for unknown characters, as LLaMA's, the frequent ones become pieces first.
-Ziya made a Chinese vocabulary of LLaMA's 32,000 pieces that way of extending it, to 39,410.
+This continues the tokenizer's training: its own pieces are the base symbols of a second byte-pair encoding, whose
+merges are appended to the old ones. Old merges come first, so a text without new pieces keeps its tokens. For
+tokenizers that fall back to bytes for unknown characters, such as LLaMA's, the frequent ones of these characters
+become pieces first. Ziya extended LLaMA's 32,000 pieces to a Chinese vocabulary of 39,410 in this way.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tokenizers.trainers import BpeTrainer
 from data.tables import DataError
 
 LONGEST: Final = 18  # bytes of a new piece: six Chinese characters
-_LETTERS: Final = 0x10000  # where code points begin that stand for pieces; there is room for a million
+_LETTERS: Final = 0x10000  # first code point that stands for a piece; there is room for a million
 _BETWEEN: Final = "\n"
-_LEAST: Final = 2  # how often a new piece must occur
+_LEAST: Final = 2  # minimum occurrences of a new piece
 _BATCH: Final = 1000
 
 Pair = tuple[str, str]
@@ -33,15 +33,16 @@ Pair = tuple[str, str]
 def extend(
     tokenizer: Tokenizer, texts: Callable[[], Iterable[str]], more: int, character_share: float = 0.5
 ) -> Tokenizer:
-    """A tokenizer with `more` further pieces, whose ids follow the old ones.
+    """Return a tokenizer with `more` additional pieces, whose ids follow the old ones.
 
     Args:
-        tokenizer: a byte-pair encoding, of bytes or of characters; it stays as it is.
-        texts: gives the texts; called twice where characters may be unknown.
-        character_share: of the new pieces, at most this part are characters that were unknown.
+        tokenizer: a byte-pair encoding, of bytes or of characters; it is not modified.
+        texts: returns the texts; called twice if characters may be unknown.
+        more: the number of new pieces.
+        character_share: maximum share of new pieces that are characters that were unknown.
 
     Raises:
-        DataError: the tokenizer is of another kind, or the texts give fewer pieces that occur twice.
+        DataError: the tokenizer is not a byte-pair encoding, or the texts give fewer pieces that occur twice.
     """
     state = json.loads(tokenizer.to_str())
     model = state["model"]
@@ -57,7 +58,7 @@ def extend(
     for left, right in _merges(tokenizer, texts(), 2 * more):
         piece = left + right
         if left not in vocabulary or right not in vocabulary or len(piece if in_bytes else piece.encode()) > LONGEST:
-            continue  # it is too long, or made of one that is
+            continue  # too long, or built from a piece that is
         if piece not in vocabulary:
             if size == first + more:
                 break
@@ -70,10 +71,10 @@ def extend(
 
 
 def old_pieces(old: Tokenizer, new: Tokenizer) -> dict[int, list[int]]:
-    """Of every id that only the new tokenizer has, the old ids that stand for the same text, in order.
+    """Map every id that only the new tokenizer has to the old ids that stand for the same text, in order.
 
     Raises:
-        DataError: the new tokenizer is no extension of the old one: an old id stands for something else.
+        DataError: the new tokenizer is not an extension of the old one: an old id stands for something else.
     """
     before, after = old.get_vocab(), new.get_vocab()
     for piece, number in before.items():
@@ -100,7 +101,7 @@ def old_pieces(old: Tokenizer, new: Tokenizer) -> dict[int, list[int]]:
 
 
 def _unknown(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> list[str]:
-    """Characters for which the tokenizer has no piece, the most frequent first."""
+    """Return the characters for which the tokenizer has no piece, the most frequent first."""
     vocabulary, counts = tokenizer.get_vocab(), Counter[str]()
     for text in texts:
         counts.update(text)
@@ -109,7 +110,7 @@ def _unknown(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> list[str]
 
 
 def _merges(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> list[Pair]:
-    """Merges of the tokenizer's pieces, in the order in which they are learned, as many as `most` if texts give them."""
+    """Return merges of the tokenizer's pieces in the order in which they are trained, at most `most`."""
     pieces = {number: piece for piece, number in tokenizer.get_vocab().items()}
     letters: Tokenizer = Tokenizer(BPE())
     letters.pre_tokenizer = pre_tokenizers.Split(_BETWEEN, "removed")
@@ -129,7 +130,10 @@ def _merges(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> list[Pair]
 
 
 def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[str]:
-    """Stretches of text that merges may not reach over, in letters that stand for pieces; none of marks or lone bytes."""
+    """Yield stretches of text that merges may not cross, as characters that stand for pieces.
+
+    Added tokens and single bytes are left out.
+    """
     apart = set(tokenizer.get_added_tokens_decoder())
     apart |= {number for piece, number in tokenizer.get_vocab().items() if piece.startswith("<0x") and len(piece) == 6}
     rest = iter(texts)
@@ -148,6 +152,6 @@ def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[str]:
 
 
 def _pairs(model: dict[str, Any]) -> list[Pair]:
-    """The merges of a byte-pair encoding's saved state."""
+    """Return the merges of a byte-pair encoding's saved state."""
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
     return [(left, right) for left, right in pairs]

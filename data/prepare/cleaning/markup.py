@@ -1,4 +1,7 @@
-"""HTML in a text → the text that a reader would see. Whatever is not certainly HTML stays: `A<B 且 C>D` is no tag."""
+"""Converts HTML in a text to the text that a reader would see.
+
+Whatever is not certainly HTML is kept: `A<B 且 C>D` has no tag.
+"""
 
 from __future__ import annotations
 
@@ -127,9 +130,11 @@ _WORDS: Final = frozenset(
 _EMPTY: Final = frozenset(["area", "base", "embed", "input", "link", "meta", "param", "source", "track"])
 _NAMES: Final = _BLOCKS | _CELLS | _HIDDEN | _SCRIPTS | _INLINE | _PARTS | _WORDS | _EMPTY
 _PAIRED: Final = _SCRIPTS | _HIDDEN | _PARTS | _WORDS | _EMPTY | frozenset("abisu")
-"""Elements that are removed with their end tag or attributes only, as these are words or quantities, too. A lone `<b>` may be a comparison with b, and of a superscript
-without an end nobody knows where its exponent ends."""
-_SHORT: Final = 2  # longest name of an element that may be a quantity, as HR or Li
+"""Elements that are removed only if they have an end tag or attributes, since their names are also words or quantities.
+
+A lone `<b>` may be a comparison with b, and without an end tag, it is unknown where a superscript's exponent ends.
+"""
+_SHORT: Final = 2  # maximum length of an element's name that may be a quantity, such as HR or Li
 _FLAGS: Final = frozenset(
     [
         "checked",
@@ -145,7 +150,7 @@ _FLAGS: Final = frozenset(
         "selected",
     ]
 )
-"""Attributes that have no value. Any other without one is a word of a sentence."""
+"""Attributes that have no value. Any other attribute without one is a word of a sentence."""
 
 _OPENS: Final = re.compile(
     rf"<(?:!--|!doctype\s|(/?)((?:[a-z][a-z0-9]{{0,9}}:)?(?:{'|'.join(sorted(_NAMES))}))(?=[\s/>]))",
@@ -157,16 +162,20 @@ _INSTRUCTION: Final = re.compile(r"<\?[a-z][a-z0-9:-]{0,30}(?:\s[^<>]*)?\?>", re
 _NAMESPACED: Final = re.compile(
     r"<(/?)([A-Za-z]{1,10}:([A-Za-z][A-Za-z0-9_.-]{0,40}))((?:\s+[A-Za-z_:][A-Za-z0-9_:.-]{0,60}\s*=\s*\"[^\"<>]*\")*)\s*(/?)>"
 )
-"""A tag of XML, such as Word writes. One without an end, attributes or a slash may be a comparison."""
+"""An XML tag, such as Word writes. One without an end tag, attributes or a slash may be a comparison."""
 _LONGEST: Final = 4000  # characters of a tag, its attributes included
-_DEEPEST: Final = 32  # elements of a name, and superscripts and subscripts, inside each other
+_DEEPEST: Final = 32  # maximum nesting of elements of one name, and of superscripts and subscripts
 _ENTITY: Final = re.compile(
     r"&(?:#[0-9]{1,7};|#[xX][0-9a-fA-F]{1,6};|[A-Za-z][A-Za-z0-9]{1,24};|(?:nbsp|lt|gt|amp|quot)(?![A-Za-z=;]))"
 )
 
 
 class _Tag(NamedTuple):
-    """`kind` is `open`, `close`, `empty` (a tag that closes itself) or `comment`; `sure` if no sentence looks so."""
+    """A tag or comment at characters `start` to `end` of a text.
+
+    `kind` is `open`, `close`, `empty` (a tag that closes itself) or `comment`; `sure` means that no sentence has this
+    form.
+    """
 
     start: int
     end: int
@@ -176,7 +185,7 @@ class _Tag(NamedTuple):
 
 
 class _Reader(HTMLParser):
-    """Reads one start tag."""
+    """Parses one start tag."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=False)
@@ -189,13 +198,14 @@ class _Reader(HTMLParser):
 
 
 def strip_html(text: str, plain: Callable[[str], str] = str) -> str:
-    """The text without tags, comments, scripts and style sheets, its entities decoded.
+    """Return the text without tags, comments, scripts, style sheets and SVG images, with its entities decoded.
 
-    Blocks begin a line, table cells are parted by a blank, superscripts and subscripts become what `script` makes of
-    them. Everything else stays, character by character.
+    Blocks begin a line, table cells are separated by a blank, and superscripts and subscripts are converted by
+    `script`. Everything else stays, character by character.
 
     Args:
-        plain: what is done to a decoded entity's character, such as a blank of another kind.
+        text: any text.
+        plain: applied to the character of a decoded entity, such as a non-breaking space.
     """
     text = _without_xml(text) if "<" in text else text
     tags = _markup(text) if "<" in text and _OPENS.search(text) else []
@@ -220,7 +230,7 @@ def strip_html(text: str, plain: Callable[[str], str] = str) -> str:
 
 
 def _without_xml(text: str) -> str:
-    """The text with formulas of MathML written out, and without what XML has beside HTML's elements."""
+    """Return the text with MathML formulas written out, and without XML constructs that are not HTML elements."""
     if "math" in text or "MATH" in text:
         text = formulas_as_text(text)
     if "<!" in text or "<?" in text:
@@ -235,7 +245,7 @@ def _is_xml(found: re.Match[str]) -> bool:
 
 
 def _last(parts: list[str]) -> str:
-    return parts[-1] if parts else "\n"  # no break is needed where nothing is before it
+    return parts[-1] if parts else "\n"  # no break is needed at the start of a text
 
 
 def _decoded(text: str, plain: Callable[[str], str]) -> str:
@@ -245,7 +255,7 @@ def _decoded(text: str, plain: Callable[[str], str]) -> str:
 
 
 def _markup(text: str) -> list[_Tag]:
-    """What of a text is HTML, in order; superscripts and subscripts nest properly, scripts are one tag each."""
+    """Return the HTML tags of a text, in order; superscripts and subscripts nest properly, scripts are one tag each."""
     tags = _without_hidden(list(_tags(text)))
     partner = _partners(tags)
     kept = []
@@ -264,7 +274,7 @@ def _markup(text: str) -> list[_Tag]:
 
 
 def _apart(text: str, tag: _Tag) -> bool:
-    """Whether a tag without end is one; `x<hr>y`, between two quantities, may compare three of them."""
+    """Return whether a tag without an end tag is HTML; `x<hr>y`, between two quantities, may compare three of them."""
     if len(tag.name) > _SHORT or tag.name == "br":
         return True
     around = text[tag.start - 1 : tag.start], text[tag.end : tag.end + 1]
@@ -272,9 +282,9 @@ def _apart(text: str, tag: _Tag) -> bool:
 
 
 def _tags(text: str) -> Iterator[_Tag]:
-    """Everything that has a tag's or comment's form, in order."""
+    """Yield everything that has the form of a tag or a comment, in order."""
     place = 0
-    comments = True  # none is looked for again once one has no end
+    comments = True  # False after a comment without an end, since no later one can have an end either
     while found := _OPENS.search(text, place):
         start, place = found.start(), found.end()
         name = (found[2] or "").lower().rpartition(":")[2]
@@ -295,7 +305,7 @@ def _tags(text: str) -> Iterator[_Tag]:
 
 
 def _start_tag(text: str, start: int, name: str) -> _Tag | None:
-    """The start tag at a place, unless what stands there has words where a tag has attributes."""
+    """Return the start tag at `start`; None if there are words where a tag has attributes."""
     bare = start + 1 + len(name)
     if text.startswith(">", bare):
         return _Tag(start, bare + 1, name, "open")
@@ -313,7 +323,7 @@ def _start_tag(text: str, start: int, name: str) -> _Tag | None:
 
 
 def _without_hidden(tags: list[_Tag]) -> list[_Tag]:
-    """The tags, a script or style sheet with all that is in it as one comment."""
+    """Return the tags, with each script, style sheet or SVG image and all that is in it replaced by one comment."""
     ends = {name: [tag for tag in reversed(tags) if tag.name == name and tag.kind == "close"] for name in _HIDDEN}
     kept: list[_Tag] = []
     place = 0
@@ -332,9 +342,9 @@ def _without_hidden(tags: list[_Tag]) -> list[_Tag]:
 
 
 def _partners(tags: list[_Tag]) -> set[int]:
-    """The numbers of the start and end tags that belong together.
+    """Return the indices of the start and end tags that belong together.
 
-    Superscripts and subscripts share one stack, for those must nest.
+    Superscripts and subscripts share one stack, because they must nest.
     """
     waiting: dict[str, list[int]] = {}
     unclosed: Counter[str] = Counter()

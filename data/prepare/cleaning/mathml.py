@@ -1,4 +1,4 @@
-"""Formulas in MathML as plain text: `10⁹`, `x₁`, `(a+b)/c`."""
+"""Converts formulas in MathML to plain text: `10⁹`, `x₁`, `(a+b)/c`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _DEEPEST: Final = 64
 
 
 def formulas_as_text(text: str) -> str:
-    """The text with formulas written out; what is no well-formed MathML stays."""
+    """Return the text with formulas written out; what is not well-formed MathML stays."""
     return _FORMULA.sub(lambda found: _formula(found[0]), text)
 
 
 def _formula(source: str) -> str:
     plain = _ATTRIBUTES.sub(r"\1\2", _PREFIX.sub("", source))
     try:
-        # It begins at <math>, so it has no DTD, and with it no entities of its own.
+        # The source begins at <math>, so it has no DTD, and thus no entity declarations.
         root = ElementTree.fromstring(_XML_ENTITIES.sub(lambda found: html.unescape(found[0]), plain))  # noqa: S314
     except ElementTree.ParseError:
         return source
@@ -70,5 +70,5 @@ def _written(element: Element) -> str:
 
 
 def _grouped(part: str) -> str:
-    """A part of a formula that is one name or number, or in brackets."""
+    """Return a part of a formula, in brackets unless it is one name or number."""
     return part if len(part) < 2 or part.replace(".", "").isalnum() else f"({part})"

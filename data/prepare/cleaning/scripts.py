@@ -1,4 +1,4 @@
-"""Superscripts and subscripts of HTML as plain text, so that exponents and indices keep their values."""
+"""Converts superscripts and subscripts of HTML to plain text, so that exponents and indices keep their values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SUPERSCRIPTS: Final = dict(
 _SUBSCRIPTS: Final = dict(zip("0123456789+-=()aehijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ", strict=True))
 _SIGNS: Final = {
     "\u2212": "-",  # minus sign
-    "\u2013": "-",  # en dash, which is often typed for it
+    "\u2013": "-",  # en dash, which is often typed for a minus sign
     "\u2010": "-",
     "\uff0d": "-",
     "\uff0b": "+",
@@ -27,14 +27,15 @@ _NOTATION: Final = {"sup": "^({})", "sub": "_({})"}
 
 
 def script(name: str, content: str) -> str:
-    """What stands between `<sup>` or `<sub>` tags, as text.
+    """Convert the content of a `<sup>` or `<sub>` element to text.
 
-    Unicode superscripts or subscripts where every character has one, else `^(...)` or `_(...)`. A reference in
-    brackets, and signs without letters or digits such as ®, stay as they are: they are no exponents.
+    The result has Unicode superscripts or subscripts if every character has one, else it is `^(...)` or `_(...)`. A
+    reference in brackets, and signs without letters or digits such as ®, stay as they are, since they are not
+    exponents.
 
     Args:
         name: `sup` or `sub`.
-        content: without tags and entities.
+        content: the element's content, without tags and entities.
     """
     inner = content.strip()
     table = _TABLES[name]

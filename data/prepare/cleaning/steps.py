@@ -1,4 +1,4 @@
-"""The steps that look at one row at a time, in their order; each can be switched off and counts what it does."""
+"""The cleaning steps that process one row at a time, in order; each can be switched off and counts what it changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPETITION: Final = 10
 
 @dataclass(frozen=True)
 class Removed:
-    """A row that a step took out, and why."""
+    """A row that a step removed, and why."""
 
     step: str
     reason: str
@@ -32,13 +32,17 @@ class Removed:
 def clean(
     row: Row, options: Options, where: str, tally: Tally, labels: Collection[str] = ()
 ) -> Iterator[Row | Removed]:
-    """The row cleaned, in several parts if it is a document of more than `max_chars`, or why it is left out.
+    """Yield the cleaned row, in several parts if it is a document of more than `max_chars`, or why it is removed.
 
     Args:
-        labels: of classics' sections, to be removed.
+        row: a row of `options.schema`.
+        options: the options of the preparation.
+        where: the record's `file:line`, for examples.
+        tally: counts what the steps do.
+        labels: labels of classics' sections, to be removed.
 
     Raises:
-        DataError: after cleaning the row is not one that the stages accept.
+        DataError: after cleaning, the row is not one that the stages accept.
     """
     row = _rewritten(row, options, where, tally, labels)
     if options.kind != "text":
@@ -54,7 +58,7 @@ def clean(
 
 
 def _rewritten(row: Row, options: Options, where: str, tally: Tally, labels: Collection[str]) -> Row:
-    """The row after the steps that change texts."""
+    """Return the row after the steps that change texts."""
     before = texts_of(row)
     if options.takes("unicode"):
         row = _changed("unicode", row, before, [normalize(text) for text in before], tally)
@@ -85,7 +89,10 @@ def _changed(step: str, row: Row, before: list[str], after: list[str], tally: Ta
 
 
 def cut_text(text: str, longest: int) -> list[str]:
-    """Parts of at most `longest` characters, cut at the last line's end, else sentence's end, in their second half."""
+    """Split a text into parts of at most `longest` characters.
+
+    A part ends at the last line's end, else at the last sentence's end, in the second half of its maximum length.
+    """
     parts = []
     while len(text) > longest:
         half = longest // 2
@@ -110,7 +117,7 @@ def _judged(row: Row, options: Options) -> Row | Removed:
 
 
 def repeated_share(text: str) -> float:
-    """The share of a text's windows of ten characters that came before in it; 0 for short texts.
+    """Return the share of a text's windows of ten characters that occur earlier in it; 0 for less than 100 characters.
 
     In the spirit of the repetition filters of Rae et al. 2021 (Gopher, appendix A.1.1), for text without spaces.
     """

@@ -1,4 +1,4 @@
-"""Cleaning of one text: Unicode, and what is left of mark-up. Pure functions."""
+"""Cleans one text: Unicode, and leftover markup. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Final
 from data.prepare.cleaning.markup import strip_html
 from data.prepare.schemas.classics import is_section, strip_section
 
-# Control and zero-width characters, byte order marks, what stands for undecodable bytes, and private use: glyphs of a
-# font that nobody has. Not the zero-width joiners, which some scripts need.
+# Control and zero-width characters, byte order marks, replacements of undecodable bytes, and private use, whose glyphs
+# are in special fonts only. Zero-width joiners are kept, because some scripts need them.
 _UNSEEN: Final = (
     "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff\ufffc-\uffff\ue000-\uf8ff\U000f0000-\U0010ffff"
 )
@@ -22,27 +22,31 @@ _INVISIBLE: Final = re.compile(f"[{_UNSEEN}]")
 _LINE_ENDS: Final = re.compile(rf"\r+\n|[{_LINE_END}]")
 _ODD_BLANKS: Final = re.compile(f"[{_BLANK}]+")
 _WIDE: Final = re.compile(f"[{_WIDE_FORM}]+")
-_WIDE_BY: Final = 0xFEE0  # from a full-width form to its ASCII character
+_WIDE_BY: Final = 0xFEE0  # offset from a full-width form to its ASCII character
 _ODD: Final = re.compile(f"[{_UNSEEN}{_BLANK}{_LINE_END}{_WIDE_FORM}]")
 _BLANKS: Final = re.compile(r"  +")
-_ESCAPED: Final = 3  # times that HTML may be escaped: `&amp;lt;sup&amp;gt;` is `<sup>`
+_ESCAPED: Final = 3  # how many times HTML may be escaped: `&amp;lt;sup&amp;gt;` is `<sup>`
 _EMPTY_LINES: Final = re.compile(r"\n{3,}")
 
 
 def normalize(text: str) -> str:
-    """Unicode NFC; full-width letters and digits as ASCII, full-width punctuation as it is, which Chinese has; no
-    characters that cannot be seen; one kind of line end and blank, at most one empty line."""
+    """Normalize characters, line ends and blanks.
+
+    Applies Unicode NFC; converts full-width letters and digits to ASCII, but keeps full-width punctuation, which
+    Chinese uses; removes invisible characters; leaves one kind of line end and blank, and at most one empty line in a
+    row.
+    """
     return _trimmed(_plain(text).replace(" \n", "\n"))
 
 
 def _plain(text: str) -> str:
-    """What `normalize` does to characters, wherever they stand."""
+    """Apply the part of `normalize` that does not depend on a character's position."""
     text = unicodedata.normalize("NFC", text)
-    if _ODD.search(text):  # one look for all of them
+    if _ODD.search(text):  # one search for all of them
         text = _WIDE.sub(lambda found: "".join(chr(ord(one) - _WIDE_BY) for one in found[0]), text)
         text = _LINE_ENDS.sub("\n", text)
         text = _ODD_BLANKS.sub(" ", _INVISIBLE.sub("", text))
-        text = unicodedata.normalize("NFC", text)  # of a letter and a mark that something stood between
+        text = unicodedata.normalize("NFC", text)  # composes a letter and a mark that a removed character had separated
     text = text.replace("∶", "：")
     if "  " in text:
         text = _BLANKS.sub(" ", text)
@@ -50,14 +54,14 @@ def _plain(text: str) -> str:
 
 
 def _trimmed(text: str) -> str:
-    """At most one empty line in a row, none at the ends."""
-    if "\n\n\n" in text:  # ten times as fast as to let the pattern look for them
+    """Leave at most one empty line in a row, and none at the ends."""
+    if "\n\n\n" in text:  # ten times as fast as a search with the pattern
         text = _EMPTY_LINES.sub("\n\n", text)
     return text.strip()
 
 
 def remove_markup(text: str, labels: Collection[str] = ()) -> str:
-    """The text without HTML, also such as was escaped, and the marks of digitized classics, whose section `labels` go too."""
+    """Return the text without HTML, even if escaped, and without digitized classics' marks and section `labels`."""
     for _ in range(_ESCAPED):
         if "<" not in text and "&" not in text:
             break

@@ -1,6 +1,6 @@
-"""Texts as tokens to compare by: a Chinese character, a Latin word, a number, or a sign that changes what is said.
+"""Tokenizes texts for comparison: a token is a Chinese character, a Latin word, a number, or a sign with a meaning.
 
-Punctuation, blanks, and the width and case of letters do not count. Works on arrays of code points.
+Punctuation, blanks, and the width and case of letters are ignored. Operates on arrays of code points.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
 SEPARATOR: Final = "\x1f"
-"""Stands between texts that are compared as one; a token."""
+"""Separates texts that are compared as one; it is a token."""
 
 NOTHING, JOINT, FUNCTION, HAN, MARK, LETTER, DIGIT = range(7)
-"""What a character is. From `MARK` on it must be the same in rows that say the same."""
+"""Kinds of characters. Those from `MARK` on must be equal in rows that make the same statement."""
 
 _FUNCTION: Final = "的地得了着吗呢吧啊呀嘛哦啦么也矣我你您他她它们咱俺是就都还请问好谢应该当怎如何样啥什这那"
-"""Particles, pronouns and other function characters, by which wordings of one statement differ."""
+"""Particles, pronouns and other function characters, in which wordings of one statement differ."""
 _MARKS: Final = "不无毋非未勿没莫否别零〇一二两三四五六七八九十百千万亿半几%‰°℃℉^" + SEPARATOR
-"""Negations, numerals, and signs that Unicode does not have among mathematical ones."""
+"""Negations, numerals, and signs that are not in Unicode's category of mathematical signs."""
 _JOINTS: Final = ".,:/~+-\u2212\u2013"
 _SIGNS: Final = "+-\u2212\u2013"
-_NO_WORDS: Final = 0x2E80  # from CJK's scripts on, each character is a token
+_NO_WORDS: Final = 0x2E80  # from the CJK scripts on, each character is a token
 _BMP: Final = 0x10000
-_IDEOGRAPHS: Final = (0x3400, 0xD7A4)  # and other scripts whose characters are tokens
+_IDEOGRAPHS: Final = (0x3400, 0xD7A4)  # the range includes other scripts whose characters are tokens
 _FULL_WIDTH: Final = (0xFF01, 0xFF5F)
 _TO_FULL_WIDTH: Final = 0xFEE0
 _HAN_PLANES: Final = (0x20000, 0x40000)
 _BASE: Final = 0x9E3779B97F4A7C15
 _INVERSE: Final = pow(_BASE, -1, 2**64)
-_LONGEST_WORD: Final = 64  # letters; longer ones are told apart by their first
+_LONGEST_WORD: Final = 64  # letters; the order of those beyond is ignored
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """T tokens.
+    """T tokens of a text.
 
     Attributes:
-        hashes: of each token, (T,); equal tokens have equal ones.
-        starts, ends: where each stands in the text, in characters, (T,).
+        hashes: a hash of each token, (T,); equal tokens have equal hashes.
+        starts, ends: the position of each token in the text, in characters, (T,).
         kinds: FUNCTION, HAN, MARK, LETTER or DIGIT, (T,).
     """
 
@@ -55,22 +55,22 @@ class Tokens:
     kinds: NDArray[np.uint8]
 
     def only(self, keep: NDArray[np.bool_]) -> Tokens:
-        """Those that a mask, (T,), has."""
+        """Return the tokens that a mask, (T,), selects."""
         return Tokens(self.hashes[keep], self.starts[keep], self.ends[keep], self.kinds[keep])
 
 
 def codes_of(text: str) -> NDArray[np.uint32]:
-    """The code points of a text, (len(text),)."""
+    """Return the code points of a text, (len(text),)."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def tokenize(text: str) -> Tokens:
-    """The tokens of a text. `.`, `,`, `:`, `/`, `~` and `-` count between digits, signs before one."""
+    """Tokenize a text. `.`, `,`, `:`, `/`, `~` and `-` are tokens between digits, signs also before one."""
     return tokens_of(codes_of(text))
 
 
 def tokens_of(codes: NDArray[np.uint32], dropped: int = NOTHING) -> Tokens:
-    """As `tokenize`, of code points, without the tokens of the kind `dropped`."""
+    """Like `tokenize`, for code points, (len(text),); leaves out the tokens of the kind `dropped`."""
     folded, table = _tables()
     inside = np.minimum(codes, _BMP - 1)
     kinds, units = table[inside], folded[inside]
@@ -105,15 +105,15 @@ def tokens_of(codes: NDArray[np.uint32], dropped: int = NOTHING) -> Tokens:
 
 
 def windows(hashes: Hashes, size: int) -> Hashes:
-    """A 64-bit hash of every window of `size` values, (len(hashes) - size + 1,); none if there are fewer.
+    """Return a 64-bit hash of each window of `size` values, (len(hashes) - size + 1,); empty if there are fewer values.
 
-    A polynomial in an odd base modulo 2^64, as Rabin and Karp's, with the high bits folded onto the low ones.
+    This is a polynomial in an odd base modulo 2^64, as in Rabin-Karp, with the high bits folded onto the low ones.
     """
     return _mixed(_polynomials(hashes, size)) if len(hashes) >= size else np.zeros(0, np.uint64)
 
 
 def stretch_hashes(hashes: Hashes, starts: Places, ends: Places) -> Hashes:
-    """A 64-bit hash of each stretch of values from one of `starts` to one of `ends`; 0 for an empty one."""
+    """Return a 64-bit hash of the values from `starts[i]` to `ends[i]`, (len(starts),); 0 for an empty range."""
     powers, inverses = _powers(1 << len(hashes).bit_length())
     sums = np.zeros(len(hashes) + 1, np.uint64)
     np.cumsum(hashes * powers[: len(hashes)], out=sums[1:])
@@ -121,7 +121,7 @@ def stretch_hashes(hashes: Hashes, starts: Places, ends: Places) -> Hashes:
 
 
 def _polynomials(hashes: Hashes, size: int) -> Hashes:
-    """Of every window, the polynomial whose coefficients are its `size` values; from those of windows half as long."""
+    """Return, for every window, the polynomial with its `size` values as coefficients, from half as long windows."""
     if size == 1:
         return hashes.copy()
     half = size // 2
@@ -150,7 +150,7 @@ def _spread(codes: NDArray[np.uint32]) -> Hashes:
 
 @cache
 def _powers(count: int) -> tuple[Hashes, Hashes]:
-    """The first `count` powers of the base, and of its inverse modulo 2^64."""
+    """Return the first `count` powers of the base, and of its inverse modulo 2^64, (count,) each."""
     bases = (np.full(count, base, np.uint64) for base in (_BASE, _INVERSE))
     powers, inverses = (np.cumprod(np.append(np.uint64(1), base[1:])) for base in bases)
     return powers, inverses
@@ -158,7 +158,7 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
 
 @cache
 def _tables() -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    """Of every code point below 2^16 what it is compared as, and what it is."""
+    """Return, for every code point below 2^16, the code point that it is compared as, and its kind, (2^16,) each."""
     folded, kinds = np.arange(_BMP, dtype=np.uint32), np.full(_BMP, HAN, np.uint8)
     for code in (*range(_IDEOGRAPHS[0]), *range(_IDEOGRAPHS[1], _BMP), *map(ord, _FUNCTION + _MARKS)):
         letter = chr(code - _TO_FULL_WIDTH if _FULL_WIDTH[0] <= code < _FULL_WIDTH[1] else code)

@@ -1,9 +1,9 @@
-"""Which rows say the same in another wording.
+"""Finds rows that make the same statement in another wording.
 
-Of two wordings of one statement, punctuation, blanks, function characters and the order of clauses may differ: equal
-fingerprints find them. Long rows may also differ in a few short words that occur once and say the same: few windows of
-tokens that are rare in the corpus find them, and `alike` looks at their texts. Numbers, negations, names and Latin words
-are always the same.
+Two wordings of one statement may differ in punctuation, blanks, function characters and the order of clauses: equal
+fingerprints find them. Long rows may also differ in a few short words that occur once and have the same meaning:
+windows of tokens that are rare in the corpus give candidates, and `alike` compares their texts. Numbers, negations,
+names and Latin words must always be equal.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from data.prepare.schemas.convert import Row, texts_of
 
 PERMUTATIONS: Final = 16
 SIGNATURE_BYTES: Final = 4 * PERMUTATIONS
-LONG: Final = 100  # tokens from which a row has a signature
+LONG: Final = 100  # minimum tokens of a row with a signature
 SHORTEST: Final = 4  # tokens; rows with fewer have no fingerprint
 _WINDOW: Final = 8
 _OVERLAP: Final = 3
-_WORD: Final = 2  # tokens of a word that may differ
+_WORD: Final = 2  # maximum tokens of a word that may differ
 _SYNONYMS: Final = {
     word: group
     for group, words in enumerate(
@@ -66,7 +66,7 @@ _SYNONYMS: Final = {
     )
     for word in words.split()
 }
-"""Everyday words that may stand for one another."""
+"""Everyday words that may replace one another."""
 _EMPTY: Final = frozenset(
     [
         "非常",
@@ -100,9 +100,9 @@ Signatures = NDArray[np.uint32]  # (N, PERMUTATIONS)
 
 
 def compared(row: Row, answers: str) -> tuple[list[str], list[str]]:
-    """The texts of a row that are compared: those of its body, and its answers.
+    """Return the texts of a row that are compared: those of its body, and its answers.
 
-    Answers are the assistant's turns and `chosen`; `answers` is `any` leaves them and `rejected` out.
+    Answers are the assistant's turns and `chosen`. If `answers` is `any`, they and `rejected` are left out.
     """
     if "chosen" in row:
         body = [turn["content"] for turn in row["prompt"]]
@@ -115,19 +115,19 @@ def compared(row: Row, answers: str) -> tuple[list[str], list[str]]:
 
 
 def fingerprints(rows: Sequence[Row], answers: str) -> tuple[Fingerprints, Signatures]:
-    """Of N rows, at least one, what finds those that say the same.
+    """Return the hashes by which rows with the same statement are found, for N rows, at least one.
 
     Returns:
-        Two hashes a row, (N, 2): of its tokens but function characters in their order, and of its clauses in any order
-        within a text; both 0 for a row of fewer than `SHORTEST` tokens. And a MinHash (Broder 1997) of windows of
-        tokens, (N, PERMUTATIONS), all 0 for a row of fewer than `LONG`.
+        Two hashes per row, (N, 2): of its tokens without function characters, in order, and of its clauses, in any
+        order within a text; both 0 for a row of fewer than `SHORTEST` tokens. And a MinHash (Broder 1997) of windows
+        of tokens, (N, PERMUTATIONS), all 0 for a row of fewer than `LONG`.
     """
     texts = [SEPARATOR.join([*body, *said]) for body, said in (compared(row, answers) for row in rows)]
     codes = codes_of(SEPARATOR.join(texts))
     tokens = tokens_of(codes, dropped=FUNCTION)
     lasts = np.cumsum([len(text) + 1 for text in texts]) - 1
     ends = np.searchsorted(tokens.starts, lasts)
-    starts = np.append(0, ends[:-1] + 1)  # behind the separator of the row before
+    starts = np.append(0, ends[:-1] + 1)  # after the separator of the previous row
     found = np.stack([stretch_hashes(tokens.hashes, starts, ends), _clauses(codes, tokens, starts, ends)], axis=1)
     found[ends - starts < SHORTEST] = 0
     return found, _signatures(tokens.hashes, starts, ends)
@@ -138,7 +138,7 @@ def _telling(text: str) -> Tokens:
 
 
 def _clauses(codes: NDArray[np.uint32], tokens: Tokens, starts: Places, ends: Places) -> Hashes:
-    """Of each row the sum of the hashes of its clauses, each with the number of its text."""
+    """Return, for each row, the sum of its clauses' hashes, each weighted by the number of its text, (rows,)."""
     separators = tokens.hashes == _SEPARATOR
     bound = np.zeros(len(separators) + 1, bool)
     bound[:-1] |= separators
@@ -170,12 +170,19 @@ def _signatures(hashes: Hashes, starts: Places, ends: Places) -> Signatures:
 
 
 def alike(kept: Row, removed: Row, answers: str, threshold: float) -> bool:
-    """Whether two long rows say the same but for a few words.
+    """Return whether two long rows make the same statement except for a few words.
 
-    Their answers are the same. Of the tokens of either row at least a share of `threshold` stand in windows that the other
-    has, too; no others are numbers, negations or Latin words, follow one another to more than `_WORD`, as names do, or
-    occur twice, as the subject of a text does. Every word of the one stands for one of the other, or says nothing:
-    贫血 in the place of 黄疸, and 左 in that of 右, make another statement.
+    Their answers must be equal. At least a share of `threshold` of either row's tokens must be in windows that the
+    other row has, too. The remaining tokens must not be numbers, negations or Latin words, must not form runs of more
+    than `_WORD`, as names do, and must not occur twice, as the subject of a text does. Every remaining word must
+    correspond to one of the other row, or carry no meaning: 贫血 instead of 黄疸, or 左 instead of 右, makes another
+    statement.
+
+    Args:
+        kept: a row.
+        removed: a later row, which is a duplicate if they are alike.
+        answers: `same` compares answers, too; `any` does not.
+        threshold: minimum share of tokens in common windows.
     """
     parts = [compared(row, answers) for row in (kept, removed)]
     one, other = (_telling(SEPARATOR.join(answer)).hashes for _, answer in parts)
@@ -193,7 +200,7 @@ def alike(kept: Row, removed: Row, answers: str, threshold: float) -> bool:
 
 
 def _own(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
-    """Tokens that are in no window which the others have, too, (T,)."""
+    """Return a mask of the tokens that are in none of the windows of the others, (T,)."""
     shared = np.isin(windows(hashes, _OVERLAP), windows(others, _OVERLAP))
     covered = np.zeros(len(hashes), bool)
     for place in range(_OVERLAP):
@@ -210,12 +217,12 @@ def _are_words(tokens: Tokens, own: NDArray[np.bool_], threshold: float) -> bool
 
 
 def _runs(own: NDArray[np.bool_]) -> Places:
-    """First and end of each run of true values, (R, 2)."""
+    """Return the start and end of each run of true values, (R, 2)."""
     return np.flatnonzero(np.diff(own, prepend=False, append=False)).reshape(-1, 2)
 
 
 class _Word(NamedTuple):
-    """Characters that stand only here, alone and with the character before or behind, which other words may share."""
+    """A word that only one row has: alone, and with the character before or after it, which other words may share."""
 
     alone: str
     with_before: str
@@ -223,7 +230,7 @@ class _Word(NamedTuple):
 
 
 def _words(text: str, tokens: Tokens, own: NDArray[np.bool_]) -> list[_Word]:
-    """The words that stand only here, without those that repeat the characters around them, as in 反反复复."""
+    """Return the words that only this row has, except those that repeat adjacent characters, as in 反反复复."""
     characters = [text[start:end] for start, end in zip(tokens.starts, tokens.ends, strict=True)]
     found = []
     for first, last in _runs(own).tolist():
@@ -235,7 +242,7 @@ def _words(text: str, tokens: Tokens, own: NDArray[np.bool_]) -> list[_Word]:
 
 
 def _stand_for(ones: Sequence[_Word], others: Sequence[_Word]) -> bool:
-    """Whether each word has another that stands for it, on the other side, or may be missing."""
+    """Return whether every word, on either side, has a counterpart on the other side or may be missing."""
     left = list(others)
     for one in ones:
         partner = next((other for other in left if _same_word(one, other)), None)
@@ -247,7 +254,7 @@ def _stand_for(ones: Sequence[_Word], others: Sequence[_Word]) -> bool:
 
 
 def _same_word(one: _Word, other: _Word) -> bool:
-    """Whether two words are synonyms, or written with the same characters."""
+    """Return whether two words are synonyms, or written with the same characters."""
     return set(one.alone) == set(other.alone) or any(
         word in _SYNONYMS and _SYNONYMS[word] == _SYNONYMS.get(another)
         for word, another in zip(one, other, strict=True)

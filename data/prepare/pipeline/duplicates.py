@@ -1,7 +1,7 @@
-"""Which rows say what an earlier one says: exactly, by digest, or in another wording, by fingerprint and by MinHash.
+"""Finds rows that repeat an earlier one: exactly, by digest, or in another wording, by fingerprint and by MinHash.
 
-Memory: about 100 bytes a row. Signatures stay on disk and are read a value at a time; they are not mapped, since the pages
-of a mapped file count as memory of who reads it.
+Memory: about 100 bytes per row. Signatures stay on disk and are read one value at a time; they are not memory-mapped,
+since the pages of a mapped file count as memory of the process that reads it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _LOW: Final = (1 << 32) - 1
 
 @dataclass(frozen=True)
 class Repeats:
-    """For each of N rows an earlier row that it repeats, or `NONE`; at most one of the two names one.
+    """For each of N rows, an earlier row that it repeats, or `NONE`; at most one of the two arrays names one.
 
     Attributes:
-        exact: with the same content.
-        near: with the same content in another wording.
+        exact: earlier rows with the same content.
+        near: earlier rows with the same content in another wording.
     """
 
     exact: Rows  # (N,)
@@ -42,16 +42,18 @@ class Repeats:
 
     @property
     def kept(self) -> NDArray[np.bool_]:
-        """Rows that repeat none, (N,)."""
+        """Mask of the rows that repeat no other, (N,)."""
         return (self.exact == NONE) & (self.near == NONE)
 
 
 def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Options, folder: Path) -> Repeats:
-    """What the N rows of `files` repeat.
+    """Find the earlier rows that the N rows of `files` repeat.
 
     Args:
+        files: the pieces' rows, in order.
         counts: rows of each file.
-        folder: for the signatures, 64 bytes a row.
+        options: the options of the preparation.
+        folder: where to store the signatures, 64 bytes per row.
     """
     total = sum(counts)
     found = Repeats(*(np.full(total, NONE) for _ in range(2)))
@@ -68,13 +70,13 @@ def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Optio
         rows = np.flatnonzero(alone & prints.all(axis=1))
         found.near[rows] = _of(rows, same_wording(prints[rows]))
         _find_reworded(alone & (found.near == NONE), found, files, counts, options, folder)
-        while (further := (found.near != NONE) & (found.near[found.near] != NONE)).any():  # what it repeats went, too
+        while (further := (found.near != NONE) & (found.near[found.near] != NONE)).any():  # that row repeats another
             found.near[further] = found.near[found.near[further]]
     return found
 
 
 def shared_ids(files: Sequence[Path], counts: Sequence[int]) -> Rows:
-    """For each of the N rows of `files` the first row of its source with the same id, or `NONE`, (N,)."""
+    """Return, for each of the N rows of `files`, the first row of its source with the same id, or `NONE`, (N,)."""
     found = np.full(sum(counts), NONE)
     if len(found):
         ids, there = _read_digests(files, counts, ID)
@@ -91,7 +93,7 @@ def _find_reworded(
     options: Options,
     folder: Path,
 ) -> None:
-    """Set `found.near` of long rows that repeat one but for a few words; of those that are `alone` so far, (N,)."""
+    """Set `found.near` of long rows that repeat another except for a few words; considers only `alone` rows, (N,)."""
     stored, stored_rows, place = Stored(folder), list[Rows](), 0
     for batch in _batches(files, counts, SIGNATURE):
         signatures = _numbers(batch, np.dtype("<u4"))
@@ -115,14 +117,14 @@ def _find_reworded(
 
 
 def _of(rows: Rows, found: Rows) -> Rows:
-    """Places among `rows`, or `NONE`, as rows."""
+    """Convert indices into `rows`, or `NONE`, to rows."""
     return np.where(found == NONE, NONE, rows[found]) if len(rows) else found
 
 
 def _read_digests(
     files: Sequence[Path], counts: Sequence[int], column: str
 ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """The digests of all N rows as 64-bit numbers, (N, 2) or more, and which rows have one, (N,)."""
+    """Return the digests of all N rows as 64-bit numbers, (N, 2) or wider, and a mask of rows that have one, (N,)."""
     read = [(_numbers(batch, np.dtype("<u8")), batch.is_valid()) for batch in _batches(files, counts, column)]
     return np.concatenate([one for one, _ in read]), np.concatenate([there for _, there in read])
 
@@ -135,8 +137,8 @@ def _batches(files: Sequence[Path], counts: Sequence[int], column: str) -> Itera
 
 
 def exact_duplicates(digests: NDArray[np.uint64]) -> Rows:
-    """For each row of (N, 2) digests the first row with the same, or `NONE` for the first itself."""
-    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: equal ones stay in the order of rows
+    """Return, for each row of (N, 2) digests, the first row with the same digest, or `NONE` for the first, (N,)."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: equal digests stay in the order of rows
     ordered = digests[order]
     opens = np.ones(len(order), bool)
     opens[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
@@ -147,7 +149,7 @@ def exact_duplicates(digests: NDArray[np.uint64]) -> Rows:
 
 
 def same_wording(prints: NDArray[np.uint64]) -> Rows:
-    """For each row of (N, 2) fingerprints the first that it has one of them in common with, or `NONE`."""
+    """Return, for each row of (N, 2) fingerprints, the first row that shares one of them, or `NONE`, (N,)."""
     firsts = np.arange(len(prints))
     for column in prints.T:
         found = exact_duplicates(np.stack([column, column], axis=1))
@@ -158,7 +160,7 @@ def same_wording(prints: NDArray[np.uint64]) -> Rows:
 
 
 class Stored:
-    """The signatures of rows on disk, each of their values in a file of its own."""
+    """The signatures of rows on disk, with one file for each value of a signature."""
 
     def __init__(self, folder: Path) -> None:
         self._values = [folder / f"signature-{index:02}" for index in range(PERMUTATIONS)]
@@ -172,15 +174,16 @@ class Stored:
                 file.write(value.tobytes())
 
     def __iter__(self) -> Iterator[NDArray[np.uint32]]:
-        """Each value of all rows, (rows,)."""
+        """Yield each value of all rows, (rows,)."""
         return (np.fromfile(path, np.uint32) for path in self._values)
 
 
 def candidates(stored: Stored) -> Rows:
-    """Pairs of an earlier and a later row with at least half of the rare values of their signatures in common, (P, 2).
+    """Return pairs of an earlier and a later row that share many rare signature values, (P, 2), ordered by the later.
 
-    A value that more than `_RARE` rows have shows a template, not a likeness. Of the others each row is held against the
-    first that has it and the one before, so that the work is linear. Ordered by the later row.
+    A pair shares at least `PERMUTATIONS // 2` rare values. A value that more than `_RARE` rows have indicates a
+    template, not a similarity. For every other value, each row is paired with the first row that has it and with the
+    one before, so that the work is linear.
     """
     parts = []
     for values in stored:
@@ -198,12 +201,12 @@ def candidates(stored: Stored) -> Rows:
 
 
 def _numbered(earlier: Rows, later: Rows) -> Rows:
-    """A number a pair, ordered as the later rows and then the earlier ones."""
+    """Return one number per pair, ordered by the later row and then the earlier one."""
     return (later << 32) | earlier
 
 
 def _numbers(column: pa.Array, kind: np.dtype[np.generic]) -> NDArray[np.generic]:
-    """A column of byte strings of one length as numbers, (rows, numbers a string)."""
+    """Convert a column of byte strings of equal length to numbers, (rows, numbers per string)."""
     width = column.type.byte_width
     data = np.frombuffer(
         column.buffers()[1], kind, count=len(column) * width // kind.itemsize, offset=column.offset * width

@@ -1,12 +1,13 @@
-"""Evaluation items, to be found in the rows of training data and taken out of them.
+"""Decontamination: finds evaluation items in rows of training data and removes them.
 
-Texts are compared as tokens (see `data.prepare.likeness.tokens`), without the letters that options are named with. Found is
+Texts are compared as tokens (see `data.prepare.likeness.tokens`), without the letters that label options. A match is
 
-* what has `ngram` tokens in a row in common with a question, an option, an answer or any other text of an item, as in GPT-3's
-  decontamination (Brown et al. 2020, appendix C); the options count where they follow their question;
+* text that has `ngram` consecutive tokens in common with a question, an option, an answer or any other text of an
+  item, as in GPT-3's decontamination (Brown et al. 2020, appendix C); the options count where they follow their
+  question;
 * a question with its options or one of them, or a question without options, that is whole lines, however short.
 
-What more than `_COMMON` items have is a template and shows none of them.
+What more than `_COMMON` items have in common is a template and identifies none of them.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from data.prepare.schemas.convert import Row, texts_of
 from data.prepare.schemas.items import Item
 from data.prepare.tally import Tally
 
-SHORTEST: Final = 4  # tokens of an item that is looked for
+SHORTEST: Final = 4  # minimum tokens of an item that is searched for
 _COMMON: Final = 10  # items
-_MAY_LACK: Final = 3  # of so many tokens of a short question, one may be missing at its beginning
+_MAY_LACK: Final = 3  # one of this many tokens of a short question may be missing at its beginning
 _LABELS: Final = tokenize(" ".join("abcdefghij")).hashes
 _SEPARATOR: Final = tokenize(SEPARATOR).hashes[0]
 _BEHIND_LABELS: Final = codes_of(".．:：)）、\n\t ")
@@ -45,7 +46,7 @@ _ALWAYS_BEHIND: Final = codes_of(".．:：)）")
 _CLAUSE_ENDS: Final = "，。；！？、：,;!?…"
 
 
-_TOGETHER: Final = 128 * 1024  # characters of rows that are looked at together
+_TOGETHER: Final = 128 * 1024  # characters of rows that are searched together
 
 
 class Span(NamedTuple):
@@ -56,12 +57,12 @@ class Span(NamedTuple):
 
 
 class Evaluation:
-    """What is looked for in rows.
+    """The evaluation items to search for in rows.
 
     Attributes:
-        items: how many there are.
-        only_whole: of these, found only where they are whole lines.
-        too_short: of these, not looked for.
+        items: number of items.
+        only_whole: number of items that are found only as whole lines.
+        too_short: number of items that are too short to be searched for.
     """
 
     def __init__(self, items: Iterable[Item], ngram: int) -> None:
@@ -73,7 +74,7 @@ class Evaluation:
             question = _unlabeled(item.question).hashes
             asked = _unlabeled("\n".join([item.question, *item.options]))
             joined = windows(asked.hashes, ngram).tolist()
-            if len(question) < ngram:  # a window that has most of the question; the end of it is many questions'
+            if len(question) < ngram:  # a window with most of the question, since many questions have the same end
                 own.update(joined[: len(question) // _MAY_LACK + 1] if len(question) else [])
             whole = _keys(item) if len(asked.hashes) >= SHORTEST else set()
             self.items += 1
@@ -87,7 +88,7 @@ class Evaluation:
         self._lines = {count: _frequent_out(keys) for count, keys in sorted(lines.items())}
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
-        """What each text has in common with items: spans in order, not overlapping."""
+        """Return what each text has in common with items: spans in order, without overlaps."""
         whole = SEPARATOR.join(texts)
         tokens = _unlabeled(whole)
         ends = np.cumsum([len(text) + 1 for text in texts])
@@ -103,7 +104,7 @@ class Evaluation:
         return found
 
     def _passages(self, tokens: Tokens) -> Iterable[tuple[int, int]]:
-        """Stretches of tokens whose n-grams all are items', one of them of a question or of a single text."""
+        """Return ranges of tokens that items' n-grams cover, at least one of them of a question or of a single text."""
         grams = windows(tokens.hashes, self.ngram)
         hits = np.flatnonzero(_among(grams, self._all))
         if not len(hits):
@@ -113,7 +114,7 @@ class Evaluation:
         return [(int(run[0]), int(run[-1]) + self.ngram) for run in runs]
 
     def _whole_lines(self, tokens: Tokens, text: str) -> Iterable[tuple[int, int]]:
-        """Stretches of tokens that are whole lines and together an item."""
+        """Return ranges of tokens that are whole lines and together form an item."""
         if not self._lines or not len(tokens.hashes):
             return []
         firsts, lasts, hashes = _line_hashes(tokens, text)
@@ -127,9 +128,10 @@ class Evaluation:
 
 
 def _keys(item: Item) -> set[tuple[int, int]]:
-    """How many lines a question with its options is, and the sum of their hashes, so that their order does not count.
+    """Return `(number of lines, sum of their hashes)` of each form that a question with its options may have.
 
-    Also as one line, with one of the options again, as the answer, and with that alone.
+    In a sum, the order of lines does not count. The forms are one option per line, all in one line, each of these with
+    one of the options repeated as the answer, and the question with one option alone.
     """
     texts = ["\n".join([item.question, *item.options]), " ".join([item.question, *item.options]).replace("\n", " ")]
     found = {(len(hashes), int(hashes.sum())) for hashes in map(_hashes_of, texts)}
@@ -155,7 +157,7 @@ def _hashes_of(text: str) -> Hashes:
 
 
 def _line_hashes(tokens: Tokens, text: str) -> tuple[Places, Places, Hashes]:
-    """The first tokens of lines that have some, the ends of these lines, and a hash of each."""
+    """Return the first tokens of lines that have tokens, the ends of these lines, and a hash of each, all (lines,)."""
     ends = np.searchsorted(tokens.starts, np.flatnonzero(codes_of(text) == ord("\n")))
     apart = np.flatnonzero(tokens.hashes == _SEPARATOR)
     bounds = np.unique(np.concatenate([[0], ends, apart, apart + 1, [len(tokens.hashes)]]))
@@ -163,7 +165,7 @@ def _line_hashes(tokens: Tokens, text: str) -> tuple[Places, Places, Hashes]:
 
 
 def _unlabeled(text: str) -> Tokens:
-    """Tokens without the letters by which options are named, as in `A. text`."""
+    """Return the tokens of a text without the letters that label options, as in `A. text`."""
     tokens = tokenize(text)
     letters = np.flatnonzero((tokens.kinds == LETTER) & (tokens.ends - tokens.starts == 1))
     letters = letters[np.isin(tokens.hashes[letters], _LABELS)] if len(letters) else letters
@@ -178,7 +180,7 @@ def _unlabeled(text: str) -> Tokens:
 
 
 def _with_clause_end(text: str, start: int, end: int) -> int:
-    """The end of a passage with the mark that ends its clause, if a clause begins where it does."""
+    """Return the end of a passage, including the mark that ends its clause if the passage begins with a clause."""
     if start and text[start - 1].isalnum():
         return end
     while end < len(text) and text[end] in _CLAUSE_ENDS:
@@ -187,19 +189,22 @@ def _with_clause_end(text: str, start: int, end: int) -> int:
 
 
 def _frequent_out(counts: Mapping[int, int]) -> Hashes:
-    """The hashes that at most `_COMMON` items have, sorted."""
+    """Return the hashes that at most `_COMMON` items have, sorted."""
     return np.array(sorted(one for one, count in counts.items() if count <= _COMMON), np.uint64)
 
 
 def _among(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
-    """Which are among `others`, which are sorted."""
+    """Return a mask of the hashes that are among `others`, which are sorted."""
     if not len(others):
         return np.zeros(len(hashes), bool)
     return others[np.minimum(np.searchsorted(others, hashes), len(others) - 1)] == hashes
 
 
 class Cleaned(NamedTuple):
-    """A row, or what was removed, of the record on a line; `where` is `file:line`."""
+    """A row, or what was removed, of the record on a line.
+
+    `where` is `file:line`; `key` is a digest of the record's id, if it has one.
+    """
 
     line: int
     where: str
@@ -210,7 +215,10 @@ class Cleaned(NamedTuple):
 def decontaminated(
     cleaned: Iterable[Cleaned], evaluation: Evaluation | None, options: Options, tally: Tally
 ) -> Iterator[Cleaned]:
-    """The same without what evaluation items have, too, in the same order."""
+    """Yield the same outcomes in the same order, without the text that evaluation items also have.
+
+    The text is cut out of documents. Other rows, and documents of which too little is left, become `Removed`.
+    """
     if evaluation is None:
         yield from cleaned
         return
@@ -236,9 +244,9 @@ def _looked_through(
 
 
 def _without(row: Row, text: str, spans: Sequence[Span], options: Options, where: str, tally: Tally) -> Row | Removed:
-    """A document without its passages of items, each leaving a line end.
+    """Return a document without its passages of items, each replaced by a line end.
 
-    Rows of other kinds are removed, and documents of which fewer than `options.shortest` characters are left.
+    Rows of other kinds are removed, and so are documents of which fewer than `options.shortest` characters are left.
     """
     shared = " … ".join(text[start:end] for start, end in spans)
     edges = [0, *(edge for span in spans for edge in span), len(text)]

@@ -1,4 +1,4 @@
-"""Single rows out of the files of all pieces, by their number among all."""
+"""Reads single rows from the files of all pieces, by their number among all rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from data.prepare.schemas.convert import Row
 
 
 class Lookup:
-    """Rows of Parquet files that are taken as one long table.
+    """Rows of Parquet files that are treated as one long table.
 
     Args:
         files: the files, in order.
-        columns: what of a row is read.
+        columns: the columns to read.
     """
 
     def __init__(self, files: Sequence[Path], columns: Sequence[str]) -> None:
@@ -26,7 +26,7 @@ class Lookup:
 
     @cached_property
     def _groups(self) -> tuple[list[tuple[Path, int]], NDArray[np.int64]]:
-        """All row groups, each a file and its number there, and the number of the first row of each."""
+        """All row groups as (file, index in the file), and the number of the first row of each."""
         groups: list[tuple[Path, int]] = []
         sizes = [0]
         for path in self._files:
@@ -36,7 +36,7 @@ class Lookup:
         return groups, np.cumsum(sizes)
 
     def rows(self, numbers: Iterable[int]) -> dict[int, Row]:
-        """The rows with these numbers; each row group is read once."""
+        """Return the rows with these numbers; each row group is read once."""
         wanted = np.unique(np.fromiter(numbers, np.int64))
         found: dict[int, Row] = {}
         if not len(wanted):

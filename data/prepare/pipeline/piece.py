@@ -1,6 +1,6 @@
-"""A piece of an input file → cleaned rows aside, with what is needed to find duplicates among all pieces.
+"""Cleans a piece of an input file: writes its rows to a work file, with the columns that find duplicates among pieces.
 
-The work of one task. Its memory is bounded by the largest record and by `FLUSH` characters of rows.
+This is the work of one task. Its memory is bounded by the largest record and by `FLUSH` characters of rows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LINE, SIZE, ID, DIGEST, SIGNATURE = "_line", "_characters", "_id", "_digest", "_
 
 @dataclass(frozen=True)
 class Task:
-    """What one call of `prepare_piece` does: piece number `index` of all, written to `folder`."""
+    """The arguments of one call of `prepare_piece`: piece number `index` of all, written to `folder`."""
 
     index: int
     piece: Piece
@@ -54,14 +54,19 @@ class Task:
 
     @property
     def rejects(self) -> Path:
-        """The file of what was left out."""
+        """The file that lists what was left out."""
         return Path(self.folder, f"{self.index:06}.rejects.jsonl")
 
 
 @dataclass
 class Done:
-    """A piece that is written: the lines it spans, of a file that is read in several, and by row group its rows and
-    characters."""
+    """The result of a piece.
+
+    Attributes:
+        lines: lines of the piece, if its file is read in several pieces.
+        groups: rows and characters of each row group.
+        tally: counts of what happened to its rows.
+    """
 
     lines: int = 0
     groups: list[tuple[int, int]] = field(default_factory=list)
@@ -71,17 +76,17 @@ class Done:
 
 
 def aside_schema(options: Options) -> pa.Schema:
-    """The columns of a piece's rows: the table's own, then those that name the row and find duplicates of it."""
+    """Return the columns of a piece's rows: the table's own, then those that identify a row and find its duplicates."""
     extra = [(LINE, pa.int64()), (SIZE, pa.int32()), (ID, pa.binary(DIGEST_BYTES))]
     if options.takes("exact") or options.takes("near"):
-        extra.append((DIGEST, pa.binary(DIGEST_BYTES * (1 + options.takes("near")))))  # with the fingerprints
+        extra.append((DIGEST, pa.binary(DIGEST_BYTES * (1 + options.takes("near")))))  # followed by the fingerprints
     if options.takes("near"):
         extra.append((SIGNATURE, pa.binary(SIGNATURE_BYTES)))
     return pa.schema([*options.schema, *(pa.field(*column) for column in extra)])
 
 
 def prepare_piece(task: Task) -> Done:
-    """Read, recognize and clean a piece.
+    """Read, recognize and clean the records of a piece.
 
     Raises:
         OSError: its rows cannot be written.
@@ -125,7 +130,7 @@ def _digest(text: str) -> bytes:
 
 
 def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
-    """The rows that are kept, with what `aside_schema` adds but for what is computed of many at a time."""
+    """Yield the rows that are kept, with the columns of `aside_schema` except those computed for many rows at once."""
     source, tally = task.piece.source.path, done.tally
     last = 0
     for line, where, outcome, key in decontaminated(
@@ -138,13 +143,13 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
         else:
             size = sum(map(len, texts_of(outcome)))
             tally.keep(source, size)
-            # Of a record that became several rows, the first has the id.
+            # Only the first row of a record that became several rows has the id.
             yield {**outcome, LINE: line, SIZE: size, ID: key if line != last else None}
             last = line
 
 
 def _cleaned(task: Task, done: Done, rejects: IO[str]) -> Iterator[Cleaned]:
-    """The rows of a piece's records, and what cleaning removed of them."""
+    """Yield the rows of a piece's records, and what cleaning removed from them."""
     options, source, tally = task.options, task.piece.source.path, done.tally
     tally.records[source] += 0
     records = read(task.piece, options)

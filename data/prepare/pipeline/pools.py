@@ -1,7 +1,7 @@
-"""Where the tasks run: in this process, in processes of this machine, or on a Ray cluster. All give the same results.
+"""Runs tasks in this process, in processes of this machine, or on a Ray cluster, with the same results.
 
-Tasks are plain functions of picklable arguments. Their results come back in the order of the items, and only a bounded
-number is under way, so that neither memory nor the order of anything depends on who was first.
+Tasks are plain functions of picklable arguments. Their results are yielded in the order of the items, and only a
+bounded number of tasks is in flight, so that memory is bounded and nothing depends on which task finishes first.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from configs.errors import ConfigError, RunError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_AHEAD: Final = 2  # tasks under way for each worker: one that runs and one that waits for it
+_AHEAD: Final = 2  # tasks in flight per worker: one that runs and one that is queued
 
 
 class Pool(Protocol):
     """Runs a function over items; `map` yields the results in the order of the items."""
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """The results of `work` for each of `items`, in order."""
+        """Yield the results of `work` for each of `items`, in order."""
         ...
 
 
 class Here:
-    """One item after another, in this process."""
+    """Runs one item after another, in this process."""
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """See `Pool`."""
@@ -40,13 +40,17 @@ class Here:
 
 
 class Processes:
-    """`workers` processes of this machine."""
+    """Runs items in `workers` processes of this machine."""
 
     def __init__(self, executor: ProcessPoolExecutor, workers: int) -> None:
         self._executor, self._workers = executor, workers
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Raises `RunError` if a worker is killed; what the work raises is raised here."""
+        """See `Pool`. Exceptions of `work` are raised here.
+
+        Raises:
+            RunError: a worker is killed.
+        """
         try:
             yield from _bounded(
                 lambda item: self._executor.submit(work, item),
@@ -59,10 +63,14 @@ class Processes:
 
 
 class OnRay:
-    """Every CPU of the Ray cluster that this process is connected to; inputs and output lie on storage that all share."""
+    """Runs items on every CPU of the connected Ray cluster; inputs and output must be on shared storage."""
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Raises `RunError` if a task is lost for good; what the work raises is raised here."""
+        """See `Pool`. Exceptions of `work` are raised here.
+
+        Raises:
+            RunError: the cluster loses a task.
+        """
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -81,7 +89,7 @@ class OnRay:
 
 
 def _from_here(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
-    """The work, done in this process's working folder where a node has it: paths may be relative to it."""
+    """Wrap `work` to run in this process's working folder if a node has it, since paths may be relative to it."""
     here = os.getcwd()
 
     def done_there(item: Item) -> Result:
@@ -93,16 +101,18 @@ def _from_here(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
 
 @contextmanager
 def open_pool(workers: int | None, size: int) -> Iterator[Pool]:
-    """The pool of this machine for an input of `size` bytes.
+    """Yield the pool of this machine for an input of `size` bytes.
 
     Args:
-        workers: processes; by default as many as CPUs, and none for an input that is read sooner than processes start.
+        workers: number of processes; by default one per CPU, or only this process for an input that is read sooner
+            than processes start.
+        size: bytes of all input files.
     """
     count = workers or (len(os.sched_getaffinity(0)) if size > _WORTH_PROCESSES else 1)
     if count == 1:
         yield Here()
         return
-    context = multiprocessing.get_context("forkserver")  # imports once; fork alone is unsafe beside Arrow's threads
+    context = multiprocessing.get_context("forkserver")  # imports once; fork alone is unsafe with Arrow's threads
     context.set_forkserver_preload(["data.prepare.pipeline.piece"])
     with ProcessPoolExecutor(count, context) as executor:
         try:

@@ -1,4 +1,4 @@
-"""The report as a page for people: counts in and out, why rows went, how long they are, and examples."""
+"""Renders the report as an HTML page: counts in and out, why rows were removed, how long they are, and examples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WHAT: Final = {
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of the length histogram: rows of `label` characters, its height in percent of the highest."""
+    """A bar of the length histogram: rows of `label` characters; the height is in percent of the highest bar."""
 
     label: str
     rows: int
@@ -37,7 +37,7 @@ class Bar:
 
 
 def render(report: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """The page's HTML, from `report.json` and what was asked for; every text goes through escaping."""
+    """Return the page's HTML, from `report.json` and the request `asked`; all text is escaped."""
     order = ["bad", *STEPS[:3], "length", "repetition", "decontamination", "exact", "near"]
     return _template().render(
         report=report,
@@ -63,7 +63,7 @@ def _template() -> Template:
 
 
 def labels_of(report: Mapping[str, Any]) -> dict[str, int]:
-    """Labels that were removed from sections of classics, and from how many of all files."""
+    """Return the labels that were removed from sections of classics, with the number of these sections in all files."""
     found: Counter[str] = Counter()
     for labels in report["section_labels"].values():
         found.update(labels)
@@ -71,7 +71,7 @@ def labels_of(report: Mapping[str, Any]) -> dict[str, int]:
 
 
 def bars(lengths: Mapping[int, int]) -> list[Bar]:
-    """The histogram from its first bin with rows to its last."""
+    """Return the histogram from its first bin with rows to its last."""
     if not lengths:
         return []
     highest = max(lengths.values())

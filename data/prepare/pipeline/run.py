@@ -1,4 +1,4 @@
-"""A whole preparation: files → pieces → duplicates → shards, manifest and report, in a folder that is whole or not there."""
+"""Runs a preparation: files → pieces → duplicates → shards, manifest and report, in a folder written atomically."""
 
 from __future__ import annotations
 
@@ -40,11 +40,13 @@ WORK: Final = ".pieces"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Attributes:
-    manifest: as it lies in the folder.
-    report: likewise.
-    made: False if the folder held just this already.
-    replaced: what of an earlier preparation in the folder was different, if one was replaced.
+    """The result of a preparation.
+
+    Attributes:
+        manifest: the content of `manifest.json`.
+        report: the content of `report.json`.
+        made: False if the folder held the same preparation already.
+        replaced: what differed in an earlier preparation in the folder, if one was replaced.
     """
 
     manifest: dict[str, Any]
@@ -58,15 +60,21 @@ def prepare(
 ) -> Outcome:
     """Prepare files for one stage of training and write them to the folder `out`.
 
-    The same files, named alike, and the same options give the same bytes in any pool. `out` is written aside and
-    renamed; an earlier preparation there is replaced if its inputs or options were others.
+    The same files under the same names and the same options give the same bytes in any pool. The output is written to
+    a temporary folder, which is renamed to `out`; an earlier preparation there is replaced if its inputs or options
+    differ.
 
     Args:
-        decontaminate: evaluation files; what shares `options.ngram` tokens with an item of them is cut out or removed.
+        inputs: files, folders, patterns, or datasets of the Hub.
+        out: the folder to write.
+        options: the options of the preparation.
+        pool: where the tasks run.
+        decontaminate: evaluation files; text that has `options.ngram` tokens in common with one of their items is cut
+            out, or its row removed.
 
     Raises:
-        DataError: nothing to read, unusable evaluation files, `out` holds something else, no row is left; under
-            `--on-bad fail`, the first bad record.
+        DataError: there is nothing to read, an evaluation file is unusable, `out` holds something else, or no row is
+            left; under `--on-bad fail`, the first bad record.
         RunError: the disk is full or not writable.
     """
     files, left_out = find_files(inputs)
@@ -139,7 +147,7 @@ def _build(
 
 
 def _shared_ids(tasks: Sequence[Task], counts: Sequence[int], repeats: Repeats, places: Places) -> dict[str, Any]:
-    """Of the rows that are kept, how many have the `id` of an earlier one of their file, and the first two."""
+    """Count the kept rows that have the `id` of an earlier row of their file, and locate the first one and that row."""
     earlier = shared_ids([task.rows for task in tasks], counts)
     rows = np.flatnonzero((earlier != NONE) & repeats.kept)
     return {"rows": len(rows), "first": [places[one] for row in rows[:1].tolist() for one in (row, int(earlier[row]))]}
@@ -158,23 +166,23 @@ def _bad(where: str, reason: str) -> DataError:
 
 
 def _why(tally: Tally) -> str:
-    """The most frequent reasons, each with its first record's own, and the steps that removed most."""
+    """Return the most frequent reasons, each as its first record has it, and the steps that removed the most rows."""
     bad = [f"{count} {_reason(tally.bad.first[kind])}" for kind, count in tally.bad.counts.most_common(3)]
     return ", ".join([*bad, *(f"{count} removed by {step}" for step, count in tally.removed.most_common(3))])
 
 
 def _reason(first: str) -> str:
-    """`FILE:LINE: reason` as `reason (FILE:LINE)`."""
+    """Convert `FILE:LINE: reason` to `reason (first at FILE:LINE)`."""
     where, _, reason = first.partition(": ")
     return f"{reason} (first at {where})"
 
 
 class _NoRowLeft(DataError):
-    """Every record is bad or removed."""
+    """Every record is bad or was removed."""
 
 
 def _keep_rejects(folder: Path, out: Path) -> Path:
-    """Put `rejects.jsonl` of a preparation without rows into `out`, or beside it if `out` holds an earlier one's rows."""
+    """Move `rejects.jsonl` of a preparation without rows to `out`, or next to it if `out` holds an earlier one."""
     if (out / MANIFEST).exists():
         kept = out.with_name(f"{out.name}.rejects.jsonl")
         os.replace(folder / REJECTS, kept)
@@ -212,7 +220,7 @@ def _overlap(evaluation: Evaluation, tally: Tally) -> dict[str, int]:
 
 
 def _tool(options: Options) -> dict[str, str]:
-    """What else decides the bytes: this code, and the packages that write and hash."""
+    """Return what else determines the output: a hash of this code, and the versions of packages that write and hash."""
     here = Path(__file__).parent.parent
     code = [
         *sorted(here.rglob("*.py")),
@@ -228,7 +236,7 @@ def _tool(options: Options) -> dict[str, str]:
 
 
 def _earlier(out: Path, asked: dict[str, Any]) -> tuple[str, Outcome | None]:
-    """What is different in the preparation that `out` holds; or that preparation, if it is the one that is asked for."""
+    """Return what differs between the preparation in `out` and the requested one; or the former, if nothing does."""
     if not out.is_dir():
         raise DataError(f"{out}: is a file; name a folder")
     if {file.name for file in out.iterdir()} <= {REJECTS}:
@@ -255,11 +263,11 @@ def _aside(out: Path) -> Iterator[Path]:
         folder.chmod(0o755)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # renamed away when all went well
+        shutil.rmtree(folder, ignore_errors=True)  # does nothing on success: the folder has been renamed
 
 
 def _swap(folder: Path, out: Path) -> None:
-    """Put the finished folder in the place of `out`; at no time does `out` hold a part of one."""
+    """Replace `out` by the finished folder; `out` never holds a part of one."""
     if out.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
         os.replace(out, old)

@@ -1,4 +1,4 @@
-"""Pieces' rows, less the duplicates, as the shards that trainers read; and the list of what was left out."""
+"""Writes the rows of pieces, without duplicates, as the shards that trainers read, and the list of rejects."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from data.prepare.schemas.convert import texts_of
 from data.prepare.tally import EXAMPLES, Tally, shortened
 from storage.durable import sha256, sync
 
-_BYTES_A_CHARACTER: Final = 3  # of Chinese in UTF-8
+_BYTES_A_CHARACTER: Final = 3  # Chinese in UTF-8
 
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one row group of a piece that are kept: `keep` has a byte a row."""
+    """The rows of one row group of a piece that are kept; `keep` has one byte per row."""
 
     path: str
     group: int
@@ -35,7 +35,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Shard:
-    """What one call of `write_shard` does."""
+    """The arguments of one call of `write_shard`."""
 
     path: str
     schema: pa.Schema
@@ -45,7 +45,10 @@ class Shard:
 def plan_shards(
     tasks: Sequence[Task], done: Sequence[Done], keep: NDArray[np.bool_], options: Options, folder: Path
 ) -> list[Shard]:
-    """Consecutive row groups until a shard has `options.shard_bytes` of text; nothing else decides where one ends."""
+    """Assign consecutive row groups to a shard until it has `options.shard_bytes` of text.
+
+    Nothing else determines where a shard ends.
+    """
     plans: list[list[Part]] = []
     size = float(options.shard_bytes)  # full: the first group opens the first shard
     place = 0
@@ -67,7 +70,7 @@ def plan_shards(
 
 
 def write_shard(shard: Shard) -> dict[str, Any]:
-    """Write a shard, a row group at a time, and tell its name, rows, bytes and hash."""
+    """Write a shard, one row group at a time, and return its name, rows, bytes and hash."""
     rows = 0
     with open(shard.path, "wb") as file, pq.ParquetWriter(file, shard.schema, compression="zstd") as writer:
         for part in shard.parts:
@@ -81,19 +84,19 @@ def write_shard(shard: Shard) -> dict[str, Any]:
 
 
 class Places:
-    """Where each row came from, by its number among all rows of all pieces."""
+    """The origin of each row, by its number among all rows of all pieces."""
 
     def __init__(self, tasks: Sequence[Task], done: Sequence[Done]) -> None:
         self._tasks = tasks
         self.starts = np.cumsum([0, *(sum(rows for rows, _ in piece.groups) for piece in done)])
         self.lines = np.concatenate([np.zeros(0, np.int64), *(_column(task, LINE) for task in tasks)])
-        self.offsets: list[int] = []  # lines of its source that come before a piece
+        self.offsets: list[int] = []  # for each piece, the lines of its source that come before it
         for index, task in enumerate(tasks):
             goes_on = index > 0 and tasks[index - 1].piece.source == task.piece.source
             self.offsets.append(self.offsets[-1] + done[index - 1].lines if goes_on else 0)
 
     def __getitem__(self, row: int) -> str:
-        """`file:line`."""
+        """Return `file:line`."""
         of = int(np.searchsorted(self.starts, row, side="right")) - 1
         return f"{self._tasks[of].piece.source.path}:{int(self.lines[row]) + self.offsets[of]}"
 
@@ -101,7 +104,7 @@ class Places:
 def write_rejects(
     path: Path, tasks: Sequence[Task], done: Sequence[Done], repeats: Repeats, places: Places, tally: Tally
 ) -> None:
-    """`rejects.jsonl`: what was left out, by file and line, and why. Takes rows that repeat others out of the tally."""
+    """Write `rejects.jsonl`: file and line of what was left out, and why. Takes repeated rows out of the tally."""
     kept = repeats.kept
     lookup = Lookup([task.rows for task in tasks], tasks[0].options.schema.names)
     with path.open("w", encoding="utf-8") as file:
@@ -128,7 +131,7 @@ def write_rejects(
 
 
 def _texts_again(repeats: Repeats, lookup: Lookup, rows: NDArray[np.int64], tally: Tally) -> dict[int, str]:
-    """Texts of the rows that repeat others in other words, of those others, and of a few that repeat exactly."""
+    """Return the texts of rows that repeat others in other words, of those others, and of a few exact repetitions."""
     near = rows[repeats.near[rows] != NONE]
     few = rows[repeats.near[rows] == NONE][: 2 * EXAMPLES]
     wanted = np.concatenate(
@@ -138,7 +141,7 @@ def _texts_again(repeats: Repeats, lookup: Lookup, rows: NDArray[np.int64], tall
 
 
 def _why_again(repeats: Repeats, places: Places, row: int) -> tuple[str, str]:
-    """The step that takes a row out which repeats another, and the reason."""
+    """Return the step that removes a row that repeats another, and the reason."""
     if repeats.exact[row] != NONE:
         return "exact", f"repeats {places[repeats.exact[row]]}"
     return "near", f"repeats {places[repeats.near[row]]} in other words"

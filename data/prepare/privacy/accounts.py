@@ -1,4 +1,4 @@
-"""Accounts and numbers that a person has somewhere: e-mail, WeChat, QQ, hospital records, health insurance."""
+"""Finds a person's accounts and numbers: e-mail, WeChat, QQ, hospital records, health insurance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data.prepare.privacy.kinds import Span
 _EMAIL: Final = re.compile(
     r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}[@＠][A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.[A-Za-z]{2,24}"
 )
-# A word without digit, dash or underscore behind a label is more often English than a number, except behind 微信号：.
+# After a label, a word without digit, dash or underscore is more often English than an account, except after 微信号：.
 _WECHAT: Final = re.compile(
     r"(?:(?:微信|薇信|威信|徽信|v信|加微|加V|wechat|weixin|(?<![A-Za-z])(?:vx|wx|v(?=[:：])))(?:公众)?(?:号码|号|id)?(?:是|为)?[ :：]*"
     r"(?=[-_A-Za-z0-9]{0,19}[0-9_-])|(?:微信|v信)(?:号码|号|id)?[ ]?[:：][ ]?)(?!wechat|weixin)([A-Za-z][-_A-Za-z0-9]{5,19})(?![-_A-Za-z0-9])",
@@ -42,14 +42,14 @@ _LONG_ENOUGH: Final = 4
 
 
 def find_emails(text: str) -> Iterator[Span]:
-    """Where e-mail addresses are."""
+    """Yield e-mail addresses."""
     if "@" in text or "＠" in text:
         for found in _EMAIL.finditer(text):
             yield Span(*found.span(), "email")
 
 
 def find_wechats(text: str) -> Iterator[Span]:
-    """Where WeChat names are, after a word that says so."""
+    """Yield WeChat names that follow a label."""
     if not _WECHAT_LABEL.search(text):
         return
     for found in _WECHAT.finditer(text):
@@ -57,14 +57,17 @@ def find_wechats(text: str) -> Iterator[Span]:
 
 
 def find_qqs(text: str) -> Iterator[Span]:
-    """Where QQ numbers are, after a word that says so."""
+    """Yield QQ numbers that follow a label."""
     for found in _QQ.finditer(text):
         if not is_measured(text, found.end()):
             yield Span(*found.span(1), "qq")
 
 
 def find_record_numbers(text: str) -> Iterator[Span]:
-    """Numbers of records behind the names that hospitals have for them; registered trials have some of these, too."""
+    """Yield numbers of records that follow hospitals' names for them.
+
+    Numbers of registered trials, which follow some of these names, too, are left out.
+    """
     for label in _RECORD.finditer(text):
         found = _RECORD_VALUE.match(text, label.end())
         if found and len(found[1]) >= _LONG_ENOUGH and not _TRIAL.match(found[1]):
@@ -72,7 +75,7 @@ def find_record_numbers(text: str) -> Iterator[Span]:
 
 
 def find_insurance_numbers(text: str) -> Iterator[Span]:
-    """Where numbers of health insurance are, after a word that says so."""
+    """Yield numbers of health insurance that follow a label."""
     for found in _INSURANCE.finditer(text):
         if len(found[1]) > _LONG_ENOUGH:
             yield Span(*found.span(1), "insurance_number")

@@ -1,4 +1,4 @@
-"""Addresses behind a label such as 住址：, or behind 家住 where a house number ends them."""
+"""Finds addresses after a label such as 住址：, or after 家住 if they end with a house number."""
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ _NONE: Final = re.compile("不详|不明|未|同上|同前|略|无$|保密|见|�
 
 
 def find_addresses(text: str) -> Iterator[Span]:
-    """Where postal addresses with a street or building are."""
+    """Yield postal addresses.
+
+    After a label and a colon, an address names an administrative area, a street or a building, unless the label is a
+    person's, such as 住址. After a label alone it contains a house number, and after 家住 or the like it ends with
+    one. Addresses of institutions are left out.
+    """
     if any(mark in text for mark in ("住", "址", "户", "籍", "生地")) and _LABELS.search(text):
         for pattern in (_LABELED, _DIRECT):
             for found in pattern.finditer(text):
@@ -52,7 +57,7 @@ def find_addresses(text: str) -> Iterator[Span]:
 
 
 def _cut(value: str) -> str:
-    """An address without what goes on behind its house number."""
+    """Return an address without the text after its house number."""
     end = _HOUSE_ENDS.search(value)
     return (value[: end.start()] if end else value).rstrip(" (（-—")
 

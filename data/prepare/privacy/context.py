@@ -1,4 +1,4 @@
-"""What stands before and behind a number and says that it is no person's."""
+"""The context of a number that shows that it is not personal: units, and labels of other numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CJK: Final = "\u3400-\u9fff\U00020000-\U0003ffff〇"
 NUMBER_LINK: Final = (
     r"(?:[(（][^()（）\n0-9]{1,8}[)）])?[\"”']?[ ]*(?:是|为|[:：=|#])?[ ]*[\"“']?(?:(?:No|NO|no)\.?|№|#)?[ ]*[:：]?[ ]*"
 )
-"""Between a label and the number behind it: a remark in brackets, a verb or colon, quotes of JSON, a table's bar."""
+"""Between a label and its number: a remark in brackets, a verb or colon, quotes of JSON, a table's bar."""
 
 _UNITS: Final = (
     r"(?:[*×xX][ ]?10|[/／][ ]?[A-Za-zμµ]|[%‰℃]|拷贝|个(?!人)|万|亿|元|株|只|份|单位|国际单位|碱基|细胞|美元|人次|"
@@ -25,10 +25,10 @@ _BEFORE: Final = 16
 
 
 def is_measured(text: str, end: int) -> bool:
-    """Whether a unit or decimals stand behind a number, or a range's other bound with a unit."""
+    """Return whether a number is followed by a unit or decimals, or by a range's other bound with a unit."""
     return _MEASURED.match(text, end) is not None
 
 
 def is_other_number(text: str, start: int) -> bool:
-    """Whether a label before a number says that it counts things: an order, a product, an article."""
+    """Return whether the label before a number is that of something else: an order, a product, an article."""
     return _OTHER_NUMBER.search(text[max(0, start - _BEFORE) : start]) is not None

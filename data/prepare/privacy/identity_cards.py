@@ -1,4 +1,4 @@
-"""Numbers of identity cards (GB 11643): area, date of birth, sequence, and since 1999 a check character."""
+"""Finds numbers of identity cards (GB 11643): area, date of birth, sequence, and since 1999 a check character."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SEPARATORS: Final = str.maketrans("", "", " -")
 
 
 def find_identity_cards(text: str) -> Iterator[Span]:
-    """Numbers of 18 and 15 characters, also with blanks or dashes between groups.
+    """Yield numbers of 18 and 15 characters, also with blanks or dashes between groups.
 
-    A number without a label must have a known province and a date. With a wrong check character it is still taken, for
-    typing errors, unless the label before it is that of another number, as an order's.
+    A number without a label must have a known province and a date. A wrong check character is accepted as a typing
+    error, unless the label before the number is that of another number, such as an order's.
     """
     for found in _LABELED.finditer(text):
         yield Span(*found.span(1), "identity_card")
@@ -45,6 +45,6 @@ def find_identity_cards(text: str) -> Iterator[Span]:
 
 
 def is_checked(number: str) -> bool:
-    """Whether the check character of an 18-character number is right."""
+    """Return whether the check character of an 18-character number is right."""
     total = sum(int(digit) * weight for digit, weight in zip(number, _WEIGHTS, strict=False))
     return _CHECKS[total % 11] == number[17].upper()

@@ -1,4 +1,4 @@
-"""The kinds of personal data that are masked, and what stands in their place."""
+"""The kinds of personal data that are masked, and the placeholders that replace them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKENS: Final = {
     "name": "【姓名】",
     "address": "【地址】",
 }
-"""In their order of precedence: where two overlap, the earlier one holds."""
+"""Placeholders in order of precedence: where two kinds overlap, the earlier one applies."""
 
 KINDS: Final = tuple(TOKENS)
 

@@ -1,4 +1,4 @@
-"""Personal data in a text, found and replaced by what it is."""
+"""Finds personal data in a text and replaces it with placeholders."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _HAS_WIDE: Final = re.compile("[０-９Ａ-Ｚａ-ｚ＠]")
 
 
 def find_personal(text: str) -> list[Span]:
-    """All personal data of a text, in order, without overlaps."""
+    """Return all personal data of a text, in order, without overlaps."""
     if _HAS_WIDE.search(text):
         text = text.translate(_WIDE)
     skipped = set() if _DIGITS.search(text) else set(_NUMBERS)
@@ -65,9 +65,9 @@ def find_personal(text: str) -> list[Span]:
 
 
 def mask(text: str, kinds: Collection[str] = KINDS) -> tuple[str, Counter[str]]:
-    """The text with personal data of these kinds replaced by what it is; and how many were of each kind.
+    """Return the text with personal data of these kinds replaced by placeholders, and the count of each kind.
 
-    What is of another kind stays, though a part of it may have the form of one of these.
+    Data of another kind is kept, even if a part of it has the form of one of these.
     """
     spans = [span for span in find_personal(text) if span.kind in kinds]
     if not spans:

@@ -1,4 +1,4 @@
-"""Names of persons behind a label such as 姓名： or 联系人：, or before a sex, as in 患者王某明，男."""
+"""Finds names of persons after a label such as 姓名： or 联系人：, or before a sex, as in 患者王某明，男."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _FIELD: Final = (
     rf"(?=[，,；;、 ]{{0,2}}(?:[(（][{CJK}]{{1,4}}[)）][，,；;、 ]{{0,2}})?"
     "(?:联系|电话|手机|关系|身份证|签[名字]|日期|时间|工号|职称|(?:男|女)[，,、 ]|[0-9]{1,3}岁|[0-9]{4}[年./-]))"
 )
-"""What stands behind a name in a form and not behind what somebody says."""
+"""What follows a name in a form, but not a speaker's name before speech."""
 _NAMED: Final = (
     re.compile(rf"姓[ ]?名{_LINK}({_CHINESE}|{_FOREIGN})"),
     re.compile(rf"姓[ ]?名(?:[ ]|是|为|叫)?({_WITH_SURNAME})(?:{_END}|(?=男|女|性别|年龄|[0-9]))"),
     re.compile(rf"(?m)^【姓名】[ ]?({_WITH_SURNAME})(?=[ ]?(?:[【\[\n]|$))"),
 )
-"""Behind 姓名."""
+"""Names after 姓名."""
 _BEHIND_COLON: Final = re.compile(rf"[:：=|][ ]*[\"“']?({_WITH_SURNAME})(?:{_END}|{_FIELD})")
 _REMARK: Final = r"(?:[ ]?[(（][^()（）\n]{1,8}[)）])?[\"”']?[ ]*$"
 _ROLE: Final = re.compile(
@@ -86,16 +86,16 @@ _WORDS: Final = re.compile(
     "许[多久]|曾[经有]|任[何意]|于[是今昨]|关[节键]|焦虑|盛[行夏]|左[侧右心肺上下]|苗条|季节|毛[发病]|葛根|艾滋|霍乱|蒲公|桂枝|车祸|余[无不]|周[围期边]|金属|陈[旧述]|张[口力]|徐缓|唐氏|戴[镜环]|"
     "万一|易[感于]|凌晨|沈[默]|容|符合|危[重险]|厉害|申请|房[颤室]|宫[颈腔缩内口外]|施[行术]|龙胆|金[银黄]"
 )
-"""What people say or write behind a label, in two characters that begin as a name does."""
+"""Words and phrases after a label whose first two characters look like the beginning of a name."""
 _OF_FORM: Final = re.compile("性别|年龄|科室|床号|电话|地址|住院|日期|[号名码]$")
 _SEX_BEHIND: Final = re.compile(r"[，,、 （(|]*(?:男|女|性别)")
 
 
 def find_names(text: str) -> Iterator[Span]:
-    """Names behind a label or before a sex or an age.
+    """Yield names after a label or before a sex or an age.
 
-    What every text has, such as a colon, is looked for first and the label before it then, which is faster than to look for
-    each of many labels.
+    The search begins with what every text has, such as a colon, and then checks the label before it, which is faster
+    than a search for each of many labels.
     """
     if "姓" in text:
         for pattern in _NAMED:
@@ -115,7 +115,7 @@ def find_names(text: str) -> Iterator[Span]:
 
 
 def _is_labeled(text: str, found: re.Match[str]) -> bool:
-    """Whether the label before a colon and what stands behind the name say that it is one."""
+    """Return whether the label before a colon, and the text after the name, show that it is a name."""
     before = text[max(0, found.start() - _LONGEST_LABEL) : found.start()]
     if _ROLE.search(before):
         return _ENDS_NAME.match(text, found.end(1)) is not None
@@ -131,7 +131,7 @@ def _names(pattern: re.Pattern[str], text: str, words: re.Pattern[str] | None = 
 
 
 def _span(found: re.Match[str], text: str) -> Iterator[Span]:
-    """The first group of a match, if it can be a name."""
+    """Yield the first group of a match, if it can be a name."""
     start, end = found.span(1)
     name = found[1]
     if name[-1] in "男女" and len(name) > 2 and not _SEX_BEHIND.match(text, end):

@@ -1,7 +1,7 @@
-"""`python -m data.prepare.privacy.score FILE ...`: precision and recall of masking, by kind, on lines that people marked.
+"""`python -m data.prepare.privacy.score FILE ...`: precision and recall of masking, by kind, on lines marked by people.
 
-A line is a text in which personal data stand as `{kind|text}`, for example `电话：{phone|13812345678}`. What is found
-counts as right if kind, first and last character are those of the mark.
+A line is a text in which personal data is marked as `{kind|text}`, for example `电话：{phone|13812345678}`. A match is
+right if its kind, first and last character are those of the mark.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ class Score:
     wrong: list[tuple[str, list[str], list[str]]] = field(default_factory=list)
 
     def precision(self, kind: str) -> float:
-        """Share of what was found of a kind that is marked."""
+        """Return the share of matches of a kind that are marked."""
         return self.right[kind] / self.found[kind] if self.found[kind] else 1.0
 
     def recall(self, kind: str) -> float:
-        """Share of what is marked of a kind that was found."""
+        """Return the share of marks of a kind that are found."""
         return self.right[kind] / self.marked[kind] if self.marked[kind] else 1.0
 
 
 def read_marked(line: str) -> tuple[str, set[Span]]:
-    """The text of a marked line, and what is personal in it.
+    """Return the text of a marked line, and its personal data.
 
     Raises:
-        DataError: a mark of an unknown kind; the text is the reason alone.
+        DataError: a mark has an unknown kind; the message is the reason alone.
     """
     text, spans, place = "", set(), 0
     for found in _MARK.finditer(line):
@@ -79,7 +79,7 @@ def _shown(text: str, spans: Iterable[Span]) -> list[str]:
 
 
 def table(result: Score) -> str:
-    """A row of each kind: marks, precision, recall."""
+    """Return a table with one row per kind: marks, precision, recall."""
     rows = [f"{'kind':<18}{'marked':>8}{'precision':>11}{'recall':>8}"]
     rows += [
         f"{kind:<18}{result.marked[kind]:>8}{result.precision(kind):>11.3f}{result.recall(kind):>8.3f}"
@@ -89,10 +89,10 @@ def table(result: Score) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a marked file, without empty ones.
+    """Return the lines of a marked file, without empty ones.
 
     Raises:
-        DataError: the file cannot be read, or a mark is of an unknown kind.
+        DataError: the file cannot be read, or a mark has an unknown kind.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -107,7 +107,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table, and every line that was not masked as it is marked."""
+    """Print the table, and every line whose masking differs from its marks."""
     parser = argparse.ArgumentParser(prog=PROG, description="Precision and recall of masking personal data, by kind.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="lines with marks such as {name|王某明}")
     given = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The records of a file that is one JSON object: under a key such as `data`, or one under each key, its id."""
+"""Reads the records of a file that is one JSON object: a list under a key such as `data`, or a record under each id."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _NOT_JSON: Final = object()
 
 
 def object_records(lines: Iterator[tuple[int, str, str]], longest: int) -> list[Any] | None:
-    """The records of the object that these numbered lines hold, or None if they are JSON lines.
+    """Return the records of the object in these numbered lines, or None if they are JSON Lines.
 
     Args:
         lines: `(number, text, why it is bad)`.
-        longest: characters of an object at most.
+        longest: maximum characters of an object.
 
     Raises:
         Unreadable: the object is longer, or holds several lists of records.
@@ -66,10 +66,10 @@ def object_records(lines: Iterator[tuple[int, str, str]], longest: int) -> list[
 
 
 def unwrapped(value: Mapping[str, Any]) -> list[Any]:
-    """The records of an object: of its only list of records, its rows if it has columns, its values if all are objects, or the
-    object itself.
+    """Return the records of an object.
 
-    A value under a key has it as its `id`, unless it has one.
+    These are its only list of records, its rows if it has columns, its values if all are objects, or the object
+    itself. A value under a key gets the key as its `id`, unless it has one.
 
     Raises:
         Unreadable: there are several lists of records.
@@ -90,7 +90,10 @@ def unwrapped(value: Mapping[str, Any]) -> list[Any]:
 
 
 def _of_columns(value: Mapping[str, Any]) -> list[Any]:
-    """The rows of an object of columns, as pandas and `datasets` write them: cells by row number, or lists of cells."""
+    """Return the rows of an object of columns, as pandas and `datasets` write them; empty if it is no such object.
+
+    A column has cells by row number, or a list of cells.
+    """
     columns = list(value.values())
     if len(columns) < 2 or "questions" in value:  # Huatuo-26M's record has two lists, too
         return []
@@ -109,7 +112,7 @@ def _of_columns(value: Mapping[str, Any]) -> list[Any]:
 
 
 def _holds_records(value: Any) -> bool:
-    """Whether a value is a list of objects or lists, and not of a conversation's turns."""
+    """Return whether a value is a list of objects or lists that are not a conversation's turns."""
     if not isinstance(value, list) or not value:
         return False
     return all(isinstance(one, list) or (isinstance(one, Mapping) and not _TURN & set(one)) for one in value)

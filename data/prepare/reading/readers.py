@@ -1,7 +1,7 @@
-"""One reader a format: a piece of a file → its records, each with its line, and what could not be read.
+"""One reader per format: yields the records of a piece of a file, each with its line, and what could not be read.
 
-A reader gives everything that is whole. Damage costs the line or element that it is in, or, where the rest of a file
-can no longer be read, what comes after; it never ends the run by itself.
+A reader yields every intact record. Damage loses the line or element that it is in, or, if the rest of a file can no
+longer be read, everything after it; damage never ends the run by itself.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from data.prepare.reading.json_object import object_records
 from data.prepare.reading.sources import Piece
 from data.tables import DataError
 
-ROWS: Final = 256  # rows of a binary table that are made Python objects at a time
+ROWS: Final = 256  # rows of a binary table that are converted to Python objects at a time
 
 
 class Found(NamedTuple):
-    """A record and the line (or row, or element's first line) it stands on, from 1; or why there is none."""
+    """A record and its line (or row, or an element's first line), from 1; or why there is no record."""
 
     line: int
     record: Any
@@ -35,7 +35,7 @@ class Found(NamedTuple):
 
 
 def read(piece: Piece, options: Options) -> Iterator[Found]:
-    """The records of a piece, in order; lines are counted from the piece's beginning."""
+    """Yield the records of a piece, in order; lines are counted from the piece's beginning."""
     if piece.source.unreadable:
         yield Found(1, None, piece.source.unreadable)
         return
@@ -49,7 +49,7 @@ def read(piece: Piece, options: Options) -> Iterator[Found]:
 
 
 def text_lines(piece: Piece, options: Options) -> Iterator[tuple[int, str, str]]:
-    """Lines as `(number, text, why it is bad)`."""
+    """Yield lines as `(number, text, why it is bad)`."""
     source = piece.source
     return lines(chunks(Path(source.path), piece.start, piece.end), source.encoding, options.max_row_bytes)
 
@@ -66,7 +66,7 @@ def _jsonl(piece: Piece, options: Options) -> Iterator[Found]:
 
 
 def _json(piece: Piece, options: Options) -> Iterator[Found]:
-    # Its elements are read one at a time, so that a list may be larger than the memory.
+    # Elements are read one at a time, so that a list may be larger than the memory.
     from data.files.json_list import begins_list, elements
 
     if not begins_list(piece.source.path):
@@ -85,7 +85,7 @@ _OPENS: Final = (_PART, "<篇名>")
 
 
 def _text(piece: Piece, options: Options) -> Iterator[Found]:
-    """Documents of a text file: see `Options.text_unit`; a file of classics falls into its <篇名> sections."""
+    """Yield the documents of a text file (see `Options.text_unit`); classics are split into <篇名> sections."""
     unit, most = options.text_unit, options.max_chars
     kept: list[str] = []
     first, size, titled = 1, 0, False
@@ -103,7 +103,7 @@ def _text(piece: Piece, options: Options) -> Iterator[Found]:
             first = number
         kept.append(text)
         size += len(text) + 1
-        # A <目录> line names the part, the <篇名> line after it the section: both begin the same document.
+        # A <目录> line names the part, and the <篇名> line after it the section: both begin the same document.
         titled = (titled and blank) or (opens and text.startswith(_PART))
     if any(map(str.strip, kept)):
         yield Found(first, {"text": "\n".join(kept)})
@@ -119,10 +119,10 @@ _SPEAKERS: Final = {"P": "user", "D": "assistant"}
 
 
 def _dialog(piece: Piece, options: Options) -> Iterator[Found]:
-    """Dialogues of tab-separated lines, `P` the patient's and `D` the doctor's, a blank line between dialogues.
+    """Yield dialogues of tab-separated lines: `P` is the patient, `D` the doctor; a blank line separates dialogues.
 
-    What one speaker says in several lines is one turn. Other lines (`id`, `SUM1`, ...) are about the dialogue. One of
-    more than `max_row_bytes` is bad as a line of that size is, and is not kept.
+    Consecutive lines of one speaker are one turn. Other lines (`id`, `SUM1`, ...) describe the dialogue and are
+    ignored. A dialogue of more than `max_row_bytes` is bad, like a line of that size, and is not kept.
     """
     turns: list[dict[str, str]] = []
     first, size, broken = 0, 0, ""
@@ -149,7 +149,7 @@ def _dialog(piece: Piece, options: Options) -> Iterator[Found]:
 
 
 def _parquet(piece: Piece, options: Options) -> Iterator[Found]:
-    """Rows of the row groups of a piece; a damaged group costs what of it was not read before the damage."""
+    """Yield the rows of a piece's row groups; damage loses the rest of its row group."""
     try:
         file = pq.ParquetFile(piece.source.path)
         groups = range(file.num_row_groups) if piece.end is None else range(piece.start, piece.end)
@@ -169,7 +169,7 @@ def _parquet(piece: Piece, options: Options) -> Iterator[Found]:
 
 
 def _arrow(piece: Piece, options: Options) -> Iterator[Found]:
-    """The Arrow streams of a saved `datasets` folder, and Arrow files."""
+    """Yield the rows of Arrow streams, as in a saved `datasets` folder, and of Arrow files."""
     try:
         with pa.memory_map(piece.source.path) as file:
             if bytes(file.read(6)) == b"ARROW1":

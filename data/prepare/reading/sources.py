@@ -1,6 +1,6 @@
-"""The files that were named, in an order of their own, and the pieces that they are read in.
+"""Finds the input files, in a fixed order, and splits them into the pieces in which they are read.
 
-Pieces depend on the files alone, never on the number of workers: what comes out is the same on any number.
+Pieces depend on the files alone, never on the number of workers, so that the output is the same for any number.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ class Source:
     Attributes:
         path: as it was named or found.
         format: a value of `FORMATS`.
-        sha256: of the file's bytes, compressed ones as they lie there.
+        bytes: the file's size.
+        sha256: of the file's bytes, before decompression.
         encoding: of text; empty for binary formats and for files that cannot be read.
-        unreadable: why nothing can be read, if so.
+        unreadable: why nothing can be read; empty otherwise.
     """
 
     path: str
@@ -63,7 +64,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a source that one task reads: bytes `start` to `end`, or row groups of a Parquet file.
+    """The part of a source that one task reads: bytes `start` to `end`, or row groups of a Parquet file.
 
     Attributes:
         start: 0 with `end` None is the whole file.
@@ -75,13 +76,16 @@ class Piece:
 
 
 def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Files that `inputs` name (files, folders, patterns, hf://datasets/...), sorted, each once; and those left out.
+    """Return the files that `inputs` name, sorted and without repetitions, and those that are left out.
 
-    Hidden files, and in a folder files of no known format, are left out.
+    `inputs` are files, folders, patterns, and hf://datasets/... Hidden files, and in a folder files of no known
+    format, are left out.
 
     Raises:
-        DataError: a path or pattern that is not there, a named file of unknown format, or nothing to read at all.
-        ConfigError: a dataset of the Hub that cannot be had, or spreadsheets without the package that reads them.
+        DataError: a path or pattern does not exist, a named file has an unknown format, or there is nothing to read at
+            all.
+        ConfigError: a dataset of the Hub is not available, or there are spreadsheets without the package that reads
+            them.
     """
     found: dict[str, None] = {}
     left_out: dict[str, None] = {}
@@ -115,9 +119,10 @@ def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def describe(path: str) -> Source:
-    """A file's size, hash and encoding. Reads it once, a megabyte at a time.
+    """Return a file's size, hash and encoding; reads a megabyte at a time.
 
-    Raises DataError for a file that cannot be read.
+    Raises:
+        DataError: the file cannot be read.
     """
     file, digest, size = Path(path), hashlib.sha256(), 0
     kind = _format(path)
@@ -139,7 +144,7 @@ def describe(path: str) -> Source:
 
 
 def pieces_of(source: Source, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
-    """The pieces of a source: large files that can be cut are, at line ends or between row groups."""
+    """Return the pieces of a source: large files are split at line ends or between row groups, if possible."""
     path = Path(source.path)
     if source.unreadable or path.suffix in _PACKED or source.bytes <= piece_bytes:
         return [Piece(source)]
@@ -149,23 +154,23 @@ def pieces_of(source: Source, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
     if source.format == "parquet":
         try:
             groups = pq.ParquetFile(path).num_row_groups
-        except (OSError, ValueError):  # reading it will say what is wrong; ArrowInvalid is a ValueError
+        except (OSError, ValueError):  # reported when the file is read; ArrowInvalid is a ValueError
             return [Piece(source)]
         return [Piece(source, group, group + 1) for group in range(groups)] or [Piece(source)]
     return [Piece(source)]
 
 
 def lines_in(piece: Piece) -> int:
-    """How many lines a stretch of a text file has; 0 for other pieces, after which no other counts lines."""
+    """Return the number of lines in a part of a text file; 0 for other pieces, after which no line numbers continue."""
     if piece.end is None or piece.source.format not in _BY_LINES:
         return 0
     return sum(chunk.count(b"\n") for chunk in chunks(Path(piece.source.path), piece.start, piece.end))
 
 
 def _files_in(folder: Path, seen: set[Path] | None = None) -> list[str]:
-    """Files below a folder, each once, even if symbolic links lead to it several times or in a circle.
+    """List the files below a folder, each once, even if symbolic links lead to it repeatedly or in a cycle.
 
-    Of a saved `datasets` folder, those that its state names, in that order.
+    Of a saved `datasets` folder, lists the files that its state names, in that order.
     """
     seen = {folder.resolve()} if seen is None else seen
     if (folder / "state.json").is_file():

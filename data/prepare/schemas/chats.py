@@ -1,4 +1,4 @@
-"""A record in any layout of a conversation, a question with its answer, or an exam's question → a chat."""
+"""Converts a record in any layout of a conversation, a question with its answer, or an exam question to a chat."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Row = dict[str, Any]
 
 QUESTIONS: Final = ("instruction", "instruct", "question", "query", "prompt")
 _INSTRUCTIONS: Final = ("instruction", "instruct", "prompt")
-"""Questions that come before the text that they are about, others come behind it."""
+"""Questions that come before the text that they are about; others come after it."""
 ASKED: Final = ("title", "ask")
 """A question's headline and its text in two columns."""
 ANSWERS: Final = ("output", "answer", "response", "completion", "target")
 CHATS: Final = ("messages", "conversations", "conversation", "data")
 DIALOGUES: Final = ("dialogue", "dialog", "utterances", "dialogue_turns")
-"""Conversations of people, in which one may speak several times in a row."""
+"""Conversations of people, in which one person may speak several times in a row."""
 TEXTS: Final = ("text", "content")
 MORE: Final = ("input", "context", "history", "system", "margin", "options", "explanation", "label")
 _ABOUT: Final = ("description", "case")
@@ -31,15 +31,20 @@ _LABELS: Final = ("label", "kto_tag", "desirable")
 
 
 def chat_of(record: Mapping[str, Any], options: Options, answered: bool = True) -> Row | None:
-    """The chat of a record, `{"messages", "task"}`, without its answer where none is `answered`; None if it holds none.
+    """Return the chat of a record, `{"messages", "task"}`, or None if the record holds none.
+
+    Args:
+        record: the record.
+        options: the options of the preparation.
+        answered: whether the chat includes its answer.
 
     Raises:
-        DataError: a value is of a wrong type, a role is unknown, options cannot be read.
+        DataError: a value has a wrong type, a role is unknown, or options cannot be read.
     """
     named = renamed(record)
     found = (
         _conversation(named)
-        or _exam_question(record, options, answered)  # which knows the columns of exams, and names them as they are
+        or _exam_question(record, options, answered)  # reads the original names of exams' columns
         or _exchange(named, answered)
         or _unnamed_conversation(named)
     )
@@ -49,12 +54,12 @@ def chat_of(record: Mapping[str, Any], options: Options, answered: bool = True) 
 
 
 def task_of(turns: Messages) -> str:
-    """`qa` of one question, else `dialogue`."""
+    """Return `qa` for one question, else `dialogue`."""
     return "qa" if sum(turn["role"] == "user" for turn in turns) == 1 else "dialogue"
 
 
 def is_chat(value: Any) -> bool:
-    """Whether a value is a list of objects, which may be turns."""
+    """Return whether a value is a list of objects, which may be turns."""
     return isinstance(value, list) and bool(value) and all(isinstance(turn, Mapping) for turn in value)
 
 
@@ -73,7 +78,10 @@ def _conversation(record: Mapping[str, Any]) -> Row | None:
 
 
 def _unnamed_conversation(record: Mapping[str, Any]) -> Row | None:
-    """The only list of turns in a record, whatever its column is; before it what it is about, as a case of CMB-Clin."""
+    """Return the only list of turns in a record, whatever its column, after the text that it is about.
+
+    An example is a case of CMB-Clin.
+    """
     names = [name for name, value in record.items() if are_turns(value, str(name))]
     if len(names) != 1:
         return None
@@ -92,7 +100,7 @@ def _with_system(record: Mapping[str, Any], turns: Messages) -> Row:
 
 
 def _zipped(value: Any) -> Any:
-    """A list of objects of an object of equally long lists, which is how Parquet has MedDialog's turns."""
+    """Convert an object of equally long lists, as Parquet has MedDialog's turns, to a list of objects."""
     columns = list(value.values()) if isinstance(value, Mapping) else []
     if columns and all(isinstance(one, list) for one in columns) and len({len(one) for one in columns}) == 1:
         return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
@@ -100,7 +108,10 @@ def _zipped(value: Any) -> Any:
 
 
 def _exam_question(record: Mapping[str, Any], options: Options, answered: bool) -> Row | None:
-    """A question with lettered options; the answer is the right options' letters and texts, then the explanation."""
+    """Return a question with lettered options.
+
+    The answer has the right options' letters and texts, followed by the explanation.
+    """
     if any(field in TEXTS for field, _ in options.columns) or asks_in_words(record):
         return None
     choice = read_choice(record, options.first_option)
@@ -127,7 +138,7 @@ def _answer(choice: ChoiceQuestion, record: Mapping[str, Any]) -> str:
 
 
 def _exchange(record: Mapping[str, Any], answered: bool) -> Row | None:
-    """A question with its answer, and what was said before: in `history`, or in the question, if that is a transcript."""
+    """Return a question with its answer, after earlier turns from `history` or from a question that is a transcript."""
     question = next((name for name in QUESTIONS if name in record), None)
     answer = next((name for name in ANSWERS if name in record), None)
     spoken = False
@@ -154,7 +165,7 @@ def _exchange(record: Mapping[str, Any], answered: bool) -> Row | None:
 
 
 def _asked(record: Mapping[str, Any], question: str | None, answer: str | None) -> list[str] | None:
-    """What is asked, in one column or several; None if the record asks nothing."""
+    """Return what is asked, in one column or several; None if the record asks nothing."""
     context = context_of(record) if "context" in record else ""
     if question is not None:
         asked = string(record[question], question)
@@ -185,7 +196,7 @@ def _history(record: Mapping[str, Any]) -> Messages:
 
 
 def _refuse_bad_example(record: Mapping[str, Any]) -> None:
-    """Refuse an answer that its label says is a bad one, as half of KTO's are: SFT would train on it."""
+    """Reject an answer that its label marks as bad, as half of KTO's are: SFT would train on it."""
     for name in _LABELS:
         if record.get(name) is False or str(record.get(name)).strip().lower() == "false":
             raise DataError(

@@ -1,7 +1,7 @@
-"""Digitized classics: files of sections, each a `<篇名>` line with its title and a text behind it.
+"""Digitized classics: files of sections, each with a `<篇名>` line that has its title, followed by a text.
 
-Of a section, the part's name goes, which every section of a part repeats, and the marks of the digitizer: `<篇名>`,
-`\\x` around emphasized words, names of picture files, and the label that all sections of a book begin with.
+Removed from a section are the part's name, which every section of a part repeats, the label that all sections of a
+book begin with, and the digitizer's marks: `<篇名>`, `\\x` around emphasized words, and names of picture files.
 """
 
 from __future__ import annotations
@@ -30,27 +30,28 @@ _EMPHASIS: Final = re.compile(r"\\[xrnbt]")
 _SENTENCE_ENDS: Final = "。！？；：」』”）)】!?;:"
 _WRAPPED_FROM: Final = 30  # a printed line of a classic has about 40 characters
 
-_BLOCK: Final = 256  # records whose labels are found together
+_BLOCK: Final = 256  # records whose labels are found together, at most
 _BLOCK_CHARACTERS: Final = 4 * 1024 * 1024
-_COMMON: Final = 0.1  # share of sections from which a label is one of the book's
-_COVERED: Final = 0.9  # share of sections that a book's labels begin together
+_COMMON: Final = 0.1  # minimum share of sections for a label to be one of the book's
+_COVERED: Final = 0.9  # minimum share of sections that a book's labels begin together
 
 
 def is_section(text: str) -> bool:
-    """Whether a text is of a digitized classic."""
+    """Return whether a text is from a digitized classic."""
     return _SECTION in text
 
 
 def strip_section(text: str, labels: Collection[str] = ()) -> str:
-    """A section's text without the digitizer's marks; lines that the printed page's width cut are joined.
+    """Return a section's text without the digitizer's marks; lines that the printed page's width cut are joined.
 
     Args:
+        text: the section.
         labels: as `section_labels` found them, without their colon.
     """
     if labels:
         text = _LABEL.sub(lambda found: _unlabeled(found, labels), text)
     text = _PART.sub("", text).replace(_SECTION, "")
-    if "." in text:  # which the names of pictures have, and few sections
+    if "." in text:  # picture names contain a dot, few sections do
         text = _PICTURE.sub("", text)
     return _joined(_EMPHASIS.sub("", text))
 
@@ -61,7 +62,7 @@ def _unlabeled(found: re.Match[str], labels: Collection[str]) -> str:
 
 
 def _joined(text: str) -> str:
-    """Lines that were cut at the page's width, joined: a long line that ends no sentence goes on in the next."""
+    """Join lines that were cut at the page's width: a long line that ends no sentence continues in the next."""
     joined = ""
     goes_on = False
     for line in text.split("\n"):
@@ -72,13 +73,14 @@ def _joined(text: str) -> str:
 
 
 def section_labels(texts: Iterable[str], known: Collection[str] = ()) -> dict[str, int]:
-    """The labels that nearly all sections begin with, as 内容： or 属性：, and how many sections each begins.
+    """Return the labels that nearly all sections begin with, such as 内容： or 属性：, and how many begin with each.
 
-    A label that begins some sections only, as 主治：, says something about them and is none. One section, a book's
-    first, may begin with a label that no other has, as 书名：.
+    A label that begins only some sections, such as 主治：, is part of their content. One section, a book's first, may
+    begin with a label that no other has, such as 书名：.
 
     Args:
-        known: labels of the sections before these.
+        texts: the sections.
+        known: labels of earlier sections.
     """
     sections = 0
     found: Counter[str] = Counter()
@@ -93,10 +95,10 @@ def section_labels(texts: Iterable[str], known: Collection[str] = ()) -> dict[st
 
 
 def with_labels(records: Iterable[Found]) -> Iterator[tuple[Found, Mapping[str, int]]]:
-    """Each record with the labels of the sections around it; what has no sections is passed on.
+    """Yield each record with the labels of the sections around it; records without sections are passed on.
 
-    Sections are looked at in blocks, so that a file with several books gives the labels of each, and a file of any
-    size takes the memory of a block. The counts of a block come with its first record, the others have 0.
+    Sections are processed in blocks, so that a file with several books gives the labels of each, and a file of any
+    size takes the memory of a block. The counts of a block come with its first record; the others have 0.
     """
     known: set[str] = set()
     block: list[Found] = []

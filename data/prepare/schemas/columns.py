@@ -1,4 +1,4 @@
-"""Columns of conversations, questions and texts under the names that data sets give them → the names that are read."""
+"""Renames columns of conversations, questions and texts from the names in data sets to the names that are read."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _READ: Final = frozenset(
 
 
 def renamed(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record with its columns under the names that are read: `Question` and `user` as `question`.
+    """Return the record with its columns under the names that are read: `Question` and `user` become `question`.
 
-    A column keeps its name where the record has one of the new name, too.
+    A column keeps its name if the record already has a column of the new name.
     """
     names = _new_names(tuple(record))
     return {names.get(name, name): value for name, value in record.items()} if names else record

@@ -1,7 +1,7 @@
-"""A record of any schema in use → a row of the table that was asked for.
+"""Converts a record of any supported schema to a row of the requested table.
 
-A record is recognized by its columns, first as a preference, then as a chat, then as text. Rows of one kind become rows
-of another where nothing has to be made up: a chat may be read as text, and as prompts; text never becomes a chat.
+A record is recognized by its columns, first as a preference, then as a chat, then as text. Rows of one kind become
+rows of another if nothing has to be made up: a chat may be read as text, and as prompts; text never becomes a chat.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from data.prepare.schemas.values import UnknownColumnsError, kind_of, string
 from data.tables import DataError
 
 FIELDS: Final = (*QUESTIONS, *ANSWERS, *CHATS, *DIALOGUES, *TEXTS, *SIDES[0], *SIDES[1], *MORE)
-"""What `--map` may name."""
+"""The fields that `--map` accepts."""
 
 _CHIP: Final = "|||"
 
 
 def row_of(record: Any, options: Options) -> Row:
-    """The row that a record becomes, in the columns of `options.schema`.
+    """Return the row that a record becomes, in the columns of `options.schema`.
 
     Raises:
-        DataError: no schema fits, a value is missing, empty or of a wrong type, a chat is not one, or the answers of a
-            pair are equal; the text is the reason alone.
+        DataError: no schema fits, a value is missing, empty or of a wrong type, a chat is not valid, or the answers of
+            a pair are equal; the message is the reason alone.
     """
     if not isinstance(record, Mapping):
         raise DataError(f"holds {kind_of(record)}, not a record with named columns")
@@ -56,13 +56,13 @@ def row_of(record: Any, options: Options) -> Row:
 
 
 def id_of(record: Any) -> str:
-    """A record's `id`; empty if it has none."""
+    """Return a record's `id`; empty if it has none."""
     value = record.get("id") if isinstance(record, Mapping) else None
     return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def texts_of(row: Row) -> list[str]:
-    """Every text of a row, in order."""
+    """Return every text of a row, in order."""
     if "text" in row:
         return [row["text"]]
     turns = [turn["content"] for name in ("messages", "prompt") for turn in row.get(name, ())]
@@ -70,7 +70,7 @@ def texts_of(row: Row) -> list[str]:
 
 
 def with_texts(row: Row, texts: Sequence[str]) -> Row:
-    """The row with other texts, given in the order of `texts_of`."""
+    """Return the row with other texts, given in the order of `texts_of`."""
     rest = iter(texts)
     new = dict(row)
     for name in ("messages", "prompt"):
@@ -83,10 +83,10 @@ def with_texts(row: Row, texts: Sequence[str]) -> Row:
 
 
 def check_row(row: Row) -> None:
-    """Refuse what the stages would refuse, or read wrongly, later.
+    """Reject what the stages would reject, or misread, later.
 
     Raises:
-        DataError: an empty text, a reserved mark, turns out of order, equal answers, or what UTF-8 cannot hold.
+        DataError: an empty text, a reserved mark, turns out of order, equal answers, or text that UTF-8 cannot encode.
     """
     texts = texts_of(row)
     try:

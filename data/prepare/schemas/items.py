@@ -1,4 +1,4 @@
-"""Records of evaluation files as items: a question with its options, and all texts that come with it."""
+"""Converts records of evaluation files to items: a question with its options, and all texts of the record."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from data.tables import DataError
 
 @dataclass(frozen=True)
 class Item:
-    """Attributes:
-    question: empty if the record has none, or several, as a dialogue has.
-    texts: every text of the record.
+    """An evaluation item.
+
+    Attributes:
+        question: empty if the record has none, or several, as a dialogue has.
+        options: texts of the question's options.
+        texts: every text of the record.
     """
 
     question: str
@@ -26,20 +29,20 @@ class Item:
 
 
 def item_of(record: Any, options: Options) -> Item:
-    """The item that a record of any layout holds; its key is not needed, and may be of any form."""
+    """Return the item in a record of any layout; its key is not needed, and may have any form."""
     texts = tuple(_strings(record))
     if isinstance(record, Mapping):
         keyless = {name: value for name, value in record.items() if normalized(name) not in (*KEYS, *ANSWERS)}
         try:
             if choice := read_choice(keyless):
                 return Item(choice.question, choice.options, texts)
-        except DataError:  # options in a layout that is not known: its texts are looked for
+        except DataError:  # options in an unknown layout: only the texts are searched for
             return Item("", (), texts)
     return Item(_question(record, options), (), texts)
 
 
 def _question(record: Any, options: Options) -> str:
-    """What a record asks, or its text, if it is one text; else nothing."""
+    """Return a record's question, or its text if it has only one; else an empty string."""
     for kind in ("prompts", "text"):
         try:
             row = row_of(record, replace(options, kind=kind, columns=(), min_chars=None))

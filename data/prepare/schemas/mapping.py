@@ -1,4 +1,4 @@
-"""`--map FIELD=COLUMN`: a record's columns under the names that the user gave them to, for one or several schemas."""
+"""`--map FIELD=COLUMN`: renames a record's columns to the fields that the user gives, for one or several schemas."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from data.tables import DataError
 Columns = tuple[tuple[str, str], ...]
 
 _ALONE: Final = (*TEXTS, *CHATS, *DIALOGUES)
-"""Fields that make a schema without others."""
+"""Fields that are a schema without other fields."""
 
 
 @lru_cache(maxsize=16)
 def schemas_of(columns: Columns) -> tuple[dict[str, str], ...]:
-    """The schemas that `(field, column)` pairs name, each a column by field.
+    """Return the schemas that `(field, column)` pairs define, each a dict from field to column.
 
-    The first columns of all fields are one schema, the second another, and so on; a field with fewer has its last in all
-    further ones. Texts and conversations are schemas of one field.
+    The first columns of all fields are one schema, the second columns another, and so on; a field with fewer columns
+    uses its last one in all further schemas. Texts and conversations are schemas of one field.
     """
     given: dict[str, list[str]] = {}
     for field, column in columns:
@@ -33,10 +33,10 @@ def schemas_of(columns: Columns) -> tuple[dict[str, str], ...]:
 
 
 def mapped(record: Mapping[str, Any], columns: Columns) -> Mapping[str, Any]:
-    """The record with its mapped columns under the names of their fields; one without any of them as it is.
+    """Return the record with its mapped columns renamed to their fields; unchanged if it has none of them.
 
     Raises:
-        DataError: it has some columns of a schema but not all, or two for one field.
+        DataError: the record has some columns of a schema but not all, or two columns for one field.
     """
     if not any(column in record for _, column in columns):
         return record

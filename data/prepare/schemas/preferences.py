@@ -1,4 +1,4 @@
-"""A record of two answers to one prompt, in any layout, → a preference pair."""
+"""Converts a record of two answers to one prompt, in any layout, to a preference pair."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _WORDS: Final = (
 _TEXT: Final = r"(?:response|resp|answer|output|completion|reply|text|content|messages?|conversations?)"
 _SCORE: Final = r"(?:score|rating|reward)"
 _MARKS: Final = (("0", "1"), ("1", "2"), ("a", "b"))
-"""How columns of two answers are told apart, where another column says which is the better."""
+"""How the columns of two answers are distinguished, if another column says which is better."""
 _NUMBERED: Final = r"(?:human_ref|response|answer|output|completion|conversation|chat|text)"
 _VERDICTS: Final = ("better_response_id", "winner", "preference", "preferred", "chosen", "better", "choice")
 _STRENGTHS: Final = ("preference_strength",)
 
 
 class _Pair(NamedTuple):
-    """Columns of the better and the worse answer, and of their scores, empty where there are none."""
+    """Columns of the better and the worse answer, and of their scores, if there are any."""
 
     better: str
     worse: str
@@ -54,10 +54,10 @@ class _Pair(NamedTuple):
 
 
 def preference_of(record: Mapping[str, Any], options: Options) -> Row | None:
-    """The pair of a record, in the columns of `PREFERENCE_WITH_MARGIN`; None if it holds none.
+    """Return the pair of a record, in the columns of `PREFERENCE_WITH_MARGIN`; None if the record holds none.
 
     Raises:
-        DataError: the prompt is missing or not common to both sides, or a value is of a wrong type.
+        DataError: the prompt is missing or not common to both sides, or a value has a wrong type.
     """
     record = renamed(record)
     pair = _sides(tuple(record))
@@ -86,7 +86,7 @@ def preference_of(record: Mapping[str, Any], options: Options) -> Row | None:
 
 @lru_cache(maxsize=256)
 def _sides(columns: tuple[Any, ...]) -> _Pair | None:
-    """The columns whose names say which answer is the better: both, or the worse one beside an answer, as in ms-swift."""
+    """Return the columns whose names say which answer is better: both, or only the worse one, as in ms-swift."""
     by_name = {normalized(name).replace("-", "_"): name for name in reversed(columns)}
     for better, worse in _WORDS:
         pairs = [
@@ -106,10 +106,10 @@ def _sides(columns: tuple[Any, ...]) -> _Pair | None:
 
 
 def _judged(record: Mapping[str, Any]) -> _Pair | None:
-    """Two answers in numbered columns, of which another column, or a score of each, says which is the better.
+    """Return two answers in numbered columns, of which another column, or a score of each, says which is better.
 
     Raises:
-        DataError: it does not say, or that both are equally good.
+        DataError: no column says so, or both are equally good.
     """
     by_name = {normalized(name): name for name in reversed(list(record))}
     for marks in _MARKS:
@@ -158,7 +158,7 @@ def _ordered(
 
 
 def _turns_or_text(value: Any) -> Any:
-    """A transcript's turns, anything else as it is."""
+    """Return the turns of a transcript; any other value unchanged."""
     return transcript_of(value) or value if isinstance(value, str) else value
 
 
@@ -172,7 +172,7 @@ def _pair(record: Mapping[str, Any], pair: _Pair, prompt: Messages, chosen: str,
 
 
 def _margin(record: Mapping[str, Any], pair: _Pair) -> float:
-    """By how much the chosen answer is better: as given, or the difference of two scores; 0 where neither is there."""
+    """Return by how much the chosen answer is better: as given, or the difference of two scores, or 0."""
     scores = pair.scores or SCORES
     if record.get("margin") is not None:
         margin = number(record["margin"], "margin")

@@ -1,4 +1,4 @@
-"""A record that holds several rows → records of one row each: paraphrased questions, and ranked answers."""
+"""Splits a record that holds several rows into records of one row each: paraphrased questions, and ranked answers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _RANKS: Final = ("rank", "ranks")
 
 
 def records_of(record: Any, options: Options) -> Iterator[Any]:
-    """The records of one row each that a record stands for; itself if it is one.
+    """Yield the records of one row each that a record holds; the record itself if it is one row.
 
-    `questions` and `answers`, lists of texts of which one list has one text (Huatuo-26M's knowledge sets), give a record for
-    each question and answer. Under `--kind preference`, answers with scores (the higher the better) or ranks (1 is the best)
-    give a pair for every two of different score.
+    `questions` and `answers`, lists of texts of which one list has one text (Huatuo-26M's knowledge sets), give a
+    record for each question and answer. Under `--kind preference`, answers with scores (higher is better) or ranks (1
+    is the best) give a pair for every two with different scores.
 
     Raises:
-        DataError: a list is not as above.
+        DataError: a list is not as described above.
     """
     if isinstance(record, list) and record and all(isinstance(one, str) for one in record):
         yield {"dialogue": record}  # MedDialog's own JSON
@@ -60,7 +60,7 @@ def _knowledge(record: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _flat(value: Any, name: str) -> list[str]:
-    """The texts of a list of texts and lists of texts."""
+    """Flatten a list of texts and lists of texts."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list) or not value:
@@ -88,7 +88,7 @@ def _ranked(record: Mapping[str, Any], name: str) -> Iterator[Any]:
 
 
 def _marks(record: Mapping[str, Any], name: str) -> list[float]:
-    """How good each answer is, the higher the better."""
+    """Return how good each answer is; higher is better."""
     for keys, sign in ((_SCORES, 1), (_RANKS, -1)):
         for key in keys:
             if isinstance(record.get(key), list):

@@ -1,4 +1,4 @@
-"""Files with one record a turn, or an exchange, → a record a dialogue: adjacent records under one dialogue's id."""
+"""Joins records of one turn, or one exchange, to a record per dialogue: adjacent records with one dialogue's id."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from data.tables import DataError
 
 
 def dialogues(found: Iterator[Found], options: Options) -> Iterator[Found]:
-    """A record for each run of records with one value in the column `options.dialogue_id`, on the line of its first.
+    """Yield a record for each run of records with one value in the column `options.dialogue_id`, on its first line.
 
-    A record without a value there is bad, and so is the whole dialogue of a record that holds no turns, or whose value
-    records before it had that were not adjacent.
+    A record without a value there is bad. A whole dialogue is bad if one of its records holds no turns, or if its
+    value occurred in earlier records that were not adjacent.
     """
     column = options.dialogue_id
     seen = set[str]()
@@ -48,7 +48,7 @@ def _dialogue(first: int, turns: Messages, bad: str) -> Found:
 
 
 def _turns(record: Mapping[str, Any], options: Options) -> Messages:
-    """The turns of a record: one with its speaker, or a question and its answer."""
+    """Return the turns of a record: one with its speaker, or a question and its answer."""
     if any(name in record for name in ROLE_KEYS):
         return turns_of([record], "turn")
     chat = chat_of(record, options)

@@ -1,4 +1,4 @@
-"""The turns of a conversation, from every way in which a column holds one.
+"""Reads the turns of a conversation from every supported form of a column.
 
 Turns are `{"role": "system" | "user" | "assistant", "content": text}`.
 """
@@ -59,11 +59,13 @@ _SPACED: Final = re.compile(rf"(?:^|\s)({'|'.join(name for name in _SPEAKERS if 
 
 
 def turns_of(value: Any, name: str) -> Messages:
-    """The turns of a list of objects with role and text, of objects with a question and its answer, of texts in turn, or of a
-    transcript.
+    """Return the turns of a column.
+
+    The value is a list of objects with role and text, a list of objects with a question and its answer, a list of
+    alternating texts, or a transcript.
 
     Raises:
-        DataError: it is no such list, or a role is unknown.
+        DataError: the value is something else, or a role is unknown.
     """
     if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
         return _of_texts(value, name)
@@ -81,9 +83,10 @@ def turns_of(value: Any, name: str) -> Messages:
 
 
 def are_turns(value: Any, name: str = "") -> bool:
-    """Whether a value is a list of objects that all have a speaker and a text, or a question and its answer.
+    """Return whether a value is a list of objects that all have a speaker and a text, or a question and its answer.
 
-    A list of the latter may as well be one of separate records: it has turns if the `name` of its column says so.
+    A list of questions with answers may also be a list of separate records: it counts as turns only if the `name` of
+    its column says so.
     """
     if not isinstance(value, list) or not value or not all(isinstance(turn, Mapping) for turn in value):
         return False
@@ -94,7 +97,7 @@ def are_turns(value: Any, name: str = "") -> bool:
 
 
 def transcript_of(text: str) -> Messages | None:
-    """The turns of a text of `Human:` and `Assistant:` paragraphs, as HH's; None if it does not begin with `Human:`."""
+    """Return the turns of a text of `Human:` and `Assistant:` paragraphs, as in HH; None if it begins otherwise."""
     marks = list(_TRANSCRIPT.finditer(text))
     if not marks or text[: marks[0].start()].strip() or marks[0][1] != "Human":
         return None
@@ -102,10 +105,11 @@ def transcript_of(text: str) -> Messages | None:
 
 
 def spoken_turns(text: str, answer: Any) -> Messages | None:
-    """The turns before an answer in a text of lines such as 病人：…, as BianQue's, up to a last, empty one for the answer.
+    """Return the turns before an answer in a text of lines such as 病人：…, as in BianQue; None for other texts.
 
-    None if the text is no such transcript: it does not begin with a speaker, has one of them alone and the answer has no
-    other, or ends with a text of the assistant, so that it asks about a dialogue and does not go on with it.
+    A last, empty turn for the answer is left out. The text is no such transcript if it does not begin with a speaker,
+    if it has only one turn and the answer has no speaker, or if it ends with a text of the assistant, so that it asks
+    about a dialogue rather than continuing it.
     """
     turns = _spoken(text)
     if not turns:
@@ -118,7 +122,10 @@ def spoken_turns(text: str, answer: Any) -> Messages | None:
 
 
 def _spoken(text: str) -> Messages:
-    """The turns of a text that begins with a speaker's name and a colon, a line or paragraph each; none of another text."""
+    """Return the turns of a text that begins with a speaker's name and a colon, one per line or paragraph.
+
+    Return an empty list for any other text.
+    """
     if not (first := _LINE.match(text)):
         return []
     turns = transcript_of(text) or []
@@ -129,7 +136,7 @@ def _spoken(text: str) -> Messages:
 
 
 def without_speaker(text: str) -> str:
-    """An answer without the assistant's name before it; the text itself if none is there."""
+    """Return an answer without the assistant's name before it; unchanged if there is none."""
     mark = _LINE.match(text)
     return text[mark.end() :].strip() if mark and ROLES[mark[1].lower()] == "assistant" else text
 
@@ -143,7 +150,7 @@ def _cut(text: str, marks: Sequence[re.Match[str]]) -> Messages:
 
 
 def merged(turns: Sequence[dict[str, str]]) -> Messages:
-    """What one speaker says in several turns as one, a line each."""
+    """Merge consecutive turns of one speaker into one turn, with one line for each."""
     found: Messages = []
     for turn in turns:
         if found and found[-1]["role"] == turn["role"]:
@@ -158,11 +165,11 @@ def _key(names: Collection[str], keys: Sequence[str]) -> str | None:
 
 
 def _speaker_key(turn: Mapping[str, Any]) -> str | None:
-    return _key(turn, ROLE_KEYS) or ("id" if _role(turn.get("id")) else None)  # of MedDG
+    return _key(turn, ROLE_KEYS) or ("id" if _role(turn.get("id")) else None)  # as in MedDG
 
 
 def _of_object(turn: Mapping[str, Any], where: str) -> Messages:
-    """The turn of an object with a role and a text, or the two of an exchange."""
+    """Return the turn of an object with a role and a text, or the two turns of an exchange."""
     named = _speaker_key(turn)
     asked, answered = _key(turn, _ASKED), _key(turn, _ANSWERED)
     if named is None and asked and answered:
@@ -182,20 +189,20 @@ def _of_object(turn: Mapping[str, Any], where: str) -> Messages:
 
 
 def _role(given: Any) -> str | None:
-    """The role of a speaker's name, which may stand in the plural."""
+    """Return the role of a speaker's name, which may be in the plural; None if it is unknown."""
     name = given.strip().lower() if isinstance(given, str) else ""
     return ROLES.get(name) or ROLES.get(name.removesuffix("s"))
 
 
 def _of_exchange(turn: Mapping[str, Any], asked: str, answered: str, where: str) -> Messages:
-    """A question and its answer, with a `system` before the first, as XTuner has them; blank ones are left out."""
+    """Return a question and its answer, after the exchange's `system` text, as in XTuner; blank ones are left out."""
     given = [("system", turn.get("system")), ("user", turn[asked]), ("assistant", turn[answered])]
     texts = [(role, "" if value is None else string(value, where)) for role, value in given]
     return [{"role": role, "content": text} for role, text in texts if text.strip()]
 
 
 def _of_texts(texts: Sequence[str], name: str) -> Messages:
-    """Texts that each begin with their speaker (`患者：...`), or, where none does, of user and assistant in turn."""
+    """Return the turns of texts that each begin with their speaker (`患者：...`), or else alternate, user first."""
     spoken = [_SPOKEN.fullmatch(text) for text in texts]
     if all(spoken):
         return merged([{"role": ROLES[one[1].lower()], "content": one[2].strip()} for one in spoken if one])

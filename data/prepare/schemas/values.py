@@ -1,4 +1,4 @@
-"""The values of a record's columns, checked: texts, numbers, and what to call anything else."""
+"""Checked access to the values of a record's columns: texts, numbers, and the names of other types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data.tables import DataError
 
 
 class UnknownColumnsError(DataError):
-    """No known schema has the columns of a record. `reason` leaves out how `--map` of data.prepare would help."""
+    """No known schema has the columns of a record. `reason` is the message without the hint about `--map`."""
 
     def __init__(self, reason: str, hint: str) -> None:
         super().__init__(f"{reason}; {hint}")
@@ -18,10 +18,10 @@ class UnknownColumnsError(DataError):
 
 
 def string(value: Any, name: str) -> str:
-    """A text, which may stand in a list of its own, in a single turn, or in parts of type `text`.
+    """Return a text, which may be in a list of one text, in a single turn, or in parts of type `text`.
 
     Raises:
-        DataError: it is something else.
+        DataError: the value is something else.
     """
     if isinstance(value, list) and value and all(_is_part(one) for one in value):
         if other := next((str(one["type"]) for one in value if one["type"] != "text"), ""):
@@ -37,21 +37,21 @@ def string(value: Any, name: str) -> str:
 
 
 def _is_part(value: Any) -> bool:
-    """Whether a value is a part of a message as OpenAI's API has it, a text, an image or a sound."""
+    """Return whether a value is a part of a message as in OpenAI's API: a text, an image or a sound."""
     return isinstance(value, Mapping) and isinstance(value.get("type"), str) and "role" not in value
 
 
 def optional_string(record: Mapping[str, Any], name: str) -> str:
-    """A column's text, empty where the column is missing or null."""
+    """Return a column's text; empty if the column is missing or null."""
     value = record.get(name)
     return "" if value is None else string(value, name)
 
 
 def number(value: Any, name: str) -> float:
-    """A finite number, which may be written as a text, as in CSV.
+    """Return a finite number, which may be written as a text, as in CSV.
 
     Raises:
-        DataError: it is none.
+        DataError: the value is not a finite number.
     """
     try:
         found = math.nan if isinstance(value, bool) else float(value)
@@ -63,7 +63,7 @@ def number(value: Any, name: str) -> float:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, for a message."""
+    """Return what a value is, for a message."""
     if isinstance(value, list):
         return f"a list of {len(value)}"
     names = {
