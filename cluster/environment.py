@@ -21,7 +21,7 @@ EVERYWHERE: Mapping[str, str] = {
     # Hub models are downloaded before the roles start, and the roles load them from the cache.
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
-    # FlashInfer's sampler is compiled with nvcc on first use, and machines and images without the CUDA toolkit lack nvcc.
+    # FlashInfer's sampler is compiled with nvcc on first use, which machines without the CUDA toolkit lack.
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",

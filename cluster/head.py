@@ -91,7 +91,7 @@ class Head:
         self._ask(self._values.InternalKVPut, request)
 
     def limits(self) -> autoscaler_pb2.ClusterConfig | None:
-        """Returns the nodes that the autoscaler may add, by kind; None if its provider does not report them, as KubeRay."""
+        """Returns the nodes that the autoscaler may add, by kind; None if not reported, as under KubeRay."""
         names = ray._raylet  # ray._private.state takes them from there
         found = self.value(names.GCS_AUTOSCALER_STATE_NAMESPACE, names.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY)
         return autoscaler_pb2.ClusterConfig.FromString(found) if found else None

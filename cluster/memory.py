@@ -96,7 +96,7 @@ class PeakMemory:
 
 
 def process_bytes(pid: int) -> int:
-    """Returns a process's proportional set size in bytes; its resident size if that is unreadable; 0 if it has ended."""
+    """Returns a process's PSS in bytes; its resident size if the PSS is unreadable; 0 if the process has ended."""
     folder = _PROC / str(pid)
     try:
         for line in (folder / "smaps_rollup").read_bytes().splitlines():
@@ -134,7 +134,7 @@ def available_bytes() -> int:
 
 
 def return_free_memory() -> None:
-    """Returns freed memory that malloc keeps to the operating system, if the C library can: glibc keeps it in pieces."""
+    """Returns freed memory to the operating system, if the C library can. glibc's malloc keeps it in pieces."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,7 +1,7 @@
 """All metrics of this project: recorded by the code, scraped by Prometheus, shown on the dashboard, used by the alerts.
 
-Metrics go through `ray.util.metrics`: each process sends its metrics to the agent of its node, whose Prometheus port Ray
-lists for Prometheus' service discovery. Ray prefixes names with `ray_`, so `chimed_step` is queried as
+Metrics go through `ray.util.metrics`: each process sends its metrics to the agent of its node, whose Prometheus port
+Ray lists for Prometheus' service discovery. Ray prefixes names with `ray_`, so `chimed_step` is queried as
 `ray_chimed_step`, and adds labels (WorkerId, SessionName, ...). A gauge is exported only while it is being recorded: to
 stay it must be set again every few seconds, as the heartbeat (cluster/liveness/heartbeat.py) does, and it disappears
 half a minute after its process has died. Importing this module does not import ray; a metric is registered when it is

@@ -15,7 +15,7 @@ from configs.recipe import Key
 
 
 def core_problems(manifest: Manifest, kubernetes: str) -> Iterator[Found]:
-    """Yields what an API server of version `kubernetes`, such as "1.32", would refuse in an object of a built-in kind."""
+    """Yields what an API server of version `kubernetes` (e.g. "1.32") would refuse in an object of a built-in kind."""
     try:
         yield from _validate(manifest.content, kubernetes)
     except kubernetes_validate.utils.SchemaNotFoundError:
@@ -33,7 +33,7 @@ def metadata_problems(manifest: Manifest, kubernetes: str) -> Iterator[Found]:
 
 
 def pod_problems(manifest: Manifest, kubernetes: str) -> Iterator[Found]:
-    """Yields what is wrong with a Ray cluster's pod templates. KubeRay's schemas contain this check; use it without them."""
+    """Yields what is wrong with a Ray cluster's pod templates. It replaces KubeRay's schemas if these are missing."""
     ray = ray_cluster(manifest)
     for group in ray.groups if ray else ():
         stand_in = {"apiVersion": "v1", "kind": "PodTemplate", "template": group.spec.get("template")}

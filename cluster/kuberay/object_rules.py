@@ -39,7 +39,7 @@ def names(manifest: Manifest) -> Iterator[Found]:
 
 
 def submission(manifest: Manifest) -> Iterator[Found]:
-    """A job's submission mode must exist and support the job's other fields; counts and the runtime_env must be valid."""
+    """A job's submission mode must exist and support its other fields; counts and the runtime_env must be valid."""
     key, job = ray_job(manifest) or ((), {})
     mode = job.get("submissionMode", "K8sJobMode")
     if mode not in _SUBMISSION_MODES:
@@ -62,7 +62,7 @@ def submission(manifest: Manifest) -> Iterator[Found]:
 
 
 def where_jobs_run(manifest: Manifest) -> Iterator[Found]:
-    """A job must describe a Ray cluster or select one; with a selected one, `suspend` and `backoffLimit` do not work."""
+    """A job must describe a Ray cluster or select one; `suspend` and `backoffLimit` do not work with a selected one."""
     found = ray_job(manifest)
     if found is None:
         return

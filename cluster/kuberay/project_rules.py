@@ -24,7 +24,7 @@ Rule = Callable[[Manifest, Path], Iterator[Found]]
 
 
 def gpus(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """GPUs must be given as limits: Ray reads only those, and Kubernetes refuses a request that differs from its limit."""
+    """GPUs must be given as limits: Ray reads only those, and Kubernetes refuses requests that differ from limits."""
     ray = ray_cluster(manifest)
     for group in ray.groups if ray else ():
         for key, container in group.containers():

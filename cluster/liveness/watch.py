@@ -40,7 +40,7 @@ class Watch:
         self._actors[place] = actor._actor_id.hex()
 
     def look(self, roles: Iterable[str]) -> None:
-        """Raises RoleDied if a process of `roles` hangs. Asks the head at most once a second, over all calling threads."""
+        """Raises RoleDied if a process of `roles` hangs. Queries the head at most once a second, from all threads."""
         if time.monotonic() - self._looked_at < SECONDS_BETWEEN_LOOKS or not self._looking.acquire(blocking=False):
             return
         try:
@@ -53,7 +53,7 @@ class Watch:
                 raise RoleDied(f"{role}: rank {rank} hangs: no sign of life for {seconds:.0f} s")
 
     def silent(self) -> dict[Place, float]:
-        """Returns every hung process with the seconds since its last heartbeat; empty while the head does not answer."""
+        """Returns all hung processes with the seconds since their last heartbeat; empty if the head does not answer."""
         now = time.monotonic()
         try:
             notices = said(self.run, list(self._actors))

@@ -25,7 +25,7 @@ GPU_USABLE = 0.97  # share that is left after what the driver takes
 
 @dataclass(frozen=True)
 class Nodes:
-    """`count` equal nodes: resources of each by Ray's names, memory of each and of each of its GPUs; None is unknown."""
+    """`count` equal nodes: each one's resources by Ray's names, memory, and memory of one GPU; None means unknown."""
 
     count: int
     resources: Mapping[str, float]
@@ -57,7 +57,7 @@ class Capacity:
 
 
 def capacity_of(head: Head) -> Capacity:
-    """Returns the cluster's nodes, and those that its autoscaler may add, if the cluster knows the autoscaler's limits."""
+    """Returns the cluster's nodes, and those that its autoscaler may add, if the head knows the autoscaler's limits."""
     reply = head.resources()
     there = tuple(_nodes(1, node.total_resources, node.ray_node_type_name or "node") for node in living(reply))
     limits = head.limits()
@@ -119,7 +119,7 @@ def _parsed(text: str) -> Nodes:
 
 
 def _nodes(count: int, resources: Mapping[str, float], name: str) -> Nodes:
-    """Returns nodes with Ray's resources. Ray's `memory` is what was free when the node started, less the object store."""
+    """Returns equal nodes. Ray's `memory` is what was free when a node started, less the object store."""
     memory = resources.get("memory", 0) + resources.get("object_store_memory", 0)
     gpu = next((_usable(GPU_GIB[kind]) for kind in _accelerators(resources) if kind in GPU_GIB), None)
     return Nodes(count, dict(resources), int(memory) or None, gpu, name)

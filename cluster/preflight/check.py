@@ -13,7 +13,7 @@ from cluster.preflight.capacity import Capacity, Nodes
 from cluster.preflight.needs import Disk, Finding, Level, Need, Place, Plan, gib
 
 ERROR = 0.15
-"""Largest relative error of the estimates, enforced by tests. A need over the limit by no more is `tight`, not refused."""
+"""Largest relative error of the estimates, enforced by tests. A need over the limit by less is `tight`, not refused."""
 
 
 def check(plan: Plan, capacity: Capacity) -> list[Finding]:
@@ -63,7 +63,7 @@ def _gpu_memory(place: Place, capacity: Capacity) -> Iterator[Finding]:
 
 
 def _host_memory(places: Sequence[Place], capacity: Capacity) -> Iterator[Finding]:
-    """Checks the fullest node's memory, with bundles placed group by group on the first node with room, as PACK does."""
+    """Checks the fullest node's memory: bundles go group by group to the first node with room, as PACK places them."""
     free = [(nodes, dict(nodes.resources)) for nodes in capacity.nodes for _ in range(min(nodes.count, 4096))]
     held: list[list[Need]] = [[] for _ in free]
     for place in places:

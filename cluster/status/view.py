@@ -28,7 +28,7 @@ class RankView:
     role: str
     rank: int
     state: str
-    """Ray's state of the actor, lower case; `late` if it is alive but sends no heartbeat, `gone` if Ray has no actor."""
+    """Ray's state of the actor, lower case; `late` if alive without heartbeats, `gone` if Ray has no such actor."""
     node: str
     bundle: str | None
     """Placement group and bundle, e.g. `policy+critic 0`; processes with the same one share its CPUs and GPUs."""
