@@ -37,6 +37,7 @@ class Group:
 
     @property
     def pod_key(self) -> Key:
+        """Key of the pod's specification."""
         return (*self.key, "template", "spec")
 
     @property
@@ -72,6 +73,7 @@ class RayClusterView:
 
     @property
     def autoscaler(self) -> dict[str, Any]:
+        """The autoscaler's options."""
         return mapping(self.spec.get("autoscalerOptions"))
 
     @property

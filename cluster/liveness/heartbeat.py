@@ -133,6 +133,7 @@ class DriverHeartbeat(Heartbeat):
         self._news = True
 
     def beat(self) -> None:
+        """Sends one heartbeat, with the run's progress and disk space."""
         run, progress, disk = self.notice.run, self.progress, shutil.disk_usage(self._folder)
         metrics.RUNS_FREE.set(disk.free, run=run)
         metrics.RUNS_SIZE.set(disk.total, run=run)

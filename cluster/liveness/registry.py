@@ -102,7 +102,7 @@ def last_of(run: str, role: str, rank: int) -> ProcessRecord | None:
 
 
 def said(run: str, places: Sequence[tuple[str, int]]) -> list[ProcessRecord]:
-    """Returns the last records of these roles and ranks, where there are any.
+    """Returns the last records of these roles and ranks; those without a record are left out.
 
     Args:
         run: the run's name.

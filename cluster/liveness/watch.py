@@ -58,7 +58,7 @@ class Watch:
         try:
             notices = said(self.run, list(self._actors))
         except RayError:
-            self._beat.clear()  # no heartbeat could arrive: all limits start anew once the head is back
+            self._beat.clear()  # no heartbeat could arrive: all limits restart once the head is back
             return {}
         silent = {}
         for notice in notices:
@@ -98,7 +98,7 @@ class Watch:
         return next((node for node in draining if node in mine), None)
 
     def last_of(self, role: str, ranks: Sequence[int]) -> list[ProcessRecord]:
-        """Returns the last records of these ranks of a role, where there are any."""
+        """Returns the last records of these ranks of a role; ranks without a record are left out."""
         return [self.last[role, rank] for rank in ranks if (role, rank) in self.last]
 
 
