@@ -1,4 +1,4 @@
-"""Settings of the Ray cluster that a stage runs on. Reading this file imports no ray."""
+"""Settings of the Ray cluster that a stage runs on. Importing this module does not import ray."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from configs.base import Section
 
 
 class ClusterConfig(Section):
-    """The Ray cluster of a stage: the one that RAY_ADDRESS names, else one of its own for the time of the run."""
+    """The Ray cluster of a stage: the one at RAY_ADDRESS, or else a local cluster that lasts as long as the run."""
 
     num_cpus: int | None = Field(None, ge=1, description="CPUs of a cluster of its own; the machine's if not given")
     num_gpus: int | None = Field(None, ge=0, description="GPUs of a cluster of its own; the machine's if not given")
@@ -37,7 +37,7 @@ class ClusterConfig(Section):
     )
 
     def connection(self) -> dict[str, Any]:
-        """Keyword arguments of `cluster.connect.connect`."""
+        """Returns the keyword arguments for `cluster.connect.connect`."""
         return self.model_dump(
             include={"num_cpus", "num_gpus", "dashboard", "object_store_bytes", "log_to_driver", "insecure"}
         )

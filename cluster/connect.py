@@ -1,4 +1,4 @@
-"""A trainer's way into Ray: the cluster it was told to join, or a small one of its own that only this machine reaches.
+"""Connect a trainer to Ray: join the cluster at RAY_ADDRESS, or start a local one that only this machine can reach.
 
 with connect(num_cpus=8) as cluster:
     ...
@@ -21,17 +21,22 @@ from configs.errors import ConfigError
 
 MIB = 1024 * 1024
 
-# A Unix socket's path has at most 107 bytes; below its temporary folder Ray needs 69 of them.
+# A Unix socket's path has at most 107 bytes, of which Ray needs 69 below its temporary folder.
 _LONGEST_TEMPORARY_FOLDER = 38
 
 
 @dataclass(frozen=True)
 class Connection:
-    """The cluster that this process is connected to."""
+    """The cluster that this process is connected to.
+
+    Attributes:
+        started_here: whether `connect` started the cluster, rather than joining it.
+        dashboard_url: URL of Ray's dashboard; None if it does not run.
+    """
 
     started_here: bool
     session_dir: Path
-    """Ray's folder for this cluster on this machine; the command lines of its processes name it."""
+    """Ray's folder for this cluster on this machine; it appears in the command lines of the cluster's processes."""
     dashboard_url: str | None
 
 
@@ -45,21 +50,25 @@ def connect(
     object_store_bytes: int = 512 * MIB,
     insecure: bool = False,
 ) -> Iterator[Connection]:
-    """Join the cluster of `$RAY_ADDRESS` (which a submitted job always has), else start one on 127.0.0.1.
+    """Join the cluster at `$RAY_ADDRESS`, which is always set in a submitted job, or else start one on 127.0.0.1.
 
-    A cluster started here ends with the `with` block; one that was joined, or to which this process was connected
-    already, stays. Workers import this project's packages: from the job's copy in a job, from the driver's otherwise.
+    A cluster started here is shut down at the end of the `with` block. A cluster that was joined keeps running, and if
+    this process was already connected, it stays connected. Workers import this project's packages from the job's copy
+    in a job, and from the driver's otherwise.
 
     Args:
-        num_cpus: logical CPUs of a cluster started here; the machine's by default. Ignored when joining.
-        num_gpus: likewise for GPUs.
-        dashboard: whether a cluster started here has a dashboard (seconds to start, about 300 MB).
-        log_to_driver: whether the output of actors is repeated on this process's output.
-        object_store_bytes: shared memory of a cluster started here.
-        insecure: whether to join a cluster that other machines reach without a token.
+        num_cpus: logical CPUs of a cluster started here; default: all of the machine's. Ignored when joining.
+        num_gpus: the same for GPUs.
+        dashboard: whether a cluster started here has a dashboard, which takes seconds to start and about 300 MB.
+        log_to_driver: whether to copy the output of actors to this process's output.
+        object_store_bytes: size of the object store of a cluster started here, in bytes.
+        insecure: whether to join a cluster that other machines can reach without a token.
+
+    Yields:
+        The connection.
 
     Raises:
-        ConfigError: the cluster cannot be joined, or none can be started; within seconds.
+        ConfigError: within seconds, if the cluster cannot be joined or none can be started.
     """
     import ray
 
@@ -89,32 +98,36 @@ def connect(
 
 
 def _start(**options: Any) -> None:
-    """Start a cluster whose every port is on 127.0.0.1."""
+    """Start a cluster that listens on 127.0.0.1 only."""
     os.environ.update(for_local_cluster())
     import ray
 
     from cluster.ray_internals import ray_constants
 
-    # Ray takes 127.0.0.1 as its node's address, and then listens nowhere else, only with this switch, which it reads
-    # from the environment when first imported: possibly before this.
+    # Only with this switch off does Ray use 127.0.0.1 as its node's address and listen nowhere else. Ray reads the
+    # switch from the environment when it is first imported, which may have been earlier.
     multi_node = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         ray.init(address="local", dashboard_host="127.0.0.1", **options)
-    except Exception as error:  # Ray raises this very class where a node does not come up in time
+    except Exception as error:  # Ray raises a bare Exception if a node does not start in time
         raise ConfigError(f"Ray cannot start here: {error}") from error
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = multi_node
 
 
 def _temporary_folders(object_store_bytes: int) -> dict[str, str]:
-    """`ray.init` options: a temporary folder short enough for sockets, and one with room for the object store."""
+    """Returns `ray.init` options: a temporary folder short enough for socket paths, one with room for the object store.
+
+    Raises:
+        ConfigError: RAY_TMPDIR is too long.
+    """
     chosen = os.environ.get("RAY_TMPDIR")
     if chosen and len(chosen) > _LONGEST_TEMPORARY_FOLDER:
         raise ConfigError(
             f"RAY_TMPDIR={chosen} is too long for the sockets in it: give at most {_LONGEST_TEMPORARY_FOLDER} characters"
         )
-    common = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - Ray makes its session folder in it
+    common = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - Ray creates its session folder in it
     folder = chosen or (common if len(common) <= _LONGEST_TEMPORARY_FOLDER else "/tmp")  # noqa: S108 - as above
     options = {"_temp_dir": os.path.join(folder, "ray")}
     shared = "/dev/shm"  # noqa: S108 - only its free space is read

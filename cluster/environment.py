@@ -1,6 +1,6 @@
-"""The environment variables that this project's processes run under, on every node.
+"""The environment variables of this project's processes, on every node.
 
-What the user has set is left as it is; the values here are for what they have not.
+Variables that the user has set are kept; the values here are defaults for the others.
 """
 
 from __future__ import annotations
@@ -14,55 +14,56 @@ from pathlib import Path
 from storage.paths import JOB_VARIABLE, RUNS_VARIABLE, runs_root
 
 EVERYWHERE: Mapping[str, str] = {
-    # OpenMP threads that spin while they wait take the core from the process that they are waiting for.
+    # An OpenMP thread that spins while it waits occupies the core that the process it waits for needs.
     "KMP_BLOCKTIME": "0",
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
-    # Models of the Hub are downloaded before roles start, which then load them from the cache.
+    # Hub models are downloaded before the roles start, and the roles load them from the cache.
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
-    # FlashInfer's sampler compiles with nvcc when it is first used, which machines and images without CUDA's tools lack.
+    # FlashInfer's sampler is compiled with nvcc on first use, which machines without the CUDA toolkit lack.
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
-    # Serve's HTTP proxy reaches the gateway over gRPC too.
+    # Serve's HTTP proxy also uses gRPC to the gateway.
     "RAY_SERVE_PROXY_USE_GRPC": "1",
 }
 
 _SPINS = "1000000"
-"""How often an OpenMP thread looks for work before it sleeps: a few milliseconds.
+"""How many times an idle OpenMP thread polls for work before it sleeps: a few milliseconds.
 
-A decoded token is hundreds of short parallel regions. Threads that sleep between them take half as long again; threads
-that never sleep would take the core from the role whose turn it is.
+Decoding a token runs hundreds of short parallel regions. Threads that sleep between them take half as long again;
+threads that never sleep would occupy cores that another role needs.
 """
 
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
-"""Tensors come and go by the hundred megabytes a step: memory that is mapped anew is mapped 2 MiB at a time, not 4 KiB."""
+"""Maps memory in pages of 2 MiB instead of 4 KiB: each step frees and maps hundreds of megabytes of tensors."""
 
 OF_HUBS = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "CHIMED_HUB")
-"""Where models come from and where they are kept: the driver's settings are also those of a cluster that it joins."""
+"""Variables that say where models are downloaded from and cached. A joined cluster gets the driver's values."""
 
 WORKERS_ON_LOOPBACK: Mapping[str, str] = {"GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
-"""Where gloo and vLLM listen in a cluster that only this machine reaches."""
+"""Makes gloo and vLLM listen on loopback, in a cluster that only this machine can reach."""
 
 _SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""At 0, Ray takes 127.0.0.1 as the node's address and listens nowhere else. `--node-ip-address=127.0.0.1` alone is
-replaced by the machine's outer address, and every port of Ray is open on it."""
+"""If 0, Ray uses 127.0.0.1 as the node's address and listens nowhere else. Without it, Ray replaces
+`--node-ip-address=127.0.0.1` by the machine's external address and opens every port on it."""
 
 LOOPBACK: Mapping[str, str] = {
-    # A cluster that only this machine can reach.
+    # No token is needed: only this machine can reach the cluster.
     "RAY_AUTH_MODE": "disabled",
     _SWITCH: "0",
-    # The head remembers so many calls for the dashboard; with Ray's 100,000 it grows for hours, by 3 MB a thousand.
+    # How many calls the head keeps for the dashboard. With Ray's default of 100,000 its memory grows for hours, by 3 MB
+    # per thousand calls.
     "RAY_task_events_max_num_task_in_gcs": "1000",
     **WORKERS_ON_LOOPBACK,
 }
 
 
 def for_local_cluster() -> dict[str, str]:
-    """Variables of a cluster started here; every process of it inherits them from the driver."""
-    tools = str(Path(sys.executable).parent)  # `ninja`, which DeepSpeed calls by name
+    """Returns the variables of a cluster started here, which all its processes inherit from the driver."""
+    tools = str(Path(sys.executable).parent)  # has `ninja`, which DeepSpeed runs by name
     path = os.environ.get("PATH", "")
     if tools not in path.split(os.pathsep):
         path = os.pathsep.join([tools, path])
@@ -70,9 +71,9 @@ def for_local_cluster() -> dict[str, str]:
 
 
 def for_joined_cluster(on_loopback: bool = False) -> dict[str, str]:
-    """Variables for the workers of a cluster that runs already, as a `runtime_env` carries them.
+    """Returns the variables for workers on a running cluster, for `env_vars` of a `runtime_env`.
 
-    Those that the submitted job sets are left out: Ray refuses a variable that job and driver both set.
+    Variables that the submitted job sets are omitted, because Ray refuses a variable that both job and driver set.
 
     Args:
         on_loopback: whether the cluster listens on 127.0.0.1 only; its workers then do so too.
@@ -88,17 +89,21 @@ def for_joined_cluster(on_loopback: bool = False) -> dict[str, str]:
 
 
 def stay_on_loopback() -> None:
-    """Make this process, and those that it starts, join and start clusters on 127.0.0.1 only."""
+    """Make this process and its children start and join clusters on 127.0.0.1 only."""
     from cluster.ray_internals import ray_constants
 
     os.environ[_SWITCH] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when Ray was imported: possibly before this
+    ray_constants.ENABLE_RAY_CLUSTER = False  # Ray reads the variable only when it is imported, maybe before this call
 
 
 def for_computing(threads: int, on_gpus: bool) -> dict[str, str]:
-    """Variables of one process that computes with `threads` OpenMP threads, for its own `runtime_env`.
+    """Returns the variables of one computing process, for its own `runtime_env`.
 
-    One that has no GPU reserved sees none: Ray hides GPUs only from those that reserve others.
+    GPUs are hidden from a process that reserves none: Ray hides GPUs only from processes that reserve others.
+
+    Args:
+        threads: number of OpenMP threads.
+        on_gpus: whether the process reserves a GPU.
     """
     variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if on_gpus:

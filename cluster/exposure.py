@@ -1,7 +1,7 @@
-"""Whether a Ray cluster lets anyone in: without a token, from other machines.
+"""Detect Ray clusters that other machines can use without a token.
 
-Whoever reaches the head of such a cluster runs code in it, as its user: joining one, or starting one, is refused unless
-the user asks for it.
+Anyone who can reach the head of such a cluster can run code in it, as its user. Joining or starting one is refused
+unless the user explicitly allows it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _SECONDS_TO_ANSWER = 5.0
 
 
 def require_closed(address: str, insecure: bool, allow: str = "--insecure") -> None:
-    """Refuse a cluster that answers without a token and listens beyond loopback.
+    """Refuse a cluster that answers without a token and listens on more than loopback.
 
     Args:
         address: HOST:PORT of the head.
         insecure: whether the user accepts such a cluster.
-        allow: the option that accepts it, as the message names it.
+        allow: the option that accepts it, for the error message.
 
     Raises:
         ConfigError: the cluster is open, and `insecure` is false.
@@ -39,9 +39,12 @@ def require_closed(address: str, insecure: bool, allow: str = "--insecure") -> N
 
 
 def open_addresses(address: str) -> list[str]:
-    """Addresses beyond loopback at which nodes of the cluster listen, if it needs no token; else nothing.
+    """Returns the non-loopback addresses of the cluster's nodes if it needs no token, or else an empty list.
 
-    A cluster that requires TLS refuses the plain connection made here, as it refuses every stranger's.
+    A cluster that requires TLS refuses the plaintext connection made here, and so counts as closed.
+
+    Args:
+        address: HOST:PORT of the head.
     """
     nodes = _nodes_without_token(address)
     if nodes is None:
@@ -49,7 +52,7 @@ def open_addresses(address: str) -> list[str]:
     found = {node for node in nodes if not is_loopback(node)}
     host, _, port = address.rpartition(":")
     if is_loopback(host) and not found:
-        # Ray may call its node 127.0.0.1 and listen on every interface nonetheless.
+        # Ray may report 127.0.0.1 as its node's address and still listen on every interface.
         outer = node_ip_address_from_perspective()
         if not is_loopback(outer) and _nodes_without_token(f"{outer}:{port}") is not None:
             found.add(outer)
@@ -57,7 +60,7 @@ def open_addresses(address: str) -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this names the machine itself: `localhost`, 127.0.0.0/8 or ::1."""
+    """Whether `host` is this machine's loopback: `localhost`, 127.0.0.0/8 or ::1."""
     if host == "localhost":
         return True
     try:
@@ -67,7 +70,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _nodes_without_token(address: str) -> Iterable[str] | None:
-    """Addresses of the live nodes, as the head tells a client without token and TLS; None where it refuses that."""
+    """Returns the live nodes' addresses, queried without token or TLS; None if the head refuses or does not answer."""
     with grpc.insecure_channel(address) as channel:
         head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         try:

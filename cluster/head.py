@@ -1,8 +1,8 @@
-"""What the head of a Ray cluster knows, asked directly and with a time limit.
+"""Query the head of a Ray cluster directly, with a timeout.
 
-The head's own service (the port that RAY_ADDRESS names) answers from any machine that reaches it: without a Ray node
-there, without `ray.init`, which makes the asker a job of the cluster, and without the dashboard, which not every
-cluster has and which `ray.util.state` needs. Its messages are those of the pinned Ray version.
+The head's gRPC service (GCS, at the port in RAY_ADDRESS) answers any machine that can reach it. The client needs no
+Ray node, no `ray.init`, which would make it a job of the cluster, and no dashboard, which `ray.util.state` needs and
+not every cluster has. The messages are those of the pinned Ray version.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ class HeadError(RunError):
 
 
 class Head:
-    """A connection to a cluster's head; a context, or to be closed.
+    """A connection to a cluster's head: a context manager, or call `close`.
+
+    All queries raise HeadError if the head refuses or does not answer in time.
 
     Args:
-        address: HOST:PORT of the head, which `cluster.join.require_ray_at` has found there.
+        address: HOST:PORT of the head, checked by `cluster.join.require_ray_at`.
     """
 
     def __init__(self, address: str) -> None:
@@ -49,29 +51,33 @@ class Head:
         self._values = gcs_service_pb2_grpc.InternalKVGcsServiceStub(self._channel)
 
     def resources(self) -> autoscaler_pb2.GetClusterStatusReply:
-        """Nodes with what they have and what is free, what is asked for in vain, and what an autoscaler does about it."""
+        """Returns the nodes with their total and free resources, the unmet demand, and the autoscaler's state."""
         return self._ask(self._autoscaler.GetClusterStatus, autoscaler_pb2.GetClusterStatusRequest())
 
     def groups(self) -> list[gcs_pb2.PlacementGroupTableData]:
-        """All placement groups, those removed lately included."""
+        """Returns all placement groups, including recently removed ones."""
         answer = self._ask(self._groups.GetAllPlacementGroup, gcs_service_pb2.GetAllPlacementGroupRequest())
         return list(answer.placement_group_table_data)
 
     def jobs(self) -> list[gcs_pb2.JobTableData]:
-        """All jobs, ended ones included."""
+        """Returns all jobs, including finished ones."""
         request = gcs_service_pb2.GetAllJobInfoRequest(
             skip_submission_job_info_field=True, skip_is_running_tasks_field=True
         )
         return list(self._ask(self._jobs.GetAllJobInfo, request).job_info_list)
 
     def actors(self, job: str) -> list[gcs_pb2.ActorTableData]:
-        """The actors of a job (hex), dead ones included."""
+        """Returns the actors of a job, including dead ones.
+
+        Args:
+            job: Ray's id of the job, hex.
+        """
         filters = gcs_service_pb2.GetAllActorInfoRequest.Filters(job_id=bytes.fromhex(job))
         request = gcs_service_pb2.GetAllActorInfoRequest(show_dead_jobs=True, filters=filters)
         return list(self._ask(self._actors.GetAllActorInfo, request).actor_table_data)
 
     def notices(self) -> list[ProcessRecord]:
-        """The notice board."""
+        """Returns all records of the process registry (`cluster/liveness/registry.py`)."""
         space = NAMESPACE.encode()
         keys = self._ask(self._values.InternalKVKeys, gcs_service_pb2.InternalKVKeysRequest(namespace=space)).results
         request = gcs_service_pb2.InternalKVMultiGetRequest(keys=keys, namespace=space)
@@ -79,20 +85,20 @@ class Head:
         return [parse(entry.value) for entry in found]
 
     def value(self, namespace: str, key: str) -> bytes | None:
-        """A value of the cluster's key-value store, None where there is none."""
+        """Returns a value of the cluster's key-value store; None if the key is not set."""
         request = gcs_service_pb2.InternalKVMultiGetRequest(namespace=namespace.encode(), keys=[key.encode()])
         found = self._ask(self._values.InternalKVMultiGet, request).results
         return found[0].value if found else None
 
     def set_value(self, namespace: str, key: str, value: bytes) -> None:
-        """Writes a value of the cluster's key-value store."""
+        """Writes a value to the cluster's key-value store."""
         request = gcs_service_pb2.InternalKVPutRequest(
             namespace=namespace.encode(), key=key.encode(), value=value, overwrite=True
         )
         self._ask(self._values.InternalKVPut, request)
 
     def limits(self) -> autoscaler_pb2.ClusterConfig | None:
-        """The nodes that the autoscaler may add, by kind, where its provider has told the cluster; KubeRay does not."""
+        """Returns the nodes that the autoscaler may add, by kind; None if not reported, as under KubeRay."""
         found = self.value(AUTOSCALER_SPACE, AUTOSCALER_CONFIG_KEY)
         return autoscaler_pb2.ClusterConfig.FromString(found) if found else None
 

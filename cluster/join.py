@@ -1,4 +1,4 @@
-"""Joining a Ray cluster that runs already, or saying within seconds why that cannot be."""
+"""Join a running Ray cluster, or fail within seconds with the reason."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ _SECONDS_TO_ANSWER = 10.0
 
 
 def join(address: str, options: Mapping[str, Any], insecure: bool = False) -> None:
-    """Connect to the cluster at `address`, as `$RAY_ADDRESS` gives it, with further options of `ray.init`.
+    """Connect to a running cluster by `ray.init`.
 
     Args:
-        insecure: whether a cluster that needs no token may listen beyond loopback.
+        address: HOST:PORT of the head, or `auto`, as in `$RAY_ADDRESS`.
+        options: further options of `ray.init`.
+        insecure: whether to accept a cluster that needs no token and listens on more than loopback.
 
     Raises:
-        ConfigError: not an address, no reply there, a wrong or missing token, another version of Ray, or a cluster that
-            is open to other machines.
+        ConfigError: not an address, no reply, a wrong or missing token, another version of Ray, or a cluster that is
+            open to other machines.
     """
     try:
         head = require_ray_at(address, as_ray=True)
@@ -63,24 +65,26 @@ def require_ray_at(
     *,
     as_ray: bool = False,
 ) -> str:
-    """HOST:PORT of a head that accepts this process: `ray.init` would keep trying for minutes, then end the process.
+    """Check that a head accepts this process, and return its HOST:PORT.
+
+    This check comes first because `ray.init` would retry for minutes and then exit the process.
 
     Args:
         address: HOST:PORT; with `as_ray` also `auto` for the cluster that runs on this machine.
-        setting: what gave the address, as messages name it.
-        away: what else the user may do, as messages end.
+        setting: the setting that the address comes from, for error messages.
+        away: what else the user can do, the end of error messages.
         as_ray: connect as `ray.init` does, by this node's own address for `localhost`, if the head listens there.
 
     Raises:
-        ConfigError: not an address, no reply there, a wrong or missing token, or another version of Ray.
+        ConfigError: not an address, no reply, a wrong or missing token, or another version of Ray.
         ConnectionError: `auto`, and no cluster on this machine.
     """
     if "://" in address or not (":" in address or (as_ray and address == "auto")):
         raise ConfigError(
             f"{setting}{address} is not the address of a Ray head: give HOST:PORT (the port is usually 6379), {away}"
         )
-    # `ray start` turns authentication on where it finds a token; `ray.init` with an address does not look for one.
-    # A cluster without authentication ignores it.
+    # `ray start` enables authentication if it finds a token, but `ray.init` with an address does not look for one.
+    # A cluster without authentication ignores the token.
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     found = _as_ray(address) if as_ray else address
     try:
@@ -106,7 +110,7 @@ def require_ray_at(
 
 
 def _as_ray(address: str) -> str:
-    """The address that `ray.init` connects to, or the one on loopback where the head listens only there."""
+    """Returns the address that `ray.init` connects to, or the loopback address if the head listens only there."""
     found = canonicalize_bootstrap_address_or_die(address)
     port = int(found.rpartition(":")[2])
     local = found.rpartition(":")[0] == get_node_ip_address()

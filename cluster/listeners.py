@@ -1,9 +1,9 @@
-"""python -m cluster.listeners: every TCP port on which this machine's Ray processes, and what they started, listen.
+"""python -m cluster.listeners: lists the listening TCP ports of this machine's Ray processes and their children.
 
-    python -m cluster.listeners            address, port, process, and who reaches it
+    python -m cluster.listeners            address, port, process, and who can reach it
     python -m cluster.listeners --json     the same for programs
 
-Ports of other users' processes are not shown. Exit status: 0, 1 when a port is open beyond loopback.
+Ports of other users' processes are not shown. Exit status: 0, or 1 if a port is open beyond loopback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROG = "python -m cluster.listeners"
 _RAY = re.compile(
     r"(^ray::|/gcs_server |/raylet/raylet |/ray/dashboard/|/ray/autoscaler/|-m ray\.util\.client\.server)"
 )
-_WIDTH = 60  # of a process's name
+_WIDTH = 60  # characters of a process's name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def ray_processes() -> set[int]:
-    """Processes of Ray clusters on this machine, and all that they have started."""
+    """Returns the ids of the Ray processes on this machine and of all their descendants."""
     family = children()
     everyone = {pid for group in family.values() for pid in group}
     found: set[int] = set()
@@ -60,12 +60,12 @@ def ray_processes() -> set[int]:
 
 
 def is_open(listener: Listener) -> bool:
-    """Whether other machines reach this port, if no firewall or NetworkPolicy is between."""
+    """Whether other machines can reach this port, unless a firewall or NetworkPolicy blocks it."""
     return not is_loopback(listener.address)
 
 
 def _name(listener: Listener) -> str:
-    """A short name of the process: `ray::ServeReplica:…`, or the program without its folders and arguments."""
+    """Returns a short name of the process: `ray::ServeReplica:…`, or the program's path, relative to site-packages."""
     line = command_line(listener.pid) if listener.pid is not None else ""
     if line.startswith("ray::"):
         return line[:_WIDTH]

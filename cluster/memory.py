@@ -1,7 +1,7 @@
-"""Memory of this process and everything it starts, Ray's daemons and workers included (Linux).
+"""Memory of this process and everything it starts, including Ray's daemons and workers (Linux).
 
-Counted is the proportional set size (PSS): a page shared by n processes counts 1/n in each, so the sum over processes is
-what they take from the machine together. Resident sizes would count every shared library once a process.
+Memory is measured as the proportional set size (PSS): a page shared by n processes counts 1/n in each, so the sum over
+processes is what they take from the machine together. Resident sizes would count a shared library once per process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 _Process = tuple[int, int]
-"""A process by its id and start time: ids are used again."""
+"""A process by its id and start time, since ids are reused."""
 
 
 class PeakMemory:
@@ -38,7 +38,7 @@ class PeakMemory:
         self._seconds = seconds
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peak-memory", daemon=True)
-        # Processes that leave the tree (daemons, orphans) are known by this variable, which they inherit.
+        # Processes that leave the tree (daemons, orphans) are identified by this variable, which they inherit.
         self._mark = f"CHIMED_MEMORY_{uuid.uuid4().hex}"
         self._ours: set[_Process] = set()
         self._others: set[_Process] = set()
@@ -57,7 +57,7 @@ class PeakMemory:
         del os.environ[self._mark]
 
     def sample(self) -> int:
-        """Bytes in use now; also raises the peak."""
+        """Returns the bytes in use now, and updates the peak."""
         total = sum(process_bytes(pid) for pid in self._members())
         self.peak_bytes = max(self.peak_bytes, total)
         return total
@@ -69,7 +69,7 @@ class PeakMemory:
                 return
 
     def _members(self) -> list[int]:
-        """This process, its descendants, and those that once were or that carry the mark."""
+        """Returns the ids of this process, its descendants, former descendants, and processes that carry the mark."""
         parents: dict[_Process, int] = {}
         for entry in _PROC.iterdir():
             if entry.name.isdigit() and (found := _parent_and_start(int(entry.name))):
@@ -91,19 +91,19 @@ class PeakMemory:
     def _is_marked(self, pid: int) -> bool:
         try:
             return self._mark.encode() in (_PROC / str(pid) / "environ").read_bytes()
-        except OSError:  # another user's, or gone
+        except OSError:  # another user's process, or it has ended
             return False
 
 
 def process_bytes(pid: int) -> int:
-    """A process's proportional set size; its resident size where that may not be read; 0 when it is gone."""
+    """Returns a process's PSS in bytes; its resident size if the PSS is unreadable; 0 if the process has ended."""
     folder = _PROC / str(pid)
     try:
         for line in (folder / "smaps_rollup").read_bytes().splitlines():
             if line.startswith(b"Pss:"):
                 return int(line.split()[1]) * 1024
     except PermissionError:
-        pass  # the resident size below is open to everyone
+        pass  # every user may read the resident size below
     except (FileNotFoundError, ProcessLookupError):
         return 0
     try:
@@ -113,7 +113,12 @@ def process_bytes(pid: int) -> int:
 
 
 def status_bytes(pid: int, field: str) -> int:
-    """A size of `/proc/PID/status` (proc(5)): `VmHWM`, the most that was ever resident, `RssAnon` …; 0 when it is gone."""
+    """Returns a size of `/proc/PID/status` (proc(5)) in bytes; 0 if the process has ended or has no such field.
+
+    Args:
+        pid: the process.
+        field: e.g. `VmHWM`, the peak resident size, or `RssAnon`.
+    """
     try:
         lines = (_PROC / str(pid) / "status").read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -122,33 +127,33 @@ def status_bytes(pid: int, field: str) -> int:
 
 
 def available_bytes() -> int:
-    """Memory that processes of this machine, or of this container, may still take."""
+    """Returns the free memory of this machine, or of this container, in bytes."""
     from cluster.ray_internals import estimate_available_memory
 
     return int(estimate_available_memory())
 
 
 def return_free_memory() -> None:
-    """Gives the machine what malloc keeps of this process's freed memory, where the C library can: glibc keeps it in pieces."""
+    """Returns freed memory to the operating system, if the C library can. glibc's malloc keeps it in pieces."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def resident_bytes() -> int:
-    """This process's resident size."""
+    """Returns this process's resident size in bytes."""
     return int((_PROC / "self" / "statm").read_bytes().split()[1]) * _PAGE
 
 
 def peak_resident_bytes() -> int:
-    """The most that this process's resident size has been."""
+    """Returns the peak of this process's resident size in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _parent_and_start(pid: int) -> tuple[int, int] | None:
-    """The parent's id and the start time in clock ticks of a process; None when it is gone."""
+    """Returns the parent's id and the start time (clock ticks) of a process; None if it has ended."""
     try:
-        # The second field, the name in parentheses, may itself contain blanks and parentheses.
+        # The second field, the name in parentheses, may itself contain spaces and parentheses.
         values = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None

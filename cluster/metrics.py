@@ -1,11 +1,11 @@
-"""Every metric of this project, by name: what code records, Prometheus scrapes, the dashboard draws, the alerts watch.
+"""All metrics of this project: recorded by the code, scraped by Prometheus, shown on the dashboard, used by the alerts.
 
-Metrics go through `ray.util.metrics`: each process hands its own to the agent of its node, whose Prometheus port Ray
-lists for Prometheus' service discovery. Ray puts `ray_` before a name, so `chimed_step` is queried as
-`ray_chimed_step`, and adds labels of its own (WorkerId, SessionName, ...). A gauge is exported only while it is
-being recorded: one that is to stay must be set again every few seconds, as the pulse (cluster/liveness/heartbeat.py) does, and half a
-minute after its process has died it is gone. Importing this file imports no ray; a metric is registered when it is first
-recorded, which must be in a process that has joined a cluster.
+Metrics go through `ray.util.metrics`: each process sends its metrics to the agent of its node, whose Prometheus port
+Ray lists for Prometheus' service discovery. Ray prefixes names with `ray_`, so `chimed_step` is queried as
+`ray_chimed_step`, and adds labels (WorkerId, SessionName, ...). A gauge is exported only while it is being recorded: to
+stay it must be set again every few seconds, as the heartbeat (cluster/liveness/heartbeat.py) does, and it disappears
+half a minute after its process has died. Importing this module does not import ray; a metric is registered when it is
+first recorded, which must be in a process that has joined a cluster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's name (`chimed_...`, the unit last, as Prometheus has it), what it tells, and its labels."""
+    """A metric's name (`chimed_...`, ending in its unit by Prometheus' convention), its help text, and its labels."""
 
     name: str
     help: str
@@ -45,7 +45,7 @@ class Gauge(Metric):
 
 
 class Counter(Metric):
-    """A count that only grows; its name ends in `_total`."""
+    """A count that never decreases; its name ends in `_total`."""
 
     def inc(self, value: float = 1.0, /, **labels: str) -> None:
         """Adds `value` for `labels`."""
@@ -60,7 +60,7 @@ class Counter(Metric):
 
 @dataclass(frozen=True)
 class Histogram(Metric):
-    """How many observations fell below each of `buckets`."""
+    """Counts observations at or below each upper bound in `buckets`."""
 
     buckets: tuple[float, ...] = ()
 
@@ -70,7 +70,7 @@ class Histogram(Metric):
         return tuple(f"ray_{self.name}_{part}" for part in ("bucket", "sum", "count"))
 
     def observe(self, value: float, /, **labels: str) -> None:
-        """Counts `value` for `labels`."""
+        """Records one observation of `value` for `labels`."""
         self._ray.observe(value, tags=labels)
 
     @cached_property
@@ -80,7 +80,7 @@ class Histogram(Metric):
         return Histogram(self.name, self.help, list(self.buckets), self.labels)
 
 
-# ---- a run, recorded by its driver -----------------------------------------------------------------------------------
+# ---- metrics of a run, recorded by its driver ------------------------------------------------------------------------
 STEP = Gauge("chimed_step", "steps done")
 STEPS_PLANNED = Gauge("chimed_steps_planned", "steps of the whole run")
 STEP_TIMESTAMP = Gauge("chimed_step_timestamp_seconds", "when the last step was done, Unix time; at first, the start")
@@ -99,7 +99,7 @@ ENTROPY = Gauge("chimed_entropy_nats", "mean entropy of the policy at response t
 RUNS_FREE = Gauge("chimed_runs_free_bytes", "free space where the run's folder is")
 RUNS_SIZE = Gauge("chimed_runs_size_bytes", "size of the file system where the run's folder is")
 
-# ---- a process of a run, recorded by itself --------------------------------------------------------------------------
+# ---- metrics of a process of a run, recorded by that process ---------------------------------------------------------
 _PROCESS = ("run", "role", "rank")
 HEARTBEAT = Gauge("chimed_heartbeat_timestamp_seconds", "when the process last said that it lives, Unix time", _PROCESS)
 RESIDENT = Gauge("chimed_resident_memory_bytes", "resident memory of the process", _PROCESS)
@@ -108,7 +108,7 @@ WEIGHTS_VERSION = Gauge(
     "chimed_weights_version", "version of the policy's weights: in the trainer (role policy), in each engine", _PROCESS
 )
 
-# ---- the endpoint, recorded by serve ---------------------------------------------------------------------------------
+# ---- metrics of the endpoint, recorded by serve ----------------------------------------------------------------------
 SERVE_REQUESTS = Counter("chimed_serve_requests_total", "requests answered", ("route", "model", "status"))
 SERVE_TOKENS = Counter("chimed_serve_tokens_total", "tokens of the kinds prompt and completion", ("model", "kind"))
 SERVE_TIME_TO_FIRST_TOKEN = Histogram(
@@ -138,14 +138,20 @@ LOGGED: Mapping[str, Gauge] = {
     "tokens_per_second": TOKENS_PER_SECOND,
     "seconds": STEP_SECONDS,
 }
-"""Which figures of a run's metrics.jsonl are metrics of the run too, under what name."""
+"""Values in a run's metrics.jsonl that are also exported as metrics, by their names there."""
 
 LOGGED_PHASE = "seconds_"
-"""What the figure of a phase's duration begins with in metrics.jsonl; the rest is the label `phase`."""
+"""Prefix of a phase's duration in metrics.jsonl; the rest of the name is the label `phase`."""
 
 
 def record_logged(run: str, step: int, figures: Mapping[str, float]) -> None:
-    """Records what a run has logged of its step `step`."""
+    """Records what a run has logged for a step.
+
+    Args:
+        run: the run's name.
+        step: number of steps done.
+        figures: the logged values by name; those that are no metrics are ignored.
+    """
     STEP.set(step, run=run)
     for name, value in figures.items():
         if name in LOGGED:

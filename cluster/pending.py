@@ -1,4 +1,4 @@
-"""Placement groups that have no place yet: which, what for, and a thread that says so while a driver waits."""
+"""Pending placement groups: which they are, what they wait for, and a thread that prints that while a driver waits."""
 
 from __future__ import annotations
 
@@ -19,26 +19,31 @@ _SECONDS_BETWEEN_WORDS = 10.0
 
 
 def unplaced(head: Head, job: str | None = None) -> list[PlacementGroupTableData]:
-    """The groups, of one job (hex) or of all, that wait for resources; those asked for first come first."""
+    """Returns the placement groups that wait for resources, oldest first.
+
+    Args:
+        head: the cluster's head.
+        job: Ray's id of the job (hex) whose groups are returned; None for all jobs.
+    """
     waiting = (PlacementGroupTableData.PENDING, PlacementGroupTableData.RESCHEDULING)
     groups = [group for group in head.groups() if group.state in waiting and job in (None, group.creator_job_id.hex())]
     return sorted(groups, key=lambda group: (group.placement_group_creation_timestamp_ms, group.name))
 
 
 def describe(group: PlacementGroupTableData, reply: Reply) -> str:
-    """What a group waits for; `reply` is what the head says of resources."""
+    """Returns a line that says what a group waits for; `reply` is the head's report on resources."""
     lost = [bundle for bundle in group.bundles if not bundle.node_id] or group.bundles
-    name = group.name or "a group of workers"  # Ray Train names none
+    name = group.name or "a group of workers"  # Ray Train does not name its groups
     return waiting_for(name, [dict(bundle.unit_resources) for bundle in lost], reply, group.placement_group_id.hex())
 
 
 def seconds_asked(group: PlacementGroupTableData) -> float:
-    """How long ago the group was asked for."""
+    """Returns how long ago the group was requested, in seconds."""
     return max(0.0, time.time() - group.placement_group_creation_timestamp_ms / 1000)
 
 
 class Waiting:
-    """While its `with` block runs, prints for which placement groups of this job it waits, and why they wait."""
+    """While its `with` block runs, prints which placement groups of this job are pending, and why."""
 
     def __init__(self) -> None:
         context = ray.get_runtime_context()
@@ -49,7 +54,11 @@ class Waiting:
         self._thread = threading.Thread(target=self._run, name="waiting", daemon=True)
 
     def words(self, names: Collection[str] | None = None) -> str:
-        """One line about the first group, of all or of `names`, that waits, and how many more do; nothing if none does."""
+        """Returns a line about the first pending group and the number of others; an empty string if none is pending.
+
+        Args:
+            names: the groups to look at; all of this job by default.
+        """
         groups = [group for group in unplaced(self._head, self._job) if names is None or group.name in names]
         if not groups:
             return ""

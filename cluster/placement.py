@@ -1,4 +1,4 @@
-"""A placement group for every role: reserved as one, named, and never waited for without a word or a limit."""
+"""Named placement groups for all roles, reserved together; waiting prints its reason and has a time limit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class PlacementError(RunError):
-    """A role's resources could not be had; the message says what was asked for and what there is."""
+    """A role's resources were not available in time; the message says what was requested and what the cluster has."""
 
 
 def reserve(groups: dict[str, list[Bundle]], timeout_s: float) -> dict[str, PlacementGroup]:
-    """One placement group a name, one bundle a process; returns when all are placed.
+    """Create one placement group per name, with one bundle per process, and wait until all are placed.
 
-    All are asked for together, so an autoscaler sees the whole need at once. While it takes longer than a moment, what
-    is waited for is printed. Raises PlacementError after `timeout_s` seconds, in the same words; then nothing stays
-    reserved.
+    All groups are requested together, so that an autoscaler sees the whole demand at once. If it takes more than a
+    few seconds, the groups that are still pending are printed.
+
+    Args:
+        groups: each group's bundles (amounts by Ray's resource names), by the group's name.
+        timeout_s: seconds to wait for all groups together.
+
+    Returns:
+        The placement groups by name.
+
+    Raises:
+        PlacementError: a group is still pending after `timeout_s`. All groups are then removed.
     """
     with Waiting() as waiting:
         asked = {name: placement_group(bundles, strategy="PACK", name=name) for name, bundles in groups.items()}
@@ -38,9 +47,12 @@ def reserve(groups: dict[str, list[Bundle]], timeout_s: float) -> dict[str, Plac
 
 
 def placed_again(groups: dict[str, PlacementGroup], timeout_s: float) -> None:
-    """Returns when every bundle of `groups` has a place: at once, unless a node went and Ray has to find it another.
+    """Wait until every bundle of `groups` is placed: it returns at once unless Ray must replace a lost node's bundles.
 
-    Says what is waited for, as `reserve` does. Raises PlacementError, in the same words, after `timeout_s` seconds.
+    Prints what is pending, as `reserve` does.
+
+    Raises:
+        PlacementError: a group is still pending after `timeout_s` seconds.
     """
     with Waiting() as waiting:
         deadline = time.monotonic() + timeout_s
@@ -51,13 +63,13 @@ def placed_again(groups: dict[str, PlacementGroup], timeout_s: float) -> None:
 
 
 def release(groups: dict[str, PlacementGroup]) -> None:
-    """Gives the groups back; processes still in them end."""
+    """Removes the groups. Processes still in them are killed."""
     for group in groups.values():
         remove_placement_group(group)
 
 
 def total(groups: dict[str, list[Bundle]]) -> Bundle:
-    """Resources of all bundles of all groups."""
+    """Returns the sum of the resources of all bundles of all groups."""
     sums: Bundle = {}
     for bundles in groups.values():
         for bundle in bundles:

@@ -1,8 +1,8 @@
-"""Why something waits for resources, in words: what it needs, what the cluster has, what an autoscaler does about it.
+"""Explain why a request waits for resources: what it needs, what the cluster has, and what the autoscaler does.
 
-Ray's autoscaler (v2, which KubeRay runs) reports its state to the head: which nodes it is adding, and which placement
-groups it can bring no node for. What it may add at most is known to it alone, so a need larger than the cluster is
-refused at once only where no autoscaler is; where one is, the need is put to it and waited for with a limit.
+Ray's autoscaler (v2, which KubeRay runs) reports its state to the head: which nodes it is adding, and for which
+placement groups it can add none. Only the autoscaler knows the most that it may add. So a request larger than the
+cluster is refused at once only if there is no autoscaler; if there is one, it is asked, and waited for with a limit.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ Reply: TypeAlias = autoscaler_pb2.GetClusterStatusReply
 
 
 def autoscaled(reply: Reply) -> bool:
-    """Whether an autoscaler looks after the cluster.
+    """Whether the cluster has an autoscaler.
 
-    It needs its nodes to have the ids that their provider knows them by, and only then have they any: KubeRay gives
-    them to pods of clusters with `enableInTreeAutoscaling`. An autoscaler's report would come too late to tell.
+    An autoscaler needs nodes with their provider's instance ids, and only then do nodes have one: KubeRay sets it for
+    the pods of clusters with `enableInTreeAutoscaling`. The autoscaler's first report would come too late for this.
     """
     return any(node.instance_id for node in living(reply))
 
 
 def waiting_for(name: str, bundles: Sequence[Bundle], reply: Reply, group: str = "") -> str:
-    """One line, e.g. "job/policy needs 8 x (1 CPU, 1 GPU); the autoscaler is adding 2 nodes (2 trainer); ...".
+    """Returns a line like "job/policy needs 8 x (1 CPU, 1 GPU); the autoscaler is adding 2 nodes (2 trainer); ...".
 
     Args:
-        name: who waits.
-        bundles: what it asks for.
-        reply: what the head says.
-        group: Ray's id (hex) of the placement group that was asked for.
+        name: name of the request, such as its placement group's.
+        bundles: the requested bundles.
+        reply: the head's report on resources.
+        group: Ray's id (hex) of the requested placement group, if there is one.
     """
     wanted = sorted({resource for bundle in bundles for resource in bundle})
     has = f"the cluster has {_have(reply, wanted)}"
@@ -42,7 +42,7 @@ def waiting_for(name: str, bundles: Sequence[Bundle], reply: Reply, group: str =
 
 
 def text_of(bundles: Iterable[Bundle]) -> str:
-    """Bundles, e.g. "2 x (1 CPU, 1 GPU) + 4 CPU"; equal ones together."""
+    """Formats bundles, e.g. "2 x (1 CPU, 1 GPU) + 4 CPU"; equal ones are counted together."""
     shown = Counter(
         ", ".join(f"{amount:g} {name}" for name, amount in sorted(bundle.items()) if amount) or "nothing"
         for bundle in bundles
@@ -51,12 +51,12 @@ def text_of(bundles: Iterable[Bundle]) -> str:
 
 
 def living(reply: Reply) -> list[autoscaler_pb2.NodeState]:
-    """The nodes that are not dead."""
+    """Returns the nodes that are not dead."""
     return [node for node in reply.cluster_resource_state.node_states if node.status != autoscaler_pb2.NodeStatus.DEAD]
 
 
 def coming(reply: Reply) -> Counter[str]:
-    """How many nodes of which kind the autoscaler has asked for that have not joined yet."""
+    """Returns the number of nodes of each kind that the autoscaler has requested and that have not joined yet."""
     state = reply.autoscaling_state
     kinds: Counter[str] = Counter(node.ray_node_type_name for node in state.pending_instances)
     for request in state.pending_instance_requests:
@@ -79,7 +79,7 @@ def _what_the_autoscaler_does(reply: Reply, group: str) -> str:
 
 
 def _have(reply: Reply, resources: Sequence[str]) -> str:
-    """What living nodes have of each resource, e.g. "4 GPU (1 free)"."""
+    """Returns what living nodes have of each resource, e.g. "4 GPU (1 free)"."""
     parts = []
     for name in resources:
         total = sum(node.total_resources.get(name, 0.0) for node in living(reply))

@@ -18,14 +18,14 @@ class Listener:
     """One listening TCP socket."""
 
     address: str
-    """The IP address; 0.0.0.0 and :: are all of the machine's."""
+    """The IP address; 0.0.0.0 and :: stand for all addresses of the machine."""
     port: int
     pid: int | None
-    """The process, None where it is another user's."""
+    """The process id; None for another user's process."""
 
 
 def listeners(pids: Collection[int] | None = None) -> list[Listener]:
-    """All listening TCP sockets of this machine, or of the processes `pids`, ordered by address and port."""
+    """Returns the listening TCP sockets of this machine, or of the processes `pids`, sorted by address and port."""
     owners = {inode: pid for pid in (pids if pids is not None else _pids()) for inode in _sockets(pid)}
     return sorted(
         {
@@ -38,7 +38,7 @@ def listeners(pids: Collection[int] | None = None) -> list[Listener]:
 
 
 def command_line(pid: int) -> str:
-    """The command line of a process, or the title that it has given itself; empty when it is gone."""
+    """Returns a process's command line, or the title that it has set; an empty string if it has ended."""
     try:
         return (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
@@ -46,7 +46,7 @@ def command_line(pid: int) -> str:
 
 
 def children() -> dict[int, list[int]]:
-    """The child processes of every process."""
+    """Returns the child process ids of each process, by the parent's id."""
     found: dict[int, list[int]] = {}
     for pid in _pids():
         try:
@@ -63,7 +63,7 @@ def _pids() -> list[int]:
 
 
 def _sockets(pid: int) -> Iterator[str]:
-    """Inodes of a process's sockets; none of one that is gone or another user's."""
+    """Yields the inodes of a process's sockets; none if it has ended or belongs to another user."""
     try:
         descriptors = list((_PROC / str(pid) / "fd").iterdir())
     except OSError:
@@ -80,7 +80,7 @@ def _sockets(pid: int) -> Iterator[str]:
 def _listening() -> Iterator[tuple[str, int, str]]:
     for name in ("tcp", "tcp6"):
         table = _PROC / "net" / name
-        if not table.exists():  # a kernel without IPv6
+        if not table.exists():  # the kernel has no IPv6
             continue
         for line in table.read_text().splitlines()[1:]:
             fields = line.split()
@@ -90,7 +90,7 @@ def _listening() -> Iterator[tuple[str, int, str]]:
 
 
 def _ip(text: str) -> str:
-    """An address as the kernel prints it, 32-bit words in the machine's byte order; IPv4 in IPv6 becomes IPv4."""
+    """Parses an address from the kernel's hex form, 32-bit words in host byte order; IPv4-mapped IPv6 becomes IPv4."""
     raw = b"".join(struct.pack("=I", int(text[start : start + 8], 16)) for start in range(0, len(text), 8))
     if len(raw) == 16 and raw.startswith(b"\0" * 10 + b"\xff\xff"):
         raw = raw[12:]

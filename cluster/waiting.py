@@ -1,4 +1,4 @@
-"""Waiting for Ray with a limit, and saying what was waited for."""
+"""Wait for Ray calls with a timeout; errors name what was waited for."""
 
 from __future__ import annotations
 
@@ -19,30 +19,40 @@ from ray.exceptions import (
 
 from configs.errors import ConfigError, RunError
 
-# How long after one rank's error another one's death may become known.
+# How long after one rank's error the death of another rank may become known, in seconds.
 DEATH_IS_KNOWN_S = 10.0
 SECONDS_BETWEEN_LOOKS = 1.0
 _DEATHS = (RayActorError, NodeDiedError, ObjectLostError, ActorPlacementGroupRemoved)
 
 Look = Callable[[], None]
-"""Called about once a second while something is waited for; raises RoleDied when waiting has become vain."""
+"""A callback that waits call about once a second; it raises RoleDied if the awaited process is lost."""
 
 
 class RoleError(RunError):
-    """A role failed, died or did not answer in time; the message names it and what it was doing."""
+    """A role failed, died or did not answer in time; the message names the role and the call."""
 
 
 class RoleDied(RoleError):
-    """A role's process is gone or silent: the work was lost, not wrong, and another process could do it."""
+    """A role's process died or does not respond: its work is lost, but another process can repeat it."""
 
     @property
     def role(self) -> str:
-        """Whom the message names first, e.g. "policy" of "policy: learn: …": who was waited for."""
+        """The role that was waited for, which the message begins with: "policy" of "policy: learn: …"."""
         return str(self).partition(":")[0]
 
 
 def next_of(stream: Any, what: str, timeout_s: float, look: Look | None = None) -> ray.ObjectRef | None:
-    """The next reference that a streaming call gives, None after its last one. Raises RoleDied as `get` does."""
+    """Returns the next reference of a streaming call, or None after the last one.
+
+    Args:
+        stream: the streaming call's generator.
+        what: role and call, for error messages.
+        timeout_s: seconds to wait.
+        look: called about once a second while waiting.
+
+    Raises:
+        RoleDied: no reference came within `timeout_s`.
+    """
     deadline = time.monotonic() + timeout_s
     while not ray.wait([stream], timeout=SECONDS_BETWEEN_LOOKS, fetch_local=False)[0]:
         if time.monotonic() > deadline:
@@ -53,17 +63,28 @@ def next_of(stream: Any, what: str, timeout_s: float, look: Look | None = None) 
 
 
 def get(refs: Any, what: str, timeout_s: float, look: Look | None = None) -> Any:
-    """`ray.get` that waits at most `timeout_s` seconds for `what`, e.g. "policy: learn", and looks around meanwhile.
+    """`ray.get` with a timeout, which calls `look` about once a second while it waits.
 
-    Raises RoleDied for a timeout or a dead process, and what `look` raises. What the remote code raised comes through as
-    it is, unless it was the death of another rank of `refs` that made it fail.
+    Args:
+        refs: one reference, or a list of them.
+        what: role and call, for error messages, e.g. "policy: learn".
+        timeout_s: seconds to wait for all of `refs`.
+        look: called about once a second while waiting; what it raises is passed on.
+
+    Returns:
+        The value, or a list of values in the order of `refs`.
+
+    Raises:
+        RoleDied: the time is over, a process died, or remote code failed because another rank of `refs` died.
+        RunError, ConfigError: remote code raised it.
+        RayTaskError: remote code raised anything else.
     """
     try:
         return _get(refs, what, timeout_s, look)
     except _DEATHS as error:
         raise RoleDied(f"{what}: its process died: {_first_line(error)}") from error
     except RayTaskError as error:
-        # A rank whose partner dies fails in their next collective call, maybe before its partner's death is known.
+        # If a rank dies, the other ranks fail in their next collective call, maybe before Ray reports the death.
         if isinstance(refs, list) and (death := _death(refs)):
             raise RoleDied(f"{what}: its process died: {_first_line(death)}") from error
         if isinstance(error.cause, RunError | ConfigError):
@@ -79,7 +100,7 @@ def _get(refs: Any, what: str, timeout_s: float, look: Look | None) -> Any:
         left = deadline - time.monotonic()
         if left <= 0:
             raise RoleDied(f"{what}: no answer after {timeout_s:.0f} s")
-        # Fetched when it is there, with all the time that is left: to look around would begin a transfer again.
+        # A ready object is fetched with all the remaining time: interrupting to call `look` would restart the transfer.
         ready, waiting = ray.wait(waiting, timeout=min(left, SECONDS_BETWEEN_LOOKS), fetch_local=False)
         try:
             values |= {ref: ray.get(ref, timeout=max(left, SECONDS_BETWEEN_LOOKS)) for ref in ready}

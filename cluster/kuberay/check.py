@@ -1,6 +1,6 @@
-"""python -m cluster.kuberay.check PATH…: what Kubernetes, KubeRay's operator, Kueue, Volcano or a run here would refuse.
+"""python -m cluster.kuberay.check PATH…: finds what Kubernetes, KubeRay, Kueue, Volcano or a run would refuse.
 
-PATH is a YAML file, or a kustomize folder, which is rendered with kubectl or kustomize. Nothing is asked of a cluster.
+PATH is a YAML file, or a kustomize folder, which is rendered with kubectl or kustomize. No cluster is needed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ KUBERNETES = "1.32"
 def check(
     manifest: Manifest, schemas: RaySchemas | None = None, project: Path = REPOSITORY, kubernetes: str = KUBERNETES
 ) -> list[Problem]:
-    """All that is wrong with one object.
+    """Returns all problems of one object.
 
     Args:
         manifest: the object.
-        schemas: KubeRay's; without them structure and types of Ray's kinds are checked in their pods only.
-        project: the folder in which a job's programs and recipes are looked for.
+        schemas: KubeRay's schemas; without them, of Ray's kinds only metadata and pods are checked against a schema.
+        project: the folder that must contain a job's programs and recipes.
         kubernetes: the version of Kubernetes, such as "1.32".
     """
     if manifest.kind in RAY_KINDS:
@@ -45,7 +45,7 @@ def check(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints one line a problem; 0 if there is none, 1 if there are some, 2 if something could not be looked at."""
+    """Prints one line per problem. Exit status: 0 without problems, 1 with problems, 2 if an input cannot be read."""
     options = _parse(argv)
     with one_line_errors(PROG):
         schemas = RaySchemas(options.crds) if options.crds else None

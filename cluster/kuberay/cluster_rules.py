@@ -1,4 +1,4 @@
-"""What KubeRay's operator refuses of a Ray cluster although the schemas accept it."""
+"""Rules for Ray clusters that KubeRay's operator enforces beyond its schemas."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PRIORITY_SINCE = (2, 56, 0)
 
 
 def group_sizes(ray: RayClusterView) -> Iterator[Found]:
-    """`minReplicas` and `maxReplicas` are a range of counts."""
+    """`minReplicas` and `maxReplicas` must be a valid range, 0 or more."""
     for group in ray.workers:
         least, most = group.spec.get("minReplicas", 0), group.spec.get("maxReplicas", 2**31 - 1)
         for name, value in (("minReplicas", least), ("maxReplicas", most)):
@@ -30,7 +30,7 @@ def group_sizes(ray: RayClusterView) -> Iterator[Found]:
 
 
 def group_resources(ray: RayClusterView) -> Iterator[Found]:
-    """What Ray is told of a group's resources is told in one place, and labels in the group's own field."""
+    """A group's resources must be given in one place only, and its labels in the group's own field."""
     for group in ray.groups:
         parameters = mapping(group.spec.get("rayStartParams"))
         told = [name for name in _SIZES if parameters.get(name)]
@@ -47,7 +47,7 @@ def group_resources(ray: RayClusterView) -> Iterator[Found]:
 
 
 def container_resources(ray: RayClusterView) -> Iterator[Found]:
-    """No container asks for more than it may have."""
+    """A container's requests must not exceed its limits."""
     for group in ray.groups:
         for key, container in group.containers():
             resources = mapping(container.get("resources"))
@@ -62,7 +62,7 @@ def container_resources(ray: RayClusterView) -> Iterator[Found]:
 
 
 def autoscaler(ray: RayClusterView) -> Iterator[Found]:
-    """Version 2 of the autoscaler replaces pods, so none may be restarted in place; its options exist only with it."""
+    """Autoscaler v2 replaces pods, so none may restart in place; some options need v2 or conflict with autoscaling."""
     v2 = ray.autoscaler.get("version") == "v2"
     if ray.autoscaling and v2:
         for group in ray.groups:
@@ -91,7 +91,7 @@ def autoscaler(ray: RayClusterView) -> Iterator[Found]:
 
 
 def authentication(ray: RayClusterView) -> Iterator[Found]:
-    """Tokens need a Ray that knows them, named."""
+    """Token authentication needs a `rayVersion` that supports it, given explicitly."""
     options = mapping(ray.spec.get("authOptions"))
     if options.get("mode") == "token":
         found = version(ray.spec.get("rayVersion"))
@@ -106,7 +106,7 @@ def authentication(ray: RayClusterView) -> Iterator[Found]:
 
 
 def fault_tolerance(ray: RayClusterView) -> Iterator[Found]:
-    """Redis is named in `gcsFaultToleranceOptions` and nowhere else."""
+    """Redis must be configured in `gcsFaultToleranceOptions` only."""
     environment = ray.head.environment()
     parameters = mapping(ray.head.spec.get("rayStartParams"))
     options = ray.spec.get("gcsFaultToleranceOptions")
@@ -131,7 +131,7 @@ def fault_tolerance(ray: RayClusterView) -> Iterator[Found]:
 
 
 def alpha_fields(ray: RayClusterView) -> Iterator[Found]:
-    """Fields behind gates that are off unless the operator was installed otherwise."""
+    """Fields behind feature gates of the operator that are off by default must not be used."""
     if ray.spec.get("networkPolicy") is not None:
         yield (
             (*ray.key, "networkPolicy"),

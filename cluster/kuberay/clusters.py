@@ -19,12 +19,12 @@ CLUSTER_KEYS: dict[str, Key] = {
 JOB_KEYS: dict[str, Key] = {"RayJob": ("spec",), "RayCronJob": ("spec", "jobTemplate")}
 
 Found = tuple[Key, str]
-"""Where something is wrong in an object, and the words: what is wrong; what to do."""
+"""A problem: the key in the object, and a text that says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The head, or a group of workers."""
+    """The head group, or a worker group."""
 
     key: Key
     name: str
@@ -32,11 +32,12 @@ class Group:
 
     @property
     def is_head(self) -> bool:
-        """Whether it is the head's."""
+        """Whether this is the head group."""
         return self.key[-1] == "headGroupSpec"
 
     @property
     def pod_key(self) -> Key:
+        """Key of the pod's specification."""
         return (*self.key, "template", "spec")
 
     @property
@@ -45,12 +46,12 @@ class Group:
         return mapping(mapping(self.spec.get("template")).get("spec"))
 
     def containers(self) -> Iterator[tuple[Key, dict[str, Any]]]:
-        """Each container with its key; Ray's own is the first."""
+        """Yields each container with its key. The first one runs Ray."""
         for index, container in enumerate(sequence(self.pod.get("containers"))):
             yield (*self.pod_key, "containers", index), mapping(container)
 
     def environment(self) -> dict[str, tuple[Key, Any]]:
-        """Variables of Ray's container: key and value (None for one that comes from elsewhere)."""
+        """Returns the variables of Ray's container by name: key and value (None for `valueFrom`)."""
         found: dict[str, tuple[Key, Any]] = {}
         for key, container in list(self.containers())[:1]:
             for index, variable in enumerate(sequence(container.get("env"))):
@@ -60,7 +61,7 @@ class Group:
 
 @dataclass(frozen=True)
 class RayClusterView:
-    """A Ray cluster's specification, wherever it stands."""
+    """A Ray cluster's specification, and its key in the object that contains it."""
 
     key: Key
     spec: dict[str, Any]
@@ -72,11 +73,12 @@ class RayClusterView:
 
     @property
     def autoscaler(self) -> dict[str, Any]:
+        """The autoscaler's options."""
         return mapping(self.spec.get("autoscalerOptions"))
 
     @property
     def head(self) -> Group:
-        """The head's group."""
+        """The head group."""
         return Group((*self.key, "headGroupSpec"), "head", mapping(self.spec.get("headGroupSpec")))
 
     @property
@@ -88,24 +90,24 @@ class RayClusterView:
 
     @property
     def groups(self) -> list[Group]:
-        """All groups, the head's first."""
+        """All groups, the head group first."""
         return [self.head, *self.workers]
 
 
 def ray_cluster(manifest: Manifest) -> RayClusterView | None:
-    """The Ray cluster that an object describes; None if it describes none."""
+    """Returns the Ray cluster that an object describes, or None."""
     key = CLUSTER_KEYS.get(manifest.kind)
     spec = manifest.at(*key) if key else None
     return RayClusterView(key, spec) if key and isinstance(spec, dict) else None
 
 
 def ray_job(manifest: Manifest) -> tuple[Key, dict[str, Any]] | None:
-    """The job that an object describes, with its key; None if it describes none."""
+    """Returns the key and specification of the job that an object describes, or None."""
     key = JOB_KEYS.get(manifest.kind)
     return (key, mapping(manifest.at(*key))) if key else None
 
 
 def version(text: Any) -> tuple[int, ...] | None:
-    """`2.60.0` as (2, 60, 0); None for anything else."""
+    """Parses a version such as `2.60.0` to (2, 60, 0); None if it is not one."""
     found = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.(\d+))?.*", text) if isinstance(text, str) else None
     return tuple(int(part or 0) for part in found.groups()) if found else None

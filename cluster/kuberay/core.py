@@ -1,4 +1,4 @@
-"""The kinds of Kubernetes itself, and the parts of Ray's kinds that are Kubernetes' own, against its schemas."""
+"""Check Kubernetes' own kinds, and the Kubernetes parts of Ray's kinds, against the schemas of Kubernetes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from configs.recipe import Key
 
 
 def core_problems(manifest: Manifest, kubernetes: str) -> Iterator[Found]:
-    """What an API server of version `kubernetes`, such as "1.32", would refuse of one of its own objects."""
+    """Yields what an API server of version `kubernetes` (e.g. "1.32") would refuse in an object of a built-in kind."""
     try:
         yield from _validate(manifest.content, kubernetes)
     except kubernetes_validate.utils.SchemaNotFoundError:
@@ -27,13 +27,13 @@ def core_problems(manifest: Manifest, kubernetes: str) -> Iterator[Found]:
 
 
 def metadata_problems(manifest: Manifest, kubernetes: str) -> Iterator[Found]:
-    """The metadata of an object of any kind."""
+    """Yields what is wrong with the metadata of an object of any kind."""
     stand_in = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest.content.get("metadata")}
     yield from _validate(stand_in, kubernetes)
 
 
 def pod_problems(manifest: Manifest, kubernetes: str) -> Iterator[Found]:
-    """The pod templates of a Ray cluster, for when KubeRay's schemas, which contain them, are not there."""
+    """Yields what is wrong with a Ray cluster's pod templates. It replaces KubeRay's schemas if these are missing."""
     ray = ray_cluster(manifest)
     for group in ray.groups if ray else ():
         stand_in = {"apiVersion": "v1", "kind": "PodTemplate", "template": group.spec.get("template")}

@@ -1,4 +1,4 @@
-"""Kubernetes objects to look at: from YAML files, or from kustomize folders, which kubectl renders."""
+"""Read Kubernetes objects from YAML files, or from kustomize folders, which kubectl or kustomize renders."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ _SECONDS_TO_RENDER = 60.0
 class Manifest:
     """One Kubernetes object."""
 
-    source: str  # the file or folder, as it was named
+    source: str  # path of the file or folder, as given
     content: dict[str, Any]
-    lines: dict[Key, int] = field(default_factory=dict)  # from 1; empty for what was rendered
+    lines: dict[Key, int] = field(default_factory=dict)  # line numbers from 1; empty for rendered objects
 
     @property
     def kind(self) -> str:
-        """Its kind."""
+        """The object's kind."""
         return str(self.content.get("kind"))
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The object's name."""
         name = mapping(self.content.get("metadata")).get("name")
         return str(name) if name else "(no name)"
 
     def where(self, key: Key) -> str:
-        """`file:line` of a key, or of the nearest key around it; the source alone for what was rendered."""
+        """Returns `file:line` of a key, or of its nearest parent; only the source for rendered objects."""
         while key and key not in self.lines:
             key = key[:-1]
         return f"{self.source}:{self.lines[key]}" if key in self.lines else self.source
 
     def at(self, *key: str | int) -> Any:
-        """The value at a key; None where there is none, whatever is on the way."""
+        """Returns the value at a key; None if it does not exist, even if a parent has another type."""
         value: Any = self.content
         for part in key:
             if isinstance(value, dict) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
@@ -56,7 +56,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with an object."""
+    """A problem in an object."""
 
     manifest: Manifest
     key: Key
@@ -68,10 +68,11 @@ class Problem:
 
 
 def read(path: str) -> list[Manifest]:
-    """The objects of a YAML file, or of a folder with a kustomization.
+    """Reads the objects of a YAML file, or of a folder with a kustomization.
 
     Raises:
-        ConfigError: unreadable, not YAML, a key given twice, not Kubernetes objects, or it does not render.
+        ConfigError: it cannot be read, is not YAML, has a duplicate key, has an object that is not of Kubernetes, or
+            does not render.
     """
     where = Path(path)
     if where.is_dir():
@@ -84,22 +85,22 @@ def read(path: str) -> list[Manifest]:
 
 
 def renderer() -> tuple[str, str] | None:
-    """The command that renders kustomize folders here, if there is one."""
+    """Returns the installed command that renders kustomize folders, or None."""
     return next((command for command in _RENDERERS if shutil.which(command[0])), None)
 
 
 def mapping(value: Any) -> dict[Any, Any]:
-    """`value` if it is a mapping, else an empty one: rules look at what is there, schemas say what should be."""
+    """Returns `value` if it is a mapping, else an empty one: wrong types are reported by the schemas, not by rules."""
     return value if isinstance(value, dict) else {}
 
 
 def sequence(value: Any) -> list[Any]:
-    """As `mapping`, for lists."""
+    """Like `mapping`, for lists."""
     return value if isinstance(value, list) else []
 
 
 def dotted(key: Key) -> str:
-    """A key as people write it: `spec.workerGroupSpecs[1].minReplicas`."""
+    """Formats a key: `spec.workerGroupSpecs[1].minReplicas`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
     return text.lstrip(".") or "(the object)"
 
@@ -128,7 +129,7 @@ def _parse(text: str, source: str, *, rendered: bool) -> Iterator[Manifest]:
             lines: dict[Key, int] = {}
             _note_lines(node, (), lines, source)
             content = yaml.SafeLoader("").construct_document(node)
-            if content is None:  # between two --- there is nothing, or a comment
+            if content is None:  # an empty document, or only a comment
                 continue
             if not isinstance(content, dict) or not all(
                 isinstance(content.get(k), str) for k in ("apiVersion", "kind")

@@ -1,4 +1,4 @@
-"""What KubeRay's operator refuses of jobs, services and names although the schemas accept it."""
+"""Rules for jobs, services and names that KubeRay's operator enforces beyond its schemas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cluster.kuberay.clusters import Found, ray_cluster, ray_job
 from cluster.kuberay.manifests import Manifest, mapping, sequence
 from configs.recipe import Key
 
-# The operator adds to them, and a name in Kubernetes ends at 63 characters.
+# The operator appends suffixes, and a name in Kubernetes has at most 63 characters.
 _LONGEST_NAMES = {"RayCluster": 53, "RayJob": 47, "RayService": 47, "RayCronJob": 36}
 _SUBMISSION_MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
 _UPGRADES = ("NewCluster", "NewClusterWithIncrementalUpgrade", "None")
@@ -20,7 +20,7 @@ _COUNTS = {"ttlSecondsAfterFinished": 0, "backoffLimit": 0, "activeDeadlineSecon
 
 
 def names(manifest: Manifest) -> Iterator[Found]:
-    """Room for what the operator adds, and a DNS label that begins with a letter."""
+    """A name must be a DNS label that begins with a letter, and leave room for the operator's suffixes."""
     longest = _LONGEST_NAMES.get(manifest.kind)
     if longest is None:
         return
@@ -39,7 +39,7 @@ def names(manifest: Manifest) -> Iterator[Found]:
 
 
 def submission(manifest: Manifest) -> Iterator[Found]:
-    """How a job is submitted, and what goes together with that."""
+    """A job's submission mode must exist and support its other fields; counts and the runtime_env must be valid."""
     key, job = ray_job(manifest) or ((), {})
     mode = job.get("submissionMode", "K8sJobMode")
     if mode not in _SUBMISSION_MODES:
@@ -62,7 +62,7 @@ def submission(manifest: Manifest) -> Iterator[Found]:
 
 
 def where_jobs_run(manifest: Manifest) -> Iterator[Found]:
-    """A job brings a Ray cluster or names one; one that it only borrows it can neither suspend nor delete."""
+    """A job must describe a Ray cluster or select one; `suspend` and `backoffLimit` do not work with a selected one."""
     found = ray_job(manifest)
     if found is None:
         return
@@ -76,7 +76,7 @@ def where_jobs_run(manifest: Manifest) -> Iterator[Found]:
 
 
 def deletion(manifest: Manifest) -> Iterator[Found]:
-    """What becomes of the Ray cluster when the job has ended is said in one way."""
+    """The settings for deleting the Ray cluster after the job must not contradict each other."""
     key, job = ray_job(manifest) or ((), {})
     strategy = mapping(job.get("deletionStrategy"))
     rules = sequence(strategy.get("deletionRules"))
@@ -101,7 +101,7 @@ def deletion(manifest: Manifest) -> Iterator[Found]:
 
 
 def upgrades(manifest: Manifest) -> Iterator[Found]:
-    """How a service moves to a new Ray cluster."""
+    """A service's upgrade strategy must exist, and its requirements must be met."""
     if manifest.kind != "RayService":
         return
     strategy = mapping(manifest.at("spec", "upgradeStrategy"))

@@ -1,4 +1,4 @@
-"""What the operator accepts, but what would fail or wait for ever afterwards: rules of this project."""
+"""This project's rules: what the operator accepts, but what would later fail or wait forever."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Rule = Callable[[Manifest, Path], Iterator[Found]]
 
 
 def gpus(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """Ray learns of GPUs from limits alone, and Kubernetes refuses a request that differs from the limit."""
+    """GPUs must be given as limits: Ray reads only those, and Kubernetes refuses requests that differ from limits."""
     ray = ray_cluster(manifest)
     for group in ray.groups if ray else ():
         for key, container in group.containers():
@@ -39,7 +39,7 @@ def gpus(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def settings_said(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """What has different defaults in different versions is written down."""
+    """Settings whose defaults differ between versions must be given explicitly."""
     ray = ray_cluster(manifest)
     if ray is None:
         return
@@ -53,7 +53,7 @@ def settings_said(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def images(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """The Ray in every image is the one that `rayVersion` names. Tags say it: `ray:2.60.0`, `…-ray2.60.0-gpu`."""
+    """Every image must have the Ray version in `rayVersion`, by its tag: `ray:2.60.0`, `…-ray2.60.0-gpu`."""
     ray = ray_cluster(manifest)
     for group in ray.groups if ray else ():
         for key, container in list(group.containers())[:1]:
@@ -66,7 +66,7 @@ def images(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def entrypoints(manifest: Manifest, project: Path) -> Iterator[Found]:
-    """A job runs a program of the project on a recipe that is there, and keeps its runs on a volume."""
+    """A job must run a module of this project on an existing recipe, and keep its runs on a volume."""
     key, job = ray_job(manifest) or ((), {})
     try:
         words = shlex.split(str(job.get("entrypoint") or ""))
@@ -96,7 +96,7 @@ def entrypoints(manifest: Manifest, project: Path) -> Iterator[Found]:
 
 
 def kueue(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """Kueue reserves all of a job's Ray cluster for as long as the job runs."""
+    """Kueue reserves a job's whole Ray cluster for as long as the job runs, so its size must be fixed."""
     ray, found = ray_cluster(manifest), ray_job(manifest)
     if KUEUE not in mapping(manifest.at("metadata", "labels")):
         return
@@ -117,7 +117,7 @@ def kueue(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def whole_at_start(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """A queue or a gang covers `replicas` or `minReplicas` at the start: what comes later may never come."""
+    """A queue reserves only `replicas` (Kueue) or `minReplicas` (Volcano) at the start; further pods may never come."""
     labels = mapping(manifest.at("metadata", "labels"))
     ray = ray_cluster(manifest)
     queue = next((label for label in (KUEUE, VOLCANO) if label in labels), None)
@@ -132,7 +132,7 @@ def whole_at_start(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def disruption(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """Pods whose owner has no scale: only a number of available pods can be guaranteed."""
+    """A PodDisruptionBudget for Ray's pods needs a number as `minAvailable`: their owner has no scale subresource."""
     labels = mapping(manifest.at("spec", "selector", "matchLabels"))
     if manifest.kind != "PodDisruptionBudget" or not any(str(label).startswith("ray.io/") for label in labels):
         return
@@ -144,7 +144,7 @@ def disruption(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def applications(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """`serveConfigV2` is text to the schema; Ray Serve reads it as YAML."""
+    """`serveConfigV2`, which the schema takes as any text, must be YAML that Ray Serve accepts."""
     if manifest.kind != "RayService":
         return
     key: Key = ("spec", "serveConfigV2")
@@ -183,7 +183,7 @@ def _recipes(words: list[str]) -> Iterator[str]:
 
 
 def _on_a_volume(path: str, group: Group) -> bool:
-    """Whether a path lies where the group's own container, which runs Ray, has a volume."""
+    """Whether a path is on a volume of the group's first container, which runs Ray."""
     first = [container for _, container in group.containers()][:1]
     mounts = [mapping(mount).get("mountPath") for one in first for mount in sequence(one.get("volumeMounts"))]
     return any(PurePosixPath(path).is_relative_to(str(mount)) for mount in mounts)

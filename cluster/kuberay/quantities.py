@@ -12,7 +12,7 @@ _PATTERN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([KMGTPE]i|[
 
 
 def quantity(value: Any) -> Decimal | None:
-    """The number that a quantity stands for; None if it is none, which the schemas say."""
+    """Returns the value of a quantity; None if it is not one, which the schemas report."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     found = _PATTERN.fullmatch(str(value))

@@ -1,7 +1,7 @@
-"""KubeRay's own schemas, made as strict as an API server: structure, defaults, and CEL rules.
+"""Check Ray objects against KubeRay's schemas as an API server does: structure, defaults, and CEL rules.
 
-The schemas are KubeRay's custom resource definitions, which every release publishes as `ray.io_rayjobs.yaml` and so on;
-they are not part of this project.
+The schemas are KubeRay's custom resource definitions, which every release publishes as `ray.io_rayjobs.yaml` and so on.
+They are not part of this project.
 """
 
 from __future__ import annotations
@@ -28,14 +28,20 @@ RAY_KINDS = ("RayCluster", "RayJob", "RayService", "RayCronJob")
 _FILES = {kind: f"ray.io_{kind.lower()}s.yaml" for kind in RAY_KINDS}
 _COPIED = ("enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems")
 _COMBINED = ("allOf", "anyOf", "oneOf", "not")
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
 
 
 class RaySchemas:
-    """The schemas in a folder."""
+    """KubeRay's schemas in a folder.
+
+    Args:
+        folder: the folder of KubeRay's custom resource definitions.
+
+    Raises:
+        ConfigError: a definition is missing.
+    """
 
     def __init__(self, folder: str) -> None:
-        """Raises ConfigError, one line, if the folder does not hold them."""
         self._folder = Path(folder)
         for name in _FILES.values():
             if not (self._folder / name).is_file():
@@ -45,7 +51,7 @@ class RaySchemas:
                 )
 
     def problems(self, manifest: Manifest) -> Iterator[Found]:
-        """What an API server with these definitions would refuse of a Ray object."""
+        """Yields what an API server with these definitions would refuse in a Ray object."""
         version = str(manifest.content["apiVersion"])
         served = _versions(self._folder / _FILES[manifest.kind])
         if version not in served:
@@ -60,7 +66,7 @@ class RaySchemas:
 
 
 def explain(error: ValidationError) -> Iterator[Found]:
-    """A schema error in the words of this check."""
+    """Converts a schema error to problems of this check."""
     key: Key = tuple(error.absolute_path)
     if error.validator == "additionalProperties":
         known = list(mapping(error.schema).get("properties", {}))
@@ -83,9 +89,10 @@ def explain(error: ValidationError) -> Iterator[Found]:
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """A structural schema of Kubernetes as JSON schema.
+    """Converts a structural schema of Kubernetes to a JSON schema.
 
-    What Kubernetes would silently drop is refused; a property with a default is not required; an object may be null.
+    Unknown fields, which Kubernetes silently drops, are refused; a property with a default is not required; an object
+    may be null.
     """
     if "properties" not in schema and schema.get("x-kubernetes-preserve-unknown-fields"):
         return {}
@@ -111,7 +118,7 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_defaults(schema: dict[str, Any], value: Any) -> Any:
-    """`value` as an API server stores it, the schema's defaults filled in: CEL rules are about that."""
+    """Returns `value` with the schema's defaults, as an API server stores it: CEL rules apply to that form."""
     if isinstance(value, dict):
         properties = schema.get("properties", {})
         more = mapping(schema.get("additionalProperties"))
@@ -131,13 +138,13 @@ def _versions(path: Path) -> dict[str, tuple[dict[str, Any], Draft202012Validato
         if version["served"]:
             schema = version["schema"]["openAPIV3Schema"]
             closed = strict(schema)
-            closed["properties"]["metadata"] = {}  # every object's, which the check of the core kinds knows
+            closed["properties"]["metadata"] = {}  # checked by `core.metadata_problems`, for all kinds
             served[f"{definition['group']}/{version['name']}"] = schema, Draft202012Validator(closed)
     return served
 
 
 def _cel_problems(schema: dict[str, Any], value: Any, key: Key) -> Iterator[Found]:
-    """The schema's CEL rules for `value` and all below it, except those about a change."""
+    """Evaluates the schema's CEL rules for `value` and everything below it, except rules about changes (`oldSelf`)."""
     if value is None:
         return
     for rule in schema.get("x-kubernetes-validations", ()):

@@ -1,4 +1,4 @@
-"""What a process that is gone left behind: where its output lies, and the last line of it."""
+"""Crash logs of lost processes: the path of the output, and its last line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cluster.ray_internals import session_folder
 
 
 def crash_summary(notices: Sequence[ProcessRecord]) -> str:
-    """Where the output of these processes lies and, if that is here, the last line of what they said of errors."""
+    """Returns where the stderr logs of these processes are and, for those on this node, the last line of each."""
     if not notices:
         return "it died before it gave a sign of life; `ray logs` has its output"
     logs = session_folder() / "logs"
@@ -26,7 +26,7 @@ def _of(notice: ProcessRecord, logs: Path) -> str:
         return f"output of {place}: {logs / pattern} on node {notice.node[:8]}"
     for path in logs.glob(pattern):
         lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        # Ray marks the beginning and the end of each actor's output with lines of its own.
+        # Ray marks the beginning and the end of each actor's output with lines that start with a colon.
         said = [line for line in lines if not line.startswith(":")]
         return f"output of {place}: {path}" + (f", which ends with: {said[-1].strip()}" if said else "")
     return f"output of {place}: {logs / pattern}, which is gone"

@@ -1,10 +1,11 @@
-"""Signs of life: a thread that says, every few seconds, that its process lives and how it is.
+"""Heartbeats: a thread that reports, every few seconds, that its process is alive, and its memory and weights version.
 
     with Heartbeat("ppo", "policy", rank=0):
         ...
 
-It speaks through the notice board, for `python -m cluster.status`, and through metrics, for Prometheus. A process that
-is stuck but lets Python's threads run still beats: what it does not do is finish steps, which the driver's notice shows.
+It writes to the process registry, for `python -m cluster.status`, and to metrics, for Prometheus. A process that is
+stuck while Python's threads still run keeps sending heartbeats, but it does not finish steps, which the driver's record
+shows.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from cluster.liveness.registry import DRIVER, ProcessRecord, Progress, last_of, 
 from cluster.memory import resident_bytes
 
 SECONDS = 5.0
-"""Between two beats when there is no news."""
+"""Interval between two heartbeats if nothing changes."""
 _SECONDS_BETWEEN_NEWS = 1.0
 
 
 class Heartbeat:
-    """The pulse of one process of a run, once it has joined the cluster.
+    """The heartbeat of one process of a run, which must have joined the cluster.
 
     Args:
         run: the run's name.
-        role: what the process is to it.
-        rank: which of the role's processes it is.
-        version: tells the version of the weights that the process holds, if it holds any.
+        role: the process's role in the run.
+        rank: the process's rank in its role.
+        version: returns the version of the weights that the process holds, or None if it holds none.
     """
 
     def __init__(self, run: str, role: str, rank: int, version: Callable[[], int | None] = lambda: None) -> None:
@@ -46,7 +47,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
     def start(self) -> Self:
-        """Begins to beat. A process that takes the place of another of the same job counts as started again."""
+        """Starts the thread. A process that replaces another of the same job, role and rank counts as a restart."""
         before = last_of(self.notice.run, self.notice.role, self.notice.rank)
         if before is not None and before.job == self.notice.job:
             self.notice.restarts = before.restarts + 1
@@ -61,7 +62,7 @@ class Heartbeat:
         self._thread.join(SECONDS)
 
     def beat(self) -> None:
-        """One sign of life."""
+        """Sends one heartbeat. Raises RayError if the head does not answer."""
         self.notice.resident_bytes = resident_bytes()
         self.notice.weights_version = self._version()
         metrics.HEARTBEAT.set(time.time(), **self._labels)
@@ -79,7 +80,7 @@ class Heartbeat:
                 self._news = False
                 with suppress(
                     RayError
-                ):  # the head is silent: a missing beat is the news, and no reason to stop working
+                ):  # a silent head is no reason to stop working; watchers notice the missing heartbeat
                     self.beat()
 
     def __enter__(self) -> Self:
@@ -92,14 +93,15 @@ class Heartbeat:
 
 
 class DriverHeartbeat(Heartbeat):
-    """The pulse of a run's driver: also how far the run is, and how full the disk.
+    """The heartbeat of a run's driver, which also reports the run's progress and the free disk space.
 
-    When its `with` block is left well, the run's notices are taken down; otherwise they stay and say why it ended.
+    If the `with` block ends without an exception, the run's records are removed; otherwise they stay, and the driver's
+    record says why the run ended.
 
     Args:
         run: the run's name.
         stage: e.g. "ppo".
-        folder: the run's, whose file system is watched.
+        folder: the run's folder; its file system's free space is reported.
     """
 
     def __init__(self, run: str, stage: str, folder: Path) -> None:
@@ -109,23 +111,29 @@ class DriverHeartbeat(Heartbeat):
         self.notice.progress = self.progress
 
     def start(self) -> Self:
-        """Starts the thread, after removing what earlier runs of the name left."""
+        """Removes records of earlier runs of this name and records older than a day, then starts the thread."""
         tidy()
         take_down(self.notice.run)
         return super().start()
 
     def plan(self, steps: int, done: int) -> None:
-        """The run has `steps` steps, of which `done` were made before; says so within a second."""
+        """Reports within a second that the run has `steps` steps, of which `done` are already done."""
         self.progress.steps, self.progress.step = steps, done
         self._news = True
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
-        """Step `step` is done, with these figures; says so within a second."""
+        """Reports within a second that step `step` is done.
+
+        Args:
+            step: number of steps done.
+            figures: the step's metrics by name.
+        """
         progress = self.progress
         progress.step, progress.figures, progress.step_at = step, dict(figures), time.time()
         self._news = True
 
     def beat(self) -> None:
+        """Sends one heartbeat, with the run's progress and disk space."""
         run, progress, disk = self.notice.run, self.progress, shutil.disk_usage(self._folder)
         metrics.RUNS_FREE.set(disk.free, run=run)
         metrics.RUNS_SIZE.set(disk.total, run=run)
@@ -141,7 +149,7 @@ class DriverHeartbeat(Heartbeat):
         from ray.exceptions import RayError
 
         self.stop()
-        with suppress(RayError):  # without its head there is no board, and what ended the run matters more
+        with suppress(RayError):  # without the head there is no registry, and the error that ended the run matters more
             if error is None:
                 take_down(self.notice.run)
             else:

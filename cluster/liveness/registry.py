@@ -1,9 +1,10 @@
-"""The cluster's notice board: each process of a run says there who it is and how far it is, and `cluster.status` reads.
+"""The cluster's process registry: each process of a run writes a record about itself, which `cluster.status` reads.
 
-The board is Ray's internal key-value store, which the cluster's head keeps. A notice is one small message to the head
-every few seconds; nothing runs for it: no actor, no file system that all must share. What was said last stays when the
-process that said it hangs or dies, and reading needs the head alone, so a driver that answers nobody can still be
-looked at. A run that ends well takes its notices down; the others stay until the run is started again, or for a day.
+The registry is Ray's internal key-value store on the cluster's head. Each process sends one small message to the head
+every few seconds; the registry needs neither an actor nor a shared file system. The last record of a process stays when
+the process hangs or dies, and reading needs only the head, so a run can be inspected even if its driver does not
+respond. A run that ends without an error removes its records; other records stay until the run is started again, or
+for a day.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ _SECONDS_TO_ANSWER = 10.0
 
 @dataclass
 class Progress:
-    """How far a run is; its driver's notice has it."""
+    """A run's progress, part of its driver's record.
+
+    Attributes:
+        stage: e.g. "ppo".
+        step: number of steps done.
+        steps: number of steps of the whole run; None until it is known.
+    """
 
     stage: str
     state: str = "running"
@@ -32,14 +39,22 @@ class Progress:
     step: int = 0
     steps: int | None = None
     step_at: float = field(default_factory=time.time)
-    """When the last step was done, Unix time; before the first, the start."""
+    """When the last step was done, Unix time; before the first step, when the run started."""
     figures: dict[str, float] = field(default_factory=dict)
-    """What was logged of the last step."""
+    """Metrics of the last step, by name."""
 
 
 @dataclass
 class ProcessRecord:
-    """What one process of a run says of itself."""
+    """What one process of a run reports about itself.
+
+    Attributes:
+        pid: the process id on its node.
+        resident_bytes: resident memory, bytes.
+        restarts: how many times the process was restarted.
+        weights_version: version of the weights that the process holds, if it holds any.
+        progress: the run's progress, in the driver's record only.
+    """
 
     run: str
     role: str
@@ -50,9 +65,9 @@ class ProcessRecord:
     job: str
     """Ray's id of the job, hex."""
     actor: str = ""
-    """Ray's id of the actor, hex; the driver is none."""
+    """Ray's id of the actor, hex; empty for the driver, which is not an actor."""
     at: float = 0.0
-    """When it was said, Unix time."""
+    """When the record was written, Unix time."""
     resident_bytes: int = 0
     restarts: int = 0
     weights_version: int | None = None
@@ -60,7 +75,7 @@ class ProcessRecord:
 
     @classmethod
     def here(cls, run: str, role: str, rank: int) -> ProcessRecord:
-        """A notice of this process, which has joined the cluster."""
+        """Returns a record of this process, which must have joined the cluster."""
         import ray
 
         context = ray.get_runtime_context()
@@ -70,7 +85,7 @@ class ProcessRecord:
 
 
 def put_up(notice: ProcessRecord) -> None:
-    """Replaces what this process said before. Raises RayError when the head does not answer."""
+    """Writes this process's record over its previous one. Raises RayError if the head does not answer."""
     from ray.experimental.internal_kv import _internal_kv_put
 
     notice.at = time.time()
@@ -79,7 +94,7 @@ def put_up(notice: ProcessRecord) -> None:
 
 
 def last_of(run: str, role: str, rank: int) -> ProcessRecord | None:
-    """What the process in this place said last, if any did."""
+    """Returns the last record of this role and rank; None if there is none."""
     from ray.experimental.internal_kv import _internal_kv_get
 
     text = _internal_kv_get(f"{_prefix(run)}{role}/{rank}", namespace=NAMESPACE)
@@ -87,7 +102,15 @@ def last_of(run: str, role: str, rank: int) -> ProcessRecord | None:
 
 
 def said(run: str, places: Sequence[tuple[str, int]]) -> list[ProcessRecord]:
-    """What the processes in these places, role and rank, said last. Raises RayError when the head does not answer."""
+    """Returns the last records of these roles and ranks; those without a record are left out.
+
+    Args:
+        run: the run's name.
+        places: pairs of role and rank.
+
+    Raises:
+        RayError: the head does not answer.
+    """
     from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
     keys = [f"{_prefix(run)}{role}/{rank}".encode() for role, rank in places]
@@ -96,14 +119,14 @@ def said(run: str, places: Sequence[tuple[str, int]]) -> list[ProcessRecord]:
 
 
 def take_down(run: str) -> None:
-    """Removes all notices of a run."""
+    """Removes all records of a run."""
     from ray.experimental.internal_kv import _internal_kv_del
 
     _internal_kv_del(_prefix(run), del_by_prefix=True, namespace=NAMESPACE)
 
 
 def tidy() -> None:
-    """Removes the notices of runs from which nothing was heard for a day."""
+    """Removes the records of runs whose newest record is more than a day old."""
     from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
 
     keys = _internal_kv_list("", namespace=NAMESPACE)
@@ -117,7 +140,7 @@ def tidy() -> None:
 
 
 def parse(text: bytes) -> ProcessRecord:
-    """A notice as the board has it."""
+    """Parses a record from its JSON in the registry."""
     values: Mapping[str, object] = json.loads(text)
     progress = values["progress"]
     return ProcessRecord(**{**values, "progress": Progress(**progress) if isinstance(progress, dict) else None})  # type: ignore[arg-type]

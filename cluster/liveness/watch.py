@@ -1,4 +1,4 @@
-"""Who of a run's processes is lost: dead, as Ray knows, or hung, as it gives no sign of life any more."""
+"""Finds the lost processes of a run: dead according to Ray, or hung, which means without a heartbeat for too long."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ Place = tuple[str, int]
 
 
 class Watch:
-    """Watches over the processes of one run, and keeps the last notice of each for when it is gone.
+    """Watches the processes of one run, and keeps the last record of each for crash reports.
 
     Args:
         run: the run's name.
-        limit_s: how long after its last sign of life a process counts as hung.
+        limit_s: seconds without a heartbeat after which a process counts as hung.
     """
 
     def __init__(self, run: str, limit_s: float) -> None:
         self.run, self.limit_s = run, limit_s
         self.last: dict[Place, ProcessRecord] = {}
-        self._actors: dict[Place, str] = {}  # Ray's id of who is there
-        self._beat: dict[str, tuple[float, float]] = {}  # actor -> its last beat, and when we first saw that one
+        self._actors: dict[Place, str] = {}  # Ray's actor id of the process of each role and rank
+        self._beat: dict[str, tuple[float, float]] = {}  # actor -> its last heartbeat, and when it was first seen here
         self._looked_at = 0.0
         self._looking = threading.Lock()
 
     def expect(self, place: Place, actor: ActorHandle) -> None:
-        """From now on `actor` is the process in this place. It is watched from its first sign of life on."""
+        """Registers `actor` as the process of this role and rank. It is watched from its first heartbeat on."""
         self._actors[place] = actor._actor_id.hex()
 
     def look(self, roles: Iterable[str]) -> None:
-        """Raises RoleDied for a process of `roles` that hangs. Asks the head at most once a second, whoever calls."""
+        """Raises RoleDied if a process of `roles` hangs. Queries the head at most once a second, from all threads."""
         if time.monotonic() - self._looked_at < SECONDS_BETWEEN_LOOKS or not self._looking.acquire(blocking=False):
             return
         try:
@@ -53,29 +53,30 @@ class Watch:
                 raise RoleDied(f"{role}: rank {rank} hangs: no sign of life for {seconds:.0f} s")
 
     def silent(self) -> dict[Place, float]:
-        """Every process that hangs, with the seconds since it was last heard of. Nobody while the head is silent too."""
+        """Returns all hung processes with the seconds since their last heartbeat; empty if the head does not answer."""
         now = time.monotonic()
         try:
             notices = said(self.run, list(self._actors))
         except RayError:
-            self._beat.clear()  # nobody could be heard: all have their time again once the head is back
+            self._beat.clear()  # no heartbeat could arrive: all limits restart once the head is back
             return {}
         silent = {}
         for notice in notices:
             place = notice.role, notice.rank
             if self._actors.get(place) != notice.actor:
-                continue  # of the process that was there before
+                continue  # a record of the process that was replaced
             self.last[place] = notice
             if self._beat.get(notice.actor, (0.0, 0.0))[0] != notice.at:
-                self._beat[notice.actor] = notice.at, now  # by our clock: theirs may be another
+                self._beat[notice.actor] = notice.at, now  # by this machine's clock: other nodes' clocks may differ
             elif now - self._beat[notice.actor][1] > self.limit_s:
                 silent[place] = now - self._beat[notice.actor][1]
         return silent
 
     def dead(self) -> list[Place]:
-        """Every process that Ray knows to be dead. A head that is silent for a while is asked again.
+        """Returns every process that Ray reports as dead. Retries while the head does not answer.
 
-        Raises HeadError when it stays silent for the time after which a process counts as hung.
+        Raises:
+            HeadError: the head has not answered for `limit_s` seconds.
         """
         until = time.monotonic() + self.limit_s
         while True:
@@ -89,7 +90,7 @@ class Watch:
                 return sorted(place for place, actor in self._actors.items() if actor in gone)
 
     def leaving(self) -> str | None:
-        """Id of a node that Ray is emptying (a spot node's notice) and that the driver or a process of the run is on."""
+        """Returns the id of a draining node (such as a spot node) with the driver or a process of the run, or None."""
         draining = draining_nodes()
         if draining:
             self.silent()
@@ -97,7 +98,7 @@ class Watch:
         return next((node for node in draining if node in mine), None)
 
     def last_of(self, role: str, ranks: Sequence[int]) -> list[ProcessRecord]:
-        """What processes in these places said last, where they said anything."""
+        """Returns the last records of these ranks of a role; ranks without a record are left out."""
         return [self.last[role, rank] for rank in ranks if (role, rank) in self.last]
 
 

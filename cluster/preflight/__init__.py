@@ -1,1 +1,1 @@
-"""Whether a run can work, known before it takes anything: what it needs against what a cluster has or may get."""
+"""Checks before a run reserves anything whether it can work: its needs against what a cluster has or may get."""

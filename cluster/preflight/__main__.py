@@ -1,13 +1,13 @@
-"""python -m cluster.preflight: whether the stages of a recipe can work on a cluster, and what they would take.
+"""python -m cluster.preflight: checks whether the stages of a recipe fit on a cluster, and estimates their resources.
 
     python -m cluster.preflight --config configs/laptop.yaml                  every stage of the recipe
-    python -m cluster.preflight --config F --stage ppo --policy.zero.stage=2  one, with other settings
-    python -m cluster.preflight --config F --nodes 2x64CPU,8GPU,1000GiB,H100  on a cluster that is not there yet
+    python -m cluster.preflight --config F --stage ppo --policy.zero.stage=2  one stage, with other settings
+    python -m cluster.preflight --config F --nodes 2x64CPU,8GPU,1000GiB,H100  on a planned cluster
 
-Without --nodes it asks the cluster of RAY_ADDRESS; without that, it looks at this machine, where a stage would start a
-cluster of its own. Nothing is started and no weights are read. Exit status: 0, or 2 when something is refused.
+Without --nodes it checks the cluster at RAY_ADDRESS, and without RAY_ADDRESS this machine, where a stage would start a
+local cluster. It starts nothing and reads no weights. Exit status: 0, or 2 if something is refused.
 
-It is the one command of this package that knows the stages: it imports `trainers`, and nothing imports it.
+This is the only command of the package that depends on the stages: it imports `trainers`, and nothing imports it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PROG = "python -m cluster.preflight"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the tables of one stage or all; ends with status 2 and a line for each stage that is refused."""
+    """Prints the tables of one stage or all; exits with status 2 and one line of reasons if a stage is refused."""
     options, settings = _parse(argv)
     with one_line_errors(PROG):
         arguments = ["--config", options.config, *settings]
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _look(config: Any, pretrain: PretrainConfig | None, options: argparse.Namespace) -> list[str]:
-    """Shows one stage; returns why it is refused, if it is."""
+    """Prints one stage's tables, and returns a line that says why it is refused; an empty list if it is not."""
     shape_of, capacity = _shapes(options.shape, pretrain), _capacity(config, options)
     wanted = plan(config, shape_of, capacity.gpu_bytes)
     disks = [Finding("fits", "disk", f"{gib(disk.bytes)} to write ({disk.why})") for disk in wanted.disks]
@@ -75,7 +75,11 @@ def _look(config: Any, pretrain: PretrainConfig | None, options: argparse.Namesp
 
 
 def _shapes(given: str | None, pretrain: PretrainConfig | None) -> Callable[[str], Shape]:
-    """Where the shape of a model is known from: its folder, else --shape, else the model that the recipe makes."""
+    """Returns a function from a model's folder to its shape.
+
+    The shape comes from the folder if it exists, else from --shape, else from the Hub, else from the model that the
+    recipe's pretraining creates.
+    """
     fallback = parse_shape(given) if given else None
 
     def shape_of(folder: str) -> Shape:
@@ -108,12 +112,12 @@ def _capacity(config: Any, options: argparse.Namespace) -> Capacity:
 
 
 def _stages(recipe: str) -> list[str]:
-    """The stages that a recipe has."""
+    """Returns the stages of a recipe."""
     return [stage for stage in STAGES if stage in read_recipe(find_recipe(recipe), recipe).values]
 
 
 def _pretrain(recipe: str) -> PretrainConfig | None:
-    """The recipe's pretraining, whose model the other stages start from in the end."""
+    """Returns the recipe's pretraining settings, if it has any: the other stages' models descend from its model."""
     config: Section | None = read("pretrain", STAGES, ["--config", recipe]) if "pretrain" in _stages(recipe) else None
     assert config is None or isinstance(config, PretrainConfig)
     return config

@@ -1,4 +1,4 @@
-"""What a cluster has, or may get: nodes with resources, memory, and the memory of their GPUs."""
+"""The capacity of a cluster, present or possible: nodes with their resources, memory, and GPU memory."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from configs.errors import ConfigError
 
 GIB = 2**30
 MANY = 10_000
-"""Nodes of a kind whose number is not limited."""
+"""Number of nodes that stands for "unlimited"."""
 
-# Memory on the data sheet, GiB, by Ray's name of the accelerator. Types that come in several sizes are not here.
+# Memory in GiB by the data sheet, by Ray's name of the accelerator. Types that come in several sizes are left out.
 GPU_GIB = {
     "T4": 16, "A10G": 24, "L4": 24, "L40S": 48, "A100-40G": 40, "A100-80G": 80, "H100": 80, "H200": 141, "H20": 96, "B200": 180, "B300": 270,
 }  # fmt: skip
-GPU_USABLE = 0.97  # of it, once the driver has its own
+GPU_USABLE = 0.97  # share that is left after what the driver takes
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """`count` equal nodes. `None` is unknown."""
+    """`count` equal nodes: each one's resources by Ray's names, memory, and memory of one GPU; None means unknown."""
 
     count: int
     resources: Mapping[str, float]
@@ -36,28 +36,28 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Capacity:
-    """A cluster as it is or may become."""
+    """The nodes of a cluster, including those that it may get."""
 
     nodes: tuple[Nodes, ...]
     open_ended: bool = False
-    """An autoscaler may add nodes, and only it knows which."""
+    """Whether an autoscaler may add nodes that only it knows."""
 
     def all_of(self, resource: str) -> float:
-        """What all nodes together have of a resource."""
+        """Returns the total amount of a resource over all nodes."""
         return sum(nodes.count * nodes.resources.get(resource, 0.0) for nodes in self.nodes)
 
     @property
     def gpu_bytes(self) -> int | None:
-        """Memory of a GPU, the smallest of those that are known; None if none is."""
+        """Memory of the smallest GPU whose memory is known, in bytes; None if none is known."""
         return min((nodes.gpu_bytes for nodes in self.nodes if nodes.gpu_bytes), default=None)
 
     def with_gpus_of(self, gpu_bytes: int | None) -> Capacity:
-        """The same with a size for GPUs of which none is known."""
+        """Returns a copy in which GPUs of unknown memory have `gpu_bytes`."""
         return replace(self, nodes=tuple(replace(n, gpu_bytes=n.gpu_bytes or gpu_bytes) for n in self.nodes))
 
 
 def capacity_of(head: Head) -> Capacity:
-    """The cluster's nodes and those that its autoscaler may add, where its limits were told to the cluster."""
+    """Returns the cluster's nodes, and those that its autoscaler may add, if the head knows the autoscaler's limits."""
     reply = head.resources()
     there = tuple(_nodes(1, node.total_resources, node.ray_node_type_name or "node") for node in living(reply))
     limits = head.limits()
@@ -72,7 +72,12 @@ def capacity_of(head: Head) -> Capacity:
 
 
 def this_machine(num_cpus: int | None, num_gpus: int | None) -> Capacity:
-    """What a cluster of its own would have here, with the settings of a stage's `cluster`."""
+    """Returns the capacity of a local cluster on this machine.
+
+    Args:
+        num_cpus: CPUs by the stage's `cluster` settings; None for all of the machine's.
+        num_gpus: the same for GPUs.
+    """
     from cluster.ray_internals import NvidiaGPUAcceleratorManager as Gpus
 
     gpus = Gpus.get_current_node_num_accelerators() if num_gpus is None else num_gpus
@@ -83,9 +88,10 @@ def this_machine(num_cpus: int | None, num_gpus: int | None) -> Capacity:
 
 
 def parse_nodes(text: str) -> Capacity:
-    """A cluster that is not there yet: `2x64CPU,8GPU,1000GiB,H100`, several kinds joined by `+`.
+    """Parses the nodes of a planned cluster, such as `2x64CPU,8GPU,1000GiB,H100`; several kinds are joined by `+`.
 
-    Raises ConfigError for what it cannot read.
+    Raises:
+        ConfigError: `text` cannot be parsed.
     """
     return Capacity(tuple(_parsed(part.strip()) for part in text.split("+")))
 
@@ -113,7 +119,7 @@ def _parsed(text: str) -> Nodes:
 
 
 def _nodes(count: int, resources: Mapping[str, float], name: str) -> Nodes:
-    """Ray's `memory` is what its node could give when it started, less the object store."""
+    """Returns equal nodes. Ray's `memory` is what was free when a node started, less the object store."""
     memory = resources.get("memory", 0) + resources.get("object_store_memory", 0)
     gpu = next((_usable(GPU_GIB[kind]) for kind in _accelerators(resources) if kind in GPU_GIB), None)
     return Nodes(count, dict(resources), int(memory) or None, gpu, name)

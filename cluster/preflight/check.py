@@ -1,4 +1,4 @@
-"""A plan against a capacity: every role's processes, the memory of nodes and GPUs, the disk."""
+"""Check a plan against a capacity: the processes of each role, the memory of nodes and GPUs, and disk space."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cluster.preflight.capacity import Capacity, Nodes
 from cluster.preflight.needs import Disk, Finding, Level, Need, Place, Plan, gib
 
 ERROR = 0.15
-"""Largest error of the estimates, as tests hold them to it: what is over by less is said, not refused."""
+"""Largest relative error of the estimates, enforced by tests. A need over the limit by less is `tight`, not refused."""
 
 
 def check(plan: Plan, capacity: Capacity) -> list[Finding]:
-    """All findings, the plan's own first."""
+    """Returns all findings, the plan's own first."""
     found = list(plan.findings)
     for name, places in plan.groups.items():
         found += _placement(places, capacity, f"{name}: " if len(plan.groups) > 1 else "")
@@ -27,7 +27,7 @@ def check(plan: Plan, capacity: Capacity) -> list[Finding]:
 
 
 def _placement(places: Sequence[Place], capacity: Capacity, group: str) -> Iterator[Finding]:
-    """Whether there is enough of everything in all, and whether each place's bundles find nodes that hold them."""
+    """Checks the total of each resource, and whether the nodes can hold each placement group's bundles."""
     short: Level = "unknown" if capacity.open_ended else "refused"
     asked = " now; its autoscaler will be asked for more" if capacity.open_ended else " in all"
     for name, amount in total({place.name: [dict(bundle) for bundle in place.bundles] for place in places}).items():
@@ -37,7 +37,7 @@ def _placement(places: Sequence[Place], capacity: Capacity, group: str) -> Itera
         elif amount:
             yield Finding("fits", "resources", f"{group}{amount:g} of {has:g} {name}")
     for place in places:
-        bundle, count = place.bundles[0], len(place.bundles)  # no later one is larger
+        bundle, count = place.bundles[0], len(place.bundles)  # no later bundle is larger
         held = sum(nodes.count * _holds(nodes, bundle, count) for nodes in capacity.nodes)
         if held < count and all(amount * count <= capacity.all_of(name) for name, amount in bundle.items()):
             words = ", ".join(f"{amount:g} {name}" for name, amount in bundle.items())
@@ -45,13 +45,13 @@ def _placement(places: Sequence[Place], capacity: Capacity, group: str) -> Itera
 
 
 def _holds(nodes: Nodes, bundle: Mapping[str, float], most: int) -> int:
-    """How many such bundles, up to `most`, one of these nodes holds."""
+    """Returns how many such bundles fit on one of these nodes, at most `most`."""
     counts = [int(nodes.resources.get(name, 0.0) / amount + 1e-9) for name, amount in bundle.items() if amount > 0]
     return min([most, *counts])
 
 
 def _gpu_memory(place: Place, capacity: Capacity) -> Iterator[Finding]:
-    """The GPU of bundle 0, which holds a rank of each role that shares it; each keeps what it has."""
+    """Checks the GPU of bundle 0, which holds a rank of every role that shares it: no role releases its memory."""
     share = place.bundles[0].get("GPU", 0.0)
     size = sum(need.gpu_bytes for need in place.of_rank(0))
     if not share or not size:
@@ -63,7 +63,7 @@ def _gpu_memory(place: Place, capacity: Capacity) -> Iterator[Finding]:
 
 
 def _host_memory(places: Sequence[Place], capacity: Capacity) -> Iterator[Finding]:
-    """The fullest node, when bundles are laid out place by place on the first node with room, as PACK does."""
+    """Checks the fullest node's memory: bundles go group by group to the first node with room, as PACK places them."""
     free = [(nodes, dict(nodes.resources)) for nodes in capacity.nodes for _ in range(min(nodes.count, 4096))]
     held: list[list[Need]] = [[] for _ in free]
     for place in places:
@@ -102,7 +102,7 @@ def _compared(subject: str, size: int, has: int, of: str, who: str) -> Finding:
 
 
 def _space(disk: Disk) -> Finding:
-    """The folder's disk; what the run has written already counts as there."""
+    """Checks the free space of the folder's disk. What the run has already written is not needed again."""
     folder = Path(disk.folder)
     written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
     here = next(path for path in (folder, *folder.parents) if path.exists())

@@ -1,4 +1,4 @@
-"""What a run asks for, in words that a cluster understands: processes, memory of each, disk. Knows no stage."""
+"""A run's needs, independent of the stage: processes, the memory of each, and disk space."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Row = tuple[str, int, str]
-"""Name, bytes and arithmetic of one part of a rank's memory."""
+"""One part of a rank's memory: its name, its bytes, and how they are computed."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """The ranks of one role; all figures are one rank's."""
+    """The needs of one role's ranks; all amounts are for one rank."""
 
     role: str
     ranks: int
@@ -21,20 +21,20 @@ class Need:
     gpu_bytes: int = 0  # memory of its GPU
     host: Sequence[Row] = ()
     gpu: Sequence[Row] = ()
-    first: Sequence[Row] = ()  # rank 0's besides, in its node's memory
-    moment: str = ""  # when the device that computes is fullest, in words
+    first: Sequence[Row] = ()  # rank 0's further memory on its node
+    moment: str = ""  # description of the moment of peak memory on the device that computes
 
 
 @dataclass(frozen=True)
 class Place:
-    """One placement group: a role that is apart, or several that share. Bundle i holds rank i of each."""
+    """One placement group, of one role or of several that share it. Bundle i holds rank i of each role."""
 
     name: str
-    bundles: Sequence[Mapping[str, float]]  # what it reserves, by Ray's names
+    bundles: Sequence[Mapping[str, float]]  # amounts by Ray's resource names
     needs: Sequence[Need]
 
     def of_rank(self, rank: int) -> list[Need]:
-        """The roles that bundle `rank` holds a process of, with what rank 0 has besides."""
+        """Returns the needs of the roles that have this rank, including rank 0's further memory."""
         here = [need for need in self.needs if rank < need.ranks]
         if rank:
             return here
@@ -43,7 +43,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes that a run will have written to a folder."""
+    """The bytes that a run writes to a folder in all, and what they consist of (`why`)."""
 
     folder: str
     bytes: int
@@ -55,7 +55,7 @@ Level = Literal["fits", "tight", "unknown", "refused"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `subject`: what it is about, a role where it is a role's; `text`: a clause."""
+    """The result of one check. `subject` is what was checked, such as a role's name; `text` describes the result."""
 
     level: Level
     subject: str
@@ -64,13 +64,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a stage needs. Places of one group are there at the same time, groups one after another."""
+    """All needs of a stage. The placement groups in one entry of `groups` exist at the same time, entries in turn."""
 
     groups: Mapping[str, Sequence[Place]]
     disks: Sequence[Disk] = ()
-    findings: Sequence[Finding] = field(default_factory=tuple)  # what needs no cluster to be known
+    findings: Sequence[Finding] = field(default_factory=tuple)  # results that do not depend on a cluster
 
 
 def gib(count: float) -> str:
-    """Bytes as `1.2 GiB`."""
+    """Formats bytes as `1.2 GiB`, or as MiB below 1 GiB."""
     return f"{count / 2**30:,.1f} GiB" if count >= 2**30 or count <= -(2**30) else f"{count / 2**20:,.0f} MiB"

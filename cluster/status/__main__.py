@@ -1,11 +1,11 @@
-"""python -m cluster.status: what runs on a Ray cluster, how far it is, and whether every process of it lives.
+"""python -m cluster.status: shows the runs on a Ray cluster, their progress, and whether all their processes are alive.
 
     python -m cluster.status                      the cluster of RAY_ADDRESS, else the one on this machine
-    python -m cluster.status --watch              again every two seconds, until Ctrl-C
+    python -m cluster.status --watch              repeat every two seconds, until Ctrl-C
     python -m cluster.status --json               the same for programs
 
-It asks the cluster's head alone (see cluster/head.py and cluster/liveness/registry.py), so it answers from any terminal that
-reaches the head's port, also while a driver hangs. Exit status: 0, 2 when there is no cluster to ask.
+It queries only the cluster's head (see cluster/head.py and cluster/liveness/registry.py), so it works from any machine
+that can reach the head's port, even while a driver hangs. Exit status: 0, or 2 if no cluster is found.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from cluster.status.view import ClusterView, NodeView, RankView, RunView, look
 from configs.errors import ConfigError, one_line_errors
 
 PROG = "python -m cluster.status"
-_PLAIN_WIDTH = 140  # of output that is no terminal
+_PLAIN_WIDTH = 140  # columns, if the output is not a terminal
 _GIB = 2**30
 _NONE_HERE = "no Ray cluster runs on this machine"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the state once, or again and again."""
+    """Prints the state once, or repeatedly with --watch."""
     options = _parse(argv)
     with one_line_errors(PROG), Head(find(options.address)) as head:
         if options.watch is None:
@@ -49,7 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def find(address: str | None) -> str:
-    """HOST:PORT of the cluster that the user means. Raises ConfigError, within seconds, when there is none."""
+    """Returns HOST:PORT of the cluster at `address`, else at RAY_ADDRESS, else of the only one on this machine.
+
+    Raises:
+        ConfigError: within seconds, if there is no such cluster, or several run on this machine.
+    """
     given, setting = address or os.environ.get("RAY_ADDRESS", ""), "--address " if address else "RAY_ADDRESS="
     if given in ("", "auto", "local"):
         running = sorted(find_gcs_addresses())
@@ -62,7 +66,7 @@ def find(address: str | None) -> str:
 
 
 def watch(head: Head, seconds: float, as_json: bool) -> None:
-    """Shows the state every `seconds` until interrupted. A head that does not answer is shown, and asked again."""
+    """Shows the state every `seconds` until interrupted. If the head does not answer, shows the error and retries."""
     screen = Live(screen=True, auto_refresh=False) if sys.stdout.isatty() and not as_json else None
     with suppress(KeyboardInterrupt), screen or nullcontext():
         while True:
@@ -82,7 +86,7 @@ def watch(head: Head, seconds: float, as_json: bool) -> None:
 
 
 def render(view: ClusterView) -> RenderableType:
-    """The state as tables."""
+    """Returns the state as tables."""
     parts: list[RenderableType] = []
     for run in view.runs:
         parts += [_headline(run), *([_ranks(run)] if run.ranks else [])]
@@ -154,7 +158,7 @@ def _or_dash(value: int | None) -> str:
 
 
 def _ago(seconds: float) -> str:
-    """`7 s`, `3 min`, `2.5 h`."""
+    """Formats a duration: `7 s`, `3 min`, `2.5 h`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
@@ -172,7 +176,7 @@ def _print(view: ClusterView, as_json: bool) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinities: they become null."""
+    """Replaces NaN and infinities, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

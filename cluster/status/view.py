@@ -1,4 +1,4 @@
-"""The state of a cluster and of the runs on it at one moment, put together from what its head knows."""
+"""A snapshot of a cluster and the runs on it, assembled from the head's data."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from cluster.scaling import Reply, coming, living
 
 Actor: TypeAlias = gcs_pb2.ActorTableData
 LATE_S = 30.0
-"""A process from which nothing was heard for so long is late: six beats."""
+"""Seconds without a heartbeat after which a process is shown as late: six heartbeat intervals."""
 
 
 @dataclass(frozen=True)
 class RankView:
-    """One process of a run. What is not known yet is None."""
+    """One process of a run. Values that are not known yet are None."""
 
     role: str
     rank: int
     state: str
-    """Ray's state of the actor, lower case; `late` for one that is alive and says nothing."""
+    """Ray's state of the actor, lower case; `late` if alive without heartbeats, `gone` if Ray has no such actor."""
     node: str
     bundle: str | None
     """Placement group and bundle, e.g. `policy+critic 0`; processes with the same one share its CPUs and GPUs."""
@@ -35,13 +35,13 @@ class RankView:
     restarts: int
     resident_bytes: int | None
     beat_s: float | None
-    """Seconds since the last sign of life."""
+    """Seconds since the last heartbeat."""
     weights_version: int | None
 
 
 @dataclass(frozen=True)
 class RunView:
-    """One run. The figures are those of its last step; a stage has not all of them."""
+    """One run. Metrics are those of its last step, None if the stage does not have them."""
 
     name: str
     stage: str
@@ -60,7 +60,7 @@ class RunView:
 
 @dataclass(frozen=True)
 class NodeView:
-    """One living node; resources by Ray's names, memory in bytes."""
+    """One living node; resources by Ray's names, memory in bytes. `kind` is Ray's node type, empty if there is none."""
 
     node: str
     kind: str
@@ -71,7 +71,7 @@ class NodeView:
 
 @dataclass(frozen=True)
 class WaitingView:
-    """A placement group that has no place yet."""
+    """A pending placement group: its name, why it waits, and the seconds since it was requested."""
 
     name: str
     why: str
@@ -91,7 +91,7 @@ class ClusterView:
 
 
 def look(head: Head) -> ClusterView:
-    """Asks the head. Raises HeadError when it does not answer."""
+    """Queries the head for a snapshot. Raises HeadError if it does not answer."""
     reply, now = head.resources(), time.time()
     names = node_names(reply)
     groups = {group.placement_group_id: group.name for group in head.groups()}
@@ -116,15 +116,19 @@ def run_view(
     groups: Mapping[bytes, str],
     now: float,
 ) -> RunView:
-    """A run as its driver's notice, its processes' notices and Ray's actors tell.
+    """Assembles a run from its driver's record, its processes' records, and Ray's actors.
 
     Args:
-        alive: whether the driver's job is.
-        names: what to call a node, by its id.
-        groups: the names of placement groups, by their ids.
+        driver: the driver's record.
+        notices: the records of the run's processes, including the driver's.
+        actors: the actors of the driver's job.
+        alive: whether the driver's job is alive.
+        names: display names of nodes, by their ids.
+        groups: names of placement groups, by their ids.
+        now: Unix time.
     """
     progress = driver.progress
-    assert progress is not None  # every driver's notice has it
+    assert progress is not None  # every driver's record has it
     state = progress.state if alive or progress.state != "running" else "ended without a word"
     by_id = {actor.actor_id.hex(): actor for actor in actors}
     bundles = {key: _bundle(actor, groups, driver.run) for key, actor in by_id.items()}
@@ -153,7 +157,7 @@ def run_view(
 
 
 def node_names(reply: Reply) -> dict[str, str]:
-    """What to call each node, by its id: its address, with the id's end where nodes share one."""
+    """Returns each node's display name by its id: the address, with the end of the id if nodes share an address."""
     nodes = reply.cluster_resource_state.node_states
     shared = Counter(node.node_ip_address for node in nodes if node.status != autoscaler_pb2.NodeStatus.DEAD)
     return {
@@ -164,7 +168,7 @@ def node_names(reply: Reply) -> dict[str, str]:
 
 
 def node_view(node: autoscaler_pb2.NodeState, names: dict[str, str]) -> NodeView:
-    """A living node, without Ray's marker resources (`node:...`, `bundle_group_...`)."""
+    """Returns the view of a living node, without Ray's marker resources (`node:...`, `bundle_group_...`)."""
     total = {name: amount for name, amount in sorted(node.total_resources.items()) if _is_real(name)}
     used = {name: round(amount - node.available_resources.get(name, 0.0), 4) for name, amount in total.items()}
     state = autoscaler_pb2.NodeStatus.Name(node.status).lower()
@@ -191,13 +195,13 @@ def _noticed(
 
 
 def _not_noticed(actor: Actor, role: str, rank: int, names: dict[str, str], bundle: str | None) -> RankView:
-    """An actor that has said nothing: it waits for its place, starts, or died before it could."""
+    """Returns the view of an actor without a record: it is pending, is starting, or died before its first heartbeat."""
     node = names.get(actor.address.node_id.hex(), "")
     return RankView(role, rank, _state(actor), node, bundle, actor.pid or None, actor.num_restarts, None, None, None)
 
 
 def _bundle(actor: Actor, groups: Mapping[bytes, str], run: str) -> str | None:
-    """In which bundle of which group an actor is; None outside named groups."""
+    """Returns the placement group and bundle of an actor; None outside named groups."""
     name = groups.get(actor.placement_group_id, "").removeprefix(f"{run}/")
     for resource in actor.required_resources:
         if name and (found := re.match(r"bundle_group_(\d+)_", resource)):
