@@ -2,7 +2,7 @@
 
 It is a redo log: from a checkpoint and the journal's later files, any state can be restored without generating again.
 
-    journal/step-00000003.parquet    prompts, responses, the engines' log-probabilities; storage/checksummed.py has its checksum
+    journal/step-00000003.parquet    prompts, responses, the engines' log-probabilities; see storage/checksummed.py
     rewards/step-00000003.parquet    their rewards, written after scoring; for inspection only, training never reads it
 """
 
