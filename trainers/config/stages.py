@@ -1,4 +1,4 @@
-"""The table of stages that a recipe may have, each with its settings. Reading this file imports no torch."""
+"""The stages that a recipe may have, each with its settings. Importing this module does not import torch."""
 
 from __future__ import annotations
 
