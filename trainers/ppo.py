@@ -53,8 +53,7 @@ def read_prompts(config: PPOConfig) -> PromptStream:
     """Checks the models of all roles, then reads the prompts.
 
     Every model must exist, support the longest possible sequence, and have the policy's vocabulary and chat format
-    according to its tokenizer. Prints a note for a model that has no tokenizer to compare. Raises ConfigError or
-    DataError.
+    according to its tokenizer. Prints a note for a model without a tokenizer. Raises ConfigError or DataError.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     tokenizer = load_chat_tokenizer(config.policy.model, config.chat)

@@ -1,6 +1,4 @@
-"""Settings of the stages that generate: PPO and its variants, rejection sampling. Importing this module does not import
-torch.
-"""
+"""Settings of the stages that generate: PPO and its variants, rejection sampling. Does not import torch."""
 
 from __future__ import annotations
 
@@ -148,9 +146,7 @@ class RewardedConfig(StageConfig):
 
 
 class PPOConfig(RewardedConfig):
-    """RLHF: trains the policy on rewards; vLLM engines generate. Roles that the algorithm does not need are not
-    started.
-    """
+    """RLHF: trains the policy on rewards; vLLM engines generate. Only roles that the algorithm needs are started."""
 
     recipe_key: ClassVar[str] = "ppo"
 
@@ -314,7 +310,7 @@ class PPOConfig(RewardedConfig):
 
 
 class SelectionConfig(Section):
-    """Which responses of a round are trained on. Never those that were cut off or that the chat format cannot express."""
+    """Which responses of a round are trained on; never those cut off or not expressible in the chat format."""
 
     by: Literal["per_prompt", "global_top_k"] = Field(
         "per_prompt", description="per_prompt: the best answer to each prompt; global_top_k: the k best of all answers"
@@ -341,7 +337,7 @@ class FineTuneConfig(LearningConfig):
 
 
 class RejectionConfig(RewardedConfig):
-    """Rejection-sampling fine-tuning: sample N responses to every prompt, keep the best by reward, fine-tune on them."""
+    """Rejection-sampling fine-tuning: sample N responses to every prompt, and fine-tune on those of highest reward."""
 
     recipe_key: ClassVar[str] = "rejection"
 

@@ -1,4 +1,4 @@
-"""The stages that a recipe may have, each with its settings. Importing this module does not import torch."""
+"""The stages that a recipe may have, each with its settings. Does not import torch."""
 
 from __future__ import annotations
 

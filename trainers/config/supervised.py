@@ -1,4 +1,4 @@
-"""Settings of the supervised stages: pretraining, SFT, reward model, DPO. Importing this module does not import torch."""
+"""Settings of the supervised stages: pretraining, SFT, reward model, DPO. Does not import torch."""
 
 from __future__ import annotations
 
