@@ -95,7 +95,7 @@ class _Ledger:
             self.seconds, self.peak_bytes = kept["seconds"], kept["peak_bytes"]
 
     def run(self, part: str, module: str, *arguments: str) -> None:
-        """Runs `python -m module arguments`. Raises ConfigError if it fails; the command itself has printed the reason."""
+        """Runs `python -m module arguments`. Raises ConfigError if it fails; the command has printed the reason."""
         Console(highlight=False).rule(f"[bold]{part}[/]  python -m {module}", align="left")
         start = time.monotonic()
         environment = {**os.environ, "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore")}

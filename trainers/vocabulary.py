@@ -55,8 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
 def grow(model: PreTrainedModel, pieces: Mapping[int, Sequence[int]]) -> None:
     """Adds rows for new ids to the model's embedding and output head, as means of old rows.
 
-    On texts of old pieces the model computes the same logits as before; only the softmax assigns some probability to
-    the new pieces. Hewitt 2021 ("Initializing new word embeddings for pretrained language models") explains why means
+    On texts of old pieces, the logits of the old pieces do not change; only the softmax assigns some probability to
+    the new ones. Hewitt 2021 ("Initializing new word embeddings for pretrained language models") explains why means
     rather than noise: with random rows, the new logits can be so large that the old pieces lose nearly all their
     probability.
 

@@ -1,6 +1,4 @@
-"""Checks a stage's inputs without reading all of their data: model folders, tokenizers, tables. For the preflight
-command.
-"""
+"""Checks a stage's inputs for the preflight command: model folders, tokenizers, tables. Does not read all data."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ class _Planner:
         return whole or ""
 
     def _micro_batch(self, role: str, settings: Any, rows: int, longest: int) -> int:
-        """Returns the most tokens of a micro-batch: the limit, or a single longer row, but at most all rows of a rank."""
+        """Returns the most tokens of a micro-batch: the limit, or one longer row, but at most all rows of a rank."""
         ranks, allowed = settings.placement.ranks, settings.micro_batch_tokens
         tokens = min(max(allowed, longest), -(-rows // ranks) * longest)
         self._fact(

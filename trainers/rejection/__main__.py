@@ -74,9 +74,8 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
     per_round = config.prompts_per_round or len(prompts)
     count = -(-per_round // config.prompts_per_step)
     steps = range(number * count, (number + 1) * count)
-    logged = {
-        line["step"] for line in run.metrics()
-    }  # after a crash, a step may be in the journal but not in the metrics
+    # After a crash, a step may be in the journal but not in the metrics.
+    logged = {line["step"] for line in run.metrics()}
     found: dict[int, pa.Table] = {}
     for step in steps:
         table = journal.recall(step, number)
@@ -111,9 +110,7 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
 
 
 def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
-    """Selects the round's responses; writes the report and replay rows, and last chosen.parquet, which marks
-    completion.
-    """
+    """Selects the round's responses. Writes report and replay rows, then chosen.parquet, which marks completion."""
     rows = zip(*(samples.column(name).to_pylist() for name in ("prompt_id", "response", "finished")), strict=True)
     chats = [
         chat_with(prompts.messages[prompt], response, prompts.tokenizer) if finished else None
@@ -140,7 +137,7 @@ def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
 
 
 def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
-    """Returns the metrics of a step's samples, among them the mean `reward` and that of each source as `reward_NAME`."""
+    """Returns the metrics of a step's samples, with the mean of `reward` and of each source's `reward_NAME`."""
     rewards = [name for name in ("reward", *reward_sources(table)) if name in table.column_names]
     return {
         "round": number,

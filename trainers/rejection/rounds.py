@@ -31,7 +31,7 @@ class Round:
 
     @property
     def chosen(self) -> Path:
-        """The SFT table of the chosen responses. It is written last, so its existence implies that of the other files."""
+        """The SFT table of the chosen responses. It is written last, so if it exists, the other files do too."""
         return self.folder / "chosen.parquet"
 
     @property
