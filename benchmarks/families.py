@@ -1,5 +1,4 @@
-"""python -m benchmarks.families [FAMILY …] [--vllm]: compares packed training with Transformers' forward pass by
-family.
+"""python -m benchmarks.families [FAMILY …] [--vllm]: compares packed training of each family with Transformers.
 
 For a miniature of each family (its own layer types, random weights, sequences longer than its window) in fp32, prints
 the largest difference of a token's log-probability: before and after one update; for the exported folder loaded by

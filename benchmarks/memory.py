@@ -1,10 +1,9 @@
-"""python -m benchmarks.memory: compares preflight's memory estimate for each role of a PPO run on CPUs with
-measurements.
+"""python -m benchmarks.memory: compares preflight's memory estimates for a PPO run on CPUs with measurements.
 
-Uses models of random weights, with prompts and responses of one length and full micro-batches, so that the estimated
-peak is reached. Measures the peak resident size of every role's process (VmHWM in /proc/PID/status) over two steps with
-publishing, a checkpoint, and the export; and how much of it was file pages at most (RssFile), that is libraries, of
-which a process maps more or fewer depending on the page cache. Prints one JSON line per model.
+Trains models of random weights, with prompts and responses of one length and full micro-batches, so that every role
+reaches the estimated peak. Measures the peak resident size of every role's process (VmHWM in /proc/PID/status) over two
+steps with publishing, a checkpoint, and the export; and how much of it was file pages at most (RssFile), that is
+libraries, of which a process maps more or fewer depending on the page cache. Prints one JSON line per model.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""python -m benchmarks.verifiable: compares all algorithms on a task with a verifiable reward
-(benchmarks/verifiable_reward.py).
+"""python -m benchmarks.verifiable: compares all algorithms on a task with a verifiable reward.
 
-Trains the quickstart's SFT model for each algorithm, seed, and `rollout.ahead`, with the same budget. No prompt repeats
-within the budget, so the success of a step is measured on prompts that were not trained on. Prints a table; can also
-write all curves as JSON and as one figure.
+The reward is in benchmarks/verifiable_reward.py. Trains the quickstart's SFT model for each algorithm, seed, and
+`rollout.ahead`, with the same budget. No prompt repeats within the budget, so the success of a step is measured on
+prompts that were not trained on. Prints a table; can also write all curves as JSON and as one figure.
 """
 
 from __future__ import annotations

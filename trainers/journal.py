@@ -61,8 +61,10 @@ def with_rewards(table: pa.Table, path: Path) -> pa.Table:
 
 
 def chosen(table: pa.Table, best: int | None, worst: int | None) -> list[int]:
-    """Returns the rows to print: the `best` with the highest rewards, descending; the `worst` with the lowest,
-    ascending; or all, in the table's order.
+    """Returns the rows to print.
+
+    These are the `best` rows with the highest rewards, descending; the `worst` rows with the lowest, ascending; or all,
+    in the table's order.
 
     Raises ConfigError for a selection by reward in a step that has not been scored.
     """

@@ -160,9 +160,7 @@ def logprobs(gpu: bool) -> dict[str, Any]:
             "logprob_error": error,
             "gradient_error": gradient,
             "logits_gib": round(own, 2),
-            "extra_gib": round(
-                peak_bytes_of(ours) / 2**30 - own, 2
-            ),  # without the gradient, which is as large as the logits
+            "extra_gib": round(peak_bytes_of(ours) / 2**30 - own, 2),  # minus the gradient, as large as the logits
             "cross_entropy_extra_gib": round(peak_bytes_of(theirs) / 2**30 - own, 2),
             "ms": round(seconds * 1e3, 2),
             "time_vs_cross_entropy": round(seconds / reference, 3),

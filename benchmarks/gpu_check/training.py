@@ -170,9 +170,7 @@ def learn(gpu: bool) -> dict[str, Any]:
 
 
 def _table(usual: int, long: int) -> pa.Table:
-    """Returns eight rows with responses of up to `usual` tokens, and two of `long`, for which attention uses another
-    kernel.
-    """
+    """Returns eight rows with responses of up to `usual` tokens, and two of `long`, for another attention kernel."""
     rng = np.random.default_rng(0)
     counts = np.array([*rng.integers(2, usual, 8), long, long])
     prompts = [usual // 2] * len(counts)

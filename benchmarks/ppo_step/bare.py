@@ -1,7 +1,7 @@
-"""python -m benchmarks.ppo_step.bare SETTINGS: times vLLM's `LLM.generate` on a run's journaled requests, and its
-reload.
+"""python -m benchmarks.ppo_step.bare SETTINGS: times `LLM.generate` and `reload_weights` of bare vLLM.
 
-Runs in a separate process, with the run's engine settings and without our code around vLLM.
+Runs in a separate process on the requests in a run's journal, with the run's engine settings and without our code
+around vLLM.
 """
 
 from __future__ import annotations

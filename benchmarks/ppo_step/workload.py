@@ -1,5 +1,4 @@
-"""The workload: a Llama-shaped model of 34 million parameters, prompts of the sample clinic, and the responses'
-lengths.
+"""The workload: a Llama-shaped model of 34 million parameters, the sample clinic's prompts, and response lengths.
 
 The model's weights are changed so that the probability of ending a response is the same after every token: lengths
 follow a geometric distribution, or responses never end by themselves. Otherwise it is a model with random weights.

@@ -1,5 +1,6 @@
-"""python -m benchmarks.pretraining: tokens per second of pretraining on one rank, compared with a plain PyTorch loop
-and transformers.Trainer, on the same model and the same blocks of 4,096 tokens, in one run.
+"""python -m benchmarks.pretraining: compares the speed of pretraining with a PyTorch loop and transformers.Trainer.
+
+All run on one rank, with the same model and the same blocks of 4,096 tokens, in one call of this command.
 
     ours_vs_loop     tokens per second of `python -m trainers.pretrain`, relative to the loop
                      (benchmarks.pretraining.bare)

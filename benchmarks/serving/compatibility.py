@@ -1,8 +1,8 @@
-"""python -m benchmarks.serving.compatibility --model DIR: which kinds of requests the endpoint and bare `vllm serve`
-accept.
+"""python -m benchmarks.serving.compatibility --model DIR: compares the requests that the endpoint and vLLM accept.
 
-A kind is one argument of OpenAI's clients or of vLLM's interfaces, or one form of a message. Prints a table: `yes` for
-a successful response, else the status and the reason. The model needs a chat template.
+Sends requests of many kinds to the endpoint and to bare `vllm serve`. A kind is one argument of OpenAI's clients or of
+vLLM's interfaces, or one form of a message. Prints a table: `yes` for a successful response, else the status and the
+reason. The model needs a chat template.
 """
 
 from __future__ import annotations

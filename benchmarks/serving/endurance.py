@@ -1,5 +1,4 @@
-"""python -m benchmarks.serving.endurance --model DIR: continuous chats of three keys, with an attacker and engine
-kills.
+"""python -m benchmarks.serving.endurance --model DIR: continuous load by three keys, with an attacker and engine kills.
 
 Starts an endpoint with two engines and keys of weights 1, 2, and 3. A failed chat is retried up to twice, as in
 OpenAI's client, and a broken stream is requested again from its beginning; `lost` counts the chats for which every try

@@ -107,10 +107,9 @@ def draw(panel: Panel, members: Sequence[Series]) -> Chart:
 
 
 def draw_phases(series: Sequence[Series], steps: Sequence[int]) -> Chart:
-    """Draws the seconds of each phase as stacked bars, one per step, or one per group of steps (their mean) if there
-    are many.
+    """Draws the seconds of each phase as stacked bars, one per step.
 
-    A phase that a step did not log counts as 0 seconds.
+    If there are many steps, a bar is the mean of several. A phase that a step did not log counts as 0 seconds.
     """
     by_step = [{step: value or 0.0 for step, value in zip(one.steps, one.values, strict=True)} for one in series]
     width = math.ceil(len(steps) / MOST_BARS)

@@ -57,8 +57,10 @@ def add_advantages(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) 
 
 
 def token_rewards(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) -> Floats:
-    """Returns the rewards of all response tokens, (N,): -kl_coef * KL if `kl_in` is `reward`, plus the row's shaped
-    score at its last token.
+    """Returns the rewards of all response tokens, (N,).
+
+    The reward of a token is -`kl_coef` times its KL to the reference if `kl_in` is `reward`, else 0. The last token of
+    a row also gets the row's shaped score.
     """
     counts = lengths(table, "response")
     if algorithm.kl_in == "reward" and kl_coef > 0:

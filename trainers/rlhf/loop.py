@@ -38,9 +38,7 @@ from trainers.runs.stopping import StopRequests
 
 
 class Loop:
-    """PPO (Schulman et al. 2017), or another algorithm of trainers/rlhf/algorithms.py, with a KL penalty to the
-    reference (Ouyang et al. 2022).
-    """
+    """PPO (Schulman et al. 2017) or another of trainers/rlhf/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
 
     def __init__(
         self, config: PPOConfig, run: Run, prompts: PromptStream, team: Team, recovery: Recovery, stop: StopRequests,

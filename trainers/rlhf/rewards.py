@@ -30,8 +30,9 @@ class RewardShaper:
         self.count, self.mean, self.squares = 0, 0.0, 0.0
 
     def add_score(self, table: pa.Table) -> pa.Table:
-        """Adds `score`: the clipped reward, divided by its running standard deviation with `normalize_rewards`, minus
-        the length penalties.
+        """Adds `score`: the clipped reward minus the length penalties.
+
+        With `normalize_rewards`, the clipped reward is divided by its running standard deviation first.
         """
         algorithm = self._algorithm
         rewards = table.column("reward").to_numpy().astype(np.float64)
@@ -42,8 +43,9 @@ class RewardShaper:
         return extended(table, {"score": score}, "driver")
 
     def _cost(self, tokens: np.ndarray) -> Floats:
-        """Returns the length penalty plus DAPO's soft overlong punishment (Yu et al. 2025, eq. 13), (R,), for response
-        lengths `tokens`, (R,).
+        """Returns the length penalties, (R,), of responses of lengths `tokens`, (R,).
+
+        They are a linear penalty plus DAPO's soft overlong punishment (Yu et al. 2025, eq. 13).
         """
         algorithm = self._algorithm
         cost = algorithm.length_penalty * tokens.astype(np.float64)
@@ -53,8 +55,9 @@ class RewardShaper:
         return cost
 
     def _deviation(self, rewards: Floats) -> float:
-        """Adds `rewards`, (R,), to the statistics; returns the standard deviation of all so far (Chan et al. 1983,
-        parallel form), at least 1e-4.
+        """Adds `rewards`, (R,), to the running statistics; returns the standard deviation of all so far.
+
+        Uses the parallel form of Chan et al. 1983. The result is at least 1e-4.
         """
         count = self.count + len(rewards)
         shift = rewards.mean() - self.mean
@@ -73,8 +76,9 @@ class RewardShaper:
 
 
 class KLController:
-    """The KL coefficient: fixed, or adapted so that the KL per response approaches a target (Ziegler et al. 2019,
-    section 2.2).
+    """The KL coefficient: fixed, or adapted so that the KL per response approaches a target.
+
+    The adaptive controller is that of Ziegler et al. 2019, section 2.2.
     """
 
     def __init__(self, algorithm: AlgorithmConfig) -> None:

@@ -98,8 +98,9 @@ class Rollouts:
             self._finish(step)
 
     def staleness(self, step: int, table: pa.Table) -> np.ndarray:
-        """Returns the staleness of every response token of `table`, (N,): the policy's version at `step` minus the
-        version that generated the token.
+        """Returns the staleness of every response token of `table`, (N,).
+
+        It is the policy's version at `step` minus the version that generated the token.
         """
         if "versions" in table.column_names:
             return step - flat(table, "versions")

@@ -120,9 +120,7 @@ class _Evaluation:
         self._engine = Engine(sizing=Sizing(config.max_model_len, config.dtype, "perplexity" in config.tasks))
 
     def evaluate(self, folder: str) -> dict[str, float]:
-        """Returns the headline metric of every task. Hides the progress output of evals, so it cannot mix with the
-        run's.
-        """
+        """Returns the headline metric of every task. Keeps the progress output of evals out of the run's output."""
         from evals.options import parse
         from evals.plan import make_plan, task_of
         from evals.run import evaluate_model

@@ -126,9 +126,7 @@ class Run:
         os.close(self._lock)
 
     def _open_metrics(self) -> FileIO:
-        """Opens metrics.jsonl unbuffered, so that a full disk raises where a line is written, not when the file is
-        closed.
-        """
+        """Opens metrics.jsonl unbuffered, so that a full disk raises when a line is written, not at close."""
         with writing(self.path / "metrics.jsonl"):
             return (self.path / "metrics.jsonl").open("ab", buffering=0)
 

@@ -1,5 +1,6 @@
-"""Pins what a run resolves at its start, so that a resumed run uses the same: the commits of Hub models and tables, and
-the precision where a dtype is `auto`. They are stored in the run's config.yaml.
+"""Pins the commits of Hub models and tables, and the precision of `auto` dtypes, when a run starts.
+
+They are stored in the run's config.yaml, so that a resumed run uses the same.
 """
 
 from __future__ import annotations

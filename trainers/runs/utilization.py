@@ -24,9 +24,7 @@ class Utilization:
     """
 
     def __init__(self, model: ZeroModel, module: PackedModule, config: SupervisedConfig) -> None:
-        """Measures the peak; all ranks must call it. For a model family of unknown shape, prints that MFU is not
-        reported.
-        """
+        """Measures the peak; all ranks must call it. For models of unknown shape, prints that MFU is not reported."""
         self._frozen = config.lora is not None
         self._predicts = isinstance(module, PackedLM)
         self._shape = _shape(model)

@@ -187,10 +187,9 @@ class Rank:
                 self.best.keep_only(evaluation.step)
 
     def ask_tasks(self, done: int) -> dict[str, float]:
-        """Runs the tasks of `evaluation` on the weights after `done` steps; returns their metrics on rank 0, else
-        nothing.
+        """Runs the tasks of `evaluation` on the weights after `done` steps.
 
-        Rank 0 evaluates, and the other ranks wait for it.
+        Rank 0 evaluates and returns the metrics; the other ranks wait for it and return none.
         """
 
         def export(folder: Path) -> None:

@@ -43,10 +43,10 @@ class Examples:
 
 
 class Stage(ABC, Generic[Config, Batch]):
-    """Base class of supervised stages. The driver creates it and calls `examples`; every rank gets it and calls the
-    rest.
+    """Base class of supervised stages.
 
-    Methods that ranks call import model code locally: it takes seconds to import, and the driver needs no models.
+    The driver creates a stage and calls `examples`; every rank gets a copy and calls the other methods. Methods that
+    ranks call import model code locally: it takes seconds to import, and the driver needs no models.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -109,8 +109,9 @@ class Stage(ABC, Generic[Config, Batch]):
     def finish(
         self, weights: dict[str, Tensor], metrics: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Returns the weights to export, given the trained ones and their held-out metrics, and additions to
-        config.json.
+        """Postprocesses the trained `weights`, given their held-out metrics, for the export.
+
+        Returns the weights to export, and additions to config.json.
         """
         return weights, {}
 

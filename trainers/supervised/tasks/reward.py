@@ -50,9 +50,9 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         from actors.zero.loading import load_to_train
 
         module = load_to_train(PackedScorer, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
-        setattr(
-            module.model.config, LOGIT_MEAN, 0.0
-        )  # of a reward model that is trained on; the export's is measured anew
+        # A reward model to train on may have a mean, which the forward pass would subtract; the export measures a new
+        # one.
+        setattr(module.model.config, LOGIT_MEAN, 0.0)
         return module
 
     def batch(self, table: pa.Table, rows: list[int]) -> PairBatch:

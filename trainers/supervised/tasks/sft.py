@@ -23,8 +23,7 @@ Samples = list[tuple[list[int], list[int]]]
 
 
 class SftStage(LanguageStage[SftConfig]):
-    """The SFT stage. A row is one chat, trained on where its loss mask is 1: the selected responses and their end
-    tokens.
+    """The SFT stage. A row is one chat, whose loss mask selects the responses to train on and their end tokens.
 
     A chat gives several rows if its template renders earlier turns differently when others follow.
     """
@@ -97,8 +96,7 @@ class SftStage(LanguageStage[SftConfig]):
         return chat_format(self.tokenizer).samples(messages, self.config.learn == "last_answer")
 
     def _cut(self, field: str, chats: list[Chat], encoded: list[Samples], fit: Fit) -> Fit:
-        """Encodes chats above `data.max_tokens` again without their last turns, so that the remaining turns are
-        complete.
+        """Encodes chats above `data.max_tokens` again without their last turns, so that all remaining turns are whole.
 
         Updates `encoded`. A chat whose first response does not fit is dropped; raises DataError if no chat remains.
         """
