@@ -110,6 +110,7 @@ class _Loop:
         self.parameters = sum(parameter.numel() for parameter in self._model.parameters())
 
     def encode(self, chat: Any) -> list[int]:
+        """Returns the token ids of a chat's prompt."""
         from data.chat import encode_prompt
 
         return encode_prompt(self._tokenizer, chat)

@@ -5,8 +5,7 @@ so that some documents repeat an earlier one, some nearly do, and some do not. W
 as they are. Then the command runs as a user would run it. Prints JSON: MB/s of the whole command including startup, and
 the peak memory of the command and its workers together, as the sum of their resident sets (shared pages counted in each
 process) and of their proportional set sizes (shared pages counted once). The latter are polled only once per second,
-because the system
-walks all pages for it: polled all the time, that is a quarter of the work of a small input.
+because the system walks all pages for it: polled all the time, that is a quarter of the work of a small input.
 """
 
 from __future__ import annotations

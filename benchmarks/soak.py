@@ -70,10 +70,12 @@ class Judged:
 
     @property
     def growth(self) -> float:
+        """Relative growth of memory."""
         return self.memory_mib[1] / self.memory_mib[0] - 1.0
 
     @property
     def flat(self) -> bool:
+        """Whether memory and open files grew by no more than allowed."""
         return self.growth <= GROWTH and self.files[1] - self.files[0] <= FILES
 
 

@@ -25,9 +25,9 @@ RECORD_S = 30.0  # longest wait until Ray's timeline, which is updated every sec
 class Measured:
     """The measured steps: all but the first, which warms up."""
 
-    steps: list[dict[str, Any]]  # a line of metrics.jsonl each
+    steps: list[dict[str, Any]]  # lines of metrics.jsonl
     idle: list[float]  # share of each step in which no role worked
-    journal: list[Path]  # each step's file
+    journal: list[Path]  # the journal's file of each step
 
 
 def measure(config: PPOConfig) -> Measured:

@@ -43,6 +43,7 @@ class Workload:
 
     @property
     def rows(self) -> int:
+        """Responses of one step."""
         return self.prompts * self.samples
 
 
@@ -57,7 +58,7 @@ class Roles:
     """Settings of engine and policy."""
 
     dtype: str
-    threads: int  # of each
+    threads: int  # of each role
     stage: int  # ZeRO stage; on one rank nothing is sharded
 
 

@@ -19,7 +19,7 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class Workload:
-    """One measurement."""
+    """The settings of one measurement."""
 
     dtype: str
     threads: int
@@ -33,6 +33,7 @@ class Workload:
 
     @property
     def architecture(self) -> ArchitectureConfig:
+        """The shape of the model."""
         return ArchitectureConfig(
             hidden_size=self.hidden,
             intermediate_size=self.hidden * 5 // 2,

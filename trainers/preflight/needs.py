@@ -129,6 +129,8 @@ def plan(config: StageConfig, shape_of: ShapeOf, gpu_bytes: int | None) -> Plan:
 
 
 class _Planner:
+    """Collects the needs, the disk space, and the findings of one stage; call one of its public methods, once."""
+
     def __init__(self, shape_of: ShapeOf, gpu_bytes: int | None) -> None:
         self._shape_of, self._gpu_bytes = shape_of, gpu_bytes
         self._findings: list[Finding] = []

@@ -238,6 +238,7 @@ def step_scale(steps: Sequence[int]) -> Scale:
 
 
 def step_ticks(x: Scale) -> list[Tick]:
+    """Returns the ticks of the step axis, at whole steps."""
     return [(percent(x.at(tick)), f"{tick:,.0f}") for tick in x.ticks(5) if tick == int(tick)]
 
 
@@ -247,11 +248,13 @@ def value_ticks(y: Scale, *, share: bool = False) -> list[Tick]:
 
 
 def hover_of(at: Sequence[float], heads: Sequence[str], marks: Sequence[Mark], rows: Sequence[list[str]]) -> str:
+    """Returns the JSON of `Chart.hover`."""
     names = [mark.name for mark in marks]
     return json.dumps({"at": [round(x, 4) for x in at], "heads": heads, "names": names, "rows": rows})
 
 
 def percent(part: float) -> float:
+    """Returns a fraction as a percentage, rounded to two decimals."""
     return round(100 * part, 2)
 
 

@@ -29,6 +29,7 @@ class Series:
     values: list[float | None] = field(default_factory=list)
 
     def finite(self) -> list[float]:
+        """Returns the finite values."""
         return [value for value in self.values if value is not None]
 
 
@@ -59,10 +60,12 @@ class Record:
 
     @property
     def began(self) -> float | None:
+        """Unix seconds of the first line of metrics that has a time; None if none has."""
         return next((moment for moment in self.times if moment is not None), None)
 
     @property
     def ended(self) -> float | None:
+        """Unix seconds of the last line of metrics that has a time; None if none has."""
         return next((moment for moment in reversed(self.times) if moment is not None), None)
 
     def state(self, now: float | None = None) -> str:

@@ -32,6 +32,8 @@ _CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"
 
 
 class Message(BaseModel):
+    """One message of a prompt."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     role: str
@@ -52,6 +54,7 @@ class Sample(BaseModel):
     parts: dict[str, float | None]
 
     def extras(self) -> dict[str, str]:
+        """Returns the line's further fields, by name, as short texts."""
         return {name: short(value) for name, value in (self.model_extra or {}).items()}
 
 

@@ -1,4 +1,4 @@
-"""Roles that die start again, a limited number of times a run."""
+"""Restarts the roles after one has died, a limited number of times per run."""
 
 from __future__ import annotations
 
