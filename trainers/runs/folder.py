@@ -142,7 +142,7 @@ class Run:
         """Compares the settings with config.yaml, or writes it if it does not exist.
 
         Returns a description of the first difference in a setting that may change, or None. Raises ConfigError for a
-        difference in any other setting.
+        difference in any other setting, and for a damaged config.yaml.
         """
         path, stage = self.path / "config.yaml", self.config.recipe_key
         if not path.exists():

@@ -1,9 +1,8 @@
 """Reward-model metrics on held-out pairs: accuracy, calibration, score distribution, correlation with length.
 
 P pairs. Scores are as trained: in the Bradley-Terry model a response is better than the other with probability
-sigmoid(score - other score). The export divides scores by their standard deviation, which changes none of the metrics
-but
-the calibration: to get the probability from exported scores, multiply their difference by `score_std`.
+sigmoid(score - other score). The export divides scores by their standard deviation, which affects only the calibration:
+to get the probability from exported scores, multiply their difference by `score_std`.
 """
 
 from __future__ import annotations

@@ -50,8 +50,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         from actors.zero.loading import load_to_train
 
         module = load_to_train(PackedScorer, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
-        # A reward model to train on may have a mean, which the forward pass would subtract; the export measures a new
-        # one.
+        # A starting reward model may have a mean, which the forward pass would subtract. The export measures a new one.
         setattr(module.model.config, LOGIT_MEAN, 0.0)
         return module
 
