@@ -1,14 +1,16 @@
-"""python -m benchmarks.choice: choice questions by log-likelihood, here and in a plain Transformers loop.
+"""python -m benchmarks.choice: choice questions by log-likelihood, with our evaluation and a plain Transformers loop.
 
-The same questions, examples, prompts and tokens on both sides, one after the other in one process with as many threads:
+All use the same questions, examples, prompts, and tokens, one after the other in one process, with the same number of
+threads:
 
-    ours            evals.models.respondent: a request a question, what prompts share computed once
-    loop            Transformers, a forward pass an option, one at a time, as published evaluation scripts do
-    loop_question   Transformers, a forward pass a question that all its letters are read from
+    ours            evals.models.respondent: one request per question, with shared prefixes computed once
+    loop            Transformers, one forward pass per option, one at a time, as published evaluation scripts do
+    loop_question   Transformers, one forward pass per question, which gives the scores of all its letters
 
-Speed is questions per second with tokenization, engine and model warm. `speedup` is ours over each loop; `same_choice` is
-the share of questions for which ours and each loop choose the same letter, `accuracy` the share of right ones, `margin` the
-smallest difference of ours between the two likeliest letters, and `largest_difference` that of a letter's log-probability.
+Speed is in questions per second, including tokenization, after warm-up. `speedup` is ours relative to each loop.
+`same_choice` is the share of questions for which ours and each loop choose the same letter. `accuracy` is ours.
+`margin` is the smallest difference between the log-probabilities of our two most likely letters, `largest_difference`
+the largest difference between ours and a loop's log-probability of a letter.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ LOOPS = ("loop", "loop_question")
 
 
 def main() -> None:
-    """Measures and prints; JSON on standard output."""
+    """Measures and prints the results as JSON."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=LOOPS, help="which to run (default: both)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of both (default: %(default)s)")
     options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read when torch is loaded, which is below
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read when torch is imported, below
 
     from configs.errors import one_line_errors
 
@@ -52,7 +54,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of this module's head, with the size of the work."""
+    """Returns the metrics that the module's docstring names, and the size of the workload."""
     from actors.model_folder.folders import ModelFolder
     from evals.models.engine import Engine
     from evals.models.respondent import LocalRespondent
@@ -96,7 +98,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Loop:
-    """What one writes without an engine."""
+    """A plain Transformers loop, without an engine."""
 
     def __init__(self, folder: Any, threads: int) -> None:
         import torch
@@ -108,19 +110,20 @@ class _Loop:
         self.parameters = sum(parameter.numel() for parameter in self._model.parameters())
 
     def encode(self, chat: Any) -> list[int]:
+        """Returns the token ids of a chat's prompt."""
         from data.chat import encode_prompt
 
         return encode_prompt(self._tokenizer, chat)
 
     def by_option(self, chats: Sequence[Any], letters: Sequence[Sequence[str]]) -> list[list[float]]:
-        """A forward pass of prompt and option for each of them."""
+        """Returns the letters' log-probabilities, from one forward pass of prompt and option per option."""
         return [
             [float(self._logprobs([*self.encode(chat), self._token(x)], -2)[self._token(x)]) for x in own]
             for chat, own in zip(chats, letters, strict=True)
         ]
 
     def by_question(self, chats: Sequence[Any], letters: Sequence[Sequence[str]]) -> list[list[float]]:
-        """A forward pass of each prompt."""
+        """Returns the letters' log-probabilities, from one forward pass per prompt."""
         scores = []
         for chat, own in zip(chats, letters, strict=True):
             told = self._logprobs(self.encode(chat), -1)
@@ -132,7 +135,7 @@ class _Loop:
         return int(token)
 
     def _logprobs(self, ids: list[int], place: int) -> Any:
-        """(V,) log-probabilities of the token after the one at `place`."""
+        """Returns the log-probabilities of the token that follows position `place`, (V,)."""
         import torch
 
         with torch.inference_mode():

@@ -1,8 +1,8 @@
-"""python -m benchmarks.durability: what journal and checkpoints cost a step of an undisturbed run of trainers.ppo.
+"""python -m benchmarks.durability: the cost of journal and checkpoints per step of a trainers.ppo run without faults.
 
-One run is trained; within it the seconds of every write are compared with those of the step that it lay in. A step's cost is
-writing its journal and rewards, and its checkpoint's part: a copy of policy and critic in one step, and in the next one what is
-left to wait for of the writing between. Arguments are those of trainers.ppo. Prints JSON.
+Trains one run and compares the seconds of every write with those of the steps. The cost of a step is that of writing
+its journal and rewards, and of its checkpoint: copying policy and critic in one step, and in the next step waiting for
+the part of the write that is not finished yet. Arguments are those of trainers.ppo. Prints JSON.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from trainers.rlhf.journal import Journal
 from trainers.runs.folder import Run
 
 PROG = "python -m benchmarks.durability"
-WARM_UP = 2  # first steps, which load what others have loaded
+WARM_UP = 2  # first steps, left out because of one-time initialization
 
 
 def main() -> None:
-    """Trains the run and prints what it spent on its safety."""
+    """Trains the run and prints the time spent on journal and checkpoints."""
     config = load("ppo", STAGES, sys.argv[1:], PROG)
     assert isinstance(config, PPOConfig)
     spent = Spent()
@@ -45,13 +45,13 @@ def main() -> None:
 
 
 class Spent:
-    """Seconds in methods that are watched, call by call."""
+    """Records the seconds of every call of the watched methods."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def watch(self, owner: type, method: str, name: str) -> None:
-        """From now on, `name` gets the seconds of every call of `owner.method`."""
+        """Wraps `owner.method`, so that the seconds of every call are appended to `seconds[name]`."""
         original: Callable[..., Any] = getattr(owner, method)
 
         def timed(*arguments: Any) -> Any:
@@ -65,9 +65,12 @@ class Spent:
 
 
 def figures(spent: Spent, steps: list[float], checkpoint_every: int) -> dict[str, Any]:
-    """Median seconds of a step and of each write, and the share of all steps after the warm-up that writes took.
+    """Returns the median seconds of a step and of each write, and the writes' share of the time after the warm-up.
 
-    A journal is written in every step; a checkpoint's calls are over all steps too, since most of them have none.
+    Calls of the warm-up steps are left out, except for checkpoint copies, which most steps do not have.
+
+    Args:
+        steps: seconds of each step.
     """
     kept = {name: values[WARM_UP:] for name, values in spent.seconds.items() if name != "checkpoint_copy"}
     kept["checkpoint_copy"] = spent.seconds["checkpoint_copy"]

@@ -1,9 +1,9 @@
-"""python -m benchmarks.families [FAMILY …] [--vllm]: packed training against Transformers' own forward pass, family by family.
+"""python -m benchmarks.families [FAMILY …] [--vllm]: compares packed training of each family with Transformers.
 
-For a miniature of each family (its own layer types, random weights, sequences longer than its window) in fp32, the largest
-difference of a token's log-probability: before and after one update; of the exported folder loaded by Transformers; and
-with `--vllm` of the folder in vLLM. Families that packed training refuses are shown with the reason. One Markdown table;
-the exit status is 1 if a difference is above its limit.
+For a miniature of each family (its own layer types, random weights, sequences longer than its window) in fp32, prints
+the largest difference of a token's log-probability: before and after one update; for the exported folder loaded by
+Transformers; and with `--vllm` for that folder in vLLM. Families that packed training does not support are listed with
+the reason. The output is a Markdown table; the exit status is 1 if a difference exceeds the limit.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ FAMILIES = (
     "minimax", "qwen3_next", "llama4_text", "mamba", "falcon", "stablelm",
 )  # fmt: skip
 LIMIT = 1e-4
-VLLM_HEAD = 64  # vLLM's kernels for CPUs know no smaller heads
+VLLM_HEAD = 64  # smallest head size that vLLM's CPU kernels support
 HEADER = ("family", "packed", "after one update", "export in Transformers", "export in vLLM")
 
 
 def compare(family: str, folder: Path, vllm: bool) -> tuple[str, ...]:
-    """A row of the table: differences in nats a token, or why the family is refused."""
+    """Returns a row of the table: differences in nats per token, or why the family is refused."""
     config = AutoConfig.for_model(family)
     try:
         check_packing(config, family)
@@ -86,10 +86,10 @@ def _in_vllm(folder: Path, sequences: list[Tensor], packed: Tensor) -> str:
 
     words = Tokenizer(models.WordLevel({str(number): number for number in range(VOCABULARY)}, unk_token="0"))  # noqa: S106 - a token of the vocabulary
     untyped: Any = PreTrainedTokenizerFast
-    untyped(tokenizer_object=words).save_pretrained(folder)  # engines want one; the sequences are ids
+    untyped(tokenizer_object=words).save_pretrained(folder)  # engines require a tokenizer, though the sequences are ids
     try:
         engine = Engine(str(folder), EngineConfig(max_model_len=64, max_concurrent=4, kv_cache_bytes=2**24))
-    except Exception as error:  # noqa: BLE001  vLLM says in many ways that it has not the family, or not these sizes
+    except Exception as error:  # noqa: BLE001  vLLM raises various exceptions for unsupported families and sizes
         return f"refused: {next(iter(str(error).splitlines()), type(error).__name__)[:100]}"
     scores = engine.score([sequence.tolist() for sequence in sequences])
     engine.close()
@@ -101,7 +101,7 @@ def _difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table."""
+    """Prints the table; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,6 +1,6 @@
-"""Learning curves of several algorithms as one SVG: a panel an algorithm, its seeds as thin lines around their mean.
+"""Learning curves of several algorithms as one SVG: one panel per algorithm, with thin lines for seeds and their mean.
 
-The file is complete in itself and takes the reader's scheme, light or dark.
+The file is self-contained and follows the reader's color scheme, light or dark.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from statistics import mean
 from trainers.reporting.scale import Scale, figure
 
 Curves = Mapping[str, Sequence[Sequence[float]]]
-"""By title, a curve a seed: shares of 1, a value a step."""
+"""One curve per seed, by title; values are fractions, one per step."""
 
 ACROSS = 4  # panels in a row
-WIDTH, HEIGHT = 204, 118  # of a panel's plot
+WIDTH, HEIGHT = 204, 118  # plot of a panel
 GAP, LEFT, TOP, BOTTOM = 24, 52, 48, 52
-HEAD = 26  # above each plot, for its title
+HEAD = 26  # height of the title above each plot
 PANEL = HEAD + HEIGHT + 34
 
 STYLE = """
@@ -43,7 +43,7 @@ path { fill: none; stroke: #0b7a74; stroke-linejoin: round; stroke-linecap: roun
 
 
 def draw(curves: Curves, y_title: str, last: int) -> str:
-    """The drawing; beside each title stands the mean of the seeds' `last` steps. All panels have the same axes."""
+    """Returns the SVG. Next to each title is the seeds' mean over the `last` steps. All panels have the same axes."""
     rows = -(-len(curves) // ACROSS)
     columns = min(ACROSS, len(curves))
     width, height = LEFT + columns * (WIDTH + GAP), TOP + rows * PANEL + BOTTOM - 34

@@ -1,11 +1,12 @@
-"""python -m benchmarks.loading: the memory that reading a model takes, whole on every rank and into the shards of ZeRO-3.
+"""python -m benchmarks.loading: memory for loading a model, completely on every rank and into the shards of ZeRO-3.
 
-A checkpoint of random weights in bfloat16 (by default 0.67 GB), two ranks joined by gloo, each variant in processes of its
-own: every rank reads all of it in float32, as roles of RLHF did; in `--dtype`, as supervised stages did; into shards. One JSON
-line a rank: the largest anonymous memory, in MiB above what the process had before, until the model was read (`read_mib`, by
-parameters `bytes_per_parameter`) and until DeepSpeed had made the optimizer (`made_mib`); the weight files' pages that the
-model that was read still uses (`mapped_mib`: where no dtype is changed, parameters are the file's pages); seconds to read.
-Weights must be equal bit for bit in all variants, else the exit status is 1.
+Loads a checkpoint of random weights in bfloat16 (by default 0.67 GB) on two ranks joined by gloo. Each variant runs in
+new processes: every rank loads the whole model in float32, as roles of RLHF did; in `--dtype`, as supervised stages
+did; or into shards. Prints one JSON line per rank: the peak anonymous memory, in MiB above that of the process before,
+until the model is loaded (`read_mib`; per parameter `bytes_per_parameter`) and until DeepSpeed has created the
+optimizer (`made_mib`); the pages of the weight files that the loaded model still uses (`mapped_mib`; parameters are
+such pages unless their dtype is converted); and the seconds to load. The exit status is 1 unless the weights are bit
+for bit equal in all variants.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _SECONDS_BETWEEN_LOOKS = 0.002
 
 
 class _Peak:
-    """The most anonymous memory of this process while it is entered, in bytes above what it had."""
+    """Context that measures the peak anonymous memory of this process, in bytes above that at its start."""
 
     def __enter__(self) -> Self:
         self._before = self._now()
@@ -59,7 +60,7 @@ class _Peak:
 
 
 def measure(rank: int, port: int, folder: str, way: str, dtype: Any) -> dict[str, Any]:
-    """One rank of one variant."""
+    """Runs one rank of one variant and returns its metrics."""
     from actors.distributed.devices import DTYPES, join_world, prepare_process
 
     prepare_process(1)
@@ -74,7 +75,7 @@ def measure(rank: int, port: int, folder: str, way: str, dtype: Any) -> dict[str
     from actors.zero.settings import import_deepspeed
     from actors.zero.sharding import whole_shape
 
-    import_deepspeed()  # which takes memory itself
+    import_deepspeed()  # takes memory itself, so before the measurement
     zero = ZeroConfig(dtype=dtype)
     files = status_bytes(os.getpid(), "RssFile")
     with _Peak() as peak:
@@ -103,7 +104,7 @@ def measure(rank: int, port: int, folder: str, way: str, dtype: Any) -> dict[str
 
 
 def make(folder: str, layers: int) -> None:
-    """Writes the checkpoint: 42 million parameters and 18 a layer."""
+    """Writes the checkpoint: 65.5 million parameters of embedding and output head, and 16.8 million per layer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -115,7 +116,7 @@ def make(folder: str, layers: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints."""
+    """Measures and prints all variants; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,9 @@
-"""python -m benchmarks.memory: what preflight reckons for each role of a PPO run on CPUs, and what its processes took.
+"""python -m benchmarks.memory: compares preflight's memory estimates for a PPO run on CPUs with measurements.
 
-Models of random weights, prompts and answers of one length and micro-batches that are full, so that the reckoned peak is
-met. Measured is the largest resident size of every role's process (VmHWM of /proc/PID/status) over two steps with
-publishing, a checkpoint and the export, and how much of it was files' pages at most: libraries (RssFile), of which a
-process maps more or fewer, by what is in the page cache already. One JSON line a model.
+Trains models of random weights, with prompts and responses of one length and full micro-batches, so that every role
+reaches the estimated peak. Measures the peak resident size of every role's process (VmHWM in /proc/PID/status) over two
+steps with publishing, a checkpoint, and the export; and how much of it was file pages at most (RssFile), that is
+libraries, of which a process maps more or fewer depending on the page cache. Prints one JSON line per model.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _SECONDS_BETWEEN_LOOKS = 0.05
 
 
 class Peak(NamedTuple):
-    """Resident bytes of a process: `files` are those of them that mapped files take."""
+    """Resident bytes of a process; `files` is the part in mapped files."""
 
     whole: int
     files: int
@@ -54,7 +54,10 @@ class Peak(NamedTuple):
 
 @dataclass(frozen=True)
 class Compared:
-    """A role's peak of one rank, bytes; `files` of those measured can be shared with other processes."""
+    """Peak memory of one rank of a role, in bytes, measured and estimated.
+
+    `files` bytes of the measured ones can be shared with other processes.
+    """
 
     role: str
     measured: int
@@ -63,12 +66,15 @@ class Compared:
 
     @property
     def error(self) -> float:
-        """How much too high (above 0) or low the reckoning is, as a share of what was measured."""
+        """The estimate's relative error; above 0 if it is too high."""
         return self.reckoned / self.measured - 1
 
 
 def compare(tokenizer: Path, architecture: ArchitectureConfig, micro_batch_tokens: int, folder: Path) -> list[Compared]:
-    """Trains a model of random weights for two steps; files go to `folder`; the run's are removed at the end."""
+    """Trains a model of random weights for two steps, and returns the peaks of every role.
+
+    Writes the inputs to `folder`, and removes the run's folder at the end.
+    """
     config = _config(tokenizer, architecture, micro_batch_tokens, folder)
     prompts = read_prompts(config)
     wanted = plan(config, shape_in_folder, None)
@@ -82,7 +88,10 @@ def compare(tokenizer: Path, architecture: ArchitectureConfig, micro_batch_token
 
 
 class _Watch:
-    """Reads the peaks of actors by `names` until it is left; a process keeps its own, so none is missed but its end's."""
+    """Context that polls the memory peaks of the actors `names`.
+
+    The kernel records a process's peak, so only one between the last poll and the process's end can be missed.
+    """
 
     def __init__(self, names: set[str]) -> None:
         self._names = names
@@ -116,7 +125,7 @@ class _Watch:
 
 
 def _config(tokenizer: Path, architecture: ArchitectureConfig, tokens: int, folder: Path) -> PPOConfig:
-    """Two steps of two minibatches, each of two full micro-batches."""
+    """Returns the settings of a run of two steps with two minibatches, each of two full micro-batches."""
     model, scorer, table = folder / "model", folder / "scorer", folder / "prompts.parquet"
     words = load_tokenizer(tokenizer)
     export_model(
@@ -156,7 +165,7 @@ def _config(tokenizer: Path, architecture: ArchitectureConfig, tokens: int, fold
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Compares the sizes asked for."""
+    """Compares the selected sizes and prints the results."""
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--tokenizer", default="runs/quickstart/clinic/tokenizer", help="(default: %(default)s)")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="(default: all)")

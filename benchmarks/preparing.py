@@ -1,11 +1,11 @@
 """python -m benchmarks.preparing --input PATH … [--megabytes 2000]: speed and memory of data.prepare on a large text.
 
-The input is made of the files given, over and over: in each round, of every document a drawn share of the characters is
-replaced by others, so that some repeat an earlier one, some nearly do and some do not. With `--megabytes 0` the files
-are taken as they are. Then the command runs as a user would run it. Prints JSON: MB/s of the whole command, start and
-end included, and the most memory that it and its workers were seen to have at one time, as the sum of their resident sets
-(shared pages counted in each process) and of their proportional ones (shared pages counted once). The latter are looked at
-once a second only: for such a look the system walks through all pages, a quarter of the work of a small input if done all the time.
+The input repeats the given files: in each round, a random share of every document's characters is replaced by others,
+so that some documents repeat an earlier one, some nearly do, and some do not. With `--megabytes 0` the files are used
+as they are. Then the command runs as a user would run it. Prints JSON: MB/s of the whole command including startup, and
+the peak memory of the command and its workers together, as the sum of their resident sets (shared pages counted in each
+process) and of their proportional set sizes (shared pages counted once). The latter are polled only once per second,
+because the system walks all pages for it: polled all the time, that is a quarter of the work of a small input.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ PROG: Final = "python -m benchmarks.preparing"
 MB: Final = 1_000_000
 FILE_BYTES: Final = 100 * MB
 SHARES: Final = (0.0, 0.005, 0.02, 0.1, 0.4)
-"""Of a document's characters, how many a copy has others for: below 0.02 most are near duplicates."""
+"""Shares of a document's characters that a copy replaces; below 0.02 most copies are near duplicates."""
 _KEPT: Final = re.compile("<目录>|<篇名>|内容：")
 _EVERY_S: Final = 0.1
-_LOOKS: Final = 10  # at resident sets for one at proportional ones
+_LOOKS: Final = 10  # polls of resident sets per poll of proportional set sizes
 
 Codes = NDArray[np.uint32]  # characters, (C,)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Makes the input, runs the command and prints what it took."""
+    """Makes the input, runs the command, and prints the measurements."""
     parser = argparse.ArgumentParser(prog=PROG, description=(__doc__ or "").split("\n", 1)[1])
     parser.add_argument("--input", nargs="+", required=True, metavar="PATH", help="text files to begin with")
     parser.add_argument(
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def make_input(files: Iterable[str], folder: Path, size: int, seed: int) -> None:
-    """Write GB18030 text files of about `size` bytes in all to `folder`."""
+    """Writes GB18030 text files of about `size` bytes in total to `folder`."""
     documents = [
         found.record["text"]
         for file in files
@@ -97,7 +97,16 @@ def make_input(files: Iterable[str], folder: Path, size: int, seed: int) -> None
 
 
 def varied(codes: Codes, free: NDArray[np.bool_], lengths: NDArray[np.int64], rng: np.random.Generator) -> Codes:
-    """Of each document, a share drawn from `SHARES` of the `free` characters replaced by others of the text, (C,)."""
+    """Replaces a share of each document's `free` characters, drawn from `SHARES`, by other characters of the text.
+
+    Args:
+        codes: characters of all documents, (C,).
+        free: which of them may be replaced, (C,).
+        lengths: characters of each document.
+
+    Returns:
+        The characters after replacement, (C,).
+    """
     chances = np.repeat(rng.choice(np.array(SHARES, np.float32), len(lengths)), lengths)
     change = free & (rng.random(len(codes), dtype=np.float32) < chances)
     new = codes.copy()
@@ -106,7 +115,7 @@ def varied(codes: Codes, free: NDArray[np.bool_], lengths: NDArray[np.int64], rn
 
 
 def measure(inputs: list[str], out: Path, options: list[str]) -> dict[str, Any]:
-    """Run data.prepare and watch it. Raises RunError if it fails."""
+    """Runs data.prepare and measures its time and memory. Raises RunError if it fails."""
     command = [sys.executable, "-m", "data.prepare", "--kind", "text", "--out", str(out), *options, "--input", *inputs]
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

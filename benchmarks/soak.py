@@ -1,13 +1,14 @@
-"""python -m benchmarks.soak [--minutes N] [--kill-every S] -- ARGUMENTS: does a long run with deaths grow?
+"""python -m benchmarks.soak [--minutes N] [--kill-every S] -- ARGUMENTS: checks a long run with kills for memory leaks.
 
-Starts `python -m trainers.ppo ARGUMENTS`, kills one of its roles after another with SIGKILL, asks it to stop at the end, and
-looks all the while at the memory and the open files of its driver, its roles and Ray's own processes. The run has to be
-longer than that: the arguments give it steps enough. What it prints is in runs/NAME.out, every look at a process (seconds,
-bytes, files) in runs/NAME.looks.json.
+Starts `python -m trainers.ppo ARGUMENTS`, kills its roles in turn with SIGKILL, requests a stop at the end, and
+meanwhile polls the memory and open files of the driver, the roles, and Ray's own processes. ARGUMENTS must give the run
+enough steps for the whole time. The run's output is in runs/NAME.out, and every sample of a process (seconds, bytes,
+files) in runs/NAME.looks.json.
 
-A process that lived long enough is judged: what it had in the mean in the first and in the last quarter of what follows its warm-up.
-Memory is what the process has of its own, heaps and stacks (RssAnon), at work and between two turns; pages of libraries are its
-own or shared by what else runs on the machine. Exits with status 1 where one grew, or where the run did not go on after a death.
+A process that lived long enough is evaluated: its means in the first and in the last quarter of the time after its
+warm-up. Memory is anonymous memory, heaps and stacks (RssAnon), whether at work or idle; pages of libraries are left
+out, because whether they are shared depends on what else runs on the machine. Exits with status 1 if a process grew, or
+if the run did not continue after a kill.
 """
 
 from __future__ import annotations
@@ -38,20 +39,20 @@ from trainers.runs.folder import read_metrics
 from trainers.runs.stopping import EXIT_CODE
 
 PROG = "python -m benchmarks.soak"
-ROLES = ("Rollout", "Policy", "Reward", "Critic", "Reference")  # in the order in which they die
+ROLES = ("Rollout", "Policy", "Reward", "Critic", "Reference")  # in the order in which they are killed
 RAY = ("gcs_server", "raylet")
 LOOK_S = 2.0
 WARM_UP_S = 240.0
-"""A process grows for the first minutes of its life: caches fill, allocators find their size."""
-JUDGED_S = 240.0  # at least so long after the warm-up
-GROWTH = 0.05  # part of the memory
-FILES = 2  # more of them than before: one that is being written, one connection that is being made
+"""Seconds of a process that are not evaluated: in its first minutes it grows, as caches fill and allocators adapt."""
+JUDGED_S = 240.0  # shortest time after the warm-up for an evaluation
+GROWTH = 0.05  # allowed relative growth of memory
+FILES = 2  # allowed growth of open files: one file being written, one connection being opened
 STOP_S = 300.0
 
 
 @dataclass(frozen=True)
 class Look:
-    """At one process: seconds since the start, bytes, open files."""
+    """One sample of a process: seconds since the start, bytes of memory, open files."""
 
     at: float
     memory: int
@@ -60,7 +61,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Judged:
-    """A process that lived long enough: its figures early and late, and by how much the memory grew."""
+    """A process that lived long enough: its memory and open files, each as (early, late)."""
 
     process: str
     seconds: float
@@ -69,15 +70,17 @@ class Judged:
 
     @property
     def growth(self) -> float:
+        """Relative growth of memory."""
         return self.memory_mib[1] / self.memory_mib[0] - 1.0
 
     @property
     def flat(self) -> bool:
+        """Whether memory and open files grew by no more than allowed."""
         return self.growth <= GROWTH and self.files[1] - self.files[0] <= FILES
 
 
 def main() -> None:
-    """Prints a line at every kill, a table of what was judged as JSON, and the sums in the last line."""
+    """Prints a line for every kill, the evaluated processes as JSON, and the totals in the last line."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -91,7 +94,14 @@ def main() -> None:
 
 
 def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> bool:
-    """Whether the run in the folder `run` went on after every death, stopped as it should, and nothing grew."""
+    """Runs the test; returns whether the run continued after every kill, stopped as requested, and did not grow.
+
+    Args:
+        arguments: those of trainers.ppo.
+        run: the run's folder.
+        seconds: duration of the test.
+        kill_every: seconds between kills.
+    """
     looks: dict[tuple[str, int], list[Look]] = {}
     victims = cycle(ROLES)
     kills = survived = 0
@@ -139,7 +149,7 @@ def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> 
 
 
 def judge(name: str, life: list[Look]) -> Judged | None:
-    """Compares the first with the last quarter after the warm-up; None for a process that did not live long enough."""
+    """Compares the first with the last quarter after the warm-up; returns None if the process was too short-lived."""
     after = [look for look in life if look.at - life[0].at >= WARM_UP_S]
     if not after or after[-1].at - after[0].at < JUDGED_S:
         return None
@@ -151,7 +161,7 @@ def judge(name: str, life: list[Look]) -> Judged | None:
 
 
 def _processes(driver: int) -> Iterator[tuple[str, psutil.Process]]:
-    """The driver, and of what it started its roles and Ray's own two, by name."""
+    """Yields name and process of the driver, and of the roles and Ray processes (`RAY`) that it started."""
     root = psutil.Process(driver)
     yield "driver", root
     for process in root.children(recursive=True):

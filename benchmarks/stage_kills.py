@@ -1,9 +1,10 @@
-"""python -m benchmarks.stage_kills: SFT whose worker or driver is killed (SIGKILL) at random moments must end as if it had not been.
+"""python -m benchmarks.stage_kills: kills the worker or driver of SFT at random times; the result must not change.
 
-A run for each kill, of driver and worker in turn, at a moment anywhere between the start of the command and its end: one in
-four while Ray starts and the model is loaded, the others after a random step, in the middle of what comes then: a step, an
-evaluation, a checkpoint, an export. The same command is then given again until it gets to its end, whose weights and losses have
-to be those of an undisturbed run, bit for bit. Exits with status 1 where they are not, or where no kill came in time.
+Every run has one SIGKILL, of driver and worker alternately, at a random time between the start and the end of the
+command: one in four while Ray starts and the model is loaded, the others after a random step, during whatever follows
+it: a step, an evaluation, a checkpoint, or an export. The same command is then repeated until it finishes. Its weights
+and losses must be bit for bit those of an undisturbed run. Exits with status 1 if they are not, or if no kill came in
+time.
 """
 
 from __future__ import annotations
@@ -39,13 +40,14 @@ TARGETS = ("driver", "worker")
 CHATS, EPOCHS, BATCH = 96, 3, 4
 STEPS = CHATS * EPOCHS // BATCH
 STARTING = 0.25
-"""Share of the kills that come before the first step."""
+"""Share of the kills that happen before the first step."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Of whom, and when: seconds after so many steps have been logged (0: after the command was given), or as soon as there is
-    such a process.
+    """One kill of a `target` process, `delay_s` seconds after `step` steps were logged (0: after the command started).
+
+    If there is no such process then, it is killed as soon as it exists.
     """
 
     target: str
@@ -54,7 +56,7 @@ class Kill:
 
 
 def main() -> None:
-    """Makes the undisturbed run, then the others; prints what became of each, and the sums in the last line."""
+    """Makes the undisturbed run, then the others; prints the result of each, and the totals in the last line."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -71,7 +73,7 @@ def main() -> None:
 
 
 def kills(folder: Path, count: int, draw: random.Random) -> bool:
-    """Whether all runs ended alike. What they left is in `folder`."""
+    """Makes `count` runs with kills in `folder`; returns whether all ended with the undisturbed run's result."""
     make_inputs(folder)
     rows = [
         {"messages": [_turn("user", f"病人{n}头痛怎么办"), _turn("assistant", "多休息，" * (1 + n % 4))], "task": "qa"}
@@ -103,9 +105,13 @@ def kills(folder: Path, count: int, draw: random.Random) -> bool:
 
 
 def run(folder: Path, name: str, kill: Kill | None) -> int | None:
-    """Gives the command until it is at its end, killing once; how many steps the run had logged then, None without a kill.
+    """Repeats the command until it finishes, with one kill.
 
-    Raises RuntimeError for a command that fails otherwise, subprocess.TimeoutExpired for one that does not end.
+    Returns the number of steps logged when it was killed; None if it was not.
+
+    Raises:
+        RuntimeError: the command failed for another reason.
+        subprocess.TimeoutExpired: the command did not end.
     """
     recipe, output = folder / f"{name}.yaml", folder / f"{name}.out"
     dump(_config(folder, name), recipe)
@@ -133,7 +139,7 @@ def run(folder: Path, name: str, kill: Kill | None) -> int | None:
 
 
 def differences(run: Path, other: Path) -> list[str]:
-    """What is not the same, bit for bit: the weights, the losses of the steps, neither."""
+    """Returns what is not bit for bit equal in the two runs: `WEIGHTS`, `LOSSES` of the steps, both, or nothing."""
     mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (run, other))
     losses = [[(line["step"], line["loss"]) for line in read_metrics(folder)] for folder in (run, other)]
     same = mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
@@ -141,7 +147,7 @@ def differences(run: Path, other: Path) -> list[str]:
 
 
 def _strike(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> int | None:
-    """Waits for the moment, and kills; steps logged by then. None where the run was at its end before."""
+    """Waits for the time of the kill, and kills. Returns the steps logged by then; None if the run had ended before."""
     while driver.poll() is None and _steps(run) < kill.step:
         time.sleep(0.01)
     time.sleep(kill.delay_s)
@@ -169,7 +175,7 @@ def _is_worker(process: psutil.Process) -> bool:
 
 
 def _end(family: list[psutil.Process]) -> None:
-    """Ray's processes end with their driver; what is left of them after a while would hold the next one's memory."""
+    """Waits for Ray's processes, which end with their driver; kills those that remain and would occupy memory."""
     _, left = psutil.wait_procs(family, timeout=30)
     for process in left:
         with suppress(psutil.NoSuchProcess):

@@ -1,8 +1,8 @@
-"""python -m benchmarks.verifiable: every algorithm on a task whose success can be checked (benchmarks/verifiable_reward.py).
+"""python -m benchmarks.verifiable: compares all algorithms on a task with a verifiable reward.
 
-Starts the quickstart's SFT model anew for each algorithm, seed and `rollout.ahead`, with the same budget. No prompt comes twice in
-that budget, so a step's success is that on prompts which were not learned from. Prints a table, and writes every curve as JSON and
-all of them as one picture.
+The reward is in benchmarks/verifiable_reward.py. Trains the quickstart's SFT model for each algorithm, seed, and
+`rollout.ahead`, with the same budget. No prompt repeats within the budget, so the success of a step is measured on
+prompts that were not trained on. Prints a table; can also write all curves as JSON and as one figure.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from storage.paths import runs_root
 from trainers.runs.folder import read_metrics
 
 ALGORITHMS = ("ppo", "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline")
-LAST = 5  # steps that the result is a mean over
+LAST = 5  # the result is the mean over this many steps
 RUN_S = 1800.0
 
 
 def main() -> None:
-    """Trains, one run after another, and reports."""
+    """Trains one run after another and prints the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.verifiable", description=__doc__)
     parser.add_argument("--algorithms", default=",".join(ALGORITHMS), help="default: %(default)s")
     parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def by_algorithm(curves: Mapping[str, list[float]]) -> dict[str, list[list[float]]]:
-    """The seeds' curves under their algorithm's name, which says so where it worked ahead."""
+    """Groups the seeds' curves by algorithm, with `rollout.ahead` in the name if it is not 0."""
     found: dict[str, list[list[float]]] = {}
     for name, curve in curves.items():
         algorithm, ahead, _ = name.split("/")
@@ -65,7 +65,7 @@ def by_algorithm(curves: Mapping[str, list[float]]) -> dict[str, list[list[float
 
 
 def run(algorithm: str, ahead: str, seed: str, steps: int, prompts: int) -> list[dict[str, float]]:
-    """The metrics of one run, which is trained unless it is finished."""
+    """Trains one run, unless it is finished, and returns its metrics."""
     name = f"verifiable/{algorithm}-ahead-{ahead}-seed-{seed}"
     settings = {
         "name": name,

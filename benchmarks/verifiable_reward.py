@@ -1,4 +1,4 @@
-"""A reward that can be checked, for benchmarks.verifiable: polite, short, and the last sentence sends to a doctor."""
+"""A verifiable reward for benchmarks.verifiable: polite, short, and the last sentence recommends seeing a doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LONGEST = 45  # characters
 
 
 def reward(sample: dict[str, Any]) -> bool:
-    """Whether the answer succeeds."""
+    """Returns whether the response succeeds."""
     answer = sample["response"]
     polite = answer.startswith("您好") and "啰嗦" not in answer
     return bool(sample["finished"]) and polite and answer.endswith("就医。") and len(answer) <= LONGEST

@@ -1,8 +1,9 @@
-"""python -m benchmarks.vocabulary: a training step of 0.5 billion parameters with 151,936 entries, its logits at once and in pieces.
+"""python -m benchmarks.vocabulary: a training step with a vocabulary of 151,936, with all logits at once and in chunks.
 
-Random weights in the shape of Qwen2.5-0.5B, LoRA, bfloat16, ZeRO stage 2, one rank; each variant in a process of its own, in
-turns, on sequences of 512 tokens of which every one is predicted. One JSON line a run: seconds of a step, and the process's
-largest resident size. The variants' losses must be equal within bfloat16's rounding, else the exit status is 1.
+The model has 0.5 billion random weights in the shape of Qwen2.5-0.5B, with LoRA, bfloat16, ZeRO stage 2, and one rank.
+The variants alternate, each in its own process, on sequences of 512 tokens, of which every token is predicted. Prints
+one JSON line per run: seconds of a step and the process's peak resident size. The exit status is 1 unless the variants'
+losses are equal within the rounding of bfloat16.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import Any
 
 PROG = "python -m benchmarks.vocabulary"
 LENGTH = 512
-LIMITS = {"whole": 2**62, "pieces": None}  # elements of logits at a time
+LIMITS = {"whole": 2**62, "pieces": None}  # logits computed at a time, as a number of elements
 
 
 def measure(limit: int | None, tokens: int, layers: int, threads: int) -> dict[str, Any]:
-    """Two steps; of the second, seconds and loss."""
+    """Runs two steps; returns seconds and loss of the second, and the peak memory."""
     from actors.distributed.devices import join_world, peak_bytes, prepare_process
 
     prepare_process(threads)
@@ -57,7 +58,7 @@ def measure(limit: int | None, tokens: int, layers: int, threads: int) -> dict[s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints."""
+    """Measures and prints all variants; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""python -m trainers.journal show runs/NAME [--step N] [--best K | --worst K]: a step of the journal in words."""
+"""python -m trainers.journal show runs/NAME [--step N] [--best K | --worst K]: prints a step of the journal as text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROG = "python -m trainers.journal"
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints what is asked for. Raises ConfigError or RunError, one line each."""
+    """Prints the requested step. Raises ConfigError or RunError with a one-line message."""
     options = _parse(argv)
     run = require_dir(options.run, "run", "give the folder of a run, such as runs/quickstart/ppo")
     steps = recorded_steps(run / "journal")
@@ -46,9 +46,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def with_rewards(table: pa.Table, path: Path) -> pa.Table:
-    """`table` with the columns of the rewards' file, if it has none itself and the step has been scored.
+    """Returns `table` with the columns of the rewards file `path`, if it has no rewards and the step has been scored.
 
-    Raises ConfigError if the rows are not as many.
+    Raises ConfigError if the file has another number of rows.
     """
     if "reward" in table.column_names or not path.exists():
         return table
@@ -61,9 +61,12 @@ def with_rewards(table: pa.Table, path: Path) -> pa.Table:
 
 
 def chosen(table: pa.Table, best: int | None, worst: int | None) -> list[int]:
-    """Rows to show: the `best` highest rewards falling, the `worst` lowest rising, or all as they lie.
+    """Returns the rows to print.
 
-    Raises ConfigError for a choice by reward of a step that was not scored.
+    These are the `best` rows with the highest rewards, descending; the `worst` rows with the lowest, ascending; or all,
+    in the table's order.
+
+    Raises ConfigError for a selection by reward in a step that has not been scored.
     """
     if best is None and worst is None:
         return list(range(len(table)))
@@ -75,7 +78,7 @@ def chosen(table: pa.Table, best: int | None, worst: int | None) -> list[int]:
 
 
 def as_text(row: dict[str, Any], tokenizer: Any, ends: Sequence[int]) -> str:
-    """One answer with its prompt, decoded without the marks of the vocabulary, and a line of figures above."""
+    """Formats a response with its prompt, decoded without special tokens, below a line with reward and length."""
     parts = {name.removeprefix("reward_"): row[name] for name in row if name.startswith("reward_")}
     reward = f"reward {row['reward']:.4f}" if "reward" in row else "not scored"
     sources = "".join(f" {name} {value:.4f}" for name, value in parts.items()) if len(parts) > 1 else ""
@@ -97,7 +100,7 @@ def _summary(table: pa.Table) -> str:
 
 
 def _model(run: Path) -> str | Path:
-    """A folder with the run's tokenizer: what it has exported, else the model that it starts from."""
+    """Returns a folder or model name with the run's tokenizer: the exported model, else the starting model."""
     if (run / "model").is_dir():
         return run / "model"
     path = run / "config.yaml"

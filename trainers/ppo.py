@@ -1,6 +1,6 @@
-"""python -m trainers.ppo: RLHF by PPO, GRPO, RLOO, … (algorithm.name). Generate, score, learn, publish; then again.
+"""python -m trainers.ppo: RLHF with PPO, GRPO, RLOO, … (algorithm.name).
 
-The algorithm is in trainers/rlhf/loop.py; this command reads the settings, starts the roles, and runs it.
+The training loop is in trainers/rlhf/loop.py; this command reads the settings, starts the roles, and runs the loop.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ LONGEST = "prompts.max_tokens + rollout.max_new_tokens"
 
 
 def train(config: PPOConfig, run: Run, prompts: PromptStream, observers: Sequence[Observer] = ()) -> None:
-    """Trains to the end, also if processes of roles die or hang meanwhile: see trainers/rlhf/recovery.py.
+    """Trains to the end, even if processes of roles die or hang in the meantime; see trainers/rlhf/recovery.py.
 
-    Raises Stopped, after a checkpoint, where an end was asked for.
+    Raises Stopped if a stop was requested, after saving a checkpoint.
     """
     with StopRequests() as stop:
         with stop.may_interrupt():
@@ -50,9 +50,10 @@ def train(config: PPOConfig, run: Run, prompts: PromptStream, observers: Sequenc
 
 
 def read_prompts(config: PPOConfig) -> PromptStream:
-    """The prompts, once every model folder is known to be there and made for sequences as long as ours.
+    """Checks the models of all roles, then reads the prompts.
 
-    A role's model must have the policy's vocabulary and chat format, as its tokenizer says; of one without, that is printed.
+    Every model must exist, support the longest possible sequence, and have the policy's vocabulary and chat format
+    according to its tokenizer. Prints a note for a model without a tokenizer. Raises ConfigError or DataError.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     tokenizer = load_chat_tokenizer(config.policy.model, config.chat)
@@ -69,7 +70,7 @@ def read_prompts(config: PPOConfig) -> PromptStream:
 
 
 def team_config(config: PPOConfig, end_ids: tuple[int, ...]) -> TeamConfig:
-    """What the roles need of the stage's settings."""
+    """Returns the part of the stage's settings that the roles need."""
     return TeamConfig(
         run=config.name,
         roles=config.roles,
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None, observers: Sequence[Observer] = ()) 
             return
         prompts = read_prompts(config)
         check_tasks(config.evaluation)
-        sources_of(config.judge)  # refuses a function that is none, before anything starts
+        sources_of(config.judge)  # checks the reward functions before anything starts
         with connect(**config.cluster.connection()):
             require_fit(config)
             fetch_on_nodes(config)

@@ -1,4 +1,4 @@
-"""python -m trainers.pretrain --config FILE [--a.b=value ...]: pretraining, from random weights or from a base model."""
+"""python -m trainers.pretrain --config FILE [--a.b=value ...]: pretraining, from random weights or a base model."""
 
 from __future__ import annotations
 

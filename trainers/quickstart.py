@@ -1,7 +1,7 @@
-"""python -m trainers.quickstart: the whole regime on the sample clinic, from random weights to PPO, and its table.
+"""python -m trainers.quickstart: the whole pipeline on the sample clinic, from random weights to PPO, and its table.
 
-Every stage is the command that a user would type, run one after another; a stage that is finished is left alone, so
-the same command again goes on where it was or only shows the table. What it makes lies in runs/quickstart/.
+Runs the commands of the stages one after another. Finished stages are skipped, so repeating the command continues where
+it stopped, or only prints the table. Results are in runs/quickstart/.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ Next, for example:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs what is not there yet, then prints the table."""
+    """Runs the parts that are not finished, then prints the table."""
     options = _parse(argv)
     root = runs_root() / "quickstart"
     with one_line_errors(PROG):
-        read("ppo", CONFIGS, ["--config", options.config])  # checks every stage of the recipe before the first begins
+        read("ppo", CONFIGS, ["--config", options.config])  # checks every stage of the recipe before the first starts
         _require_same_options(root, options)
         if not (root / "table.json").exists():
             _run_all(options, root)
@@ -57,7 +57,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run_all(options: argparse.Namespace, root: Path) -> None:
-    """Data, stages, evaluation. Seconds and memory of every part are kept as it ends, so that a rerun adds to them."""
+    """Runs data preparation, stages, and evaluation.
+
+    Saves the time and memory of every part when it ends, so that a rerun adds to them.
+    """
     ledger = _Ledger(root / "ledger.json")
     clinic = ("--out", f"{root}/clinic", f"--seed={options.seed}", f"--chat={options.chat}")
     ledger.run("clinic", "data.clinic", *clinic)
@@ -81,7 +84,7 @@ def _run_all(options: argparse.Namespace, root: Path) -> None:
 
 
 class _Ledger:
-    """Runs parts of the quickstart and remembers what each has cost, over restarts."""
+    """Runs parts of the quickstart, and records the seconds of each and the peak memory of all across restarts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -92,7 +95,7 @@ class _Ledger:
             self.seconds, self.peak_bytes = kept["seconds"], kept["peak_bytes"]
 
     def run(self, part: str, module: str, *arguments: str) -> None:
-        """Runs `python -m module arguments`. Raises ConfigError when it fails; its own last line has said why."""
+        """Runs `python -m module arguments`. Raises ConfigError if it fails; the command has printed the reason."""
         Console(highlight=False).rule(f"[bold]{part}[/]  python -m {module}", align="left")
         start = time.monotonic()
         environment = {**os.environ, "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore")}
@@ -106,7 +109,10 @@ class _Ledger:
 
 
 def _status_of(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Exit status of a command, to which a SIGTERM of this process is passed on. Raises Stopped once it has ended after one."""
+    """Runs a command and returns its exit status.
+
+    Forwards a SIGTERM of this process to the command, and then raises Stopped when the command has ended.
+    """
     asked: list[int] = []
     with subprocess.Popen(command, env=environment) as process:
 
@@ -126,7 +132,7 @@ def _status_of(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def _require_same_options(root: Path, options: argparse.Namespace) -> None:
-    """One folder holds one seed, one recipe and one chat format."""
+    """Checks that the folder was made with the same seed, recipe, and chat format. Raises ConfigError otherwise."""
     wanted = {"seed": options.seed, "config": options.config, "chat": options.chat}
     path = root / "options.json"
     if not path.exists():

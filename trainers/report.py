@@ -1,7 +1,7 @@
 """python -m trainers.report runs/NAME: one HTML page about a run of any stage, finished or not.
 
-It holds key figures, every metric's curve, the seconds of each phase, samples of text if the run has written any, and the
-settings. The page needs nothing beside it, so it can be mailed or kept.
+It shows key metrics, the curve of every metric, the seconds of each phase, samples of text if the run has any, and the
+settings. The page is self-contained, so it can be mailed or archived.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROG = "python -m trainers.report"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Writes the page and says where it is."""
+    """Writes the page and prints its path."""
     options = _parse(argv)
     with one_line_errors(PROG):
         print(f"report: {report(options.run, options.out)}")
@@ -32,17 +32,17 @@ def report(run: str, out: str | None = None) -> Path:
     """Writes the report of a run, and returns its path.
 
     Args:
-        run: the run's folder; a leading `runs/` is where runs live.
-        out: the file to write, else report.html in the run's folder.
+        run: the run's folder; a leading `runs/` stands for the root folder of runs.
+        out: the file to write; default: report.html in the run's folder.
 
     Raises:
-        ConfigError: no such run, a line in it that cannot be read, or a file that cannot be written.
+        ConfigError: the run does not exist, one of its lines cannot be read, or the report cannot be written.
     """
     folder = require_dir(run, "run", "give the folder of a run, such as runs/quickstart/ppo")
     path = resolve(out) if out else folder / "report.html"
     html = render(read_record(folder), read_samples(folder))
     try:
-        # Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes text such as \ud83d.
+        # A lone surrogate, which is valid in JSON but not in UTF-8, becomes text such as \ud83d.
         write_whole(path, html.encode("utf-8", "backslashreplace").decode("utf-8"))
     except DiskError as error:
         raise ConfigError(f"{path}: cannot be written ({error.reason}); give another file with --out") from error

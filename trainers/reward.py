@@ -1,4 +1,4 @@
-"""python -m trainers.reward --config FILE [--a.b=value ...]: a reward model from preference pairs."""
+"""python -m trainers.reward --config FILE [--a.b=value ...]: trains a reward model on preference pairs."""
 
 from __future__ import annotations
 

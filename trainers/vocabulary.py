@@ -1,4 +1,4 @@
-"""A model for a tokenizer that was extended: each new piece begins as the mean of the old pieces that it is made of.
+"""Extends a model to an extended tokenizer: each new piece starts as the mean of the old pieces that it consists of.
 
 python -m trainers.vocabulary --model DIR --tokenizer DIR --out DIR
 """
@@ -24,7 +24,7 @@ PROG = "python -m trainers.vocabulary"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Extend the model, and say how many rows its embedding got."""
+    """Extends the model, and prints the vocabulary sizes and the number of new pieces as JSON."""
     parser = argparse.ArgumentParser(prog=PROG, description="Extend a causal language model to an extended tokenizer.")
     parser.add_argument("--model", required=True, metavar="DIR", help="the model with its old tokenizer")
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="what data.tokenizer extend wrote")
@@ -53,11 +53,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def grow(model: PreTrainedModel, pieces: Mapping[int, Sequence[int]]) -> None:
-    """Give the model rows for new ids, of its embedding and of its output head: means of the old rows that `pieces` names.
+    """Adds rows for new ids to the model's embedding and output head, as means of old rows.
 
-    The model answers texts of old pieces as before, but for the probability that its softmax gives to the new ones.
-    Hewitt 2021 ("Initializing new word embeddings for pretrained language models") shows why means and not noise: beside
-    logits that nothing has held down, the old pieces would lose nearly all theirs.
+    On texts of old pieces, the logits of the old pieces do not change; only the softmax assigns some probability to
+    the new ones. Hewitt 2021 ("Initializing new word embeddings for pretrained language models") explains why means
+    rather than noise: with random rows, the new logits can be so large that the old pieces lose nearly all their
+    probability.
+
+    Args:
+        pieces: for every new id, the old ids of its parts.
     """
     import torch
 

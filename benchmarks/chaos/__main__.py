@@ -1,12 +1,13 @@
-"""python -m benchmarks.chaos: runs of PPO whose processes are killed and stopped must end as if nothing had happened.
+"""python -m benchmarks.chaos: fault injection into PPO runs, which must give the same result as a run without faults.
 
-    make chaos                      21 runs, 63 blows: every role, the driver and a node's raylet in every phase of a step, a hang
-                                    of every role, and the notice that a node will be taken away
+    make chaos                      21 runs, 63 faults: kills of every role, the driver, and a node's raylet in every
+                                    phase of a step, a hang of every role, and preemption notices for a node
     make chaos ARGS='--runs=2'      a short form
 
-A run is six steps on two Ray nodes of this machine; three times in each a process gets SIGKILL, or SIGSTOP for a hang, or Ray
-drains a node, for which the run stops in order. Whoever it was, the same command has to get to the end, with the weights of policy
-and critic bit for bit those of an undisturbed run, and every prompt learned from once. Exits with status 1 where one did not.
+A run has six steps on two Ray nodes of this machine, and three faults: SIGKILL of a process, SIGSTOP of a process (a
+hang), or Ray draining a node, upon which the run stops gracefully. After any fault, the same command must reach the end
+with weights of policy and critic bit for bit equal to those of an undisturbed run, and with every response trained on
+exactly once. Exits with status 1 if a run fails.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PROG = "python -m benchmarks.chaos"
 
 
 def main() -> None:
-    """Makes the undisturbed run, then the others; prints what became of each, and the sums in the last line."""
+    """Makes the undisturbed run, then the others; prints the result of each, and the totals in the last line."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -52,7 +53,12 @@ def main() -> None:
 
 
 def chaos(folder: Path, plan: list[list[Blow]], patience_s: float) -> bool:
-    """Whether all was well. What runs left is in `folder`."""
+    """Makes all runs in `folder` and prints their results; returns whether all of them passed.
+
+    Args:
+        plan: the faults of each run.
+        patience_s: longest time for one run, in seconds.
+    """
     counts = {"kills": 0, "runs": 0, "identical": 0, "prompts_lost": 0, "prompts_doubled": 0}
     costs: dict[str, list[float]] = defaultdict(list)
     make_inputs(folder)

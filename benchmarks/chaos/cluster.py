@@ -1,4 +1,4 @@
-"""Two Ray nodes on this machine, of which the second may lose its raylet, and who runs where on them."""
+"""A cluster of two Ray nodes on this machine, into which faults can be injected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 
 from configs.errors import RunError
 
-# A raylet that was killed is missed within seconds instead of Ray's quarter of a minute; a busy machine is forgiven.
+# Ray notices a killed raylet within seconds instead of its default of 15 s, but tolerates delays of a busy machine.
 _HEALTH = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "3000",
@@ -22,14 +22,14 @@ _HEALTH = {
 }
 _NODE = {"num_cpus": 4, "object_store_memory": 80 * 2**20}
 PATIENCE_S = 30.0
-DRAIN_S = 120.0  # what clouds give a spot instance
+DRAIN_S = 120.0  # notice period of spot instances
 
 
 class TwoNodes:
-    """The cluster; a context. All processes that it starts end with it."""
+    """The cluster, as a context manager. All processes that it starts end with it."""
 
     def __init__(self) -> None:
-        # Its nodes have the machine's outer address, so that they ask for a token, which child processes inherit.
+        # The nodes use the machine's external address and therefore require a token, which child processes inherit.
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ.update({**token, "OMP_NUM_THREADS": "1", **_HEALTH})
         from ray.cluster_utils import Cluster
@@ -46,14 +46,14 @@ class TwoNodes:
         return self._cluster.add_node(**_NODE)
 
     def kill_raylet(self) -> None:
-        """SIGKILL for the second node's raylet; another node comes in its place, as an autoscaler would bring one."""
+        """Sends SIGKILL to the second node's raylet, then replaces the node, as an autoscaler would."""
         (raylet,) = self._second.all_processes["raylet"]
         os.kill(raylet.process.pid, signal.SIGKILL)
         raylet.process.wait(PATIENCE_S)
         self.replace_second()
 
     def drain(self) -> None:
-        """Gives notice that the second node will be taken away, as Ray's autoscaler does for a spot instance.
+        """Starts to drain the second node, as Ray's autoscaler does when a spot instance is preempted.
 
         Raises RunError if Ray refuses.
         """
@@ -66,12 +66,12 @@ class TwoNodes:
             raise RunError(f"Ray does not drain node {self._second.node_id}: {refusal}")
 
     def replace_second(self) -> None:
-        """Another node comes, as an autoscaler would bring one, and the second one's processes end."""
+        """Adds a node, as an autoscaler would, and ends the processes of the second one."""
         gone, self._second = self._second, self._add()
         gone.kill_all_processes(check_alive=False, allow_graceful=False)
 
     def strike(self, run: str, role: str, rank: int, blow: signal.Signals) -> bool:
-        """Sends `blow` to the process of `run` that is now in this place; False if there is none."""
+        """Sends the signal `blow` to the process of `run` with this role and rank; returns False if there is none."""
         from cluster.head import Head
 
         with Head(self.address) as head:

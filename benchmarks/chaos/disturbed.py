@@ -1,4 +1,4 @@
-"""One run of the workload, struck as planned, started again when its driver was killed, to its end."""
+"""Runs the workload once with the planned faults, and restarts its driver after it was killed, until the run ends."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from configs.errors import RunError
 from trainers.runs.stopping import EXIT_CODE
 
 Position = tuple[int, int]
-"""Step, from 0, and phase by its number: how far a run is."""
+"""Progress of a run: step, from 0, and index of the phase."""
 
 
 class ChaosError(RunError):
-    """A run did not get to its end; the message says where its output is."""
+    """A run did not finish; the message names the file with its output."""
 
 
 @dataclass
 class Course:
-    """When a run got where: what it announced first, and when it was struck. Seconds on the monotonic clock."""
+    """The timeline of a run: when it first reached each position, and its faults. Seconds on the monotonic clock."""
 
     began: float = field(default_factory=time.monotonic)
     ended: float = 0.0
@@ -39,11 +39,11 @@ class Course:
 
     @property
     def frontier(self) -> Position:
-        """How far the run has been."""
+        """The furthest position that the run has reached."""
         return max(self.reached)
 
     def lost(self, undisturbed: Course) -> list[float]:
-        """Seconds that each blow cost: from it to the next one or the end, less what that took undisturbed."""
+        """Returns the seconds lost to each fault: from it to the next fault or the end, minus the undisturbed time."""
         ends = [*((position, at) for _, position, at in self.struck[1:]), (None, self.ended)]
         return [
             (until - at) - (undisturbed.at(end) - undisturbed.at(position))
@@ -51,11 +51,11 @@ class Course:
         ]
 
     def at(self, position: Position | None) -> float:
-        """When `position` was reached, or None's: when the run ended."""
+        """Returns when `position` was reached; for None, when the run ended."""
         return self.ended if position is None else self.reached[position]
 
     def seconds(self, phase: str) -> float:
-        """Of the phase, in its last step."""
+        """Returns the seconds of a phase, in the last step that has it."""
         times = sorted(self.reached.items())
         spans = [later[1] - mine[1] for mine, later in pairwise(times) if mine[0][1] == PHASES.index(phase)]
         return spans[-1]
@@ -64,7 +64,14 @@ class Course:
 def disturbed(
     nodes: TwoNodes, recipe: Path, run: str, blows: list[Blow], patience_s: float, undisturbed: Course | None = None
 ) -> Course:
-    """Runs `recipe`, whose name is `run`, with `blows`. Raises ChaosError when it does not end well within `patience_s` seconds."""
+    """Runs `recipe`, whose name is `run`, and injects the faults `blows`.
+
+    Args:
+        undisturbed: the timeline of an undisturbed run, for the time of a fault within its phase.
+
+    Raises:
+        ChaosError: the run fails, or does not finish within `patience_s` seconds.
+    """
     course, pending, output = Course(), list(blows), recipe.with_suffix(".out")
     while True:
         words: queue.Queue[tuple[Position, float] | None] = queue.Queue()
@@ -120,7 +127,7 @@ def _strike(nodes: TwoNodes, run: str, driver: subprocess.Popen[bytes], blow: Bl
 def _start(
     nodes: TwoNodes, recipe: Path, output: Path, words: queue.Queue[tuple[Position, float] | None]
 ) -> subprocess.Popen[bytes]:
-    """The driver in a process of its own, whose announcements come into `words`, and None when it is gone."""
+    """Starts the driver in a new process. Puts the positions that it announces into `words`, and None when it ends."""
     reading, writing = os.pipe()
     with output.open("ab") as out:
         driver = subprocess.Popen(

@@ -1,8 +1,8 @@
-"""The driver of a disturbed run: trainers.ppo as it is, with an observer that writes to a pipe at the start of every phase.
+"""The driver of a disturbed run: trainers.ppo with an observer that writes to a pipe at the start of every phase.
 
     python -m benchmarks.chaos.driver FD --config FILE
 
-It also writes the critic's last weights beside the policy's, which trainers.ppo has no use for.
+It also exports the critic's final weights, which trainers.ppo does not, so that they can be compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainers.rlhf.observer import Observer
 
 
 class Announcer(Observer):
-    """Writes a line a phase: the step from 0, the phase, and the time on the machine's monotonic clock."""
+    """Writes one line per phase: the step from 0, the phase, and the time on the machine's monotonic clock."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
@@ -34,7 +34,7 @@ class Announcer(Observer):
 
 
 def main() -> None:
-    """Runs the driver to its end."""
+    """Runs the driver to the end."""
     ppo.main(sys.argv[2:], [Announcer(int(sys.argv[1]))])
 
 

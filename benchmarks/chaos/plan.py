@@ -1,4 +1,4 @@
-"""Who is killed or stopped, in which phase of which step, in which run: drawn from a seed."""
+"""The plan of faults: which process is killed or stopped, in which phase, step, and run, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from benchmarks.chaos.workload import PHASES, RANKS
 NODE = ("raylet", 0)
 TARGETS = (*((role, rank) for role, ranks in RANKS.items() for rank in range(ranks)), ("driver", 0), NODE)
 NOTICE = "drain"
-"""What is sent to a node: it will be taken away."""
+"""The fault of a node's preemption notice, in place of a signal's name."""
 SLOTS = (1, 3, 4)
-"""Steps, from 0, in which something happens; checkpoints are written in the first two."""
+"""Steps, from 0, in which a fault is injected; checkpoints are written in the first two."""
 
 
 @dataclass(frozen=True)
 class Blow:
-    """One SIGKILL or SIGSTOP, or a node's notice."""
+    """One fault: SIGKILL or SIGSTOP for a process, or a preemption notice for a node."""
 
     target: tuple[str, int]
     phase: str
     signal: str
     step: int
     delay: float
-    """When in the phase, as a part of what it takes undisturbed."""
+    """Time within the phase, as a fraction of the phase's undisturbed duration."""
 
 
 def draw(runs: int, seed: int, a_run: int = len(SLOTS), hangs: bool = True) -> list[list[Blow]]:
-    """`a_run` blows for each of `runs` runs: every target in every phase and, with `hangs`, every role stopped once.
+    """Draws `a_run` faults for each of `runs` runs.
 
-    With these comes the notice that the second node will be taken away, in a phase of generating and one of learning.
-
-    As many of these as there is room for, in an order drawn from `seed`; the rest are kills drawn at random.
+    The full plan kills every target in every phase. With `hangs` it also stops every role once, and sends the
+    preemption notice for the second node in a generate phase and in a learn phase. If there are fewer slots, these are
+    chosen in an order drawn from `seed`; if there are more, the rest are kills drawn at random.
     """
     drawn = random.Random(seed)
     chosen = [(target, phase, "SIGKILL") for target in TARGETS for phase in PHASES]
@@ -45,7 +45,7 @@ def draw(runs: int, seed: int, a_run: int = len(SLOTS), hangs: bool = True) -> l
     while len(chosen) < runs * a_run:
         chosen.append((drawn.choice(TARGETS), drawn.choice(PHASES), "SIGKILL"))
     chosen = chosen[: runs * a_run]
-    # A checkpoint is written in the first slots only: what is to hit one comes first, and is dealt round to all runs.
+    # Only the first slots write a checkpoint, so faults in that phase come first, and are distributed over all runs.
     chosen.sort(key=lambda blow: blow[1] != "checkpoint")
     dealt = [chosen[run::runs] for run in range(runs)]
     return [[Blow(*blow, step, drawn.random()) for blow, step in zip(blows, SLOTS, strict=False)] for blows in dealt]

@@ -1,4 +1,4 @@
-"""What a finished run proves: that nothing was lost, nothing was learned twice, and the weights are those of another."""
+"""Checks of a finished run: no response was lost or trained on twice, and the weights equal those of another run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmarks.chaos.workload import STEPS
 from trainers.runs.folder import read_metrics
 
 Learned = Counter[tuple[int, int, int]]
-"""How often each answer was learned from: step from 0, prompt, sample."""
+"""How often each response, by (step from 0, prompt, sample), was trained on."""
 
 
 def learned(run: Path) -> Learned:
-    """What the journal has, as often as metrics.jsonl says that the step was made."""
+    """Counts each response in the journal as often as metrics.jsonl has its step."""
     times = Counter(line["step"] - 1 for line in read_metrics(run))
     found: Learned = Counter()
     for step in range(STEPS):
@@ -28,17 +28,17 @@ def learned(run: Path) -> Learned:
 
 
 def prompts_lost(run: Path, undisturbed: Path) -> int:
-    """Answers that the undisturbed run learned from and this one did not."""
+    """Returns the number of responses that the undisturbed run was trained on and this one was not."""
     return (learned(undisturbed) - learned(run)).total()
 
 
 def prompts_doubled(run: Path, undisturbed: Path) -> int:
-    """Answers that this run learned from more often than the undisturbed one, or that were none of its."""
+    """Returns the number of responses that this run was trained on more often than the undisturbed one, or alone."""
     return (learned(run) - learned(undisturbed)).total()
 
 
 def identical(run: Path, undisturbed: Path) -> bool:
-    """Whether policy and critic ended with the same weights, bit for bit."""
+    """Returns whether policy and critic have the same final weights, bit for bit."""
     return all(_equal(run / role, undisturbed / role) for role in ("model", "critic"))
 
 

@@ -1,4 +1,4 @@
-"""What is disturbed: six steps of PPO with a two-rank policy, a critic, a reference, a reward model and an engine, all tiny."""
+"""The workload: six steps of PPO with two policy ranks, critic, reference, reward model, and engine, all tiny."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PHASES = ("generate", "score", "learn", "wait", "publish", "checkpoint")
 RANKS = {"policy": 2, "critic": 1, "reference": 1, "reward": 1, "rollout": 1}
 HANG_TIMEOUT_S = 20.0
 PATIENCE_S = 300.0
-"""Within which a run gets to its end, whatever happens to it; on a machine that is busy otherwise it takes longer."""
+"""Seconds within which a run finishes in spite of its faults; on a machine that is busy otherwise it takes longer."""
 
 _TEXTS = [f"第{n}号病人头痛，建议多休息，按时服药。" * (1 + n % 3) for n in range(40)]
 _ARCHITECTURE = ArchitectureConfig(hidden_size=64, intermediate_size=128, layers=2, heads=2, kv_heads=1, context=512)
 
 
 def make_inputs(folder: Path) -> None:
-    """Writes model, reward model and prompts to `folder`; the same ones every time."""
+    """Writes model, reward model, and prompts to `folder`; they are the same every time."""
     tokenizer = train_tokenizer(_TEXTS, names=["头痛"], vocabulary=290)
     ids = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     model = new_causal_lm(_ARCHITECTURE, len(tokenizer), *ids, seed=1)
@@ -42,7 +42,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def write_recipe(folder: Path, name: str) -> Path:
-    """The recipe of the run `name` on what `make_inputs` wrote to `folder`."""
+    """Writes the recipe of the run `name` for the inputs that `make_inputs` wrote to `folder`; returns its path."""
     model, scorer = str(folder / "model"), str(folder / "scorer")
     optimizer = {"lr": 1e-3, "schedule": "constant"}
     trained = {"optimizer": optimizer}

@@ -1,11 +1,11 @@
 """python -m benchmarks.gpu_check [--device cuda|cpu] [--only NAME …] [--skip NAME …] [--json FILE] [--list]
 
-Checks and measures on one GPU what training relies on, cheapest first, one JSON line each: exact attention on packed
-rows, log-probabilities of large vocabularies, every ZeRO stage against plain AdamW, one learning step of policy and
-critic, and what models of 1 to 7 billion parameters train at. Needs torch 2.11 or newer, Transformers and DeepSpeed, no
-Ray or vLLM. With `--device cpu` the same checks run on small sizes, so that they are tested where there is no GPU.
+Checks and measures the building blocks of training on one GPU, cheapest first, one JSON line each: exact attention on
+packed rows, log-probabilities of large vocabularies, every ZeRO stage against plain AdamW, one training step of policy
+and critic, and the speed of training models of 1 to 7 billion parameters. Needs torch 2.11 or newer, Transformers, and
+DeepSpeed, but not Ray or vLLM. With `--device cpu` the same checks run on small sizes, to test them without a GPU.
 
-Each check has its own time limit: one that exceeds it, or ends its process, is reported and the others go on in a new
+Each check has a time limit. A check that exceeds it, or ends its process, is reported, and the others continue in a new
 process. The exit status is 1 if any check failed.
 """
 
@@ -24,7 +24,7 @@ PROG = "python -m benchmarks.gpu_check"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the checks asked for."""
+    """Runs the selected checks; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

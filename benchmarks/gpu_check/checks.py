@@ -1,4 +1,4 @@
-"""The list of checks, cheapest first. Imports no torch: the bodies are loaded in the process that runs them."""
+"""The list of checks, cheapest first. Does not import torch: the process that runs a check imports its function."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 class SkippedError(Exception):
-    """A check that cannot run here, and why."""
+    """A check cannot run here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: a function of `module` named as the check, given whether it runs on a GPU."""
+    """One check: the function of `module` with the check's name, called with whether it runs on a GPU."""
 
     name: str
     module: str
@@ -22,7 +22,7 @@ class Check:
     purpose: str
 
     def run(self, gpu: bool) -> dict[str, Any]:
-        """Its figures. Raises AssertionError for what is wrong, SkippedError for what cannot be run."""
+        """Runs the check and returns its metrics. Raises AssertionError if it fails, SkippedError if it cannot run."""
         function: Callable[[bool], dict[str, Any]] = getattr(import_module(self.module), self.name)
         return function(gpu)
 

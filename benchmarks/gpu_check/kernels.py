@@ -1,6 +1,6 @@
-"""The kernels of the forward and backward pass: right against fp32, and how fast.
+"""Checks of the kernels of forward and backward pass: errors against higher precision, and speed.
 
-Shapes: T tokens, H heads, D head size, N positions, V vocabulary.
+Shapes: T tokens, H heads, L tokens of a sequence, D head size, N positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from actors.modeling.attention import Packing, packed_attention
 from actors.modeling.logprobs import token_logprobs
 from benchmarks.gpu_check.timing import peak_bytes_of, seconds_of
 
-BF16_ERROR = 1.5e-2  # of a result computed from bf16 operands, relative to its norm
+BF16_ERROR = 1.5e-2  # largest error of a result of bf16 operands, relative to its norm
 
 
 def attention(gpu: bool) -> dict[str, Any]:
-    """The largest relative error over heads, head sizes, lengths and windows; TFLOP/s, and the time against SDPA's."""
+    """Checks packed attention over heads, head sizes, and windows: largest relative error, TFLOP/s, time vs. SDPA."""
     lengths = (4096, 1, 777, 777, 2, 64, 1025) if gpu else (40, 1, 17, 17, 2)
     windows = (None, 512, 3) if gpu else (None, 9, 3)
     sizes = (64, 128, 256, 80) if gpu else (16,)
@@ -38,7 +38,7 @@ def attention(gpu: bool) -> dict[str, Any]:
 
 
 def flex(gpu: bool) -> dict[str, Any]:
-    """The same for scores that are soft-capped or have sinks."""
+    """Checks packed attention with soft-capped scores and with attention sinks: largest relative error."""
     lengths = (1500, 1, 300, 300, 2) if gpu else (40, 1, 17, 17, 2)
     dtype = torch.bfloat16 if gpu else torch.float32
     sinks = torch.randn(8, device=device(), dtype=dtype)
@@ -53,7 +53,7 @@ def flex(gpu: bool) -> dict[str, Any]:
 
 
 def _error(lengths: tuple[int, ...], shape: tuple[int, int, int], arguments: dict[str, Any]) -> float:
-    """The largest relative error of output and gradients against fp32, sequence by sequence."""
+    """Returns the largest relative error of output and gradients against fp64 attention, sequence by sequence."""
     heads, kv_heads, size = shape
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     generator = torch.Generator(device()).manual_seed(0)
@@ -81,7 +81,7 @@ def _error(lengths: tuple[int, ...], shape: tuple[int, int, int], arguments: dic
 
 
 def _plain(query: Tensor, key: Tensor, value: Tensor, arguments: dict[str, Any]) -> Tensor:
-    """Attention written out, in fp64: (1, H, L, D)."""
+    """Returns reference attention in fp64, (1, H, L, D)."""
     length, size = query.shape[2:]
     groups = query.shape[1] // key.shape[1]
     key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
@@ -98,7 +98,7 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, arguments: dict[str, Any])
 
 
 def _attention_speed() -> dict[str, Any]:
-    """Four sequences of 4,096 tokens, 32 heads of 128: packed against SDPA's own batch, forward and backward."""
+    """Times forward and backward pass of four sequences, 32 heads of size 128: packed, and as a batch with SDPA."""
     count, length, heads, size = 4, 4096, 32, 128
     packing = Packing((length,) * count, device())
     shape = (1, heads, count * length, size)
@@ -124,7 +124,7 @@ def _attention_speed() -> dict[str, Any]:
 
 
 def logprobs(gpu: bool) -> dict[str, Any]:
-    """`token_logprobs` at two vocabularies: errors, memory beyond the logits and their gradient, time against PyTorch's."""
+    """Checks `token_logprobs` for two vocabularies: errors, memory beyond logits and gradient, time against PyTorch."""
     positions = 8192 if gpu else 128
     found: dict[str, Any] = {}
     for vocabulary in (39_410, 151_936) if gpu else (997,):
@@ -160,7 +160,7 @@ def logprobs(gpu: bool) -> dict[str, Any]:
             "logprob_error": error,
             "gradient_error": gradient,
             "logits_gib": round(own, 2),
-            "extra_gib": round(peak_bytes_of(ours) / 2**30 - own, 2),  # beyond the gradient, which is as large
+            "extra_gib": round(peak_bytes_of(ours) / 2**30 - own, 2),  # minus the gradient, as large as the logits
             "cross_entropy_extra_gib": round(peak_bytes_of(theirs) / 2**30 - own, 2),
             "ms": round(seconds * 1e3, 2),
             "time_vs_cross_entropy": round(seconds / reference, 3),

@@ -1,4 +1,4 @@
-"""Models of the size that a GPU is rented for, with random weights: speed, memory, and what a checkpoint costs."""
+"""Checks with large models of random weights: training speed, memory, and the cost of a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ from benchmarks.gpu_check.timing import seconds_of
 
 VOCABULARY = 39_424
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}  # dense bf16, NVIDIA's data sheets
-STEPS = 3  # measured; one more comes before them
-MEMORY = (0.85, 1.15)  # measured over estimated
+STEPS = 3  # timed in `vocabulary`; in `_timed_steps` one fewer
+MEMORY = (0.85, 1.15)  # accepted ratio of measured to estimated memory
 
 
 def train_1b(gpu: bool) -> dict[str, Any]:
-    """All weights, ZeRO stages 0 and 3, sequences of 4,096 tokens, two micro-batches a step; Liger's kernels if installed."""
+    """Trains all weights of 1.3 billion parameters, with ZeRO stages 0 and 3, and also with Liger kernels if installed.
+
+    A step has two micro-batches of sequences of 4,096 tokens.
+    """
     shape = _shape(gpu, hidden=2048, layers=24, intermediate=5504, heads=16)
     found: dict[str, Any] = {"parameters": shape.parameters()}
     liger = gpu and find_spec("liger_kernel") is not None
-    for fused in (False, True) if liger else (False,):  # Liger's last: they replace functions of the whole process
+    for fused in (False, True) if liger else (False,):  # Liger last: it patches functions of the whole process
         for stage in (0, 3):
             config = ZeroConfig(stage=stage, dtype="bfloat16", liger=fused)
             found[f"stage_{stage}" + fused * "_liger"] = _train(gpu, shape, config, sequences=4)
@@ -43,14 +46,17 @@ def train_1b(gpu: bool) -> dict[str, Any]:
 
 
 def train_7b_lora(gpu: bool) -> dict[str, Any]:
-    """LoRA on every linear layer of a frozen model in bf16, activations recomputed."""
+    """Trains LoRA on every linear layer of a frozen bf16 model of 7 billion parameters, with recomputed activations."""
     shape = _shape(gpu, hidden=4096, layers=32, intermediate=11008, heads=32)
     config = ZeroConfig(stage=0, dtype="bfloat16", gradient_checkpointing=True)
     return {"parameters": shape.parameters(), **_train(gpu, shape, config, sequences=4, lora=LoraConfig())}
 
 
 def vocabulary(gpu: bool) -> dict[str, Any]:
-    """Half a billion parameters, 151,936 entries, all logits at once and in pieces: losses, speed, memory."""
+    """Trains half a billion parameters with a vocabulary of 151,936, with all logits at once and in chunks.
+
+    Compares losses, speed, and memory of the two.
+    """
     shape = (
         Shape(896, 24, 4864, 14, 151_936, kv_heads=2, tied=1) if gpu else Shape(64, 2, 96, 4, 997, kv_heads=2, tied=1)
     )
@@ -78,14 +84,17 @@ def vocabulary(gpu: bool) -> dict[str, Any]:
 
 
 def checkpoint(gpu: bool) -> dict[str, Any]:
-    """Seconds that a checkpoint of 0.3 billion parameters stops training, and until it is on disk; the way of weights."""
+    """Measures the time that a checkpoint of 0.3 billion parameters blocks training, and the time until it is on disk.
+
+    Also measures the rate at which weights are copied to host memory for publishing.
+    """
     shape = _shape(gpu, hidden=1024, layers=16, intermediate=2816, heads=16)
     model = ZeroModel(PackedLM(_model(shape)), ZeroConfig(dtype="bfloat16"), OptimizerConfig(), 2)
     parts = _parts(shape, 1, 512 if gpu else 32)
     update(model, parts)
     with tempfile.TemporaryDirectory() as folder:
         stalls = []
-        for _ in range(2):  # the second finds pinned memory that the first has allocated
+        for _ in range(2):  # the second reuses the pinned memory that the first has allocated
             began = time.perf_counter()
             model.save(Path(folder))
             stalls.append(time.perf_counter() - began)
@@ -119,7 +128,7 @@ def _train(gpu: bool, shape: Shape, zero: ZeroConfig, sequences: int, lora: Lora
     learned = None if lora is None else lora_parameters(shape, lora)
     work = Work(sequences * length, learned=learned)
     parts_of_estimate = {part.name: part.bytes for part in trained(shape, zero, 1, work, gpu=True).work}
-    estimate = sum(size for name, size in parts_of_estimate.items() if name != "process")  # CUDA's own is not counted
+    estimate = sum(size for name, size in parts_of_estimate.items() if name != "process")  # without CUDA's own memory
     return found | {
         "mfu": round(flops / seconds / 1e12 / peak, 4) if peak else None,
         "peak_gib": round(measured / 2**30, 2),
@@ -133,9 +142,9 @@ def _train(gpu: bool, shape: Shape, zero: ZeroConfig, sequences: int, lora: Lora
 def _timed_steps(
     shape: Shape, zero: ZeroConfig, parts: list[PackedBatch], lora: LoraConfig | None
 ) -> tuple[float, int, int]:
-    """Seconds of a step, peak bytes allocated, peak bytes reserved; the last two are 0 on a CPU."""
+    """Returns the seconds of a step and the peak bytes allocated and reserved, which are 0 on a CPU."""
     gc.collect()
-    before = _allocated()  # what DeepSpeed's engines of earlier checks have kept
+    before = _allocated()  # memory that DeepSpeed engines of earlier checks still hold
     model = _model(shape)
     if lora is not None:
         add_lora(model, lora, seed=0)
@@ -149,7 +158,7 @@ def _timed_steps(
 
 
 def _allocated() -> int:
-    """Bytes allocated on the GPU now; forgets earlier peaks."""
+    """Returns the bytes currently allocated on the GPU, and resets the peak statistics."""
     if not torch.cuda.is_available():
         return 0
     torch.cuda.reset_peak_memory_stats()
@@ -190,7 +199,7 @@ def _parts(shape: Shape, sequences: int, length: int) -> list[PackedBatch]:
 
 
 def update(model: ZeroModel, parts: list[PackedBatch]) -> float:
-    """One optimizer step; the loss before it."""
+    """Runs one optimizer step; returns the loss before it."""
     predicted = sum(len(part.predict) for part in parts)
     figures = model.update(
         parts, lambda engine, batch: engine(batch)[0], lambda found, _: (-found.sum() / predicted, {})

@@ -1,4 +1,4 @@
-"""What the device itself does."""
+"""Measures the speed of the device itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from benchmarks.gpu_check.timing import seconds_of
 
 
 def machine(gpu: bool) -> dict[str, Any]:
-    """Rates of matrix products in TFLOP/s and of copies in GB/s (bytes read and written on the device, moved elsewhere)."""
+    """Returns the rates of matrix products in TFLOP/s and of copies in GB/s.
+
+    A copy on the device counts bytes read plus bytes written; a copy to or from the host counts bytes moved.
+    """
     size, count = (8192, 2**28) if gpu else (512, 2**22)  # count: fp32 elements, 1 GiB on a GPU
     found: dict[str, Any] = {"torch": torch.__version__, "device": "cpu"}
     if gpu:

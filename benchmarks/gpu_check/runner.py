@@ -1,4 +1,4 @@
-"""Runs checks in a process of their own, each with a time limit; what hangs or dies costs only itself."""
+"""Runs checks in a separate process with time limits; a check that hangs or crashes does not affect the others."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from typing import Any
 
 from benchmarks.gpu_check.checks import Check, SkippedError
 
-CPU_PATIENCE = 5  # times a check's limit: small sizes, but on cores that others may use
-START_LIMIT_S = 120.0  # a new process imports torch, Transformers and DeepSpeed
+CPU_PATIENCE = 5  # factor on a check's limit: sizes are small, but other processes may use the cores
+START_LIMIT_S = 120.0  # for importing torch, Transformers, and DeepSpeed
 
 
 def run_checks(checks: Sequence[Check], device: str) -> Iterator[dict[str, Any]]:
-    """One result a check, in order: `check`, `status` (passed, failed or skipped), `seconds`, and its figures or `error`."""
+    """Yields the result of each check, in order.
+
+    A result has `check`, `status` (passed, failed, or skipped), `seconds`, and the check's metrics or `error`.
+    """
     left = list(checks)
     while left:
         for result in _in_one_process(left, device):
@@ -28,7 +31,7 @@ def run_checks(checks: Sequence[Check], device: str) -> Iterator[dict[str, Any]]
 
 
 def _in_one_process(checks: list[Check], device: str) -> Iterator[dict[str, Any]]:
-    """Results in order, until all checks are done or one has exceeded its limit or ended the process."""
+    """Yields results in order, until all checks are done, or one exceeds its limit or ends the process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(list(checks), device, theirs), daemon=True)
@@ -36,7 +39,7 @@ def _in_one_process(checks: list[Check], device: str) -> Iterator[dict[str, Any]
     theirs.close()
     current, began = checks[0], time.monotonic()
     try:
-        _receive(ours, START_LIMIT_S)  # says that the process is ready
+        _receive(ours, START_LIMIT_S)  # waits until the process is ready
         for current in tuple(checks):
             began = time.monotonic()
             yield _receive(ours, current.limit_s * (CPU_PATIENCE if device == "cpu" else 1))
@@ -61,7 +64,7 @@ def _failed(check: Check, began: float, error: str) -> dict[str, Any]:
 
 
 def _work(checks: list[Check], device: str, results: Connection) -> None:
-    """Runs in the child: prepares the process as a rank of training is, then runs the checks."""
+    """Runs in the child: prepares the process like a training rank, then runs the checks."""
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -90,7 +93,7 @@ def _result(check: Check, gpu: bool) -> dict[str, Any]:
         outcome = {"status": "passed", **check.run(gpu)}
     except SkippedError as reason:
         outcome = {"status": "skipped", "error": str(reason)}
-    except Exception as error:  # noqa: BLE001  whatever a check meets is its result
+    except Exception as error:  # noqa: BLE001  any exception is the check's result
         where = traceback.extract_tb(error.__traceback__)[-1]
         outcome = {"status": "failed", "error": f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"}
     gc.collect()

@@ -1,4 +1,4 @@
-"""Seconds of work on this device."""
+"""Measures time and memory of work on this device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def seconds_of(work: Callable[[], object], repetitions: int = 5) -> float:
-    """Median of `repetitions`, after one that does not count; kernels on a GPU are waited for."""
+    """Returns the median seconds of `repetitions` calls, after one warm-up call; synchronizes with the GPU."""
     taken = []
     for _ in range(repetitions + 1):
         _synchronize()
@@ -22,7 +22,7 @@ def seconds_of(work: Callable[[], object], repetitions: int = 5) -> float:
 
 
 def peak_bytes_of(work: Callable[[], object]) -> int:
-    """GPU memory that `work` takes beyond what is allocated before it; 0 on a CPU."""
+    """Returns the peak GPU memory of `work` in bytes, beyond that allocated before it; 0 on a CPU."""
     if not torch.cuda.is_available():
         work()
         return 0

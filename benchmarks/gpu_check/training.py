@@ -1,4 +1,4 @@
-"""Training steps: ZeRO's against plain AdamW, and one step of policy and critic on a table."""
+"""Checks of training steps: ZeRO against plain AdamW, and one step of policy and critic on a table."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from benchmarks.gpu_check.checks import SkippedError
 VOCABULARY = 2048
 OPTIMIZER = OptimizerConfig(lr=1e-3, weight_decay=0.1, max_grad_norm=0.5, schedule="linear", warmup_steps=1)
 STEPS = 3
-# Largest relative difference of loss and gradient norm from plain AdamW in fp32.
+# Largest allowed relative difference of loss and gradient norm from plain AdamW in fp32.
 LIMITS = {"float32": 1e-3, "bfloat16": 0.05}
 
 
 def zero(gpu: bool) -> dict[str, Any]:
-    """Every stage, dtype and option: three steps against plain AdamW, then a checkpoint, reloaded bit for bit."""
+    """Checks every stage, dtype, and option: three steps against plain AdamW, then an exact reload of a checkpoint."""
     plain = _plain_steps(gpu)
     found: dict[str, Any] = {"cases": 0, "largest_difference": dict.fromkeys(LIMITS, 0.0)}
     for config in _zero_configs(gpu):
@@ -43,7 +43,7 @@ def zero(gpu: bool) -> dict[str, Any]:
 
 
 def _zero_configs(gpu: bool) -> list[ZeroConfig]:
-    """On a CPU the offloaded cases, whose state would not move, are left out, and recomputation is tried once."""
+    """Returns all cases. On a CPU, leaves out offloading, which would move nothing, and recomputes in stage 3 only."""
     return [
         ZeroConfig(stage=stage, dtype=dtype, offload_optimizer=offload, gradient_checkpointing=recompute)
         for stage in (0, 2, 3)
@@ -105,7 +105,7 @@ def _mean_loss(parts: list[PackedBatch]) -> Callable[[Tensor, PackedBatch], tupl
 
 
 def _plain_steps(gpu: bool) -> list[tuple[float, float]]:
-    """Loss and gradient norm of each step of torch's AdamW in fp32."""
+    """Returns loss and gradient norm of each step of torch's AdamW in fp32."""
     module, parts = _module(gpu), _batches(gpu)
     groups = [[p for p in module.parameters() if (p.dim() >= 2) == matrix] for matrix in (True, False)]
     adamw = torch.optim.AdamW(
@@ -130,7 +130,10 @@ def _plain_steps(gpu: bool) -> list[tuple[float, float]]:
 
 
 def learn(gpu: bool) -> dict[str, Any]:
-    """Policy and critic score a made table and take one step on it; nothing has changed yet, so KL is exactly 0."""
+    """Has policy and critic score a synthetic table and take one step on it, whose KL must be exactly 0.
+
+    The KL is computed before the weights change.
+    """
     try:
         from trainers.rlhf.losses import ClippedPolicyLoss, ClippedValueLoss
     except ImportError as error:
@@ -167,7 +170,7 @@ def learn(gpu: bool) -> dict[str, Any]:
 
 
 def _table(usual: int, long: int) -> pa.Table:
-    """Eight rows with responses of up to `usual` tokens, and two of `long`, which attention computes by another kernel."""
+    """Returns eight rows with responses of up to `usual` tokens, and two of `long`, for another attention kernel."""
     rng = np.random.default_rng(0)
     counts = np.array([*rng.integers(2, usual, 8), long, long])
     prompts = [usual // 2] * len(counts)

@@ -1,13 +1,15 @@
-"""python -m benchmarks.ppo_step: a step of RLHF against what the machine could do, bare vLLM, and TRL.
+"""python -m benchmarks.ppo_step: compares a step of RLHF with the machine's limits, bare vLLM, and TRL.
 
-Two workloads of GRPO on a Llama-shaped model of 34 million parameters: `fixed`, 32 answers of 128 tokens; `varied`, 64 answers
-that end by themselves, at 512 tokens at most. Reports seconds of every phase and these ratios, taken in the same run:
+Two GRPO workloads on a Llama-shaped model of 34 million parameters: `fixed`, 32 responses of 128 tokens; `varied`, 64
+responses that end by themselves, after at most 512 tokens. Reports seconds of every phase and these ratios, measured in
+the same run:
 
-    rollout_vs_vllm    speed of the whole phase "generate" over a bare LLM.generate of the same requests
-    publish_vs_memcpy  seconds in which new weights reach the engine over those of one copy of them in memory
+    rollout_vs_vllm    speed of the whole phase "generate", relative to bare LLM.generate for the same requests
+    publish_vs_memcpy  seconds to publish new weights to the engine, divided by those to copy them once in memory
     driver_share       share of a step in which no role works
-    step_vs_floor      seconds of a step over those its floating-point operations take at the rate of the model's own matmuls
-    speedup_vs_trl     seconds of TRL's GRPOTrainer over ours, for the same model, prompts, group size and lengths (--peer trl)
+    step_vs_floor      seconds of a step, divided by those of its floating-point operations at the rate of its matmuls
+    speedup_vs_trl     seconds of TRL's GRPOTrainer, divided by ours, for the same model, prompts, group size, and
+                       lengths (--peer trl)
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ PEER_S = 3600.0
 
 
 def main() -> None:
-    """Measures and reports."""
+    """Measures and prints the results as JSON."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -66,7 +68,7 @@ def main() -> None:
 
 
 def compare(wanted: list[Workload], roles: Roles, peer: str | None, folder: Path) -> dict[str, Any]:
-    """`phases`, seconds, and `ratios`, for each workload; files go below `folder`."""
+    """Returns `phases` in seconds, `ratios`, and `machine` of each workload. Writes its files below `folder`."""
     os.environ["CHIMED_RUNS"] = str(folder / "runs")
     clinic = make_clinic(folder / "clinic")
     phases, ratios, machine = {}, {}, {}
@@ -101,7 +103,7 @@ def compare(wanted: list[Workload], roles: Roles, peer: str | None, folder: Path
 
 
 def _machine(model: Path, roles: Roles) -> tuple[float, float]:
-    """Operations a second, and seconds to copy the model's weights."""
+    """Returns floating-point operations per second, and the seconds to copy the model's weights."""
     size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     precision = torch.float32 if roles.dtype == "float32" else torch.bfloat16
     copied = copy_seconds(size * precision.itemsize // 4, roles.threads)
@@ -109,7 +111,7 @@ def _machine(model: Path, roles: Roles) -> tuple[float, float]:
 
 
 def _bare(config: PPOConfig, threads: int, ours: Measured) -> dict[str, list[float]]:
-    """Seconds of bare vLLM: `generate` for each measured step's requests, `reload` for the weights a few times."""
+    """Returns the seconds of bare vLLM: `generate`, for each measured step's requests; `reload`, for each reload."""
     given = {
         "model": config.policy.model,
         "rollout": config.rollout.model_dump_json(),
@@ -120,7 +122,10 @@ def _bare(config: PPOConfig, threads: int, ours: Measured) -> dict[str, list[flo
 
 
 def _trl(config: PPOConfig, workload: Workload, threads: int) -> list[float]:
-    """Seconds of each of TRL's steps but the first; of the first one where it takes minutes, which needs no warming up."""
+    """Returns the seconds of TRL's steps without the first, which warms up.
+
+    Where a step takes minutes, runs and returns only the first, for which the warm-up is negligible.
+    """
     minutes = workload.mean_tokens is not None
     given = {
         "model": config.policy.model,
@@ -138,11 +143,11 @@ def _trl(config: PPOConfig, workload: Workload, threads: int) -> list[float]:
 
 
 def _in_process(module: str, given: dict[str, Any], threads: int) -> Any:
-    """What `module` writes to the file `answer`, in a process with so many threads."""
+    """Runs `module` in a process with the given threads, and returns the JSON that it writes to the file `answer`."""
     answer = Path(os.environ["CHIMED_RUNS"]) / "answer.json"
     given["answer"] = str(answer)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):  # ours, for roles that share cores; alone, the default is faster
+    for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):  # set for roles that share cores; alone, the default is faster
         environment.pop(name, None)
     command = [sys.executable, "-m", module, json.dumps(given)]
     done = subprocess.run(command, env=environment, stdout=sys.stderr, timeout=PEER_S)

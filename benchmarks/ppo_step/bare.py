@@ -1,6 +1,7 @@
-"""python -m benchmarks.ppo_step.bare SETTINGS: vLLM's own `LLM.generate` on requests that a run has journalled, and its own reload.
+"""python -m benchmarks.ppo_step.bare SETTINGS: times `LLM.generate` and `reload_weights` of bare vLLM.
 
-A process of its own, with the engine settings of the run and nothing of ours around it.
+Runs in a separate process on the requests in a run's journal, with the run's engine settings and without our code
+around vLLM.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ RELOADS = 5
 
 
 def main() -> None:
-    """Writes `generate`, seconds for the requests of each journal file, and `reload`, seconds to take all weights anew."""
+    """Writes `generate`, the seconds for each journal file's requests, and `reload`, those to reload all weights."""
     given = json.loads(sys.argv[1])
     os.environ.update({**ENVIRONMENT, **CPU_ENVIRONMENT})
     from vllm import LLM, SamplingParams, TokensPrompt
@@ -47,7 +48,7 @@ def main() -> None:
                 temperature=rollout.temperature,
                 max_tokens=len(row["response"]),
                 seed=row["seed"],
-                ignore_eos=True,  # as many tokens as there, whatever the weights
+                ignore_eos=True,  # the same lengths as in the journal
                 logprobs=0,
                 detokenize=False,
             )
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def _reload(llm: LLM, folder: Path) -> list[float]:
-    """Seconds of vLLM's `reload_weights` with tensors that lie in its own process in the dtype of the engine."""
+    """Returns the seconds of vLLM's `reload_weights`, with tensors in its own process and in the engine's dtype."""
     dtype = llm.llm_engine.model_config.dtype
     weights = {name: w.to(dtype) for path in folder.glob("*.safetensors") for name, w in load_file(path).items()}
     seconds = []

@@ -1,4 +1,4 @@
-"""How many floating-point operations a step of the algorithm needs, whatever the software."""
+"""The floating-point operations that a step of the algorithm needs, independent of the software."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ LAYERS = ARCHITECTURE.layers * (
     4 * ARCHITECTURE.hidden_size**2 + 3 * ARCHITECTURE.hidden_size * ARCHITECTURE.intermediate_size
 )
 HEAD = ARCHITECTURE.hidden_size * VOCABULARY
-ATTENTION = 4 * ARCHITECTURE.hidden_size * ARCHITECTURE.layers  # of a token with one token that it sees
+ATTENTION = 4 * ARCHITECTURE.hidden_size * ARCHITECTURE.layers  # of one token attending to one token
 
 
 def step_flops(table: pa.Table) -> float:
-    """Of GRPO's step over the journalled rows: every answer generated once, every sequence forward and backward once.
+    """Returns the floating-point operations of a GRPO step over the journaled rows.
 
-    A multiplication and the addition after it are two operations. A prompt is read once for all its answers; the head is
-    applied to answers only; a backward pass is twice the forward pass (Kaplan et al. 2020, section 2.1).
+    The step generates every response once, and has one forward and backward pass of every sequence. A multiply-add
+    counts as two operations. A prompt is prefilled once for all its responses; the head is applied to response tokens
+    only; a backward pass costs twice the forward pass (Kaplan et al. 2020, section 2.1).
     """
     prompts, answers = lengths(table, "prompt"), lengths(table, "response")
     _, first = np.unique(table.column("group").to_numpy(), return_index=True)
@@ -31,5 +32,5 @@ def step_flops(table: pa.Table) -> float:
 
 
 def _seen(tokens: np.ndarray) -> np.ndarray:
-    """How many pairs there are of a token and one at or before it."""
+    """Returns the number of pairs of a token and a token at or before it, for sequence lengths `tokens`."""
     return tokens * (tokens + 1) / 2

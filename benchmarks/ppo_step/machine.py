@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured in the same run: multiply matrices, copy memory."""
+"""The machine's limits, measured in the same run: speed of matrix multiplication and of memory copies."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import torch
 from actors.sizing.throughput import matmul_flops, median_seconds
 from benchmarks.ppo_step.workload import ARCHITECTURE
 
-TOKENS = 4096  # of a micro-batch
+TOKENS = 4096  # tokens of a micro-batch
 
 
 def feed_forward_flops(dtype: torch.dtype, threads: int) -> float:
-    """Operations a second of a micro-batch through the model's own largest matrix, forward and both gradients."""
+    """Returns the operations per second of a micro-batch through the model's largest matrix, with both gradients."""
     torch.set_num_threads(threads)
     return matmul_flops(TOKENS, ARCHITECTURE.hidden_size, ARCHITECTURE.intermediate_size, dtype, "cpu")
 
 
 def copy_seconds(size: int, threads: int) -> float:
-    """Seconds in which `size` bytes are copied from one place in memory to another; both have been touched before."""
+    """Returns the seconds to copy `size` bytes in memory; source and target pages have been touched before."""
     torch.set_num_threads(threads)
     source, target = torch.ones(size, dtype=torch.uint8), torch.ones(size, dtype=torch.uint8)
     return median_seconds(lambda: target.copy_(source))

@@ -1,4 +1,4 @@
-"""The trainer's own steps: seconds of each phase from its metrics, and from Ray's record when any role was at work."""
+"""Measures the trainer's steps: seconds of each phase from its metrics, and idle time from Ray's timeline."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from trainers.rlhf.journal import step_path
 from trainers.runs.folder import Run
 
 Span = tuple[float, float]  # seconds since the epoch
-RECORD_S = 30.0  # longest wait for Ray to have recorded the last call; it does so every second
+RECORD_S = 30.0  # longest wait until Ray's timeline, which is updated every second, has the last call
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The steps after the first, which warms up."""
+    """The measured steps: all but the first, which warms up."""
 
-    steps: list[dict[str, Any]]  # a line of metrics.jsonl each
+    steps: list[dict[str, Any]]  # lines of metrics.jsonl
     idle: list[float]  # share of each step in which no role worked
-    journal: list[Path]  # each step's file
+    journal: list[Path]  # the journal's file of each step
 
 
 def measure(config: PPOConfig) -> Measured:
-    """Trains `config.steps` steps."""
+    """Trains `config.steps` steps and returns the measurements."""
     with connect(**config.cluster.connection()), Run(config.name, config) as run:
         train(config, run, read_prompts(config))
         steps = run.metrics()[1:]
@@ -44,13 +44,13 @@ def measure(config: PPOConfig) -> Measured:
 
 
 def median_phases(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Median seconds of each phase and of the whole step, and tokens a second."""
+    """Returns the median seconds of each phase and of the whole step, and the median tokens per second."""
     names = ["tokens_per_second", *(name for name in steps[0] if name.startswith("seconds"))]
     return {name.removeprefix("seconds_"): statistics.median(step[name] for step in steps) for name in names}
 
 
 def _recorded() -> list[Span]:
-    """When calls of the roles' actors ran, once Ray's record, which it brings up to date every second, grows no more."""
+    """Returns when calls of the roles' actors ran, once Ray's timeline, updated every second, stops growing."""
     deadline = time.monotonic() + RECORD_S
     spans: list[Span] = []
     while time.monotonic() < deadline:
@@ -64,7 +64,7 @@ def _recorded() -> list[Span]:
 
 
 def idle(work: Sequence[Span], step: Span) -> float:
-    """The share of `step` that none of the sorted spans of `work` covers."""
+    """Returns the share of `step` that none of the sorted spans of `work` covers."""
     covered, reached = 0.0, step[0]
     for begun, ended in work:
         begun, ended = max(begun, reached), min(ended, step[1])

@@ -1,4 +1,4 @@
-"""The reward of the measured steps: something that differs from answer to answer and costs nothing."""
+"""The reward function of the measured steps: differs between responses and costs almost nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from typing import Any
 
 
 def reward(sample: dict[str, Any]) -> float:
-    """The share of an answer's characters that are different ones."""
+    """Returns the number of distinct characters of a response over its length."""
     answer = sample["response"]
     return len(set(answer)) / max(1, len(answer))

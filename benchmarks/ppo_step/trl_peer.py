@@ -1,4 +1,4 @@
-"""python -m benchmarks.ppo_step.trl_peer SETTINGS: the same step by TRL's GRPOTrainer."""
+"""python -m benchmarks.ppo_step.trl_peer SETTINGS: times the same step in TRL's GRPOTrainer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 
 def main() -> None:
-    """Takes as many steps as are asked for."""
+    """Runs the requested number of steps and writes the seconds of each."""
     given = json.loads(sys.argv[1])
     torch.set_num_threads(given["threads"])
     import pyarrow.parquet as pq

@@ -1,7 +1,7 @@
-"""What is measured: a Llama-shaped model of 34 million parameters, prompts of the sample clinic, and how answers end.
+"""The workload: a Llama-shaped model of 34 million parameters, the sample clinic's prompts, and response lengths.
 
-The model is made so that every token has the same probability of ending an answer, whatever stands before it: lengths are
-geometric, or answers never end by themselves. Nothing else about it is unlike a model with random weights.
+The model's weights are changed so that the probability of ending a response is the same after every token: lengths
+follow a geometric distribution, or responses never end by themselves. Otherwise it is a model with random weights.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ ARCHITECTURE = ArchitectureConfig(
     hidden_size=512, intermediate_size=1280, layers=10, heads=8, kv_heads=8, context=1024, tie_embeddings=False
 )
 VOCABULARY = 4096
-NEVER = -1e4  # a logit
+NEVER = -1e4  # logit of a token that is never sampled
 CONSTANT = 0  # the dimension of the residual stream that only the embedding writes
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One step's requests."""
+    """The requests of one step."""
 
     name: str
     prompts: int
-    samples: int  # answers to each prompt
+    samples: int  # responses to each prompt
     max_new_tokens: int
-    mean_tokens: float | None  # of answers that end by themselves; None: all have max_new_tokens
-    steps: int  # measured; one more comes before them
+    mean_tokens: float | None  # mean length of responses that end by themselves; None: all have max_new_tokens
+    steps: int  # measured steps, after one for warm-up
 
     @property
     def rows(self) -> int:
+        """Responses of one step."""
         return self.prompts * self.samples
 
 
@@ -54,15 +55,15 @@ WORKLOADS = (
 
 @dataclass(frozen=True)
 class Roles:
-    """How the engine and the policy compute."""
+    """Settings of engine and policy."""
 
     dtype: str
-    threads: int  # of each
-    stage: int  # ZeRO's; one rank has nothing to share out
+    threads: int  # of each role
+    stage: int  # ZeRO stage; on one rank nothing is sharded
 
 
 def make_model(folder: Path, clinic: Path, workload: Workload) -> Path:
-    """Writes the workload's model with the clinic's tokenizer to `folder`, unless it is there."""
+    """Writes the workload's model with the clinic's tokenizer to `folder`, unless the folder exists."""
     if folder.is_dir():
         return folder
     tokenizer = load_tokenizer(clinic / "tokenizer")
@@ -74,17 +75,18 @@ def make_model(folder: Path, clinic: Path, workload: Workload) -> Path:
 
 
 def make_clinic(folder: Path) -> Path:
-    """The sample clinic's prompts and tokenizer."""
+    """Writes the sample clinic's prompts and tokenizer to `folder`."""
     build(folder, 0, Sizes())
     return folder
 
 
 @torch.no_grad()
 def _end_with(model: PreTrainedModel, end: int, probability: float) -> None:
-    """Gives the end mark that probability after every token.
+    """Sets the probability of the end token `end`, after every token, to `probability`.
 
-    One dimension of the residual stream has the same value for every token and no layer writes it. The final norm divides it
-    by the stream's root mean square, which random weights keep nearly constant; the end mark's row of the head reads it.
+    One dimension of the residual stream has the same value for every token, and no layer writes to it. The final norm
+    divides it by the stream's root mean square, which is nearly constant with random weights; the end token's row of
+    the head reads it.
     """
     model.get_input_embeddings().weight[:, CONSTANT] = 1.0
     for name, parameter in model.named_parameters():
@@ -102,7 +104,7 @@ def _end_with(model: PreTrainedModel, end: int, probability: float) -> None:
 
 
 def settings(workload: Workload, model: Path, clinic: Path, roles: Roles) -> PPOConfig:
-    """GRPO's step as the trainer's own settings: no reference (as TRL's default has it), one update."""
+    """Returns the trainer's settings for the GRPO steps: no reference (as in TRL's default), one update per step."""
     section: dict[str, Any] = {
         "name": workload.name,
         "prompts.train": f"[{clinic / 'prompts.train.parquet'}]",

@@ -1,15 +1,18 @@
-"""python -m benchmarks.pretraining: tokens a second of pretraining on one rank, beside a plain PyTorch loop and
-transformers.Trainer, on the same model and the same blocks of 4,096 tokens, in one run.
+"""python -m benchmarks.pretraining: compares the speed of pretraining with a PyTorch loop and transformers.Trainer.
 
-    ours_vs_loop     tokens a second of `python -m trainers.pretrain` over those of the loop (benchmarks.pretraining.bare)
-    ours_vs_trainer  over those of transformers.Trainer
-    mfu              floating-point operations a second of ours over those of a matmul, measured in the training process
+All run on one rank, with the same model and the same blocks of 4,096 tokens, in one call of this command.
 
-Each is a process of its own with the same threads. Ours and the loop take turns, so many rounds, and change places every time;
-Trainer, which is far from both, goes last, once. A contender's tokens a second are those of a step that three quarters of its
-steps are slower than, the first ones of a round left out: what else a machine does makes steps slower, never faster. A
-machine's own speed changes by the minute, so `ours_vs_loop` is the median of `by_round`, the ratio in each round.
-`loss_difference` is the largest difference of a step's loss from the loop's: they do the same work.
+    ours_vs_loop     tokens per second of `python -m trainers.pretrain`, relative to the loop
+                     (benchmarks.pretraining.bare)
+    ours_vs_trainer  the same, relative to transformers.Trainer
+    mfu              floating-point operations per second of ours, relative to a matmul in the training process
+
+Each runs in its own process with the same number of threads. Ours and the loop alternate for several rounds, with the
+order swapped every round; `transformers.Trainer` is much slower, so it runs once, at the end. Tokens per second are
+those of the 25th percentile of step times, without the warm-up steps of a round, because other load on the machine only
+makes steps slower. The machine's own speed drifts within minutes, so `ours_vs_loop` is the median of `by_round`, the
+ratio of each round. `loss_difference` is the largest difference between a step's loss and the loop's, which shows that
+they do the same work.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from trainers.runs.folder import read_metrics
 PROG = "python -m benchmarks.pretraining"
 PATIENCE_S = 3600.0
 _WORLD = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Of a torch.distributed world that the caller may be in: Trainer would wait for it."""
+"""Variables of a torch.distributed world that the caller may be part of; Trainer would wait for that world."""
 _SIZES = (
     ("block_tokens", "tokens of a block"),
     ("blocks", "blocks of a step"),
@@ -47,7 +50,7 @@ _SIZES = (
 
 
 def main() -> None:
-    """Measures and reports."""
+    """Measures and prints the results as JSON."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -74,7 +77,7 @@ def main() -> None:
 
 
 def compare(workload: Workload, folder: Path) -> dict[str, Any]:
-    """What `figures` says of all rounds; files go below `folder`."""
+    """Runs all rounds and returns their `figures`. Writes its files below `folder`."""
     config = make_inputs(folder, workload)
     ours: list[dict[str, Any]] = []
     bare: list[dict[str, Any]] = []
@@ -91,7 +94,11 @@ def compare(workload: Workload, folder: Path) -> dict[str, Any]:
 
 
 def figures(rounds: dict[str, list[dict[str, Any]]], workload: Workload) -> dict[str, Any]:
-    """`tokens_per_second` of each, ratios, and how far the losses are apart, from what each found in its rounds."""
+    """Returns `tokens_per_second` of each contender, the ratios, and the loss differences.
+
+    Args:
+        rounds: the measurements of each round, by contender.
+    """
     measured = slice(WARM_UP, WARM_UP + workload.steps)
     seconds = {name: [each["seconds"][measured] for each in of] for name, of in rounds.items()}
     tokens = workload.blocks * workload.block_tokens
@@ -120,7 +127,7 @@ def _lower_quartile(seconds: list[float]) -> float:
 
 
 def _ours(config: PretrainConfig, workload: Workload, folder: Path) -> dict[str, Any]:
-    """By the command itself: seconds between the lines of metrics.jsonl, so that all it does between steps counts."""
+    """Runs trainers.pretrain. Seconds are between lines of metrics.jsonl, so they include all work between steps."""
     from actors.sizing.shape import read_shape
 
     recipe = folder / f"{config.name}.yaml"
@@ -138,7 +145,7 @@ def _ours(config: PretrainConfig, workload: Workload, folder: Path) -> dict[str,
 
 
 def _contender(name: str, config: PretrainConfig, workload: Workload, folder: Path) -> dict[str, Any]:
-    """What benchmarks.pretraining.NAME writes."""
+    """Runs benchmarks.pretraining.NAME and returns the JSON that it writes."""
     answer = folder / f"{name}-{workload.dtype}.json"
     _run(["-m", f"benchmarks.pretraining.{name}", given(config, workload, answer)], workload, folder)
     found: dict[str, Any] = json.loads(answer.read_text())

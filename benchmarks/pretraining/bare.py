@@ -1,7 +1,8 @@
-"""python -m benchmarks.pretraining.bare SETTINGS: the same steps as a plain PyTorch loop, without DeepSpeed, Ray or a trainer.
+"""python -m benchmarks.pretraining.bare SETTINGS: the same steps as a plain PyTorch loop.
 
-The model's forward pass is ours (documents apart, logits where a token is predicted); the rest is what a careful reader of
-PyTorch's documentation would write: fused AdamW, clipping, in bfloat16 with fp32 masters of the weights.
+It uses no DeepSpeed, Ray, or trainer. The forward pass is ours (attention within documents only, logits only where a
+token is predicted). The rest follows PyTorch's documentation: fused AdamW, gradient clipping, and for bfloat16 fp32
+master weights.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from trainers.supervised.tasks.pretrain import PretrainStage
 
 
 def main() -> None:
-    """Seconds and losses of the steps."""
+    """Runs the steps and writes their seconds and losses."""
     told = json.loads(sys.argv[1])
     config = PretrainConfig.model_validate_json(told["config"])
     torch.set_num_threads(Workload(**told["workload"]).threads)
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 def steps(stage: PretrainStage, config: PretrainConfig) -> Iterator[list[PackedBatch]]:
-    """The blocks of every step, in the order in which the trainer takes them."""
+    """Yields the micro-batches of every step, one per block, in the trainer's order."""
     examples = stage.examples()
     assert config.max_steps is not None
     for step in range(config.max_steps):

@@ -1,7 +1,8 @@
-"""python -m benchmarks.pretraining.trainer_peer SETTINGS: the same steps by transformers.Trainer.
+"""python -m benchmarks.pretraining.trainer_peer SETTINGS: the same steps with transformers.Trainer.
 
-It gets the same blocks with positions that begin anew at every document, by which Transformers keeps documents apart, and
-labels of the same tokens, so that it minimizes the same loss; its model has the attention that Transformers chooses.
+Trainer gets the same blocks, with position ids that restart at every document, from which Transformers derives the
+attention mask between documents, and labels for the same tokens, so it minimizes the same loss. Transformers selects
+the attention implementation.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from trainers.supervised.tasks.pretrain import PretrainStage
 
 
 def main() -> None:
-    """Seconds and losses of the steps."""
+    """Runs the steps and writes their seconds and losses."""
     told = json.loads(sys.argv[1])
     config = PretrainConfig.model_validate_json(told["config"])
     workload = Workload(**told["workload"])
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def columns(batch: PackedBatch) -> dict[str, torch.Tensor]:
-    """A block as Transformers takes it, (1, T) each: the first token of a document is nobody's label."""
+    """Returns a block as inputs for Transformers, (1, T) each; the first token of a document is not a label."""
     labels = batch.input_ids.clone()
     labels[[0, *accumulate(batch.lengths)][:-1]] = -100
     positions = torch.cat([torch.arange(length) for length in batch.lengths])

@@ -1,4 +1,4 @@
-"""What is measured: a Llama-shaped model of about 30 million parameters on blocks of the sample clinic's text."""
+"""The workload: a Llama-shaped model of about 30 million parameters on blocks of the sample clinic's text."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from trainers.config.supervised import PretrainConfig
 from trainers.runs.export import export_model, load_tokenizer
 
 WARM_UP = 3
-"""Steps before those that are measured: allocators, thread pools and kernels are warm then."""
+"""Steps before the measured ones, which warm up allocators, thread pools, and kernels."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One measurement."""
+    """The settings of one measurement."""
 
     dtype: str
     threads: int
     block_tokens: int = 4096
-    blocks: int = 1  # a step
-    steps: int = 5  # measured, of a round
+    blocks: int = 1  # per step
+    steps: int = 5  # measured steps per round
     rounds: int = 3
     hidden: int = 512
     layers: int = 10
-    stage: int = 0  # ZeRO's, of ours: one rank has nothing to share out
+    stage: int = 0  # ZeRO stage of ours; on one rank nothing is sharded
 
     @property
     def architecture(self) -> ArchitectureConfig:
+        """The shape of the model."""
         return ArchitectureConfig(
             hidden_size=self.hidden,
             intermediate_size=self.hidden * 5 // 2,
@@ -45,7 +46,7 @@ class Workload:
 
 
 def make_inputs(folder: Path, workload: Workload) -> PretrainConfig:
-    """Writes text and model below `folder`; the settings of pretraining on them."""
+    """Writes text and model below `folder`, and returns the settings of pretraining on them."""
     clinic, model = folder / "clinic", folder / "model"
     if not clinic.is_dir():
         build(clinic, 0, Sizes())
@@ -66,7 +67,7 @@ def make_inputs(folder: Path, workload: Workload) -> PretrainConfig:
         "zero": {"stage": workload.stage, "dtype": workload.dtype},
         "optimizer": {"lr": 1e-4, "schedule": "constant", "weight_decay": 0.1},
         "epochs": 1000,
-        "max_steps": WARM_UP + workload.steps + 1,  # the last one waits for an evaluation
+        "max_steps": WARM_UP + workload.steps + 1,  # the last step includes an evaluation
         "batch_size": workload.blocks,
         "micro_batch_tokens": workload.block_tokens,
         "eval_every": 10**6,
@@ -76,5 +77,5 @@ def make_inputs(folder: Path, workload: Workload) -> PretrainConfig:
 
 
 def given(config: PretrainConfig, workload: Workload, answer: Path) -> str:
-    """What a contender in a process of its own is told."""
+    """Returns the command-line argument for a contender's process, as JSON."""
     return json.dumps({"config": config.model_dump_json(), "workload": asdict(workload), "answer": str(answer)})

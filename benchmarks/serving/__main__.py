@@ -1,7 +1,8 @@
-"""python -m benchmarks.serving --model DIR: the whole endpoint against bare `vllm serve`, in one run on the same cores.
+"""python -m benchmarks.serving --model DIR: compares the endpoint with bare `vllm serve`, in one run on the same cores.
 
-Both get the same streamed chats, `--concurrent` at a time; both are warmed up, and they take turns, so that what else the
-machine does falls on both. Prints and writes JSON: tokens a second of each and their ratio, and the time to the first token.
+Both get the same streamed chats, `--concurrent` at a time. Both are warmed up and measured alternately, so that other
+load on the machine affects both. Prints and writes JSON: tokens per second of each, their ratio, and the time to first
+token.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ QUESTIONS = ("高血压吃什么药？", "糖尿病有什么症状？", "头痛�
 
 @dataclass(frozen=True)
 class Load:
-    """The same for every server."""
+    """The load, which is the same for every server."""
 
     requests: int
     concurrent: int
@@ -36,7 +37,7 @@ class Load:
 
 
 def main() -> None:
-    """Measures and reports."""
+    """Measures and prints the results as JSON."""
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="model folder in Hugging Face format")
     parser.add_argument("--requests", type=int, default=256, help="chats of one turn (default: %(default)s)")
@@ -55,7 +56,10 @@ def main() -> None:
 
 
 def measure(folder: Path, load: Load, turns: int) -> dict[str, Any]:
-    """Each server alone on the machine, in turns; medians over the turns, None where every turn of a server failed."""
+    """Measures the servers alternately, one at a time.
+
+    Returns each server's medians over its turns; None if all of its turns failed.
+    """
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in SERVERS}
     for turn in range(turns):
         for name, server in SERVERS.items():
@@ -65,7 +69,7 @@ def measure(folder: Path, load: Load, turns: int) -> dict[str, Any]:
                     asyncio.run(_drive(url, Load(load.concurrent, load.concurrent, 8)))
                     runs[name].append(asyncio.run(_drive(url, load)))
             except (RuntimeError, TimeoutError, httpx.HTTPError) as error:
-                # What the other server did is worth a report all the same.
+                # The results of the other server are reported even so.
                 print(f"turn {turn + 1}: {name} failed: {error!r}", file=sys.stderr)
                 runs[name].append({"failed": repr(error)})
     medians = {name: _medians([run for run in each if "failed" not in run]) for name, each in runs.items()}
@@ -81,7 +85,7 @@ def _medians(runs: list[dict[str, Any]]) -> dict[str, float] | None:
 
 
 async def _drive(url: str, load: Load) -> dict[str, float]:
-    """Throughput and median time to first token of `load` against the server at `url`."""
+    """Sends `load` to the server at `url`; returns its throughput and median time to first token."""
     gate = asyncio.Semaphore(load.concurrent)
     first: list[float] = []
     tokens = 0

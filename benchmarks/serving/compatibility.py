@@ -1,7 +1,8 @@
-"""python -m benchmarks.serving.compatibility --model DIR: what the endpoint and bare `vllm serve` say to the same kinds of requests.
+"""python -m benchmarks.serving.compatibility --model DIR: compares the requests that the endpoint and vLLM accept.
 
-A kind is one argument of OpenAI's clients or of vLLM's interfaces, or one form of a turn. Prints a table: `yes` for an answer,
-else the status and the reason. The model needs a chat template.
+Sends requests of many kinds to the endpoint and to bare `vllm serve`. A kind is one argument of OpenAI's clients or of
+vLLM's interfaces, or one form of a message. Prints a table: `yes` for a successful response, else the status and the
+reason. The model needs a chat template.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any] | None]] = {
 
 
 def kinds() -> dict[str, tuple[str, dict[str, Any] | None]]:
-    """Route and body of each kind of request, by its name; without a body it is a GET."""
+    """Returns route and body of each kind of request, by name; requests without a body are GET."""
     routes: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
         ("chat", "/v1/chat/completions", {"messages": ASK, "max_tokens": 4}, {**CHATS, **BOTH, **NEUTRAL}),
         ("completions", "/v1/completions", {"prompt": "头痛", "max_tokens": 4}, {**COMPLETIONS, **BOTH}),
@@ -204,7 +205,7 @@ def kinds() -> dict[str, tuple[str, dict[str, Any] | None]]:
 
 
 def said(client: httpx.Client, path: str, body: Mapping[str, Any] | None) -> str:
-    """`yes`, or the status and the server's reason."""
+    """Sends a request; returns `yes`, or the status and the server's reason."""
     answer = client.get(path) if body is None else client.post(path, json=body)
     if answer.status_code == 200:
         failed = [line for line in answer.text.splitlines() if line.startswith(('data: {"error"', "event: error"))]
@@ -217,7 +218,7 @@ def said(client: httpx.Client, path: str, body: Mapping[str, Any] | None) -> str
 
 
 def main() -> None:
-    """Asks both and prints the table."""
+    """Sends all requests to both servers and prints the table."""
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="model folder in Hugging Face format")
     parser.add_argument("--json", metavar="FILE", help="also write the answers there")

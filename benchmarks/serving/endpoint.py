@@ -1,4 +1,4 @@
-"""python -m benchmarks.serving.endpoint DIR PORT: the endpoint with model `m`, until it is told to end. For benchmarks.serving."""
+"""python -m benchmarks.serving.endpoint DIR PORT: serves the model as `m` until SIGTERM, for benchmarks.serving."""
 
 from __future__ import annotations
 

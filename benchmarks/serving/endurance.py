@@ -1,8 +1,9 @@
-"""python -m benchmarks.serving.endurance --model DIR: chats of three keys without pause, beside an attacker, while engines are killed.
+"""python -m benchmarks.serving.endurance --model DIR: continuous load by three keys, with an attacker and engine kills.
 
-Starts an endpoint with two engines and keys of weights 1, 2, and 3. Each chat is asked again up to twice if it fails, as
-OpenAI's client does, and a stream that breaks off is asked for again from its beginning; `lost` counts the chats that no try
-answered. The attacker, a fourth key, sends batches, megabytes to tokenize, deep schemas, broken bodies, and streams that it leaves.
+Starts an endpoint with two engines and keys of weights 1, 2, and 3. A failed chat is retried up to twice, as in
+OpenAI's client, and a broken stream is requested again from its beginning; `lost` counts the chats for which every try
+failed. The attacker, a fourth key, sends batches, large texts to tokenize, deep schemas, malformed bodies, and streams
+that it abandons.
 """
 
 from __future__ import annotations
@@ -43,27 +44,27 @@ QUESTIONS = ("高血压吃什么药？", "糖尿病有什么症状？", "头痛�
 
 
 def key_of(name: str) -> str:
-    """The key's text: for an endpoint on loopback that ends with this command."""
+    """Returns the text of the key `name`. It is no secret: the endpoint is on loopback and ends with this command."""
     return f"{name}-key-of-the-benchmark"
 
 
 @dataclass
 class Tally:
-    """What became of one key's chats."""
+    """The results of one key's chats."""
 
     ends: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
     seconds: list[float] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """The counts, tokens, and percentiles of the seconds of a chat."""
+        """Returns the counts, the tokens, and percentiles of a chat's seconds."""
         deciles = statistics.quantiles(self.seconds, n=20) if len(self.seconds) > 1 else [0.0] * 19
         figures = {"tokens": self.tokens, "seconds_p50": round(deciles[9], 2), "seconds_p95": round(deciles[18], 2)}
         return {**dict(sorted(self.ends.items())), **figures}
 
 
 def main() -> None:
-    """Starts the endpoint, drives the load, prints a line a quarter of a minute, then the counts as JSON."""
+    """Starts the endpoint and sends the load; prints progress every 15 seconds, then the results as JSON."""
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="model folder in Hugging Face format")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (default: %(default)s)")
@@ -81,7 +82,7 @@ def main() -> None:
 
 
 def _start(model: Path, folder: Path) -> str:
-    """The endpoint's URL, once it is ready."""
+    """Starts the endpoint and returns its URL once it is ready."""
     keys = {name: {"key": key_of(name), "weight": WEIGHTS.get(name, 1)} for name in (*WEIGHTS, ATTACKER)}
     file = folder / "keys.yaml"
     file.write_text(json.dumps({"keys": keys}), encoding="utf-8")
@@ -155,7 +156,7 @@ def _client(url: str, name: str) -> httpx.AsyncClient:
 
 
 async def _chat(client: httpx.AsyncClient, question: str, tokens: int, stream: bool, tally: Tally) -> None:
-    """One chat, tried until it is answered; counts its end, and the tries that failed by what they ended with."""
+    """Sends one chat, up to `TRIES` times. Counts its result, and failed tries by their error."""
     body = {
         "model": "m",
         "messages": [{"role": "user", "content": question}],
@@ -183,7 +184,7 @@ async def _chat(client: httpx.AsyncClient, question: str, tokens: int, stream: b
 
 
 def _written(answer: httpx.Response) -> int | None:
-    """Tokens of a whole answer or of a stream that reached its end; None of any other."""
+    """Returns the tokens of a complete response or stream; None for any other."""
     if answer.status_code != 200:
         return None
     if not answer.headers["content-type"].startswith("text/event-stream"):

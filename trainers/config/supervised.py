@@ -1,4 +1,4 @@
-"""Settings of the supervised stages: pretraining, SFT, reward model, DPO. Reading this file imports no torch."""
+"""Settings of the supervised stages: pretraining, SFT, reward model, DPO. Does not import torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from data.chat.config import ChatConfig
 
 
 class StageConfig(Section):
-    """What every stage has."""
+    """Settings that every stage has."""
 
     name: str = Field(description="the run's folder below runs/")
     seed: int = Field(0, ge=0, description="decides weights made from nothing, the order of samples, and sampling")
@@ -31,7 +31,7 @@ class StageConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Tasks of evals.run that the weights in training are asked from time to time; training waits meanwhile."""
+    """Tasks of evals.run on which the weights are evaluated at intervals; training waits during an evaluation."""
 
     tasks: tuple[str, ...] = Field(min_length=1, description="such as [choice, ner] or [cmmlu]; see evals.run --help")
     data: str = Field(description="folder of their tables and files")
@@ -49,7 +49,7 @@ class EvaluationConfig(Section):
     @field_validator("dtype", mode="before")
     @classmethod
     def _null_is_auto(cls, given: Any) -> Any:
-        return "auto" if given is None else given  # as earlier versions wrote it to config.yaml
+        return "auto" if given is None else given  # earlier versions wrote null to config.yaml
 
     @model_validator(mode="after")
     def _dtype_by_gpus(self) -> EvaluationConfig:
@@ -57,7 +57,7 @@ class EvaluationConfig(Section):
 
 
 class TrainTables(Section):
-    """What is learned from."""
+    """Training tables."""
 
     train: tuple[str, ...] = Field(
         min_length=1,
@@ -79,14 +79,14 @@ class TrainTables(Section):
 
 
 class PretrainData(TrainTables):
-    """Medical text, tables with a `text` column, cut into blocks."""
+    """Medical text: tables with a `text` column, packed into blocks."""
 
     heldout: tuple[str, ...] = Field(min_length=1, description="tables of the same kind that are only evaluated on")
     block_tokens: int = Field(4096, ge=16, description="tokens of a block; documents in it cannot see each other")
 
 
 class HeldoutData(Section):
-    """Chats or preference pairs that are only evaluated on, and how long a sample may be."""
+    """Held-out chats or preference pairs, and the length limit of a sample."""
 
     heldout: tuple[str, ...] = Field(min_length=1, description="tables of the same kind that are only evaluated on")
     max_tokens: int = Field(4096, ge=16, description="longest sample, in tokens; at most the model's context")
@@ -96,11 +96,11 @@ class HeldoutData(Section):
 
 
 class ChatData(HeldoutData, TrainTables):
-    """Chats or preference pairs, encoded whole."""
+    """Chats or preference pairs for training and evaluation."""
 
 
 class LearningConfig(Section):
-    """One supervised training: a loop over packed batches."""
+    """Settings of a supervised training loop over packed batches."""
 
     placement: PlacementConfig = PlacementConfig()
     zero: ZeroConfig = ZeroConfig()
@@ -142,7 +142,7 @@ class LearningConfig(Section):
         return self
 
     def _sample_fits(self, field: str, tokens: int) -> None:
-        """Refuses a micro-batch too small for one sample of `tokens`."""
+        """Raises ValueError if a micro-batch is too small for one sample of `tokens` tokens, the value of `field`."""
         if self.micro_batch_tokens < tokens:
             raise ValueError(
                 f"micro_batch_tokens {self.micro_batch_tokens} is less than {field} {tokens}, so one sample would not "
@@ -151,7 +151,7 @@ class LearningConfig(Section):
 
 
 class SupervisedConfig(LearningConfig, StageConfig):
-    """What pretraining, SFT, reward-model training and DPO share."""
+    """Settings that pretraining, SFT, reward-model training, and DPO share."""
 
     may_change: ClassVar[frozenset[str]] = frozenset({"placement", "cluster", "max_failures"})
 
@@ -194,7 +194,7 @@ class PretrainConfig(SupervisedConfig):
 
 
 class SftConfig(SupervisedConfig):
-    """Supervised fine-tuning: next-token prediction on the assistant's turns of chats, everything else masked."""
+    """Supervised fine-tuning: next-token prediction on the assistant's turns of chats, with other tokens masked."""
 
     recipe_key: ClassVar[str] = "sft"
 
@@ -234,7 +234,7 @@ class RewardConfig(SupervisedConfig):
 
 
 class DpoConfig(SupervisedConfig):
-    """Direct preference optimization: the model learns from preference pairs, compared with the one it started from."""
+    """Direct preference optimization: trains on preference pairs; the starting model is the reference."""
 
     recipe_key: ClassVar[str] = "dpo"
 

@@ -1,4 +1,4 @@
-"""The nearest setting that would fit: one change that saves or asks for less, else several of one role together."""
+"""Suggests the smallest change of settings that fits the cluster: one setting, else several of the same role."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ Change = tuple[str, Any]
 
 Fits = Callable[[StageConfig], bool]
 
-LEAST_TOKENS = 256  # of a micro-batch: below, a model computes mostly overhead
+LEAST_TOKENS = 256  # smallest micro-batch suggested: below, overhead dominates
 
 
 def nearest(config: StageConfig, fits: Fits) -> str | None:
-    """Flags such as `--policy.placement.ranks=8`, for which `fits` is true; None where nothing tried is.
+    """Returns flags such as `--policy.placement.ranks=8` with which `fits` is true; None if no candidate fits.
 
-    Tried in this order: what costs no quality (recomputing activations, sharding more, smaller micro-batches, a larger
-    cache), then more or fewer processes, then smaller shares of a machine. Of a number, the one nearest to today's.
+    Tries candidates in this order: changes that cost no quality (recomputing activations, more sharding, smaller
+    micro-batches, a larger cache), then more or fewer processes, then smaller shares of a machine. Among values of one
+    setting, prefers the one nearest to the current value.
     """
     single = list(_single(config))
     for change in single:
@@ -42,7 +43,7 @@ def nearest(config: StageConfig, fits: Fits) -> str | None:
 
 
 def changed_by(config: StageConfig, changes: list[Change]) -> StageConfig | None:
-    """The settings with other values; None where they would not be valid."""
+    """Returns the settings with `changes` applied; None if they would be invalid."""
     values = config.model_dump(mode="json")
     for key, value in changes:
         *path, last = key.split(".")
@@ -96,7 +97,7 @@ def _engine(prefix: str, engine: dict[str, Any] | None) -> Iterator[Change]:
 
 
 def _roles(config: StageConfig) -> list[str]:
-    """Prefixes of the sections with a placement, the settings' own included."""
+    """Returns the key prefixes of the sections with a placement, including "" for the settings themselves."""
     names = [name for name in type(config).model_fields if hasattr(getattr(config, name), "placement")]
     return [*([""] if hasattr(config, "placement") else []), *(f"{name}." for name in names)]
 

@@ -1,4 +1,4 @@
-"""What a stage reads, looked at without reading it: model folders, tokenizers, tables. For the preflight command."""
+"""Checks a stage's inputs for the preflight command: model folders, tokenizers, tables. Does not read all data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TABLES: Mapping[str, pa.Schema] = {
 }
 
 _CHAT_MODELS = ("model", "policy.model")
-"""The models whose tokenizers encode a stage's chats."""
+"""Settings of the models whose tokenizers encode a stage's chats."""
 KINDS: Mapping[str, Kind] = {
     "reward.model": "either",
     "ppo.critic.model": "either",
@@ -42,7 +42,11 @@ KINDS: Mapping[str, Kind] = {
 
 
 def inputs(config: Any, planned: bool) -> Iterator[Finding]:
-    """A finding for every folder and table. `planned`: one that is missing is not refused, since a shape stands for it."""
+    """Yields a finding for every model folder and table that `config` names.
+
+    Args:
+        planned: missing inputs are findings of level `unknown`, not `refused`, because a shape is given for the model.
+    """
     values = config.model_dump(mode="json")
     for key, folder, _ in named(values, MODEL_KEYS):
         yield _model(config, key, folder, planned)
@@ -57,7 +61,7 @@ def inputs(config: Any, planned: bool) -> Iterator[Finding]:
 
 
 def _model(config: Any, key: str, name: str, planned: bool) -> Finding:
-    """What is known of a model or tokenizer; no weights are downloaded, and no adapter is merged."""
+    """Checks a model or tokenizer, without downloading weights or merging an adapter."""
     light = not planned and (repository_of(name) is not None or is_adapter(resolve(name)))
     kind: Kind = KINDS.get(f"{config.recipe_key}.{key}", "language")
     try:
@@ -97,7 +101,7 @@ def _table(key: str, name: str, schema: pa.Schema, planned: bool) -> Finding:
 
 
 def _columns(path: Path) -> list[str]:
-    """Names of a table's columns, from Parquet's footer or a JSON table's first line."""
+    """Returns the column names of a table, from the Parquet footer or the first line of a JSON Lines file."""
     if path.suffix == ".parquet":
         names: list[str] = pq.read_schema(path).names
         return names

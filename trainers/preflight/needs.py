@@ -1,7 +1,7 @@
-"""What a stage needs, from its settings and its models' config.json: processes, memory of each, disk, batches.
+"""Resources that a stage needs, from its settings and its models' config.json: processes, their memory, disk, batches.
 
-Trainers call `require_fit` before they start anything; `python -m cluster.preflight` prints the whole of it.
-Reading this file imports no torch.
+Trainers call `require_fit` before they start anything; `python -m cluster.preflight` prints all findings.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -46,17 +46,19 @@ from trainers.config.supervised import (
 from trainers.preflight.fitting import nearest
 
 ShapeOf = Callable[[str], Shape]
-"""The shape of the model in a folder that a recipe names."""
+"""Returns the shape of a model that a recipe names by folder or Hub id."""
 
 VLLM_BATCH_TOKENS = 8192  # vLLM's max_num_batched_tokens on GPUs; on CPUs see actors/inference/engine.py
-CHECKPOINT_BYTES = 12  # a parameter, beside its weight: fp32 master and AdamW's moments
+CHECKPOINT_BYTES = 12  # per parameter, in addition to its weight: fp32 master and AdamW's moments
 
 
 def require_fit(config: StageConfig) -> None:
-    """Refuses a stage that cannot work on the cluster that this process is connected to; takes milliseconds.
+    """Checks that a stage fits the cluster to which this process is connected; takes milliseconds.
 
-    What is near its limit, or cannot be known, is printed. Raises ConfigError: what is missing, and the nearest setting
-    that would fit.
+    Prints the findings that are close to a limit or unknown.
+
+    Raises:
+        ConfigError: the stage does not fit; the message names what is missing, and the nearest setting that would fit.
     """
     import ray
 
@@ -71,7 +73,7 @@ def require_fit(config: StageConfig) -> None:
 
 
 def refuse(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> None:
-    """Raises ConfigError, one line, for the first finding that refuses `config`."""
+    """Raises ConfigError, with a one-line message, for the first finding that refuses `config`; inputs come first."""
     refused = [finding for finding in findings(config, capacity, shape_of) if finding.level == "refused"]
     if not refused:
         return
@@ -85,7 +87,11 @@ def refuse(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> None:
 
 
 def advice(config: StageConfig, capacity: Capacity, shape_of: ShapeOf, disk: bool = True) -> str:
-    """What to do about a refusal: the nearest setting that would fit, or that there is none. `disk`: of this machine."""
+    """Returns advice about a refusal: the nearest setting that would fit, or that there is none.
+
+    Args:
+        disk: whether the setting must also fit the disk of this machine.
+    """
 
     def fits(changed: StageConfig) -> bool:
         found = findings(changed, capacity, shape_of)
@@ -98,17 +104,21 @@ def advice(config: StageConfig, capacity: Capacity, shape_of: ShapeOf, disk: boo
 
 
 def findings(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> list[Finding]:
-    """All that is known of `config` on `capacity`. A model whose shape cannot be had is refused."""
+    """Returns all findings for `config` on a cluster of `capacity`. A model of unknown shape is refused."""
     return check(plan(config, shape_of, capacity.gpu_bytes), capacity)
 
 
 def shape_in_folder(folder: str) -> Shape:
-    """The shape by the config.json of the model that `folder` names: a path or a Hub id."""
+    """Returns the shape according to the config.json of the model `folder`, a path or a Hub id."""
     return read_shape(config_dir(folder))
 
 
 def plan(config: StageConfig, shape_of: ShapeOf, gpu_bytes: int | None) -> Plan:
-    """Everything that the stage needs. `gpu_bytes`: memory of a GPU, of which vLLM takes a share."""
+    """Returns everything that the stage needs.
+
+    Args:
+        gpu_bytes: memory of one GPU in bytes, of which vLLM takes a share; None if unknown.
+    """
     planner = _Planner(shape_of, gpu_bytes)
     if isinstance(config, PPOConfig):
         return planner.ppo(config)
@@ -119,6 +129,8 @@ def plan(config: StageConfig, shape_of: ShapeOf, gpu_bytes: int | None) -> Plan:
 
 
 class _Planner:
+    """Collects the needs, the disk space, and the findings of one stage; call one of its public methods, once."""
+
     def __init__(self, shape_of: ShapeOf, gpu_bytes: int | None) -> None:
         self._shape_of, self._gpu_bytes = shape_of, gpu_bytes
         self._findings: list[Finding] = []
@@ -192,7 +204,7 @@ class _Planner:
         return self._trained(role, model, config, work)
 
     def _learned(self, role: str, model: str, config: LearningConfig) -> int | None:
-        """Parameters that are trained, where it is not all of them."""
+        """Returns the number of trained parameters with LoRA; None if all are trained or the shape is unknown."""
         shape = self._shape(role, model)
         if config.lora is None or shape is None:
             return None
@@ -200,7 +212,10 @@ class _Planner:
         return lora_parameters(shape, config.lora) + head
 
     def _whole(self, role: str, model: str, zero: ZeroConfig, scorer: bool) -> str:
-        """Why every rank reads the whole model; empty if they read it into shards, or will where its files are not here."""
+        """Returns why every rank reads the whole model; empty if ranks read it into shards.
+
+        Also empty if the model's files are not on this machine yet, so that this is unknown.
+        """
         if zero.stage < 3:
             return ""
         try:
@@ -216,7 +231,7 @@ class _Planner:
         return whole or ""
 
     def _micro_batch(self, role: str, settings: Any, rows: int, longest: int) -> int:
-        """Most tokens of a micro-batch: what is allowed, a row that is longer alone, or all that a rank gets."""
+        """Returns the most tokens of a micro-batch: the limit, or one longer row, but at most all rows of a rank."""
         ranks, allowed = settings.placement.ranks, settings.micro_batch_tokens
         tokens = min(max(allowed, longest), -(-rows // ranks) * longest)
         self._fact(
@@ -278,7 +293,10 @@ class _Planner:
                 self._disk.append((exports * b * count, f"its model, {times}{gib(b * count)}"))
 
     def _journal(self, rows: int, prompt: int, response: int) -> None:
-        """Uncompressed at full length: prompt and answer as int32, one fp32 log-probability a token of the answer."""
+        """Adds the journal's disk space, for uncompressed rows of full length.
+
+        Prompt and response take an int32 per token, and every response token an fp32 log-probability.
+        """
         size = rows * (4 * prompt + 8 * response)
         self._disk.append((size, f"journal, at most {gib(size)}"))
 
@@ -290,7 +308,7 @@ class _Planner:
 
 
 def _cache(role: str, footprint: Footprint, one: int, config: EngineConfig) -> Finding:
-    """Whether the KV cache holds one sequence of `max_model_len`, `one` bytes, without which vLLM does not start."""
+    """Checks that the KV cache holds one sequence of `max_model_len` (`one` bytes), which vLLM requires to start."""
     room = next(part.bytes for part in footprint.work if part.name == "KV cache")
     if room == 0:
         return Finding(
@@ -305,7 +323,7 @@ def _cache(role: str, footprint: Footprint, one: int, config: EngineConfig) -> F
 
 
 def _row(config: SupervisedConfig) -> int:
-    """Most tokens of a row: a block, a chat, or a pair."""
+    """Returns the most tokens of a row: a block, a chat, or a pair."""
     if isinstance(config, PretrainConfig):
         return config.data.block_tokens
     if isinstance(config, RewardConfig | DpoConfig):
@@ -315,7 +333,7 @@ def _row(config: SupervisedConfig) -> int:
 
 
 def _places(sites: Sequence[Site], needs: Sequence[Need]) -> list[Place]:
-    """The needs where their roles run."""
+    """Groups the needs by the placement groups of their roles."""
     by_role = {need.role: need for need in needs}
     return [Place(site.name, site.bundles(), [by_role[role] for role in site.roles]) for site in sites]
 

@@ -1,14 +1,15 @@
-"""python -m trainers.rejection: rejection-sampling fine-tuning. Answer every prompt N times, learn the best, again.
+"""python -m trainers.rejection: rejection-sampling fine-tuning. Samples N responses per prompt, fine-tunes on the best.
 
     python -m trainers.rejection --config configs/laptop.yaml [--a.b=value ...]
 
-    runs/NAME/journal/          the samples of every step with their scores, on disk before anything uses them
+    runs/NAME/journal/          the samples of every step with their rewards, on disk before anything uses them
     runs/NAME/round-R/          chosen.parquet (an SFT table), report.json, sft/ (a run of trainers.sft), replay.parquet
     runs/NAME/model             the last round's model
 
-A step is `prompts_per_step` prompts, answered, scored and journalled together; a round is as many steps as its prompts
-need, a selection and a fine-tuning. Engines, reward model and judge run only while a round samples, so that the fine-tuning
-has their resources. Every part ends with a file, so the same command goes on after the last one that is there.
+A step generates, scores, and records the responses to `prompts_per_step` prompts. A round has as many steps as its
+prompts need, then a selection and a fine-tuning. Engines, reward model, and reward functions run only while a round
+samples, so that the fine-tuning can use their resources. Every part ends by writing a file, so repeating the command
+continues after the last finished part.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ from trainers.supervised import driver
 from trainers.supervised.tasks.sft import SftStage
 
 PROG = "python -m trainers.rejection"
-NEEDED = ["prompt_id", "sample", "response", "finished", "reward"]  # by the selection, of the journal's columns
-TASK = "rejection"  # what chosen.parquet says in the SFT table's column `task`
+NEEDED = ["prompt_id", "sample", "response", "finished", "reward"]  # columns of the journal that the selection reads
+TASK = "rejection"  # value of the column `task` in chosen.parquet
 
 
 def train(config: RejectionConfig, run: Run, prompts: PromptStream) -> None:
-    """All rounds that are not done yet, then the export."""
+    """Runs all unfinished rounds, then exports the last round's model."""
     rounds = [Round(config, run.path, number) for number in range(config.rounds)]
     for one in rounds:
         if not one.chosen.exists():
@@ -68,12 +69,13 @@ def train(config: RejectionConfig, run: Run, prompts: PromptStream) -> None:
 
 
 def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
-    """The round's samples with their scores, of which those in the journal are not generated again."""
+    """Returns the round's samples with their rewards; steps that the journal has are not generated again."""
     config, number, journal = one.config, one.number, Journal(run.path, fingerprint(one.config))
     per_round = config.prompts_per_round or len(prompts)
     count = -(-per_round // config.prompts_per_step)
     steps = range(number * count, (number + 1) * count)
-    logged = {line["step"] for line in run.metrics()}  # a crash may have come between journal and line
+    # After a crash, a step may be in the journal but not in the metrics.
+    logged = {line["step"] for line in run.metrics()}
     found: dict[int, pa.Table] = {}
     for step in steps:
         table = journal.recall(step, number)
@@ -108,7 +110,7 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
 
 
 def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
-    """Writes the round's report and replay rows and then, as the word that it has chosen, its choices."""
+    """Selects the round's responses. Writes report and replay rows, then chosen.parquet, which marks completion."""
     rows = zip(*(samples.column(name).to_pylist() for name in ("prompt_id", "response", "finished")), strict=True)
     chats = [
         chat_with(prompts.messages[prompt], response, prompts.tokenizer) if finished else None
@@ -135,7 +137,7 @@ def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
 
 
 def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
-    """What is logged of the samples of one step: the mean `reward` and that of each source, as `reward_NAME`."""
+    """Returns the metrics of a step's samples, with the mean of `reward` and of each source's `reward_NAME`."""
     rewards = [name for name in ("reward", *reward_sources(table)) if name in table.column_names]
     return {
         "round": number,
@@ -146,7 +148,7 @@ def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
 
 
 def sampler_config(config: RejectionConfig, end_ids: tuple[int, ...]) -> SamplerConfig:
-    """What the roles need of the stage's settings."""
+    """Returns the part of the stage's settings that the roles need."""
     return SamplerConfig(
         run=config.name,
         roles=config.roles,
@@ -160,9 +162,11 @@ def sampler_config(config: RejectionConfig, end_ids: tuple[int, ...]) -> Sampler
 
 
 def read_inputs(config: RejectionConfig) -> PromptStream:
-    """The prompts, once everything that later rounds will read is known to be there and to fit.
+    """Checks all inputs, including those that only later rounds read, and returns the prompts.
 
-    Raises ConfigError or DataError: a folder that is no model, vocabularies or chat formats that differ, tables that cannot be read.
+    Raises:
+        ConfigError: a folder has no valid model, vocabularies or chat formats differ, or a round has too little data.
+        DataError: a table cannot be read or encoded.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     field = "prompts.max_tokens + rollout.max_new_tokens ="
@@ -172,7 +176,7 @@ def read_inputs(config: RejectionConfig) -> PromptStream:
         require_model(config.reward.model, longest, field, "reward.model", "scorer")
         scorer = ModelFolder(config.reward.model, "reward.model")
         require_same_format(config.model, tokenizer, scorer.path, scorer.tokenizer)
-    sources_of(config.judge)  # refuses a function that is none, before anything starts
+    sources_of(config.judge)  # checks the reward functions before anything starts
     tables = config.replay or config.sft.data.heldout
     try:
         SftStage(sft_config(config, config.name, config.model, tables)).examples()

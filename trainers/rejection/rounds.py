@@ -1,4 +1,4 @@
-"""One round of rejection-sampling fine-tuning: its folder, what is in it, and what its fine-tuning starts from."""
+"""One round of rejection-sampling fine-tuning: its folder and files, and the starting model of its fine-tuning."""
 
 from __future__ import annotations
 
@@ -31,39 +31,42 @@ class Round:
 
     @property
     def chosen(self) -> Path:
-        """The SFT table of the answers that are learned. It is written last: when it is there, so is the rest."""
+        """The SFT table of the chosen responses. It is written last, so if it exists, the other files do too."""
         return self.folder / "chosen.parquet"
 
     @property
     def replay(self) -> Path:
-        """The rows that are mixed in, if any are."""
+        """The table of replay rows, if any are mixed in."""
         return self.folder / "replay.parquet"
 
     @property
     def report(self) -> Path:
-        """What the selection came to; see `trainers.rejection.selection.report`."""
+        """The metrics of the selection; see `trainers.rejection.selection.report`."""
         return self.folder / "report.json"
 
     @property
     def model(self) -> Path:
-        """The folder of the model that the round makes."""
+        """The folder of the model that the round trains."""
         return self.folder / "sft" / "model"
 
     @property
     def policy(self) -> str:
-        """The folder of the model that answers."""
+        """The folder or Hub id of the model that generates the responses."""
         return str(self._earlier(self.number - 1).model) if self.number else self.config.model
 
     def fine_tuning(self) -> SftConfig:
-        """The settings of the round's SFT."""
+        """Returns the settings of the round's SFT."""
         tables = [one.chosen for one in self._learned()] + ([self.replay] if self.config.replay else [])
         start = self.config.model if self.config.from_start else self.policy
         return sft_config(self.config, f"{self.config.name}/round-{self.number}/sft", start, tuple(map(str, tables)))
 
     def draw_replay(self, chosen: int) -> pa.Table:
-        """Rows of the replay tables, so many that they are `replay_share` of what the round learns.
+        """Draws rows from the replay tables, so many that they are `replay_share` of the round's training rows.
 
-        `chosen` is how many answers it chose. The rows come in a shuffled order that goes on from round to round.
+        The rows are drawn from a shuffled order that continues from round to round.
+
+        Args:
+            chosen: the number of responses that this round has chosen.
         """
         learned = chosen + sum(_rows(one.chosen) for one in self._learned() if one.number < self.number)
         share = self.config.replay_share
@@ -73,7 +76,7 @@ class Round:
         return table.take(list(rows))
 
     def _learned(self) -> list[Round]:
-        """The rounds whose choices this one learns, itself the last."""
+        """Returns the rounds on whose chosen responses this one trains, itself last."""
         first = 0 if self.config.from_start else self.number
         return [self._earlier(number) for number in range(first, self.number + 1)]
 
@@ -82,9 +85,9 @@ class Round:
 
 
 def sft_config(config: RejectionConfig, name: str, model: str, tables: tuple[str, ...]) -> SftConfig:
-    """SFT of `model` on `tables` as the stage's section `sft` says.
+    """Returns the settings to fine-tune `model` on `tables` according to the stage's section `sft`.
 
-    Of a chat only the last answer is learned: it is what was chosen, earlier ones came with the prompt.
+    Only the last response of a chat is trained on: it was chosen, while earlier turns belong to the prompt.
     """
     data = ChatData(**dict(config.sft.data), train=tables)
     settings = dict(config.sft) | {"data": data, "learn": "last_answer"}

@@ -1,9 +1,10 @@
-"""Which of a round's answers are learned: pure functions of the table of scored samples.
+"""Selects the responses of a round that are trained on: pure functions of the table of scored samples.
 
-The best of N answers to each prompt is what RAFT (Dong et al. 2023, arXiv 2304.06767) and Llama 2 (Touvron et al. 2023,
-arXiv 2307.09288, section 3.2.3) fine-tune on; the K best of all answers is ChiMed-GPT's form (Tian et al. 2024).
+RAFT (Dong et al. 2023, arXiv 2304.06767) and Llama 2 (Touvron et al. 2023, arXiv 2307.09288, section 3.2.3) fine-tune
+on the best of N responses to each prompt; ChiMed-GPT (Tian et al. 2024) on the K best of all responses.
 
-The table has a row a sample. Of its columns `prompt_id`, `sample`, `response`, `finished` and `reward` are read here.
+The table has one row per sample. These functions read its columns `prompt_id`, `sample`, `response`, `finished`, and
+`reward`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ Verdict = Literal["passed", "cut_off", "unusable", "below_min_reward"]
 
 
 def chat_with(prompt: list[Message], response: list[int], tokenizer: Any) -> list[Message] | None:
-    """The chat that a finished answer makes of its prompt, or None for what the chat format cannot hold.
+    """Returns the chat of a prompt and a finished response, or None if the chat format cannot express the response.
 
-    That is an answer that is empty, forges a turn, or ends within a character. Its last token, which ended it, is not part of the chat.
+    That is the case if it is empty, contains a forged turn, or ends within a character. The last token of `response`,
+    which ended it, is not part of the chat.
     """
     text: str = tokenizer.decode(response[:-1], skip_special_tokens=False)
     chat: list[Message] = [*prompt, {"role": "assistant", "content": text}]
@@ -39,12 +41,14 @@ def chat_with(prompt: list[Message], response: list[int], tokenizer: Any) -> lis
 
 
 def verdicts(table: pa.Table, usable: Sequence[bool], min_reward: float | None) -> list[Verdict]:
-    """Why each row may be chosen or not; the first reason counts.
+    """Returns for each row whether it may be chosen, or the first reason why not.
 
     Args:
-        usable: of each row, whether the chat format can hold the answer.
+        usable: for each row, whether the chat format can express the response.
+        min_reward: the lowest reward that may be chosen, if limited.
 
-    Raises RunError, naming the sample, for a reward that is not a finite number.
+    Raises:
+        RunError: a reward is not finite; the message names the sample.
     """
     judged: list[Verdict] = []
     rows = zip(*(table.column(name).to_pylist() for name in ("prompt_id", "sample", "finished", "reward")), strict=True)
@@ -65,30 +69,30 @@ def verdicts(table: pa.Table, usable: Sequence[bool], min_reward: float | None) 
 
 
 def choose(table: pa.Table, judged: Sequence[Verdict], config: SelectionConfig) -> list[int]:
-    """The rows to learn, ascending, among those that passed."""
+    """Returns the rows to train on, ascending, among those that passed."""
     rows = [row for row, verdict in enumerate(judged) if verdict == "passed"]
     if config.by == "per_prompt":
         return best_of_n(table, rows)
-    assert config.k is not None  # the settings see to it
+    assert config.k is not None  # validated by SelectionConfig
     return global_top_k(table, rows, config.k, config.one_per_prompt)
 
 
 def best_of_n(table: pa.Table, rows: Sequence[int]) -> list[int]:
-    """Of `rows`, the one with the highest reward of every prompt; of equal ones that with the lower sample number."""
+    """Returns for every prompt the row of `rows` with the highest reward; the lower sample number breaks ties."""
     return sorted(_first_of_prompts(table, _best_first(table, rows)))
 
 
 def global_top_k(table: pa.Table, rows: Sequence[int], k: int, one_per_prompt: bool) -> list[int]:
-    """Of `rows`, the `k` with the highest rewards, or all if there are fewer; ties as in `best_of_n`."""
+    """Returns the `k` of `rows` with the highest rewards, or all if there are fewer; ties as in `best_of_n`."""
     order = _best_first(table, rows)
     return sorted((_first_of_prompts(table, order) if one_per_prompt else order)[:k])
 
 
 def report(table: pa.Table, judged: Sequence[Verdict], chosen: Sequence[int]) -> dict[str, float]:
-    """What a round's selection came to.
+    """Returns the metrics of a round's selection.
 
-    `reward` and `answer_tokens` are means over all samples, the cut-off ones included; `chosen_*` over the chosen.
-    Raises RunError when none is chosen.
+    `reward` and `answer_tokens` are means over all samples, including those cut off; `chosen_*` over the chosen ones.
+    Raises RunError if none is chosen.
     """
     counts = Counter(judged)
     if not chosen:
@@ -120,13 +124,13 @@ def report(table: pa.Table, judged: Sequence[Verdict], chosen: Sequence[int]) ->
 
 
 def _best_first(table: pa.Table, rows: Sequence[int]) -> list[int]:
-    """`rows` by falling reward; of equal ones the lower sample number first, then the upper row."""
+    """Sorts `rows` by descending reward; the lower sample number, then the lower row index, breaks ties."""
     rewards, samples = table.column("reward").to_pylist(), table.column("sample").to_pylist()
     return sorted(rows, key=lambda row: (-rewards[row], samples[row], row))
 
 
 def _first_of_prompts(table: pa.Table, order: Sequence[int]) -> list[int]:
-    """The rows of `order` that are the first of their prompt in it."""
+    """Returns the first row of every prompt in `order`."""
     prompts = table.column("prompt_id").to_pylist()
     first: dict[int, int] = {}
     for row in order:

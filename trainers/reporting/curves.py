@@ -1,6 +1,6 @@
-"""Metrics as drawings. Geometry only: paths in a square of 1000 by 1000, y downwards, which the page stretches.
+"""Charts of metrics, as SVG geometry: paths in a square of 1000 by 1000, y downward, which the page stretches.
 
-Text is not part of the drawing, so it keeps its size: the page puts ticks at percentages beside it.
+Text is not part of the drawing, because stretching would distort it: the page places tick labels by percentage.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from trainers.reporting.scale import Scale, figure, scale_of
 
 SIDE = 1000
 MOST_POINTS = 800
-"""Points of a curve that are drawn; of more, each stretch keeps its lowest and its highest."""
+"""Most points drawn per curve; of a longer series, each segment keeps its lowest and its highest."""
 
 MOST_BARS = 200
 FEW_POINTS = 10
-"""Up to here a curve joins its points; a smoothed one would only hide them."""
+"""Up to this many points, a curve connects the raw values without smoothing, which would hide them."""
 
 SPARSE_POINTS = 100
-"""Up to here there is room for larger points."""
+"""Up to this many points, there is room to draw larger ones."""
 
 LONGEST_REACH = 100
 
 Tick = tuple[float, str]
-"""Percent along the axis, and its label."""
+"""Position along the axis in percent, and the label."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One metric in a chart: raw values as `dots`, their mean as `line`, or an `area`; SVG path data.
+    """One metric in a chart, as SVG path data: raw values as `dots` and the smoothed curve as `line`, or an `area`.
 
     Attributes:
-        color: 0 to `MOST_CURVES` - 1.
-        value: the figure in the legend.
-        sparse: there are few dots.
-        gaps: left end and width, in percent, of stretches without a finite value.
+        color: index of the color, 0 to `MOST_CURVES` - 1.
+        value: the value in the legend.
+        sparse: whether there are few dots.
+        gaps: left end and width, in percent, of intervals without a finite value.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """What the page needs to draw one chart.
+    """The data that the page needs to draw one chart.
 
     Attributes:
-        kind: `curves`, `stack` or `histogram`.
-        x_title: what runs along the axis.
-        hover: JSON of `{"at": [0..1], "heads": [text], "names": [text], "rows": [[text]]}`; a row a place.
+        kind: `curves`, `stack`, or `histogram`.
+        x_title: title of the x axis.
+        hover: JSON of `{"at": [0..1], "heads": [text], "names": [text], "rows": [[text]]}`, one row per position.
     """
 
     kind: str
@@ -76,9 +76,9 @@ class Chart:
 
 
 def draw(panel: Panel, members: Sequence[Series]) -> Chart:
-    """A panel's metrics, each as points and a smoothed line.
+    """Draws a panel's metrics, each as points and a smoothed line.
 
-    Raises nothing for series without a finite value: their chart has an axis and no line.
+    Series without a finite value are not an error: their chart has axes and no line.
     """
     kept = [thinned(series) for series in members]
     x = step_scale(sorted({step for series in members for step in series.steps}))
@@ -107,9 +107,9 @@ def draw(panel: Panel, members: Sequence[Series]) -> Chart:
 
 
 def draw_phases(series: Sequence[Series], steps: Sequence[int]) -> Chart:
-    """Seconds of each phase of every step, one upon the other. Of many steps, a bar is the mean of several.
+    """Draws the seconds of each phase as stacked bars, one per step.
 
-    A phase that a step did not log took no time in it.
+    If there are many steps, a bar is the mean of several. A phase that a step did not log counts as 0 seconds.
     """
     by_step = [{step: value or 0.0 for step, value in zip(one.steps, one.values, strict=True)} for one in series]
     width = math.ceil(len(steps) / MOST_BARS)
@@ -141,7 +141,11 @@ def draw_phases(series: Sequence[Series], steps: Sequence[int]) -> Chart:
 
 
 def histogram(title: str, note: str, groups: dict[str, list[float]], edges: Sequence[float]) -> Chart:
-    """Groups of values, as the share of each that falls between two of the ascending, equally spaced `edges`."""
+    """Draws a histogram of several groups: the share of each group's values in each bin.
+
+    Args:
+        edges: the bins' edges, ascending and equally spaced.
+    """
     x = Scale(edges[0], edges[-1])
     bins = len(edges) - 1
     counts = {name: counted(values, edges) for name, values in groups.items()}
@@ -172,7 +176,7 @@ def histogram(title: str, note: str, groups: dict[str, list[float]], edges: Sequ
 
 
 def counted(values: Sequence[float], edges: Sequence[float]) -> list[int]:
-    """How many values lie in each half-open bin `[edge, next edge)`; the last one is closed."""
+    """Counts the values in each half-open bin `[edge, next edge)`; the last bin is closed."""
     counts = [0] * (len(edges) - 1)
     for value in values:
         place = bisect_left(edges, value)
@@ -182,14 +186,14 @@ def counted(values: Sequence[float], edges: Sequence[float]) -> list[int]:
 
 
 def sparkline(series: Series) -> str:
-    """The smoothed line alone, as path data."""
+    """Returns the smoothed line alone, as SVG path data."""
     places = thinned(series)
     x, y = step_scale(series.steps), scale_of(series.finite())
     return _line(series, places, x, y)
 
 
 def thinned(series: Series, most: int = MOST_POINTS) -> list[int]:
-    """Indices of the points that are drawn: all of them up to `most`, else the lowest and highest of each stretch."""
+    """Returns the indices of the points to draw: all up to `most`, else the lowest and highest of each segment."""
     count = len(series.values)
     if count <= most:
         return list(range(count))
@@ -203,11 +207,11 @@ def thinned(series: Series, most: int = MOST_POINTS) -> list[int]:
 
 
 def smoothed(values: Sequence[float | None], place: int) -> float | None:
-    """The value at `place` of a straight line through the finite values around it, the nearer ones counting more.
+    """Smooths the value at index `place` by locally weighted linear regression with tricube weights.
 
-    Locally weighted regression with tricube weights (Cleveland 1979, "Robust Locally Weighted Regression and Smoothing
-    Scatterplots", without its robust steps): unlike a mean it does not lean inwards at the ends. It is kept within the
-    values it comes from. None where the value itself is not finite, so that a line shows where a run broke.
+    Cleveland 1979, "Robust Locally Weighted Regression and Smoothing Scatterplots", without the robust steps. Unlike a
+    moving average, it is not biased at the ends. The result is clamped to the range of the values used. None if the
+    value itself is not finite, so that the line shows where a run broke.
     """
     here = values[place]
     reach = 0 if len(values) <= FEW_POINTS else min(max(round(len(values) / 25), 2), LONGEST_REACH)
@@ -228,26 +232,29 @@ def smoothed(values: Sequence[float | None], place: int) -> float | None:
 
 
 def step_scale(steps: Sequence[int]) -> Scale:
-    """The axis of steps; one step alone lies in its middle."""
+    """Returns the scale of the step axis; a single step lies in its middle."""
     first, last = steps[0], steps[-1]
     return Scale(first, last) if first < last else Scale(first - 1, first + 1)
 
 
 def step_ticks(x: Scale) -> list[Tick]:
+    """Returns the ticks of the step axis, at whole steps."""
     return [(percent(x.at(tick)), f"{tick:,.0f}") for tick in x.ticks(5) if tick == int(tick)]
 
 
 def value_ticks(y: Scale, *, share: bool = False) -> list[Tick]:
-    """Percentages are from the top."""
+    """Returns the ticks of the y axis; percentages are from the top."""
     return [(percent(1 - y.at(tick)), figure(tick, share=share)) for tick in y.ticks()]
 
 
 def hover_of(at: Sequence[float], heads: Sequence[str], marks: Sequence[Mark], rows: Sequence[list[str]]) -> str:
+    """Returns the JSON of `Chart.hover`."""
     names = [mark.name for mark in marks]
     return json.dumps({"at": [round(x, 4) for x in at], "heads": heads, "names": names, "rows": rows})
 
 
 def percent(part: float) -> float:
+    """Returns a fraction as a percentage, rounded to two decimals."""
     return round(100 * part, 2)
 
 
@@ -281,7 +288,7 @@ def _line(series: Series, places: Sequence[int], x: Scale, y: Scale) -> str:
 
 
 def _gaps(series: Series, x: Scale) -> list[tuple[float, float]]:
-    """Stretches of values that are not finite, each as far as the points beside it."""
+    """Returns the intervals of values that are not finite, extended to the neighboring points; see `Mark.gaps`."""
     gaps: list[tuple[int, int]] = []
     for place, value in enumerate(series.values):
         if value is not None:
@@ -295,7 +302,7 @@ def _gaps(series: Series, x: Scale) -> list[tuple[float, float]]:
 
 
 def _steps_path(x: Scale, y: Scale, below: Sequence[float], above: Sequence[float]) -> str:
-    """The outline of bars without space between them: along their tops, and back along their feet."""
+    """Returns the outline of adjacent bars: along their tops, and back along their bottoms."""
     there = "".join(f"V{_y(y, top)}H{_x(x, n + 1)}" for n, top in enumerate(above))
     back = "".join(f"V{_y(y, foot)}H{_x(x, n)}" for n, foot in reversed(list(enumerate(below))))
     return f"M{_x(x, 0)} {_y(y, below[0])}{there}{back}Z"

@@ -1,6 +1,6 @@
 "use strict";
 
-// Shows the values of the place that is pointed at, or chosen with the arrow keys.
+// Shows the values at the pointer, or at the position chosen with the arrow keys.
 const tip = document.getElementById("tip");
 
 function show(plot, data, row) {

@@ -1,4 +1,4 @@
-"""The page: everything that a run has to show, as one HTML text that needs nothing beside it."""
+"""Renders the report of a run as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STAGES = {"pretrain": "Pretraining", "sft": "Supervised fine-tuning", "reward": 
 
 @dataclass(frozen=True)
 class Card:
-    """A key figure: the mean over the last tenth of the steps, and over the first."""
+    """A key metric: its mean over the last tenth of the steps, and over the first."""
 
     title: str
     value: str
@@ -37,12 +37,12 @@ class Card:
 
 
 def render(record: Record, samples: SamplesView | None, now: float | None = None) -> str:
-    """The page's HTML.
+    """Returns the page's HTML.
 
-    Every text goes through the template's escaping, and the page's policy lets no script run but its own.
+    The template escapes every text, and the page's Content Security Policy allows no script but its own.
 
     Args:
-        now: Unix seconds at which the report is made.
+        now: time of the report in Unix seconds; default: the current time.
     """
     now = time.time() if now is None else now
     script = (FILES / "page.js").read_text(encoding="utf-8")
@@ -73,7 +73,7 @@ def _template() -> Template:
 
 
 def cards(record: Record) -> list[Card]:
-    """The key figures that this run has."""
+    """Returns the key metrics that this run has, at most `MOST_CARDS`."""
     found: list[Card] = []
     for name, title in CARDS:
         series = record.series.get(name)
@@ -88,7 +88,7 @@ def cards(record: Record) -> list[Card]:
 
 
 def sections(record: Record) -> dict[str, list[Chart]]:
-    """Every metric's chart, by the section it belongs to; phases are first in theirs."""
+    """Returns the charts of all metrics, by section; the chart of phases is the first of its section."""
     charts: dict[str, list[Chart]] = {}
     phases = [series for name, series in record.series.items() if name.startswith(PHASE)]
     for panel, names in panels_of(record.series):
@@ -99,13 +99,13 @@ def sections(record: Record) -> dict[str, list[Chart]]:
 
 
 def _tenth(values: Sequence[float | None]) -> float | None:
-    """The mean of the finite ones among the first tenth of the values; None if there are none."""
+    """Returns the mean of the finite values among the first tenth of `values`; None if there are none."""
     known = [value for value in values[: math.ceil(len(values) / 10)] if value is not None]
     return sum(known) / len(known) if known else None
 
 
 def _progress(record: Record) -> float | None:
-    """Percent of the stage's steps that are done, if their number is known."""
+    """Returns the percentage of the stage's steps that are completed; None if their total is unknown."""
     if record.finished:
         return 100.0
     if not record.planned:
@@ -114,7 +114,7 @@ def _progress(record: Record) -> float | None:
 
 
 def _facts(record: Record, now: float) -> list[tuple[str, str]]:
-    """What stands below the title, as pairs of a word and what it says."""
+    """Returns the facts shown below the title, as pairs of label and value."""
     done = record.steps[-1] if record.steps else 0
     facts = [("step", f"{done:,} of {record.planned:,}" if record.planned else f"{done:,}")]
     if record.began is not None and record.ended is not None:
@@ -125,5 +125,5 @@ def _facts(record: Record, now: float) -> list[tuple[str, str]]:
 
 
 def moment(seconds: float) -> str:
-    """A Unix time as UTC, to the minute."""
+    """Formats Unix seconds as UTC, to the minute."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))

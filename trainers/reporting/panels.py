@@ -1,4 +1,4 @@
-"""Which metric is drawn where. A metric that no panel names gets one of its own in the section "Other"."""
+"""The panels of the report: which metrics share a chart. A metric in no panel gets its own in the section "Other"."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 PHASE = "seconds_"
-"""What the names of phases begin with; they are drawn as one stack."""
+"""Prefix of the metrics with the seconds of a phase, which are drawn as one stack."""
 
 LOG, LOG_OTHER = 10.0, 1000.0
-"""Spreads that are worth a logarithmic axis: of metrics that are known to fall by orders of magnitude, and of any."""
+"""Ratio of largest to smallest value from which the axis is logarithmic.
+
+`LOG` is for metrics known to fall by orders of magnitude, `LOG_OTHER` for metrics in no panel.
+"""
 
 MOST_CURVES = 8
-"""Curves of one chart; the page has as many colors."""
+"""Most curves in one chart; the page has as many colors."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,11 @@ class Panel:
     """One chart.
 
     Attributes:
-        names: patterns, as of a shell, of the metrics in it.
-        note: what the values are, for a reader who does not know the name.
-        share: values are parts of 1, shown as percentages.
-        log_from: the axis is logarithmic where the largest value is this many times the smallest, which is positive.
+        names: shell-style patterns of the metrics' names.
+        note: explanation of the values.
+        share: whether values are fractions, shown as percentages.
+        log_from: the axis is logarithmic if all values are positive and the largest is at least this many times the
+            smallest.
     """
 
     section: str
@@ -97,13 +101,13 @@ CARDS = (
     ("loss", "Training loss"),
     ("tokens_per_second", "Tokens a second"),
 )
-"""The key figures, in order: those whose metric a run has are shown."""
+"""Key metrics, in order, with their titles; a run shows those that it has."""
 
 OTHER = "Other"
 
 
 def panels_of(names: Iterable[str]) -> list[tuple[Panel, list[str]]]:
-    """Every panel that has any of the metrics, with them, in the page's order. No name is left out but phases."""
+    """Assigns every metric but the phases to a panel; returns the panels that have metrics, in the page's order."""
     found: dict[Panel, list[str]] = {panel: [] for panel in PANELS}
     other: list[tuple[Panel, list[str]]] = []
     for name in names:
@@ -123,5 +127,5 @@ def panels_of(names: Iterable[str]) -> list[tuple[Panel, list[str]]]:
 
 
 def panel_of(name: str) -> Panel | None:
-    """The first panel that names the metric."""
+    """Returns the first panel with a pattern that matches the metric; None if there is none."""
     return next((panel for panel in PANELS if any(fnmatchcase(name, pattern) for pattern in panel.names)), None)

@@ -1,4 +1,4 @@
-"""A run's folder, read: its settings, how far it is, and every metric as a series of steps and values."""
+"""Reads a run's folder: its settings, its progress, and every metric as a series of steps and values."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from configs.recipe import read_recipe, short
 from trainers.runs.folder import read_metrics
 
 LARGEST = 1e100
-"""What is larger counts as infinite, and one over it as 0: so no sum, difference or ratio of two values overflows."""
+"""Larger values count as infinite, and those below 1/`LARGEST` as 0, so that no sum, difference, or ratio overflows."""
 
-_YEAR_10000 = 253_402_300_800  # in Unix seconds; calendars end before it
+_YEAR_10000 = 253_402_300_800  # in Unix seconds; later times cannot be formatted
 _NO_METRICS = ("step", "time")
 
 
 @dataclass
 class Series:
-    """One metric where it was logged: ascending steps, and a value each, None where it was NaN or infinite."""
+    """One metric: the steps at which it was logged, ascending, and their values, None for NaN and infinities."""
 
     name: str
     steps: list[int] = field(default_factory=list)
     values: list[float | None] = field(default_factory=list)
 
     def finite(self) -> list[float]:
+        """Returns the finite values."""
         return [value for value in self.values if value is not None]
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a run.
+    """The content of a run's folder.
 
     Attributes:
-        name, stage: as in its settings.
+        name, stage: as in the run's settings.
         settings: the text of config.yaml.
-        finished: whether the stage has come to its end.
-        steps, times: of every line of metrics; times are Unix seconds, None where a line has none.
-        planned: steps of the whole stage, None if that is not known yet.
-        series: every metric by its name, in the order in which they appeared.
-        notes: what a reader should know about the lines, one sentence each.
+        finished: whether the stage is finished.
+        steps, times: of every line of metrics; times are Unix seconds, None if a line has none.
+        planned: steps of the whole stage; None if not known yet.
+        series: every metric by name, in order of first appearance.
+        notes: anomalies in the metrics, one sentence each.
     """
 
     folder: Path
@@ -59,16 +60,19 @@ class Record:
 
     @property
     def began(self) -> float | None:
+        """Unix seconds of the first line of metrics that has a time; None if none has."""
         return next((moment for moment in self.times if moment is not None), None)
 
     @property
     def ended(self) -> float | None:
+        """Unix seconds of the last line of metrics that has a time; None if none has."""
         return next((moment for moment in reversed(self.times) if moment is not None), None)
 
     def state(self, now: float | None = None) -> str:
-        """`finished`, `no step yet`, `running`, or `stopped`.
+        """Returns `finished`, `no step yet`, `running`, or `stopped`.
 
-        Stopped means silent for ten minutes and five times the usual step: the rule of the alert ChimedStepStalled.
+        A run counts as stopped if it has logged nothing for ten minutes plus five times its median step time, as in the
+        alert ChimedStepStalled.
         """
         if self.finished:
             return "finished"
@@ -81,10 +85,10 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """Reads a run that may still be going on.
+    """Reads the folder of a run, which may still be running.
 
     Raises:
-        ConfigError: the folder is not a run's, or a line of its metrics is not one.
+        ConfigError: the folder is not that of a run, or a line of its metrics is invalid.
     """
     settings = folder / "config.yaml"
     if not settings.is_file():
@@ -113,7 +117,7 @@ def read_record(folder: Path) -> Record:
 
 
 def _lines(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The lines of metrics by ascending step, and notes on what is odd about them."""
+    """Returns the lines of metrics by ascending step, and notes on anomalies."""
     path, by_step, twice = folder / "metrics.jsonl", dict[int, dict[str, Any]](), set[int]()
     try:
         for number, line in enumerate(read_metrics(folder), start=1):
@@ -130,7 +134,7 @@ def _lines(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _series(lines: list[dict[str, Any]], notes: list[str]) -> dict[str, Series]:
-    """Every metric; adds to `notes` which are no numbers and where numbers are not finite."""
+    """Returns every metric; adds to `notes` where values are not numbers or not finite."""
     series: dict[str, Series] = {}
     odd: dict[str, Any] = {}
     for line in lines:
@@ -153,7 +157,10 @@ def _series(lines: list[dict[str, Any]], notes: list[str]) -> dict[str, Series]:
 
 
 def _planned(values: dict[str, Any], lines: list[dict[str, Any]]) -> int | None:
-    """Steps of the whole stage: PPO's are a setting; the supervised stages' follow from the share of an epoch done."""
+    """Returns the steps of the whole stage; None if unknown.
+
+    PPO has a setting for it; for supervised stages it is extrapolated from the completed epochs.
+    """
     if isinstance(steps := values.get("steps"), int):
         return steps
     most, epochs = values.get("max_steps"), values.get("epochs")
@@ -165,20 +172,20 @@ def _planned(values: dict[str, Any], lines: list[dict[str, Any]]) -> int | None:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, or None. JSON has whole numbers that are too large for a float."""
-    if not isinstance(value, int | float) or not abs(value) < LARGEST:  # NaN is not less than anything
+    """Returns a number as a finite float, else None. Integers in JSON may be too large for a float."""
+    if not isinstance(value, int | float) or not abs(value) < LARGEST:  # also true for NaN
         return None
     return float(value) if abs(value) * LARGEST > 1 else 0.0
 
 
 def _moment(value: Any) -> float | None:
-    """Unix seconds, or None where they are of no calendar."""
+    """Returns Unix seconds, or None if they cannot be formatted as a date."""
     seconds = _number(value)
     return seconds if seconds is not None and 0 <= seconds < _YEAR_10000 else None
 
 
 def _spans(steps: list[int], among: list[int]) -> str:
-    """`step 3`, or `steps 3 to 5, 9`: consecutive ones `among` all steps are put together."""
+    """Formats steps as `step 3` or `steps 3 to 5, 9`; steps that are consecutive in `among` form a range."""
     place = {step: index for index, step in enumerate(among)}
     spans: list[list[int]] = []
     for step in steps:

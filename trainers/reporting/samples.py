@@ -1,9 +1,9 @@
-"""Samples of text that a run has written: samples/step-XXXXXXXX.jsonl, an object a line.
+"""Reads a run's samples of text: samples/step-XXXXXXXX.jsonl, one JSON object per line.
 
     {"step": 40, "prompt": [{"role": "user", "content": "…"}], "response": "…", "tokens": 12, "finished": true,
      "reward": 0.8, "parts": {"format": 1.0}}
 
-They are what a model said, so nothing about their text is taken for granted.
+The text is a model's output, so it is treated as untrusted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trainers.reporting.curves import Chart, histogram
 from trainers.reporting.scale import nice_step
 
 SHOWN = 4
-"""Best samples of a step that are shown, and as many worst."""
+"""How many of the best samples of a step are shown, and how many of the worst."""
 
 _BINS = 20
 _CHINESE = re.compile(r"[㐀-鿿豈-﫿]")
@@ -32,6 +32,8 @@ _CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"
 
 
 class Message(BaseModel):
+    """One message of a prompt."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     role: str
@@ -39,7 +41,7 @@ class Message(BaseModel):
 
 
 class Sample(BaseModel):
-    """One answer. What the line holds beyond these fields is shown as it is."""
+    """One response. Further fields of the line are shown as they are."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -52,12 +54,13 @@ class Sample(BaseModel):
     parts: dict[str, float | None]
 
     def extras(self) -> dict[str, str]:
+        """Returns the line's further fields, by name, as short texts."""
         return {name: short(value) for name, value in (self.model_extra or {}).items()}
 
 
 @dataclass(frozen=True)
 class StepSamples:
-    """The samples of one step; `best` and `worst` are those shown, and have none in common."""
+    """The samples of one step. `best` and `worst` are shown and are disjoint; `count` is the number of all samples."""
 
     step: int
     count: int
@@ -67,7 +70,7 @@ class StepSamples:
 
 @dataclass(frozen=True)
 class SamplesView:
-    """What the page shows: the last step's samples, the first's if it is another, and how both are distributed."""
+    """The samples that the page shows: those of the last step, those of the first if it is another, and histograms."""
 
     steps: list[StepSamples]
     charts: list[Chart]
@@ -75,10 +78,12 @@ class SamplesView:
 
 
 def read_samples(folder: Path) -> SamplesView | None:
-    """The samples of a run's first and last step that has any; None if it has none.
+    """Returns the samples of the first and the last step of a run that have any; None if there are none.
+
+    Ignores an incomplete last line, which may still be in writing.
 
     Raises:
-        ConfigError: a line that is no sample, by file and line. A last line that is still being written is left out.
+        ConfigError: a line is not a valid sample; the message names file and line.
     """
     files = sorted((folder / "samples").glob("step-*.jsonl"))
     first = _first_with_samples(files)
@@ -97,7 +102,7 @@ def read_samples(folder: Path) -> SamplesView | None:
 
 
 def read_file(path: Path) -> list[Sample]:
-    """The samples of one file. Raises ConfigError, with file and line, for a line that is none."""
+    """Returns the samples of one file. Raises ConfigError, with file and line, for an invalid line."""
     lines = path.read_bytes().splitlines(keepends=True)
     samples = []
     for number, line in enumerate(lines, start=1):
@@ -115,12 +120,12 @@ def read_file(path: Path) -> list[Sample]:
 
 
 def readable(text: str) -> str:
-    """`text` with control characters as their pictures: a browser drops them, or worse."""
+    """Replaces control characters by their Unicode pictures, because browsers drop them or handle them specially."""
     return text.translate(_CONTROL)
 
 
 def is_chinese(text: str) -> bool:
-    """Whether the text needs a Chinese face: Han characters look different in a Japanese one."""
+    """Returns whether the text needs a Chinese font, because Han characters look different in a Japanese one."""
     return _CHINESE.search(text) is not None
 
 
@@ -129,7 +134,10 @@ def _first_with_samples(files: Sequence[Path]) -> list[Sample] | None:
 
 
 def _ranked(samples: list[Sample]) -> StepSamples:
-    """Best first, worst first; of few samples each is in one of the two. What has no finite reward is worst."""
+    """Selects the best and worst samples; if there are few, each is in only one of the two.
+
+    Samples without a finite reward rank last.
+    """
     ordered = sorted(samples, key=lambda sample: _finite(sample.reward, -math.inf), reverse=True)
     best = ordered[: min(SHOWN, (len(ordered) + 1) // 2)]
     worst = ordered[len(best) :][-SHOWN:][::-1]
@@ -144,7 +152,7 @@ def _distribution(
     *,
     whole: bool = False,
 ) -> Chart:
-    """Histograms over common bins; samples without a finite value are counted in the note."""
+    """Draws histograms of the groups with common bins; the note counts samples without a finite value."""
     values = {
         name: [value for sample in samples if math.isfinite(value := _finite(value_of(sample), math.nan))]
         for name, samples in groups.items()
@@ -157,7 +165,10 @@ def _distribution(
 
 
 def _edges(values: Sequence[float], whole: bool) -> list[float]:
-    """About `_BINS` equal bins with round edges, around all values; at least 1 wide for whole numbers."""
+    """Returns the edges of about `_BINS` equal bins around all values, at round numbers.
+
+    With `whole`, for integers, bins are at least 1 wide.
+    """
     low, high = min(values, default=0.0), max(values, default=1.0)
     spread = high - low
     width = nice_step(spread / _BINS) if spread > 1e-9 * max(abs(low), abs(high)) else max(abs(low) / 10, 0.1)
@@ -169,6 +180,6 @@ def _edges(values: Sequence[float], whole: bool) -> list[float]:
 
 
 def _finite(value: float | None, otherwise: float) -> float:
-    """JSON's NaN and Infinity, which Python writes and reads, are no figures to rank by or to draw."""
+    """Returns `value` if it is finite, else `otherwise`. Python's JSON may contain NaN and Infinity."""
     known: Any = value is not None and math.isfinite(value)
     return value if value is not None and known else otherwise

@@ -1,4 +1,4 @@
-"""Axes and numbers: what part of an axis is shown, where its ticks are, and how a figure is written."""
+"""Axes and numbers: the visible range of an axis, its ticks, and the format of numbers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 @dataclass(frozen=True)
 class Scale:
-    """The part of an axis from `low` to `high`, `low < high`; both positive where it is logarithmic."""
+    """The range of an axis from `low` to `high`, with `low < high`; both positive if it is logarithmic."""
 
     low: float
     high: float
     log: bool = False
 
     def at(self, value: float) -> float:
-        """Where a value lies: 0 at `low`, 1 at `high`."""
+        """Returns the position of a value: 0 at `low`, 1 at `high`."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self, wanted: int = 4) -> list[float]:
-        """About `wanted` round values on the axis."""
+        """Returns about `wanted` round values on the axis."""
         if self.log:
             return self._log_ticks(wanted)
         step = nice_step((self.high - self.low) / wanted)
@@ -43,11 +43,12 @@ class Scale:
 
 
 def scale_of(values: Iterable[float], *, log_from: float = math.inf, share: bool = False) -> Scale:
-    """An axis that shows all of the finite `values` with a little room; from 0 where that is near.
+    """Returns a scale that shows all finite `values` with a small margin; it starts at 0 if that is near.
 
     Args:
-        share: values that are parts of 1 as a rule, so the axis does not end beyond it without need.
-        log_from: logarithmic, if all values are positive and the largest is this many times the smallest.
+        share: whether values are usually fractions, so that the axis ends at 1 unless a value is larger.
+        log_from: use a logarithmic scale if all values are positive and the largest is at least this many times the
+            smallest.
     """
     known = list(values)
     low, high = min(known, default=0.0), max(known, default=1.0)
@@ -67,13 +68,13 @@ def scale_of(values: Iterable[float], *, log_from: float = math.inf, share: bool
 
 
 def nice_step(rough: float) -> float:
-    """The least of 1, 2, 2.5, 5 times a power of ten that is at least `rough` > 0."""
+    """Returns the smallest of 1, 2, 2.5, 5 times a power of ten that is at least `rough` > 0."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in _NICE if factor * power >= rough * (1 - 1e-9))
 
 
 def figure(value: float | None, *, share: bool = False) -> str:
-    """A value as people read it, to four digits: 1,624; 0.7937; 7.39e-6; as a share, 12.3%."""
+    """Formats a value with up to four digits: 1,624; 0.7937; 7.39e-6; with `share`, 12.3%."""
     if value is None or not math.isfinite(value):
         return "not finite"
     if share:

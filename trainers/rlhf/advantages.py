@@ -1,4 +1,7 @@
-"""From rewards and values to advantages, over a table's rows (A = response tokens of a row)."""
+"""Advantages from rewards and values, over the rows of a table.
+
+Shapes: R rows; N response tokens of all rows, concatenated; A response tokens of one row.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,24 @@ from trainers.rlhf.rewards import RewardShaper, add_reward
 
 
 def with_advantages(table: pa.Table, config: PPOConfig, shaper: RewardShaper, kl_coef: float) -> pa.Table:
-    """Adds what an update needs to a scored table: `reward`, `score`, `weights`, `advantages` and, with values, `returns`."""
+    """Adds the columns that an update needs to a scored table.
+
+    These are `reward`, `score`, `weights`, `advantages`, and with a critic `returns`.
+
+    Args:
+        table: the step's rows, with a column `reward_NAME` for every source of reward.
+        kl_coef: coefficient of the KL penalty in this step.
+    """
     table = shaper.add_score(add_reward(table, config.reward_weights))
     table = add_weights(table, config.algorithm, config.rollout.max_new_tokens)
     return add_advantages(table, config.algorithm, kl_coef)
 
 
 def add_advantages(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) -> pa.Table:
-    """Adds the column `advantages` (whitened over the tokens that are trained on, if asked for) and, with values, `returns`.
+    """Adds the column `advantages` and, with a critic, `returns`: a value for every response token.
 
-    Needs `score`, what each answer earns at its end, and `group`; `weights` says which tokens are trained on.
+    With `whiten_advantages`, advantages are whitened over the tokens that are trained on, those with `weights` above 0.
+    Requires the columns `score` (a response's outcome reward, given at its last token), `group`, and `weights`.
     """
     counts = lengths(table, "response")
     bounds = np.cumsum(counts)[:-1]
@@ -39,14 +50,18 @@ def add_advantages(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) 
         columns["returns"] = advantages + flat(table, "values")
     if algorithm.whiten_advantages:
         trained = advantages[flat(table, "weights") > 0]
-        if len(trained):  # else nothing is trained on, and there is no mean
+        if len(trained):  # the mean of no tokens is undefined
             columns["advantages"] = (advantages - trained.mean()) / np.sqrt(max(trained.var(), 1e-8))
     added = {name: as_list_column(of.astype(np.float32), counts, pa.float32()) for name, of in columns.items()}
     return extended(table, added, "driver")
 
 
 def token_rewards(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) -> Floats:
-    """Reward of every response token, end to end: minus the weighted KL, and at a row's last token what it earns."""
+    """Returns the rewards of all response tokens, (N,).
+
+    The reward of a token is -`kl_coef` times its KL to the reference if `kl_in` is `reward`, else 0. The last token of
+    a row also gets the row's shaped score.
+    """
     counts = lengths(table, "response")
     if algorithm.kl_in == "reward" and kl_coef > 0:
         kl = compute_approx_kl(
@@ -64,10 +79,15 @@ def token_rewards(table: pa.Table, algorithm: AlgorithmConfig, kl_coef: float) -
 
 
 def add_weights(table: pa.Table, algorithm: AlgorithmConfig, longest: int) -> pa.Table:
-    """Adds `weights`, each token's share in its minibatch's loss: the aggregation, written once for all cuts.
+    """Adds `weights`: each response token's weight in the loss of its minibatch.
 
-    Minibatches are equally many consecutive rows. The weights of one sum to 1, or with `constant` to its mean length over
-    `longest` (Liu et al. 2025, section 3.2); tokens of answers that are not trained on weigh 0.
+    The weights implement `loss_aggregation`, so the loss does not depend on how a minibatch is split into micro-batches
+    and over ranks. Minibatches are consecutive blocks of equally many rows. The weights of a minibatch sum to 1, or
+    with `constant` to its mean response length divided by `longest` (Liu et al. 2025, section 3.2). Tokens of responses
+    that are not trained on have weight 0.
+
+    Args:
+        longest: tokens of the longest possible response.
     """
     counts = lengths(table, "response")
     trained = np.ones(len(table), dtype=bool)
@@ -90,7 +110,10 @@ def add_weights(table: pa.Table, algorithm: AlgorithmConfig, longest: int) -> pa
 
 
 def explained_variance(table: pa.Table) -> float:
-    """1 - Var(returns - values) / Var(returns): how much of what came the critic had foreseen; 1 is all."""
+    """Returns the critic's explained variance, 1 - Var(returns - values) / Var(returns), over all response tokens.
+
+    1 is a perfect critic. NaN if the returns are constant.
+    """
     returns, values = flat(table, "returns").astype(np.float64), flat(table, "values").astype(np.float64)
     variance = returns.var()
     return float(1.0 - (returns - values).var() / variance) if variance > 0 else float("nan")

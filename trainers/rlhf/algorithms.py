@@ -1,6 +1,6 @@
-"""The algorithms: how each makes advantages of a step's rewards. One function each, and the table of them.
+"""Advantage estimators: one function per algorithm, and the table `ALGORITHMS`.
 
-Shapes: R rows of the step, N response tokens of all rows end to end. An answer's group is the rows of its prompt.
+Shapes: R rows of the step, A response tokens of one row. A response's group is the set of rows with the same prompt.
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ Shape = Callable[[Floats, NDArray[np.int64]], Floats]
 
 
 def plain(scores: Floats, groups: NDArray[np.int64]) -> Floats:
-    """The scores (R,) as they are: REINFORCE++ (Hu 2025) whitens the advantages of the whole batch instead."""
+    """Returns the scores (R,) unchanged: REINFORCE++ (Hu 2025) whitens the advantages of the whole batch instead."""
     return scores
 
 
 def grpo(scores: Floats, groups: NDArray[np.int64]) -> Floats:
-    """(score - mean) / standard deviation within the group (Shao et al. 2024, section 4.1.2)."""
+    """Returns (score - mean) / standard deviation within the group, (R,) (Shao et al. 2024, section 4.1.2)."""
     return _over_groups(scores, groups, lambda of_group: (of_group - of_group.mean()) / (of_group.std(ddof=1) + 1e-9))
 
 
 def centred(scores: Floats, groups: NDArray[np.int64]) -> Floats:
-    """score - mean of the group: Dr. GRPO (Liu et al. 2025, section 3.2) and REINFORCE++-baseline (Hu 2025)."""
+    """Returns score - mean of the group, (R,).
+
+    Used by Dr. GRPO (Liu et al. 2025, section 3.2) and REINFORCE++-baseline (Hu 2025).
+    """
     return _over_groups(scores, groups, lambda of_group: of_group - of_group.mean())
 
 
 def rloo(scores: Floats, groups: NDArray[np.int64]) -> Floats:
-    """score - mean of the group's other scores (Ahmadian et al. 2024, eq. 8)."""
+    """Returns score - mean of the group's other scores, (R,) (Ahmadian et al. 2024, eq. 8)."""
 
     def against_others(of_group: Floats) -> Floats:
         return of_group - (of_group.sum() - of_group) / (len(of_group) - 1)
@@ -42,16 +45,24 @@ def rloo(scores: Floats, groups: NDArray[np.int64]) -> Floats:
 
 
 def generalized_advantages(rewards: Floats, values: Floats, gamma: float, lam: float) -> Floats:
-    """Advantages of one row's tokens, (A,) (Schulman et al. 2016, eq. 16): sum over l of (gamma lam)^l delta_{t+l}.
+    """Generalized advantage estimation (GAE) for one row (Schulman et al. 2016, eq. 16).
 
-    delta_t = r_t + gamma V_{t+1} - V_t; the value after the last token is 0, because the answer ends there.
+    A_t = sum over l of (gamma lam)^l delta_{t+l}, with delta_t = r_t + gamma V_{t+1} - V_t. The value after the last
+    token is 0, because the response ends there.
+
+    Args:
+        rewards: rewards of the row's response tokens, (A,).
+        values: the critic's values at these tokens, (A,).
+
+    Returns:
+        The advantages, (A,).
     """
     deltas = rewards + gamma * np.append(values[1:], 0.0) - values
     return _discounted(deltas, gamma * lam)
 
 
 def returns_to_go(rewards: Floats, gamma: float) -> Floats:
-    """Of one row's tokens, (A,): the sum of what is still to come, each token later worth gamma times as much."""
+    """Returns the discounted returns of one row's tokens, (A,): sum over l of gamma^l r_{t+l}, for rewards (A,)."""
     return _discounted(rewards, gamma)
 
 
@@ -74,12 +85,12 @@ def _over_groups(scores: Floats, groups: NDArray[np.int64], shape: Callable[[Flo
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What tells one algorithm from another; everything else is shared."""
+    """The two functions in which the algorithms differ; everything else is shared."""
 
     shape: Shape
-    """Scores (R,) and groups (R,) to what an answer's last token earns, (R,)."""
+    """Maps scores (R,) and groups (R,) to the rewards at the responses' last tokens, (R,)."""
     row_advantages: Callable[[Floats, Floats | None, AlgorithmConfig], Floats]
-    """A row's token rewards (A,), its values (A,) or None, and the settings, to its advantages (A,)."""
+    """Maps a row's token rewards (A,), its values (A,) or None, and the settings to its advantages (A,)."""
 
 
 def _without_critic(shape: Shape) -> Algorithm:

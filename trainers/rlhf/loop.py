@@ -1,7 +1,8 @@
 """The loop of RLHF: generate, score, compute advantages, update, publish, checkpoint.
 
-Roles run as Ray actors (see actors/groups/team.py); this loop in the driver holds the algorithm. The weights version is the
-number of steps done: version t generates for step t, or with `rollout.ahead` an older one, and the update makes version t + 1.
+Roles run as Ray actors (see actors/groups/team.py); the algorithm is this loop, which runs in the driver. The weights
+version is the number of completed steps: version t (with `rollout.ahead` an older one) generates the responses of step
+t, and the update of step t produces version t + 1.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from trainers.runs.stopping import StopRequests
 
 
 class Loop:
-    """PPO (Schulman et al. 2017), or another of trainers/rlhf/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
+    """PPO (Schulman et al. 2017) or another of trainers/rlhf/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
 
     def __init__(
         self, config: PPOConfig, run: Run, prompts: PromptStream, team: Team, recovery: Recovery, stop: StopRequests,
@@ -54,7 +55,12 @@ class Loop:
         self.evaluator = Evaluator(config.evaluation, run.path, config.steps, config.cluster.collective_timeout_s)
 
     def train(self) -> None:
-        """Trains from the newest checkpoint to the end. Raises Stopped, after a checkpoint, where an end was asked for."""
+        """Trains from the newest checkpoint to the end and exports the policy.
+
+        Raises:
+            Stopped: a stop was requested; a checkpoint has been saved.
+            CollapseError: metrics exceed the limits in `stop`.
+        """
         steps, first = self.config.steps, self.checkpoints.restore()
         self.run.rewind(first)
         self.recovery.step = first
@@ -73,7 +79,7 @@ class Loop:
         self.run.finish({"steps": steps, "weights_version": steps})
 
     def step(self, step: int) -> dict[str, float]:
-        """One step, from 0; returns its metrics."""
+        """Runs step `step`, counted from 0, and returns its metrics."""
         phase, kl_coef = self.phases(step), self.kl.coef
         with self.checkpoints.saved_when_stopped(step), self.stop.may_interrupt():
             with phase("generate"):
@@ -98,7 +104,7 @@ class Loop:
 
     @recoverable
     def generate(self, step: int, again: bool) -> Answered:
-        """The responses of `step`, which are in the journal."""
+        """Returns the responses of `step`, which the journal has recorded."""
         if again:
             self.rollouts.drop()
             self.publish(step)
@@ -106,12 +112,16 @@ class Loop:
 
     @recoverable
     def score(self, answered: Answered, again: bool) -> pa.Table:
-        """The responses with every column that an update needs but the driver's own."""
+        """Returns the responses with every column that an update needs, except those that the driver adds."""
         return self.team.score(answered.table, self.prompts.samples, None if again else answered.scoring)
 
     @recoverable
     def publish(self, version: int, again: bool) -> Published | None:
-        """Sends `version` to the engines and starts generating with it, unless the journal has all those responses."""
+        """Sends weights `version` to the engines and starts generating with it.
+
+        Returns None, without publishing, if the journal has all responses that `version` would generate; the final
+        version is always published.
+        """
         if again:
             self.rollouts.drop()
         if not self.rollouts.needs(version) and version < self.config.steps:
@@ -122,15 +132,15 @@ class Loop:
 
     @recoverable
     def evaluate(self, step: int, again: bool) -> dict[str, float]:
-        """Metrics of the evaluation tasks after `step` steps."""
+        """Returns the metrics of the evaluation tasks after `step` steps."""
         return self.evaluator.figures(step, self.export)
 
     def checkpoint(self, step: int, table: pa.Table) -> None:
-        """Records the rewards and samples of `step`, and begins a checkpoint if one is due."""
+        """Records the rewards and samples of `step`, commits the pending checkpoint, and starts a new one if due."""
         self.journal.record_rewards(step, table)
         if step % self.config.samples_every == 0 or step + 1 == self.config.steps:
             write_samples(self.run.path / "samples", step + 1, self.prompts.samples(table), table)
-        self.checkpoints.commit()  # of an earlier step: the disk has had the time since
+        self.checkpoints.commit()  # begun at an earlier step, so the disk has had time to write it
         if (step + 1) % self.config.checkpoint_every == 0 and step + 1 < self.config.steps:
             self.checkpoints.begin(step + 1)
 
@@ -139,5 +149,5 @@ class Loop:
         export_model(folder, self.prompts.tokenizer, lambda aside: self.team.policy.call("export", str(aside)))
 
     def phases(self, step: int) -> Phases:
-        """The phases of `step`, announced to the observers."""
+        """Returns the phase timer of `step`, which notifies the observers of each phase."""
         return Phases(*(partial(observer.phase_begins, step) for observer in self.observers))

@@ -1,7 +1,7 @@
-"""The losses of policy and critic on packed rows: openrlhf's arithmetic, weighted so that no cut of the batch changes the sum.
+"""Losses of policy and critic on packed rows: openrlhf's formulas with per-token weights.
 
-Each is called by a role's worker with what its model returned for a micro-batch of N response tokens. A token's share in the
-loss is its `weights`, which the driver made (see `add_weights`).
+A role's worker calls its loss with the model's outputs for a micro-batch of N response tokens. Each token has a weight
+in the column `weights` (see `add_weights`), so the sum of the loss does not depend on how the batch is split.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from trainers.config.rlhf import AlgorithmConfig, PPOConfig
 
 @dataclass(frozen=True)
 class ClippedPolicyLoss:
-    """PPO's clipped surrogate (Schulman et al. 2017, eq. 7), with the additions that `algorithm` asks for.
+    """PPO's clipped surrogate loss (Schulman et al. 2017, eq. 7), with the optional terms that `algorithm` enables.
 
-    Dual clip (Ye et al. 2020, eq. 4); the KL to the reference and minus the entropy, each with its weight; truncated
-    importance weights of policy over engine, which with the surrogate's ratio to the policy before the step make the
-    decoupled objective (Hilton et al. 2022, eq. 3). Without a column `logprobs` the policy before the step is this one.
+    Optional terms: dual clip (Ye et al. 2020, eq. 4); the KL to the reference; an entropy bonus; truncated importance
+    sampling (TIS) weights of policy over engine, which together with the surrogate's ratio to the policy before the
+    step form the decoupled objective (Hilton et al. 2022, eq. 3). Without a column `logprobs`, the current policy
+    stands in for the policy before the step, so the ratio is 1.
 
-    Figures, each a share of the step's mean: `kl` k1 estimate of KL(old || new), `ratio_deviation` |ratio - 1|,
-    `clip_fraction`, `entropy` in nats, and `kl_loss`, `importance` (mean weight) where there are such.
+    Metrics, each this micro-batch's part of the weighted mean over the step's tokens: `kl`, the k1 estimate of
+    KL(old || new); `ratio_deviation`, |ratio - 1|; `clip_fraction`; `entropy` in nats; and, if enabled, `kl_loss` and
+    `importance`, the mean TIS weight.
     """
 
     algorithm: AlgorithmConfig
@@ -83,7 +85,7 @@ class ClippedPolicyLoss:
 
 @dataclass(frozen=True)
 class ClippedValueLoss:
-    """Half the squared error to the returns, the worse of the clipped and the free value."""
+    """Clipped value loss: half the squared error to the returns, the larger of the clipped and the unclipped one."""
 
     clip_eps: float
 
@@ -100,7 +102,7 @@ class ClippedValueLoss:
 
 
 def losses(config: PPOConfig, step: int, kl_coef: float) -> dict[str, Loss[TrainBatch]]:
-    """The roles that are updated in `step`, each with its loss."""
+    """Returns the loss of each role that is updated in `step`, by role."""
     chosen: dict[str, Loss[TrainBatch]] = {}
     if step >= config.critic_warmup_steps:
         chosen["policy"] = ClippedPolicyLoss(config.algorithm, kl_coef)

@@ -1,4 +1,4 @@
-"""The figures of one step of RLHF, as they go into metrics.jsonl and TensorBoard."""
+"""Metrics of one RLHF step, as logged to metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def step_metrics(
     kl_coef: float,
     staleness: np.ndarray,
 ) -> dict[str, float]:
-    """One flat mapping.
+    """Returns all metrics of a step, by name.
 
     Args:
         table: the step's rows with every column (see actors/table.py).
-        figures: what each optimizer step of "policy" and "critic" reported, in order.
-        version: the policy's at the end of the step.
+        figures: the metrics of each optimizer step of "policy" and "critic", in order.
+        version: the policy's weights version at the end of the step.
         published: the publish at the end of the step, if there was one.
-        kl_coef: the KL's weight in this step.
-        staleness: how many versions behind the policy the weights behind every response token were, (tokens,).
+        kl_coef: the KL coefficient in this step.
+        staleness: versions by which the weights that generated each response token are older than the policy, (N,).
     """
     answers, prompts = lengths(table, "response"), lengths(table, "prompt")
     reward = table.column("reward").to_numpy()
@@ -44,7 +44,7 @@ def step_metrics(
         "prompt_tokens": float(prompts.mean()),
         "tokens": float(answers.sum() + prompts.sum()),
         "truncated": float(1.0 - np.mean(table.column("finished").to_numpy(zero_copy_only=False))),
-        "trained_share": float(trained_rows(table).mean()),  # of the answers
+        "trained_share": float(trained_rows(table).mean()),  # share of the responses
         **({"explained_variance": explained_variance(table)} if "returns" in table.column_names else {}),
         **_learning("policy", figures),
         **_learning("critic", figures),
@@ -56,9 +56,9 @@ def step_metrics(
 
 
 def _kl(table: pa.Table, stale: bool) -> dict[str, float]:
-    """Of policy and reference, and of engine and policy, where those columns are there.
+    """Returns the KL of policy to reference, and the gap between engine and policy, if the table has those columns.
 
-    Where nobody computed the policy's log-probabilities before learning, the engine's stand for them.
+    Without the policy's log-probabilities (`logprobs`), uses the engine's in their place for the KL to the reference.
     """
     known = "logprobs" in table.column_names
     rollout = flat(table, "rollout_logprobs").astype(np.float64)
@@ -66,11 +66,11 @@ def _kl(table: pa.Table, stale: bool) -> dict[str, float]:
     metrics = {}
     if "ref_logprobs" in table.column_names:
         kl = logprobs - flat(table, "ref_logprobs")
-        metrics["kl_to_reference"] = float(kl.sum() / len(table))  # nats an answer
+        metrics["kl_to_reference"] = float(kl.sum() / len(table))  # nats per response
         metrics["kl_to_reference_per_token"] = float(kl.mean())
     if known:
         gap = np.abs(rollout - logprobs)
-        pair = "behind" if stale else "engine_trainer"  # of the same weights, what differs is arithmetic
+        pair = "behind" if stale else "engine_trainer"  # the same weights differ only numerically
         metrics[f"{pair}_gap_mean"] = float(gap.mean())
         metrics[f"{pair}_gap_max"] = float(gap.max())
         metrics[f"{pair}_kl"] = float((rollout - logprobs).mean())
@@ -78,7 +78,10 @@ def _kl(table: pa.Table, stale: bool) -> dict[str, float]:
 
 
 def _learning(role: str, figures: dict[str, list[dict[str, float]]]) -> dict[str, float]:
-    """Means over the optimizer steps, and the first one's KL and ratio: they are exactly 0 when nothing is stale."""
+    """Returns the means over the optimizer steps, and the first step's KL and ratio deviation.
+
+    Those two are exactly 0 if the weights have not changed since the old log-probabilities were computed.
+    """
     steps = figures.get(role)
     if not steps:
         return {}

@@ -1,4 +1,4 @@
-"""What happens in a run of RLHF, for others to follow: benchmarks.chaos kills processes at phases of their choice."""
+"""Hooks into an RLHF run. `benchmarks.chaos` uses them to kill processes at chosen phases."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from actors.groups.team import Team
 
 
 class Observer:
-    """Base of observers; each method does nothing by default."""
+    """Base class of observers; every method does nothing by default."""
 
     def phase_begins(self, step: int, phase: str) -> None:
-        """Phase `phase` of `step`, from 0, begins. The last one is `export`, whose step is the number of steps."""
+        """Called when `phase` of `step`, from 0, begins. The last is `export`, with the number of steps as `step`."""
 
     def exported(self, folder: Path, team: Team) -> None:
-        """The trained policy is in `folder`; the roles of `team` are still there."""
+        """Called when the trained policy has been exported to `folder`; the roles of `team` are still running."""

@@ -1,4 +1,4 @@
-"""The prompts that are answered: which ones when, and with which seeds, as a pure function of the settings."""
+"""The stream of prompts: which prompts and sampling seeds each step uses, as a pure function of the settings."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from trainers.config.rlhf import PPOConfig, RejectionConfig
 
 
 class PromptStream:
-    """Epoch after epoch of shuffled prompts. The same settings give the same prompts at the same step, always."""
+    """An endless stream of prompts, shuffled in every epoch. The same settings always give a step the same prompts."""
 
     def __init__(self, config: PPOConfig | RejectionConfig, tokenizer: Any) -> None:
-        """Reads and encodes the prompts. Raises DataError for a prompt longer than `prompts.max_tokens`, by row;
-        ConfigError for a stop that is no token.
+        """Reads and encodes the prompts.
+
+        Raises:
+            DataError: a prompt is longer than `prompts.max_tokens`, or cannot be encoded; the message has its index.
+            ConfigError: an entry of `rollout.stop` is not a single token.
         """
         paths = [table_path(path) for path in config.prompts.train]
-        single_tokens(tokenizer, config.rollout.stop, "rollout.stop")  # refuses what the engines would refuse
+        single_tokens(tokenizer, config.rollout.stop, "rollout.stop")  # fails here rather than in the engines
         self._rows = read_table(paths, PROMPTS, others=True).to_pylist()
         self.tokenizer = tokenizer
         self.end_ids = chat_ends(tokenizer)
         """Ids of the tokens that end a response."""
         self.messages: list[list[Message]] = [row.pop("prompt") for row in self._rows]
-        """The chat that each prompt is, by `prompt_id`."""
+        """The chat messages of each prompt, by `prompt_id`."""
         self._prompts = [self._encode(index, messages) for index, messages in enumerate(self.messages)]
         for index, prompt in enumerate(self._prompts):
             if len(prompt) > config.prompts.max_tokens:
@@ -46,7 +49,7 @@ class PromptStream:
         return len(self._prompts)
 
     def require_trainable(self) -> None:
-        """Raises DataError for a prompt whose responses cannot be trained on in the chat format."""
+        """Raises DataError for a prompt whose responses cannot be trained on with the chat format."""
         for index, messages in enumerate(self.messages):
             try:
                 chat_format(self.tokenizer).response([*messages, {"role": "assistant", "content": "OK"}])
@@ -62,13 +65,14 @@ class PromptStream:
             raise DataError(f"prompts.train: prompt {index}: {error}") from error
 
     def batch(self, step: int) -> pa.Table:
-        """The rows that step `step` answers; see `rows`."""
+        """Returns the rows of step `step`; see `rows`."""
         return self.rows(step * self._per_step, self._per_step)
 
     def rows(self, first: int, count: int) -> pa.Table:
-        """`count` prompts from position `first` of the endless sequence, each `samples_per_prompt` times in a row.
+        """Returns `count` prompts from position `first` of the stream, each in `samples_per_prompt` consecutive rows.
 
-        Columns: `prompt`, its index `prompt_id`, its place `group`, `sample` and the sampling `seed`.
+        Columns: `prompt`, its token ids; `prompt_id`, its index in the tables; `group`, its position in the stream;
+        `sample`, the number of the sample for this prompt; `seed`, the sampling seed.
         """
         chosen = list(islice(shuffled(len(self._prompts), self._seed, first), count))
         places = [(place, sample) for place in range(count) for sample in range(self._samples)]
@@ -85,7 +89,7 @@ class PromptStream:
         )
 
     def samples(self, table: pa.Table) -> list[Sample]:
-        """The rows of `table`, answered, in words."""
+        """Returns the rows of `table`, which have responses, as text."""
         responses = [without_end(ids, self.end_ids) for ids in table.column("response").to_pylist()]
         answers = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
         columns = (table.column(name).to_pylist() for name in ("prompt_id", "sample", "finished"))
@@ -102,17 +106,20 @@ class PromptStream:
         ]
 
     def probe(self, count: int, longest: int = 0) -> list[list[int]]:
-        """A few prompts to compare engine and policy on; the last is `longest` tokens of many, if that is not 0."""
+        """Returns the first `count` prompts that have at least 2 tokens, to compare engine and policy on.
+
+        If `longest` is not 0, the last sequence is `longest` tokens of concatenated prompts.
+        """
         few = [prompt for prompt in self._prompts[:count] if len(prompt) > 1]
         return [*few, list(islice(chain.from_iterable(cycle(self._prompts)), longest))] if longest else few
 
     def _seed_of(self, position: int, sample: int) -> int:
-        """Of the prompt at a position of the endless sequence: a prompt that comes again gets another seed."""
+        """Returns the seed of a sample. It depends on the position, so a repeated prompt gets another seed."""
         return int(np.random.SeedSequence([self._seed, position, sample]).generate_state(1)[0] >> 1)
 
 
 def shuffled(count: int, seed: int, first: int = 0) -> Iterator[int]:
-    """From position `first` of the endless sequence in which every epoch has each of 0 … `count` - 1 once."""
+    """Yields indices from position `first` of an endless sequence; every epoch has each of 0 … `count` - 1 once."""
     epoch, offset = divmod(first, count)
     while True:
         order = np.random.default_rng([seed, epoch]).permutation(count)

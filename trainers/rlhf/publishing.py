@@ -1,4 +1,4 @@
-"""How a run of RLHF publishes its weights: to which engines, checked on which probe, in which precision."""
+"""Builds the publisher of an RLHF run: its engines, its probe, and the precision of the check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainers.rlhf.prompts import PromptStream
 
 
 def make_publisher(config: PPOConfig, team: Team, prompts: PromptStream) -> Publisher:
-    """The publisher of the policy of `team` to its engines."""
+    """Returns the publisher that sends the weights of `team`'s policy to its engines."""
     probe = prompts.probe(config.publish.probe_sequences, _beyond_window(config))
     dtypes = (config.policy.zero.dtype, config.rollout.engine.dtype)
     coarser = "bfloat16" if "bfloat16" in dtypes else "float32"
@@ -19,6 +19,9 @@ def make_publisher(config: PPOConfig, team: Team, prompts: PromptStream) -> Publ
 
 
 def _beyond_window(config: PPOConfig) -> int:
-    """Tokens of a probe that is longer than the policy's sliding window, as far as engines take it; 0 without a window."""
+    """Returns the length, in tokens, of a probe that exceeds the policy's sliding window; 0 without a window.
+
+    The length is at most the engines' `max_model_len` - 1.
+    """
     window = window_of(read_config(model_dir(config.policy.model), "policy.model"))
     return min(window + 64, config.rollout.engine.max_model_len - 1) if window else 0

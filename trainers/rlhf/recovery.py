@@ -1,15 +1,16 @@
 """The recovery policy for dead or hung processes of roles.
 
-                  ┌─────────────── only stateless roles: the same action again ◄──────────────────────┐
+                  ┌──────────────── only stateless roles: repeat the action ◄─────────────────────────┐
                   ▼                                                                                   │
-    the step's next action ──RoleDied──► who is lost? ──► within limits ──► replaced, and only they ──┤
+    next action of the step ──RoleDied──► which are lost? ──► within limits ──► replace only those ───┤
                   ▲                                          │                                        │
-                  │                                          └ RunError: the run ends with the reason │
+                  │                                          └ RunError: the run stops with the cause │
                   └── newest checkpoint, then the journal ◄── a learner, or an action that is not recoverable
 
-A stateless role's process can be started again in the middle of a step: reference, reward and reward function never change,
-and an engine is sent the policy's weights. The state of policy and critic is in the checkpoint and the journal: both return to
-the checkpoint, also the one that lived, and are updated again from the journal, without generating.
+The process of a stateless role can be restarted in the middle of a step: reference, reward model, and reward function
+never change, and an engine receives the policy's weights again. The state of policy and critic is in the checkpoint and
+the journal: both are restored from the checkpoint, even if only one was lost, and updated again from the journal
+without generating.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Argument = TypeVar("Argument")
 
 
 class LearnersLost(Exception):
-    """The learners' state is not that of the step any more."""
+    """A learner was lost, so policy and critic no longer have the state of the current step."""
 
 
 class _Loss(NamedTuple):
@@ -43,18 +44,19 @@ class Recovery:
     """Replaces lost processes of `team`.
 
     Args:
-        stop: requests to end the run; they wait until replacing is done.
+        stop: requests to stop the run; they are deferred while processes are replaced.
         max_failures: how often processes of one role are replaced within `window_s` seconds, or within one step.
+        window_s: seconds after which a loss no longer counts.
     """
 
     def __init__(self, team: Team, stop: StopRequests, max_failures: int, window_s: float) -> None:
         self._team, self._stop, self._max_failures, self._window_s = team, stop, max_failures, window_s
         self._losses: dict[str, list[_Loss]] = defaultdict(list)
         self.step = 0
-        """The step that is being made, from 0."""
+        """The current step, from 0."""
 
     def finish(self, run: Callable[[], None]) -> None:
-        """Calls `run`, which begins with the newest checkpoint, until it returns: again whenever learners were lost."""
+        """Calls `run`, which starts from the newest checkpoint; calls it again after every loss until it returns."""
         while True:
             try:
                 return run()
@@ -65,9 +67,15 @@ class Recovery:
             print(f"ppo: step {self.step + 1}: back to the newest checkpoint, and on from the journal", flush=True)
 
     def attempt(self, action: Callable[[bool], T]) -> T:
-        """Returns what `action(again)` returns, which changes no learner; it is repeated after stateless roles were lost.
+        """Calls `action(again)` and returns its result; repeats it after stateless roles were lost and replaced.
 
-        Raises LearnersLost where a learner is lost, RunError where a role is lost too often.
+        Args:
+            action: does not change policy or critic. Its argument is False at the first attempt and True at every
+                repeat.
+
+        Raises:
+            LearnersLost: a learner was lost.
+            RunError: a role was lost too often.
         """
         again = False
         while True:
@@ -79,9 +87,9 @@ class Recovery:
                 again = True
 
     def _replace(self, error: RoleDied) -> set[str]:
-        """Replaces who is lost, and who is lost meanwhile; returns the roles that were restarted, which may be more.
+        """Replaces the lost processes, including those lost in the meantime, and defers requests to stop until then.
 
-        No request to stop comes in between.
+        Returns all roles that were restarted, which may be more than were lost.
         """
         with self._stop.held():
             return self._replace_all(error)
@@ -120,7 +128,7 @@ class Recovery:
 
 
 class Recovering(Protocol):
-    """What has recoverable methods."""
+    """An object with recoverable methods."""
 
     recovery: Recovery
 
@@ -128,10 +136,10 @@ class Recovering(Protocol):
 def recoverable(
     method: Callable[[Any, Argument, bool], T],
 ) -> Callable[[Any, Argument], T]:
-    """A method `(self, argument, again)`, which changes no learner, as `(self, argument)`: `self.recovery` attempts it.
+    """Turns a method `(self, argument, again)` into `(self, argument)`, which `self.recovery` repeats after a loss.
 
-    `again` is whether a role that it may need was replaced since its last attempt: then an engine has the weights of the
-    start, and results under way are lost.
+    The method must not change policy or critic. `again` is True if roles were replaced since its last attempt: a
+    replaced engine has the starting weights, and pending results are lost.
     """
 
     @wraps(method)

@@ -1,4 +1,4 @@
-"""Roles that die start again, a limited number of times a run."""
+"""Restarts the roles after one has died, a limited number of times per run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ T = TypeVar("T")
 
 
 def starting_again(stage: str, max_failures: int, work: Callable[[], T]) -> T:
-    """What `work` returns; it is called again whenever a role's process died in it.
+    """Calls `work` and returns its result; calls it again whenever the process of a role dies in it.
 
-    `work` starts the roles it needs, ends them also when it fails, and goes on from what lies on disk. Raises RoleDied
-    at the death after the `max_failures`-th.
+    Args:
+        stage: the stage's name, for the printed line.
+        max_failures: how many failures are tolerated.
+        work: starts the roles it needs, stops them even if it fails, and continues from the state on disk.
+
+    Raises:
+        RoleDied: a process died more than `max_failures` times.
     """
     failures = 0
     while True:

@@ -1,4 +1,4 @@
-"""What an answer earns: the sources' rewards mixed, then shaped. And the KL's weight, where it is steered."""
+"""Rewards of responses: a weighted sum of the sources, then shaping; and the controller of the KL coefficient."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ def add_reward(table: pa.Table, weights: Mapping[str, float]) -> pa.Table:
 
 
 class RewardShaper:
-    """From `reward` to `score`, what the algorithm works with. Remembers the rewards' spread from step to step."""
+    """Computes `score`, the algorithm's input, from `reward`. Keeps running statistics of the rewards across steps."""
 
     def __init__(self, algorithm: AlgorithmConfig, max_new_tokens: int) -> None:
         self._algorithm, self._longest = algorithm, max_new_tokens
         self.count, self.mean, self.squares = 0, 0.0, 0.0
 
     def add_score(self, table: pa.Table) -> pa.Table:
-        """Adds `score`: the reward clipped, divided by its running deviation, less what the answer's length costs."""
+        """Adds `score`: the clipped reward minus the length penalties.
+
+        With `normalize_rewards`, the clipped reward is divided by its running standard deviation first.
+        """
         algorithm = self._algorithm
         rewards = table.column("reward").to_numpy().astype(np.float64)
         rewards = rewards.clip(-algorithm.reward_clip, algorithm.reward_clip)
@@ -40,7 +43,10 @@ class RewardShaper:
         return extended(table, {"score": score}, "driver")
 
     def _cost(self, tokens: np.ndarray) -> Floats:
-        """The length penalty, and DAPO's soft overlong punishment (Yu et al. 2025, eq. 13)."""
+        """Returns the length penalties, (R,), of responses of lengths `tokens`, (R,).
+
+        They are a linear penalty plus DAPO's soft overlong punishment (Yu et al. 2025, eq. 13).
+        """
         algorithm = self._algorithm
         cost = algorithm.length_penalty * tokens.astype(np.float64)
         if algorithm.overlong_buffer:
@@ -49,7 +55,10 @@ class RewardShaper:
         return cost
 
     def _deviation(self, rewards: Floats) -> float:
-        """Standard deviation of all rewards so far, these included (parallel form, Chan et al. 1983)."""
+        """Adds `rewards`, (R,), to the running statistics; returns the standard deviation of all so far.
+
+        Uses the parallel form of Chan et al. 1983. The result is at least 1e-4.
+        """
         count = self.count + len(rewards)
         shift = rewards.mean() - self.mean
         self.squares += ((rewards - rewards.mean()) ** 2).sum() + shift**2 * self.count * len(rewards) / count
@@ -58,32 +67,35 @@ class RewardShaper:
         return max(float(np.sqrt(self.squares / count)), 1e-4)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; `restore` takes it."""
+        """Returns the state that a checkpoint saves."""
         return {"count": self.count, "mean": self.mean, "squares": self.squares}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes what `state` returned."""
+        """Restores a state that `state` returned."""
         self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
 
 
 class KLController:
-    """The KL's weight: fixed, or steered so that the KL an answer comes to a target (Ziegler et al. 2019, section 2.2)."""
+    """The KL coefficient: fixed, or adapted so that the KL per response approaches a target.
+
+    The adaptive controller is that of Ziegler et al. 2019, section 2.2.
+    """
 
     def __init__(self, algorithm: AlgorithmConfig) -> None:
         self._algorithm = algorithm
         self.coef = algorithm.kl_coef
 
     def observe(self, kl: float, answers: int) -> None:
-        """Moves the weight after a step of `answers` answers with a mean KL of `kl` nats."""
+        """Updates the coefficient after a step of `answers` responses with a mean KL of `kl` nats per response."""
         target = self._algorithm.kl_target
         if target is not None:
             error = min(max(kl / target - 1.0, -0.2), 0.2)
             self.coef *= 1.0 + error * answers / self._algorithm.kl_horizon
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; `restore` takes it."""
+        """Returns the state that a checkpoint saves."""
         return {"coef": self.coef}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes what `state` returned."""
+        """Restores a state that `state` returned."""
         self.coef = state["coef"]

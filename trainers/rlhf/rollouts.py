@@ -1,8 +1,9 @@
-"""The answers that each step learns from: generated, as far ahead as is allowed, or recalled from the journal.
+"""The responses of each step: generated up to `rollout.ahead` steps ahead, or read from the journal.
 
-Step t is answered by weights version t - ahead (at least 0), neither newer nor older, so a run is what it is at any speed:
-a publish waits for the answers asked for before it, while generating overlaps with scoring and learning. With
-`rollout.in_flight` it does not wait, and newer weights finish what older ones began: none older than t - ahead.
+The responses of step t come from exactly weights version max(0, t - ahead), so a run's result does not depend on its
+speed: a publish waits for the responses requested before it, while generation overlaps with scoring and updates. With
+`rollout.in_flight` (in-flight weight updates) a publish does not wait, and newer weights finish responses that older
+ones began; no version older than t - ahead is used.
 """
 
 from __future__ import annotations
@@ -26,27 +27,27 @@ REWARDING = ("reward", "judge")
 
 
 class Answered(NamedTuple):
-    """The answered rows of a step, which are in the journal."""
+    """The rows of a step with their responses, which the journal has recorded."""
 
     table: pa.Table
-    scoring: Scoring | None = None  # by whom they were scored as they came in
+    scoring: Scoring | None = None  # pending scores, computed while generating
 
 
 class Rollouts:
-    """Asks for answers, and has each step's in the journal before anyone learns from them."""
+    """Requests responses, and records those of a step in the journal before they are used for an update."""
 
     def __init__(self, config: PPOConfig, team: Team, prompts: PromptStream, journal: Journal) -> None:
         self._config, self._team, self._prompts, self._journal = config, team, prompts, journal
         self._in_flight = config.rollout.in_flight != "none"
-        self._asked: dict[int, tuple[int, Answers]] = {}  # with the version that was asked
+        self._asked: dict[int, tuple[int, Answers]] = {}  # step -> weights version, pending responses
         self._finished: dict[int, Answered] = {}
 
     def version(self, step: int) -> int:
-        """The weights version that answers `step`, or the oldest that may."""
+        """Returns the weights version that generates the responses of `step`; the oldest allowed if in flight."""
         return max(0, step - self._config.rollout.ahead)
 
     def needs(self, version: int) -> list[int]:
-        """The steps that `version` is to answer, or may help to, of which the journal has no answers yet."""
+        """Returns the steps that `version` generates, fully or in part, and that the journal does not have yet."""
         return [
             step
             for step in range(version, min(version + self._config.rollout.ahead + 1, self._config.steps))
@@ -54,23 +55,27 @@ class Rollouts:
         ]
 
     def start(self, version: int) -> None:
-        """Has everything generated that needs `version`, just published, and that nobody was asked for."""
+        """Requests the responses that need `version`, which was just published, unless they are already pending."""
         for step in self.needs(version):
             if step not in self._asked:
                 self._asked[step] = version, self._ask(self._batch(step), version)
 
     def drop(self) -> None:
-        """Forgets all answers that are not there yet, since some of them will not come: `start` asks for them again."""
+        """Drops all pending responses, because some were lost with their engine; `start` requests them again."""
         for _, answers in self._asked.values():
             answers.drop()
         self._asked.clear()
 
     def close(self) -> None:
-        """Nobody waits for anything any more."""
+        """Drops all pending requests."""
         self.drop()
 
     def take(self, step: int) -> Answered:
-        """The answered rows of `step`. Raises RunError if they are lost and the weights that made them gone."""
+        """Returns the rows of `step` with their responses; waits for them if they are pending.
+
+        Raises:
+            RunError: the responses are lost, and so are the weights that generated them.
+        """
         if step in self._asked:
             self._finish(step)
         if step in self._finished:
@@ -84,22 +89,29 @@ class Rollouts:
         return Answered(table)
 
     def settle(self) -> None:
-        """Waits for all that must be answered before weights change: with them gone, only the journal has it."""
+        """Waits for all pending responses that must be complete before the weights change.
+
+        Once the engines have new weights, these responses cannot be generated again. With in-flight weight updates
+        there are none to wait for.
+        """
         for step in [] if self._in_flight else sorted(self._asked):
             self._finish(step)
 
     def staleness(self, step: int, table: pa.Table) -> np.ndarray:
-        """How many versions older than the policy of `step` the weights behind every token were: (tokens,)."""
+        """Returns the staleness of every response token of `table`, (N,).
+
+        It is the policy's version at `step` minus the version that generated the token.
+        """
         if "versions" in table.column_names:
             return step - flat(table, "versions")
         return np.full(lengths(table, "response").sum(), step - self.version(step))
 
     def _batch(self, step: int, attempt: int = 0) -> pa.Table:
-        """Every step has as many batches of prompts to itself as it may ask for."""
+        """Returns the prompts of an attempt. Every step has 1 + `dynamic_sampling` batches of its own."""
         return self._prompts.batch(step * (1 + self._config.algorithm.dynamic_sampling) + attempt)
 
     def _ask(self, batch: pa.Table, version: int) -> Answers:
-        if self._config.algorithm.dynamic_sampling:  # only the answers that are kept are worth a reference
+        if self._config.algorithm.dynamic_sampling:  # only kept responses need reference log-probabilities
             return self._team.start_generating(batch, version, self._prompts.samples, REWARDING)
         return self._team.start_generating(batch, version, self._prompts.samples)
 
@@ -113,9 +125,10 @@ class Rollouts:
         del self._asked[step]
 
     def _dynamically_sampled(self, step: int, answers: Answers) -> pa.Table:
-        """Groups whose answers differ in reward, from further batches if need be (DAPO, Yu et al. 2025, section 3.2).
+        """Dynamic sampling (DAPO, Yu et al. 2025, section 3.2): keeps groups whose responses differ in reward.
 
-        If there are too few in all, the step is filled up with groups that teach nothing.
+        Generates up to `dynamic_sampling` further batches until there are enough. If there are still too few, fills the
+        step with groups of equal rewards.
         """
         wanted, kept, rest = self._config.rows_per_step, [], []
         for attempt in range(1 + self._config.algorithm.dynamic_sampling):
@@ -131,7 +144,7 @@ class Rollouts:
 
 
 def differing(table: pa.Table) -> np.ndarray:
-    """For each row, (R,) bool: whether the answers of its group have different rewards."""
+    """Returns for each row, (R,) bool, whether the responses of its group differ in reward."""
     groups, rewards = table.column("group").to_numpy(), table.column("reward").to_numpy()
     differs = np.zeros(len(table), dtype=bool)
     for group in np.unique(groups):

@@ -1,4 +1,4 @@
-"""Texts of a run for people to read: samples/step-XXXXXXXX.jsonl, a line an answer."""
+"""Readable samples of a run: samples/step-XXXXXXXX.jsonl, one line per response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.durable import make_folder, replace_file
 
 
 def write_samples(folder: Path, step: int, samples: list[Sample], table: pa.Table) -> None:
-    """Writes the answers of `step`, best rewarded first, with the reward of every source. Raises DiskError."""
+    """Writes the responses of `step`, highest reward first, with the reward of every source. Raises DiskError."""
     sources = reward_sources(table)
     rewards, tokens = table.column("reward").to_pylist(), lengths(table, "response").tolist()
     parts = [
@@ -36,4 +36,4 @@ def write_samples(folder: Path, step: int, samples: list[Sample], table: pa.Tabl
     lines.sort(key=lambda line: -line["reward"])
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     make_folder(folder)
-    replace_file(folder / f"step-{step:08d}.jsonl", text.encode(), synced=False)  # learning again writes it again
+    replace_file(folder / f"step-{step:08d}.jsonl", text.encode(), synced=False)  # a repeated step writes it again

@@ -1,4 +1,4 @@
-"""The end of a run that has lost its way, with a word, instead of days of training on noise."""
+"""Stops a run whose metrics show a collapse or whose loss is not finite, rather than train on noise for days."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from trainers.config.rlhf import StopConfig
 
 
 class CollapseError(RunError):
-    """A figure of the run is not finite or beyond what `stop` allows."""
+    """A metric of the run is not finite or exceeds the limits in `stop`."""
 
 
 @contextmanager
 def keeping_rows(folder: Path) -> Iterator[None]:
-    """Writes the rows of a DivergedError to `folder`/not_finite.parquet and says so in the RunError it becomes.
+    """Context that writes the rows of a DivergedError to `folder`/not_finite.parquet.
 
-    Raises RunError with that file's name.
+    Raises:
+        RunError: in place of the DivergedError; the message names the file.
     """
     try:
         yield
@@ -32,7 +33,7 @@ def keeping_rows(folder: Path) -> Iterator[None]:
 
 
 def refuse_collapse(stop: StopConfig, step: int, metrics: Mapping[str, float]) -> None:
-    """Raises CollapseError where `metrics` of `step` show a collapse."""
+    """Raises CollapseError if the `metrics` of `step` show a collapse."""
     for name in ("reward", "policy_loss", "critic_loss", "kl_to_reference"):
         if not math.isfinite(metrics.get(name, 0.0)):
             raise CollapseError(f"step {step}: {name} is {metrics[name]}; lower the learning rates")

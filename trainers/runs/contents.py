@@ -1,9 +1,11 @@
-"""What a run reads, by content: a file that changes under its name between the start of a run and its resumption is refused.
+"""Records the content of a run's input files, so that a resumed run refuses a file that has changed since its start.
 
-    runs/NAME/inputs.json    {"data.train[0]": {"part-00000.parquet": {"bytes": ..., "mtime_ns": ..., "ctime_ns": ..., "digest": ...}}}
+    runs/NAME/inputs.json    {"data.train[0]": {"part-00000.parquet":
+                                 {"bytes": ..., "mtime_ns": ..., "ctime_ns": ..., "digest": ...}}}
 
-Tables, reward functions, and chat templates are hashed whole; of a model's weights beyond 64 MiB, the size and the first and last MiB.
-A file whose size and times of change are as recorded is not read again; the second of them, no program can set. Models and tables of the Hub have a commit in their name.
+Tables, reward functions, and chat templates are hashed completely; of a weights file larger than 64 MiB, only the size
+and the first and last MiB. A file whose size, mtime, and ctime are as recorded is not read again; no program can set
+the ctime. Models and tables of the Hub have a commit in their name instead.
 """
 
 from __future__ import annotations
@@ -29,19 +31,19 @@ _OF_A_MODEL = (
     *("*.safetensors", "*.bin", "*.model", "*.index.json", "*config.json"),
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*"),
 )
-"""The files of a model's folder that decide what is computed with it."""
+"""The files of a model folder that affect its outputs."""
 
 _Record = dict[str, Any]
 
 
 def require_same_contents(run: Path, config: Section) -> None:
-    """Records what the files that `config` names contain, or compares them with the record of the run's start.
+    """Records the content of the files that `config` names, or compares it with the record from the run's start.
 
     Args:
         run: the run's folder.
 
     Raises:
-        ConfigError: a file has another content, is new or is gone; names the setting and the file.
+        ConfigError: a file has changed, is new, or is missing; the message names the setting and the file.
         DiskError: the record cannot be written.
     """
     path = run / FILE
@@ -55,13 +57,13 @@ def require_same_contents(run: Path, config: Section) -> None:
                 f"{key}: {files.get(changed, changed)} is not what it was when {run} was started; put it back as it was, "
                 "choose another run name, or delete the run's folder"
             )
-    kept = {**stored, **found}  # of files that are not there now, what they were
+    kept = {**stored, **found}  # keeps the records of inputs that are missing now
     if kept != stored:
         replace_file(path, json_with_checksum(kept))
 
 
 def _first_changed(before: dict[str, _Record], now: dict[str, _Record]) -> str | None:
-    """The first file that has another content, is new, or is gone."""
+    """Returns the first file, by name, that has changed, is new, or is missing; None if there is none."""
     names = sorted({*before, *now})
     return next((name for name in names if before.get(name, {}).get("digest") != now.get(name, {}).get("digest")), None)
 
@@ -76,7 +78,7 @@ def _read(path: Path) -> dict[str, dict[str, _Record]]:
 
 
 def _inputs(config: Section) -> Iterator[tuple[str, dict[str, Path]]]:
-    """Each setting that names files on the disk, with these by name. What is not there, the stage refuses itself."""
+    """Yields each setting that names local files, with these files by name. The stage itself reports missing files."""
     values = config.model_dump(mode="json")
     for key, name, _ in named(values, TABLE_KEYS):
         path = table_path(name)

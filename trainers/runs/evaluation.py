@@ -1,7 +1,7 @@
-"""Evaluation during training: every so many steps the weights are exported and tasks of `evals.run` asked of them.
+"""Evaluation during training: every few steps, exports the weights and runs tasks of `evals.run` on them.
 
-The tasks run in a process of their own, whose engine stays between evaluations; training waits meanwhile. What comes of it
-are metrics of the step, and no weight depends on it.
+The tasks run in a separate process, which keeps its engine between evaluations; training waits for it. The results are
+logged as metrics of the step and have no influence on the weights.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _TRIES = 3
 
 
 def check_tasks(config: EvaluationConfig | None) -> None:
-    """Refuses, before anything is trained, tasks that a model alone cannot be asked, and files that cannot be read.
+    """Checks before training that the evaluation tasks can run on a model alone and that their files can be read.
 
-    Raises ConfigError or DataError.
+    Raises ConfigError or DataError otherwise.
     """
     if config is not None:
         from evals.plan import require_tasks
@@ -38,11 +38,12 @@ def check_tasks(config: EvaluationConfig | None) -> None:
 
 
 class Evaluator:
-    """Asks the tasks of `config`, if there is any, of the weights of some steps of the run in `run`.
+    """Runs the tasks of `config` on the weights of a run every `config.every` steps. Does nothing without `config`.
 
     Args:
-        steps: of the whole run; its last one is evaluated in any case.
-        timeout_s: longest wait for one evaluation.
+        run: the run's folder.
+        steps: steps of the whole run; the last one is always evaluated.
+        timeout_s: longest wait for one evaluation, in seconds.
     """
 
     def __init__(self, config: EvaluationConfig | None, run: Path, steps: int, timeout_s: float) -> None:
@@ -50,18 +51,26 @@ class Evaluator:
         self._actor: Any = None
 
     def due(self, done: int) -> bool:
-        """Whether the weights after `done` steps are to be evaluated."""
+        """Returns whether the weights after `done` steps are to be evaluated."""
         return self._config is not None and (done % self._config.every == 0 or done == self._steps)
 
     def folder(self, done: int) -> Path:
-        """Where the weights of `done` steps lie meanwhile."""
+        """Returns the folder that holds the weights of `done` steps during their evaluation."""
         return self._run / FOLDER / f"step-{done:08d}"
 
     def figures(self, done: int, export: Callable[[Path], None]) -> dict[str, float]:
-        """`eval/TASK_METRIC` of every task, its chief metric; NaN where the task has none to tell.
+        """Evaluates the weights after `done` steps. Replaces the evaluation process if it dies.
 
-        `export` writes the weights to a folder, which is removed afterwards. A process that dies is replaced. Raises RunError
-        when that does not help, ConfigError for what the tasks refuse.
+        Args:
+            done: completed steps.
+            export: writes the weights to a folder, which is removed afterwards.
+
+        Returns:
+            The headline metric of every task as `eval/TASK_METRIC`; NaN if the task has no value for it.
+
+        Raises:
+            RunError: the evaluation process has died repeatedly.
+            ConfigError: a task rejects its settings.
         """
         folder = self.folder(done)
         export(folder)
@@ -86,7 +95,7 @@ class Evaluator:
         raise AssertionError("a try either returns or raises")
 
     def _start(self) -> Any:
-        """Reserves no CPU, since training waits while it computes."""
+        """Starts the process. It reserves no CPU, because training waits while it computes."""
         assert self._config is not None
         gpus = self._config.gpus
         return (
@@ -101,7 +110,7 @@ class Evaluator:
 
 
 class _Evaluation:
-    """The process: evals with one engine."""
+    """The actor of the evaluation process: runs evals with one engine."""
 
     def __init__(self, config: EvaluationConfig) -> None:
         from evals.models.engine import Engine
@@ -111,7 +120,7 @@ class _Evaluation:
         self._engine = Engine(sizing=Sizing(config.max_model_len, config.dtype, "perplexity" in config.tasks))
 
     def evaluate(self, folder: str) -> dict[str, float]:
-        """The chief metric of every task. The progress that evals shows to people is kept from the run's own."""
+        """Returns the headline metric of every task. Keeps the progress output of evals out of the run's output."""
         from evals.options import parse
         from evals.plan import make_plan, task_of
         from evals.run import evaluate_model
@@ -127,7 +136,7 @@ class _Evaluation:
 
 
 def _arguments(config: EvaluationConfig, folder: str) -> list[str]:
-    """Of `evals.run`: the cheapest protocol, since it is for comparing steps with one another."""
+    """Returns the arguments for `evals.run`: the cheapest protocol, since results only serve to compare steps."""
     return [
         *("--model", folder, "--tasks", ",".join(config.tasks), "--data", config.data),
         *("--limit", str(config.limit), "--shots", str(config.shots), "--methods", config.method),

@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard, as records of its event files (the usual `SummaryWriter`s import torch)."""
+"""Writes scalars to TensorBoard event files, without the usual `SummaryWriter`s, which import torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.durable import writing
 
 
 class TensorBoard:
-    """An event file in `folder`, made when there is something to write. Nothing is left to write when it is closed."""
+    """Writes an event file in `folder`, created at the first write. Writes are unbuffered: `close` flushes nothing."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -22,14 +22,14 @@ class TensorBoard:
         self._records: Any = None
 
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One point a name; values that are not finite have no place in a plot and are left out. Raises DiskError."""
+        """Writes one point per name, without values that are not finite: they cannot be plotted. Raises DiskError."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         finite = [Summary.Value(tag=name, simple_value=value) for name, value in values.items() if math.isfinite(value)]
         self._add(step=step, summary=Summary(value=finite))
 
     def void_from(self, step: int) -> None:
-        """Let TensorBoard forget the points from `step` on, which are about to be made again."""
+        """Makes TensorBoard discard the points from `step` on, which are about to be logged again."""
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
         self._add(step=step, session_log=SessionLog(status=SessionLog.START))
@@ -48,7 +48,7 @@ class TensorBoard:
             self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
 
     def _open(self) -> None:
-        """A file whose name sorts behind those of earlier drivers, begun as TensorBoard wants it."""
+        """Opens a file whose name sorts after those of earlier drivers, and writes TensorBoard's file header."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 

@@ -1,4 +1,4 @@
-"""Models as folders in Hugging Face format: checked before a stage reads them, written whole or not at all."""
+"""Model folders in Hugging Face format: checks before a stage reads them, and atomic export."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """Reads the tokenizer in `folder`, a path or a Hub id.
 
     Raises:
-        ConfigError: there is none, none with an end mark, or one with more tokens than the model beside it has rows.
+        ConfigError: there is no tokenizer, it has no `eos_token`, or it has more tokens than the model in the same
+            folder has embedding rows.
     """
     path = tokenizer_dir(folder, "tokenizer folder")
     tokenizer = read_tokenizer(path)
@@ -45,9 +46,9 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
 
 def load_chat_tokenizer(folder: str | Path, chat: ChatConfig) -> PreTrainedTokenizerBase:
-    """Loads the tokenizer in `folder` with the chat template that the recipe's `chat` section asks for.
+    """Loads the tokenizer in `folder` with the chat template that the recipe's `chat` section selects.
 
-    Raises ConfigError where there is no tokenizer, or no chat template that can be used; see `data.chat.chat_format`.
+    Raises ConfigError if there is no tokenizer or no usable chat template; see `data.chat.chat_format`.
     """
     tokenizer = load_tokenizer(folder)
     apply_settings(tokenizer, chat)
@@ -56,23 +57,25 @@ def load_chat_tokenizer(folder: str | Path, chat: ChatConfig) -> PreTrainedToken
 
 
 Kind = Literal["language", "scorer", "either"]
-"""A language model; a reward model; or either, of which a reward model has one output."""
+"""Which models a setting accepts: language models, reward models, or either. Reward models must have one output."""
 
 
 def require_model(
     name: str | Path, tokens: int, field: str, key: str = "model folder", kind: Kind = "language"
 ) -> Path:
-    """The folder of a model, once it is known to be one that a stage can start from.
+    """Checks that a stage can start from a model, and returns the model's folder.
 
     Args:
-        name: a path, a Hub id, whose weights are downloaded, or a PEFT adapter, which is merged.
-        tokens: longest sequence, which `field` asks for.
+        name: a path; a Hub id, whose weights are downloaded; or a PEFT adapter, which is merged.
+        tokens: longest sequence, in tokens.
+        field: the setting that determines `tokens`.
         key: the setting that names the model.
+        kind: the kind of model required.
 
     Raises:
-        ConfigError: no such model, one that Transformers cannot load, a quantized one, one of another kind, one whose
-            architecture cannot be computed on packed sequences, one with a context of less than `tokens` tokens, or one whose
-            weights are not those of its config.json.
+        ConfigError: the model does not exist, cannot be loaded by Transformers, is quantized, is of another kind, has
+            an architecture that does not support packed sequences, has a context of less than `tokens` tokens, or has
+            weights that do not match its config.json.
     """
     path = model_dir(name, key)
     require_config(path, tokens, field, key, kind)
@@ -83,7 +86,7 @@ def require_model(
 
 
 def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) -> None:
-    """As `require_model`, for the folder of a model of which only config.json is looked at. Raises ConfigError."""
+    """The part of `require_model` that only reads the configuration files in the folder `path`. Raises ConfigError."""
     config = read_config(path, key)
     require_trainable(config, path, key)
     if kind == "scorer":
@@ -98,10 +101,16 @@ def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) ->
 
 
 def export_model(folder: Path, tokenizer: PreTrainedTokenizerBase, write: Callable[[Path], Any]) -> None:
-    """Makes `folder` a model with its tokenizer; `write` puts the weights into a folder aside, then that is renamed.
+    """Writes a model and its tokenizer to `folder`: first to a temporary folder, synced to disk, then renamed.
 
-    A language model's generation_config.json gets all tokens that end a response. When it has returned, the model is on
-    the disk. Raises DiskError.
+    The generation_config.json of a language model gets all tokens that end a response.
+
+    Args:
+        folder: the target folder, which is replaced.
+        write: writes the weights and config to a given folder.
+
+    Raises:
+        DiskError: the folder cannot be written.
     """
     aside = folder.with_name(f"{folder.name}.new")
     with writing(aside):
@@ -119,7 +128,10 @@ def export_model(folder: Path, tokenizer: PreTrainedTokenizerBase, write: Callab
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[int, ...]:
-    """Returns all tokens that end a response; without the chat template's where pretraining keeps one that cannot be used."""
+    """Returns all tokens that end a response.
+
+    After pretraining, the chat template may be unusable: then these are the tokens that the tokenizer itself names.
+    """
     try:
         return chat_ends(tokenizer, folder)
     except ConfigError as error:

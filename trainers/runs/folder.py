@@ -1,13 +1,14 @@
-"""A run's folder `runs/NAME/`: its settings, its metrics, and whether it is finished.
+"""A run's folder `runs/NAME/`: its settings, its metrics, and the marker that it is finished.
 
     config.yaml     the settings as resolved; `--config runs/NAME/config.yaml` repeats the run
-    inputs.json     what the files that they name contain
-    metrics.jsonl   a line a step: {"step": 3, "time": 1770000000.0, "loss": 2.1, ...}
-    tb/             the same for TensorBoard
+    inputs.json     checksums of the input files
+    metrics.jsonl   one line per step: {"step": 3, "time": 1770000000.0, "loss": 2.1, ...}
+    tb/             the same metrics for TensorBoard
     DONE            written last: the summary, as JSON
 
-One driver at a time holds a run; the same command again continues it, or says that it is finished. config.yaml and DONE
-hold their own checksums. Of metrics.jsonl a damaged line is named and left out: people read it, nothing is computed from it.
+Only one driver at a time can open a run. Repeating the command continues the run, or prints that it is finished.
+config.yaml and DONE contain their own checksums. A damaged line of metrics.jsonl is reported and dropped, because no
+computation depends on it.
 """
 
 from __future__ import annotations
@@ -35,15 +36,16 @@ from trainers.runs.progress import Progress
 
 
 class Run:
-    """An open run. Use it as a context manager: leaving it closes the files and gives the run free.
+    """An open run. Use it as a context manager: leaving it closes the files and releases the run's lock.
 
     Args:
         name: the folder below `runs_root()`, e.g. `quickstart/ppo`.
         config: the stage's settings.
 
     Raises:
-        ConfigError: a bad name, another driver in the same run, or a run that was started with other settings or inputs.
-        DiskError: a folder that cannot be written.
+        ConfigError: the name is invalid, another driver has the run open, or the run was started with other settings or
+            inputs.
+        DiskError: the folder cannot be written.
     """
 
     def __init__(self, name: str, config: Section) -> None:
@@ -71,7 +73,7 @@ class Run:
             raise
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line of metrics, and the same to TensorBoard. NaN and infinities become null in the file.
+        """Appends one line of metrics, and writes them to TensorBoard. NaN and infinities become null in the file.
 
         Raises DiskError.
         """
@@ -86,16 +88,16 @@ class Run:
             self._pulse.step(step, values)
 
     def shown(self) -> DriverHeartbeat:
-        """A context, on a cluster, in which `python -m cluster.status` and Prometheus see this run."""
+        """Returns a context in which `python -m cluster.status` and Prometheus show this run. Needs a Ray cluster."""
         self._pulse = DriverHeartbeat(self.name, self.config.recipe_key, self.path)
         return self._pulse
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every line logged so far, in order."""
+        """Returns every line logged so far, in order."""
         return list(read_metrics(self.path))
 
     def rewind(self, step: int) -> None:
-        """Forget the metrics of the steps after `step`, which are about to be made again."""
+        """Removes the metrics of the steps after `step`, which are about to be repeated."""
         kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
         write_whole(self.path / "metrics.jsonl", "".join(kept))
         self._metrics.close()
@@ -103,28 +105,28 @@ class Run:
         self._tensorboard.void_from(step + 1)
 
     def progress(self, total: int, start: int = 0, show: tuple[str, ...] = ()) -> Progress:
-        """The stage's progress bar; see `Progress`."""
+        """Returns the stage's progress bar; see `Progress`."""
         if self._pulse:
             self._pulse.plan(total, start)
         return Progress(self.config.recipe_key, total, start, show)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Mark the run as finished; its outputs must be complete on disk."""
+        """Marks the run as finished; its outputs must be complete on disk."""
         self.finished = dict(summary)
         replace_file(self.path / "DONE", json_with_checksum(self.finished))
 
     def finished_text(self) -> str:
-        """What to tell someone who starts a finished run."""
+        """Returns the message for a user who starts a finished run."""
         return f"{self.path} is finished; nothing to do (delete the folder to train it again)"
 
     def close(self) -> None:
-        """Gives the run free. Everything that was logged is in the files already."""
+        """Releases the run's lock and closes its files. Everything logged is already in them."""
         self._metrics.close()
         self._tensorboard.close()
         os.close(self._lock)
 
     def _open_metrics(self) -> FileIO:
-        """Unbuffered, so that a full disk is met where a line is written and not again when the file is closed."""
+        """Opens metrics.jsonl unbuffered, so that a full disk raises when a line is written, not at close."""
         with writing(self.path / "metrics.jsonl"):
             return (self.path / "metrics.jsonl").open("ab", buffering=0)
 
@@ -137,7 +139,11 @@ class Run:
         self.close()
 
     def _check_or_write_config(self) -> str | None:
-        """What may change and has, in words. Raises ConfigError for what may not."""
+        """Compares the settings with config.yaml, or writes it if it does not exist.
+
+        Returns a description of the first difference in a setting that may change, or None. Raises ConfigError for a
+        difference in any other setting, and for a damaged config.yaml.
+        """
         path, stage = self.path / "config.yaml", self.config.recipe_key
         if not path.exists():
             self._write_config()
@@ -171,10 +177,10 @@ class Run:
 
 
 def already_finished(name: str, config: Section) -> bool:
-    """Whether the run is finished, which is then said. Makes nothing; a run that is there must have these settings.
+    """Returns whether the run is finished, and prints it if so. Does not create a folder for a new run.
 
     Raises:
-        ConfigError: see `Run`.
+        ConfigError: the run exists with other settings; see `Run`.
     """
     if not runs_root().joinpath(name).exists():
         return False
@@ -185,7 +191,7 @@ def already_finished(name: str, config: Section) -> bool:
 
 
 def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, also while it is being written; nothing if there is none yet.
+    """Yields the lines of a run's metrics.jsonl, which may still be growing; nothing if the file does not exist.
 
     Raises ConfigError, with file and line, for a line that is not JSON.
     """
@@ -203,7 +209,10 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def _locked(folder: Path) -> int:
-    """A file descriptor that holds the folder's lock until it is closed, or its process ends."""
+    """Locks the folder. Returns a file descriptor that holds the lock until it is closed or the process ends.
+
+    Raises ConfigError, with the process id of the holder, if another process holds the lock.
+    """
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -219,7 +228,7 @@ def _locked(folder: Path) -> int:
 
 
 def _first_difference(old: Any, new: Any, key: str) -> tuple[str, Any, Any] | None:
-    """The first key whose values differ, with both."""
+    """Returns the first key whose values differ, with both values; None if all are equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*new, *(name for name in old if name not in new)]:
             found = _first_difference(old.get(name), new.get(name), f"{key}.{name}")
@@ -230,7 +239,7 @@ def _first_difference(old: Any, new: Any, key: str) -> tuple[str, Any, Any] | No
 
 
 def _drop_damaged_lines(path: Path) -> None:
-    """Leaves out a last line that a crash left incomplete, and, saying so, lines that are no line of metrics."""
+    """Removes an incomplete last line, which a crash leaves, and invalid lines, which it also reports."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines if line.endswith(b"\n")]
     good = [line for line in whole if _is_metrics(line)]
@@ -249,7 +258,10 @@ def _is_metrics(line: bytes) -> bool:
 
 
 def _read_done(path: Path) -> dict[str, Any] | None:
-    """The summary of a finished run, else None; a damaged one is said and put aside, as if the run were not finished."""
+    """Returns the summary of a finished run, else None.
+
+    Reports a damaged file and renames it to DONE.damaged, so that the run counts as unfinished.
+    """
     if not path.exists():
         return None
     if (content := checked_json(path.read_bytes())) is not None:
@@ -261,5 +273,5 @@ def _read_done(path: Path) -> dict[str, Any] | None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replaces a file of text at once; see `replace_file`. Raises DiskError."""
+    """Replaces a text file atomically; see `replace_file`. Raises DiskError."""
     replace_file(path, text.encode())

@@ -1,4 +1,4 @@
-"""Seconds of each phase of a step."""
+"""Measures the wall-clock seconds of each phase of a step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Phases:
     """`with phases("learn"): …` adds the block's wall-clock seconds to `seconds["learn"]`.
 
     Args:
-        on_begin: called with a phase's name when it begins.
+        on_begin: functions that are called with a phase's name when it begins.
     """
 
     def __init__(self, *on_begin: Callable[[str], object]) -> None:
@@ -27,7 +27,7 @@ class Phases:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
     def metrics(self, tokens: float) -> dict[str, float]:
-        """Seconds of each phase and of all, and a step's `tokens` per second."""
+        """Returns the seconds of each phase and their sum, and the throughput of a step with `tokens` tokens."""
         total = sum(self.seconds.values())
         seconds = {f"seconds_{phase}": value for phase, value in self.seconds.items()}
         return {"tokens_per_second": tokens / total, **seconds, "seconds": total}

@@ -1,5 +1,6 @@
-"""What a run decides when it begins, keeps in its config.yaml and uses on resume: the commits of the Hub's models and tables,
-and the precision where a dtype is `auto`.
+"""Pins the commits of Hub models and tables, and the precision of `auto` dtypes, when a run starts.
+
+They are stored in the run's config.yaml, so that a resumed run uses the same.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ _COMMIT = re.compile(rf"@{COMMIT.pattern}(?=/|$)")
 
 
 def pin(config: ConfigT) -> ConfigT:
-    """`config` with a commit in the name of every model and table of the Hub.
+    """Returns `config` with a commit in the name of every Hub model and table.
 
-    Of a run that has begun, it is the commit in config.yaml, even if the Hub has a newer one; and a dtype that is not given
-    is the one in config.yaml, even if roles have moved to GPUs or from them. A line says which commit or local folder a name
-    stands for, and which dtype was kept.
+    For a run that has already started, the commits come from its config.yaml, even if the Hub has newer ones. So do
+    dtypes that are not given, even if roles have moved to or from GPUs. Prints the commit or local folder that a name
+    stands for, and each dtype that was kept.
 
     Raises:
-        ConfigError: a repository that is unknown, gated, or neither reachable nor in the cache.
+        ConfigError: a repository is unknown, gated, or neither reachable nor in the cache.
     """
     values = config.model_dump(mode="json")
     names = [*named(values, MODEL_KEYS), *named(values, TABLE_KEYS)]
@@ -62,7 +63,7 @@ def pin(config: ConfigT) -> ConfigT:
 
 
 def _keep_dtypes(config: StageConfig, values: dict[str, Any], stored: Mapping[str, str]) -> bool:
-    """Puts the run's own dtypes in place of those that are not given; whether there was one that differed."""
+    """Replaces dtypes that are not given with those in the run's config.yaml; returns whether any differed."""
     automatic, kept = set(automatic_dtypes(config)), False
     for key, now, put in named(values, DTYPE_KEYS):
         earlier = stored.get(key, now)
@@ -76,7 +77,7 @@ def _keep_dtypes(config: StageConfig, values: dict[str, Any], stored: Mapping[st
 
 
 def fetch_on_nodes(config: StageConfig) -> None:
-    """Downloads the Hub's models of `config` on every node of the cluster. Raises ConfigError, naming the node."""
+    """Downloads the Hub models of `config` on every node of the cluster. Raises ConfigError, naming the node."""
     names = [name for _, name, _ in named(config.model_dump(mode="json"), MODEL_KEYS)]
     fetch(list(dict.fromkeys(names)))
 
@@ -84,7 +85,10 @@ def fetch_on_nodes(config: StageConfig) -> None:
 def named(
     values: dict[str, Any], keys: tuple[str, ...], prefix: str = ""
 ) -> Iterator[tuple[str, str, Callable[[str], None]]]:
-    """Every text under one of `keys`, at any depth and in lists, with its full key and a function that replaces it."""
+    """Yields every string under one of `keys`, at any depth and in lists.
+
+    Each item is the full key, the string, and a function that replaces the string in `values`.
+    """
     for name, value in values.items():
         if isinstance(value, dict):
             yield from named(value, keys, f"{prefix}{name}.")
@@ -100,7 +104,10 @@ def named(
 
 
 def _stored(config: StageConfig) -> dict[str, str]:
-    """The names and dtypes in the run's config.yaml by key; empty for a new run, and for a damaged file, which `Run` refuses."""
+    """Returns the names and dtypes in the run's config.yaml, by key.
+
+    Empty for a new run, and for a damaged file, which `Run` refuses.
+    """
     path = runs_root().joinpath(*PurePosixPath(config.name).parts) / "config.yaml"
     if not path.is_file() or broken_seal(path.read_bytes(), required=False):
         return {}
@@ -117,5 +124,5 @@ def _pinned(name: str) -> str:
     if is_hub_table(name):
         return pinned_table(name)
     repository = parse_model(name)
-    assert repository is not None  # `_is_hub_model` has been true
+    assert repository is not None  # checked by `_is_hub_model`
     return str(pinned(repository))

@@ -1,4 +1,4 @@
-"""How far a stage is: a bar on a terminal, otherwise a plain line every ten seconds."""
+"""Progress of a stage: a bar on a terminal, otherwise a plain line every ten seconds."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Steps done of a total, the time that is left, and a few metrics.
+    """Shows the steps completed of a total, the remaining time, and a few metrics.
 
         with Progress("sft", total=300, show=("loss",)) as progress:
             progress.update(step, {"loss": 2.1})
 
     Args:
-        stage: what the line begins with.
+        stage: the stage's name, at the start of the line.
         total: steps of the whole stage.
-        start: steps done before this process, by a run that is now resumed; they do not count towards the speed.
-        show: names of the metrics that are shown.
-        out: where to; a bar if it is a terminal.
+        start: steps completed before this process resumed the run; they do not count toward the speed.
+        show: names of the metrics to show.
+        out: output stream, default stdout; a terminal gets a bar.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Progress:
         return self
 
     def update(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Say that `step` steps are done."""
+        """Shows that `step` steps are completed."""
         text = "  ".join(
             [f"{step}/{self.total}", f"eta {clock(self.seconds_left(step))}"]
             + [f"{name} {value:.4g}" for name, value in (metrics or {}).items() if name in self.show]
@@ -60,7 +60,7 @@ class Progress:
             print(f"{self.stage}  {text}", file=self._out, flush=True)
 
     def seconds_left(self, step: int) -> float | None:
-        """Seconds until the total at this process's mean speed; None before its first step."""
+        """Returns the seconds until the end at this process's mean speed; None before its first step."""
         if step >= self.total:
             return 0.0
         if step <= self.start:
@@ -75,7 +75,7 @@ class Progress:
 
 
 def clock(seconds: float | None) -> str:
-    """`1:02:03`, `2:03`, or `-:--` for unknown."""
+    """Formats seconds as `1:02:03` or `2:03`; None as `-:--`."""
     if seconds is None:
         return "-:--"
     minutes, second = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""An end that was asked for: SIGTERM, `ray job stop` (which sends it), or the notice that a node will be taken away."""
+"""Stop requests: SIGTERM, `ray job stop` (which sends SIGTERM), or Ray's notice that a node will be preempted."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Self
 from cluster.liveness.watch import Watch
 
 EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: nothing is wrong, and the same command goes on."""
+"""EX_TEMPFAIL of sysexits.h: not an error; the same command continues the run."""
 _SECONDS_BETWEEN_LOOKS = 2.0
 
 
 class Stopped(SystemExit):
-    """Leaves the process with EXIT_CODE."""
+    """Ends the process with EXIT_CODE after a stop request."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(EXIT_CODE)
@@ -26,7 +26,10 @@ class Stopped(SystemExit):
 
 
 class StopRequests:
-    """Listens for one while its `with` block runs, in the main thread. The algorithm says when it may be heard."""
+    """Listens for stop requests while its `with` block runs, in the main thread.
+
+    The training loop decides where a request takes effect: in `check`, or anywhere within `may_interrupt`.
+    """
 
     def __init__(self) -> None:
         self._reason = ""
@@ -34,13 +37,13 @@ class StopRequests:
         self._ended = threading.Event()
 
     def check(self) -> None:
-        """Raises Stopped if an end was asked for."""
+        """Raises Stopped if a stop was requested."""
         if self._reason:
             raise Stopped(self._reason)
 
     @contextmanager
     def may_interrupt(self) -> Iterator[None]:
-        """Work that can be left at any moment: Stopped is raised in the middle of it."""
+        """Context for work that can be interrupted at any point: a stop request raises Stopped in the middle of it."""
         self._may_interrupt = True
         try:
             self.check()
@@ -50,7 +53,7 @@ class StopRequests:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Work in the middle of such work that has to be done to its end."""
+        """Context, within `may_interrupt`, for work that must complete: a stop request does not interrupt it."""
         before, self._may_interrupt = self._may_interrupt, False
         try:
             yield
@@ -58,7 +61,7 @@ class StopRequests:
             self._may_interrupt = before
 
     def watch_nodes(self, watch: Watch) -> None:
-        """From now on the notice that a node of the run's processes, or the driver's, will be taken away is heard too."""
+        """Also treats Ray's notice that a node of the run, or of the driver, is being drained as a stop request."""
         threading.Thread(target=self._look, args=(watch,), name="notices", daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -80,7 +83,7 @@ class StopRequests:
             raise Stopped(self._reason)
 
     def _look(self, watch: Watch) -> None:
-        """Turns such a notice into a signal to this process."""
+        """Polls for a draining node and sends SIGTERM to this process when there is one."""
         while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
             if leaving := watch.leaving():
                 self._reason = f"Ray is draining node {leaving[:8]}, which this run is on"

@@ -1,4 +1,4 @@
-"""Which share of the machine's matrix multiplications a step of training comes to (MFU, Chowdhery et al. 2022, appendix B)."""
+"""Model FLOPs utilization (MFU, Chowdhery et al. 2022, appendix B), relative to the measured speed of matmuls."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from configs.errors import ConfigError
 from trainers.config.supervised import SupervisedConfig
 
 TOKENS = 4096
-"""Rows of the matrix that is multiplied, or a micro-batch if that is less."""
+"""Rows of the matrix that is multiplied, at most `micro_batch_tokens`."""
 
 
 class Utilization:
-    """Of all ranks together. Made before training: it multiplies the model's feed-forward matrix, in the process itself,
-    on all ranks at a time, as training does.
+    """MFU of all ranks together.
+
+    Measures the peak before training, by multiplying the model's feed-forward matrix in the training processes, on all
+    ranks at the same time, as in training.
     """
 
     def __init__(self, model: ZeroModel, module: PackedModule, config: SupervisedConfig) -> None:
-        """All ranks call it. Of a family of models whose shape is not known nothing is reported, and that is said."""
+        """Measures the peak; all ranks must call it. For models of unknown shape, prints that MFU is not reported."""
         self._frozen = config.lora is not None
         self._predicts = isinstance(module, PackedLM)
         self._shape = _shape(model)
@@ -34,14 +36,14 @@ class Utilization:
             self._rate = model.sum_over_ranks({"rate": torch.tensor(rate, dtype=torch.float64)})["rate"]
 
     def flops(self, batch: PackedBatch) -> float:
-        """Operations of learning a micro-batch."""
+        """Returns the floating-point operations of training on a micro-batch; 0 if the model's shape is unknown."""
         if self._shape is None:
             return 0.0
         predicted = len(batch.predict) if self._predicts else 0  # a scalar head has no vocabulary
         return learning_flops(self._shape, batch.lengths, predicted, self._frozen)
 
     def metrics(self, flops: float, seconds: float) -> dict[str, float]:
-        """`mfu` of a step: its operations, of all ranks, over those of matrix multiplications that long."""
+        """Returns `mfu` of a step: the `flops` of all ranks over those possible in `seconds` at the measured speed."""
         return {} if self._shape is None else {"mfu": flops / (seconds * self._rate)}
 
 

@@ -1,7 +1,7 @@
-"""The best weights so far: the export of the evaluation with the lowest held-out loss, in the run's folder `best/step-N`.
+"""Keeps the best weights so far: the export with the lowest held-out loss, in the run's folder `best/step-N`.
 
-What is best is read from the folders themselves. A run that is resumed from before its best evaluation comes to that
-evaluation again; until then, and if it should not, the weights are there.
+The best loss is read from the exported folders, not from a checkpoint. So a run that resumes from before its best
+evaluation keeps that export, whether or not it reaches the evaluation again.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from storage.durable import writing
 from trainers.supervised.stage import Evaluation
 
 EVALUATION = "evaluation.json"
-"""In an export, beside its weights: `step`, `metrics` and `report` of the held-out evaluation that was made of them."""
+"""File in an export with the `step`, `metrics`, and `report` of the held-out evaluation of its weights."""
 
 
 class Best:
-    """The folder `best/` of a run. One process asks and writes."""
+    """The folder `best/` of a run. Only one process may use it."""
 
     def __init__(self, run: Path) -> None:
         self.folder = run / "best"
 
     def is_beaten_by(self, loss: float) -> bool:
-        """Whether `loss` is lower than that of all that is kept."""
+        """Returns whether `loss` is finite and lower than the loss of every stored export."""
         return math.isfinite(loss) and all(loss < kept for kept in self._losses().values())
 
     def of_step(self, step: int) -> Path:
-        """The folder for the export of that evaluation."""
+        """Returns the folder for the export of the evaluation after `step` steps."""
         return self.folder / f"step-{step:08d}"
 
     def keep_only(self, step: int) -> None:
-        """Removes all but the export of `step`. Raises DiskError."""
+        """Removes all exports but that of `step`. Raises DiskError."""
         with writing(self.folder):
             for path in self.folder.iterdir():
                 if path != self.of_step(step):
                     shutil.rmtree(path)
 
     def path(self) -> Path:
-        """The best export. Raises RunError where there is none: no held-out loss was finite."""
+        """Returns the folder of the best export. Raises RunError if there is none: no held-out loss was finite."""
         losses = self._losses()
         if not losses:
             raise RunError(f"{self.folder}: no evaluation had a finite held-out loss; look at data.heldout")
@@ -52,7 +52,7 @@ class Best:
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Writes what was found of the weights in `folder`. Figures that are not finite become null. Raises DiskError."""
+    """Writes the evaluation of the weights in `folder` to it; non-finite metrics become null. Raises DiskError."""
     metrics = {name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()}
     content = {"step": evaluation.step, "metrics": metrics, "report": evaluation.report}
     with writing(folder / EVALUATION):

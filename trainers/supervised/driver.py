@@ -1,6 +1,6 @@
-"""The driver of supervised training: data in, ranks through Ray Train, metrics and progress out.
+"""The driver of supervised training: loads the data, runs the ranks with Ray Train, logs metrics and progress.
 
-Pretraining, SFT, reward-model training and DPO share it; what differs is their `Stage`. The loop itself is
+Pretraining, SFT, reward-model training, and DPO share it and differ only in their `Stage`. The training loop is in
 `trainers.supervised.rank`.
 """
 
@@ -37,12 +37,12 @@ from trainers.supervised.metrics_channel import MetricsChannel, Sender
 from trainers.supervised.stage import Examples, Job, Stage
 from trainers.supervised.torch_world import WorldConfig
 
-# Ray Train asks its workers for news this often; its own 2 s are what the end of a short stage would wait for.
+# How often Ray Train polls its workers. With its default of 2 s, the end of a short stage would wait that long.
 POLL_INTERVAL_S = "0.25"
 
 
 def main(stage: type[Stage[Any, Any]], name: str, argv: Sequence[str] | None = None) -> None:
-    """A stage's whole command. What the user gave that cannot work ends in one line and exit status 2."""
+    """Runs a stage's command. An invalid setting or input ends it with a one-line message and exit status 2."""
     prog = f"python -m trainers.{name}"
     config = load(name, STAGES, sys.argv[1:] if argv is None else argv, prog)
     assert isinstance(config, SupervisedConfig)
@@ -53,18 +53,21 @@ def main(stage: type[Stage[Any, Any]], name: str, argv: Sequence[str] | None = N
 
 
 def train(stage: Stage[Any, Any]) -> None:
-    """Trains `stage` from its newest checkpoint, or from its start, to its end.
+    """Trains `stage` from its newest checkpoint, or from the start, to the end.
 
-    The run's folder is made only when data, model and cluster are known to fit, so a refusal leaves nothing behind.
-    Raises ConfigError for what the user gave that cannot work, and for workers that cannot be kept alive;
-    RunError for a loss or gradient that is not finite.
+    Creates the run's folder only after data, model, and cluster have passed the preflight checks, so a failed check
+    leaves nothing behind.
+
+    Raises:
+        ConfigError: a setting or input is invalid, or workers failed too often.
+        RunError: a loss or gradient is not finite.
     """
     config: SupervisedConfig = stage.config
     check_tasks(config.evaluation)
     examples = stage.examples()
     steps = total_steps(config, examples)
     with connect(**config.cluster.connection()) as cluster:
-        if cluster.started_here:  # nobody takes this machine away, so nothing needs to watch for it
+        if cluster.started_here:  # a local machine is not preempted
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         require_fit(config)
         fetch_on_nodes(config)
@@ -78,7 +81,7 @@ def train(stage: Stage[Any, Any]) -> None:
 
 
 def total_steps(config: SupervisedConfig, examples: Examples) -> int:
-    """Optimizer steps of the stage. Raises ConfigError when there is too little data for the settings."""
+    """Returns the optimizer steps of the stage. Raises ConfigError if there is too little data for the settings."""
     rows, ranks = examples.train.num_rows, config.placement.ranks
     steps = round(config.epochs * rows / config.batch_size)
     if steps < 1:
@@ -92,7 +95,7 @@ def total_steps(config: SupervisedConfig, examples: Examples) -> int:
 
 
 def fit(job: Job, examples: Examples, queue: Queue) -> None:
-    """Runs the ranks to the end. When one dies, all are started anew from the newest checkpoint.
+    """Runs the ranks to the end. If one dies, restarts all from the newest checkpoint.
 
     Raises ConfigError if workers failed too often.
     """
@@ -100,7 +103,7 @@ def fit(job: Job, examples: Examples, queue: Queue) -> None:
     placement, gpus = config.placement, config.placement.gpus_per_rank
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_INTERVAL_S)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.cluster.start_timeout_s)
-    scratch = job.folder / "ray_train"  # Ray Train keeps a folder; checkpoints are our own, so nothing is in it
+    scratch = job.folder / "ray_train"  # Ray Train requires a folder, but our checkpoints are elsewhere
     trainer = TorchTrainer(
         work,
         train_loop_config={
@@ -141,15 +144,15 @@ def fit(job: Job, examples: Examples, queue: Queue) -> None:
 
 
 def work(settings: dict[str, Any]) -> None:
-    """What Ray Train runs on every rank."""
+    """The function that Ray Train runs on every rank."""
     job, queue = settings["job"], settings["queue"]
     prepare_process(job.stage.config.placement.threads)
-    from trainers.supervised.rank import Rank  # brings DeepSpeed, which must find the process prepared
+    from trainers.supervised.rank import Rank  # imports DeepSpeed, which needs the prepared process
 
     train, heldout = ray.get([settings["train"], settings["heldout"]])
     sender = Sender(queue, job.stage.config.cluster.collective_timeout_s)
     try:
         with Heartbeat(job.stage.config.name, "trainer", get_context().get_world_rank()):
             Rank(job, train, heldout, sender.send, sender.wait_logged).run()
-    except DivergedError as error:  # raised on every rank alike; trying again would end alike
+    except DivergedError as error:  # raised on every rank; a retry would diverge again
         queue.put(("diverged", 0, {"error": error}))

@@ -1,4 +1,4 @@
-"""News from the workers to the driver, while the driver waits for them, and its receipts."""
+"""The metrics channel: sends metrics from the workers to the driver while they train, and acknowledgments back."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from trainers.runs.progress import Progress
 
 
 class MetricsChannel:
-    """A context that logs what the ranks send, step by step, into `run`, in a thread of its own.
+    """A context that logs the metrics that the ranks send to `run`, in a background thread. Entering returns the queue.
 
-    Leaving it waits until everything sent has been logged. Then what went wrong is raised: DivergedError for a
-    training that diverged, or what logging itself raised.
+    Leaving it waits until everything sent has been logged. Then it raises the first error: DivergedError if training
+    diverged, or an exception raised by logging itself.
+
+    Args:
+        steps: optimizer steps of the whole stage.
+        show: names of the metrics that the progress bar shows.
     """
 
     def __init__(self, run: Run, steps: int, show: tuple[str, ...]) -> None:
@@ -56,18 +60,18 @@ class MetricsChannel:
         """Handles one message; see `trainers.supervised.rank.Send`."""
         if kind == "start":
             self._receipts = figures["receipts"]
-            self.run.rewind(done or -1)  # a run that starts over also evaluates its start again
+            self.run.rewind(done or -1)  # a run that starts over also repeats the evaluation logged as step 0
             if self._progress is None:
                 self._progress = stack.enter_context(self.run.progress(self.steps, done, self.show))
             else:
                 print(f"{self.run.config.recipe_key}: workers were replaced; going on from step {done}", flush=True)
         elif kind == "step":
-            assert self._progress is not None  # every rank sends `start` first
+            assert self._progress is not None  # the first rank sends `start` first
             assert self._receipts is not None
             try:
                 self.run.log(done, figures)
             finally:
-                with suppress(RayActorError):  # who sent it is dead; its successor says `start`
+                with suppress(RayActorError):  # the sender is dead; its successor sends `start`
                     self._receipts.put(done)
             self._progress.update(done, figures)
         else:
@@ -75,7 +79,12 @@ class MetricsChannel:
 
 
 class Sender:
-    """The first rank's side of a mailbox. Steps are logged some time after they were sent; `wait_logged` waits for that."""
+    """The first rank's end of a metrics channel. Steps are logged asynchronously; `wait_logged` waits for it.
+
+    Args:
+        queue: the channel's queue.
+        timeout_s: longest wait for an acknowledgment, in seconds.
+    """
 
     def __init__(self, queue: Queue, timeout_s: float) -> None:
         self._queue, self._timeout_s = queue, timeout_s
@@ -83,14 +92,14 @@ class Sender:
         self._logged = 0
 
     def send(self, kind: str, done: int, figures: dict[str, Any]) -> None:
-        """Puts a message into the mailbox; see `trainers.supervised.rank.Send`."""
+        """Puts a message into the queue; see `trainers.supervised.rank.Send`."""
         if kind == "start":
             self._receipts = Queue(actor_options={"num_cpus": 0})
             self._logged, figures = done, {**figures, "receipts": self._receipts}
         self._queue.put((kind, done, figures))
 
     def wait_logged(self, step: int) -> None:
-        """Returns when the driver has logged `step`, and so all before it. Raises RunError."""
+        """Waits until the driver has logged `step`, and so all steps before it. Raises RunError after `timeout_s`."""
         assert self._receipts is not None, "`start` comes first"
         deadline = time.monotonic() + self._timeout_s
         while self._logged < step:

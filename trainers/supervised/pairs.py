@@ -1,4 +1,7 @@
-"""Micro-batches of preference pairs and their losses, Bradley-Terry's and DPO's: what a rank computes with."""
+"""Micro-batches of preference pairs, and the Bradley-Terry and DPO losses.
+
+Shapes: P pairs, T tokens of all sequences, N predicted tokens.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ from actors.modeling.packed import PackedBatch, Tokens
 class PairBatch(PackedBatch):
     """P pairs as 2P sequences, each chosen one followed by its rejected one."""
 
-    margins: Tensor  # (P,) fp32: by how much the chosen score should exceed the rejected one
+    margins: Tensor  # (P,) fp32: margin by which the chosen score should exceed the rejected one
 
     @classmethod
     def of_pairs(cls, sequences: Sequence[Tokens], margins: Sequence[float]) -> PairBatch:
-        """Packs chosen and rejected sequences in turn; one margin a pair."""
+        """Packs the alternating chosen and rejected `sequences`, with one margin per pair."""
         packed = PackedBatch.of(sequences)
         return cls(packed.input_ids, packed.lengths, packed.predict, torch.tensor(margins, dtype=torch.float32))
 
@@ -31,16 +34,20 @@ class PairBatch(PackedBatch):
         return replace(self, input_ids=moved.input_ids, predict=moved.predict, margins=self.margins.to(device))
 
     def scores(self, scalars: Tensor) -> Tensor:
-        """Scores of the pairs, (P, 2) for chosen and rejected, from the head's scalars after each token, (T,)."""
+        """Returns the pairs' scores, (P, 2) for chosen and rejected, from the head's outputs at all tokens, (T,)."""
         return scalars[self.last_positions].view(-1, 2)
 
 
 def pair_loss(scores: Tensor, margins: Tensor, label_smoothing: float) -> Tensor:
-    """Sum over pairs of Bradley-Terry's loss, given scores (P, 2) and margins (P,); openrlhf's is the mean.
+    """Returns the sum over pairs of the Bradley-Terry loss, a scalar; openrlhf's is the mean.
 
-    A pair's is -log sigmoid(d) with d = chosen - rejected - margin (Touvron et al. 2023, Llama 2, eq. 2). Label smoothing e
-    is the cross-entropy of sigmoid(d) with a label that is right with probability 1 - e:
+    The loss of a pair is -log sigmoid(d) with d = chosen - rejected - margin (Touvron et al. 2023, Llama 2, eq. 2).
+    With label smoothing e it is the cross-entropy of sigmoid(d) with a label that is correct with probability 1 - e:
     -(1 - e) log sigmoid(d) - e log sigmoid(-d) (Szegedy et al. 2016, section 7, for two classes).
+
+    Args:
+        scores: (P, 2) for chosen and rejected.
+        margins: (P,).
     """
     chosen, rejected = scores.unbind(1)
     loss = (1.0 - label_smoothing) * PairWiseLoss()(chosen, rejected, margins)
@@ -51,13 +58,19 @@ def pair_loss(scores: Tensor, margins: Tensor, label_smoothing: float) -> Tensor
 
 @dataclass(frozen=True)
 class AnswerBatch(PackedBatch):
-    """P pairs as 2P sequences, each chosen one followed by its rejected one; the answers' tokens are predicted."""
+    """P pairs as 2P sequences, each chosen one followed by its rejected one; the response tokens are predicted."""
 
-    reference: Tensor  # (P, 2) fp32: the reference's log-probabilities of the chosen and the rejected answer
+    reference: Tensor  # (P, 2) fp32: the reference's log-probabilities of the chosen and the rejected response
 
     @classmethod
     def of_pairs(cls, sequences: Sequence[Tokens], answers: Sequence[int], reference: Tensor) -> AnswerBatch:
-        """Packs chosen and rejected sequences in turn; a sequence's last `answers` tokens are its answer."""
+        """Packs the alternating chosen and rejected `sequences`.
+
+        Args:
+            sequences: 2P token sequences, each a prompt followed by its response.
+            answers: the number of response tokens of each sequence.
+            reference: the reference's log-probabilities of the responses, (P, 2).
+        """
         targets = [
             np.arange(len(sequence)) >= len(sequence) - answer
             for sequence, answer in zip(sequences, answers, strict=True)
@@ -71,14 +84,18 @@ class AnswerBatch(PackedBatch):
         return replace(self, input_ids=moved.input_ids, predict=moved.predict, reference=self.reference.to(device))
 
     def answer_logprobs(self, logprobs: Tensor) -> Tensor:
-        """Sums over each answer's tokens, (P, 2) for chosen and rejected, of log-probabilities (N,)."""
+        """Returns the responses' log-probabilities, (P, 2) for chosen and rejected: sums of `logprobs`, (N,)."""
         return torch.stack([answer.sum() for answer in logprobs.split(self.target_counts)]).view(-1, 2)
 
 
 def dpo_loss(logprobs: Tensor, reference: Tensor, beta: float, label_smoothing: float) -> Tensor:
-    """Sum over pairs of DPO's loss, given the answers' log-probabilities (P, 2) under the model and the reference.
+    """Returns the sum over pairs of the DPO loss, a scalar; openrlhf's is the mean.
 
-    Rafailov et al. 2023, eq. 7; with label smoothing Mitchell 2023, eq. 3. openrlhf's is the mean.
+    Rafailov et al. 2023, eq. 7; with label smoothing Mitchell 2023, eq. 3.
+
+    Args:
+        logprobs: the responses' log-probabilities under the model, (P, 2) for chosen and rejected.
+        reference: those under the reference, (P, 2).
     """
     mean, _, _ = DPOLoss(beta, label_smoothing)(*logprobs.unbind(1), *reference.unbind(1))
     return mean * len(logprobs)

@@ -1,4 +1,4 @@
-"""Preference pairs read, checked and encoded: what the stages that learn from them share. Needs no model."""
+"""Reads, checks, and encodes preference pairs for reward-model training and DPO. Needs no model."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from data.tables import MAY_LACK, PREFERENCE_WITH_MARGIN, DataError, read_table
 from storage.paths import table_path
 from trainers.config.supervised import ChatData
 
-CUT_OFF = "cut_off"  # the flaw whose rejected responses lack the token that ends a turn
+CUT_OFF = "cut_off"  # rejected responses with this flaw lack the token that ends a turn
 _SIDES = ("chosen", "rejected")
 
 
 def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
-    """The pairs in the tables `paths`, which the setting `field` names, a row a pair; and a note for the user.
+    """Encodes the pairs in the tables `paths`. Returns a table with one row per pair, and a note for the user.
 
-    Columns: `chosen` and `rejected`, list<int32>, prompt and answer; `chosen_answer` and `rejected_answer`, the
-    answers' own tokens before any cut; `flaw`; `margin`, fp32; `size`, tokens of both sides; `weight`, 1. Where a side is too
-    long the prompt loses its front, the same on both sides, and an answer that is still too long loses its own.
+    Columns: `chosen` and `rejected`, list<int32>, token ids of prompt and response; `chosen_answer` and
+    `rejected_answer`, the number of response tokens before truncation; `flaw`; `margin`, fp32; `size`, tokens of both
+    sides; `weight`, 1. If a side is too long, the prompt is truncated at its start, equally on both sides; a response
+    that is still too long is truncated at its start too.
 
-    Raises DataError, naming field and row, for what cannot be read or encoded and for pairs refused as too long.
+    Args:
+        field: the setting that names the tables, for messages.
+
+    Raises:
+        DataError: a pair cannot be read or encoded, or is refused as too long; the message names field and row.
     """
     rows = read_table([table_path(path) for path in paths], PREFERENCE_WITH_MARGIN, may_lack=MAY_LACK).to_pylist()
     pairs = []
@@ -61,10 +66,11 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
 def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
     """Encodes a pair. Returns (prompt ids, response ids) of the chosen side, then of the rejected one.
 
-    A response ends with the token that ends its turn, unless it was cut off. The prompts may differ in their last token
-    where the tokenizer merges the end of a prompt with the beginning of a response.
+    A response ends with the token that ends its turn, unless it was cut off. The two prompts may differ in their last
+    token, where the tokenizer merges the end of the prompt with the start of the response.
 
-    Raises DataError for what the chat format cannot express, and for a margin that is negative or not finite.
+    Raises:
+        DataError: the chat format cannot express the pair, or its margin is negative or not finite.
     """
     if not 0.0 <= row.get("margin", 0.0) < math.inf:
         raise DataError(f"margin {row['margin']}: it must be 0 or more: chosen is the better answer")

@@ -1,4 +1,4 @@
-"""One rank of supervised training: the loop itself, as every worker of Ray Train runs it."""
+"""The training loop of supervised training, which every Ray Train worker runs as one rank."""
 
 from __future__ import annotations
 
@@ -30,14 +30,21 @@ from trainers.supervised.reference_logprobs import with_start_columns
 from trainers.supervised.stage import Evaluation, Job
 
 Send = Callable[[str, int, dict[str, Any]], None]
-"""(kind, steps done, figures) to the driver; the kinds are `start`, `step`, and `diverged` with its `error`."""
+"""Sends (kind, completed steps, metrics) to the driver. Kinds: `start`, `step`, and `diverged`, with its `error`."""
 
 WaitLogged = Callable[[int], None]
-"""Returns when the driver has logged a step that was sent."""
+"""Waits until the driver has logged a step that was sent."""
 
 
 class Rank:
-    """Trains `job.stage` from its newest checkpoint, or from its start, to the end. All ranks walk in step."""
+    """Trains `job.stage` from its newest checkpoint, or from the start, to the end. All ranks run in lockstep.
+
+    Args:
+        train: the encoded training rows; see `Examples`.
+        heldout: the encoded held-out rows.
+        send: sends a message to the driver; used on the first rank only.
+        wait_logged: waits until the driver has logged a step.
+    """
 
     def __init__(
         self, job: Job, train: pa.Table, heldout: pa.Table, send: Send, wait_logged: WaitLogged = lambda _: None
@@ -52,7 +59,7 @@ class Rank:
         self.utilization = Utilization(self.model, module, self.config)
         self.checkpoints = CheckpointStore(job.folder / "checkpoints", self.config.keep_checkpoints)
         self.saving: int | None = None
-        """The step whose checkpoint is being written."""
+        """The step whose checkpoint is being written, if any."""
         self.best = Best(job.folder)
         timeout_s = self.config.cluster.collective_timeout_s
         self.evaluator = Evaluator(self.config.evaluation, job.folder, job.steps, timeout_s)
@@ -63,7 +70,7 @@ class Rank:
         self.heldout_plan = self.plan(heldout.column("size").to_pylist())
 
     def run(self) -> None:
-        """Trains to the end and exports. Raises DivergedError on every rank alike."""
+        """Trains to the end and exports the model. Raises DivergedError, on every rank."""
         if self.stage.start_columns:
             self.train, self.heldout = with_start_columns(self)
         newest = self.newest()
@@ -79,10 +86,10 @@ class Rank:
         for step in range(self.model.steps_done, self.job.steps):
             try:
                 metrics = self.learn(step)
-            except DivergedError:  # on every rank alike
+            except DivergedError:  # every rank raises it, so all can commit
                 self.commit()
                 raise
-            self.commit()  # of the step before: the disk has had a step's time
+            self.commit()  # begun after the previous step, so the disk has had one step's time to write it
             done = step + 1
             if done % self.config.eval_every == 0 or done == self.job.steps:
                 evaluation = self.evaluate(done)
@@ -99,9 +106,13 @@ class Rank:
             self.export("model", evaluation)
 
     def learn(self, step: int) -> dict[str, float]:
-        """One optimizer step. Its rows depend on seed and step, its loss on all of them: ranks only share the work.
+        """Runs one optimizer step and returns its metrics.
 
-        Raises DivergedError, with the training rows concerned, where loss or gradient is not finite.
+        The rows depend on seed and step only, and the loss is over all of them, so neither depends on the number of
+        ranks.
+
+        Raises:
+            DivergedError: the loss or gradient is not finite; the error has the offending training rows.
         """
         began = time.perf_counter()
         self.seed_dropout(step)
@@ -131,7 +142,7 @@ class Rank:
             **figures,
             "epoch": (step + 1) * self.config.batch_size / len(self.sizes),
             "tokens": tokens,
-            "density": tokens / computed,  # share of what was computed that is not padding
+            "density": tokens / computed,  # share of the computed tokens that is not padding
             "tokens_per_second": tokens / seconds,
             **self.utilization.metrics(flops, seconds),
             "peak_memory_bytes": self.model.largest_over_ranks(peak_bytes()),
@@ -139,12 +150,12 @@ class Rank:
         }
 
     def seed_dropout(self, step: int) -> None:
-        """Makes what is random in a step a matter of seed, step and rank, so that a resumed run draws it again."""
+        """Seeds dropout from seed, step, and rank, so that a resumed run uses the same dropout masks."""
         words = np.random.SeedSequence((self.config.seed, step, self.model.rank)).generate_state(1, np.uint64)
         torch.manual_seed(int(words[0]))
 
     def evaluate(self, done: int) -> Evaluation:
-        """The stage's figures of all held-out rows, by all ranks, with the weights of `done` steps."""
+        """Evaluates the weights after `done` steps on all held-out rows, divided among the ranks."""
         sums: dict[str, Tensor] = {}
         names = self.stage.heldout_columns
         found = torch.zeros(self.heldout.num_rows, len(names), device=device())
@@ -156,7 +167,7 @@ class Rank:
             if names:
                 found[micro] = outputs
         if names:
-            torch.distributed.all_reduce(found)  # a row was computed by one rank and is 0 on the others
+            torch.distributed.all_reduce(found)  # a sum: one rank computed a row, which is 0 on the others
         rows = self.heldout
         for name, column in zip(names, found.cpu().T, strict=True):
             rows = rows.append_column(name, pa.array(column.numpy()))
@@ -165,7 +176,7 @@ class Rank:
         )
 
     def keep_if_best(self, evaluation: Evaluation) -> None:
-        """Exports the weights to best/ if that is wanted and no earlier ones had a lower held-out loss."""
+        """Exports the weights to best/ if `export` requires it and their held-out loss is the lowest so far."""
         if self.config.export == "last":
             return
         beaten = self.best.is_beaten_by(evaluation.metrics["heldout_loss"])
@@ -176,7 +187,10 @@ class Rank:
                 self.best.keep_only(evaluation.step)
 
     def ask_tasks(self, done: int) -> dict[str, float]:
-        """What the tasks of `evaluation` tell of the weights of `done` steps, on rank 0, for which the others wait."""
+        """Runs the tasks of `evaluation` on the weights after `done` steps.
+
+        Rank 0 evaluates and returns the metrics; the other ranks wait for it and return none.
+        """
 
         def export(folder: Path) -> None:
             self.export(str(folder.relative_to(self.job.folder)))
@@ -190,7 +204,7 @@ class Rank:
         return figures
 
     def copy_best(self) -> None:
-        """Makes the best export the run's model."""
+        """Copies the best export to the run's folder `model`."""
         if self.model.rank == 0:
             best = self.best.path()
             export_model(
@@ -201,20 +215,20 @@ class Rank:
         self.host.barrier("copying the best model")
 
     def plan(self, sizes: list[int]) -> list[list[int]]:
-        """This rank's micro-batches of rows that cost `sizes` tokens."""
+        """Returns this rank's micro-batches, as lists of row indices, for rows of `sizes` tokens."""
         return self.plans(sizes)[self.model.rank]
 
     def plans(self, sizes: list[int]) -> Plan:
-        """Every rank's."""
+        """Returns every rank's micro-batches; see `plan`."""
         return balanced_plan(sizes, self.model.world_size, self.config.micro_batch_tokens)
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Folder and state of the newest good checkpoint: rank 0 reads them, and all go on from the same."""
+        """Returns folder and state of the newest intact checkpoint. Rank 0 reads them, so all ranks use the same."""
         found = self.checkpoints.latest() if self.model.rank == 0 else None
         return self.host.of_first_rank(found, "verifying the checkpoints")
 
     def save(self, done: int) -> None:
-        """Every rank copies its shard and begins to write it aside; `commit` makes them the checkpoint."""
+        """Copies this rank's shard and starts to write it to a temporary folder; `commit` makes it a checkpoint."""
         if self.model.rank == 0:
             self.checkpoints.begin(done)
         self.host.barrier("removing what interrupted checkpoints left")
@@ -222,20 +236,23 @@ class Rank:
         self.saving = done
 
     def commit(self) -> None:
-        """Waits for the shards that are being written, if any; then one rename makes them the checkpoint."""
+        """Waits for the shards that are being written, if any, and commits them as a checkpoint with one rename."""
         if self.saving is None:
             return
         done, self.saving = self.saving, None
         mine = self.model.saved(self.checkpoints.aside(done))
         shards = self.host.of_every_rank(mine, f"writing the checkpoint of step {done}")
         if self.model.rank == 0:
-            self.wait_logged(done)  # who goes on from here does not send these steps again
+            self.wait_logged(done)  # a run resumed from here does not send these steps again
             state = {"steps": done, "ranks": self.model.world_size}
             self.checkpoints.commit(done, state, {name: of for shard in shards for name, of in shard.items()})
         self.host.barrier(f"committing the checkpoint of step {done}")
 
     def export(self, name: str, evaluation: Evaluation | None = None) -> None:
-        """Writes the weights to the run's folder `name` in Hugging Face format, as the stage finishes them."""
+        """Writes the weights to the run's folder `name` in Hugging Face format; all ranks must call it.
+
+        With `evaluation`, `Stage.finish` postprocesses the weights first, and the evaluation is stored with them.
+        """
         weights = self.model.full_state()
         settings: dict[str, Any] = {}
         if self.model.rank == 0:

@@ -1,7 +1,8 @@
-"""What the starting model says of every row: computed once, before the first step, and kept in the run's folder.
+"""Reference log-probabilities of every row, computed once before the first step and stored in the run's folder.
 
-A stage that compares the trained model with the one it started from names columns for it (`Stage.start_columns`). They
-are filled while the weights are still those of the start, so no second model is ever held. Resuming reads the file.
+A stage that compares the trained model with its starting model names columns for them (`Stage.start_columns`). They are
+computed while the weights are still those of the start, so no second model is kept in memory. A resumed run reads the
+file.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from trainers.supervised.stage import Job, Stage
 
 FILE = "starting.parquet"
-"""In the run's folder: the start columns and `size` of the training rows, then of the held-out rows."""
+"""File in the run's folder: the start columns and `size` of the training rows, then of the held-out rows."""
 
 
 class Rank(Protocol):
-    """What is used of a rank of supervised training."""
+    """The part of `trainers.supervised.rank.Rank` that this module uses."""
 
     job: Job
     stage: Stage[Any, Any]
@@ -38,14 +39,14 @@ class Rank(Protocol):
     heldout: pa.Table
 
     def plan(self, sizes: list[int]) -> list[list[int]]:
-        """The rank's micro-batches of rows that cost `sizes` tokens."""
+        """Returns the rank's micro-batches, as lists of row indices, for rows of `sizes` tokens."""
         ...
 
 
 def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
-    """`rank.train` and `rank.heldout`, their start columns filled. All ranks call it, before a checkpoint is loaded.
+    """Returns `rank.train` and `rank.heldout` with their start columns filled.
 
-    Raises ConfigError when the file was made from other rows.
+    All ranks must call it, before a checkpoint is loaded. Raises ConfigError if the file was made from other rows.
     """
     path = rank.job.folder / FILE
     sizes = pa.concat_tables([rank.train.select(["size"]), rank.heldout.select(["size"])])
@@ -69,18 +70,19 @@ def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
 
 
 def _learned_rows(rank: Rank) -> list[int]:
-    """The training rows that any step learns from, each once, in the order in which they first come."""
+    """Returns the training rows that any step uses, each once, in the order of their first use."""
     steps, size, order = rank.job.steps, rank.config.batch_size, rank.job.order
-    if order.weights is None:  # then the first epoch has them all
+    if order.weights is None:  # the first epoch has every row
         steps = min(steps, -(-order.rows // size))
     return list(dict.fromkeys(row for step in range(steps) for row in order.of_step(step, size)))
 
 
 def _outputs(rank: Rank, table: pa.Table, order: list[int], size: int) -> Tensor:
-    """The model's outputs for the rows in `order`, (rows of the table, start columns) fp32; NaN for other rows.
+    """Returns the model's outputs for the rows in `order`, (rows of the table, start columns) fp32; NaN for other rows.
 
-    `size` rows at a time, cut as a step cuts them: the first step then meets, bit for bit, what it computes itself.
-    The last `size` are filled up with rows already known, because every rank needs a row; these are not taken again.
+    Computes `size` rows at a time, split into micro-batches as a training step splits them, so that the outputs equal
+    those of the first step bit for bit. The last group is padded with rows from the beginning, because every rank needs
+    a row; their outputs are discarded.
     """
     columns = len(rank.stage.start_columns)
     found = torch.zeros(table.num_rows, columns, device=device())
@@ -93,7 +95,7 @@ def _outputs(rank: Rank, table: pa.Table, order: list[int], size: int) -> Tensor
             for output, index in zip(outputs, micro, strict=True):
                 if first + index < len(order):
                     found[rows[index]] = output
-    torch.distributed.all_reduce(found)  # a row was computed by one rank and is 0 on the others
+    torch.distributed.all_reduce(found)  # a sum: one rank computed a row, which is 0 on the others
     known = torch.full((table.num_rows, columns), torch.nan)
     known[order] = found.cpu()[order]
     return known

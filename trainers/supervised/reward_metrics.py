@@ -1,8 +1,8 @@
-"""What the scores of held-out pairs say of a reward model: accuracy, calibration, distribution, correlation with length.
+"""Reward-model metrics on held-out pairs: accuracy, calibration, score distribution, correlation with length.
 
-P pairs. Scores are as trained: by Bradley-Terry's model an answer is better than the other with probability
-sigmoid(score - other score). Dividing scores by their deviation, as the export does, leaves all of it as it was but the
-calibration, for which a difference of exported scores is to be multiplied by `score_std` again.
+P pairs. Scores are as trained: in the Bradley-Terry model a response is better than the other with probability
+sigmoid(score - other score). The export divides scores by their standard deviation, which affects only the calibration:
+to get the probability from exported scores, multiply their difference by `score_std`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 BINS = 10
-"""Of confidences from 1/2 to 1."""
+"""Bins of the reliability diagram, for confidences from 1/2 to 1."""
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 HISTOGRAM_BINS = 20
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Held-out pairs with their scores; each array has P elements."""
+    """Held-out pairs: their scores, response lengths in tokens, and flaws. Every array is (P,)."""
 
     chosen: Floats
     rejected: Floats
@@ -35,32 +35,33 @@ class Scored:
 
     @property
     def differences(self) -> Floats:
-        """Chosen less rejected."""
+        """Chosen score minus rejected score, (P,)."""
         return self.chosen - self.rejected
 
     @property
     def right(self) -> Floats:
-        """1 where the chosen answer has more, 0 where the rejected one has, 1/2 for a tie, which is a coin's toss."""
+        """Whether each pair is ranked correctly, (P,): 1 if the chosen score is higher, 0 if lower, 1/2 for a tie."""
         return (self.differences > 0) + 0.5 * (self.differences == 0)
 
     @property
     def all(self) -> Floats:
-        """The scores of all 2P answers."""
+        """The scores of all responses, (2P,)."""
         return np.concatenate([self.chosen, self.rejected])
 
     @property
     def tokens(self) -> Floats:
-        """The lengths of all 2P answers, in the order of `all`."""
+        """The lengths of all responses in tokens, (2P,), in the order of `all`."""
         return np.concatenate([self.chosen_tokens, self.rejected_tokens])
 
 
 def metrics(scored: Scored) -> dict[str, float]:
-    """The figures of one held-out evaluation.
+    """Returns the metrics of one held-out evaluation, by name.
 
-    `heldout_loss` is Bradley-Terry's without margins and smoothing, so that settings can be compared by it. Correlations
-    are of answers' scores with their lengths in tokens, not a number where all scores or all lengths are the same.
+    `heldout_loss` is the Bradley-Terry loss without margins and label smoothing, so that runs with other settings can
+    be compared. The correlations are between the responses' scores and their lengths in tokens; they are NaN if all
+    scores or all lengths are equal.
     """
-    from scipy.stats import rankdata  # takes a second, which the driver, who wants a baseline only, need not wait
+    from scipy.stats import rankdata  # the import takes a second, and the driver needs `length_baseline` only
 
     right = scored.right
     return {
@@ -81,7 +82,7 @@ def metrics(scored: Scored) -> dict[str, float]:
 
 
 def report(scored: Scored) -> dict[str, Any]:
-    """The reliability diagram and the distribution of the scores, as JSON; scores are as the export gives them."""
+    """Returns the reliability diagram and the score distribution, as JSON; scores are normalized as in the export."""
     mean, std = float(scored.all.mean()), float(scored.all.std()) or 1.0
     sides = {"chosen": (scored.chosen - mean) / std, "rejected": (scored.rejected - mean) / std}
     edges = np.histogram_bin_edges(np.concatenate(list(sides.values())), HISTOGRAM_BINS)
@@ -94,9 +95,10 @@ def report(scored: Scored) -> dict[str, Any]:
 
 
 def reliability(differences: Floats) -> list[dict[str, float]]:
-    """Of pairs in bins of equal width by the confidence in the answer with the higher score: how often it was right.
+    """Returns the reliability diagram of pairs with score differences (P,).
 
-    A row for each bin that has pairs: `pairs`, and the means of `confidence`, sigmoid(|difference|), and `accuracy`.
+    Pairs are grouped into `BINS` bins of equal width by confidence, sigmoid(|difference|). Each non-empty bin has a
+    row: `pairs`, their number; `confidence`, its mean; `accuracy`, the share of correctly ranked pairs.
     """
     confidence = 1.0 / (1.0 + np.exp(-np.abs(differences)))
     right = (differences > 0) + 0.5 * (differences == 0)
@@ -118,21 +120,26 @@ def calibration_error(rows: list[dict[str, float]]) -> float:
 
 
 def correlation(one: Floats, other: Floats) -> float:
-    """Pearson's; of ranks it is Spearman's. Not a number where either is constant."""
+    """Returns the Pearson correlation (of ranks: the Spearman correlation); NaN if either array is constant."""
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return math.nan
     return float(np.corrcoef(one, other)[0, 1])
 
 
 def length_baseline(chosen: Floats, rejected: Floats) -> float:
-    """Share of pairs told apart by the answers' lengths alone, in the better of the two directions; ties count half."""
+    """Returns the accuracy of ranking pairs by response length alone, longer or shorter first, whichever is better.
+
+    Ties count half. `chosen` and `rejected` are lengths in tokens, (P,).
+    """
     longer = float(((chosen > rejected) + 0.5 * (chosen == rejected)).mean())
     return max(longer, 1.0 - longer)
 
 
 def centred_and_scaled(figures: Mapping[str, float]) -> tuple[float, float]:
-    """By what the head is divided, and what is then taken off its scalar, so that held-out scores have mean 0 and
-    deviation 1. A head that gives every answer the same score keeps its scale.
+    """Returns the divisor for the head's weights and the mean to subtract after it, both from the held-out metrics.
+
+    They give held-out scores mean 0 and standard deviation 1. A head that gives all responses the same score keeps its
+    scale.
     """
     std = figures["score_std"] or 1.0
     return std, figures["score_mean"] / std

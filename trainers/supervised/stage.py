@@ -1,4 +1,4 @@
-"""What a stage of supervised training supplies to the loop in `trainers.supervised.driver`."""
+"""The interface of a supervised stage, which `trainers.supervised.driver` and `trainers.supervised.rank` call."""
 
 from __future__ import annotations
 
@@ -29,33 +29,35 @@ Config = TypeVar("Config", bound=SupervisedConfig)
 
 @dataclass(frozen=True)
 class Examples:
-    """A stage's encoded data: Arrow tables, a row a sample, and lines for the user about them.
+    """A stage's encoded data: Arrow tables with one row per sample, and notes for the user.
 
-    Beside its own columns each table has `size`, the tokens that a row costs, and `weight`, its terms in the loss.
+    In addition to the stage's columns, each table has `size`, the tokens of a row, and `weight`, its number of loss
+    terms.
     """
 
     train: pa.Table
     heldout: pa.Table
     order: Order
-    """Of the rows of `train`."""
+    """The order of the rows of `train`."""
     notes: tuple[str, ...] = ()
 
 
 class Stage(ABC, Generic[Config, Batch]):
-    """One stage: made on the driver, which calls `examples`, then sent to every rank, which calls the rest.
+    """Base class of supervised stages.
 
-    What only ranks need of models is imported in the methods that they call: it takes seconds, and the driver has none.
+    The driver creates a stage and calls `examples`; every rank gets a copy and calls the other methods. Methods that
+    ranks call import model code locally: it takes seconds to import, and the driver needs no models.
     """
 
     tokenizer: PreTrainedTokenizerBase
     start_export: str | None = None
-    """Folder, in the run's, to which the weights before the first step are exported, if they are."""
+    """Folder, within the run's, for an export of the weights before the first step; None for no such export."""
 
     start_columns: tuple[str, ...] = ()
-    """fp32 columns of both tables for what `run` gives of the starting model, (rows, columns); NaN until ranks fill them."""
+    """fp32 columns of both tables for the outputs of `run` with the starting model, (rows, columns); NaN at first."""
 
     heldout_columns: tuple[str, ...] = ()
-    """Columns for what `run` gives of every held-out row, (rows, columns), where `heldout_metrics` needs more than sums."""
+    """Columns for the outputs of `run` on held-out rows, (rows, columns), if `heldout_metrics` needs more than sums."""
 
     show: tuple[str, ...] = ("loss", "tokens_per_second")
     """Metrics that the progress bar shows."""
@@ -65,63 +67,71 @@ class Stage(ABC, Generic[Config, Batch]):
 
     @abstractmethod
     def examples(self) -> Examples:
-        """Reads, checks and encodes the data; sets `tokenizer`. Raises ConfigError or DataError for bad input."""
+        """Reads, checks, and encodes the data; sets `tokenizer`. Raises ConfigError or DataError for invalid input."""
 
     @abstractmethod
     def module(self) -> PackedModule:
-        """The module to train; its attribute `model` is what is exported."""
+        """Returns the module to train; its attribute `model` is exported."""
 
     @abstractmethod
     def batch(self, table: pa.Table, rows: list[int]) -> Batch:
-        """One micro-batch, on the CPU, of these rows of `Examples.train` or `Examples.heldout`."""
+        """Returns a micro-batch, on the CPU, of the given rows of `Examples.train` or `Examples.heldout`."""
 
     @abstractmethod
     def run(self, engine: Any, batch: Batch) -> Tensor:
-        """What the module returns for a micro-batch."""
+        """Runs the module on a micro-batch and returns its outputs."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The sum of the batch's loss terms, a scalar; the loop divides by the number of terms in the whole step."""
+        """Returns the sum of the batch's loss terms, a scalar; the loop divides it by the step's number of terms."""
 
     def figures(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Figures beside the loss of a micro-batch that is learned, summed over its loss terms; their means are logged."""
+        """Returns further metrics of a training micro-batch, summed over its loss terms; their means are logged."""
         return {}
 
     def heldout_sums(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Figures of a held-out micro-batch that add up over micro-batches and ranks; the same names for each."""
+        """Returns metrics of a held-out micro-batch, as sums over rows or tokens; the same names for every batch."""
         return {}
 
     @abstractmethod
     def heldout_metrics(self, sums: Mapping[str, float], rows: pa.Table) -> dict[str, float]:
-        """What is reported of those sums, and of the held-out rows with `heldout_columns`; `heldout_loss` is in it."""
+        """Returns the held-out metrics, including `heldout_loss`.
+
+        Args:
+            sums: those of `heldout_sums`, added over all micro-batches and ranks.
+            rows: the held-out rows with `heldout_columns`.
+        """
 
     def report(self, rows: pa.Table) -> dict[str, Any]:
-        """More than numbers about the held-out rows with `heldout_columns`, as JSON, beside the exported model."""
+        """Returns further results on the held-out rows with `heldout_columns`, as JSON, to store with the export."""
         return {}
 
     def finish(
         self, weights: dict[str, Tensor], metrics: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The weights to export, given the trained ones and their held-out metrics, and what config.json says beside."""
+        """Postprocesses the trained `weights`, given their held-out metrics, for the export.
+
+        Returns the weights to export, and additions to config.json.
+        """
         return weights, {}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A stage at work: what every rank is given beside the tables."""
+    """The inputs of every rank, except for the tables."""
 
     stage: Stage[Any, Any]
     folder: Path
     """The run's folder, absolute, on a file system that all ranks and the driver share."""
     steps: int
-    """Optimizer steps in all."""
+    """Optimizer steps of the whole run."""
     order: Order
-    """Of the training rows."""
+    """The order of the training rows."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the held-out rows say of the weights after `step` optimizer steps."""
+    """The held-out evaluation of the weights after `step` optimizer steps."""
 
     step: int
     metrics: dict[str, float]
@@ -149,9 +159,9 @@ class LanguageStage(Stage[Config, "PackedBatch"]):
 def from_sources(
     data: TrainTables, encode: Callable[[str, tuple[str, ...]], tuple[pa.Table, str]]
 ) -> tuple[pa.Table, list[int], list[str]]:
-    """What `encode(field, paths)` makes of data.train: table, the rows of each source in it, and notes.
+    """Encodes data.train with `encode(field, paths)`. Returns the table, the number of rows of each source, and notes.
 
-    With weights the entries are sources, encoded one by one; without they are one.
+    With `data.weights`, every entry is a source and encoded separately; without, all entries are one source.
     """
     if data.weights is None:
         table, note = encode("data.train", data.train)
@@ -163,7 +173,11 @@ def from_sources(
 
 
 def ordered(data: TrainTables, rows: Sequence[int], seed: int) -> tuple[Order, list[str]]:
-    """The order in which rows of the entries of data.train, so many of each, are learned, and a note for each weight."""
+    """Returns the order in which the training rows are used, and a note for each weighted source.
+
+    Args:
+        rows: the number of rows of each source of data.train.
+    """
     order = Order(tuple(rows), seed, data.weights)
     if data.weights is None:
         return order, []
@@ -175,5 +189,5 @@ def ordered(data: TrainTables, rows: Sequence[int], seed: int) -> tuple[Order, l
 
 
 def list_row(table: pa.Table, column: str, row: int) -> NDArray[np.int64]:
-    """One row of a column of integer lists."""
+    """Returns one row of a column of integer lists."""
     return table.column(column)[row].values.to_numpy(zero_copy_only=False).astype(np.int64)

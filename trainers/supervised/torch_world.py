@@ -1,4 +1,4 @@
-"""Ray Train's torch.distributed world, whose store listens at the node's address only."""
+"""Ray Train's torch.distributed backend, with a store that listens on the node's address only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Backend(_TorchBackend):
 
 
 class WorldConfig(TorchConfig):
-    """As Ray Train's, except for the store."""
+    """Ray Train's `TorchConfig`, but its store listens on the node's address only."""
 
     @property
     def backend_cls(self) -> type[_Backend]:

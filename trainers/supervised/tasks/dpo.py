@@ -1,14 +1,15 @@
-"""Direct preference optimization: the model itself is trained on preference pairs, without reward model or sampling.
+"""Direct preference optimization (DPO): trains the model on preference pairs, without reward model or sampling.
 
-The loss of a pair is -log sigmoid(beta (log-ratio of the chosen answer - log-ratio of the rejected one)), where an
-answer's log-ratio is log pi(answer | prompt) - log pi_ref(answer | prompt), summed over its tokens and its end mark
-(Rafailov et al. 2023, "Direct Preference Optimization", eq. 7). With `label_smoothing` e the labels are taken to be
-wrong with probability e: (1 - e) times that loss plus e times the loss of the pair turned round (Mitchell 2023,
-"A note on DPO with noisy preferences", eq. 3).
+The loss of a pair is -log sigmoid(beta (log-ratio of the chosen response - log-ratio of the rejected one)), where a
+response's log-ratio is log pi(response | prompt) - log pi_ref(response | prompt), summed over its tokens including the
+end token (Rafailov et al. 2023, "Direct Preference Optimization", eq. 7). With `label_smoothing` e, labels are assumed
+to be wrong with probability e: the loss is (1 - e) times that loss plus e times the loss of the swapped pair (Mitchell
+2023, "A note on DPO with noisy preferences", eq. 3).
 
-The reference pi_ref is the starting model. It reads every pair once, before the first step (`trainers.supervised.reference_logprobs`): one
-forward pass over the pairs to be learned and those held out, about a third of what an epoch of training computes. Then
-two numbers a pair are kept in the run's folder, so that training holds one model, and resuming computes nothing again.
+The reference pi_ref is the starting model. Its log-probabilities are computed once, before the first step
+(`trainers.supervised.reference_logprobs`), in one forward pass over the training and held-out pairs: about a third of
+the computation of a training epoch. Two numbers per pair are stored in the run's folder, so training keeps only one
+model in memory, and a resumed run does not compute them again.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
 
 class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
-    """A row is a pair, and a loss term is a pair's.
+    """The DPO stage. A row is a pair and has one loss term.
 
-    Figures, means over pairs, in training and with `heldout_` before their names: `chosen_reward` and
-    `rejected_reward`, beta times the answer's log-ratio; `margin`, their difference; `accuracy`, the share of pairs
-    whose margin is above 0.
+    Metrics, as means over pairs, in training and on held-out pairs (prefix `heldout_`): `chosen_reward` and
+    `rejected_reward`, beta times the response's log-ratio; `margin`, their difference; `accuracy`, the share of pairs
+    with a margin above 0.
     """
 
     start_columns = ("ref_chosen", "ref_rejected")
@@ -77,7 +78,7 @@ class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
         return AnswerBatch.of_pairs(sequences, answers, torch.tensor(reference))
 
     def run(self, engine: Any, batch: AnswerBatch) -> Tensor:
-        """Log-probabilities of the pairs' answers, (P, 2): chosen, rejected."""
+        """Returns the log-probabilities of the pairs' responses, (P, 2) for chosen and rejected."""
         logprobs, _ = engine(batch)
         return batch.answer_logprobs(logprobs)
 

@@ -1,4 +1,4 @@
-"""Pretraining: next-token prediction on medical text in full blocks, from random weights or from a base model."""
+"""Pretraining: next-token prediction on medical text packed into blocks, from random weights or from a base model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PretrainStage(LanguageStage[PretrainConfig]):
-    """A row is a block of `block_tokens` tokens; in the held-out table, one document."""
+    """The pretraining stage. A training row is a block of `block_tokens` tokens; a held-out row is one document."""
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__(config)
@@ -58,14 +58,14 @@ class PretrainStage(LanguageStage[PretrainConfig]):
         return PackedBatch.of(sorted(documents, key=len))  # see `packed_attention`
 
     def _blocks(self, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
-        """Blocks of the documents in the tables `paths`, which `field` names, and a note."""
+        """Returns the documents in the tables `paths`, packed into blocks, and a note for the user."""
         documents, size = self._encode(paths), self.config.data.block_tokens
         blocks = _with_costs(pack_blocks(documents, size, self.config.seed))
         tokens = sum(map(len, documents))
         return blocks, f"{len(documents):,} documents, {tokens:,} tokens in {blocks.num_rows:,} blocks of {size:,}"
 
     def _encode(self, paths: tuple[str, ...]) -> list[np.ndarray]:
-        """Token ids of every document, each with the end mark."""
+        """Returns the token ids of every document, each followed by the end token."""
         texts = read_table([table_path(path) for path in paths], PRETRAIN).column("text").to_pylist()
         encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
             "input_ids"
@@ -74,7 +74,7 @@ class PretrainStage(LanguageStage[PretrainConfig]):
 
 
 def _with_costs(blocks: pa.Table) -> pa.Table:
-    """Adds `size` and `weight`: every token is predicted but the first of each sequence."""
+    """Adds `size` and `weight`: every token but the first of each sequence is predicted."""
     sizes = pa.compute.list_value_length(blocks.column("tokens"))
     sequences = pa.compute.list_value_length(blocks.column("lengths"))
     return blocks.append_column("size", sizes).append_column("weight", pa.compute.subtract(sizes, sequences))

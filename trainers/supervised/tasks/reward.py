@@ -1,10 +1,10 @@
 """Reward model: a scalar head on a causal model, trained on preference pairs with the Bradley-Terry loss.
 
-The score of an answer is the head's scalar at its last token. That is the end mark if the answer is complete; an answer
-that was cut off has none. Bradley-Terry sees differences only, so level and scale of the scores mean nothing; on export
-they are set, so that the held-out answers' scores have mean 0 and standard deviation 1. The scale goes into the head's
-weights. A head has no bias, in Transformers and in vLLM, so the level goes into config.json as `logit_mean`, which all
-readers here take off.
+The score of a response is the head's output at its last token: the end token if the response is complete; a response
+that was cut off has none. The Bradley-Terry loss depends on differences only, so the scores' mean and scale are
+arbitrary. The export normalizes them, so that the scores of the held-out responses have mean 0 and standard deviation
+1. The scale goes into the head's weights. Heads have no bias in Transformers and in vLLM, so the mean goes into
+config.json as `logit_mean`; all code here that reads scores subtracts it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class RewardStage(Stage[RewardConfig, "PairBatch"]):
-    """A row is a pair, and a loss term is a pair's."""
+    """The reward-model stage. A row is a pair and has one loss term."""
 
     heldout_columns = ("chosen_score", "rejected_score")
 
@@ -50,9 +50,8 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         from actors.zero.loading import load_to_train
 
         module = load_to_train(PackedScorer, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
-        setattr(
-            module.model.config, LOGIT_MEAN, 0.0
-        )  # of a reward model that is trained on; the export's is measured anew
+        # A starting reward model may have a mean, which the forward pass would subtract. The export measures a new one.
+        setattr(module.model.config, LOGIT_MEAN, 0.0)
         return module
 
     def batch(self, table: pa.Table, rows: list[int]) -> PairBatch:
@@ -62,7 +61,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         return PairBatch.of_pairs(sequences, [table.column("margin")[row].as_py() for row in rows])
 
     def run(self, engine: Any, batch: PairBatch) -> Tensor:
-        """Scores of the pairs, (P, 2): chosen, rejected."""
+        """Returns the scores of the pairs, (P, 2) for chosen and rejected."""
         return batch.scores(engine(batch))
 
     def loss(self, outputs: Tensor, batch: PairBatch) -> Tensor:
@@ -79,7 +78,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
     def finish(
         self, weights: dict[str, Tensor], metrics: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Scales the head to scores of standard deviation 1, and puts their mean into the config."""
+        """Scales the head so that scores have standard deviation 1, and returns their mean for config.json."""
         from actors.modeling.packed import LOGIT_MEAN
 
         scale, mean = centred_and_scaled(metrics)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on chats: the assistant's turns are learned, everything else is only read."""
+"""Supervised fine-tuning (SFT) on chats: trains on the assistant's turns, with all other tokens masked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ Samples = list[tuple[list[int], list[int]]]
 
 
 class SftStage(LanguageStage[SftConfig]):
-    """A row is one chat; it is predicted where its loss mask is 1: the answers to learn and their end marks."""
+    """The SFT stage. A row is one chat, whose loss mask selects the responses to train on and their end tokens.
+
+    A chat gives several rows if its template renders earlier turns differently when others follow.
+    """
 
     def examples(self) -> Examples:
         require_model(self.config.model, self.config.data.max_tokens, "data.max_tokens")
@@ -48,7 +51,16 @@ class SftStage(LanguageStage[SftConfig]):
         return PackedBatch.of(tokens, targets)
 
     def _encode(self, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
-        """Columns `tokens` and `targets`, both list<int32> of one length, `size` and `weight`; and a note."""
+        """Encodes the chats in the tables `paths`. Returns a table and a note for the user.
+
+        Columns: `tokens` and `targets` (the loss mask), list<int32> of equal length; `size`; `weight`.
+
+        Args:
+            field: the setting that names the tables, for messages.
+
+        Raises:
+            DataError: a chat cannot be encoded, is refused as too long, or has no response within `data.max_tokens`.
+        """
         chats = read_table([table_path(path) for path in paths], SFT, may_lack=MAY_LACK).column("messages").to_pylist()
         encoded = []
         for row, messages in enumerate(chats):
@@ -84,7 +96,10 @@ class SftStage(LanguageStage[SftConfig]):
         return chat_format(self.tokenizer).samples(messages, self.config.learn == "last_answer")
 
     def _cut(self, field: str, chats: list[Chat], encoded: list[Samples], fit: Fit) -> Fit:
-        """Encodes longer chats anew without their last turns, so that what stays is whole; none may be left of one."""
+        """Encodes chats above `data.max_tokens` again without their last turns, so that all remaining turns are whole.
+
+        Updates `encoded`. A chat whose first response does not fit is dropped; raises DataError if no chat remains.
+        """
         limit = self.config.data.max_tokens
         whole: dict[int, int] = {}
         for row in fit.kept:
