@@ -36,9 +36,9 @@ _LIST = (
         "rates of matrix products and of copies, which other figures are compared with",
     ),
     Check(
-        "attention", f"{_HERE}.kernels", 60, "packed attention, forward and backward, against fp32 attention a sequence"
+        "attention", f"{_HERE}.kernels", 60, "packed attention, forward and backward, against fp64 attention a sequence"
     ),
-    Check("flex", f"{_HERE}.kernels", 90, "soft-capped attention and attention with sinks, against fp32"),
+    Check("flex", f"{_HERE}.kernels", 90, "soft-capped attention and attention with sinks, against fp64"),
     Check("logprobs", f"{_HERE}.kernels", 30, "log-probabilities of large vocabularies: error, memory, time"),
     Check(
         "families",
