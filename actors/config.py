@@ -86,7 +86,7 @@ class LoraConfig(Section):
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
-        description="last names of the linear layers beside which they stand",
+        description="last part of the names of the linear layers that get adapters",
     )
 
 
@@ -208,7 +208,7 @@ class RolloutConfig(Section):
     min_p: float = Field(
         0.0, ge=0, le=1, description="sample tokens of at least this share of the likeliest's probability"
     )
-    stop: tuple[str, ...] = Field((), description="tokens that end an answer, beside the model's end mark")
+    stop: tuple[str, ...] = Field((), description="tokens that end an answer, besides the model's end mark")
 
     @model_validator(mode="after")
     def _dtype_by_placement(self) -> Self:

@@ -33,7 +33,7 @@ class ClusterConfig(Section):
         "checkpoint, or writing the model; seconds. In supervised stages: roles of RLHF wait 7,200 s",
     )
     hang_timeout_s: float = Field(
-        60.0, ge=10, description="after its last sign of life a role's process counts as dead, seconds"
+        60.0, ge=10, description="seconds without a heartbeat after which a role's process counts as dead"
     )
 
     def connection(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class ResultCache:
                 kept = json.loads(line)
                 self._known[kept["chunk"]] = kept["answers"]
             except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise ConfigError(f"{self.path}:{number}: damaged ({error}); delete the file to begin anew") from error
+                raise ConfigError(f"{self.path}:{number}: damaged ({error}); delete the file to start again") from error
         if len(whole) < len(content):
             os.truncate(self.path, len(whole))
 

@@ -105,7 +105,9 @@ class _Ledger:
         self.peak_bytes = max(self.peak_bytes, memory.peak_bytes)
         write_json({"seconds": self.seconds, "peak_bytes": self.peak_bytes}, self._path)
         if status:
-            raise ConfigError(f"the part {part} ended with status {status}, see above; mend it and run the same again")
+            raise ConfigError(
+                f"the part {part} ended with status {status}, see above; repair it and run the same again"
+            )
 
 
 def _status_of(command: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -37,7 +37,7 @@ def group_resources(ray: RayClusterView) -> Iterator[Found]:
         if told and mapping(group.spec.get("resources")):
             yield (
                 (*group.key, "resources"),
-                f"stands beside rayStartParams.{told[0]}, which says the same; keep one of the two",
+                f"is set together with rayStartParams.{told[0]}, which says the same; keep one of the two",
             )
         if "labels" in parameters:
             yield (
@@ -74,7 +74,7 @@ def autoscaler(ray: RayClusterView) -> Iterator[Found]:
                 )
     variable = ray.head.environment().get(_V2_VARIABLE)
     if variable and ray.autoscaling and ray.autoscaler.get("version"):
-        yield variable[0], f"{_V2_VARIABLE} stands beside autoscalerOptions.version; remove the variable"
+        yield variable[0], f"{_V2_VARIABLE} is set together with autoscalerOptions.version; remove the variable"
     if variable and not ray.autoscaling and variable[1] in ("1", "true"):
         yield variable[0], f"{_V2_VARIABLE} is set without autoscaling; set enableInTreeAutoscaling: true"
     yield from _idle_timeouts(ray, v2=v2)
@@ -117,7 +117,7 @@ def fault_tolerance(ray: RayClusterView) -> Iterator[Found]:
     }
     for name, field in fields.items():
         if name in environment and (options is not None or name != "REDIS_PASSWORD"):
-            beside = "stands beside" if options is not None else "is set without"
+            beside = "is set together with" if options is not None else "is set without"
             yield (
                 environment[name][0],
                 f"{name} {beside} gcsFaultToleranceOptions; remove it and use gcsFaultToleranceOptions.{field}",

@@ -58,7 +58,7 @@ def submission(manifest: Manifest) -> Iterator[Found]:
         if not isinstance(yaml.safe_load(job.get("runtimeEnvYAML") or "{}"), dict):
             yield (*key, "runtimeEnvYAML"), "is not a mapping; write it as YAML keys and values"
     except yaml.YAMLError:
-        yield (*key, "runtimeEnvYAML"), "is not valid YAML; mend it"
+        yield (*key, "runtimeEnvYAML"), "is not valid YAML; repair it"
 
 
 def where_jobs_run(manifest: Manifest) -> Iterator[Found]:

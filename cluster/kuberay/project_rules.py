@@ -151,7 +151,7 @@ def applications(manifest: Manifest, _: Path) -> Iterator[Found]:
     try:
         config = yaml.safe_load(str(manifest.at(*key) or ""))
     except yaml.YAMLError:
-        yield key, "is not valid YAML; mend it"
+        yield key, "is not valid YAML; repair it"
         return
     listed = sequence(mapping(config).get("applications"))
     if not listed:

@@ -14,7 +14,7 @@ from cluster.ray_internals import session_folder
 def crash_summary(notices: Sequence[ProcessRecord]) -> str:
     """Returns where the stderr logs of these processes are and, for those on this node, the last line of each."""
     if not notices:
-        return "it died before it gave a sign of life; `ray logs` has its output"
+        return "it died before its first heartbeat; `ray logs` has its output"
     logs = session_folder() / "logs"
     return "; ".join(_of(notice, logs) for notice in notices)
 

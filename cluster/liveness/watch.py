@@ -50,7 +50,7 @@ class Watch:
             self._looking.release()
         for (role, rank), seconds in silent.items():
             if role in roles:
-                raise RoleDied(f"{role}: rank {rank} hangs: no sign of life for {seconds:.0f} s")
+                raise RoleDied(f"{role}: rank {rank} hangs: no heartbeat for {seconds:.0f} s")
 
     def silent(self) -> dict[Place, float]:
         """Returns all hung processes with the seconds since their last heartbeat; empty if the head does not answer."""

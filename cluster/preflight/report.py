@@ -38,7 +38,7 @@ def show(title: str, plan: Plan | None, findings: Sequence[Finding]) -> None:
 
 def memory(needs: Sequence[Need]) -> Table:
     """Returns a table with one row per part of memory: role, device, part, bytes, and how they are computed."""
-    table = _table("role", "of each rank", "part", "takes", "reckoned as")
+    table = _table("role", "of each rank", "part", "takes", "computed as")
     table.columns[3].justify = "right"
     for need in needs:
         name = f"{need.role} x {need.ranks}"

@@ -190,7 +190,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--address", help="HOST:PORT of the cluster's head (default: RAY_ADDRESS, else this machine's)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--watch", nargs="?", const=2.0, type=_positive, metavar="SECONDS", help="again and again")
+    parser.add_argument(
+        "--watch", nargs="?", const=2.0, type=_positive, metavar="SECONDS", help="repeat every SECONDS (default: 2)"
+    )
     return parser.parse_args(argv)
 
 

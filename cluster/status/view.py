@@ -129,7 +129,7 @@ def run_view(
     """
     progress = driver.progress
     assert progress is not None  # every driver's record has it
-    state = progress.state if alive or progress.state != "running" else "ended without a word"
+    state = progress.state if alive or progress.state != "running" else "ended without a report"
     by_id = {actor.actor_id.hex(): actor for actor in actors}
     bundles = {key: _bundle(actor, groups, driver.run) for key, actor in by_id.items()}
     ranks = [

@@ -162,7 +162,7 @@ def _training_texts(rows: dict[str, list[Row]]) -> list[str]:
 
 def _find(out: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest of the clinic in `out`, which must be complete and made with `options`."""
-    advice = "choose another folder, or remove this one to build it anew"
+    advice = "choose another folder, or remove this one to build it again"
     try:
         manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text("utf-8"))
     except OSError as error:

@@ -167,7 +167,7 @@ def _say(outcome: Outcome, out: Path) -> None:
     if not outcome.made:
         print(f"{out}: already prepared from these inputs, nothing changed")
     elif outcome.replaced:
-        print(f"{out}: prepared anew, because these were different: {outcome.replaced}")
+        print(f"{out}: prepared again, because these were different: {outcome.replaced}")
     else:
         print(f"{out}: prepared")
     print(f"  {report['records']:>10,} records in, {report['rows']:,} rows out, {report['characters']:,} characters")

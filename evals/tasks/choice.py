@@ -25,9 +25,9 @@ def check(row: Row) -> None:
     if not 2 <= len(options) <= len(LETTERS):
         raise DataError(f"has {len(options)} options; give 2 to {len(LETTERS)}")
     if not all(options) or len(set(options)) < len(options):
-        raise DataError("an option is empty or given twice; mend the question or drop it")
+        raise DataError("an option is empty or given twice; repair the question or drop it")
     if not 0 <= row["answer"] < len(options):
-        raise DataError(f"answer {row['answer']} is outside its options 0 to {len(options) - 1}; mend it")
+        raise DataError(f"answer {row['answer']} is outside its options 0 to {len(options) - 1}; repair it")
 
 
 def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:

@@ -12,7 +12,7 @@ MOST_NAMED = 50
 
 EMPTY = "the model wrote nothing"
 TOO_LONG = "longer than the context"
-UNTOLD = "no option's log-probability was told"
+UNTOLD = "no option's log-probability was returned"
 
 
 @dataclass(frozen=True)

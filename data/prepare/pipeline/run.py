@@ -162,7 +162,7 @@ def _first_bad(task: Task, piece: Done, tasks: Sequence[Task], done: Sequence[Do
 
 
 def _bad(where: str, reason: str) -> DataError:
-    return DataError(f"{where}: {reason}; mend it, or list and pass over such rows with --on-bad skip")
+    return DataError(f"{where}: {reason}; repair it, or list and pass over such rows with --on-bad skip")
 
 
 def _why(tally: Tally) -> str:
@@ -202,7 +202,7 @@ def _evaluation(sources: Iterable[Source], options: Options) -> Evaluation:
                 items += [item_of(record, options) for record in records_of(found.record, options)]
             except DataError as error:
                 raise DataError(
-                    f"--decontaminate {source.path}:{found.line}: {error}; mend the evaluation file"
+                    f"--decontaminate {source.path}:{found.line}: {error}; repair the evaluation file"
                 ) from error
     return Evaluation(items, options.ngram)
 

@@ -36,7 +36,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     (
         "RayCluster",
         {"spec headGroupSpec resources CPU": "0"},
-        "spec.headGroupSpec.resources: stands beside rayStartParams.num-cpus, which says the same; keep one of the two",
+        "spec.headGroupSpec.resources: is set together with rayStartParams.num-cpus, which says the same; keep one of the two",
     ),
     (
         "RayCluster",
@@ -83,7 +83,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
             HEAD_ENV: {"name": "RAY_REDIS_ADDRESS", "value": "redis:6379"},
             "spec gcsFaultToleranceOptions redisAddress": "redis:6379",
         },
-        "spec.headGroupSpec.template.spec.containers[0].env[1]: RAY_REDIS_ADDRESS stands beside "
+        "spec.headGroupSpec.template.spec.containers[0].env[1]: RAY_REDIS_ADDRESS is set together with "
         "gcsFaultToleranceOptions; remove it and use gcsFaultToleranceOptions.redisAddress",
     ),
     (
@@ -98,7 +98,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     (
         "RayCluster",
         {HEAD_ENV: {"name": "RAY_enable_autoscaler_v2", "value": "1"}},
-        "spec.headGroupSpec.template.spec.containers[0].env[1]: RAY_enable_autoscaler_v2 stands beside "
+        "spec.headGroupSpec.template.spec.containers[0].env[1]: RAY_enable_autoscaler_v2 is set together with "
         "autoscalerOptions.version; remove the variable",
     ),
     (

@@ -51,7 +51,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("RayJob", {"spec backoffLimit": -1}, "spec.backoffLimit: is -1; give 0 or more"),
     ("RayJob", {"spec activeDeadlineSeconds": 0}, "spec.activeDeadlineSeconds: is 0; give 1 or more"),
-    ("RayJob", {"spec runtimeEnvYAML": "env_vars: {"}, "spec.runtimeEnvYAML: is not valid YAML; mend it"),
+    ("RayJob", {"spec runtimeEnvYAML": "env_vars: {"}, "spec.runtimeEnvYAML: is not valid YAML; repair it"),
     (
         "RayJob",
         {"spec runtimeEnvYAML": "pip"},

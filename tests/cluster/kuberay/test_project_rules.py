@@ -131,7 +131,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
         {"spec serveConfigV2": "applications: [{name: chimed}]"},
         "spec.serveConfigV2: applications[0].import_path is None; give MODULE:NAME, e.g. serve.app:build",
     ),
-    ("RayService", {"spec serveConfigV2": "applications: ["}, "spec.serveConfigV2: is not valid YAML; mend it"),
+    ("RayService", {"spec serveConfigV2": "applications: ["}, "spec.serveConfigV2: is not valid YAML; repair it"),
     (
         "RayService",
         {"spec serveConfigV2": ...},

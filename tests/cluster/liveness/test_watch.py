@@ -47,7 +47,7 @@ def test_a_process_that_hangs_is_told_from_one_that_works_and_one_that_is_dead(r
     assert watch.silent() == {}
     os.kill(pids[1], signal.SIGSTOP)
     began = time.monotonic()
-    with pytest.raises(RoleDied, match="rollout: rank 0 hangs: no sign of life for [4-9] s") as error:
+    with pytest.raises(RoleDied, match="rollout: rank 0 hangs: no heartbeat for [4-9] s") as error:
         get([working.work.remote()], "reward: add_columns", 60.0, lambda: watch.look(("rollout",)))
     assert time.monotonic() - began < 30
     assert error.value.role == "rollout"

@@ -132,7 +132,7 @@ def test_a_job_that_is_gone_and_notices_of_yesterday(head: Head, tmp_path: Path,
     leave("t/killed")
     run = run_named("t/killed", head)
     assert run is not None
-    assert (run.state, run.step, run.ranks) == ("ended without a word", 5, ())
+    assert (run.state, run.step, run.ranks) == ("ended without a report", 5, ())
     with monkeypatch.context() as patch:
         now = time.time()
         patch.setattr(time, "time", lambda: now - 90_000)

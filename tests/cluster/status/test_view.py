@@ -65,7 +65,7 @@ def test_a_run_with_every_kind_of_process(driver: ProcessRecord):
 
 def test_a_driver_that_was_killed_ended_without_a_word(driver: ProcessRecord):
     run = run_view(driver, [driver, notice("policy", actor="03")], [], False, NAMES, {}, NOW)
-    assert (run.state, run.step, run.ranks) == ("ended without a word", 12, ())
+    assert (run.state, run.step, run.ranks) == ("ended without a report", 12, ())
 
 
 def test_a_driver_that_failed_says_why(driver: ProcessRecord):

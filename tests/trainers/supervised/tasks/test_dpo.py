@@ -144,7 +144,7 @@ def test_before_the_first_update_the_loss_is_log_2_and_every_margin_0(
 def test_the_reference_reads_the_very_micro_batches_that_the_first_pass_learns(
     train: Any, stage: Callable[..., DpoStage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # In bfloat16 a pair's log-probabilities depend on what stands beside it; in fp32 on CPUs this would not be seen.
+    # In bfloat16 a pair's log-probabilities depend on what is packed with it; in fp32 on CPUs this would not be seen.
     read: list[list[int]] = []
     make = DpoStage.batch
 
