@@ -101,7 +101,7 @@ def test_it_costs_its_own_row_or_ends_the_run(tmp_path, prepared, case):
         prepare([str(path)], tmp_path / "strict", Options(kind, skip=("near",), on_bad="fail"), Here())
     assert str(error.value).startswith(f"{path}:3: ")
     assert reason in str(error.value)
-    assert str(error.value).endswith("mend it, or list and pass over such rows with --on-bad skip")
+    assert str(error.value).endswith("repair it, or list and pass over such rows with --on-bad skip")
     assert not (tmp_path / "strict").exists()
 
 
