@@ -112,7 +112,7 @@ def test_no_folder_is_crowded():
 
 
 def test_rooms_of_a_package_form_no_circle():
-    """A room is a folder within a package; what lies beside the rooms, or above a room, is the package's own."""
+    """A room is a folder within a package; files next to the rooms, or above a room, belong to the package."""
     rooms = {path: path.relative_to(ROOT).parent for path in sources()}
     folders = set(rooms.values())
     needs: dict[Path, set[Path]] = {}

@@ -117,10 +117,10 @@ def fault_tolerance(ray: RayClusterView) -> Iterator[Found]:
     }
     for name, field in fields.items():
         if name in environment and (options is not None or name != "REDIS_PASSWORD"):
-            beside = "is set together with" if options is not None else "is set without"
+            how = "is set together with" if options is not None else "is set without"
             yield (
                 environment[name][0],
-                f"{name} {beside} gcsFaultToleranceOptions; remove it and use gcsFaultToleranceOptions.{field}",
+                f"{name} {how} gcsFaultToleranceOptions; remove it and use gcsFaultToleranceOptions.{field}",
             )
     for name, field in (("redis-password", "redisPassword"), ("redis-username", "redisUsername")):
         if parameters.get(name) and (options is not None or name == "redis-username"):

