@@ -151,7 +151,7 @@ class FrozenRoleConfig(Section):
         return settle_dtype(self, self.placement.on_gpus)
 
 
-class JudgeConfig(Section):
+class RewardFunctionConfig(Section):
     """Rewards from Python functions and HTTP endpoints; see docs/rewards.md."""
 
     placement: PlacementConfig = PlacementConfig(cpus_per_rank=0.25)
@@ -165,13 +165,15 @@ class JudgeConfig(Section):
         return functions | {name: source.weight for name, source in self.endpoints.items()}
 
     @model_validator(mode="after")
-    def _names_are_free(self) -> JudgeConfig:
+    def _names_are_free(self) -> RewardFunctionConfig:
         names = [*self.functions, *self.endpoints]
         for name in names:
             if name == "model" or names.count(name) > 1:
-                raise ValueError(f"judge: the name '{name}' is taken; rename that function or endpoint")
+                raise ValueError(f"reward_function: the name '{name}' is taken; rename that function or endpoint")
         if self.placement.ranks != 1:
-            raise ValueError(f"judge.placement.ranks {self.placement.ranks}: there is one judge; set it to 1")
+            raise ValueError(
+                f"reward_function.placement.ranks {self.placement.ranks}: reward functions run in one process; set it to 1"
+            )
         return self
 
 
@@ -201,14 +203,14 @@ class RolloutConfig(Section):
 
     placement: PlacementConfig = PlacementConfig()
     engine: EngineConfig = EngineConfig()
-    max_new_tokens: int = Field(128, ge=1, description="longest answer, in tokens")
+    max_new_tokens: int = Field(128, ge=1, description="longest response, in tokens")
     temperature: float = Field(1.0, gt=0, description="sampling temperature")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; below 1 it no longer samples the policy")
     top_k: int = Field(0, ge=0, description="sample among the k likeliest tokens, no longer the policy; 0 is all")
     min_p: float = Field(
         0.0, ge=0, le=1, description="sample tokens of at least this share of the likeliest's probability"
     )
-    stop: tuple[str, ...] = Field((), description="tokens that end an answer, besides the model's end mark")
+    stop: tuple[str, ...] = Field((), description="tokens that end a response, besides the model's end mark")
 
     @model_validator(mode="after")
     def _dtype_by_placement(self) -> Self:
@@ -240,7 +242,7 @@ class OverlappedRolloutConfig(RolloutConfig):
     chunk_rows: int | None = Field(
         None,
         ge=1,
-        description="neighboring answers that reference, reward model and judge score as soon as all are finished, "
+        description="neighboring responses that reference, reward model and reward_function score as soon as all are finished, "
         "while engines generate the others; else a minibatch. For roles with processors of their own",
     )
     ahead: int = Field(
@@ -250,7 +252,7 @@ class OverlappedRolloutConfig(RolloutConfig):
     )
     in_flight: InFlight = Field(
         "none",
-        description="with ahead: new weights do not wait for running answers, which go on with them, their KV cache "
+        description="with ahead: new weights do not wait for running responses, which go on with them, their KV cache "
         "kept or recomputed. Timing then decides which weights make a token: only the journal repeats such a run",
     )
 

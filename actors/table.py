@@ -53,7 +53,7 @@ COLUMNS: Final[Mapping[str, Column]] = {
 }
 SOURCE: Final = "reward_"
 """Prefix of the columns that hold the reward of one source: `reward_model`, or `reward_NAME` for a reward function."""
-_OF_FUNCTION: Final = Column(pa.float32(), "judge", "reward of a reward function")
+_OF_FUNCTION: Final = Column(pa.float32(), "reward_function", "reward of a reward function")
 
 
 class TableError(ValueError):

@@ -30,7 +30,7 @@ from cluster.memory import status_bytes
 PROG = "python -m benchmarks.loading"
 RANKS = 2
 MIB = 2**20
-_SECONDS_BETWEEN_LOOKS = 0.002
+_POLL_S = 0.002
 
 
 class _Peak:
@@ -51,7 +51,7 @@ class _Peak:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+        while not self._ended.wait(_POLL_S):
             self.bytes = max(self.bytes, self._now() - self._before)
 
     @staticmethod

@@ -41,8 +41,8 @@ from trainers.runs.folder import Run
 PROG = "python -m benchmarks.memory"
 # hidden, intermediate, layers, heads; with the sample clinic's vocabulary 4, 33 and 88 million parameters
 SIZES = {"4M": (256, 688, 4, 4), "34M": (512, 1376, 10, 8), "90M": (768, 2048, 12, 12)}
-ANSWER_TOKENS = 32
-_SECONDS_BETWEEN_LOOKS = 0.05
+RESPONSE_TOKENS = 32
+_POLL_S = 0.05
 
 
 class Peak(NamedTuple):
@@ -103,7 +103,7 @@ class _Watch:
 
     def _run(self) -> None:
         pids: dict[str, int] = {}
-        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+        while not self._ended.wait(_POLL_S):
             if pids.keys() != self._names:
                 actors = self._head.actors(self._job)
                 pids = {actor.name: actor.pid for actor in actors if actor.name in self._names and actor.pid}
@@ -148,7 +148,7 @@ def _config(tokenizer: Path, architecture: ArchitectureConfig, tokens: int, fold
             "name": folder.name,
             "prompts": {"train": (str(table),), "max_tokens": length},
             "steps": 2,
-            "prompts_per_step": 4 * (tokens // (length + ANSWER_TOKENS)),
+            "prompts_per_step": 4 * (tokens // (length + RESPONSE_TOKENS)),
             "algorithm": {"minibatches": 2},
             "policy": {"model": str(model), **role},
             "critic": {"model": str(scorer), **role},
@@ -156,7 +156,7 @@ def _config(tokenizer: Path, architecture: ArchitectureConfig, tokens: int, fold
             "reward": {"model": str(scorer), **role},
             "rollout": {
                 "placement": placement,
-                "max_new_tokens": ANSWER_TOKENS,
+                "max_new_tokens": RESPONSE_TOKENS,
                 "engine": {"max_model_len": 512, "kv_cache_bytes": 2**27},
             },
             "checkpoint_every": 1,

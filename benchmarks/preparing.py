@@ -61,8 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
             made = Path(folder, "input")
             make_input(find_files(given.input)[0], made, given.megabytes * MB, given.seed)
             inputs = [str(made)]
-        figures = measure(inputs, Path(folder, "out"), given.rest)
-    text = json.dumps(figures, indent=1, ensure_ascii=False)
+        metrics = measure(inputs, Path(folder, "out"), given.rest)
+    text = json.dumps(metrics, indent=1, ensure_ascii=False)
     if given.json:
         given.json.write_text(text + "\n", "utf-8")
     print(text)

@@ -130,7 +130,7 @@ def run(folder: Path, name: str, kill: Kill | None) -> int | None:
                 stderr=out,
             )
         if kill is not None and reached is None:
-            reached = _strike(driver, kill, folder / "runs" / name)
+            reached = _inject(driver, kill, folder / "runs" / name)
         code = driver.wait(PATIENCE_S)
         if code == 0:
             return reached
@@ -146,7 +146,7 @@ def differences(run: Path, other: Path) -> list[str]:
     return ["WEIGHTS"] * (not same) + ["LOSSES"] * (losses[0] != losses[1])
 
 
-def _strike(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> int | None:
+def _inject(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> int | None:
     """Waits for the time of the kill, and kills. Returns the steps logged by then; None if the run had ended before."""
     while driver.poll() is None and _steps(run) < kill.step:
         time.sleep(0.01)

@@ -44,8 +44,8 @@ def main() -> None:
                 success = [line["reward"] for line in lines]
                 seconds = statistics.median(line["seconds"] for line in lines)
                 curves[f"{algorithm}/ahead-{ahead}/seed-{seed}"] = success
-                figures = f"{success[0]:.2f} | {statistics.mean(success[-LAST:]):.2f} | {seconds:.2f}"
-                print(f"| {algorithm} | {ahead} | {seed} | {figures} |", flush=True)
+                metrics = f"{success[0]:.2f} | {statistics.mean(success[-LAST:]):.2f} | {seconds:.2f}"
+                print(f"| {algorithm} | {ahead} | {seed} | {metrics} |", flush=True)
     if options.json:
         Path(options.json).write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
     if options.svg:
@@ -75,10 +75,10 @@ def run(algorithm: str, ahead: str, seed: str, steps: int, prompts: int) -> list
         "samples_per_prompt": 4,
         "algorithm.name": algorithm,
         "algorithm.kl_coef": 0.02,
-        "algorithm.importance": "none" if ahead == "0" else "truncated",
+        "algorithm.rollout_correction": "none" if ahead == "0" else "truncated",
         "policy.optimizer.lr": 3e-4,
         "reward": "null",
-        "judge.functions.polite.file": str(Path(__file__).with_name("verifiable_reward.py")),
+        "reward_function.functions.polite.file": str(Path(__file__).with_name("verifiable_reward.py")),
         "rollout.ahead": ahead,
         "samples_every": steps,
     }

@@ -14,11 +14,11 @@ from cluster.head import Head, HeadError
 from cluster.ray_internals import PlacementGroupTableData
 from cluster.scaling import Reply, waiting_for
 
-_SECONDS_BETWEEN_LOOKS = 3.0
-_SECONDS_BETWEEN_WORDS = 10.0
+_POLL_S = 3.0
+_REPORT_EVERY_S = 10.0
 
 
-def unplaced(head: Head, job: str | None = None) -> list[PlacementGroupTableData]:
+def pending_groups(head: Head, job: str | None = None) -> list[PlacementGroupTableData]:
     """Returns the placement groups that wait for resources, oldest first.
 
     Args:
@@ -37,7 +37,7 @@ def describe(group: PlacementGroupTableData, reply: Reply) -> str:
     return waiting_for(name, [dict(bundle.unit_resources) for bundle in lost], reply, group.placement_group_id.hex())
 
 
-def seconds_asked(group: PlacementGroupTableData) -> float:
+def seconds_pending(group: PlacementGroupTableData) -> float:
     """Returns how long ago the group was requested, in seconds."""
     return max(0.0, time.time() - group.placement_group_creation_timestamp_ms / 1000)
 
@@ -59,7 +59,7 @@ class Waiting:
         Args:
             names: the groups to look at; all of this job by default.
         """
-        groups = [group for group in unplaced(self._head, self._job) if names is None or group.name in names]
+        groups = [group for group in pending_groups(self._head, self._job) if names is None or group.name in names]
         if not groups:
             return ""
         more = f" (and {len(groups) - 1} more wait)" if len(groups) > 1 else ""
@@ -67,7 +67,7 @@ class Waiting:
 
     def _run(self) -> None:
         began = time.monotonic()
-        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+        while not self._ended.wait(_POLL_S):
             try:
                 words = self.words()
             except HeadError as error:
@@ -75,7 +75,7 @@ class Waiting:
             now = time.monotonic()
             if not words:
                 began = now
-            elif words != self._said or now - self._said_at >= _SECONDS_BETWEEN_WORDS:
+            elif words != self._said or now - self._said_at >= _REPORT_EVERY_S:
                 print(f"{words} ({now - began:.0f} s)", flush=True)
                 self._said_at = now
             self._said = words

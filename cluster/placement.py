@@ -10,7 +10,7 @@ from cluster.pending import Waiting
 from configs.errors import RunError
 
 Bundle = dict[str, float]
-_SECONDS_BETWEEN_LOOKS = 0.2
+_POLL_S = 0.2
 
 
 class PlacementError(RunError):
@@ -59,7 +59,7 @@ def placed_again(groups: dict[str, PlacementGroup], timeout_s: float) -> None:
         while words := waiting.words(groups):
             if time.monotonic() > deadline:
                 raise PlacementError(f"{words}: gave up after {timeout_s:.0f} s")
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_POLL_S)
 
 
 def release(groups: dict[str, PlacementGroup]) -> None:

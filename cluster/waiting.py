@@ -21,10 +21,10 @@ from configs.errors import ConfigError, RunError
 
 # How long after one rank's error the death of another rank may become known, in seconds.
 DEATH_IS_KNOWN_S = 10.0
-SECONDS_BETWEEN_LOOKS = 1.0
+POLL_S = 1.0
 _DEATHS = (RayActorError, NodeDiedError, ObjectLostError, ActorPlacementGroupRemoved)
 
-Look = Callable[[], None]
+Poll = Callable[[], None]
 """A callback that waits call about once a second; it raises RoleDied if the awaited process is lost."""
 
 
@@ -41,35 +41,35 @@ class RoleDied(RoleError):
         return str(self).partition(":")[0]
 
 
-def next_of(stream: Any, what: str, timeout_s: float, look: Look | None = None) -> ray.ObjectRef | None:
+def next_of(stream: Any, what: str, timeout_s: float, poll: Poll | None = None) -> ray.ObjectRef | None:
     """Returns the next reference of a streaming call, or None after the last one.
 
     Args:
         stream: the streaming call's generator.
         what: role and call, for error messages.
         timeout_s: seconds to wait.
-        look: called about once a second while waiting.
+        poll: called about once a second while waiting.
 
     Raises:
         RoleDied: no reference came within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
-    while not ray.wait([stream], timeout=SECONDS_BETWEEN_LOOKS, fetch_local=False)[0]:
+    while not ray.wait([stream], timeout=POLL_S, fetch_local=False)[0]:
         if time.monotonic() > deadline:
             raise RoleDied(f"{what}: no answer after {timeout_s:.0f} s")
-        if look:
-            look()
+        if poll:
+            poll()
     return next(stream, None)
 
 
-def get(refs: Any, what: str, timeout_s: float, look: Look | None = None) -> Any:
-    """`ray.get` with a timeout, which calls `look` about once a second while it waits.
+def get(refs: Any, what: str, timeout_s: float, poll: Poll | None = None) -> Any:
+    """`ray.get` with a timeout, which calls `poll` about once a second while it waits.
 
     Args:
         refs: one reference, or a list of them.
         what: role and call, for error messages, e.g. "policy: learn".
         timeout_s: seconds to wait for all of `refs`.
-        look: called about once a second while waiting; what it raises is passed on.
+        poll: called about once a second while waiting; what it raises is passed on.
 
     Returns:
         The value, or a list of values in the order of `refs`.
@@ -80,7 +80,7 @@ def get(refs: Any, what: str, timeout_s: float, look: Look | None = None) -> Any
         RayTaskError: remote code raised anything else.
     """
     try:
-        return _get(refs, what, timeout_s, look)
+        return _get(refs, what, timeout_s, poll)
     except _DEATHS as error:
         raise RoleDied(f"{what}: its process died: {_first_line(error)}") from error
     except RayTaskError as error:
@@ -92,7 +92,7 @@ def get(refs: Any, what: str, timeout_s: float, look: Look | None = None) -> Any
         raise
 
 
-def _get(refs: Any, what: str, timeout_s: float, look: Look | None) -> Any:
+def _get(refs: Any, what: str, timeout_s: float, poll: Poll | None) -> Any:
     waiting: list[ray.ObjectRef] = list(refs) if isinstance(refs, list) else [refs]
     values: dict[ray.ObjectRef, Any] = {}
     deadline = time.monotonic() + timeout_s
@@ -100,14 +100,14 @@ def _get(refs: Any, what: str, timeout_s: float, look: Look | None) -> Any:
         left = deadline - time.monotonic()
         if left <= 0:
             raise RoleDied(f"{what}: no answer after {timeout_s:.0f} s")
-        # A ready object is fetched with all the remaining time: interrupting to call `look` would restart the transfer.
-        ready, waiting = ray.wait(waiting, timeout=min(left, SECONDS_BETWEEN_LOOKS), fetch_local=False)
+        # A ready object is fetched with all the remaining time: interrupting to call `poll` would restart the transfer.
+        ready, waiting = ray.wait(waiting, timeout=min(left, POLL_S), fetch_local=False)
         try:
-            values |= {ref: ray.get(ref, timeout=max(left, SECONDS_BETWEEN_LOOKS)) for ref in ready}
+            values |= {ref: ray.get(ref, timeout=max(left, POLL_S)) for ref in ready}
         except GetTimeoutError as error:
             raise RoleDied(f"{what}: no answer after {timeout_s:.0f} s") from error
-        if look and not ready:
-            look()
+        if poll and not ready:
+            poll()
     return [values[ref] for ref in refs] if isinstance(refs, list) else values[refs]
 
 

@@ -10,7 +10,7 @@ from typing import get_args
 from actors.precision import AUTO, Dtype
 from configs.errors import ConfigError
 from evals.models.sizing import DEFAULT_CONTEXT
-from evals.models.subject import ANSWER_TOKENS, Method
+from evals.models.subject import RESPONSE_TOKENS, Method
 from evals.tasks.benchmarks import BENCHMARKS
 from evals.tasks.registry import TASKS
 
@@ -66,7 +66,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_protocol(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--answer-tokens", type=count, default=ANSWER_TOKENS, metavar="N",
+        "--response-tokens", type=count, default=RESPONSE_TOKENS, metavar="N",
         help="longest answer to an open question or a prompt; give what your references need (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(

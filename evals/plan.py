@@ -134,8 +134,8 @@ def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:
     return Settings(
         seed=options.seed,
         limits={name: limit for name in names if (limit := {**tables, **files}.get(name))},
-        open_tokens=options.answer_tokens,
-        sample_tokens=options.answer_tokens,
+        open_tokens=options.response_tokens,
+        sample_tokens=options.response_tokens,
         methods=options.methods,
         shots=options.shots,
         rotate=not options.no_rotation,
@@ -154,7 +154,7 @@ def _check_context(options: argparse.Namespace, settings: Settings, models: Sequ
         longest = max(settings.open_tokens, settings.sample_tokens)
         if longest >= context - 1:
             raise ConfigError(
-                f"--answer-tokens {longest}: leaves no room for a prompt in the context of {context} tokens; lower it, or "
+                f"--response-tokens {longest}: leaves no room for a prompt in the context of {context} tokens; lower it, or "
                 "raise --max-model-len"
             )
 

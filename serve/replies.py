@@ -67,7 +67,7 @@ class Whole:
 
     json: str
     prompt_tokens: int
-    answer_tokens: int
+    response_tokens: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Part:
 
     events: str
     prompt_tokens: int
-    answer_tokens: int
+    response_tokens: int
 
 
 @dataclass(frozen=True)

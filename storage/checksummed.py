@@ -1,7 +1,7 @@
 """Parquet files with metadata and a checksum that detects any damage.
 
 A file's Parquet metadata (`pyarrow.parquet.read_metadata`) contains the SHA-256 of all its bytes, computed with the
-checksum's own 64 digits set to zeros. Any Parquet reader can read such a file; `read_sealed` also detects every
+checksum's own 64 digits set to zeros. Any Parquet reader can read such a file; `read_checksummed` also detects every
 changed byte.
 """
 
@@ -26,13 +26,13 @@ class DamagedTable(RunError):
     """A checksummed Parquet file does not have the content that was written. The message names the file."""
 
 
-def write_sealed(path: Path, table: pa.Table, facts: Mapping[str, str], *, synced: bool = True) -> None:
+def write_checksummed(path: Path, table: pa.Table, facts: Mapping[str, str], *, synced: bool = True) -> None:
     """Write `table` with `facts` as the file's metadata, atomically: temporary file, fsync, rename.
 
     Args:
         path: the file to write; its folder is created.
         table: the rows.
-        facts: metadata, returned by `read_sealed`.
+        facts: metadata, returned by `read_checksummed`.
         synced: whether to fsync, so that the file survives a power failure.
 
     Raises:
@@ -50,7 +50,7 @@ def write_sealed(path: Path, table: pa.Table, facts: Mapping[str, str], *, synce
     replace_file(path, content, synced=synced)
 
 
-def read_sealed(path: Path) -> tuple[pa.Table, dict[str, str]]:
+def read_checksummed(path: Path) -> tuple[pa.Table, dict[str, str]]:
     """Return the table and its metadata.
 
     Raises:
@@ -72,8 +72,8 @@ def read_sealed(path: Path) -> tuple[pa.Table, dict[str, str]]:
     return table.replace_schema_metadata(None), facts
 
 
-def read_or_put_aside(path: Path, then: str) -> tuple[pa.Table, dict[str, str]] | None:
-    """Like `read_sealed`, but returns None if the file does not exist or is damaged.
+def read_or_set_aside(path: Path, then: str) -> tuple[pa.Table, dict[str, str]] | None:
+    """Like `read_checksummed`, but returns None if the file does not exist or is damaged.
 
     A damaged file is reported on stdout, followed by the consequence `then`, and renamed to end in `.damaged`, so that
     it is ignored from then on.
@@ -84,7 +84,7 @@ def read_or_put_aside(path: Path, then: str) -> tuple[pa.Table, dict[str, str]] 
     if not path.exists():
         return None
     try:
-        return read_sealed(path)
+        return read_checksummed(path)
     except DamagedTable as error:
         aside = path.with_name(path.name + ".damaged")
         with writing(path):

@@ -22,7 +22,7 @@ _TODO = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, {_AGAIN}"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), f"make its folder writable, {_AGAIN}"),
 }
-_SEAL = b"# SHA-256 of the lines above: "
+_CHECKSUM_LINE = b"# SHA-256 of the lines above: "
 _CHECKSUM = "sha256"  # key in JSON files: the SHA-256 of the rest
 
 
@@ -106,18 +106,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def with_seal(text: str) -> bytes:
+def with_checksum(text: str) -> bytes:
     """Return `text` in UTF-8 followed by a line with its SHA-256, which is a comment where `#` begins one."""
     content = text.encode()
-    return content + _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
+    return content + _CHECKSUM_LINE + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
-def broken_seal(content: bytes, *, required: bool = True) -> str | None:
-    """Return what is wrong with content that `with_seal` made, for an error message; None if it is intact.
+def checksum_fault(content: bytes, *, required: bool = True) -> str | None:
+    """Return what is wrong with content that `with_checksum` made, for an error message; None if it is intact.
 
     Content without a checksum line is truncated, or was written by other means; this is an error only if `required`.
     """
-    text, seal, digest = content.rpartition(_SEAL)
+    text, seal, digest = content.rpartition(_CHECKSUM_LINE)
     if not seal:
         return "cut off (its last line, a SHA-256, is missing)" if required else None
     if digest != hashlib.sha256(text).hexdigest().encode() + b"\n":

@@ -15,7 +15,7 @@ from configs.base import read
 from configs.errors import ConfigError, one_line_errors
 from configs.recipe import read_recipe
 from data.chat import chat_ends, without_end
-from storage.checksummed import read_sealed
+from storage.checksummed import read_checksummed
 from storage.paths import require_dir
 from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
@@ -35,10 +35,10 @@ def main(argv: Sequence[str]) -> None:
     step = steps[-1] if options.step is None else options.step
     if step not in steps:
         raise ConfigError(f"--step={step}: the journal of {run} has steps {steps[0]} to {steps[-1]}; give one of them")
-    table, facts = read_sealed(step_path(run / "journal", step))
+    table, facts = read_checksummed(step_path(run / "journal", step))
     table = with_rewards(table, step_path(run / "rewards", step))
     rows = chosen(table, options.best, options.worst)
-    print(f"step {step}, weights version {facts['weights_version']}, {len(table)} answers{_summary(table)}")
+    print(f"step {step}, weights version {facts['weights_version']}, {len(table)} responses{_summary(table)}")
     tokenizer = load_tokenizer(_model(run))
     ends = chat_ends(tokenizer)
     for row in table.take(rows).to_pylist():
@@ -52,9 +52,9 @@ def with_rewards(table: pa.Table, path: Path) -> pa.Table:
     """
     if "reward" in table.column_names or not path.exists():
         return table
-    rewards, _ = read_sealed(path)
+    rewards, _ = read_checksummed(path)
     if len(rewards) != len(table):
-        raise ConfigError(f"{path}: has {len(rewards)} rewards for {len(table)} answers; remove it to go without")
+        raise ConfigError(f"{path}: has {len(rewards)} rewards for {len(table)} responses; remove it to go without")
     for name in rewards.column_names:
         table = table.append_column(name, rewards.column(name))
     return table
@@ -84,11 +84,11 @@ def as_text(row: dict[str, Any], tokenizer: Any, ends: Sequence[int]) -> str:
     sources = "".join(f" {name} {value:.4f}" for name, value in parts.items()) if len(parts) > 1 else ""
     end = "finished" if row["finished"] else "cut off"
     parts_of_chat = (row["prompt"], without_end(row["response"], ends))
-    prompt, answer = (tokenizer.decode(ids, skip_special_tokens=True) for ids in parts_of_chat)
+    prompt, response = (tokenizer.decode(ids, skip_special_tokens=True) for ids in parts_of_chat)
     head = (
         f"-- prompt {row['prompt_id']}, sample {row['sample']}: {reward}{sources}, {len(row['response'])} tokens, {end}"
     )
-    return f"{head}\n{prompt.strip()}\n{answer.strip()}"
+    return f"{head}\n{prompt.strip()}\n{response.strip()}"
 
 
 def _summary(table: pa.Table) -> str:
@@ -111,12 +111,14 @@ def _model(run: Path) -> str | Path:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=PROG, description="What a run has journalled.")
-    show = parser.add_subparsers(required=True).add_parser("show", help="prints prompts, answers and rewards of a step")
+    show = parser.add_subparsers(required=True).add_parser(
+        "show", help="prints prompts, responses and rewards of a step"
+    )
     show.add_argument("run", metavar="runs/NAME", help="the run's folder")
     show.add_argument("--step", type=int, help="the step, counted from 0 (default: the newest)")
     which = show.add_mutually_exclusive_group()
-    which.add_argument("--best", type=_count, metavar="K", help="only the K answers with the highest rewards")
-    which.add_argument("--worst", type=_count, metavar="K", help="only the K answers with the lowest rewards")
+    which.add_argument("--best", type=_count, metavar="K", help="only the K responses with the highest rewards")
+    which.add_argument("--worst", type=_count, metavar="K", help="only the K responses with the lowest rewards")
     return parser.parse_args(argv)
 
 

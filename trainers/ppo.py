@@ -74,7 +74,7 @@ def team_config(config: PPOConfig, end_ids: tuple[int, ...]) -> TeamConfig:
     return TeamConfig(
         run=config.name,
         roles=config.roles,
-        sites=config.sites,
+        placement_groups=config.placement_groups,
         updates=config.updates,
         minibatches=config.algorithm.minibatches,
         skips_old_logprobs=config.skips_old_logprobs,
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None, observers: Sequence[Observer] = ()) 
             return
         prompts = read_prompts(config)
         check_tasks(config.evaluation)
-        sources_of(config.judge)  # checks the reward functions before anything starts
+        sources_of(config.reward_function)  # checks the reward functions before anything starts
         with connect(**config.cluster.connection()):
             require_fit(config)
             fetch_on_nodes(config)

@@ -16,7 +16,7 @@ from storage.paths import require_dir, resolve
 from trainers.reporting.page import render
 from trainers.reporting.record import read_record
 from trainers.reporting.samples import read_samples
-from trainers.runs.folder import write_whole
+from trainers.runs.folder import write_atomically
 
 PROG = "python -m trainers.report"
 
@@ -43,7 +43,7 @@ def report(run: str, out: str | None = None) -> Path:
     html = render(read_record(folder), read_samples(folder))
     try:
         # A lone surrogate, which is valid in JSON but not in UTF-8, becomes text such as \ud83d.
-        write_whole(path, html.encode("utf-8", "backslashreplace").decode("utf-8"))
+        write_atomically(path, html.encode("utf-8", "backslashreplace").decode("utf-8"))
     except DiskError as error:
         raise ConfigError(f"{path}: cannot be written ({error.reason}); give another file with --out") from error
     return path

@@ -35,7 +35,7 @@ _RAY_STEP = 1e-4
 
 
 @dataclass(frozen=True)
-class Site:
+class PlacementGroupSpec:
     """Specification of one placement group and the roles in it: a single role, or several that share it.
 
     Bundle i holds rank i of each role. It is as large as the largest of their requirements, not as their sum.
@@ -77,7 +77,7 @@ class Site:
         return {name: [need[name] for need in needs] for name in needs[0]}
 
 
-def sites(colocate: Colocate, placements: Mapping[str, PlacementConfig]) -> list[Site]:
+def placement_group_specs(colocate: Colocate, placements: Mapping[str, PlacementConfig]) -> list[PlacementGroupSpec]:
     """The placement groups of the roles in `placements`; every role is in exactly one.
 
     Raises:
@@ -101,18 +101,18 @@ def sites(colocate: Colocate, placements: Mapping[str, PlacementConfig]) -> list
             raise ValueError(f"colocate names {role} {count} times: a role has one place; name it once")
     shared = {role for group in groups for role in group}
     alone = [(role,) for role in placements if role not in shared]
-    made = [Site({role: placements[role] for role in group}) for group in (*groups, *alone)]
-    for site in made:
-        for role in site.on_gpu():
-            if site.shares_gpu(role) and placements[role].gpus_per_rank > 1:
+    made = [PlacementGroupSpec({role: placements[role] for role in group}) for group in (*groups, *alone)]
+    for spec in made:
+        for role in spec.on_gpu():
+            if spec.shares_gpu(role) and placements[role].gpus_per_rank > 1:
                 raise ValueError(
-                    f"{role}.placement.gpus_per_rank {placements[role].gpus_per_rank:g}: colocate has {site.name} share "
+                    f"{role}.placement.gpus_per_rank {placements[role].gpus_per_rank:g}: colocate has {spec.name} share "
                     f"one GPU a rank; set it to 1"
                 )
     return made
 
 
-def require_memory_share(site: Site, rollout: RolloutConfig) -> None:
+def require_memory_share(spec: PlacementGroupSpec, rollout: RolloutConfig) -> None:
     """Requires an explicit `gpu_memory_utilization` where the engine shares its GPU with other roles.
 
     The default would leave the other roles too little memory.
@@ -120,10 +120,10 @@ def require_memory_share(site: Site, rollout: RolloutConfig) -> None:
     Raises:
         ValueError: the setting is not given. One line that names the key.
     """
-    if "rollout" not in site.roles or not site.shares_gpu("rollout"):
+    if "rollout" not in spec.roles or not spec.shares_gpu("rollout"):
         return
     if "gpu_memory_utilization" not in rollout.engine.model_fields_set:
-        others = " and ".join(role for role in site.on_gpu() if role != "rollout")
+        others = " and ".join(role for role in spec.on_gpu() if role != "rollout")
         raise ValueError(
             f"rollout.engine.gpu_memory_utilization is not given, and colocate has the engine share its GPU with "
             f"{others}: give the part of the GPU's memory that the engine may keep, e.g. 0.4"

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.config import PlacementConfig
 from actors.groups.batching import rows_of
-from actors.groups.colocation import Site
+from actors.groups.colocation import PlacementGroupSpec
 from actors.roles.worker import Worker
 from actors.table import extended
 from cluster.environment import for_computing
@@ -36,7 +36,7 @@ class WorkerGroup(Generic[W]):
         run: str,
         role: str,
         worker: type[W],
-        site: Site,
+        spec: PlacementGroupSpec,
         group: PlacementGroup,
         timeout_s: float,
         calls_at_once: int = 1,
@@ -48,18 +48,18 @@ class WorkerGroup(Generic[W]):
             run: the run's name.
             role: the role's name.
             worker: class of the processes.
-            site: specification of the placement group; rank i gets its share of bundle i.
-            group: the placement group reserved for `site`.
+            spec: specification of the placement group; rank i gets its share of bundle i.
+            group: the placement group reserved for `spec`.
             timeout_s: longest wait for one call, in seconds.
             calls_at_once: concurrent calls of one process.
             watch: polled during waits, so that a wait for a hung process fails early.
         """
         self.role, self.timeout_s, self.watch = role, timeout_s, watch
         self._until: float | None = None
-        self.ranks = site.roles[role].ranks
+        self.ranks = spec.roles[role].ranks
         self.names = [f"{run}/{role}-{rank}" for rank in range(self.ranks)]
         self._run, self._worker, self._calls_at_once = run, worker, calls_at_once
-        self._site, self._group = site, group
+        self._site, self._group = spec, group
         self.actors: list[ActorHandle] = [self._start(rank) for rank in range(self.ranks)]
 
     def _start(self, rank: int) -> ActorHandle:
@@ -102,15 +102,15 @@ class WorkerGroup(Generic[W]):
 
     def join_world(self) -> None:
         """Joins all ranks in one torch.distributed world."""
-        host, port = get(self.actors[0].address.remote(), f"{self.role}: start", self.timeout_s, self.look)
+        host, port = get(self.actors[0].address.remote(), f"{self.role}: start", self.timeout_s, self.poll)
         self.wait(
             [a.join.remote(rank, self.ranks, host, port, self.timeout_s) for rank, a in enumerate(self.actors)], "join"
         )
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Raises RoleDied if a process of this role hangs."""
         if self.watch:
-            self.watch.look((self.role,))
+            self.watch.poll((self.role,))
 
     def submit(self, method: str, *arguments: Any, ranks: Sequence[int] | None = None) -> list[ray.ObjectRef]:
         """Calls `method` on every rank, or on `ranks`, with the same arguments; does not block."""
@@ -122,11 +122,11 @@ class WorkerGroup(Generic[W]):
 
         Raises RoleDied, naming the role, on a timeout or if a rank is dead or hangs.
         """
-        return get(refs, f"{self.role}: {doing}", self._longest_wait(), self.look)
+        return get(refs, f"{self.role}: {doing}", self._longest_wait(), self.poll)
 
     def next_of(self, stream: Any, doing: str) -> ray.ObjectRef | None:
         """The next result of a streaming call, None after the last. Waits and raises like `wait`."""
-        return next_of(stream, f"{self.role}: {doing}", self._longest_wait(), self.look)
+        return next_of(stream, f"{self.role}: {doing}", self._longest_wait(), self.poll)
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:

@@ -10,17 +10,17 @@ import pyarrow as pa
 import ray
 
 from actors.groups.batching import even_shares
-from actors.groups.colocation import Site
+from actors.groups.colocation import PlacementGroupSpec
 from actors.groups.group import ColumnsInFlight, WorkerGroup
 from actors.groups.scoring import Samples, Scoring
 from actors.roles.reward import Reward
-from actors.roles.reward_function import JudgeWorker
+from actors.roles.reward_function import RewardFunctionWorker
 from actors.roles.rollout import Rollout
 from actors.roles.worker import Worker
 from cluster.liveness.watch import Watch
 from cluster.placement import release, reserve
 
-WORKERS: Mapping[str, type[Worker]] = {"rollout": Rollout, "reward": Reward, "judge": JudgeWorker}
+WORKERS: Mapping[str, type[Worker]] = {"rollout": Rollout, "reward": Reward, "reward_function": RewardFunctionWorker}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SamplerConfig:
 
     run: str  # prefix of the names of placement groups and actors
     roles: Mapping[str, Any]  # settings of each role to start, from actors/config.py
-    sites: Sequence[Site]  # the placement groups of the roles
+    placement_groups: Sequence[PlacementGroupSpec]  # the placement groups of the roles
     seed: int
     end_ids: tuple[int, ...]  # tokens that end a response
     start_timeout_s: float
@@ -49,19 +49,19 @@ class Sampler:
         """
         self.config, self.version = config, version
         self.groups: dict[str, WorkerGroup[Any]] = {}
-        groups = {f"{config.run}/{site.name}": site.bundles() for site in config.sites}
+        groups = {f"{config.run}/{spec.name}": spec.bundles() for spec in config.placement_groups}
         self._reserved = reserve(groups, config.start_timeout_s)
         try:
             watch = Watch(config.run, config.hang_timeout_s)
-            for site in config.sites:
-                reserved = self._reserved[f"{config.run}/{site.name}"]
-                for role in site.roles:
+            for spec in config.placement_groups:
+                reserved = self._reserved[f"{config.run}/{spec.name}"]
+                for role in spec.roles:
                     self.groups[role] = WorkerGroup(
-                        config.run, role, WORKERS[role], site, reserved, config.call_timeout_s, watch=watch
+                        config.run, role, WORKERS[role], spec, reserved, config.call_timeout_s, watch=watch
                     )
             settings = config.roles["rollout"]
             engines = self.rollout.submit("setup", settings, model, config.seed, None, config.end_ids)
-            if any(site.shares_gpu(role) for site in config.sites for role in site.roles):
+            if any(spec.shares_gpu(role) for spec in config.placement_groups for role in spec.roles):
                 # An engine sizes its KV cache by the free GPU memory, so no other role may allocate meanwhile.
                 self.rollout.wait(engines, "load the model")
             for role, group in self._rewarding.items():
@@ -93,10 +93,10 @@ class Sampler:
         asked: tuple[ColumnsInFlight, pa.Table] | None = None
         for prompts in batches:
             shares = even_shares(len(prompts), self.rollout.ranks)
-            answers = ColumnsInFlight(self.rollout, "generate", ray.put(prompts), shares, self.version)
+            responses = ColumnsInFlight(self.rollout, "generate", ray.put(prompts), shares, self.version)
             if asked is not None:
                 yield self._scored(*asked, samples)
-            asked = answers, prompts
+            asked = responses, prompts
         if asked is not None:
             yield self._scored(*asked, samples)
 
@@ -112,8 +112,8 @@ class Sampler:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _scored(self, answers: ColumnsInFlight, prompts: pa.Table, samples: Samples) -> pa.Table:
-        table = answers.join(prompts)
+    def _scored(self, responses: ColumnsInFlight, prompts: pa.Table, samples: Samples) -> pa.Table:
+        table = responses.join(prompts)
         scoring = Scoring(self._rewarding, self.config.roles, samples, chunks=1)
         scoring.ask(0, table)
         return scoring.join(table)

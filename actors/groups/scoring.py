@@ -29,7 +29,7 @@ class Scoring:
         Args:
             groups: the scoring roles' processes, by role.
             settings: settings of the roles, by role.
-            samples: converts a chunk to samples for the role `judge`.
+            samples: converts a chunk to samples for the role `reward_function`.
             chunks: number of chunks of the table.
         """
         self._groups, self._settings, self._samples = groups, settings, samples
@@ -40,7 +40,9 @@ class Scoring:
         shared = ray.put(chunk)
         sizes = lengths(chunk, "prompt", "response").tolist()
         self._asked[number] = [
-            self._ask_judge(group, chunk) if role == "judge" else self._ask(role, group, shared, sizes)
+            self._submit_reward_functions(group, chunk)
+            if role == "reward_function"
+            else self._ask(role, group, shared, sizes)
             for role, group in self._groups.items()
         ]
 
@@ -58,6 +60,6 @@ class Scoring:
         flying = ColumnsInFlight(group, "add_columns", chunk, plan)
         return lambda: flying.columns(len(sizes))
 
-    def _ask_judge(self, judge: WorkerGroup[Any], chunk: pa.Table) -> Callable[[], pa.Table]:
-        refs = judge.submit("judge", self._samples(chunk))
-        return lambda: judge.wait(refs, "judge")[0]
+    def _submit_reward_functions(self, reward_function: WorkerGroup[Any], chunk: pa.Table) -> Callable[[], pa.Table]:
+        refs = reward_function.submit("score", self._samples(chunk))
+        return lambda: reward_function.wait(refs, "score")[0]

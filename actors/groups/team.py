@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from actors.groups.answers import Answers
 from actors.groups.batching import Plan, forward_rows, minibatch_plans, row_chunks, rows_at, rows_of
-from actors.groups.colocation import Site
+from actors.groups.colocation import PlacementGroupSpec
 from actors.groups.group import ColumnsInFlight, WorkerGroup
+from actors.groups.responses import ResponseCollector
 from actors.groups.scoring import Samples, Scoring
 from actors.modeling.rows import lengths, trained_rows
 from actors.roles.critic import Critic
@@ -22,7 +22,7 @@ from actors.roles.learner import TrainBatch, Update
 from actors.roles.policy import Policy
 from actors.roles.reference import Reference
 from actors.roles.reward import Reward
-from actors.roles.reward_function import JudgeWorker
+from actors.roles.reward_function import RewardFunctionWorker
 from actors.roles.rollout import Rollout
 from actors.roles.worker import Worker
 from actors.table import reward_sources
@@ -37,11 +37,11 @@ WORKERS: dict[str, type[Worker]] = {
     "critic": Critic,
     "reference": Reference,
     "reward": Reward,
-    "judge": JudgeWorker,
+    "reward_function": RewardFunctionWorker,
     "rollout": Rollout,
 }
 LEARNERS = ("policy", "critic")
-FROZEN = ("reference", "reward", "judge")
+FROZEN = ("reference", "reward", "reward_function")
 _DEATH_IS_REPORTED_S = 2.0
 """Seconds to wait, after an error that a process's death caused, until the death itself is reported."""
 
@@ -52,7 +52,7 @@ class TeamConfig:
 
     run: str  # prefix of the names of placement groups and actors
     roles: Mapping[str, Any]  # settings of each role to start, from actors/config.py
-    sites: Sequence[Site]  # the placement groups; every role is in exactly one
+    placement_groups: Sequence[PlacementGroupSpec]  # the placement groups; every role is in exactly one
     updates: int  # optimizer steps of the whole run
     minibatches: int  # optimizer steps per pass over a step's rows
     skips_old_logprobs: bool  # whether the policy's log-probabilities before the update are not needed
@@ -81,19 +81,19 @@ class Team:
         self.config = config
         self.groups: dict[str, WorkerGroup[Any]] = {}
         self.watch = Watch(config.run, config.hang_timeout_s)
-        self.learned: set[str] = set()  # the learners whose weights are no longer the initial ones
+        self.updated: set[str] = set()  # the learners whose weights are no longer the initial ones
         self._reserved = reserve(
-            {f"{config.run}/{site.name}": site.bundles() for site in config.sites}, config.start_timeout_s
+            {f"{config.run}/{spec.name}": spec.bundles() for spec in config.placement_groups}, config.start_timeout_s
         )
         try:
-            for site in config.sites:
-                reserved = self._reserved[f"{config.run}/{site.name}"]
-                for role in site.roles:
+            for spec in config.placement_groups:
+                reserved = self._reserved[f"{config.run}/{spec.name}"]
+                for role in spec.roles:
                     self.groups[role] = WorkerGroup(
                         config.run,
                         role,
                         WORKERS[role],
-                        site,
+                        spec,
                         reserved,
                         config.call_timeout_s,
                         config.calls_at_once(role),
@@ -163,12 +163,12 @@ class Team:
         for role, some in ranks.items():
             self.groups[role].start_again(some)
         self._load(ranks)
-        self.learned -= ranks.keys()
+        self.updated -= ranks.keys()
 
-    def begin_anew(self) -> None:
+    def reset_learners(self) -> None:
         """Resets policy and critic to their initial weights."""
-        if self.learned:
-            self.replace(self.together({role: self._all(role) for role in sorted(self.learned)}))
+        if self.updated:
+            self.replace(self.together({role: self._all(role) for role in sorted(self.updated)}))
 
     def _all(self, role: str) -> list[int]:
         return list(range(self.groups[role].ranks))
@@ -187,12 +187,12 @@ class Team:
             ),
             "reference": (temperature,),
             "reward": (),
-            "judge": (),
+            "reward_function": (),
             "policy": (config.updates, temperature),
             "critic": (config.updates, config.seed),
         }
         waiting: list[tuple[WorkerGroup[Any], list[ray.ObjectRef]]] = []
-        on_shared_gpu = [role for site in config.sites for role in site.roles if site.shares_gpu(role)]
+        on_shared_gpu = [role for spec in config.placement_groups for role in spec.roles if spec.shares_gpu(role)]
         for role, more in setups.items():
             if role in started:
                 group = self.groups[role]
@@ -207,7 +207,7 @@ class Team:
 
     def start_generating(
         self, prompts: pa.Table, version: int, samples: Samples, roles: Sequence[str] = FROZEN
-    ) -> Answers:
+    ) -> ResponseCollector:
         """Starts generating a response for every row of `prompts`, and scoring the responses as they arrive.
 
         Args:
@@ -217,7 +217,7 @@ class Team:
             roles: which frozen roles score; those that were not started are ignored.
         """
         chunks = self._chunks(prompts)
-        return Answers(self.rollout, prompts, chunks, version, self._scoring(roles, samples, len(chunks)))
+        return ResponseCollector(self.rollout, prompts, chunks, version, self._scoring(roles, samples, len(chunks)))
 
     def score(self, table: pa.Table, samples: Samples, asked: Scoring | None = None) -> pa.Table:
         """Adds the columns that the update needs and `table` lacks: `ref_logprobs`, `values`, `logprobs`, rewards.
@@ -253,7 +253,7 @@ class Team:
     def _chunks(self, table: pa.Table) -> list[list[int]]:
         return row_chunks(len(table), self.config.minibatches, self.config.roles["rollout"].chunk_rows)
 
-    def learn(
+    def update(
         self, table: pa.Table, losses: Mapping[str, Loss[TrainBatch]], epochs: int
     ) -> dict[str, list[dict[str, float]]]:
         """Runs the optimizer steps of the roles in `losses` concurrently; returns the metrics of each step, by role.
@@ -268,7 +268,7 @@ class Team:
         """
         shared = ray.put(table)
         trained = trained_rows(table)
-        self.learned |= losses.keys()
+        self.updated |= losses.keys()
         waiting = []
         for role, loss in losses.items():
             plans = self._plans(role, table)
@@ -278,15 +278,15 @@ class Team:
                 for rank in range(len(plans[0]))
             ]
             group = self.groups[role]
-            waiting.append((role, plans, group.submit_rows("learn", shared, updates, loss)))
-        figures = {}
+            waiting.append((role, plans, group.submit_rows("update", shared, updates, loss)))
+        metrics = {}
         for role, plans, refs in waiting:
             try:
-                figures[role] = self.groups[role].wait(refs, "learn")[0]
+                metrics[role] = self.groups[role].wait(refs, "update")[0]
             except NotFiniteError as error:
                 rows = rows_at(plans[error.update % len(plans)], error.micro_batches)
                 raise DivergedError(role, str(error), table.take(rows)) from error
-        return figures
+        return metrics
 
     def save(self, folder: Path) -> None:
         """Starts writing policy and critic below `folder`; training can continue immediately."""
@@ -303,7 +303,7 @@ class Team:
 
     def load(self, folder: Path) -> None:
         """Restores policy and critic from what `save` wrote."""
-        self.learned |= self.groups.keys() & {*LEARNERS}
+        self.updated |= self.groups.keys() & {*LEARNERS}
         self._learners("load", folder)
 
     def _learners(self, method: str, folder: Path) -> dict[str, list[Any]]:

@@ -49,7 +49,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """The response that the engine generated for one prompt."""
 
     tokens: list[int]  # including the end-of-sequence or stop token, if generated
@@ -129,7 +129,7 @@ class Engine:
             self._llm.collective_rpc(_draw_by_races)
         self.max_model_len = config.max_model_len
         self._requests = Requests(self._llm.llm_engine, in_flight, config.max_concurrent)
-        self.turns = self._requests.turns
+        self.lock = self._requests.lock
         """Lock that pauses the engine between two steps; hold it while weights change."""
         self.generate([[1, 2]], seeds=[0], max_new_tokens=2)
 
@@ -149,15 +149,15 @@ class Engine:
         stop: tuple[int, ...] = (),
         logprobs: bool = True,
         progress: Bar = False,
-    ) -> list[Answer]:
+    ) -> list[Response]:
         """Generates one response per prompt, in order; see `stream`."""
-        answers: list[Answer | None] = [None] * len(prompts)
+        responses: list[Response | None] = [None] * len(prompts)
         sampling = Sampling(temperature, top_p, stop=stop, logprobs=logprobs)
         with _bar(progress, len(prompts)) as advance:
-            for index, answer in self.stream(prompts, seeds=seeds, max_new_tokens=max_new_tokens, sampling=sampling):
-                answers[index] = answer
+            for index, response in self.stream(prompts, seeds=seeds, max_new_tokens=max_new_tokens, sampling=sampling):
+                responses[index] = response
                 advance()
-        return [answer for answer in answers if answer is not None]
+        return [response for response in responses if response is not None]
 
     def stream(
         self,
@@ -166,7 +166,7 @@ class Engine:
         seeds: Sequence[int | None],
         max_new_tokens: int | Sequence[int],
         sampling: Sampling,
-    ) -> Iterator[tuple[int, Answer]]:
+    ) -> Iterator[tuple[int, Response]]:
         """Generates one response per prompt; yields (index of the prompt, response) as soon as each is finished.
 
         Args:
@@ -205,7 +205,7 @@ class Engine:
             for seed, limit in zip(seeds, limits, strict=True)
         ]
         for request, output in self._requests.outputs(prompts, parameters):
-            yield request.index, _answer(request, output)
+            yield request.index, _response(request, output)
 
     def score(self, sequences: Sequence[Sequence[int]], progress: Bar = False) -> list[list[float]]:
         """Log-probabilities (nats) of every token but the first of each sequence, under the raw model.
@@ -230,7 +230,7 @@ class Engine:
                 advance()
         return scores
 
-    def weigh(
+    def option_logprobs(
         self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]], progress: Bar = False
     ) -> list[list[float]]:
         """For each prompt, the log-probabilities (nats) of its `choices` as the next token, under the raw model.
@@ -265,21 +265,21 @@ class Engine:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replaces the model's weights by (name, tensor) pairs with Hugging Face names; see `weights_changed`."""
-        self.begin_weights()
-        self.take_weights(weights)
-        self.end_weights()
+        self.begin_weight_load()
+        self.load_weight_block(weights)
+        self.end_weight_load()
 
-    def begin_weights(self) -> None:
-        """Prepares the model for new weights, which `take_weights` loads in any number of parts."""
-        self._llm.collective_rpc(_begin_weights)
+    def begin_weight_load(self) -> None:
+        """Prepares the model for new weights, which `load_weight_block` loads in any number of parts."""
+        self._llm.collective_rpc(_begin_weight_load)
 
-    def take_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def load_weight_block(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Loads a part of the weights, with Hugging Face names. No weight may be loaded twice."""
-        self._llm.collective_rpc(_take_weights, args=(list(self._with_tied_head(weights)),))
+        self._llm.collective_rpc(_load_weight_block, args=(list(self._with_tied_head(weights)),))
 
-    def end_weights(self) -> None:
-        """Ends the update that `begin_weights` started. Weights that were not loaded keep their values."""
-        self._llm.collective_rpc(_end_weights)
+    def end_weight_load(self) -> None:
+        """Ends the update that `begin_weight_load` started. Weights that were not loaded keep their values."""
+        self._llm.collective_rpc(_end_weight_load)
         self.weights_changed()
 
     def _with_tied_head(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
@@ -328,19 +328,19 @@ def _draw_by_races(worker: Any) -> None:
     sampler.forward = draw
 
 
-def _begin_weights(worker: Any) -> None:
+def _begin_weight_load(worker: Any) -> None:
     from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
     with _vllm_settings(worker):
         initialize_layerwise_reload(worker.get_model())
 
 
-def _take_weights(worker: Any, weights: list[tuple[str, Tensor]]) -> None:
+def _load_weight_block(worker: Any, weights: list[tuple[str, Tensor]]) -> None:
     with _vllm_settings(worker):
         worker.get_model().load_weights(weights)
 
 
-def _end_weights(worker: Any) -> None:
+def _end_weight_load(worker: Any) -> None:
     from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
     with _vllm_settings(worker):
@@ -369,11 +369,11 @@ def _bar(progress: Bar, total: int) -> Iterator[Callable[[], object]]:
         bar.close()
 
 
-def _answer(request: Request, output: RequestOutput) -> Answer:
+def _response(request: Request, output: RequestOutput) -> Response:
     completion = output.outputs[0]
     logprobs = _flat(completion.logprobs) if completion.logprobs is not None else []
     finished = completion.finish_reason == "stop"
-    return Answer(list(completion.token_ids), logprobs, finished, request.weights, request.changes)
+    return Response(list(completion.token_ids), logprobs, finished, request.weights, request.changes)
 
 
 def _flat(logprobs: Any) -> list[float]:

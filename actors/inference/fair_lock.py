@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import Lock
 
 
-class Turns:
+class FairLock:
     """A lock that a waiting thread acquires before the thread that releases it can acquire it again.
 
     A plain lock guarantees no such order: a loop that releases and immediately reacquires it would starve other
@@ -15,17 +15,17 @@ class Turns:
     def __init__(self) -> None:
         self._next, self._turn = Lock(), Lock()
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Acquires the lock; blocks until it is free."""
         with self._next:
             self._turn.acquire()
 
-    def give(self) -> None:
+    def release(self) -> None:
         """Releases the lock. Raises RuntimeError if it is not held."""
         self._turn.release()
 
     def __enter__(self) -> None:
-        self.take()
+        self.acquire()
 
     def __exit__(self, *_: object) -> None:
-        self.give()
+        self.release()

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from actors.config import InFlight
-from actors.inference.fair_lock import Turns
+from actors.inference.fair_lock import FairLock
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -50,7 +50,7 @@ class Requests:
             in_flight: what happens to running requests when weights change.
             places: concurrent requests with in-flight weight updates; without them vLLM alone sets the limit.
         """
-        self.turns = Turns()
+        self.lock = FairLock()
         self._engine, self._in_flight = engine, in_flight
         self._places = math.inf if in_flight == "none" else places
         self._collecting = Lock()
@@ -74,7 +74,7 @@ class Requests:
         """
         job = _Job(len(prompts))
         try:
-            with self.turns:
+            with self.lock:
                 pairs = enumerate(zip(prompts, parameters, strict=True))
                 requests = [Request(job, index, prompt, each, self.weights) for index, (prompt, each) in pairs]
                 if first:
@@ -89,7 +89,7 @@ class Requests:
                     while job.ready:
                         yield job.ready.popleft()
                     if job.left:
-                        with self.turns:
+                        with self.lock:
                             self._step()
         finally:
             if job.left:
@@ -140,7 +140,7 @@ class Requests:
         self._running[name] = request
 
     def _abort(self, job: _Job) -> None:
-        with self.turns:
+        with self.lock:
             self._queue = deque(request for request in self._queue if request.job is not job)
             mine = {name: request for name, request in self._running.items() if request.job is job}
             self._engine.abort_request([request.internal for request in mine.values()], internal=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from actors.rewards.sample import JudgeError, Sample, describe
+from actors.rewards.sample import RewardFunctionError, Sample, describe
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Form:
     """Example of a response, for messages."""
 
     def encode(self, where: str, samples: Sequence[Sample]) -> bytes:
-        """The request body for `samples` as JSON. Raises JudgeError, naming the column, if a value cannot be JSON."""
+        """The request body for `samples` as JSON. Raises RewardFunctionError, naming the column, if a value cannot be JSON."""
         try:
             return _json(self.write(samples))
         except (TypeError, ValueError) as error:
-            raise JudgeError(f"{where}: {_unsendable(samples)} cannot be sent as JSON ({error})") from error
+            raise RewardFunctionError(f"{where}: {_unsendable(samples)} cannot be sent as JSON ({error})") from error
 
 
 def _write_samples(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -14,14 +14,14 @@ from types import ModuleType
 from typing import Any
 
 from actors.rewards.config import FunctionRewardConfig
-from actors.rewards.sample import JudgeError, Sample, checked, describe, label_of
+from actors.rewards.sample import RewardFunctionError, Sample, checked, describe, label_of
 from configs.errors import ConfigError
 from storage.paths import require_file
 
 SHAPES = "reward(samples), which returns a list, or reward(sample), which returns a number"
 
 
-class FunctionJudge:
+class PythonReward:
     """A function of all samples, `def reward(samples) -> list[float]`, or of one, `def reward(sample) -> float`."""
 
     def __init__(self, name: str, config: FunctionRewardConfig) -> None:
@@ -47,7 +47,7 @@ class FunctionJudge:
         After an exception, calls the function again on parts of the samples, to find the one that it fails on.
 
         Raises:
-            JudgeError: the function raised, or did not return one finite number per sample.
+            RewardFunctionError: the function raised, or did not return one finite number per sample.
         """
         batches = [[sample] for sample in samples] if self._one_by_one else [samples] if samples else []
         rewards: list[float] = []
@@ -56,7 +56,9 @@ class FunctionJudge:
                 returned = self._call(batch)
             except (Exception, SystemExit) as error:
                 on = describe(self._culprit(batch, type(error)))
-                raise JudgeError(f"{self._label}: {self._where(error)}: raised {_words(error)} on {on}") from error
+                raise RewardFunctionError(
+                    f"{self._label}: {self._where(error)}: raised {_words(error)} on {on}"
+                ) from error
             rewards += checked(self._label, batch, returned)
         return rewards
 

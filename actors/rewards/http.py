@@ -15,7 +15,7 @@ import httpx
 
 from actors.rewards.bodies import CONVERSATIONS, SAMPLES
 from actors.rewards.config import HttpRewardConfig
-from actors.rewards.sample import JudgeError, Sample, beginning, checked, describe, label_of
+from actors.rewards.sample import RewardFunctionError, Sample, beginning, checked, describe, label_of
 from configs.errors import ConfigError
 
 FIRST_WAIT_S = 0.5  # before the first retry; doubled before each further one
@@ -47,7 +47,7 @@ class _Failed(Exception):
         self.again, self.wait_s = again, wait_s
 
 
-class HttpJudge:
+class RemoteReward:
     """An HTTP endpoint that scores samples, with the bodies of actors/rewards/bodies.py."""
 
     def __init__(self, name: str, config: HttpRewardConfig) -> None:
@@ -74,7 +74,7 @@ class HttpJudge:
         """Returns one finite number per sample, in order. Call it in a thread without a running event loop.
 
         Raises:
-            JudgeError: all attempts of a batch failed, or its response does not have one finite number per sample.
+            RewardFunctionError: all attempts of a batch failed, or its response does not have one finite number per sample.
         """
         return asyncio.run(self._score(self._cut(samples)))
 
@@ -108,14 +108,14 @@ class HttpJudge:
         return [reward for task in tasks for reward in task.result()]
 
     async def _answer(self, client: httpx.AsyncClient, batch: _Batch) -> httpx.Response:
-        """The first 2xx response in `retries` + 1 attempts. Raises JudgeError after the last."""
+        """The first 2xx response in `retries` + 1 attempts. Raises RewardFunctionError after the last."""
         tried = 1
         while True:
             try:
                 return await self._post(client, batch)
             except _Failed as failed:
                 if not failed.again or tried > self._config.retries:
-                    raise JudgeError(f"{batch.where}, try {tried}: {failed}") from failed.__cause__
+                    raise RewardFunctionError(f"{batch.where}, try {tried}: {failed}") from failed.__cause__
                 wait_s = FIRST_WAIT_S * 2 ** (tried - 1) if failed.wait_s is None else failed.wait_s
                 wait_s = min(wait_s, LONGEST_WAIT_S)
                 logger.warning("%s: %s; trying again in %.1f s", batch.where, failed, wait_s)
@@ -159,11 +159,13 @@ class HttpJudge:
         try:
             reply = json.loads(response.content)
         except (ValueError, RecursionError) as error:
-            raise JudgeError(f"{where}: the answer is not JSON: {self._beginning(response)}") from error
+            raise RewardFunctionError(f"{where}: the answer is not JSON: {self._beginning(response)}") from error
         try:
             rewards = self._form.read(reply)
         except (LookupError, TypeError) as error:
-            raise JudgeError(f"{where}: the answer is not {self._form.answer}: {self._beginning(response)}") from error
+            raise RewardFunctionError(
+                f"{where}: the answer is not {self._form.answer}: {self._beginning(response)}"
+            ) from error
         return checked(where, batch.samples, rewards)
 
     def _hint(self, response: httpx.Response, batch: _Batch) -> str:

@@ -31,16 +31,16 @@ class Sample(TypedDict):
     """All other columns of the prompt's row, e.g. a reference answer."""
 
 
-class Judge(Protocol):
+class RewardFunction(Protocol):
     """A reward source other than the reward model: a function or an HTTP endpoint."""
 
     name: str
 
     def score(self, samples: list[Sample]) -> list[float]:
-        """Returns one finite number per sample, in order. Raises JudgeError."""
+        """Returns one finite number per sample, in order. Raises RewardFunctionError."""
 
 
-class JudgeError(RunError):
+class RewardFunctionError(RunError):
     """A reward source failed. The message is one line: the source, the sample or batch, and what it returned."""
 
     def __init__(self, text: str) -> None:
@@ -52,32 +52,34 @@ def label_of(name: str) -> str:
     return f"reward '{name}'"
 
 
-def checked(judge: str, samples: Sequence[Sample], returned: object) -> list[float]:
+def checked(reward_function: str, samples: Sequence[Sample], returned: object) -> list[float]:
     """Validates the rewards that a source returned, and converts them to floats; True and False become 1 and 0.
 
     Args:
-        judge: name of the source in messages.
+        reward_function: name of the source in messages.
         samples: the samples it scored; at least one.
         returned: should be a list, tuple, or one-dimensional array (numpy, torch) of numbers.
 
     Raises:
-        JudgeError: `returned` has another type or length, or a value is not a number, not finite, or beyond float32;
+        RewardFunctionError: `returned` has another type or length, or a value is not a number, not finite, or beyond float32;
             names the sample.
     """
     values = _plain(returned)
     if not isinstance(values, list | tuple):
-        raise JudgeError(
-            f"{judge}: returned {short(returned)} for {describe(samples)}; return a list of one number a sample"
+        raise RewardFunctionError(
+            f"{reward_function}: returned {short(returned)} for {describe(samples)}; return a list of one number a sample"
         )
     if len(values) != len(samples):
         lacking = samples[len(values) :][:1]
         which = f"the first without one is {describe(lacking)}" if lacking else f"the last is {describe(samples[-1:])}"
-        raise JudgeError(f"{judge}: returned {len(values)} rewards for {len(samples)} samples, of which {which}")
+        raise RewardFunctionError(
+            f"{reward_function}: returned {len(values)} rewards for {len(samples)} samples, of which {which}"
+        )
     rewards = [_number(_plain(value)) for value in values]
     for sample, value, reward in zip(samples, values, rewards, strict=True):
         if not abs(reward) <= LARGEST:
-            raise JudgeError(
-                f"{judge}: returned {short(value)} for {describe([sample])}; return one finite number a sample"
+            raise RewardFunctionError(
+                f"{reward_function}: returned {short(value)} for {describe([sample])}; return one finite number a sample"
             )
     return rewards
 

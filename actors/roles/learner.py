@@ -25,7 +25,7 @@ class Update:
     """One rank's part of one optimizer step."""
 
     micro_batches: list[list[int]]  # rows of the table
-    learns: bool = True  # False: no rank has a row to train on
+    has_trained_rows: bool = True  # False: no rank has a row to train on
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Learner(ForwardWorker):
         """
         raise NotImplementedError
 
-    def learn(self, table: pa.Table, updates: list[Update], loss: Loss[TrainBatch]) -> list[dict[str, float]]:
+    def update(self, table: pa.Table, updates: list[Update], loss: Loss[TrainBatch]) -> list[dict[str, float]]:
         """Runs the optimizer steps of `updates` in order and returns the metrics of each.
 
         Raises:
@@ -67,16 +67,18 @@ class Learner(ForwardWorker):
             TableError: `prompt`, `response`, or `weights` is missing.
         """
         require(table, ("prompt", "response", "weights"), f"the update of {type(self).__name__}")
-        figures = []
+        metrics = []
         for index, update in enumerate(updates):
             try:
-                figures.append(self.zero.update(self._batches(table, update), self.run_model, loss, update.learns))
+                metrics.append(
+                    self.zero.update(self._batches(table, update), self.run_model, loss, update.has_trained_rows)
+                )
             except NotFiniteError as error:
                 error.update = index
                 raise
         if device().type == "cpu":
             return_free_memory()  # a quarter to a half of the process's memory, which the other roles need next
-        return figures
+        return metrics
 
     def _batches(self, table: pa.Table, update: Update) -> list[TrainBatch]:
         target = device()

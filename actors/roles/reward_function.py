@@ -1,38 +1,38 @@
-"""The role `judge`: rewards from Python functions and HTTP endpoints instead of a reward model."""
+"""The role `reward_function`: rewards from Python functions and HTTP endpoints instead of a reward model."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from actors.config import JudgeConfig
-from actors.rewards.function import FunctionJudge
-from actors.rewards.http import HttpJudge
-from actors.rewards.sample import Judge, Sample
+from actors.config import RewardFunctionConfig
+from actors.rewards.function import PythonReward
+from actors.rewards.http import RemoteReward
+from actors.rewards.sample import RewardFunction, Sample
 from actors.roles.worker import Worker
 
 
-def sources_of(config: JudgeConfig) -> list[Judge]:
+def sources_of(config: RewardFunctionConfig) -> list[RewardFunction]:
     """Creates all reward sources of `config`: imports the functions and sets up the endpoints.
 
     Raises:
         ConfigError: a function or endpoint is not valid.
     """
-    functions = [FunctionJudge(name, source) for name, source in config.functions.items()]
-    return [*functions, *(HttpJudge(name, source) for name, source in config.endpoints.items())]
+    functions = [PythonReward(name, source) for name, source in config.functions.items()]
+    return [*functions, *(RemoteReward(name, source) for name, source in config.endpoints.items())]
 
 
-class JudgeWorker(Worker):
+class RewardFunctionWorker(Worker):
     """One process with all reward sources, so that a function that hangs or crashes affects no other process."""
 
-    def setup(self, config: JudgeConfig) -> None:
+    def setup(self, config: RewardFunctionConfig) -> None:
         """Creates the reward sources and imports the functions."""
         self.sources = sources_of(config)
 
-    def judge(self, samples: list[Sample]) -> pa.Table:
+    def score(self, samples: list[Sample]) -> pa.Table:
         """Scores `samples`: one column `reward_NAME` per source.
 
         Raises:
-            JudgeError: a source failed; names source and sample.
+            RewardFunctionError: a source failed; names source and sample.
         """
         return pa.table(
             {f"reward_{source.name}": pa.array(source.score(samples), pa.float32()) for source in self.sources}

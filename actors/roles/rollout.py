@@ -11,7 +11,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from actors.config import InFlight, RolloutConfig
-from actors.inference.engine import Answer, Engine, Sampling
+from actors.inference.engine import Engine, Response, Sampling
 from actors.modeling.rows import as_list_column
 from actors.roles.worker import Worker
 from data.tokenizer.stops import single_tokens
@@ -74,55 +74,55 @@ class Rollout(Worker):
         first = np.cumsum([0, *map(len, parts)])
         missing = [len(part) for part in parts]
         mine = table.take(rows)
-        answers: list[Answer | None] = [None] * len(rows)
-        for index, answer in self.engine.stream(
+        responses: list[Response | None] = [None] * len(rows)
+        for index, response in self.engine.stream(
             mine.column("prompt").to_pylist(),
             seeds=mine.column("seed").to_pylist(),
             max_new_tokens=self.config.max_new_tokens,
             sampling=self._sampling,
         ):
-            answers[index] = answer
+            responses[index] = response
             number = part_of[index]
             missing[number] -= 1
             if not missing[number]:
-                done = [answer for answer in answers[first[number] : first[number + 1]] if answer is not None]
+                done = [response for response in responses[first[number] : first[number + 1]] if response is not None]
                 yield number, self._columns(done)
 
-    def _columns(self, answers: list[Answer]) -> pa.Table:
-        counts = [len(answer.tokens) for answer in answers]
-        tokens = np.fromiter(chain.from_iterable(answer.tokens for answer in answers), np.int32)
-        logprobs = np.fromiter(chain.from_iterable(answer.logprobs for answer in answers), np.float32)
+    def _columns(self, responses: list[Response]) -> pa.Table:
+        counts = [len(response.tokens) for response in responses]
+        tokens = np.fromiter(chain.from_iterable(response.tokens for response in responses), np.int32)
+        logprobs = np.fromiter(chain.from_iterable(response.logprobs for response in responses), np.float32)
         columns = {
             "response": as_list_column(tokens, counts, pa.int32()),
             "rollout_logprobs": as_list_column(logprobs, counts, pa.float32()),
-            "finished": pa.array([answer.finished for answer in answers], pa.bool_()),
+            "finished": pa.array([response.finished for response in responses], pa.bool_()),
         }
         if self._in_flight:
-            versions = np.concatenate([self._versions_of(answer) for answer in answers])
+            versions = np.concatenate([self._versions_of(response) for response in responses])
             columns["versions"] = as_list_column(versions, counts, pa.int32())
         return pa.table(columns)
 
-    def _versions_of(self, answer: Answer) -> np.ndarray:
+    def _versions_of(self, response: Response) -> np.ndarray:
         """The weights version that sampled each token of a response, (tokens,) int32."""
-        spans = np.diff([0, *answer.changes, len(answer.tokens)])
-        held = [self._versions[answer.weights + later] for later in range(len(spans))]
+        spans = np.diff([0, *response.changes, len(response.tokens)])
+        held = [self._versions[response.weights + later] for later in range(len(spans))]
         return np.repeat(np.array(held, np.int32), spans)
 
-    def begin_weights(self) -> None:
+    def begin_weight_load(self) -> None:
         """Pauses the engine between two steps and prepares it for new weights; ends an earlier update that failed."""
         if self._updating:
-            self.engine.end_weights()
+            self.engine.end_weight_load()
         else:
             self._stop_engine()
-        self.engine.begin_weights()
+        self.engine.begin_weight_load()
 
-    def take_weights(self, block: Mapping[str, Tensor]) -> None:
+    def load_weight_block(self, block: Mapping[str, Tensor]) -> None:
         """Loads some of the weights, by name."""
-        self.engine.take_weights(block.items())
+        self.engine.load_weight_block(block.items())
 
-    def end_weights(self, version: int) -> None:
+    def end_weight_load(self, version: int) -> None:
         """Ends the update, labels the new weights `version`, and resumes the engine."""
-        self.engine.end_weights()
+        self.engine.end_weight_load()
         self.set_version(version)
 
     def set_version(self, version: int) -> None:
@@ -130,7 +130,7 @@ class Rollout(Worker):
         self._hold(version)
         if self._updating:
             self._updating = False
-            self.engine.turns.give()
+            self.engine.lock.release()
 
     def _hold(self, version: int) -> None:
         self.version = version
@@ -160,7 +160,7 @@ class Rollout(Worker):
         self.engine.weights_changed()
 
     def _stop_engine(self) -> None:
-        self.engine.turns.take()
+        self.engine.lock.acquire()
         self._updating = True
 
     def _require(self, version: int) -> None:

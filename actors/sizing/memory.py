@@ -95,7 +95,7 @@ class Work:
     publishes: bool = False  # whether its weights are sent through the object store
     whole: str = ""  # why every rank reads the full model even under ZeRO-3; empty if it is read into shards
     loads_as: str | None = None  # precision in which the full model is read, if not that of the forward pass
-    learned: int | None = None  # number of parameters with a gradient, if not all
+    trained_parameters: int | None = None  # number of parameters with a gradient, if not all
     exports: bool = True  # whether its weights are exported as a model at the end
 
 
@@ -107,36 +107,40 @@ def read_into_shards(zero: ZeroConfig, work: Work) -> bool:
 def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -> Footprint:
     """Memory of one rank of a model trained under ZeRO with AdamW, as in `actors.zero.model.ZeroModel`."""
     count, b = shape.parameters(work.scorer), BYTES[zero.dtype]
-    learned = count if work.learned is None else work.learned
+    trained_parameters = count if work.trained_parameters is None else work.trained_parameters
     weights = ranks if zero.stage == 3 else 1
     gradients = ranks if zero.stage >= 2 else 1
     shards = ranks if zero.stage else 1
-    stepped = min(learned // shards, SUB_GROUP_ELEMENTS) if zero.stage == 3 else learned // shards
-    optimizer = (MASTER_BYTES + ADAM_BYTES) * learned // shards
+    stepped = min(trained_parameters // shards, SUB_GROUP_ELEMENTS) if zero.stage == 3 else trained_parameters // shards
+    optimizer = (MASTER_BYTES + ADAM_BYTES) * trained_parameters // shards
     parts = [
         _process("trained", gpu),
         Part("weights", b * count // weights, f"{b} B x {count:,} / {weights}"),
-        Part("gradients", b * learned // gradients, f"{b} B x {learned:,} / {gradients}"),
+        Part("gradients", b * trained_parameters // gradients, f"{b} B x {trained_parameters:,} / {gradients}"),
     ]
     if zero.stage == 3:
         live = min(count, LIVE_ELEMENTS)
         parts.append(Part("gathered", b * live, f"{b} B x min(P, 10^9) parameters in use at a time"))
     offloaded = gpu and zero.offload_optimizer
-    state = Part("optimizer", optimizer, f"(4 + 8) B x {learned:,} / {shards}: fp32 weights, AdamW's moments")
+    state = Part(
+        "optimizer", optimizer, f"(4 + 8) B x {trained_parameters:,} / {shards}: fp32 weights, AdamW's moments"
+    )
     step = Part("step", STEP_BYTES * stepped, f"8 B x {stepped:,}: fp32 gradient and AdamW's temporary")
     if gpu and not offloaded:
         step = Part("step", GPU_STEP_BYTES * stepped, f"4 B x {stepped:,}: fp32 gradient")
     loading = _loading(shape, zero, ranks, work)
-    saved = Part("checkpoint", optimizer, f"12 B x {learned:,} / {shards}: its copy of the optimizer's state")
+    saved = Part(
+        "checkpoint", optimizer, f"12 B x {trained_parameters:,} / {shards}: its copy of the optimizer's state"
+    )
     kept = _activations(shape, work, b, zero, gpu)
     copies = (
         4 if b == 2 and not gpu else 2
     )  # with their gradient; in bfloat16, CPUs reorder both for the multiplication
     logits = [] if work.scorer else [_logits(shape, work.tokens, copies * b, gpu)]
     if gpu:
-        bucket = min(learned, BUCKET_ELEMENTS)
+        bucket = min(trained_parameters, BUCKET_ELEMENTS)
         parts += [] if offloaded else [state, step]
-        parts.append(Part("bucket", b * bucket, f"{b} B x min({learned:,}, 5x10^8): gradients on their way"))
+        parts.append(Part("bucket", b * bucket, f"{b} B x min({trained_parameters:,}, 5x10^8): gradients on their way"))
         published = Part("published", 2 * b * count, f"2 x {b} B x P: gathered, and its copy in the object store")
         host = [Part("process", GPU_PROCESS, "reserve"), max(loading[0], saved, key=lambda part: part.bytes)]
         host += [published] if work.publishes else []

@@ -18,7 +18,7 @@ LEAST_REPETITIONS, MOST_REPETITIONS = 3, 20
 ENOUGH_S = 0.3
 
 
-def learning_flops(shape: Shape, lengths: Sequence[int], predicted: int, frozen: bool = False) -> float:
+def training_flops(shape: Shape, lengths: Sequence[int], predicted: int, frozen: bool = False) -> float:
     """FLOPs of training on sequences: one forward and one backward pass.
 
     Forward: 2 M T in the matrices; 4 operations per layer and dimension of the heads for every pair of a token and one

@@ -12,13 +12,13 @@ class ObjectStoreTransport(WeightTransport):
 
     def send(self, version: int) -> None:
         """See `WeightTransport`."""
-        self.engines.call("begin_weights")
+        self.engines.call("begin_weight_load")
         streams = [actor.weight_blocks.options(num_returns="streaming").remote() for actor in self.policy.actors]
         taken: list[ray.ObjectRef] = []
         while (
             block := self.policy.next_of(streams[0], "gather weights")
         ) is not None:  # all ranks gather, the first yields
-            taken += self.engines.submit("take_weights", block)
+            taken += self.engines.submit("load_weight_block", block)
         self.policy.wait([stream.completed() for stream in streams], "gather weights")
         self.engines.wait(taken, "take weights")
-        self.engines.call("end_weights", version)
+        self.engines.call("end_weight_load", version)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import RunError
-from storage.durable import broken_seal, replace_file, sha256, sync, with_seal, writing
+from storage.durable import checksum_fault, replace_file, sha256, sync, with_checksum, writing
 
 MANIFEST = "SHA256SUMS"
 STATE = "state.json"
@@ -69,7 +69,7 @@ class CheckpointStore:
         folder, final = self.aside(step), self._folder(step)
         with writing(folder):
             replace_file(folder / STATE, json.dumps(state).encode())
-            replace_file(folder / MANIFEST, with_seal(_manifest(folder, digests or {})))
+            replace_file(folder / MANIFEST, with_checksum(_manifest(folder, digests or {})))
             for path in folder.rglob("*"):
                 if path.is_dir():
                     sync(path)
@@ -162,7 +162,7 @@ def _read_manifest(path: Path) -> dict[str, str]:
         content = path.read_bytes()
     except OSError as error:
         raise DamagedCheckpoint(f"{path}: {_wrong(path, '')}") from error
-    if reason := broken_seal(content):
+    if reason := checksum_fault(content):
         raise DamagedCheckpoint(f"{path}: {reason}")
     lines = content.decode().splitlines()[:-1]
     return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}

@@ -116,7 +116,7 @@ class ZeroModel:
         micro_batches: Sequence[Batch],
         run: Callable[[Any, Batch], Any],
         loss: Loss[Batch],
-        learns: bool = True,
+        has_trained_rows: bool = True,
     ) -> dict[str, float]:
         """Runs one optimizer step over `micro_batches`.
 
@@ -124,7 +124,7 @@ class ZeroModel:
             micro_batches: this rank's micro-batches; the same number on every rank.
             run: `run(engine, batch)` calls the model.
             loss: computes loss and metrics from the model's output.
-            learns: False if no rank has anything to train on. Weights and optimizer state then stay unchanged (AdamW
+            has_trained_rows: False if no rank has anything to train on. Weights and optimizer state then stay unchanged (AdamW
                 would move the weights even with a zero gradient), and the step still counts for the learning-rate
                 schedule.
 
@@ -144,19 +144,19 @@ class ZeroModel:
         finite: list[Tensor] = []
         for index, batch in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
-            with torch.set_grad_enabled(learns):
-                value, figures = loss(run(self.engine, batch), batch)
+            with torch.set_grad_enabled(has_trained_rows):
+                value, metrics = loss(run(self.engine, batch), batch)
             finite.append(value.detach().isfinite())
-            if learns:
+            if has_trained_rows:
                 self.engine.backward(value, scale_wrt_gas=False)
-            for name, figure in {"loss": value.detach() / self.world_size, **figures}.items():
+            for name, figure in {"loss": value.detach() / self.world_size, **metrics}.items():
                 # Summed on the device, so that no micro-batch synchronizes with the host.
                 sums[name] = sums.get(name, 0.0) + figure.detach().double()
         totals = self.sum_over_ranks(sums)
         if not math.isfinite(totals["loss"]):
             offending = [index for index, is_finite in enumerate(finite) if not is_finite]
             raise NotFiniteError(f"the loss is {totals['loss']}", self.steps_done + 1, self._of_every_rank(offending))
-        if not learns:
+        if not has_trained_rows:
             self.steps_done += 1
             return {**totals, "grad_norm": 0.0, "lr": lr}
         self._norms.clear()

@@ -23,7 +23,7 @@ from statistics import mean
 
 from benchmarks.chaos.cluster import TwoNodes
 from benchmarks.chaos.disturbed import ChaosError, Course, disturbed
-from benchmarks.chaos.plan import NOTICE, SLOTS, Blow, draw
+from benchmarks.chaos.plan import NOTICE, SLOTS, Fault, draw
 from benchmarks.chaos.proof import identical, prompts_doubled, prompts_lost
 from benchmarks.chaos.workload import PATIENCE_S, make_inputs, write_recipe
 
@@ -36,7 +36,7 @@ def main() -> None:
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=21, help="disturbed runs (default: %(default)s)")
-    parser.add_argument("--kills", type=int, default=len(SLOTS), choices=range(1, len(SLOTS) + 1), help="blows a run")
+    parser.add_argument("--kills", type=int, default=len(SLOTS), choices=range(1, len(SLOTS) + 1), help="faults a run")
     parser.add_argument("--seed", type=int, default=0, help="of the first plan (default: %(default)s)")
     parser.add_argument("--no-hangs", action="store_true", help="kills only: no hangs, no notices")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds for a run (default: %(default)g)")
@@ -45,14 +45,14 @@ def main() -> None:
     folder = options.keep or Path(tempfile.mkdtemp(prefix="chimed-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     plan = draw(options.runs, options.seed, options.kills, not options.no_hangs)
-    print(f"seed {options.seed}: {len(plan)} runs, {sum(map(len, plan))} blows; everything is in {folder}", flush=True)
+    print(f"seed {options.seed}: {len(plan)} runs, {sum(map(len, plan))} faults; everything is in {folder}", flush=True)
     good = chaos(folder, plan, options.patience)
     if good and not options.keep:
         shutil.rmtree(folder)
     sys.exit(not good)
 
 
-def chaos(folder: Path, plan: list[list[Blow]], patience_s: float) -> bool:
+def chaos(folder: Path, plan: list[list[Fault]], patience_s: float) -> bool:
     """Makes all runs in `folder` and prints their results; returns whether all of them passed.
 
     Args:
@@ -66,11 +66,11 @@ def chaos(folder: Path, plan: list[list[Blow]], patience_s: float) -> bool:
     with TwoNodes() as nodes:
         whole = disturbed(nodes, write_recipe(folder, "undisturbed"), "undisturbed", [], patience_s)
         print(f"undisturbed: {whole.ended - whole.began:.1f} s", flush=True)
-        for number, blows in enumerate(plan):
+        for number, faults in enumerate(plan):
             name = f"run-{number:02}"
             began = time.monotonic()
             try:
-                course = disturbed(nodes, write_recipe(folder, name), name, blows, patience_s, whole)
+                course = disturbed(nodes, write_recipe(folder, name), name, faults, patience_s, whole)
             except ChaosError as error:
                 print(f"{name}: {error}", flush=True)
                 good = False
@@ -78,14 +78,14 @@ def chaos(folder: Path, plan: list[list[Blow]], patience_s: float) -> bool:
             mine, undisturbed = folder / "runs" / name, folder / "runs" / "undisturbed"
             lost, doubled = prompts_lost(mine, undisturbed), prompts_doubled(mine, undisturbed)
             same = identical(mine, undisturbed)
-            for (blow, _, _), cost in zip(course.struck, course.lost(whole), strict=True):
-                costs[blow.target[0] + {"SIGSTOP": " (hang)", NOTICE: " (notice)"}.get(blow.signal, "")].append(cost)
+            for (fault, _, _), cost in zip(course.struck, course.lost(whole), strict=True):
+                costs[fault.target[0] + {"SIGSTOP": " (hang)", NOTICE: " (notice)"}.get(fault.signal, "")].append(cost)
             counts["kills"] += len(course.struck)
             counts["runs"] += 1
             counts["identical"] += same
             counts["prompts_lost"] += lost
             counts["prompts_doubled"] += doubled
-            good &= same and not lost and not doubled and len(course.struck) == len(blows)
+            good &= same and not lost and not doubled and len(course.struck) == len(faults)
             print(
                 f"{name}: {_told(course, whole)}; {'identical' if same else 'OTHER WEIGHTS'}, "
                 f"{time.monotonic() - began:.1f} s",
@@ -93,7 +93,7 @@ def chaos(folder: Path, plan: list[list[Blow]], patience_s: float) -> bool:
             )
     for who, seconds in sorted(costs.items()):
         print(
-            f"lost by a blow to {who}: {mean(seconds):.1f} s on average of {len(seconds)}, {max(seconds):.1f} s at most"
+            f"lost by a fault to {who}: {mean(seconds):.1f} s on average of {len(seconds)}, {max(seconds):.1f} s at most"
         )
     print(" ".join(f"{name}={count}" for name, count in counts.items()), flush=True)
     return good
@@ -101,8 +101,8 @@ def chaos(folder: Path, plan: list[list[Blow]], patience_s: float) -> bool:
 
 def _told(course: Course, whole: Course) -> str:
     return ", ".join(
-        f"{blow.signal} {blow.target[0]}-{blow.target[1]} in {blow.phase} of step {blow.step + 1} (+{cost:.1f} s)"
-        for (blow, _, _), cost in zip(course.struck, course.lost(whole), strict=True)
+        f"{fault.signal} {fault.target[0]}-{fault.target[1]} in {fault.phase} of step {fault.step + 1} (+{cost:.1f} s)"
+        for (fault, _, _), cost in zip(course.struck, course.lost(whole), strict=True)
     )
 
 

@@ -70,8 +70,8 @@ class TwoNodes:
         gone, self._second = self._second, self._add()
         gone.kill_all_processes(check_alive=False, allow_graceful=False)
 
-    def strike(self, run: str, role: str, rank: int, blow: signal.Signals) -> bool:
-        """Sends the signal `blow` to the process of `run` with this role and rank; returns False if there is none."""
+    def inject(self, run: str, role: str, rank: int, fault: signal.Signals) -> bool:
+        """Sends the signal `fault` to the process of `run` with this role and rank; returns False if there is none."""
         from cluster.head import Head
 
         with Head(self.address) as head:
@@ -79,7 +79,7 @@ class TwoNodes:
         with suppress(psutil.NoSuchProcess):
             for pid in pids:
                 if psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED):
-                    os.kill(pid, blow)
+                    os.kill(pid, fault)
                     return True
         return False
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.chaos.cluster import TwoNodes
-from benchmarks.chaos.plan import NOTICE, Blow
+from benchmarks.chaos.plan import NOTICE, Fault
 from benchmarks.chaos.workload import PHASES
 from configs.errors import RunError
 from trainers.runs.stopping import EXIT_CODE
@@ -35,7 +35,7 @@ class Course:
     began: float = field(default_factory=time.monotonic)
     ended: float = 0.0
     reached: dict[Position, float] = field(default_factory=dict)
-    struck: list[tuple[Blow, Position, float]] = field(default_factory=list)
+    struck: list[tuple[Fault, Position, float]] = field(default_factory=list)
 
     @property
     def frontier(self) -> Position:
@@ -62,9 +62,9 @@ class Course:
 
 
 def disturbed(
-    nodes: TwoNodes, recipe: Path, run: str, blows: list[Blow], patience_s: float, undisturbed: Course | None = None
+    nodes: TwoNodes, recipe: Path, run: str, faults: list[Fault], patience_s: float, undisturbed: Course | None = None
 ) -> Course:
-    """Runs `recipe`, whose name is `run`, and injects the faults `blows`.
+    """Runs `recipe`, whose name is `run`, and injects the faults `faults`.
 
     Args:
         undisturbed: the timeline of an undisturbed run, for the time of a fault within its phase.
@@ -72,7 +72,7 @@ def disturbed(
     Raises:
         ChaosError: the run fails, or does not finish within `patience_s` seconds.
     """
-    course, pending, output = Course(), list(blows), recipe.with_suffix(".out")
+    course, pending, output = Course(), list(faults), recipe.with_suffix(".out")
     while True:
         words: queue.Queue[tuple[Position, float] | None] = queue.Queue()
         driver = _start(nodes, recipe, output, words)
@@ -88,7 +88,7 @@ def disturbed(
                 ):
                     if undisturbed:
                         time.sleep(pending[0].delay * undisturbed.seconds(pending[0].phase))
-                    if _strike(nodes, run, driver, pending[0]):
+                    if _inject(nodes, run, driver, pending[0]):
                         course.struck.append((pending.pop(0), course.frontier, time.monotonic()))
             code = driver.wait(max(1.0, deadline - time.monotonic()))
         except (queue.Empty, subprocess.TimeoutExpired) as error:
@@ -106,13 +106,13 @@ def disturbed(
             raise ChaosError(f"{run} ended with exit status {code}; its output: {output}")
 
 
-def _in_phase(blow: Blow, position: Position) -> bool:
-    return position[1] == PHASES.index(blow.phase)
+def _in_phase(fault: Fault, position: Position) -> bool:
+    return position[1] == PHASES.index(fault.phase)
 
 
-def _strike(nodes: TwoNodes, run: str, driver: subprocess.Popen[bytes], blow: Blow) -> bool:
-    role, rank = blow.target
-    if blow.signal == NOTICE:
+def _inject(nodes: TwoNodes, run: str, driver: subprocess.Popen[bytes], fault: Fault) -> bool:
+    role, rank = fault.target
+    if fault.signal == NOTICE:
         nodes.drain()
         return True
     if role == "raylet":
@@ -121,7 +121,7 @@ def _strike(nodes: TwoNodes, run: str, driver: subprocess.Popen[bytes], blow: Bl
     if role == "driver":
         driver.kill()
         return True
-    return nodes.strike(run, role, rank, signal.Signals[blow.signal])
+    return nodes.inject(run, role, rank, signal.Signals[fault.signal])
 
 
 def _start(

@@ -16,7 +16,7 @@ SLOTS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
-class Blow:
+class Fault:
     """One fault: SIGKILL or SIGSTOP for a process, or a preemption notice for a node."""
 
     target: tuple[str, int]
@@ -27,7 +27,7 @@ class Blow:
     """Time within the phase, as a fraction of the phase's undisturbed duration."""
 
 
-def draw(runs: int, seed: int, a_run: int = len(SLOTS), hangs: bool = True) -> list[list[Blow]]:
+def draw(runs: int, seed: int, a_run: int = len(SLOTS), hangs: bool = True) -> list[list[Fault]]:
     """Draws `a_run` faults for each of `runs` runs.
 
     The full plan kills every target in every phase. With `hangs` it also stops every role once, and sends the
@@ -40,12 +40,14 @@ def draw(runs: int, seed: int, a_run: int = len(SLOTS), hangs: bool = True) -> l
         chosen += [
             ((role, drawn.randrange(ranks)), drawn.choice(PHASES[:3]), "SIGSTOP") for role, ranks in RANKS.items()
         ]
-        chosen += [(NODE, phase, NOTICE) for phase in ("generate", "learn")]
+        chosen += [(NODE, phase, NOTICE) for phase in ("generate", "update")]
     drawn.shuffle(chosen)
     while len(chosen) < runs * a_run:
         chosen.append((drawn.choice(TARGETS), drawn.choice(PHASES), "SIGKILL"))
     chosen = chosen[: runs * a_run]
     # Only the first slots write a checkpoint, so faults in that phase come first, and are distributed over all runs.
-    chosen.sort(key=lambda blow: blow[1] != "checkpoint")
+    chosen.sort(key=lambda fault: fault[1] != "checkpoint")
     dealt = [chosen[run::runs] for run in range(runs)]
-    return [[Blow(*blow, step, drawn.random()) for blow, step in zip(blows, SLOTS, strict=False)] for blows in dealt]
+    return [
+        [Fault(*fault, step, drawn.random()) for fault, step in zip(faults, SLOTS, strict=False)] for faults in dealt
+    ]

@@ -18,7 +18,7 @@ from trainers.runs.export import export_model
 
 STEPS = 6
 CHECKPOINT_EVERY = 2
-PHASES = ("generate", "score", "learn", "wait", "publish", "checkpoint")
+PHASES = ("generate", "score", "update", "wait", "publish", "checkpoint")
 RANKS = {"policy": 2, "critic": 1, "reference": 1, "reward": 1, "rollout": 1}
 HANG_TIMEOUT_S = 20.0
 PATIENCE_S = 300.0

@@ -19,7 +19,7 @@ from actors.modeling.attention import ATTENTION
 from actors.modeling.packed import PackedBatch, PackedLM
 from actors.sizing.memory import Work, lora_parameters, trained
 from actors.sizing.shape import Shape
-from actors.sizing.throughput import learning_flops
+from actors.sizing.throughput import training_flops
 from actors.zero.lora import add_lora
 from actors.zero.model import ZeroModel
 from benchmarks.gpu_check.timing import seconds_of
@@ -119,14 +119,14 @@ def _train(gpu: bool, shape: Shape, zero: ZeroConfig, sequences: int, lora: Lora
     parts = [_parts(shape, sequences, length)[0] for _ in range(2)]
     seconds, measured, reserved = _timed_steps(shape, zero, parts, lora)
     tokens = sum(part.input_ids.numel() for part in parts)
-    flops = sum(learning_flops(shape, part.lengths, len(part.predict), lora is not None) for part in parts)
+    flops = sum(training_flops(shape, part.lengths, len(part.predict), lora is not None) for part in parts)
     found = {"tokens_per_second": round(tokens / seconds), "tflops": round(flops / seconds / 1e12, 2)}
     if not gpu:
         return found
     torch.cuda.empty_cache()
     peak = next((rate for kind, rate in PEAK_TFLOPS.items() if kind in torch.cuda.get_device_name()), None)
     learned = None if lora is None else lora_parameters(shape, lora)
-    work = Work(sequences * length, learned=learned)
+    work = Work(sequences * length, trained_parameters=learned)
     parts_of_estimate = {part.name: part.bytes for part in trained(shape, zero, 1, work, gpu=True).work}
     estimate = sum(size for name, size in parts_of_estimate.items() if name != "process")  # without CUDA's own memory
     return found | {
@@ -201,7 +201,7 @@ def _parts(shape: Shape, sequences: int, length: int) -> list[PackedBatch]:
 def update(model: ZeroModel, parts: list[PackedBatch]) -> float:
     """Runs one optimizer step; returns the loss before it."""
     predicted = sum(len(part.predict) for part in parts)
-    figures = model.update(
+    metrics = model.update(
         parts, lambda engine, batch: engine(batch)[0], lambda found, _: (-found.sum() / predicted, {})
     )
-    return figures["loss"]
+    return metrics["loss"]

@@ -155,8 +155,8 @@ def learn(gpu: bool) -> dict[str, Any]:
         added = role.add_columns(table, micro_batches)
         for name in added.column_names:
             table = table.append_column(name, added.column(name))
-    (learned,) = policy.learn(table, [Update(micro_batches)], ClippedPolicyLoss(AlgorithmConfig(), 0.05))
-    (valued,) = critic.learn(table, [Update(micro_batches)], ClippedValueLoss(0.2))
+    (learned,) = policy.update(table, [Update(micro_batches)], ClippedPolicyLoss(AlgorithmConfig(), 0.05))
+    (valued,) = critic.update(table, [Update(micro_batches)], ClippedValueLoss(0.2))
     for name in ("kl", "ratio_deviation"):
         assert learned[name] == 0.0, f"{name} of the first step is {learned[name]:.3g}"
     after = policy.add_columns(table, micro_batches).column("logprobs")

@@ -125,7 +125,7 @@ def settings(workload: Workload, model: Path, clinic: Path, roles: Roles) -> PPO
         "rollout.engine.max_model_len": ARCHITECTURE.context,
         "publish.tolerance": 1e-4 if roles.dtype == "float32" else 0.5,
         "reward": "null",
-        "judge.functions.length.file": Path(__file__).with_name("reward.py"),
+        "reward_function.functions.length.file": Path(__file__).with_name("reward.py"),
         "checkpoint_every": workload.steps + 1,
         "samples_every": workload.steps + 1,
     }

@@ -59,8 +59,8 @@ class Tally:
     def summary(self) -> dict[str, Any]:
         """Returns the counts, the tokens, and percentiles of a chat's seconds."""
         deciles = statistics.quantiles(self.seconds, n=20) if len(self.seconds) > 1 else [0.0] * 19
-        figures = {"tokens": self.tokens, "seconds_p50": round(deciles[9], 2), "seconds_p95": round(deciles[18], 2)}
-        return {**dict(sorted(self.ends.items())), **figures}
+        metrics = {"tokens": self.tokens, "seconds_p50": round(deciles[9], 2), "seconds_p95": round(deciles[18], 2)}
+        return {**dict(sorted(self.ends.items())), **metrics}
 
 
 def main() -> None:
@@ -146,8 +146,8 @@ async def _drive(url: str, options: argparse.Namespace) -> dict[str, Any]:
                 tasks.create_task(attack(worker, clients[ATTACKER]))
             tasks.create_task(kill())
             tasks.create_task(report())
-    figures = {name: {"weight": WEIGHTS[name], **tally.summary()} for name, tally in tallies.items()}
-    return {**figures, ATTACKER: dict(sorted(attacks.items())), "killed": len(killed)}
+    metrics = {name: {"weight": WEIGHTS[name], **tally.summary()} for name, tally in tallies.items()}
+    return {**metrics, ATTACKER: dict(sorted(attacks.items())), "killed": len(killed)}
 
 
 def _client(url: str, name: str) -> httpx.AsyncClient:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from cluster import metrics
-from cluster.liveness.registry import DRIVER, ProcessRecord, Progress, last_of, put_up, take_down, tidy
+from cluster.liveness.registry import DRIVER, ProcessRecord, Progress, last_of, put_up, tidy, unregister_run
 from cluster.memory import resident_bytes
 
 SECONDS = 5.0
@@ -113,7 +113,7 @@ class DriverHeartbeat(Heartbeat):
     def start(self) -> Self:
         """Removes records of earlier runs of this name and records older than a day, then starts the thread."""
         tidy()
-        take_down(self.notice.run)
+        unregister_run(self.notice.run)
         return super().start()
 
     def plan(self, steps: int, done: int) -> None:
@@ -151,7 +151,7 @@ class DriverHeartbeat(Heartbeat):
         self.stop()
         with suppress(RayError):  # without the head there is no registry, and the error that ended the run matters more
             if error is None:
-                take_down(self.notice.run)
+                unregister_run(self.notice.run)
             else:
                 text = " ".join(str(error).split())
                 self.progress.state = (

@@ -118,7 +118,7 @@ def said(run: str, places: Sequence[tuple[str, int]]) -> list[ProcessRecord]:
     return [parse(text) for text in found.values()]
 
 
-def take_down(run: str) -> None:
+def unregister_run(run: str) -> None:
     """Removes all records of a run."""
     from ray.experimental.internal_kv import _internal_kv_del
 
@@ -136,7 +136,7 @@ def tidy() -> None:
         heard[notice.run] = max(heard[notice.run], notice.at)
     for run, at in heard.items():
         if at < time.time() - _DAY_S:
-            take_down(run)
+            unregister_run(run)
 
 
 def parse(text: bytes) -> ProcessRecord:

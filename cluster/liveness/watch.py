@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from cluster.head import Head, HeadError
 from cluster.liveness.registry import ProcessRecord, said
 from cluster.ray_internals import ActorTableData, draining_nodes
-from cluster.waiting import SECONDS_BETWEEN_LOOKS, RoleDied
+from cluster.waiting import POLL_S, RoleDied
 
 Place = tuple[str, int]
 """Role and rank."""
@@ -39,9 +39,9 @@ class Watch:
         """Registers `actor` as the process of this role and rank. It is watched from its first heartbeat on."""
         self._actors[place] = actor._actor_id.hex()
 
-    def look(self, roles: Iterable[str]) -> None:
+    def poll(self, roles: Iterable[str]) -> None:
         """Raises RoleDied if a process of `roles` hangs. Queries the head at most once a second, from all threads."""
-        if time.monotonic() - self._looked_at < SECONDS_BETWEEN_LOOKS or not self._looking.acquire(blocking=False):
+        if time.monotonic() - self._looked_at < POLL_S or not self._looking.acquire(blocking=False):
             return
         try:
             silent = self.silent()
@@ -85,7 +85,7 @@ class Watch:
             except HeadError:
                 if time.monotonic() > until:
                     raise
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                time.sleep(POLL_S)
             else:
                 return sorted(place for place, actor in self._actors.items() if actor in gone)
 

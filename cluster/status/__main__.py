@@ -29,7 +29,7 @@ from rich.text import Text
 from cluster.head import Head, HeadError
 from cluster.join import require_ray_at
 from cluster.ray_internals import find_gcs_addresses
-from cluster.status.view import ClusterView, NodeView, RankView, RunView, look
+from cluster.status.view import ClusterView, NodeView, RankView, RunView, snapshot
 from configs.errors import ConfigError, one_line_errors
 
 PROG = "python -m cluster.status"
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parse(argv)
     with one_line_errors(PROG), Head(find(options.address)) as head:
         if options.watch is None:
-            _print(look(head), options.json)
+            _print(snapshot(head), options.json)
         else:
             watch(head, options.watch, options.json)
 
@@ -71,7 +71,7 @@ def watch(head: Head, seconds: float, as_json: bool) -> None:
     with suppress(KeyboardInterrupt), screen or nullcontext():
         while True:
             try:
-                view = look(head)
+                view = snapshot(head)
             except HeadError as error:
                 if screen:
                     _show(screen, Text(str(error), style="bold red"))

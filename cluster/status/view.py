@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from cluster.head import Head
 from cluster.liveness.registry import DRIVER, ProcessRecord
-from cluster.pending import describe, seconds_asked, unplaced
+from cluster.pending import describe, pending_groups, seconds_pending
 from cluster.ray_internals import autoscaler_pb2, gcs_pb2
 from cluster.scaling import Reply, coming, living
 
@@ -90,7 +90,7 @@ class ClusterView:
     """Nodes that the autoscaler is adding, by kind."""
 
 
-def look(head: Head) -> ClusterView:
+def snapshot(head: Head) -> ClusterView:
     """Queries the head for a snapshot. Raises HeadError if it does not answer."""
     reply, now = head.resources(), time.time()
     names = node_names(reply)
@@ -102,7 +102,9 @@ def look(head: Head) -> ClusterView:
         others = [notice for notice in notices if notice.run == driver.run and notice.job == driver.job]
         actors = head.actors(driver.job) if driver.job in alive else []
         runs.append(run_view(driver, others, actors, driver.job in alive, names, groups, now))
-    waiting = [WaitingView(group.name, describe(group, reply), seconds_asked(group)) for group in unplaced(head)]
+    waiting = [
+        WaitingView(group.name, describe(group, reply), seconds_pending(group)) for group in pending_groups(head)
+    ]
     nodes = [node_view(node, names) for node in living(reply)]
     return ClusterView(head.address, tuple(runs), tuple(waiting), tuple(nodes), dict(coming(reply)))
 

@@ -58,13 +58,13 @@ class EndpointRespondent:
         kept = self._through(["answer", max_tokens], chats, lambda chat: self._written(chat, max_tokens), label)
         return [Reply(*reply) for reply in kept]
 
-    def weigh(self, chats: Sequence[Chat], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
+    def option_logprobs(self, chats: Sequence[Chat], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
         """See `Respondent`; uses the log-probabilities of the `TOP` most likely first tokens.
 
         An option that is not among them gets the lowest of their log-probabilities, an upper bound of its own. If no
         option is among them, the chat's list is empty.
         """
-        firsts = self._through(["weigh"], chats, self._first_tokens, label)
+        firsts = self._through(["option_logprobs"], chats, self._first_tokens, label)
         return [_weights(first, own) for first, own in zip(firsts, options, strict=True)]
 
     def _through(self, what: list[Any], chats: Sequence[Chat], ask: Callable[[Chat], Kept], label: str) -> list[Kept]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A generated response."""
 
     ids: list[int]
@@ -109,7 +109,7 @@ class Engine:
         temperature: float = 0.0,
         seed: int = 0,
         label: str = "generate",
-    ) -> list[Answer]:
+    ) -> list[Response]:
         """Generates one response per prompt, in order.
 
         Args:
@@ -144,7 +144,8 @@ class Engine:
         answers = self._through(["generate", temperature], list(zip(prompts, seeds, limits, strict=True)), ask)
         decode, ends = self.folder.tokenizer.decode, self.folder.end_ids
         return [
-            Answer(ids, decode(without_end(ids, ends), skip_special_tokens=True), finished) for ids, finished in answers
+            Response(ids, decode(without_end(ids, ends), skip_special_tokens=True), finished)
+            for ids, finished in answers
         ]
 
     def score(self, sequences: Sequence[Sequence[int]], label: str = "score") -> list[list[float]]:
@@ -163,8 +164,8 @@ class Engine:
         self._check_lengths(sequences, self.context - 1, label)
         return self._through(["score"], sequences, lambda chunk: self._running.score(chunk, _progress_bar(label)))
 
-    def weigh(
-        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]], label: str = "weigh"
+    def option_logprobs(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]], label: str = "option_logprobs"
     ) -> list[list[float]]:
         """Computes the log-probability of each of a prompt's `choices` as the next token, with one request per prompt.
 
@@ -185,9 +186,9 @@ class Engine:
 
         def ask(requests: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
             asked, tokens = zip(*requests, strict=True)
-            return self._running.weigh(asked, tokens, _progress_bar(label))
+            return self._running.option_logprobs(asked, tokens, _progress_bar(label))
 
-        return self._through(["weigh"], list(zip(prompts, choices, strict=True)), ask)
+        return self._through(["option_logprobs"], list(zip(prompts, choices, strict=True)), ask)
 
     def _through(
         self, what: list[Any], requests: Sequence[Any], ask: Callable[[Sequence[Any]], list[Any]]

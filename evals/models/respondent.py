@@ -43,7 +43,7 @@ class Respondent(Protocol):
         """
         ...
 
-    def weigh(self, chats: Sequence[Chat], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
+    def option_logprobs(self, chats: Sequence[Chat], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
         """Returns the log-probability of each option as the beginning of the response (natural logarithm).
 
         Args:
@@ -76,7 +76,7 @@ class LocalRespondent:
         answers = self._engine.generate([self._encode(chat) for chat in chats], max_tokens, label=label)
         return [Reply(answer.text, answer.finished) for answer in answers]
 
-    def weigh(self, chats: Sequence[Chat], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
+    def option_logprobs(self, chats: Sequence[Chat], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
         """See `Respondent`.
 
         If all options differ only in one token after a common prefix, as letters do, there is one request per chat,
@@ -85,7 +85,7 @@ class LocalRespondent:
         split = [self._split(chat, own) for chat, own in zip(chats, options, strict=True)]
         if all(len(ending) == 1 for _, endings in split for ending in endings):
             prompts, endings = [prompt for prompt, _ in split], [[one for (one,) in own] for _, own in split]
-            return self._engine.weigh(prompts, endings, label=label)
+            return self._engine.option_logprobs(prompts, endings, label=label)
         scores = iter(self._engine.score([[*prompt, *one] for prompt, own in split for one in own], label=label))
         return [[sum(next(scores)[len(prompt) - 1 :]) for _ in own] for prompt, own in split]
 

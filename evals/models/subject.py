@@ -10,14 +10,14 @@ from actors.model_folder.folders import ModelFolder
 from actors.precision import Dtype
 from configs.base import Section
 from data.chat import encode_prompt
-from evals.models.engine import Answer, Engine
+from evals.models.engine import Engine, Response
 from evals.models.reward_model import RewardModel
 from evals.models.sizing import Sizing
 
 Row = dict[str, Any]
 """One row of a task's table, by column."""
 
-ANSWER_TOKENS = 64
+RESPONSE_TOKENS = 64
 """Default length limit of a response, in tokens: sufficient for the sample clinic."""
 
 Method = Literal["likelihood", "generation"]
@@ -37,9 +37,9 @@ class Settings(Section):
     """Longest response to an NER question of the ccks benchmark, in tokens."""
     ner_tokens: int = 64
     """Longest response to an NER question of the sample clinic, in tokens."""
-    open_tokens: int = ANSWER_TOKENS
+    open_tokens: int = RESPONSE_TOKENS
     """Longest response to an open question, in tokens."""
-    sample_tokens: int = ANSWER_TOKENS
+    sample_tokens: int = RESPONSE_TOKENS
     """Longest sampled response, in tokens."""
     samples_per_prompt: int = 2
     """Sampled responses per prompt, for reward and kl."""
@@ -69,7 +69,7 @@ class Sample:
     """A prompt and a response sampled from the model at temperature 1."""
 
     prompt: list[int]
-    answer: Answer
+    answer: Response
 
     @property
     def ids(self) -> list[int]:

@@ -36,8 +36,8 @@ def evaluate(model: RewardModel, rows: Sequence[Row]) -> Metrics:
     by_flaw: dict[str, list[float]] = defaultdict(list)
     for row, value in zip(rows, wins, strict=True):
         by_flaw[row["flaw"]].append(value)
-    tokens = length_judge([len(ids) for ids in chosen], [len(ids) for ids in rejected])
-    characters = length_judge([len(row["chosen"]) for row in rows], [len(row["rejected"]) for row in rows])
+    tokens = length_baseline([len(ids) for ids in chosen], [len(ids) for ids in rejected])
+    characters = length_baseline([len(row["chosen"]) for row in rows], [len(row["rejected"]) for row in rows])
     return {
         "accuracy": fmean(wins),
         "by_flaw": {flaw: {"accuracy": fmean(values), "n": len(values)} for flaw, values in sorted(by_flaw.items())},
@@ -54,7 +54,7 @@ def win(chosen: float, rejected: float) -> float:
     return 0.5 if chosen == rejected else float(chosen > rejected)
 
 
-def length_judge(chosen: Sequence[int], rejected: Sequence[int]) -> float:
+def length_baseline(chosen: Sequence[int], rejected: Sequence[int]) -> float:
     """Returns the accuracy of the better of the rules "the longer wins" and "the shorter wins"."""
     longer = fmean(win(one, other) for one, other in zip(chosen, rejected, strict=True))
     return max(longer, 1 - longer)

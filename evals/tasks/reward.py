@@ -15,7 +15,7 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
 
     Returns:
         `mean` and `std` of the rewards of all samples; `unfinished`, the share of responses truncated at the length
-        limit; `answer_tokens`, the mean response length; `prompts`, the number of prompts; `n`, the number of samples.
+        limit; `response_tokens`, the mean response length; `prompts`, the number of prompts; `n`, the number of samples.
 
     Raises:
         RuntimeError: there is no reward model.
@@ -28,7 +28,7 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
         "mean": fmean(rewards),
         "std": pstdev(rewards),
         "unfinished": fmean(not sample.answer.finished for sample in samples),
-        "answer_tokens": fmean(len(sample.answer.ids) for sample in samples),
+        "response_tokens": fmean(len(sample.answer.ids) for sample in samples),
         "prompts": len(rows),
         "n": len(samples),
     }

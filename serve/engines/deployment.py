@@ -27,7 +27,7 @@ from vllm.exceptions import GenerationError
 
 from actors.model_folder.folders import ModelFolder
 from serve.engines.coalesce import coalesce
-from serve.engines.failures import given_up, is_error
+from serve.engines.failures import abandoned, is_error
 from serve.engines.in_process import InProcessVllm, ResponsesCall
 from serve.engines.progress import Progress, id_of, reporting
 from serve.engines.tokens import Tokens
@@ -102,7 +102,7 @@ class Engine(OnNodeAddress, LLMServer):
                         refused = isinstance(batch[0], api.ErrorResponse)
                         yield await self._refused(batch[0], request) if refused else _part(batch, request.wants_usage)
                         if any(is_error(event) for event in batch if isinstance(event, str)):
-                            yield given_up(request)
+                            yield abandoned(request)
                             return
             else:
                 async with aclosing(replies):
@@ -111,7 +111,7 @@ class Engine(OnNodeAddress, LLMServer):
                         yield await self._refused(reply, request) if refused else _whole(reply)
         except (GenerationError, ValidationError) as error:  # the latter is raised by vLLM's event for the former
             logger.warning("request %s ended in an error of the engine: %s", request.request_id, error)
-            yield given_up(request)
+            yield abandoned(request)
 
     @cached_property
     def _queue(self) -> FairQueue:

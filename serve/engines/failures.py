@@ -18,7 +18,7 @@ def is_error(event: str) -> bool:
     return event.startswith(_ERRORS)
 
 
-def given_up(request: EngineRequest) -> Refusal:
+def abandoned(request: EngineRequest) -> Refusal:
     """Returns the refusal of a request whose response ended in an error.
 
     One cause is a constraint that permits none of the tokens that the request's other settings allow: the client must

@@ -85,4 +85,4 @@ def _counted(part: Part, counts: Callable[[], tuple[int, int]]) -> Part:
     if part.prompt_tokens:
         return part
     prompt, answer = counts()
-    return replace(part, prompt_tokens=prompt, answer_tokens=answer)
+    return replace(part, prompt_tokens=prompt, response_tokens=answer)

@@ -40,9 +40,9 @@ class Admission:
         async with self.admitted(call, cost, is_text=is_text), aclosing(backend.answer(call.model, request)) as replies:
             async for reply in replies:
                 if isinstance(reply, Refusal):
-                    call.asked_engine = False
+                    call.sent_to_engine = False
                 else:
-                    call.count(reply.prompt_tokens, reply.answer_tokens)
+                    call.count(reply.prompt_tokens, reply.response_tokens)
                 yield reply
 
     def _salted(self, body: dict[str, Any], key: Key) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Admission:
         call.end_turn()
         queue = self._queue(f"{TEXT} {call.model}" if is_text else call.model)
         async with queue.slots(call.key, cost.sequences, TEXT_REST if is_text else 0.0):
-            call.asked_engine = True
+            call.sent_to_engine = True
             yield
 
     def _queue(self, name: str) -> FairQueue:

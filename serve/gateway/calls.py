@@ -40,8 +40,8 @@ class Call:
     model: str = ""
     first_token_s: float | None = None
     prompt_tokens: int = 0
-    answer_tokens: int = 0
-    asked_engine: bool = False
+    response_tokens: int = 0
+    sent_to_engine: bool = False
     end_turn: Callable[[], None] = lambda: None  # lets the gateway process the key's next request
     failed: int | None = None  # status of an error that occurred after the response had started
     _reservation: Reservation | None = None
@@ -62,18 +62,18 @@ class Call:
         """Stores the reservation of the key's tokens until `settle`."""
         self._reservation, self._cost = reservation, cost
 
-    def count(self, prompt_tokens: int, answer_tokens: int) -> None:
+    def count(self, prompt_tokens: int, response_tokens: int) -> None:
         """Updates the token counts so far, and returns reserved tokens that the request can no longer need.
 
         Args:
             prompt_tokens: prompt tokens of all sequences; 0 if not known yet.
-            answer_tokens: generated tokens of all sequences.
+            response_tokens: generated tokens of all sequences.
         """
         self.prompt_tokens = max(self.prompt_tokens, prompt_tokens)
-        self.answer_tokens = max(self.answer_tokens, answer_tokens)
+        self.response_tokens = max(self.response_tokens, response_tokens)
         if self._reservation is not None and self._cost is not None and self.prompt_tokens:
-            used = self.prompt_tokens + self.answer_tokens
-            needed = self.prompt_tokens + max(self._cost.response, self.answer_tokens)
+            used = self.prompt_tokens + self.response_tokens
+            needed = self.prompt_tokens + max(self._cost.response, self.response_tokens)
             self._reservation.change(max(used, min(self._reservation.tokens, needed)))
 
     def settle(self, status: int) -> bool:
@@ -86,10 +86,10 @@ class Call:
             Whether the charge is an estimate, because the request ended before the engine had counted its prompt.
         """
         estimated = False
-        if self._cost is not None and self.asked_engine and not self.prompt_tokens and status in (GONE, TIMED_OUT):
+        if self._cost is not None and self.sent_to_engine and not self.prompt_tokens and status in (GONE, TIMED_OUT):
             self.prompt_tokens, estimated = self._cost.least_prompt, True
         if self._reservation is not None:
-            self._reservation.change(self.prompt_tokens + self.answer_tokens)
+            self._reservation.change(self.prompt_tokens + self.response_tokens)
             self._reservation = None
         return estimated
 
@@ -177,7 +177,7 @@ class Accounts:
                 "model": call.model,
                 "status": status,
                 "prompt_tokens": call.prompt_tokens,
-                "answer_tokens": call.answer_tokens,
+                "response_tokens": call.response_tokens,
                 "estimated": estimated,
                 "seconds": round(seconds, 4),
                 "first_token_seconds": call.first_token_s and round(call.first_token_s, 4),
@@ -186,6 +186,6 @@ class Accounts:
         SERVE_REQUESTS.inc(route=route, model=call.model, status=str(status))
         if call.first_token_s is not None:
             SERVE_TIME_TO_FIRST_TOKEN.observe(call.first_token_s)
-        for kind, tokens in (("prompt", call.prompt_tokens), ("completion", call.answer_tokens)):
+        for kind, tokens in (("prompt", call.prompt_tokens), ("completion", call.response_tokens)):
             if tokens:
                 SERVE_TOKENS.inc(tokens, model=call.model, kind=kind)

@@ -48,9 +48,9 @@ def wait_until_running(timeout_s: float, stopped: Callable[[], bool]) -> float:
                 raise RunError(f"the endpoint did not start: {reason(status)}")
         words = describe(status)
         if now > timeout_s:
-            raise RunError(f"not ready after {timeout_s:g} s: {words}{_unplaced()}")
+            raise RunError(f"not ready after {timeout_s:g} s: {words}{_pending_groups()}")
         if words != said or now - said_at >= _SAY_S:
-            print(f"  {now:4.0f} s of at most {timeout_s:g}: {words}{_unplaced()}", file=sys.stderr, flush=True)
+            print(f"  {now:4.0f} s of at most {timeout_s:g}: {words}{_pending_groups()}", file=sys.stderr, flush=True)
             said, said_at = words, now
         time.sleep(_LOOK_S)
 
@@ -90,7 +90,7 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "no reason given"
 
 
-def _unplaced() -> str:
+def _pending_groups() -> str:
     """Returns a clause about the pending CPU and GPU requests; empty if there are none."""
     try:
         with Head(ray.get_runtime_context().gcs_address) as head:

@@ -12,7 +12,8 @@ from actors.config import EngineConfig, FrozenRoleConfig, PlacementConfig, Rollo
 from actors.precision import automatic_dtypes, resolve_dtype
 from configs.base import dump, read
 from configs.errors import ConfigError
-from trainers.config.rlhf import PPOConfig, RejectionConfig
+from trainers.config.rejection import RejectionConfig
+from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
 from trainers.config.supervised import EvaluationConfig, SftConfig
 

@@ -39,7 +39,11 @@ def floats(*rows: list[float] | None) -> pa.Array:
         ({"values": floats([1])}, "critic", "values: has 1 rows, and the table 2"),
         ({"values": floats([1], None)}, "critic", "values: lacks 1 values"),
         ({"values": floats([1], [1])}, "critic", "values: row 1 has 1 values for a response of 2 tokens"),
-        ({"reward_model": pa.array([1, 2], pa.float32())}, "judge", "reward_model: is added by reward, not by judge"),
+        (
+            {"reward_model": pa.array([1, 2], pa.float32())},
+            "reward_function",
+            "reward_model: is added by reward, not by reward_function",
+        ),
     ],
 )
 def test_a_column_that_is_not_as_declared_is_refused_by_name(added: Any, by: str, message: str) -> None:
@@ -49,7 +53,7 @@ def test_a_column_that_is_not_as_declared_is_refused_by_name(added: Any, by: str
 
 
 def test_roles_add_their_columns_in_any_order() -> None:
-    scored = extended(ANSWERED, {"reward_length": pa.array([1, 2], pa.float32())}, "judge")
+    scored = extended(ANSWERED, {"reward_length": pa.array([1, 2], pa.float32())}, "reward_function")
     scored = extended(scored, pa.table({"values": floats([1], [1, 2])}), "critic")
     assert scored.column_names[-2:] == ["reward_length", "values"]
     assert reward_sources(scored) == ["reward_length"]
@@ -66,4 +70,4 @@ def test_every_declaration_says_who_and_what() -> None:
     roles = {"prompts", "rollout", "reference", "reward", "critic", "policy", "driver"}
     assert {column.by for column in COLUMNS.values()} == roles
     assert all(column.what for column in COLUMNS.values())
-    assert column_of("reward_my_function").by == "judge"
+    assert column_of("reward_my_function").by == "reward_function"

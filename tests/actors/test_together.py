@@ -13,7 +13,14 @@ from actors.groups.team import Team, TeamConfig
 def team(native_transfer: str | None) -> Team:
     """A team of two ranks a role, of which no process exists."""
     made = object.__new__(Team)
-    settings: dict[str, Any] = {"run": "t", "roles": {}, "sites": (), "updates": 1, "minibatches": 1, "seed": 0}
+    settings: dict[str, Any] = {
+        "run": "t",
+        "roles": {},
+        "placement_groups": (),
+        "updates": 1,
+        "minibatches": 1,
+        "seed": 0,
+    }
     limits = {"end_ids": (), "start_timeout_s": 1.0, "call_timeout_s": 1.0, "skips_old_logprobs": False}
     made.config = TeamConfig(native_transfer=native_transfer, **settings, **limits)
     roles: Any = ("policy", "critic", "reference", "reward", "rollout")

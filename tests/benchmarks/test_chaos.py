@@ -17,18 +17,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_a_full_plan_has_every_target_in_every_phase_and_a_hang_of_every_role() -> None:
     plan = draw(runs=21, seed=7)
-    blows = [blow for run in plan for blow in run]
-    assert len(blows) == 63
-    assert {(blow.target, blow.phase) for blow in blows if blow.signal == "SIGKILL"} == {
+    faults = [fault for run in plan for fault in run]
+    assert len(faults) == 63
+    assert {(fault.target, fault.phase) for fault in faults if fault.signal == "SIGKILL"} == {
         (target, phase) for target in TARGETS for phase in PHASES
     }
-    hung = sorted(blow.target[0] for blow in blows if blow.signal == "SIGSTOP")
+    hung = sorted(fault.target[0] for fault in faults if fault.signal == "SIGSTOP")
     assert hung == ["critic", "policy", "reference", "reward", "rollout"]
-    notices = sorted(blow.phase for blow in blows if blow.signal == NOTICE)
-    assert notices == ["generate", "learn"]
+    notices = sorted(fault.phase for fault in faults if fault.signal == NOTICE)
+    assert notices == ["generate", "update"]
     for run in plan:
-        assert [blow.step for blow in run] == list(SLOTS)
-        assert all(blow.phase != "checkpoint" for blow in run[2:]) or run[1].phase == "checkpoint"
+        assert [fault.step for fault in run] == list(SLOTS)
+        assert all(fault.phase != "checkpoint" for fault in run[2:]) or run[1].phase == "checkpoint"
     assert draw(runs=21, seed=7) == plan != draw(runs=21, seed=8)
 
 
@@ -46,5 +46,5 @@ def test_a_disturbed_run_ends_as_if_nothing_had_happened(tmp_path: Path) -> None
         [*command, "--keep", str(tmp_path)], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=550
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert re.search(r"^seed 3: 1 runs, 1 blows; ", done.stdout, re.MULTILINE)
+    assert re.search(r"^seed 3: 1 runs, 1 faults; ", done.stdout, re.MULTILINE)
     assert done.stdout.splitlines()[-1] == "kills=1 runs=1 identical=1 prompts_lost=0 prompts_doubled=0"

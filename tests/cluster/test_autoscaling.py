@@ -29,7 +29,7 @@ from actors.modeling.models import load_scorer
 from cluster.head import Head
 from cluster.join import require_ray_at
 from cluster.scaling import living
-from cluster.status.view import ClusterView, look
+from cluster.status.view import ClusterView, snapshot
 from configs.errors import ConfigError
 from data.tables import PROMPTS, write_table
 
@@ -185,7 +185,7 @@ def test_nodes_come_for_a_trainers_groups_and_leave_afterwards(scaling: str, rec
         trainer = start(scaling, "-m", "trainers.ppo", "--insecure", "--config", str(recipe))
         try:
             while trainer.poll() is None:
-                seen.append(look(head))
+                seen.append(snapshot(head))
                 time.sleep(0.5)
         finally:
             trainer.kill()

@@ -62,10 +62,10 @@ def ppo_step() -> dict[str, float]:
             **columns,
         }
     )
-    figures = {"policy": [{"kl": 0.0, "clip_fraction": 0.25, "entropy": 1.5}]}
+    metrics = {"policy": [{"kl": 0.0, "clip_fraction": 0.25, "entropy": 1.5}]}
     phases = Phases()
-    phases.seconds = {"generate": 2.0, "learn": 1.0}
-    step = step_metrics(table, figures, 7, Published(7, 0.1, 1e-6), kl_coef=0.1, staleness=np.zeros(3))
+    phases.seconds = {"generate": 2.0, "update": 1.0}
+    step = step_metrics(table, metrics, 7, Published(7, 0.1, 1e-6), kl_coef=0.1, staleness=np.zeros(3))
     return step | phases.metrics(step["tokens"])
 
 
@@ -79,7 +79,7 @@ def test_what_ppo_logs_is_what_is_recorded(monkeypatch: pytest.MonkeyPatch):
         ("chimed_step", "a/ppo"): 3,
         ("chimed_step_seconds", "a/ppo"): 3.0,
         ("chimed_phase_seconds", "a/ppo", "generate"): 2.0,
-        ("chimed_phase_seconds", "a/ppo", "learn"): 1.0,
+        ("chimed_phase_seconds", "a/ppo", "update"): 1.0,
         ("chimed_tokens_per_second", "a/ppo"): 2.0,
         ("chimed_reward_mean", "a/ppo"): 1.5,
         ("chimed_kl_to_reference_nats", "a/ppo"): 0.0,

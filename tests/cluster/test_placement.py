@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from cluster.head import Head
-from cluster.pending import seconds_asked, unplaced
+from cluster.pending import pending_groups, seconds_pending
 from cluster.placement import PlacementError, release, reserve, total
 
 pytestmark = pytest.mark.slow
@@ -49,11 +49,13 @@ def test_groups_of_other_jobs_are_not_ours(ray_cluster: None) -> None:
     with Head(ray.get_runtime_context().gcs_address) as head:
         asked = ray.util.placement_group([{"CPU": 100.0}], name="ours")
         deadline = time.monotonic() + 10
-        while not (mine := unplaced(head, ray.get_runtime_context().get_job_id())) and time.monotonic() < deadline:
+        while (
+            not (mine := pending_groups(head, ray.get_runtime_context().get_job_id())) and time.monotonic() < deadline
+        ):
             time.sleep(0.1)
         assert [group.name for group in mine] == ["ours"]
-        assert unplaced(head, "ffffffff") == []
-        assert 0 <= seconds_asked(mine[0]) < 15
+        assert pending_groups(head, "ffffffff") == []
+        assert 0 <= seconds_pending(mine[0]) < 15
         ray.util.remove_placement_group(asked)
 
 

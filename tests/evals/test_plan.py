@@ -60,7 +60,7 @@ def test_a_limit_takes_rows_by_the_seed_in_their_order(plan: Planner, make_model
 
 def test_longer_answers_are_allowed_where_asked_for(plan: Planner, make_model: Callable[..., Path]) -> None:
     model = str(make_model("a"))
-    usual, longer = plan("--model", model).settings, plan("--model", model, "--answer-tokens", "160").settings
+    usual, longer = plan("--model", model).settings, plan("--model", model, "--response-tokens", "160").settings
     assert (usual.open_tokens, usual.sample_tokens) == (64, 64)
     assert (longer.open_tokens, longer.sample_tokens) == (160, 160)
     assert longer.ner_tokens == usual.ner_tokens
@@ -122,7 +122,7 @@ def test_an_endpoint_has_a_precision_of_its_own(plan: Planner) -> None:
         (["--model", "A", "--file", "exam=x", "--file", "exam=y"], "exam has a file already"),
         (["--model", "A", "--tasks", "ner", "--file", "exam=x"], "--tasks does not name exam"),
         (["--model", "A", "--max-model-len", "512"], "--max-model-len 512: exceeds the 256 tokens of "),
-        (["--model", "A", "--max-model-len", "64"], "--answer-tokens 64: leaves no room .* context of 64 tokens"),
+        (["--model", "A", "--max-model-len", "64"], "--response-tokens 64: leaves no room .* context of 64 tokens"),
         (["--endpoint", "http://x/v1", "--dtype", "bfloat16"], "are of an engine here, not of an endpoint"),
         (["--endpoint", "http://x/v1", "--tasks", "ner"], "ner needs a model's folder, not an endpoint"),
     ],

@@ -71,7 +71,7 @@ def test_killed_in_the_middle_it_goes_on_and_gives_the_same_numbers(
     exam.write_text("Question,A,B,C,D,Answer\n" + "\n".join(rows), encoding="utf-8")
     options = ["--model", folders["a"], "--file", f"exam={exam}", "--tasks", "exam", "--shots", "0"]
     results = tmp_path / "results.json"
-    whole, asked = Engine.weigh, list[int]()
+    whole, asked = Engine.option_logprobs, list[int]()
 
     def killed(engine: Engine, prompts: Any, choices: Any, progress: Any = False) -> list[list[float]]:
         if asked:
@@ -80,7 +80,7 @@ def test_killed_in_the_middle_it_goes_on_and_gives_the_same_numbers(
         return whole(engine, prompts, choices, progress)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "weigh", killed)
+        patch.setattr(Engine, "option_logprobs", killed)
         with pytest.raises(KeyboardInterrupt):
             main([*options, "--json", str(results)])
     assert asked == [256]  # of 400 rotations

@@ -69,7 +69,7 @@ def test_a_token_limit_holds_against_simultaneous_and_abandoned_requests(endpoin
     assert all(1 <= int(r.headers["retry-after"]) <= 60 for r in responses if r.status_code == 429)
     served = lambda: [row for row in request_log(endpoint, "limited") if row["status"] in (200, 499)]  # noqa: E731
     endpoint.wait(lambda: len(served()) == statuses[200] + events, "a line in the log for each", 15)
-    used = sum(row["prompt_tokens"] + row["answer_tokens"] for row in served())
+    used = sum(row["prompt_tokens"] + row["response_tokens"] for row in served())
     assert used <= LIMIT * (1 + (time.monotonic() - begun) / 60)
     assert all(row["prompt_tokens"] > 0 for row in served())
     counted = [row for row in served() if row["first_token_seconds"] is not None]

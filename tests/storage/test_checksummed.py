@@ -8,20 +8,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.checksummed import DamagedTable, read_or_put_aside, read_sealed, write_sealed
-from storage.durable import DiskError, broken_seal, with_seal
+from storage.checksummed import DamagedTable, read_checksummed, read_or_set_aside, write_checksummed
+from storage.durable import DiskError, checksum_fault, with_checksum
 
 ROWS = pa.table({"response": pa.array([[1, 2], [3]], pa.list_(pa.int32())), "text": ["头痛", "发热"]})
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    write_sealed(tmp_path / "t.parquet", ROWS, {"weights_version": "3"})
+    write_checksummed(tmp_path / "t.parquet", ROWS, {"weights_version": "3"})
     return tmp_path / "t.parquet"
 
 
 def test_what_is_written_is_read_with_its_facts_and_any_reader_of_parquet_reads_it(path: Path) -> None:
-    table, facts = read_sealed(path)
+    table, facts = read_checksummed(path)
     assert table.equals(ROWS)
     assert table.schema.metadata is None
     assert facts == {"weights_version": "3"}
@@ -39,7 +39,7 @@ def test_every_changed_byte_is_noticed(path: Path) -> None:
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
         with pytest.raises(DamagedTable, match=r"t\.parquet: damaged( or cut off|, or by an)"):
-            read_sealed(path)
+            read_checksummed(path)
 
 
 def test_a_file_cut_off_anywhere_is_noticed(path: Path) -> None:
@@ -47,17 +47,17 @@ def test_a_file_cut_off_anywhere_is_noticed(path: Path) -> None:
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
         with pytest.raises(DamagedTable, match=r"t\.parquet: damaged( or cut off|, or by an)"):
-            read_sealed(path)
+            read_checksummed(path)
 
 
 def test_a_damaged_file_is_said_and_put_aside(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_bytes(path.read_bytes()[:-1])
-    assert read_or_put_aside(path, "it is made again") is None
+    assert read_or_set_aside(path, "it is made again") is None
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{path}: damaged or cut off")
     assert line.endswith("kept as t.parquet.damaged, it is made again")
     assert [other.name for other in path.parent.iterdir()] == ["t.parquet.damaged"]
-    assert read_or_put_aside(path, "it is made again") is None
+    assert read_or_set_aside(path, "it is made again") is None
     assert capsys.readouterr().out == ""
 
 
@@ -65,15 +65,15 @@ def test_a_full_disk_leaves_the_file_that_was_there(path: Path, file_size_limit:
     before = path.read_bytes()
     file_size_limit(64)
     with pytest.raises(DiskError, match=r"t\.parquet: cannot be written \(File too large\); make room, then the same"):
-        write_sealed(path, ROWS.slice(1), {})
+        write_checksummed(path, ROWS.slice(1), {})
     file_size_limit(2**30)  # before anyone writes a word about this test
     assert path.read_bytes() == before
     assert len(list(path.parent.iterdir())) == 1
 
 
 def test_sealed_text_shows_changes() -> None:
-    content = with_seal("seed: 1\n")
-    assert broken_seal(content) is None
-    assert "damaged or changed" in str(broken_seal(content.replace(b"1", b"2", 1)))
-    assert "cut off" in str(broken_seal(b"seed: 1\n"))
-    assert broken_seal(b"seed: 1\n", required=False) is None
+    content = with_checksum("seed: 1\n")
+    assert checksum_fault(content) is None
+    assert "damaged or changed" in str(checksum_fault(content.replace(b"1", b"2", 1)))
+    assert "cut off" in str(checksum_fault(b"seed: 1\n"))
+    assert checksum_fault(b"seed: 1\n", required=False) is None

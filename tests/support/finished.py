@@ -44,7 +44,7 @@ class WarmTeam:
                 self.team.groups[role].call("setup", config.roles[role], *more)
         self.team.config = replace(config, roles={**roles, **config.roles})
         self.team.load(self._start)
-        self.team.learned.clear()
+        self.team.updated.clear()
         yield self.team
 
 

@@ -24,7 +24,7 @@ class Oracle:
         self.asked += [chat[-1]["content"] for chat in chats]
         return [Reply(self._decide(chat[-1]["content"])) for chat in chats]
 
-    def weigh(self, chats: Sequence[Any], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
+    def option_logprobs(self, chats: Sequence[Any], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
         self.asked += [chat[-1]["content"] for chat in chats]
         said = [self._decide(chat[-1]["content"]) for chat in chats]
         return [[0.0 if option == text else LEAST for option in own] for text, own in zip(said, options, strict=True)]

@@ -19,7 +19,7 @@ from ray.util import placement_group_table
 from actors.groups import team
 from cluster.head import Head
 from cluster.liveness.heartbeat import DriverHeartbeat
-from cluster.status.view import look
+from cluster.status.view import snapshot
 from configs.base import read
 from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
@@ -81,7 +81,7 @@ def found(run: str, roles: team.Team) -> dict[str, Any]:
         for rank, actor in enumerate(group.actors)
     }
     with Head(ray.get_runtime_context().gcs_address) as head:
-        (view,) = [view for view in look(head).runs if view.name == run]
+        (view,) = [view for view in snapshot(head).runs if view.name == run]
         for rank in view.ranks:
             if rank.role != "driver":
                 ranks[f"{rank.role}-{rank.rank}"]["bundle"] = rank.bundle

@@ -41,8 +41,8 @@ def train(world: None) -> Callable[..., list[Message]]:
         examples = stage.examples()
         sent: list[Message] = []
 
-        def send(kind: str, done: int, figures: dict[str, Any]) -> None:
-            sent.append((kind, done, figures))
+        def send(kind: str, done: int, metrics: dict[str, Any]) -> None:
+            sent.append((kind, done, metrics))
             if kind == "step" and done == die_at:
                 raise SystemExit("stands for a process that dies")
 
@@ -71,11 +71,11 @@ def shown(ray_cluster: None) -> Callable[[str], list[RunView]]:
     import ray
 
     from cluster.head import Head
-    from cluster.status.view import look
+    from cluster.status.view import snapshot
 
     def show(name: str) -> list[RunView]:
         with Head(ray.get_runtime_context().gcs_address) as head:
-            return [run for run in look(head).runs if run.name == name]
+            return [run for run in snapshot(head).runs if run.name == name]
 
     return show
 

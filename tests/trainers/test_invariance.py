@@ -67,8 +67,8 @@ def algorithm(loss: str) -> AlgorithmConfig:
         entropy_coef=0.02,
         clip_eps_high=0.3,
         dual_clip=1.5,
-        importance="truncated",
-        importance_cap=1.2,
+        rollout_correction="truncated",
+        rollout_correction_cap=1.2,
         drop_truncated=True,
     )
 
@@ -80,7 +80,7 @@ def learned(learner: Learner, start: str, table: pa.Table, loss: str, cut: tuple
     weighed = add_weights(table.take(list(ORDERS[order])), algorithm(loss), LONGEST)
     plans = minibatch_plans(lengths(weighed, "prompt", "response").tolist(), MINIBATCHES, ranks, tokens)
     chosen = ClippedValueLoss(0.5) if loss == "value" else ClippedPolicyLoss(algorithm(loss), KL_COEF)
-    learner.learn(weighed, [Update(plan[rank]) for plan in plans], chosen)
+    learner.update(weighed, [Update(plan[rank]) for plan in plans], chosen)
     return learner.zero.full_state()
 
 

@@ -140,14 +140,14 @@ def test_the_first_update_has_kl_0_and_ratio_1_and_then_the_engine_follows(
 ) -> None:
     table = with_advantages(rollouts(team, prompts, publisher, 0))
     losses = {"policy": ClippedPolicyLoss(AlgorithmConfig(), 0.05), "critic": ClippedValueLoss(0.5)}
-    figures = team.learn(table, losses, epochs=1)
-    first, second = figures["policy"]
+    metrics = team.update(table, losses, epochs=1)
+    first, second = metrics["policy"]
     assert first["kl"] == 0.0
     assert first["ratio_deviation"] == 0.0
     assert first["clip_fraction"] == 0.0
     assert second["ratio_deviation"] > 0.0
     assert first["grad_norm"] > 0.0
-    assert len(figures["critic"]) == 2
+    assert len(metrics["critic"]) == 2
     published = publisher.publish(1)
     assert published.version == 1
     assert published.drift < 1e-4
@@ -173,7 +173,7 @@ def test_a_mispublished_version_is_detected(
     team: Team, prompts: PromptStream, publisher: Publisher, clinic: Path
 ) -> None:
     table = with_advantages(rollouts(team, prompts, publisher, 2))
-    team.learn(table, {"policy": ClippedPolicyLoss(AlgorithmConfig(), 0.05)}, epochs=4)
+    team.update(table, {"policy": ClippedPolicyLoss(AlgorithmConfig(), 0.05)}, epochs=4)
     publisher.transport = ForgetfulTransport(team.policy, team.rollout)
     with pytest.raises(PublishError, match="rollout-0 does not compute with weights version 3"):
         publisher.publish(3)
@@ -254,7 +254,7 @@ def test_a_stop_that_was_asked_for_saves_and_the_same_command_goes_on(
             finished_run(config)
     assert end.value.code == 75
     assert capsys.readouterr().out.endswith("ppo: stopped after step 3 (SIGTERM); the same command goes on\n")
-    monkeypatch.setattr(Team, "learn", counted := Counted(Team.learn))
+    monkeypatch.setattr(Team, "update", counted := Counted(Team.update))
     resumed = finished_run(config)
     assert counted.calls == 1  # from the checkpoint of step 3, which checkpoint_every does not ask for
     assert equal(weights(resumed), weights(whole))
@@ -289,7 +289,10 @@ GPU = "--{}.placement.gpus_per_rank={}"
         (["--colocate=pairs"], "ppo.colocate: must be none, all or a list of groups of roles such as"),
         (["--colocate=[]"], "ppo.colocate: must be none, all or a list of groups"),
         (["--colocate=[policy,critic]"], "ppo.colocate: must be none, all or a list of groups"),
-        (["--colocate=[[policy,judge]]"], "colocate names 'judge', which is no role that these settings start"),
+        (
+            ["--colocate=[[policy,reward_function]]"],
+            "colocate names 'reward_function', which is no role that these settings start",
+        ),
         (
             ["--colocate=[[policy,critic]]", "--algorithm.name=rloo", "--samples_per_prompt=2"],
             "colocate names 'critic', which is no role .* they start policy, reference, reward, rollout$",

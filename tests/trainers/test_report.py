@@ -151,16 +151,16 @@ def test_every_metric_of_a_ppo_step_has_its_chart(make):
     names = ["reward", "kl_to_reference", "policy_entropy", "policy_clip_fraction", "explained_variance"]
     names += ["response_tokens", "response_tokens_max", "truncated", "engine_trainer_gap_mean", "policy_grad_norm"]
     names += ["policy_lr", "critic_loss", "tokens_per_second", "seconds", "reward_format"]
-    folder = make(*steps(4, **dict.fromkeys(names, 1.0), seconds_generate=1.0, seconds_learn=3.0))
+    folder = make(*steps(4, **dict.fromkeys(names, 1.0), seconds_generate=1.0, seconds_update=3.0))
     found = sections(read_record(folder))
     charts = {chart.title: chart for section in found.values() for chart in section}
     assert set(PPO_PANELS) <= set(charts)
     assert "Other" not in found
     drawn = sorted(mark.name for chart in charts.values() for mark in chart.marks)
-    assert drawn == sorted([*names, "generate", "learn"])
+    assert drawn == sorted([*names, "generate", "update"])
     assert [(mark.name, mark.value) for mark in found["Time"][0].marks] == [
         ("generate", "1 s, 25%"),
-        ("learn", "3 s, 75%"),
+        ("update", "3 s, 75%"),
     ]
 
 
@@ -180,7 +180,7 @@ def test_a_run_without_steps_says_so(make):
 
 
 def test_a_run_of_one_step_says_so_and_shows_a_point(make):
-    folder = make(*steps(1, seconds_learn=2.0))
+    folder = make(*steps(1, seconds_update=2.0))
     html = page_of(folder)
     assert "One step has been logged so far" in html
     assert 'd="M500 ' in html  # in the middle
@@ -258,7 +258,7 @@ def test_best_and_worst_samples_of_the_last_and_first_step(make):
     assert view.steps[1].worst == []
     tokens, reward = view.charts
     assert [(mark.name, mark.value) for mark in tokens.marks] == [("step 2", "mean 4"), ("step 4", "mean 14.5")]
-    assert reward.note == "of the sampled answers; 2 without a finite value are left out"
+    assert reward.note == "of the sampled responses; 2 without a finite value are left out"
     html = page_of(folder)
     assert "中间" not in html
     assert 'lang="zh-Hans">开头<' in html
@@ -294,7 +294,7 @@ def test_the_page_in_a_browser(make, chromium, width, scheme):
     from browser import Page
 
     names = {f"a_metric_with_a_rather_long_name_{n}": 1.0 for n in range(3)}
-    folder = make(*steps(30, loss=None, seconds_learn=1.0, **names), name="a-rather-long-name/" + 60 * "x")
+    folder = make(*steps(30, loss=None, seconds_update=1.0, **names), name="a-rather-long-name/" + 60 * "x")
     write_samples(folder, 4, sample(response="多" * 500), sample(response="x" * 500), sample(response=HOSTILE))
     page = Page(chromium, width, 800, "en-US", scheme)
     page.command("Page.navigate", url=report(str(folder)).as_uri())

@@ -54,7 +54,7 @@ def settings(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
                 "optimizer": {"lr": 1e-3, "schedule": "constant"},
             },
             "reference": {"model": str(clinic / "model"), "placement": placement},
-            "judge": {
+            "reward_function": {
                 "placement": placement,
                 "functions": {"length": {"file": str(folder / "rewards.py"), "weight": 2.0}},
             },
@@ -89,7 +89,7 @@ def test_grpo_by_a_function_starts_no_critic_and_makes_no_pass_for_what_is_known
     settings: Any, ray_cluster: Any
 ) -> None:
     config = settings("grpo", algorithm={"name": "grpo"}, steps=2)
-    assert list(config.roles) == ["policy", "reference", "judge", "rollout"]
+    assert list(config.roles) == ["policy", "reference", "reward_function", "rollout"]
     run = finished_run(config)
     first, second = read_metrics(run)
     for metrics in (first, second):
@@ -106,7 +106,10 @@ def test_grpo_by_a_function_starts_no_critic_and_makes_no_pass_for_what_is_known
 
 
 def test_ahead_is_off_by_exactly_one_version_and_resumes_bit_for_bit(settings: Any, ray_cluster: Any) -> None:
-    changes = {"algorithm": {"name": "rloo", "importance": "truncated", "minibatches": 2}, "rollout": {"ahead": 1}}
+    changes = {
+        "algorithm": {"name": "rloo", "rollout_correction": "truncated", "minibatches": 2},
+        "rollout": {"ahead": 1},
+    }
     whole = finished_run(settings("ahead-whole", **changes))
     assert [line["staleness"] for line in read_metrics(whole)] == [0.0, 1.0, 1.0, 1.0]
     versions = [
@@ -158,7 +161,7 @@ def test_weights_change_under_answers_and_the_journal_repeats_the_run(
         "max_new_tokens": 64,  # one at a time: still at it when the first new weights come
         "engine": {"max_model_len": 512, "kv_cache_bytes": 2**26, "max_concurrent": 1},
     }
-    changes = {"algorithm": {"name": "rloo", "importance": "truncated"}, "rollout": rollout}
+    changes = {"algorithm": {"name": "rloo", "rollout_correction": "truncated"}, "rollout": rollout}
     whole = finished_run(settings("flying", **changes))
     mixed = 0
     for step, path in enumerate(sorted((whole / "journal").glob("*.parquet"))):
@@ -192,9 +195,9 @@ def test_prompts_whose_answers_all_score_alike_are_replaced(settings: Any, ray_c
     (tmp_path / "alike.py").write_text(
         "def reward(sample):\n    return float(sample['prompt_id'] % 2 * sample['sample'])\n"
     )
-    judge = {"placement": {"cpus_per_rank": 0.1}, "functions": {"odd": {"file": str(tmp_path / "alike.py")}}}
+    reward_function = {"placement": {"cpus_per_rank": 0.1}, "functions": {"odd": {"file": str(tmp_path / "alike.py")}}}
     algorithm = {"name": "reinforce_pp_baseline", "kl_coef": 0.0, "dynamic_sampling": 3}
-    config = settings("resampled", algorithm=algorithm, judge=judge, steps=2)
+    config = settings("resampled", algorithm=algorithm, reward_function=reward_function, steps=2)
     run = finished_run(config)
     for path in sorted((run / "journal").glob("*.parquet")):
         table = pq.read_table(path)
@@ -247,7 +250,7 @@ def test_a_diverging_update_ends_in_one_line_and_keeps_its_rows(
         (["--rollout.stop=[多休息，按时服药。]"], "rollout.stop: '多休息，按时服药。' is .* tokens"),
         (["--critic_warmup_steps=3"], "algorithm.name grpo has no critic; set it to 0"),
         (["--algorithm.overlong_buffer=17"], "exceeds rollout.max_new_tokens 16"),
-        (["--judge.functions.length.file=/nowhere.py"], "/nowhere.py"),
+        (["--reward_function.functions.length.file=/nowhere.py"], "/nowhere.py"),
         (["--stop.kl_above=1e-9"], r"kl_to_reference .* is above stop.kl_above 1e-09"),
     ],
 )

@@ -8,15 +8,15 @@ from pydantic import Field, model_validator
 
 from actors.config import (
     FrozenRoleConfig,
-    JudgeConfig,
     OverlappedRolloutConfig,
     PublishConfig,
+    RewardFunctionConfig,
     RolloutConfig,
     TrainedRoleConfig,
 )
-from actors.groups.colocation import Colocate, Site, require_memory_share, sites
+from actors.groups.colocation import Colocate, PlacementGroupSpec, placement_group_specs, require_memory_share
 from configs.base import Section
-from trainers.config.supervised import EvaluationConfig, HeldoutData, LearningConfig, StageConfig
+from trainers.config.supervised import EvaluationConfig, StageConfig
 
 
 class PromptData(Section):
@@ -51,7 +51,7 @@ class AlgorithmConfig(Section):
     """How advantages are computed from rewards, and the loss from advantages. Defaults depend on `name`."""
 
     name: Literal["ppo", "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline"] = Field(
-        "ppo", description="where advantages come from: ppo has a critic, the others compare answers"
+        "ppo", description="where advantages come from: ppo has a critic, the others compare responses"
     )
     gamma: float = Field(1.0, gt=0, le=1, description="discount of a later reward, a token")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of generalized advantage estimation (ppo)")
@@ -65,33 +65,33 @@ class AlgorithmConfig(Section):
     entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy, which is then rewarded")
     loss_aggregation: Literal["token_mean", "sequence_mean", "constant"] = Field(
         "token_mean",
-        description="what a minibatch's loss is a mean over: tokens; answers, of which each is the mean of its tokens "
-        "(grpo); or answers, each the sum of its tokens over max_new_tokens (dr_grpo)",
+        description="what a minibatch's loss is a mean over: tokens; responses, of which each is the mean of its tokens "
+        "(grpo); or responses, each the sum of its tokens over max_new_tokens (dr_grpo)",
     )
     kl_in: Literal["reward", "loss"] = Field(
         "reward", description="whether the KL to the reference is taken from rewards or added to the loss (grpo's)"
     )
     kl_coef: float = Field(0.05, ge=0, description="weight of the KL to the reference; 0 starts no reference")
     kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="estimator of that KL; grpo's is k3")
-    kl_target: float | None = Field(None, gt=0, description="KL, nats an answer, to which kl_coef is steered")
-    kl_horizon: int = Field(10_000, ge=1, description="answers in which steering changes kl_coef by about a fifth")
+    kl_target: float | None = Field(None, gt=0, description="KL, nats a response, to which kl_coef is steered")
+    kl_horizon: int = Field(10_000, ge=1, description="responses in which steering changes kl_coef by about a fifth")
     reward_clip: float = Field(10.0, gt=0, description="rewards are clipped to +- this before anything else")
     normalize_rewards: bool = Field(False, description="divide rewards by their running standard deviation")
-    length_penalty: float = Field(0.0, ge=0, description="taken from an answer's reward, a token")
+    length_penalty: float = Field(0.0, ge=0, description="taken from a response's reward, a token")
     overlong_buffer: int = Field(
         0, ge=0, description="last tokens below max_new_tokens that cost up to overlong_penalty"
     )
-    overlong_penalty: float = Field(1.0, ge=0, description="taken from an answer of max_new_tokens")
+    overlong_penalty: float = Field(1.0, ge=0, description="taken from a response of max_new_tokens")
     drop_truncated: bool = Field(
-        False, description="answers that were cut off are not trained on; a step of no others changes no weights"
+        False, description="responses that were cut off are not trained on; a step of no others changes no weights"
     )
     dynamic_sampling: int = Field(
-        0, ge=0, description="further batches a step may ask for, in place of prompts whose answers all score alike"
+        0, ge=0, description="further batches a step may ask for, in place of prompts whose responses all score alike"
     )
-    importance: Literal["none", "truncated"] = Field(
-        "none", description="weigh tokens by policy over engine probability, truncated; for rollout.ahead > 0"
+    rollout_correction: Literal["none", "truncated"] = Field(
+        "none", description="weight tokens by policy over engine probability, truncated; for rollout.ahead > 0"
     )
-    importance_cap: float = Field(2.0, gt=0, description="where that weight is truncated")
+    rollout_correction_cap: float = Field(2.0, gt=0, description="where that weight is truncated")
     epochs: int = Field(1, ge=1, description="passes over a step's samples")
     minibatches: int = Field(1, ge=1, description="optimizer steps a pass")
 
@@ -101,7 +101,7 @@ class AlgorithmConfig(Section):
         return self.name == "ppo"
 
     @property
-    def compares_answers(self) -> bool:
+    def compares_responses(self) -> bool:
         """Whether advantages compare several responses to the same prompt."""
         return self.name in ("grpo", "dr_grpo", "rloo", "reinforce_pp_baseline")
 
@@ -117,7 +117,7 @@ class StopConfig(Section):
     """Limits that indicate a collapse, which stops the run with an error. Checkpoints are kept."""
 
     entropy_below: float = Field(0.0, ge=0, description="mean entropy of the policy's tokens, nats")
-    kl_above: float | None = Field(None, gt=0, description="KL to the reference, nats an answer")
+    kl_above: float | None = Field(None, gt=0, description="KL to the reference, nats a response")
 
 
 class RewardedConfig(StageConfig):
@@ -125,23 +125,28 @@ class RewardedConfig(StageConfig):
 
     reward: FrozenRoleConfig | None = Field(None, description="the reward model")
     reward_weight: float = Field(1.0, description="weight of the reward model's score")
-    judge: JudgeConfig = JudgeConfig()
+    reward_function: RewardFunctionConfig = RewardFunctionConfig()
 
     @property
-    def reward_roles(self) -> dict[str, FrozenRoleConfig | JudgeConfig | None]:
+    def reward_roles(self) -> dict[str, FrozenRoleConfig | RewardFunctionConfig | None]:
         """The settings of the roles that compute rewards, by role; None if a role is not used."""
-        return {"reward": self.reward, "judge": self.judge if self.judge.sources else None}
+        return {
+            "reward": self.reward,
+            "reward_function": self.reward_function if self.reward_function.sources else None,
+        }
 
     @property
     def reward_weights(self) -> dict[str, float]:
         """The weight of every source of reward, by source."""
         model = {"model": self.reward_weight} if self.reward is not None else {}
-        return {**model, **self.judge.sources}
+        return {**model, **self.reward_function.sources}
 
     @model_validator(mode="after")
     def _something_rewards(self) -> Self:
         if not self.reward_weights:
-            raise ValueError("nothing rewards answers: give reward.model, judge.functions or judge.endpoints")
+            raise ValueError(
+                "nothing rewards responses: give reward.model, reward_function.functions or reward_function.endpoints"
+            )
         return self
 
 
@@ -153,7 +158,7 @@ class PPOConfig(RewardedConfig):
     prompts: PromptData
     steps: int = Field(ge=1, description="PPO steps: generate, score, learn, publish")
     prompts_per_step: int = Field(32, ge=1, description="different prompts answered in one step")
-    samples_per_prompt: int = Field(1, ge=1, description="answers to each prompt")
+    samples_per_prompt: int = Field(1, ge=1, description="responses to each prompt")
     algorithm: AlgorithmConfig = AlgorithmConfig()
     policy: TrainedRoleConfig
     critic: TrainedRoleConfig | None = Field(None, description="learns values; for algorithm.name ppo")
@@ -192,9 +197,9 @@ class PPOConfig(RewardedConfig):
         return {role: settings for role, settings in wanted.items() if settings is not None}
 
     @property
-    def sites(self) -> list[Site]:
+    def placement_groups(self) -> list[PlacementGroupSpec]:
         """The placement groups of the roles."""
-        return sites(self.colocate, {role: settings.placement for role, settings in self.roles.items()})
+        return placement_group_specs(self.colocate, {role: settings.placement for role, settings in self.roles.items()})
 
     @property
     def skips_old_logprobs(self) -> bool:
@@ -205,7 +210,7 @@ class PPOConfig(RewardedConfig):
         algorithm = self.algorithm
         once = algorithm.epochs * algorithm.minibatches == 1
         kl_in_reward = algorithm.kl_in == "reward" and algorithm.kl_coef > 0
-        return once and not kl_in_reward and algorithm.importance == "none"
+        return once and not kl_in_reward and algorithm.rollout_correction == "none"
 
     @property
     def rows_per_step(self) -> int:
@@ -257,9 +262,9 @@ class PPOConfig(RewardedConfig):
             )
         if algorithm.kl_target is not None and algorithm.kl_coef == 0:
             raise ValueError("algorithm.kl_target steers algorithm.kl_coef, which is 0: start it above")
-        if algorithm.compares_answers and self.samples_per_prompt < 2:
+        if algorithm.compares_responses and self.samples_per_prompt < 2:
             raise ValueError(
-                f"algorithm.name {algorithm.name} compares answers to one prompt: raise samples_per_prompt above 1"
+                f"algorithm.name {algorithm.name} compares responses to one prompt: raise samples_per_prompt above 1"
             )
         if algorithm.overlong_buffer > self.rollout.max_new_tokens:
             raise ValueError(
@@ -273,16 +278,18 @@ class PPOConfig(RewardedConfig):
         algorithm = self.algorithm
         if algorithm.dynamic_sampling and self.samples_per_prompt < 2:
             raise ValueError(
-                "algorithm.dynamic_sampling looks at a prompt's answers: raise samples_per_prompt above 1, or 0"
+                "algorithm.dynamic_sampling looks at a prompt's responses: raise samples_per_prompt above 1, or 0"
             )
         if algorithm.dynamic_sampling and self.rollout.ahead:
             raise ValueError(
                 "algorithm.dynamic_sampling waits for scores, rollout.ahead does not: set one of them to 0"
             )
-        if self.rollout.in_flight != "none" and not (self.rollout.ahead and algorithm.importance == "truncated"):
+        if self.rollout.in_flight != "none" and not (
+            self.rollout.ahead and algorithm.rollout_correction == "truncated"
+        ):
             raise ValueError(
-                f"rollout.in_flight {self.rollout.in_flight} gives answers that several weights made: set rollout.ahead to "
-                "1 or more and algorithm.importance to truncated, or in_flight to none"
+                f"rollout.in_flight {self.rollout.in_flight} gives responses that several weights made: set rollout.ahead to "
+                "1 or more and algorithm.rollout_correction to truncated, or in_flight to none"
             )
         return self
 
@@ -299,98 +306,11 @@ class PPOConfig(RewardedConfig):
 
     @model_validator(mode="after")
     def _roles_fit_together(self) -> PPOConfig:
-        for site in self.sites:
-            require_memory_share(site, self.rollout)
-            if self.publish.transport == "vllm_nccl" and {"policy", "rollout"} <= set(site.roles):
+        for spec in self.placement_groups:
+            require_memory_share(spec, self.rollout)
+            if self.publish.transport == "vllm_nccl" and {"policy", "rollout"} <= set(spec.roles):
                 raise ValueError(
                     "colocate puts policy and rollout on one GPU, where NCCL cannot bring the one's weights to the "
                     "other: set publish.transport to object_store, or keep the two in different groups"
                 )
-        return self
-
-
-class SelectionConfig(Section):
-    """Which responses of a round are trained on; never those cut off or not expressible in the chat format."""
-
-    by: Literal["per_prompt", "global_top_k"] = Field(
-        "per_prompt", description="per_prompt: the best answer to each prompt; global_top_k: the k best of all answers"
-    )
-    k: int | None = Field(None, ge=1, description="how many answers global_top_k chooses in a round")
-    one_per_prompt: bool = Field(True, description="global_top_k: choose at most one answer to a prompt")
-    min_reward: float | None = Field(None, description="an answer with less is never chosen")
-
-    @model_validator(mode="after")
-    def _only_what_is_used(self) -> SelectionConfig:
-        if self.by == "global_top_k" and self.k is None:
-            raise ValueError("selection.by global_top_k needs selection.k: say how many answers a round is to give")
-        if self.by == "per_prompt" and self.k is not None:
-            raise ValueError("selection.k goes with selection.by global_top_k only: leave it out or change the latter")
-        if self.by == "per_prompt" and not self.one_per_prompt:
-            raise ValueError("selection.one_per_prompt false goes with selection.by global_top_k only")
-        return self
-
-
-class FineTuneConfig(LearningConfig):
-    """The supervised fine-tuning of each round."""
-
-    data: HeldoutData
-
-
-class RejectionConfig(RewardedConfig):
-    """Rejection-sampling fine-tuning: sample N responses to every prompt, and fine-tune on those of highest reward."""
-
-    recipe_key: ClassVar[str] = "rejection"
-
-    model: str = Field(description="model to start from: a folder in Hugging Face format or a Hub id")
-    prompts: PromptData
-    rounds: int = Field(1, ge=1, description="how many times to generate, select and fine-tune")
-    prompts_per_round: int | None = Field(
-        None, ge=1, description="prompts answered in a round, in an order that goes on from round to round; else all"
-    )
-    prompts_per_step: int = Field(
-        128, ge=1, description="prompts that are answered, scored and written to the journal at a time"
-    )
-    samples_per_prompt: int = Field(4, ge=1, description="answers to each prompt")
-    rollout: RolloutConfig = RolloutConfig()
-    colocate: Colocate = Field(
-        "none", description="whether the roles that sample share a placement group and its CPUs and GPUs: none or all"
-    )
-    selection: SelectionConfig = SelectionConfig()
-    replay: tuple[str, ...] = Field((), description="SFT tables that are mixed in against forgetting")
-    replay_share: float = Field(0.0, ge=0, lt=1, description="share of the fine-tuning's rows that come from `replay`")
-    from_start: bool = Field(
-        False, description="each round fine-tunes the first model on the choices of all rounds so far, not the last one"
-    )
-    sft: FineTuneConfig
-    max_failures: int = Field(
-        3, ge=0, description="how many times dead roles are started again before the run gives up"
-    )
-
-    @property
-    def roles(self) -> dict[str, Any]:
-        """The settings of every role of sampling, by role."""
-        wanted = {"rollout": self.rollout, **self.reward_roles}
-        return {role: settings for role, settings in wanted.items() if settings is not None}
-
-    @property
-    def sites(self) -> list[Site]:
-        """The placement groups of the roles of sampling."""
-        return sites(self.colocate, {role: settings.placement for role, settings in self.roles.items()})
-
-    @model_validator(mode="after")
-    def _roles_fit_together(self) -> RejectionConfig:
-        for site in self.sites:
-            require_memory_share(site, self.rollout)
-        return self
-
-    @model_validator(mode="after")
-    def _replay_has_share(self) -> RejectionConfig:
-        if bool(self.replay) != (self.replay_share > 0):
-            raise ValueError("replay and replay_share go together: give both or neither")
-        return self
-
-    @model_validator(mode="after")
-    def _prompt_and_answer_fit(self) -> RejectionConfig:
-        require_room(self.prompts, self.rollout, "rollout.engine.max_model_len", self.rollout.engine.max_model_len)
-        require_room(self.prompts, self.rollout, "sft.data.max_tokens", self.sft.data.max_tokens)
         return self

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from configs.base import Section
-from trainers.config.rlhf import PPOConfig, RejectionConfig
+from trainers.config.rejection import RejectionConfig
+from trainers.config.rlhf import PPOConfig
 from trainers.config.supervised import DpoConfig, PretrainConfig, RewardConfig, SftConfig
 
 STAGES: dict[str, type[Section]] = {

@@ -99,7 +99,7 @@ class ChatData(HeldoutData, TrainTables):
     """Chats or preference pairs for training and evaluation."""
 
 
-class LearningConfig(Section):
+class TrainingConfig(Section):
     """Settings of a supervised training loop over packed batches."""
 
     placement: PlacementConfig = PlacementConfig()
@@ -150,7 +150,7 @@ class LearningConfig(Section):
             )
 
 
-class SupervisedConfig(LearningConfig, StageConfig):
+class SupervisedConfig(TrainingConfig, StageConfig):
     """Settings that pretraining, SFT, reward-model training, and DPO share."""
 
     may_change: ClassVar[frozenset[str]] = frozenset({"placement", "cluster", "max_failures"})
@@ -200,8 +200,8 @@ class SftConfig(SupervisedConfig):
 
     data: ChatData
     model: str = Field(description="model to start from: a folder in Hugging Face format or a Hub id")
-    learn: Literal["every_answer", "last_answer"] = Field(
-        "every_answer", description="which of the assistant's turns of a chat are learned; the others are only read"
+    train_on: Literal["every_response", "last_response"] = Field(
+        "every_response", description="which of the assistant's turns of a chat are learned; the others are only read"
     )
 
     @model_validator(mode="after")

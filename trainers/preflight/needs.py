@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from actors.config import EngineConfig, FrozenRoleConfig, PlacementConfig, RolloutConfig, TrainedRoleConfig, ZeroConfig
-from actors.groups.colocation import Site
+from actors.groups.colocation import PlacementGroupSpec
 from actors.model_folder.layout import reads_whole
 from actors.model_folder.source import config_dir, tokenizer_dir
 from actors.sizing.memory import (
@@ -33,15 +33,16 @@ from cluster.preflight.check import check
 from cluster.preflight.needs import Disk, Finding, Need, Place, Plan, gib
 from configs.errors import ConfigError
 from storage.paths import runs_root
-from trainers.config.rlhf import PPOConfig, RejectionConfig
+from trainers.config.rejection import RejectionConfig
+from trainers.config.rlhf import PPOConfig
 from trainers.config.supervised import (
     DpoConfig,
-    LearningConfig,
     PretrainConfig,
     RewardConfig,
     SftConfig,
     StageConfig,
     SupervisedConfig,
+    TrainingConfig,
 )
 from trainers.preflight.fitting import nearest
 
@@ -140,7 +141,7 @@ class _Planner:
         longest = config.prompts.max_tokens + config.rollout.max_new_tokens
         rows = config.rows_per_step // config.algorithm.minibatches
         through_store = config.publish.transport == "object_store"
-        self._fact("batch", f"{config.rows_per_step} samples a step, {config.algorithm.minibatches} x {rows} learned")
+        self._fact("batch", f"{config.rows_per_step} samples a step, {config.algorithm.minibatches} x {rows} trained")
         needs = []
         for role, settings in config.roles.items():
             if isinstance(settings, TrainedRoleConfig):
@@ -159,25 +160,25 @@ class _Planner:
             else:
                 needs.append(_need(role, settings.placement, None))
         self._journal(config.steps * config.rows_per_step, config.prompts.max_tokens, config.rollout.max_new_tokens)
-        return self._plan(config.name, {"ppo": _places(config.sites, needs)})
+        return self._plan(config.name, {"ppo": _places(config.placement_groups, needs)})
 
     def rejection(self, config: RejectionConfig) -> Plan:
         longest = config.prompts.max_tokens + config.rollout.max_new_tokens
-        answers = config.prompts_per_step * config.samples_per_prompt
-        per_engine = -(-answers // config.rollout.placement.ranks)
+        responses = config.prompts_per_step * config.samples_per_prompt
+        per_engine = -(-responses // config.rollout.placement.ranks)
         sampling = [self._engine("rollout", config.model, config.rollout, per_engine * longest, through_store=False)]
         if config.reward is not None:
-            tokens = self._micro_batch("reward", config.reward, answers, longest)
+            tokens = self._micro_batch("reward", config.reward, responses, longest)
             sampling.append(self._frozen("reward", config.reward, Work(tokens, scorer=True)))
-        if "judge" in config.roles:
-            sampling.append(_need("judge", config.judge.placement, None))
-        tuning = self._learning("sft", config.model, config.sft, config.sft.data.max_tokens)
+        if "reward_function" in config.roles:
+            sampling.append(_need("reward_function", config.reward_function.placement, None))
+        tuning = self._supervised("sft", config.model, config.sft, config.sft.data.max_tokens)
         if config.prompts_per_round:
             journalled = config.rounds * config.prompts_per_round * config.samples_per_prompt
             self._journal(journalled, config.prompts.max_tokens, config.rollout.max_new_tokens)
         groups = {
-            "sampling": _places(config.sites, sampling),
-            "fine-tuning": _places([Site({"sft": config.sft.placement})], [tuning]),
+            "sampling": _places(config.placement_groups, sampling),
+            "fine-tuning": _places([PlacementGroupSpec({"sft": config.sft.placement})], [tuning]),
         }
         return self._plan(config.name, groups)
 
@@ -186,24 +187,32 @@ class _Planner:
             architecture, tokenizer = config.architecture, config.tokenizer or ""
             self._shape_of = lambda _: new_shape(architecture, vocabulary(tokenizer_dir(tokenizer)))
         row = _row(config)
-        need = self._learning("trainer", getattr(config, "model", None) or "", config, row)
-        return self._plan(config.name, {config.recipe_key: _places([Site({"trainer": config.placement})], [need])})
+        need = self._supervised("trainer", getattr(config, "model", None) or "", config, row)
+        return self._plan(
+            config.name, {config.recipe_key: _places([PlacementGroupSpec({"trainer": config.placement})], [need])}
+        )
 
-    def _learning(self, role: str, model: str, config: LearningConfig, row: int) -> Need:
+    def _supervised(self, role: str, model: str, config: TrainingConfig, row: int) -> Need:
         scorer = isinstance(config, RewardConfig)
         rows = config.batch_size // config.placement.ranks
         tokens = self._micro_batch(role, config, config.batch_size, row)
         self._fact("batch", f"{config.batch_size} samples a step, {rows} a rank")
-        learned, exports = self._learned(role, model, config), 1 if config.export == "last" else 2
-        self._checkpoints(role, model, config.zero.dtype, config.keep_checkpoints, scorer, learned, exports)
+        trained_parameters, exports = self._trained_parameters(role, model, config), 1 if config.export == "last" else 2
+        self._checkpoints(role, model, config.zero.dtype, config.keep_checkpoints, scorer, trained_parameters, exports)
         new = isinstance(config, PretrainConfig) and config.architecture is not None
         if new:
-            work = Work(tokens, scorer, False, "its weights are drawn at random", "float32", learned)
+            work = Work(tokens, scorer, False, "its weights are drawn at random", "float32", trained_parameters)
         else:
-            work = Work(tokens, scorer, False, self._whole(role, model, config.zero, scorer), learned=learned)
+            work = Work(
+                tokens,
+                scorer,
+                False,
+                self._whole(role, model, config.zero, scorer),
+                trained_parameters=trained_parameters,
+            )
         return self._trained(role, model, config, work)
 
-    def _learned(self, role: str, model: str, config: LearningConfig) -> int | None:
+    def _trained_parameters(self, role: str, model: str, config: TrainingConfig) -> int | None:
         """Returns the number of trained parameters with LoRA; None if all are trained or the shape is unknown."""
         shape = self._shape(role, model)
         if config.lora is None or shape is None:
@@ -281,12 +290,19 @@ class _Planner:
         self._findings.append(Finding("fits", subject, text))
 
     def _checkpoints(
-        self, role: str, model: str, dtype: str, keep: int, scorer: bool, learned: int | None = None, exports: int = 1
+        self,
+        role: str,
+        model: str,
+        dtype: str,
+        keep: int,
+        scorer: bool,
+        trained_parameters: int | None = None,
+        exports: int = 1,
     ) -> None:
         shape = self._shape(role, model)
         if shape is not None:
             count, b = shape.parameters(scorer), BYTES[dtype]
-            each = b * count + CHECKPOINT_BYTES * (count if learned is None else learned)
+            each = b * count + CHECKPOINT_BYTES * (count if trained_parameters is None else trained_parameters)
             self._disk.append((each * (keep + 1), f"{keep + 1} checkpoints of {role}, {gib(each)} each"))
             if role != "critic":
                 times = f"{exports} x " if exports > 1 else ""
@@ -332,10 +348,10 @@ def _row(config: SupervisedConfig) -> int:
     return config.data.max_tokens
 
 
-def _places(sites: Sequence[Site], needs: Sequence[Need]) -> list[Place]:
+def _places(placement_groups: Sequence[PlacementGroupSpec], needs: Sequence[Need]) -> list[Place]:
     """Groups the needs by the placement groups of their roles."""
     by_role = {need.role: need for need in needs}
-    return [Place(site.name, site.bundles(), [by_role[role] for role in site.roles]) for site in sites]
+    return [Place(spec.name, spec.bundles(), [by_role[role] for role in spec.roles]) for spec in placement_groups]
 
 
 def _need(role: str, placement: PlacementConfig, footprint: Footprint | None) -> Need:

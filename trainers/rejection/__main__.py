@@ -32,7 +32,7 @@ from cluster.connect import connect
 from configs.base import load
 from configs.errors import ConfigError, one_line_errors
 from data.tables import SFT, DataError, write_table
-from trainers.config.rlhf import RejectionConfig
+from trainers.config.rejection import RejectionConfig
 from trainers.config.stages import STAGES
 from trainers.preflight.needs import require_fit
 from trainers.rejection.rounds import Round, sft_config
@@ -42,7 +42,7 @@ from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.restart import starting_again
 from trainers.rlhf.rewards import add_reward
 from trainers.runs.export import export_model, load_chat_tokenizer, require_model
-from trainers.runs.folder import Run, already_finished, write_whole
+from trainers.runs.folder import Run, already_finished, write_atomically
 from trainers.runs.pinning import fetch_on_nodes, pin
 from trainers.supervised import driver
 from trainers.supervised.tasks.sft import SftStage
@@ -118,20 +118,20 @@ def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
     ]
     judged = verdicts(samples, [chat is not None for chat in chats], one.config.selection.min_reward)
     chosen = choose(samples, judged, one.config.selection)
-    figures = report(samples, judged, chosen)
+    metrics = report(samples, judged, chosen)
     one.folder.mkdir(exist_ok=True)
     if one.config.replay:
         mixed_in = one.draw_replay(len(chosen))
-        figures["replay"] = len(mixed_in)
+        metrics["replay"] = len(mixed_in)
         write_table(mixed_in, one.replay)
-    write_whole(one.report, json.dumps({"round": one.number, **figures}, indent=1) + "\n")
+    write_atomically(one.report, json.dumps({"round": one.number, **metrics}, indent=1) + "\n")
     write_table(
         pa.Table.from_pylist([{"messages": chats[row], "task": TASK} for row in chosen], SFT),
         one.chosen,
     )
     print(
-        f"rejection: round {one.number}: {figures['chosen']} of {figures['samples']} answers chosen, mean reward "
-        f"{figures['chosen_reward']:.3f} (of all {figures['reward']:.3f}); {figures['cut_off']} were cut off",
+        f"rejection: round {one.number}: {metrics['chosen']} of {metrics['samples']} responses chosen, mean reward "
+        f"{metrics['chosen_reward']:.3f} (of all {metrics['reward']:.3f}); {metrics['cut_off']} were cut off",
         flush=True,
     )
 
@@ -143,7 +143,7 @@ def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
         "round": number,
         **{name: pa.compute.mean(table.column(name)).as_py() for name in rewards},
         "cut_off_share": 1 - sum(table.column("finished").to_pylist()) / len(table),
-        "answer_tokens": float(lengths(table, "response").mean()),
+        "response_tokens": float(lengths(table, "response").mean()),
     }
 
 
@@ -152,7 +152,7 @@ def sampler_config(config: RejectionConfig, end_ids: tuple[int, ...]) -> Sampler
     return SamplerConfig(
         run=config.name,
         roles=config.roles,
-        sites=config.sites,
+        placement_groups=config.placement_groups,
         seed=config.seed,
         end_ids=end_ids,
         start_timeout_s=config.cluster.start_timeout_s,
@@ -176,7 +176,7 @@ def read_inputs(config: RejectionConfig) -> PromptStream:
         require_model(config.reward.model, longest, field, "reward.model", "scorer")
         scorer = ModelFolder(config.reward.model, "reward.model")
         require_same_format(config.model, tokenizer, scorer.path, scorer.tokenizer)
-    sources_of(config.judge)  # checks the reward functions before anything starts
+    sources_of(config.reward_function)  # checks the reward functions before anything starts
     tables = config.replay or config.sft.data.heldout
     try:
         SftStage(sft_config(config, config.name, config.model, tables)).examples()

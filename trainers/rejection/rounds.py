@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from data.tables import MAY_LACK, SFT, read_table
 from storage.paths import table_path
-from trainers.config.rlhf import RejectionConfig
+from trainers.config.rejection import RejectionConfig
 from trainers.config.supervised import ChatData, SftConfig
 from trainers.rlhf.prompts import shuffled
 
@@ -90,7 +90,7 @@ def sft_config(config: RejectionConfig, name: str, model: str, tables: tuple[str
     Only the last response of a chat is trained on: it was chosen, while earlier turns belong to the prompt.
     """
     data = ChatData(**dict(config.sft.data), train=tables)
-    settings = dict(config.sft) | {"data": data, "learn": "last_answer"}
+    settings = dict(config.sft) | {"data": data, "train_on": "last_response"}
     return SftConfig(name=name, seed=config.seed, cluster=config.cluster, chat=config.chat, model=model, **settings)
 
 

@@ -20,7 +20,7 @@ from actors.modeling.rows import lengths
 from configs.errors import RunError
 from data.chat import Message, chat_format
 from data.tables import DataError
-from trainers.config.rlhf import SelectionConfig
+from trainers.config.rejection import SelectionConfig
 
 Verdict = Literal["passed", "cut_off", "unusable", "below_min_reward"]
 
@@ -91,13 +91,13 @@ def global_top_k(table: pa.Table, rows: Sequence[int], k: int, one_per_prompt: b
 def report(table: pa.Table, judged: Sequence[Verdict], chosen: Sequence[int]) -> dict[str, float]:
     """Returns the metrics of a round's selection.
 
-    `reward` and `answer_tokens` are means over all samples, including those cut off; `chosen_*` over the chosen ones.
+    `reward` and `response_tokens` are means over all samples, including those cut off; `chosen_*` over the chosen ones.
     Raises RunError if none is chosen.
     """
     counts = Counter(judged)
     if not chosen:
         raise RunError(
-            f"none of {len(table)} answers can be chosen: {counts['cut_off']} were cut off, {counts['unusable']} do not "
+            f"none of {len(table)} responses can be chosen: {counts['cut_off']} were cut off, {counts['unusable']} do not "
             f"fit the chat format, {counts['below_min_reward']} are below selection.min_reward; raise "
             f"rollout.max_new_tokens or lower the latter"
         )
@@ -118,8 +118,8 @@ def report(table: pa.Table, judged: Sequence[Verdict], chosen: Sequence[int]) ->
         "reward_std": float(rewards.std()),
         "chosen_reward": float(rewards[chosen].mean()),
         "chosen_reward_min": float(rewards[chosen].min()),
-        "answer_tokens": float(tokens.mean()),
-        "chosen_answer_tokens": float(tokens[chosen].mean()),
+        "response_tokens": float(tokens.mean()),
+        "chosen_response_tokens": float(tokens[chosen].mean()),
     }
 
 

@@ -41,9 +41,9 @@ class Panel:
 
 
 PANELS = (
-    Panel("Outcome", "Reward", ("reward",), "mean of a step's answers, before the KL penalty"),
-    Panel("Outcome", "Spread of rewards", ("reward_std",), "standard deviation over a step's answers"),
-    Panel("Outcome", "Reward by source", ("reward_*",), "mean of a step's answers, before weights"),
+    Panel("Outcome", "Reward", ("reward",), "mean of a step's responses, before the KL penalty"),
+    Panel("Outcome", "Spread of rewards", ("reward_std",), "standard deviation over a step's responses"),
+    Panel("Outcome", "Reward by source", ("reward_*",), "mean of a step's responses, before weights"),
     Panel(
         "Outcome", "Score", ("score",), "the reward as the algorithm takes it: clipped, scaled, less what length costs"
     ),
@@ -52,23 +52,25 @@ PANELS = (
     Panel("Outcome", "Perplexity", ("*perplexity",), "of held-out text", log_from=LOG),
     Panel("Outcome", "Accuracy", ("*accuracy*", "length_baseline"), "share of held-out items", share=True),
     Panel("Outcome", "Margin", ("*margin",), "chosen over rejected, mean"),
-    Panel("Outcome", "Scores", ("score_std", "score_mean"), "standard deviation and mean over held-out answers"),
+    Panel("Outcome", "Scores", ("score_std", "score_mean"), "standard deviation and mean over held-out responses"),
     Panel("Outcome", "Calibration error", ("heldout_ece",), "accuracy from confidence, mean over held-out pairs"),
-    Panel("Outcome", "Score and length", ("heldout_length_*",), "correlation over held-out answers"),
-    Panel("Policy", "KL to the reference", ("kl_to_reference",), "nats an answer"),
+    Panel("Outcome", "Score and length", ("heldout_length_*",), "correlation over held-out responses"),
+    Panel("Policy", "KL to the reference", ("kl_to_reference",), "nats a response"),
     Panel("Policy", "KL to the reference, by token", ("kl_to_reference_per_token",), "nats a token"),
-    Panel("Policy", "Entropy", ("*entropy*",), "nats a token, mean over answers"),
+    Panel("Policy", "Entropy", ("*entropy*",), "nats a token, mean over responses"),
     Panel("Policy", "Clip fraction", ("*clip_fraction*",), "share of tokens whose ratio was clipped", share=True),
     Panel("Policy", "KL of an update", ("policy_kl", "policy_first_kl"), "nats a token; first: before the update"),
     Panel("Policy", "Ratio from 1", ("*ratio_deviation",), "mean distance; first: before the update"),
     Panel("Policy", "KL in the loss", ("policy_kl_loss",), "nats a token, by the chosen estimator"),
-    Panel("Policy", "Importance weight", ("policy_importance",), "policy over engine, truncated, mean"),
+    Panel("Policy", "Importance weight", ("policy_rollout_correction",), "policy over engine, truncated, mean"),
     Panel("Policy", "KL coefficient", ("kl_coef",)),
     Panel("Critic", "Explained variance", ("explained_variance",), "of the returns, by the values; 1 is perfect"),
     Panel("Critic", "Critic loss", ("critic_loss",), log_from=LOG),
-    Panel("Answers", "Response length", ("response_tokens", "response_tokens_max"), "tokens an answer: mean, longest"),
-    Panel("Answers", "Truncated", ("truncated",), "share of answers cut off at the limit", share=True),
-    Panel("Answers", "Prompt length", ("prompt_tokens",), "tokens, mean"),
+    Panel(
+        "Responses", "Response length", ("response_tokens", "response_tokens_max"), "tokens a response: mean, longest"
+    ),
+    Panel("Responses", "Truncated", ("truncated",), "share of responses cut off at the limit", share=True),
+    Panel("Responses", "Prompt length", ("prompt_tokens",), "tokens, mean"),
     Panel("Optimizer", "Policy loss", ("policy_loss",)),
     Panel("Optimizer", "Gradient norm", ("grad_norm", "*_grad_norm"), "before clipping", log_from=LOG),
     Panel("Optimizer", "Learning rate", ("lr", "*_lr")),
@@ -89,7 +91,7 @@ PANELS = (
 CARDS = (
     ("reward", "Reward"),
     ("kl_to_reference", "KL to the reference"),
-    ("response_tokens", "Tokens an answer"),
+    ("response_tokens", "Tokens a response"),
     ("truncated", "Truncated"),
     ("policy_entropy", "Entropy"),
     ("explained_variance", "Explained variance"),

@@ -94,9 +94,9 @@ def read_samples(folder: Path) -> SamplesView | None:
     groups = {f"step {samples[0].step:,}": samples for samples in reversed(steps)}
     charts = [
         _distribution(
-            "Tokens", "lengths of the sampled answers", groups, lambda sample: float(sample.tokens), whole=True
+            "Tokens", "lengths of the sampled responses", groups, lambda sample: float(sample.tokens), whole=True
         ),
-        _distribution("Reward", "of the sampled answers", groups, lambda sample: sample.reward),
+        _distribution("Reward", "of the sampled responses", groups, lambda sample: sample.reward),
     ]
     return SamplesView([_ranked(samples) for samples in steps], charts, len(files))
 

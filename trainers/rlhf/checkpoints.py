@@ -84,9 +84,9 @@ class Checkpoints:
                 self._team.load(folder)
                 step, state = found["step"], found
                 break
-            print(f"{folder}: not used, since the journal does not have the answers made ahead of it", flush=True)
+            print(f"{folder}: not used, since the journal does not have the responses made ahead of it", flush=True)
         if state is None:
-            self._team.begin_anew()
+            self._team.reset_learners()
         else:
             for name, part in self._driver.items():
                 part.restore(state[name])

@@ -27,7 +27,7 @@ from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.publishing import make_publisher
 from trainers.rlhf.recovery import Recovery, recoverable
 from trainers.rlhf.rewards import KLController, RewardShaper
-from trainers.rlhf.rollouts import Answered, Rollouts
+from trainers.rlhf.rollouts import Generated, Rollouts
 from trainers.rlhf.samples import write_samples
 from trainers.runs.collapse import keeping_rows, refuse_collapse
 from trainers.runs.evaluation import Evaluator
@@ -86,9 +86,9 @@ class Loop:
                 answered = self.generate(step)
             with phase("score"):
                 table = self.score(answered)
-        with phase("learn"), keeping_rows(self.run.path):
+        with phase("update"), keeping_rows(self.run.path):
             table = with_advantages(table, self.config, self.shaper, kl_coef)
-            updates = self.team.learn(table, losses(self.config, step, kl_coef), self.config.algorithm.epochs)
+            updates = self.team.update(table, losses(self.config, step, kl_coef), self.config.algorithm.epochs)
         with phase("wait"):
             self.rollouts.settle()
         with phase("publish"):
@@ -103,7 +103,7 @@ class Loop:
         return metrics | phase.metrics(metrics["tokens"])
 
     @recoverable
-    def generate(self, step: int, again: bool) -> Answered:
+    def generate(self, step: int, again: bool) -> Generated:
         """Returns the responses of `step`, which the journal has recorded."""
         if again:
             self.rollouts.drop()
@@ -111,7 +111,7 @@ class Loop:
         return self.rollouts.take(step)
 
     @recoverable
-    def score(self, answered: Answered, again: bool) -> pa.Table:
+    def score(self, answered: Generated, again: bool) -> pa.Table:
         """Returns the responses with every column that an update needs, except those that the driver adds."""
         return self.team.score(answered.table, self.prompts.samples, None if again else answered.scoring)
 
@@ -133,7 +133,7 @@ class Loop:
     @recoverable
     def evaluate(self, step: int, again: bool) -> dict[str, float]:
         """Returns the metrics of the evaluation tasks after `step` steps."""
-        return self.evaluator.figures(step, self.export)
+        return self.evaluator.metrics(step, self.export)
 
     def checkpoint(self, step: int, table: pa.Table) -> None:
         """Records the rewards and samples of `step`, commits the pending checkpoint, and starts a new one if due."""

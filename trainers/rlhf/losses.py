@@ -27,7 +27,7 @@ class ClippedPolicyLoss:
 
     Metrics, each this micro-batch's part of the weighted mean over the step's tokens: `kl`, the k1 estimate of
     KL(old || new); `ratio_deviation`, |ratio - 1|; `clip_fraction`; `entropy` in nats; and, if enabled, `kl_loss` and
-    `importance`, the mean TIS weight.
+    `rollout_correction`, the mean TIS weight.
     """
 
     algorithm: AlgorithmConfig
@@ -37,14 +37,14 @@ class ClippedPolicyLoss:
         logprobs, entropy = outputs  # (N,) each
         algorithm, weights = self.algorithm, batch["weights"]
         before = batch["logprobs"] if "logprobs" in batch else logprobs.detach()
-        truncated = algorithm.importance == "truncated"
+        truncated = algorithm.rollout_correction == "truncated"
         surrogate = PolicyLoss(
             algorithm.clip_eps,
             algorithm.clip_eps if algorithm.clip_eps_high is None else algorithm.clip_eps_high,
             algorithm.dual_clip,
             is_correction_level="token" if truncated else "off",
             is_correction_mode="clip",
-            is_correction_threshold=[0.0, algorithm.importance_cap],
+            is_correction_threshold=[0.0, algorithm.rollout_correction_cap],
         )
         loss, *_ = surrogate(
             logprobs,
@@ -55,16 +55,16 @@ class ClippedPolicyLoss:
             dp_size=batch.world_size,
             batch_num_tokens=1.0,
         )
-        figures = self._figures(logprobs.detach(), before, batch) | {"entropy": (entropy.detach() * weights).sum()}
+        metrics = self._figures(logprobs.detach(), before, batch) | {"entropy": (entropy.detach() * weights).sum()}
         if algorithm.kl_in == "loss" and self.kl_coef > 0:
             kl = (
                 compute_approx_kl(logprobs, batch["ref_logprobs"], kl_estimator=algorithm.kl_estimator) * weights
             ).sum()
             loss = loss + self.kl_coef * kl * batch.world_size
-            figures["kl_loss"] = kl.detach()
+            metrics["kl_loss"] = kl.detach()
         if algorithm.entropy_coef > 0:
             loss = loss - algorithm.entropy_coef * (entropy * weights).sum() * batch.world_size
-        return loss, figures
+        return loss, metrics
 
     def _figures(self, logprobs: Tensor, before: Tensor, batch: TrainBatch) -> dict[str, Tensor]:
         algorithm, weights = self.algorithm, batch["weights"]
@@ -72,15 +72,15 @@ class ClippedPolicyLoss:
         high = algorithm.clip_eps if algorithm.clip_eps_high is None else algorithm.clip_eps_high
         clipped = ratio.clamp(1.0 - algorithm.clip_eps, 1.0 + high)
         worse = (clipped * batch["advantages"]) < (ratio * batch["advantages"])
-        figures = {
+        metrics = {
             "kl": ((before - logprobs) * weights).sum(),
             "ratio_deviation": ((ratio - 1.0).abs() * weights).sum(),
             "clip_fraction": (worse * weights).sum(),
         }
-        if algorithm.importance == "truncated":
-            weight = (before - batch["rollout_logprobs"]).exp().clamp(max=algorithm.importance_cap)
-            figures["importance"] = (weight * weights).sum()
-        return figures
+        if algorithm.rollout_correction == "truncated":
+            weight = (before - batch["rollout_logprobs"]).exp().clamp(max=algorithm.rollout_correction_cap)
+            metrics["rollout_correction"] = (weight * weights).sum()
+        return metrics
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from trainers.rlhf.advantages import explained_variance
 
 def step_metrics(
     table: pa.Table,
-    figures: dict[str, list[dict[str, float]]],
+    metrics: dict[str, list[dict[str, float]]],
     version: int,
     published: Published | None,
     kl_coef: float,
@@ -23,13 +23,13 @@ def step_metrics(
 
     Args:
         table: the step's rows with every column (see actors/table.py).
-        figures: the metrics of each optimizer step of "policy" and "critic", in order.
+        metrics: the metrics of each optimizer step of "policy" and "critic", in order.
         version: the policy's weights version at the end of the step.
         published: the publish at the end of the step, if there was one.
         kl_coef: the KL coefficient in this step.
         staleness: versions by which the weights that generated each response token are older than the policy, (N,).
     """
-    answers, prompts = lengths(table, "response"), lengths(table, "prompt")
+    responses, prompts = lengths(table, "response"), lengths(table, "prompt")
     reward = table.column("reward").to_numpy()
     sources = reward_sources(table)
     return {
@@ -39,15 +39,15 @@ def step_metrics(
         "score": float(table.column("score").to_numpy().mean()),
         **_kl(table, stale=bool(staleness.any())),
         "kl_coef": kl_coef,
-        "response_tokens": float(answers.mean()),
-        "response_tokens_max": float(answers.max()),
+        "response_tokens": float(responses.mean()),
+        "response_tokens_max": float(responses.max()),
         "prompt_tokens": float(prompts.mean()),
-        "tokens": float(answers.sum() + prompts.sum()),
+        "tokens": float(responses.sum() + prompts.sum()),
         "truncated": float(1.0 - np.mean(table.column("finished").to_numpy(zero_copy_only=False))),
         "trained_share": float(trained_rows(table).mean()),  # share of the responses
         **({"explained_variance": explained_variance(table)} if "returns" in table.column_names else {}),
-        **_learning("policy", figures),
-        **_learning("critic", figures),
+        **_update_metrics("policy", metrics),
+        **_update_metrics("critic", metrics),
         "weights_version": float(version),
         "staleness": float(staleness.mean()),
         "staleness_max": float(staleness.max()),
@@ -77,12 +77,12 @@ def _kl(table: pa.Table, stale: bool) -> dict[str, float]:
     return metrics
 
 
-def _learning(role: str, figures: dict[str, list[dict[str, float]]]) -> dict[str, float]:
+def _update_metrics(role: str, metrics: dict[str, list[dict[str, float]]]) -> dict[str, float]:
     """Returns the means over the optimizer steps, and the first step's KL and ratio deviation.
 
     Those two are exactly 0 if the weights have not changed since the old log-probabilities were computed.
     """
-    steps = figures.get(role)
+    steps = metrics.get(role)
     if not steps:
         return {}
     means = {f"{role}_{name}": float(np.mean([step[name] for step in steps])) for name in steps[0]}

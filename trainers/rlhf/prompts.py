@@ -15,7 +15,8 @@ from data.chat import Message, chat_ends, chat_format, encode_prompt, without_en
 from data.tables import PROMPTS, DataError, read_table
 from data.tokenizer.stops import single_tokens
 from storage.paths import table_path
-from trainers.config.rlhf import PPOConfig, RejectionConfig
+from trainers.config.rejection import RejectionConfig
+from trainers.config.rlhf import PPOConfig
 
 
 class PromptStream:
@@ -91,18 +92,18 @@ class PromptStream:
     def samples(self, table: pa.Table) -> list[Sample]:
         """Returns the rows of `table`, which have responses, as text."""
         responses = [without_end(ids, self.end_ids) for ids in table.column("response").to_pylist()]
-        answers = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
+        responses = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
         columns = (table.column(name).to_pylist() for name in ("prompt_id", "sample", "finished"))
         return [
             Sample(
                 prompt=self.messages[prompt],
-                response=answer,
+                response=response,
                 finished=finished,
                 prompt_id=prompt,
                 sample=sample,
                 row=self._rows[prompt],
             )
-            for answer, prompt, sample, finished in zip(answers, *columns, strict=True)
+            for response, prompt, sample, finished in zip(responses, *columns, strict=True)
         ]
 
     def probe(self, count: int, longest: int = 0) -> list[list[int]]:

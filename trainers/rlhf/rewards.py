@@ -85,12 +85,12 @@ class KLController:
         self._algorithm = algorithm
         self.coef = algorithm.kl_coef
 
-    def observe(self, kl: float, answers: int) -> None:
-        """Updates the coefficient after a step of `answers` responses with a mean KL of `kl` nats per response."""
+    def observe(self, kl: float, responses: int) -> None:
+        """Updates the coefficient after a step of `responses` responses with a mean KL of `kl` nats per response."""
         target = self._algorithm.kl_target
         if target is not None:
             error = min(max(kl / target - 1.0, -0.2), 0.2)
-            self.coef *= 1.0 + error * answers / self._algorithm.kl_horizon
+            self.coef *= 1.0 + error * responses / self._algorithm.kl_horizon
 
     def state(self) -> dict[str, Any]:
         """Returns the state that a checkpoint saves."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from actors.groups.answers import Answers
+from actors.groups.responses import ResponseCollector
 from actors.groups.scoring import Scoring
 from actors.groups.team import Team
 from actors.modeling.rows import flat, lengths
@@ -23,10 +23,10 @@ from trainers.rlhf.journal import Journal
 from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.rewards import add_reward
 
-REWARDING = ("reward", "judge")
+REWARDING = ("reward", "reward_function")
 
 
-class Answered(NamedTuple):
+class Generated(NamedTuple):
     """The rows of a step with their responses, which the journal has recorded."""
 
     table: pa.Table
@@ -39,8 +39,8 @@ class Rollouts:
     def __init__(self, config: PPOConfig, team: Team, prompts: PromptStream, journal: Journal) -> None:
         self._config, self._team, self._prompts, self._journal = config, team, prompts, journal
         self._in_flight = config.rollout.in_flight != "none"
-        self._asked: dict[int, tuple[int, Answers]] = {}  # step -> weights version, pending responses
-        self._finished: dict[int, Answered] = {}
+        self._asked: dict[int, tuple[int, ResponseCollector]] = {}  # step -> weights version, pending responses
+        self._finished: dict[int, Generated] = {}
 
     def version(self, step: int) -> int:
         """Returns the weights version that generates the responses of `step`; the oldest allowed if in flight."""
@@ -62,15 +62,15 @@ class Rollouts:
 
     def drop(self) -> None:
         """Drops all pending responses, because some were lost with their engine; `start` requests them again."""
-        for _, answers in self._asked.values():
-            answers.drop()
+        for _, responses in self._asked.values():
+            responses.drop()
         self._asked.clear()
 
     def close(self) -> None:
         """Drops all pending requests."""
         self.drop()
 
-    def take(self, step: int) -> Answered:
+    def take(self, step: int) -> Generated:
         """Returns the rows of `step` with their responses; waits for them if they are pending.
 
         Raises:
@@ -86,7 +86,7 @@ class Rollouts:
                 f"{self._journal.path(step)} is missing, and the weights that answered step {step} are gone: "
                 "delete the run's newest checkpoint to go on from an older one"
             )
-        return Answered(table)
+        return Generated(table)
 
     def settle(self) -> None:
         """Waits for all pending responses that must be complete before the weights change.
@@ -110,21 +110,21 @@ class Rollouts:
         """Returns the prompts of an attempt. Every step has 1 + `dynamic_sampling` batches of its own."""
         return self._prompts.batch(step * (1 + self._config.algorithm.dynamic_sampling) + attempt)
 
-    def _ask(self, batch: pa.Table, version: int) -> Answers:
+    def _ask(self, batch: pa.Table, version: int) -> ResponseCollector:
         if self._config.algorithm.dynamic_sampling:  # only kept responses need reference log-probabilities
             return self._team.start_generating(batch, version, self._prompts.samples, REWARDING)
         return self._team.start_generating(batch, version, self._prompts.samples)
 
     def _finish(self, step: int) -> None:
-        version, answers = self._asked[step]
+        version, responses = self._asked[step]
         if self._config.algorithm.dynamic_sampling:
-            answered = Answered(self._dynamically_sampled(step, answers))
+            answered = Generated(self._dynamically_sampled(step, responses))
         else:
-            answered = Answered(answers.join(), answers.scoring)
+            answered = Generated(responses.join(), responses.scoring)
         self._finished[step] = answered._replace(table=self._journal.record(step, version, answered.table))
         del self._asked[step]
 
-    def _dynamically_sampled(self, step: int, answers: Answers) -> pa.Table:
+    def _dynamically_sampled(self, step: int, responses: ResponseCollector) -> pa.Table:
         """Dynamic sampling (DAPO, Yu et al. 2025, section 3.2): keeps groups whose responses differ in reward.
 
         Generates up to `dynamic_sampling` further batches until there are enough. If there are still too few, fills the
@@ -133,8 +133,8 @@ class Rollouts:
         wanted, kept, rest = self._config.rows_per_step, [], []
         for attempt in range(1 + self._config.algorithm.dynamic_sampling):
             if attempt:
-                answers = self._ask(self._batch(step, attempt), self.version(step))
-            table = answers.scoring.join(answers.join())
+                responses = self._ask(self._batch(step, attempt), self.version(step))
+            table = responses.scoring.join(responses.join())
             differs = differing(add_reward(table, self._config.reward_weights))
             kept.append(table.filter(pa.array(differs)))
             rest.append(table.filter(pa.array(~differs)))

@@ -58,7 +58,7 @@ class Evaluator:
         """Returns the folder that holds the weights of `done` steps during their evaluation."""
         return self._run / FOLDER / f"step-{done:08d}"
 
-    def figures(self, done: int, export: Callable[[Path], None]) -> dict[str, float]:
+    def metrics(self, done: int, export: Callable[[Path], None]) -> dict[str, float]:
         """Evaluates the weights after `done` steps. Replaces the evaluation process if it dies.
 
         Args:

@@ -28,7 +28,7 @@ from cluster.liveness.heartbeat import DriverHeartbeat
 from configs.base import Section, dump, read
 from configs.errors import ConfigError
 from configs.recipe import short
-from storage.durable import broken_seal, checked_json, json_with_checksum, replace_file, with_seal, writing
+from storage.durable import checked_json, checksum_fault, json_with_checksum, replace_file, with_checksum, writing
 from storage.paths import runs_root
 from trainers.runs.contents import require_same_contents
 from trainers.runs.events import TensorBoard
@@ -99,7 +99,7 @@ class Run:
     def rewind(self, step: int) -> None:
         """Removes the metrics of the steps after `step`, which are about to be repeated."""
         kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-        write_whole(self.path / "metrics.jsonl", "".join(kept))
+        write_atomically(self.path / "metrics.jsonl", "".join(kept))
         self._metrics.close()
         self._metrics = self._open_metrics()
         self._tensorboard.void_from(step + 1)
@@ -148,7 +148,7 @@ class Run:
         if not path.exists():
             self._write_config()
             return None
-        if damage := broken_seal(path.read_bytes(), required=False):
+        if damage := checksum_fault(path.read_bytes(), required=False):
             raise ConfigError(
                 f"{path}: {damage}; put it back as it was, or delete it to go on with the settings that you give now"
             )
@@ -172,7 +172,7 @@ class Run:
         with writing(path):
             aside = path.with_name("config.yaml.new")
             dump(self.config, aside)
-            replace_file(path, with_seal(aside.read_text(encoding="utf-8")))
+            replace_file(path, with_checksum(aside.read_text(encoding="utf-8")))
             aside.unlink()
 
 
@@ -272,6 +272,6 @@ def _read_done(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Replaces a text file atomically; see `replace_file`. Raises DiskError."""
     replace_file(path, text.encode())

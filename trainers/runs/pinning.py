@@ -18,7 +18,7 @@ from configs.base import Section, read
 from configs.errors import ConfigError
 from data.hub import COMMIT, parse_model, pinned
 from data.hub_tables import is_hub_table, pinned_table
-from storage.durable import broken_seal
+from storage.durable import checksum_fault
 from storage.paths import resolve, runs_root
 from trainers.config.supervised import StageConfig
 
@@ -109,7 +109,7 @@ def _stored(config: StageConfig) -> dict[str, str]:
     Empty for a new run, and for a damaged file, which `Run` refuses.
     """
     path = runs_root().joinpath(*PurePosixPath(config.name).parts) / "config.yaml"
-    if not path.is_file() or broken_seal(path.read_bytes(), required=False):
+    if not path.is_file() or checksum_fault(path.read_bytes(), required=False):
         return {}
     stage: dict[str, type[Section]] = {config.recipe_key: type(config)}
     values = read(config.recipe_key, stage, ["--config", str(path)]).model_dump(mode="json")

@@ -14,7 +14,7 @@ from cluster.liveness.watch import Watch
 
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: not an error; the same command continues the run."""
-_SECONDS_BETWEEN_LOOKS = 2.0
+_POLL_S = 2.0
 
 
 class Stopped(SystemExit):
@@ -84,7 +84,7 @@ class StopRequests:
 
     def _look(self, watch: Watch) -> None:
         """Polls for a draining node and sends SIGTERM to this process when there is one."""
-        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+        while not self._ended.wait(_POLL_S):
             if leaving := watch.leaving():
                 self._reason = f"Ray is draining node {leaving[:8]}, which this run is on"
                 print(f"ppo: {self._reason}: the step is finished or dropped, then a checkpoint", flush=True)

@@ -7,7 +7,7 @@ import torch
 from actors.distributed.devices import DTYPES, device
 from actors.modeling.packed import PackedBatch, PackedLM, PackedModule
 from actors.sizing.shape import Shape, shape_of
-from actors.sizing.throughput import learning_flops, matmul_flops
+from actors.sizing.throughput import matmul_flops, training_flops
 from actors.zero.model import ZeroModel
 from configs.errors import ConfigError
 from trainers.config.supervised import SupervisedConfig
@@ -40,7 +40,7 @@ class Utilization:
         if self._shape is None:
             return 0.0
         predicted = len(batch.predict) if self._predicts else 0  # a scalar head has no vocabulary
-        return learning_flops(self._shape, batch.lengths, predicted, self._frozen)
+        return training_flops(self._shape, batch.lengths, predicted, self._frozen)
 
     def metrics(self, flops: float, seconds: float) -> dict[str, float]:
         """Returns `mfu` of a step: the `flops` of all ranks over those possible in `seconds` at the measured speed."""

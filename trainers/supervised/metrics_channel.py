@@ -56,10 +56,10 @@ class MetricsChannel:
                 except Exception as error:  # noqa: BLE001 (raised when the context is left)
                     self._error = self._error or error
 
-    def _take(self, stack: ExitStack, kind: str, done: int, figures: dict[str, Any]) -> None:
+    def _take(self, stack: ExitStack, kind: str, done: int, metrics: dict[str, Any]) -> None:
         """Handles one message; see `trainers.supervised.rank.Send`."""
         if kind == "start":
-            self._receipts = figures["receipts"]
+            self._receipts = metrics["receipts"]
             self.run.rewind(done or -1)  # a run that starts over also repeats the evaluation logged as step 0
             if self._progress is None:
                 self._progress = stack.enter_context(self.run.progress(self.steps, done, self.show))
@@ -69,13 +69,13 @@ class MetricsChannel:
             assert self._progress is not None  # the first rank sends `start` first
             assert self._receipts is not None
             try:
-                self.run.log(done, figures)
+                self.run.log(done, metrics)
             finally:
                 with suppress(RayActorError):  # the sender is dead; its successor sends `start`
                     self._receipts.put(done)
-            self._progress.update(done, figures)
+            self._progress.update(done, metrics)
         else:
-            raise figures["error"]
+            raise metrics["error"]
 
 
 class Sender:
@@ -91,12 +91,12 @@ class Sender:
         self._receipts: Queue | None = None
         self._logged = 0
 
-    def send(self, kind: str, done: int, figures: dict[str, Any]) -> None:
+    def send(self, kind: str, done: int, metrics: dict[str, Any]) -> None:
         """Puts a message into the queue; see `trainers.supervised.rank.Send`."""
         if kind == "start":
             self._receipts = Queue(actor_options={"num_cpus": 0})
-            self._logged, figures = done, {**figures, "receipts": self._receipts}
-        self._queue.put((kind, done, figures))
+            self._logged, metrics = done, {**metrics, "receipts": self._receipts}
+        self._queue.put((kind, done, metrics))
 
     def wait_logged(self, step: int) -> None:
         """Waits until the driver has logged `step`, and so all steps before it. Raises RunError after `timeout_s`."""

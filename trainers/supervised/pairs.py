@@ -57,35 +57,35 @@ def pair_loss(scores: Tensor, margins: Tensor, label_smoothing: float) -> Tensor
 
 
 @dataclass(frozen=True)
-class AnswerBatch(PackedBatch):
+class ResponseBatch(PackedBatch):
     """P pairs as 2P sequences, each chosen one followed by its rejected one; the response tokens are predicted."""
 
     reference: Tensor  # (P, 2) fp32: the reference's log-probabilities of the chosen and the rejected response
 
     @classmethod
-    def of_pairs(cls, sequences: Sequence[Tokens], answers: Sequence[int], reference: Tensor) -> AnswerBatch:
+    def of_pairs(cls, sequences: Sequence[Tokens], responses: Sequence[int], reference: Tensor) -> ResponseBatch:
         """Packs the alternating chosen and rejected `sequences`.
 
         Args:
             sequences: 2P token sequences, each a prompt followed by its response.
-            answers: the number of response tokens of each sequence.
+            responses: the number of response tokens of each sequence.
             reference: the reference's log-probabilities of the responses, (P, 2).
         """
         targets = [
-            np.arange(len(sequence)) >= len(sequence) - answer
-            for sequence, answer in zip(sequences, answers, strict=True)
+            np.arange(len(sequence)) >= len(sequence) - response
+            for sequence, response in zip(sequences, responses, strict=True)
         ]
         packed = PackedBatch.of(sequences, targets)
         return cls(packed.input_ids, packed.lengths, packed.predict, reference)
 
-    def to(self, device: torch.device | str) -> AnswerBatch:
+    def to(self, device: torch.device | str) -> ResponseBatch:
         """The same batch on `device`."""
         moved = super().to(device)
         return replace(self, input_ids=moved.input_ids, predict=moved.predict, reference=self.reference.to(device))
 
-    def answer_logprobs(self, logprobs: Tensor) -> Tensor:
+    def response_logprobs(self, logprobs: Tensor) -> Tensor:
         """Returns the responses' log-probabilities, (P, 2) for chosen and rejected: sums of `logprobs`, (N,)."""
-        return torch.stack([answer.sum() for answer in logprobs.split(self.target_counts)]).view(-1, 2)
+        return torch.stack([response.sum() for response in logprobs.split(self.target_counts)]).view(-1, 2)
 
 
 def dpo_loss(logprobs: Tensor, reference: Tensor, beta: float, label_smoothing: float) -> Tensor:

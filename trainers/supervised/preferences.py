@@ -21,8 +21,8 @@ _SIDES = ("chosen", "rejected")
 def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
     """Encodes the pairs in the tables `paths`. Returns a table with one row per pair, and a note for the user.
 
-    Columns: `chosen` and `rejected`, list<int32>, token ids of prompt and response; `chosen_answer` and
-    `rejected_answer`, the number of response tokens before truncation; `flaw`; `margin`, fp32; `size`, tokens of both
+    Columns: `chosen` and `rejected`, list<int32>, token ids of prompt and response; `chosen_response_tokens` and
+    `rejected_response_tokens`, the number of response tokens before truncation; `flaw`; `margin`, fp32; `size`, tokens of both
     sides; `weight`, 1. If a side is too long, the prompt is truncated at its start, equally on both sides; a response
     that is still too long is truncated at its start too.
 
@@ -39,11 +39,11 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
             pairs.append(encode_pair(tokenizer, row))
         except DataError as error:
             raise DataError(f"{field}: row {index}: {error}") from error
-    longer = [max(len(prompt) + len(answer) for prompt, answer in pair) for pair in pairs]
+    longer = [max(len(prompt) + len(response) for prompt, response in pair) for pair in pairs]
     fit = fit_lengths(longer, data.max_tokens, data.too_long, field)
     kept = [pairs[index] for index in fit.kept]
     cuts = [max(0, longer[index] - data.max_tokens) for index in fit.kept]
-    answers = {side: [pair[place][1] for pair in kept] for place, side in enumerate(_SIDES)}
+    responses = {side: [pair[place][1] for pair in kept] for place, side in enumerate(_SIDES)}
     sides = {
         side: [
             (pair[place][0][cut:] + pair[place][1])[-data.max_tokens :] for cut, pair in zip(cuts, kept, strict=True)
@@ -53,7 +53,7 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
     sizes = [len(chosen) + len(rejected) for chosen, rejected in zip(*sides.values(), strict=True)]
     columns = {
         **{side: pa.array(tokens, pa.list_(pa.int32())) for side, tokens in sides.items()},
-        **{f"{side}_answer": pa.array(map(len, of), pa.int32()) for side, of in answers.items()},
+        **{f"{side}_response_tokens": pa.array(map(len, of), pa.int32()) for side, of in responses.items()},
         "flaw": pa.array([rows[index]["flaw"] for index in fit.kept], pa.string()),
         "margin": pa.array([rows[index]["margin"] for index in fit.kept], pa.float32()),
         "size": pa.array(sizes, pa.int32()),
@@ -73,7 +73,7 @@ def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> list[tuple[list[int],
         DataError: the chat format cannot express the pair, or its margin is negative or not finite.
     """
     if not 0.0 <= row.get("margin", 0.0) < math.inf:
-        raise DataError(f"margin {row['margin']}: it must be 0 or more: chosen is the better answer")
+        raise DataError(f"margin {row['margin']}: it must be 0 or more: chosen is the better response")
     encoded = []
     for side in _SIDES:
         prompt, response = chat_format(tokenizer).response(

@@ -125,21 +125,21 @@ class Rank:
         terms = sum(self.weights[row] for row in rows)
 
         def loss(outputs: Tensor, batch: PackedBatch) -> tuple[Tensor, dict[str, Tensor]]:
-            figures = {name: figure / terms for name, figure in self.stage.figures(outputs.detach(), batch).items()}
-            figures["computed"] = torch.tensor(batch.input_ids.numel())
-            figures["flops"] = torch.tensor(self.utilization.flops(batch), dtype=torch.float64)
-            return self.stage.loss(outputs, batch) * (self.model.world_size / terms), figures
+            metrics = {name: figure / terms for name, figure in self.stage.metrics(outputs.detach(), batch).items()}
+            metrics["computed"] = torch.tensor(batch.input_ids.numel())
+            metrics["flops"] = torch.tensor(self.utilization.flops(batch), dtype=torch.float64)
+            return self.stage.loss(outputs, batch) * (self.model.world_size / terms), metrics
 
         try:
-            figures = self.model.update(micro_batches, self.stage.run, loss)
+            metrics = self.model.update(micro_batches, self.stage.run, loss)
         except NotFiniteError as error:
             offending = [rows[index] for index in rows_at(plan, error.micro_batches)]
             raise DivergedError(self.config.recipe_key, str(error), self.train.take(offending)) from error
-        computed, flops = figures.pop("computed"), figures.pop("flops")
+        computed, flops = metrics.pop("computed"), metrics.pop("flops")
         tokens = sum(self.sizes[row] for row in rows)
         seconds = time.perf_counter() - began
         return {
-            **figures,
+            **metrics,
             "epoch": (step + 1) * self.config.batch_size / len(self.sizes),
             "tokens": tokens,
             "density": tokens / computed,  # share of the computed tokens that is not padding
@@ -195,13 +195,13 @@ class Rank:
         def export(folder: Path) -> None:
             self.export(str(folder.relative_to(self.job.folder)))
 
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         if self.model.rank == 0:
-            figures = self.evaluator.figures(done, export)
+            metrics = self.evaluator.metrics(done, export)
         else:
             export(self.evaluator.folder(done))
         self.host.barrier(f"evaluating tasks after step {done}")
-        return figures
+        return metrics
 
     def copy_best(self) -> None:
         """Copies the best export to the run's folder `model`."""

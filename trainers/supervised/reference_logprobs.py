@@ -15,7 +15,7 @@ from torch import Tensor
 
 from actors.distributed.devices import device
 from configs.errors import ConfigError
-from storage.checksummed import read_or_put_aside, read_sealed, write_sealed
+from storage.checksummed import read_checksummed, read_or_set_aside, write_checksummed
 
 if TYPE_CHECKING:
     from actors.distributed.host_group import HostGroup
@@ -50,7 +50,7 @@ def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
     """
     path = rank.job.folder / FILE
     sizes = pa.concat_tables([rank.train.select(["size"]), rank.heldout.select(["size"])])
-    read = read_or_put_aside(path, "it is made again") if rank.model.rank == 0 else None
+    read = read_or_set_aside(path, "it is made again") if rank.model.rank == 0 else None
     if not rank.host.of_first_rank(read is not None, f"reading {FILE}"):
         heldout = list(range(rank.heldout.num_rows))
         train = _outputs(rank, rank.train, _learned_rows(rank), rank.config.batch_size)
@@ -58,9 +58,9 @@ def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
         if rank.model.rank == 0:
             for name, column in zip(rank.stage.start_columns, outputs.T, strict=True):
                 sizes = sizes.append_column(name, pa.array(column.numpy()))
-            write_sealed(path, sizes, {})
+            write_checksummed(path, sizes, {})
         rank.host.barrier(f"writing {FILE}")
-    kept, _ = read_sealed(path)
+    kept, _ = read_checksummed(path)
     if not kept.column("size").equals(sizes.column("size")):
         raise ConfigError(
             f"{path}: made from other rows than data.train and data.heldout have now; put the tables back as they were, "

@@ -135,14 +135,14 @@ def length_baseline(chosen: Floats, rejected: Floats) -> float:
     return max(longer, 1.0 - longer)
 
 
-def centred_and_scaled(figures: Mapping[str, float]) -> tuple[float, float]:
+def centred_and_scaled(metrics: Mapping[str, float]) -> tuple[float, float]:
     """Returns the divisor for the head's weights and the mean to subtract after it, both from the held-out metrics.
 
     They give held-out scores mean 0 and standard deviation 1. A head that gives all responses the same score keeps its
     scale.
     """
-    std = figures["score_std"] or 1.0
-    return std, figures["score_mean"] / std
+    std = metrics["score_std"] or 1.0
+    return std, metrics["score_mean"] / std
 
 
 def _distribution(values: Floats, edges: Floats) -> dict[str, Any]:

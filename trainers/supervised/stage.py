@@ -85,7 +85,7 @@ class Stage(ABC, Generic[Config, Batch]):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Returns the sum of the batch's loss terms, a scalar; the loop divides it by the step's number of terms."""
 
-    def figures(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Returns further metrics of a training micro-batch, summed over its loss terms; their means are logged."""
         return {}
 

@@ -168,7 +168,7 @@ def _by_likelihood(asked: _Asked, questions: Sequence[Question], settings: Setti
     chats = [asked.chat(question) for question in flat]
     wanted = [(chat, list(q.letters)) for chat, q in zip(chats, flat, strict=True) if chat is not None]
     label = f"choices by likelihood, {asked.shots} examples"
-    weights = iter(asked.model.weigh([chat for chat, _ in wanted], [letters for _, letters in wanted], label))
+    weights = iter(asked.model.option_logprobs([chat for chat, _ in wanted], [letters for _, letters in wanted], label))
     picks: list[Choice] = []
     for question, chat in zip(flat, chats, strict=True):
         own = [] if chat is None else next(weights)

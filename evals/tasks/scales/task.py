@@ -70,7 +70,7 @@ def evaluate(model: Respondent, scale: Scale, settings: Settings) -> Metrics:
     for method in settings.methods:
         label = f"{scale.name} by {method}"
         if method == "likelihood":
-            weights = model.weigh(
+            weights = model.option_logprobs(
                 [chat for _, chat in usable], [list(one.question.letters) for one, _ in usable], label
             )
             faults += [Fault(UNTOLD, one.where) for (one, _), own in zip(usable, weights, strict=True) if not own]

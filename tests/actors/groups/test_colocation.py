@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from actors.config import EngineConfig, PlacementConfig, RolloutConfig
-from actors.groups.colocation import Site, require_memory_share, sites
+from actors.groups.colocation import PlacementGroupSpec, placement_group_specs, require_memory_share
 
 
 def placement(ranks: int = 1, cpus: float = 1.0, gpus: float = 0.0) -> PlacementConfig:
@@ -21,30 +21,30 @@ ROLES = {
 }
 
 
-def names(made: list[Site]) -> list[str]:
-    return [site.name for site in made]
+def names(made: list[PlacementGroupSpec]) -> list[str]:
+    return [spec.name for spec in made]
 
 
 def test_every_role_has_one_site_in_each_form() -> None:
-    assert names(sites("none", ROLES)) == ["policy", "critic", "reward", "rollout"]
-    assert names(sites("all", ROLES)) == ["policy+critic+reward+rollout"]
-    assert names(sites((("reward", "policy"),), ROLES)) == ["reward+policy", "critic", "rollout"]
+    assert names(placement_group_specs("none", ROLES)) == ["policy", "critic", "reward", "rollout"]
+    assert names(placement_group_specs("all", ROLES)) == ["policy+critic+reward+rollout"]
+    assert names(placement_group_specs((("reward", "policy"),), ROLES)) == ["reward+policy", "critic", "rollout"]
 
 
 def test_a_role_that_is_apart_reserves_what_it_needs_and_asks_for_all_of_it() -> None:
-    policy, _, reward, _ = sites("none", ROLES)
+    policy, _, reward, _ = placement_group_specs("none", ROLES)
     assert policy.bundles() == [{"CPU": 4.0, "GPU": 1.0}] * 2
     assert policy.shares("policy") == [{"CPU": 4.0, "GPU": 1.0}] * 2
     assert reward.bundles() == [{"CPU": 2.0}]
 
 
 def test_a_bundle_is_the_largest_need_of_the_ranks_in_it_and_shares_are_parts_of_it() -> None:
-    (site,) = sites("all", ROLES)
-    assert site.bundles() == [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}]
-    assert site.shares("policy") == [approx(4 * 4 / 9, 0.3333), approx(4 * 4 / 5, 0.5)]
-    assert site.shares("critic") == [approx(4 * 2 / 9, 0.3333)]
-    assert site.shares("reward") == [approx(4 * 2 / 9, 0.0)]
-    assert site.shares("rollout") == [approx(4 * 1 / 9, 0.3333), approx(4 * 1 / 5, 0.5), approx(1.0, 1.0)]
+    (spec,) = placement_group_specs("all", ROLES)
+    assert spec.bundles() == [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}]
+    assert spec.shares("policy") == [approx(4 * 4 / 9, 0.3333), approx(4 * 4 / 5, 0.5)]
+    assert spec.shares("critic") == [approx(4 * 2 / 9, 0.3333)]
+    assert spec.shares("reward") == [approx(4 * 2 / 9, 0.0)]
+    assert spec.shares("rollout") == [approx(4 * 1 / 9, 0.3333), approx(4 * 1 / 5, 0.5), approx(1.0, 1.0)]
 
 
 def approx(cpus: float, gpus: float) -> Mapping[str, Any]:
@@ -55,20 +55,20 @@ def approx(cpus: float, gpus: float) -> Mapping[str, Any]:
 @pytest.mark.parametrize("cpus", [0.1, 0.25, 1.0, 3.0])
 @pytest.mark.parametrize("roles", [2, 3, 6, 7])
 def test_shares_fit_their_bundle_as_ray_counts(roles: int, cpus: float) -> None:
-    site = Site({f"role{n}": placement(1, cpus, 1.0) for n in range(roles)})
-    (bundle,) = site.bundles()
+    spec = PlacementGroupSpec({f"role{n}": placement(1, cpus, 1.0) for n in range(roles)})
+    (bundle,) = spec.bundles()
     assert bundle == {"CPU": cpus, "GPU": 1.0}
     for name, there in bundle.items():
-        asked = sum(round(site.shares(role)[0][name] * 1e4) for role in site.roles)
+        asked = sum(round(spec.shares(role)[0][name] * 1e4) for role in spec.roles)
         assert round(there * 1e4) - roles <= asked <= round(there * 1e4)
 
 
 def test_what_needs_no_gpu_shares_none() -> None:
-    site = Site({"policy": placement(gpus=1.0), "judge": placement()})
-    assert site.shares("policy") == [{"CPU": 0.5, "GPU": 1.0}]
-    assert site.shares("judge") == [{"CPU": 0.5, "GPU": 0.0}]
-    assert not site.shares_gpu("policy")
-    assert Site({"policy": placement(gpus=1.0), "critic": placement(gpus=1.0)}).shares_gpu("critic")
+    spec = PlacementGroupSpec({"policy": placement(gpus=1.0), "reward_function": placement()})
+    assert spec.shares("policy") == [{"CPU": 0.5, "GPU": 1.0}]
+    assert spec.shares("reward_function") == [{"CPU": 0.5, "GPU": 0.0}]
+    assert not spec.shares_gpu("policy")
+    assert PlacementGroupSpec({"policy": placement(gpus=1.0), "critic": placement(gpus=1.0)}).shares_gpu("critic")
 
 
 @pytest.mark.parametrize(
@@ -86,26 +86,28 @@ def test_what_needs_no_gpu_shares_none() -> None:
 )
 def test_groups_that_make_no_sense_are_refused(colocate: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        sites(colocate, ROLES)
+        placement_group_specs(colocate, ROLES)
 
 
 def test_ranks_with_several_gpus_share_none() -> None:
-    roles = {"policy": placement(gpus=2.0), "critic": placement(gpus=1.0), "judge": placement()}
-    with pytest.raises(ValueError, match=r"policy.placement.gpus_per_rank 2: colocate has policy\+critic\+judge share"):
-        sites("all", roles)
-    assert names(sites((("policy", "judge"),), roles)) == ["policy+judge", "critic"]
+    roles = {"policy": placement(gpus=2.0), "critic": placement(gpus=1.0), "reward_function": placement()}
+    with pytest.raises(
+        ValueError, match=r"policy.placement.gpus_per_rank 2: colocate has policy\+critic\+reward_function share"
+    ):
+        placement_group_specs("all", roles)
+    assert names(placement_group_specs((("policy", "reward_function"),), roles)) == ["policy+reward_function", "critic"]
 
 
 def test_an_engine_that_shares_its_gpu_must_have_been_told_how_much_to_leave() -> None:
-    site = sites("all", ROLES)[0]
+    spec = placement_group_specs("all", ROLES)[0]
     told = RolloutConfig(engine=EngineConfig(gpu_memory_utilization=0.85))
-    require_memory_share(site, told)
-    for alone in sites("none", ROLES):
+    require_memory_share(spec, told)
+    for alone in placement_group_specs("none", ROLES):
         require_memory_share(alone, RolloutConfig())
     with pytest.raises(
         ValueError, match="gpu_memory_utilization is not given, .* share its GPU with policy and critic"
     ):
-        require_memory_share(site, RolloutConfig())
+        require_memory_share(spec, RolloutConfig())
 
 
 def test_a_part_of_a_gpu_is_enough_for_the_engine_on_it() -> None:

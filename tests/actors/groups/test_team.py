@@ -30,8 +30,8 @@ HALF = {"CPU": 0.5, "GPU": 1.0}
 def placed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What tests/support/two_nodes.py found, by form."""
     settings = ["--rollout.engine.gpu_memory_utilization=0.4"]
-    for role, figures in PLACEMENTS.items():
-        for key, figure in zip(("ranks", "cpus_per_rank", "gpus_per_rank"), figures, strict=True):
+    for role, metrics in PLACEMENTS.items():
+        for key, figure in zip(("ranks", "cpus_per_rank", "gpus_per_rank"), metrics, strict=True):
             settings.append(f"--{role}.placement.{key}={figure}")
     folder = tmp_path_factory.mktemp("two-nodes")
     program = [sys.executable, str(ROOT / "tests" / "support" / "two_nodes.py"), str(folder)]

@@ -5,15 +5,15 @@ from threading import Event, Thread
 
 import pytest
 
-from actors.inference.fair_lock import Turns
+from actors.inference.fair_lock import FairLock
 
 
 def test_who_asks_comes_before_the_loop_that_has_the_turn() -> None:
-    turns, stop, laps = Turns(), Event(), [0]
+    lock, stop, laps = FairLock(), Event(), [0]
 
     def loop() -> None:
         while not stop.is_set():
-            with turns:
+            with lock:
                 laps[0] += 1
                 time.sleep(0.01)
 
@@ -24,7 +24,7 @@ def test_who_asks_comes_before_the_loop_that_has_the_turn() -> None:
     waited = []
     for _ in range(10):
         before = laps[0]
-        with turns:
+        with lock:
             waited.append(laps[0] - before)
     stop.set()
     thread.join(10)
@@ -33,10 +33,10 @@ def test_who_asks_comes_before_the_loop_that_has_the_turn() -> None:
 
 
 def test_another_thread_may_give_the_turn_back_and_nobody_twice() -> None:
-    turns = Turns()
-    turns.take()
-    Thread(target=turns.give).start()
-    with turns:
+    lock = FairLock()
+    lock.acquire()
+    Thread(target=lock.release).start()
+    with lock:
         pass
     with pytest.raises(RuntimeError):
-        turns.give()
+        lock.release()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from actors.config import EngineConfig, InFlight
-from actors.inference.engine import Answer, Engine, Sampling
+from actors.inference.engine import Engine, Response, Sampling
 from actors.modeling.models import load_causal_lm
 from actors.modeling.packed import PackedBatch, PackedLM
 
@@ -49,19 +49,19 @@ def engine(clinic: Path, in_flight: InFlight) -> Iterator[Engine]:
     yield from make(clinic, in_flight)
 
 
-def logprobs_of(model: torch.nn.Module, prompt: list[int], answer: Answer) -> np.ndarray:
+def logprobs_of(model: torch.nn.Module, prompt: list[int], answer: Response) -> np.ndarray:
     with torch.no_grad():
         logprobs, _ = PackedLM(model)(PackedBatch.of([prompt + answer.tokens]), 1.0)
     return logprobs.numpy()[len(prompt) - 1 :]
 
 
-def answers_with_a_change(engine: Engine, new: torch.nn.Module) -> dict[int, Answer]:
+def answers_with_a_change(engine: Engine, new: torch.nn.Module) -> dict[int, Response]:
     """Answers to all prompts; the weights change after the first two of them."""
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Response] = {}
     for index, answer in engine.stream(PROMPTS, seeds=[*range(6)], max_new_tokens=LIMITS, sampling=Sampling()):
         answers[index] = answer
         if len(answers) == 2:
-            with engine.turns:
+            with engine.lock:
                 engine.load_weights(new.named_parameters())
     return answers
 
@@ -70,7 +70,7 @@ def test_tokens_before_a_change_are_the_old_models_and_those_after_it_the_new_on
     engine: Engine, in_flight: InFlight, models: list[torch.nn.Module]
 ) -> None:
     old, new = models
-    with engine.turns:
+    with engine.lock:
         engine.load_weights(old.named_parameters())
     held = engine.weights
     answers = answers_with_a_change(engine, new)
@@ -97,7 +97,7 @@ def test_a_probe_comes_between_the_steps_of_a_full_engine(
     engine: Engine, models: list[torch.nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = models
-    with engine.turns:
+    with engine.lock:
         engine.load_weights(old.named_parameters())
     requests = engine._requests
     steps, step = [0], requests._engine.step
@@ -107,13 +107,13 @@ def test_a_probe_comes_between_the_steps_of_a_full_engine(
         return step()
 
     monkeypatch.setattr(requests._engine, "step", counted)
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Response] = {}
     stream = engine.stream(PROMPTS, seeds=[*range(6)], max_new_tokens=400, sampling=Sampling())
     reader = Thread(target=lambda: answers.update(stream))
     reader.start()
     while not requests._queue or len(requests._running) < 3:
         time.sleep(0.001)
-    with engine.turns:
+    with engine.lock:
         engine.load_weights(new.named_parameters())
     assert len(requests._running) == 3
     before = steps[0]
@@ -131,7 +131,7 @@ def test_prefixes_of_old_weights_serve_no_new_request(engine: Engine, models: li
     old, new = models
     long = [[7] * 64]
     for model in (old, new):
-        with engine.turns:
+        with engine.lock:
             engine.load_weights(model.named_parameters())
         for _ in range(2):  # the second from what the first left
             (answer,) = engine.generate(long, seeds=[1], max_new_tokens=4)

@@ -60,9 +60,9 @@ def trained(rank: int, _: int, model: str, lora: str, entropy: str) -> dict[str,
         def run(engine: Any, batch: PackedBatch) -> Any:
             return engine(batch, 0.7, entropy == "True")
 
-        figures = [learner.update(batches(rank), run, loss) for _ in range(2)]
+        metrics = [learner.update(batches(rank), run, loss) for _ in range(2)]
         logprobs = [learner.forward(batch)[0] for batch in batches(rank)]
-        mine = {"figures": figures, "logprobs": torch.cat(logprobs), "weights": learner.full_state()}
+        mine = {"figures": metrics, "logprobs": torch.cat(logprobs), "weights": learner.full_state()}
         found.setdefault(name, {})[way] = mine
     return found
 
@@ -83,7 +83,7 @@ def test_ranks_with_unequal_numbers_of_pieces_train_as_with_all_logits(
     assert (expected["figures"][0]["entropy"] > 0) == entropy
     for ways in found.values():
         shards, whole = ways["shards"], ways["whole"]
-        assert whole["figures"] == [pytest.approx(figures, rel=1e-4) for figures in expected["figures"]]
+        assert whole["figures"] == [pytest.approx(metrics, rel=1e-4) for metrics in expected["figures"]]
         torch.testing.assert_close(whole["logprobs"], expected["logprobs"], rtol=1e-3, atol=1e-3)
         assert shards["figures"] == whole["figures"]
         assert torch.equal(shards["logprobs"], whole["logprobs"])

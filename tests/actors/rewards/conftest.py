@@ -1,4 +1,4 @@
-"""Samples to judge."""
+"""Samples to reward_function."""
 
 from __future__ import annotations
 

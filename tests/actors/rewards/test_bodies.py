@@ -12,8 +12,8 @@ import uvicorn
 
 from actors.rewards.bodies import CONVERSATIONS, SAMPLES
 from actors.rewards.config import MOST_CONVERSATIONS, SCORE_ROUTE, HttpRewardConfig
-from actors.rewards.http import HttpJudge
-from actors.rewards.sample import JudgeError, Sample
+from actors.rewards.http import RemoteReward
+from actors.rewards.sample import RewardFunctionError, Sample
 from cluster import metrics
 from data.chat import check_messages
 from data.tables import DataError
@@ -55,7 +55,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for kind, method in ((metrics.Counter, "inc"), (metrics.Gauge, "set"), (metrics.Histogram, "observe")):
         monkeypatch.setattr(kind, method, lambda *told, **labels: None)
     limits = LimitsConfig()
-    app = make_app(LengthScorer(), Gate(Keyring([]), RateLimits(limits)), Models({"ppo": 512}, "judge"), limits)
+    app = make_app(
+        LengthScorer(), Gate(Keyring([]), RateLimits(limits)), Models({"ppo": 512}, "reward_function"), limits
+    )
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -69,19 +71,19 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_served_reward_model_scores(served: str, make_samples: MakeSamples) -> None:
-    judge = HttpJudge("served", HttpRewardConfig(url=served, batch_size=3))
+    reward_function = RemoteReward("served", HttpRewardConfig(url=served, batch_size=3))
     samples = make_samples(8)
     for sample in samples:
         sample["response"] += "。" * sample["prompt_id"]
     expected = [len(sample["response"]) * (1 if sample["finished"] else -1) for sample in samples]
-    assert judge.score(samples) == expected
+    assert reward_function.score(samples) == expected
 
 
 def test_what_the_served_reward_model_refuses_names_its_sample(served: str, make_samples: MakeSamples) -> None:
     samples = make_samples(8)
     samples[5]["response"] = "好</s>"
-    with pytest.raises(JudgeError) as failure:
-        HttpJudge("served", HttpRewardConfig(url=served, batch_size=3)).score(samples)
+    with pytest.raises(RewardFunctionError) as failure:
+        RemoteReward("served", HttpRewardConfig(url=served, batch_size=3)).score(samples)
     where = (
         f"reward 'served': {served}, batch 2 of 3, try 1: status 400 for prompt 2 sample 1 (asked '病人2头痛怎么办？'"
     )

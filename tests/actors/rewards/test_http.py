@@ -15,8 +15,8 @@ import pytest
 
 from actors.rewards import http
 from actors.rewards.config import HttpRewardConfig
-from actors.rewards.http import HttpJudge
-from actors.rewards.sample import JudgeError, Sample
+from actors.rewards.http import RemoteReward
+from actors.rewards.sample import RewardFunctionError, Sample
 from configs.errors import ConfigError
 
 MakeSamples = Callable[[int], list[Sample]]
@@ -45,8 +45,8 @@ class Endpoint:
     under_way: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def judge(self, path: str = "/reward", **settings: Any) -> HttpJudge:
-        return HttpJudge("remote", HttpRewardConfig(url=self.url + path, **settings))
+    def reward_function(self, path: str = "/reward", **settings: Any) -> RemoteReward:
+        return RemoteReward("remote", HttpRewardConfig(url=self.url + path, **settings))
 
 
 def handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
@@ -108,9 +108,9 @@ def rewards_of(body: dict[str, Any]) -> dict[str, list[float]]:
     return {"rewards": [number_of(sample) / 2 for sample in body["samples"]]}
 
 
-def failure_of(judge: HttpJudge, samples: list[Sample]) -> JudgeError:
-    with pytest.raises(JudgeError) as failure:
-        judge.score(samples)
+def failure_of(reward_function: RemoteReward, samples: list[Sample]) -> RewardFunctionError:
+    with pytest.raises(RewardFunctionError) as failure:
+        reward_function.score(samples)
     assert "\n" not in str(failure.value)
     return failure.value
 
@@ -118,13 +118,13 @@ def failure_of(judge: HttpJudge, samples: list[Sample]) -> JudgeError:
 def test_samples_arrive_whole_and_rewards_come_back(endpoint: Endpoint, make_samples: MakeSamples) -> None:
     endpoint.answer = lambda number, body: Reply(rewards_of(body))
     samples = make_samples(3)
-    judge = endpoint.judge()
-    assert judge.score(samples) == [0.0, 0.5, 1.0]
-    assert judge.name == "remote"
+    reward_function = endpoint.reward_function()
+    assert reward_function.score(samples) == [0.0, 0.5, 1.0]
+    assert reward_function.name == "remote"
     assert endpoint.bodies == [{"samples": samples}]
     assert endpoint.headers[0]["Content-Type"] == "application/json"
     assert "Authorization" not in endpoint.headers[0]
-    assert judge.score([]) == []
+    assert reward_function.score([]) == []
     assert len(endpoint.bodies) == 1
 
 
@@ -134,7 +134,7 @@ def test_batches_run_at_the_same_time_and_keep_their_order(endpoint: Endpoint, m
         return Reply(rewards_of(body), after_s=0.3 - 0.02 * first)
 
     endpoint.answer = later_batches_first
-    assert endpoint.judge(batch_size=2, concurrent=3).score(make_samples(13)) == [i / 2 for i in range(13)]
+    assert endpoint.reward_function(batch_size=2, concurrent=3).score(make_samples(13)) == [i / 2 for i in range(13)]
     assert sorted(len(body["samples"]) for body in endpoint.bodies) == [1, 2, 2, 2, 2, 2, 2]
     assert max(endpoint.at_a_time) == 3
 
@@ -142,7 +142,7 @@ def test_batches_run_at_the_same_time_and_keep_their_order(endpoint: Endpoint, m
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_retry_then_success(endpoint: Endpoint, make_samples: MakeSamples, status: int, caplog: Any) -> None:
     endpoint.answer = lambda number, body: Reply(b"busy", status) if number < 2 else Reply(rewards_of(body))
-    assert endpoint.judge(retries=2).score(make_samples(2)) == [0.0, 0.5]
+    assert endpoint.reward_function(retries=2).score(make_samples(2)) == [0.0, 0.5]
     assert endpoint.bodies == [{"samples": make_samples(2)}] * 3
     assert [record.message for record in caplog.records if record.name == "actors.rewards.http"] == [
         f"reward 'remote': {endpoint.url}/reward, batch 1 of 1: status {status}: 'busy'; trying again in {wait} s"
@@ -152,7 +152,7 @@ def test_retry_then_success(endpoint: Endpoint, make_samples: MakeSamples, statu
 
 def test_500_forever(endpoint: Endpoint, make_samples: MakeSamples) -> None:
     endpoint.answer = lambda number, body: Reply(b"out of\nmemory" + b"!" * 500, 500)
-    error = failure_of(endpoint.judge("/reward?token=secret", retries=3), make_samples(2))
+    error = failure_of(endpoint.reward_function("/reward?token=secret", retries=3), make_samples(2))
     body = "'out of\\nmemory" + "!" * 187 + "'..."
     assert str(error) == f"reward 'remote': {endpoint.url}/reward, batch 1 of 1, try 4: status 500: {body}"
     assert len(endpoint.bodies) == 4
@@ -163,7 +163,7 @@ def test_waits_double(endpoint: Endpoint, make_samples: MakeSamples, monkeypatch
     monkeypatch.setattr(http, "LONGEST_WAIT_S", 0.3)
     endpoint.answer = lambda number, body: Reply(status=502)
     began = time.monotonic()
-    failure_of(endpoint.judge(retries=3), make_samples(1))
+    failure_of(endpoint.reward_function(retries=3), make_samples(1))
     assert 0.1 + 0.2 + 0.3 <= time.monotonic() - began < 5
 
 
@@ -175,7 +175,7 @@ def test_retry_after_is_respected(endpoint: Endpoint, make_samples: MakeSamples,
 
     endpoint.answer = once_busy
     began = time.monotonic()
-    assert endpoint.judge().score(make_samples(1)) == [0.0]
+    assert endpoint.reward_function().score(make_samples(1)) == [0.0]
     assert 0.9 <= time.monotonic() - began < 10  # a date has no fractions of a second
 
 
@@ -185,7 +185,7 @@ def test_retry_after_has_a_bound(
 ) -> None:
     monkeypatch.setattr(http, "LONGEST_WAIT_S", 0.1)
     endpoint.answer = lambda number, body: Reply(status=503, headers={"Retry-After": after})
-    assert "status 503" in str(failure_of(endpoint.judge(retries=1), make_samples(1)))
+    assert "status 503" in str(failure_of(endpoint.reward_function(retries=1), make_samples(1)))
     assert len(endpoint.bodies) == 2
 
 
@@ -194,13 +194,13 @@ def test_retry_after_without_sense_is_as_none(endpoint: Endpoint, make_samples: 
     endpoint.answer = lambda number, body: (
         Reply(rewards_of(body)) if number else Reply(status=503, headers={"Retry-After": after})
     )
-    assert endpoint.judge().score(make_samples(1)) == [0.0]
+    assert endpoint.reward_function().score(make_samples(1)) == [0.0]
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
 def test_4xx_is_final(endpoint: Endpoint, make_samples: MakeSamples, status: int) -> None:
     endpoint.answer = lambda number, body: Reply({"error": "no such field"}, status)
-    error = failure_of(endpoint.judge(), make_samples(2))
+    error = failure_of(endpoint.reward_function(), make_samples(2))
     expected = f'/reward, batch 1 of 1, try 1: status {status}: \'{{"error": "no such field"}}\''
     assert str(error) == f"reward 'remote': {endpoint.url}{expected}"
     assert len(endpoint.bodies) == 1
@@ -213,7 +213,7 @@ def test_the_batch_that_failed_is_named_and_ends_the_others(endpoint: Endpoint, 
 
     endpoint.answer = second_is_refused
     began = time.monotonic()
-    error = failure_of(endpoint.judge(batch_size=2, concurrent=2), make_samples(8))
+    error = failure_of(endpoint.reward_function(batch_size=2, concurrent=2), make_samples(8))
     assert ", batch 2 of 4, try 1: status 400: 'no'" in str(error)
     assert time.monotonic() - began < 1.5
     assert len(endpoint.bodies) <= 3
@@ -221,7 +221,7 @@ def test_the_batch_that_failed_is_named_and_ends_the_others(endpoint: Endpoint, 
 
 def test_redirection_says_where_to(endpoint: Endpoint, make_samples: MakeSamples) -> None:
     endpoint.answer = lambda number, body: Reply(status=307, headers={"Location": "http://elsewhere/reward"})
-    error = failure_of(endpoint.judge(), make_samples(1))
+    error = failure_of(endpoint.reward_function(), make_samples(1))
     assert "status 307, to http://elsewhere/reward, which the url must name itself: ''" in str(error)
     assert len(endpoint.bodies) == 1
 
@@ -230,7 +230,7 @@ def test_redirection_says_where_to(endpoint: Endpoint, make_samples: MakeSamples
 def test_timeout_is_of_the_whole_answer(endpoint: Endpoint, make_samples: MakeSamples, slow: dict[str, float]) -> None:
     endpoint.answer = lambda number, body: Reply(rewards_of(body), **slow)
     began = time.monotonic()
-    error = failure_of(endpoint.judge(timeout_s=0.2, retries=1), make_samples(2))
+    error = failure_of(endpoint.reward_function(timeout_s=0.2, retries=1), make_samples(2))
     assert str(error).endswith("/reward, batch 1 of 1, try 2: no answer within timeout_s 0.2")
     assert isinstance(error.__cause__, TimeoutError)
     assert 0.4 <= time.monotonic() - began < 5
@@ -239,14 +239,14 @@ def test_timeout_is_of_the_whole_answer(endpoint: Endpoint, make_samples: MakeSa
 
 def test_timeout_then_success(endpoint: Endpoint, make_samples: MakeSamples) -> None:
     endpoint.answer = lambda number, body: Reply(rewards_of(body), after_s=0 if number else 1.5)
-    assert endpoint.judge(timeout_s=0.5, retries=1).score(make_samples(2)) == [0.0, 0.5]
+    assert endpoint.reward_function(timeout_s=0.5, retries=1).score(make_samples(2)) == [0.0, 0.5]
 
 
 def test_nobody_listens(make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(http, "FIRST_WAIT_S", 0.01)
-    judge = HttpJudge("remote", HttpRewardConfig(url="http://127.0.0.1:1/", retries=1))
-    error = failure_of(judge, make_samples(1))
+    reward_function = RemoteReward("remote", HttpRewardConfig(url="http://127.0.0.1:1/", retries=1))
+    error = failure_of(reward_function, make_samples(1))
     assert "http://127.0.0.1:1/, batch 1 of 1, try 2: no answer: ConnectError: " in str(error)
     assert type(error.__cause__).__name__ == "ConnectError"
 
@@ -276,7 +276,7 @@ def test_nobody_listens(make_samples: MakeSamples, monkeypatch: pytest.MonkeyPat
 )
 def test_wrong_answers(endpoint: Endpoint, make_samples: MakeSamples, body: Any, message: str) -> None:
     endpoint.answer = lambda number, _: Reply(body)
-    text = str(failure_of(endpoint.judge(), make_samples(2)))
+    text = str(failure_of(endpoint.reward_function(), make_samples(2)))
     assert text.startswith(f"reward 'remote': {endpoint.url}/reward, batch 1 of 1: status 200: {message}")
     assert len(endpoint.bodies) == 1  # asking again would not make it right
 
@@ -286,8 +286,8 @@ def test_bearer_key_is_sent_and_never_shown(
 ) -> None:
     monkeypatch.setenv("JUDGE_KEY", "a-very-secret-key\n")
     endpoint.answer = lambda number, body: Reply(b"unknown key a-very-secret-key", 401)
-    judge = endpoint.judge(api_key_variable="JUDGE_KEY")
-    error = failure_of(judge, make_samples(1))
+    reward_function = endpoint.reward_function(api_key_variable="JUDGE_KEY")
+    error = failure_of(reward_function, make_samples(1))
     assert endpoint.headers[0]["Authorization"] == "Bearer a-very-secret-key"
     assert str(error).endswith("status 401: 'unknown key KEY'")
 
@@ -299,14 +299,14 @@ def test_key_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch, value: str | N
     else:
         monkeypatch.setenv("JUDGE_KEY", value)
     with pytest.raises(ConfigError, match=f"^reward 'remote': api_key_variable: .*JUDGE_KEY.*{message}"):
-        HttpJudge("remote", HttpRewardConfig(url="http://127.0.0.1:1/", api_key_variable="JUDGE_KEY"))
+        RemoteReward("remote", HttpRewardConfig(url="http://127.0.0.1:1/", api_key_variable="JUDGE_KEY"))
 
 
 @pytest.mark.parametrize(("column", "value"), [("when", b"\x00"), ("age", float("nan")), ("note", "\ud800")])
 def test_row_that_json_cannot_have(endpoint: Endpoint, make_samples: MakeSamples, column: str, value: object) -> None:
     samples = make_samples(3)
     samples[1]["row"][column] = value
-    error = failure_of(endpoint.judge(batch_size=2), samples)
+    error = failure_of(endpoint.reward_function(batch_size=2), samples)
     assert f"/reward, batch 1 of 2: '{column}' of prompt 0 sample 1 (asked " in str(error)
     assert "cannot be sent as JSON" in str(error)
     assert endpoint.bodies == []
@@ -314,14 +314,14 @@ def test_row_that_json_cannot_have(endpoint: Endpoint, make_samples: MakeSamples
 
 def test_a_response_that_is_too_large_is_not_read_to_its_end(endpoint: Endpoint, make_samples: MakeSamples) -> None:
     endpoint.answer = lambda number, body: Reply(b"[" + b"1, " * 2**20 + b"1]")
-    with pytest.raises(JudgeError, match=r"try 1: the response is larger than max_response_bytes 65536$"):
-        endpoint.judge(max_response_bytes=2**16).score(make_samples(2))
+    with pytest.raises(RewardFunctionError, match=r"try 1: the response is larger than max_response_bytes 65536$"):
+        endpoint.reward_function(max_response_bytes=2**16).score(make_samples(2))
     assert len(endpoint.bodies) == 1  # it is not asked again
 
 
 def test_a_compressed_response_is_refused_before_it_grows(endpoint: Endpoint, make_samples: MakeSamples) -> None:
     bomb = gzip.compress(b"0" * 2**24)  # 16 KB that become 16 MB
     endpoint.answer = lambda number, body: Reply(bomb, headers={"Content-Encoding": "gzip"})
-    with pytest.raises(JudgeError, match=r"the response is compressed, which the request did not accept$"):
-        endpoint.judge().score(make_samples(2))
+    with pytest.raises(RewardFunctionError, match=r"the response is compressed, which the request did not accept$"):
+        endpoint.reward_function().score(make_samples(2))
     assert endpoint.headers[0]["Accept-Encoding"] == "identity"

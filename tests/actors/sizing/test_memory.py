@@ -45,10 +45,16 @@ def test_zero_shards_what_its_stage_says() -> None:
 
 def test_what_is_not_learned_has_no_gradient_and_no_optimizer() -> None:
     lora = LoraConfig(rank=8, targets=("q_proj", "down_proj"))
-    learned = lora_parameters(TEN, lora)
-    assert learned == 48 * 8 * ((4096 + 4096) + (11008 + 4096))
-    found = sizes(trained(TEN, ZeroConfig(stage=2), 1, Work(tokens=100, learned=learned), gpu=True))
-    assert (found["weights"], found["gradients"], found["optimizer"]) == (4 * P, 4 * learned, 12 * learned)
+    trained_parameters = lora_parameters(TEN, lora)
+    assert trained_parameters == 48 * 8 * ((4096 + 4096) + (11008 + 4096))
+    found = sizes(
+        trained(TEN, ZeroConfig(stage=2), 1, Work(tokens=100, trained_parameters=trained_parameters), gpu=True)
+    )
+    assert (found["weights"], found["gradients"], found["optimizer"]) == (
+        4 * P,
+        4 * trained_parameters,
+        12 * trained_parameters,
+    )
 
 
 def test_recomputing_keeps_a_layers_input_only() -> None:
@@ -142,7 +148,7 @@ def test_a_learner_of_a_large_vocabulary_was_measured() -> None:
     """The same model, tied, with micro-batches of 1,024 tokens."""
     footprint = trained(replace(QWEN, tied=1), ZeroConfig(), 1, Work(tokens=1024), gpu=False)
     assert within(footprint.peak, 7563)
-    low_rank = Work(tokens=1024, learned=lora_parameters(QWEN, LoraConfig()))
+    low_rank = Work(tokens=1024, trained_parameters=lora_parameters(QWEN, LoraConfig()))
     assert within(trained(replace(QWEN, tied=1), ZeroConfig(), 1, low_rank, gpu=False).peak, 3915)
     zero = ZeroConfig(stage=2, dtype="bfloat16")
     in_bfloat16 = trained(replace(QWEN, tied=1), zero, 1, replace(low_rank, tokens=2048), gpu=False)

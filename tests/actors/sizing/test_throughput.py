@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from actors.sizing.shape import Shape
-from actors.sizing.throughput import learning_flops, matmul_flops, median_seconds
+from actors.sizing.throughput import matmul_flops, median_seconds, training_flops
 
 SHAPE = Shape(hidden=8, layers=2, intermediate=16, heads=2, kv_heads=1, vocab=100)
 
@@ -13,8 +13,8 @@ def test_operations_worked_by_hand() -> None:
     assert SHAPE.matrix_elements == elements
     matrices = 2 * elements * 5 + 2 * 8 * 100 * 4
     attention = 4 * 2 * 8 * (3 + 6)  # two tokens see 1 and 2, three see 1, 2 and 3
-    assert learning_flops(SHAPE, [2, 3], 4) == 3 * (matrices + attention)
-    assert learning_flops(SHAPE, [2, 3], 4, frozen=True) == 2 * matrices + 3 * attention
+    assert training_flops(SHAPE, [2, 3], 4) == 3 * (matrices + attention)
+    assert training_flops(SHAPE, [2, 3], 4, frozen=True) == 2 * matrices + 3 * attention
 
 
 def test_operations_are_those_that_torch_counts() -> None:
@@ -29,7 +29,7 @@ def test_operations_are_those_that_torch_counts() -> None:
     with FlopCounterMode(display=False) as counter:
         model(torch.ones(1, 7, dtype=torch.int64)).logits.sum().backward()
     # Eager attention multiplies all pairs, also of a token and a later one.
-    ours = learning_flops(SHAPE, [7], 7) + 3 * 4 * 2 * 8 * (7 * 7 - 28)
+    ours = training_flops(SHAPE, [7], 7) + 3 * 4 * 2 * 8 * (7 * 7 - 28)
     assert abs(counter.get_total_flops() / ours - 1) < 0.02
 
 

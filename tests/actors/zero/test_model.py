@@ -53,7 +53,7 @@ def test_updates_are_those_of_plain_adamw(world: None, stage: int, logits: int |
     )
     parts = batches(2)
     for step in range(4):
-        figures = zero.update(parts, run, mean_loss(parts))
+        metrics = zero.update(parts, run, mean_loss(parts))
         for group in adamw.param_groups:
             group["lr"] = learning_rate(settings, step, 4)
         adamw.zero_grad()
@@ -62,9 +62,9 @@ def test_updates_are_those_of_plain_adamw(world: None, stage: int, logits: int |
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
         adamw.step()
-        assert figures["loss"] == pytest.approx(loss.item(), rel=1e-5)
-        assert figures["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
-        assert figures["tokens"] == len(whole)
+        assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
+        assert metrics["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
+        assert metrics["tokens"] == len(whole)
     expected = dict(plain.model.named_parameters())
     found = zero.full_state()
     assert found.keys() == expected.keys()
@@ -73,14 +73,14 @@ def test_updates_are_those_of_plain_adamw(world: None, stage: int, logits: int |
 
 
 def test_cutting_the_batch_changes_nothing(world: None) -> None:
-    figures = []
+    metrics = []
     for count in (1, 2, 4):
         parts = batches(count)
         zero = ZeroModel(module(), ZeroConfig(), OptimizerConfig(), total_steps=2)
-        figures.append([zero.update(parts, run, mean_loss(parts)) for _ in range(2)])
-    for other in figures[1:]:
+        metrics.append([zero.update(parts, run, mean_loss(parts)) for _ in range(2)])
+    for other in metrics[1:]:
         for step in (0, 1):
-            assert other[step] == pytest.approx(figures[0][step], rel=1e-5)
+            assert other[step] == pytest.approx(metrics[0][step], rel=1e-5)
 
 
 def test_saved_and_loaded_goes_on_bit_for_bit(world: None, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_step_that_trains_on_nothing_changes_nothing_but_the_count(world: None
         zero.update(parts, run, mean_loss(parts))
         if masked:
             before = zero.full_state()
-            nothing = zero.update(parts, run, lambda logprobs, _: (0.0 * logprobs.sum(), {}), learns=False)
+            nothing = zero.update(parts, run, lambda logprobs, _: (0.0 * logprobs.sum(), {}), has_trained_rows=False)
             assert nothing == {"loss": 0.0, "grad_norm": 0.0, "lr": 1e-2}
             assert all(torch.equal(tensor, before[name]) for name, tensor in zero.full_state().items())
             assert zero.steps_done == 2
@@ -223,8 +223,8 @@ def three_updates(rank: int, world: int) -> dict[str, Any]:
     parts = batches(2)
     zero = ZeroModel(module(), ZeroConfig(), OptimizerConfig(lr=1e-2), total_steps=3)
     mine = parts if world == 1 else [parts[rank]]
-    figures = [zero.update(mine, run, mean_loss(parts, world)) for _ in range(3)]
-    return {"figures": figures, "state": zero.full_state()}
+    metrics = [zero.update(mine, run, mean_loss(parts, world)) for _ in range(3)]
+    return {"figures": metrics, "state": zero.full_state()}
 
 
 @pytest.mark.slow
@@ -247,8 +247,8 @@ def going_on(rank: int, world: int, folder: str) -> dict[str, Any]:
         zero = ZeroModel(module(seed=9), ZeroConfig(stage=stage), DECAY, total_steps=4)
         zero.load(Path(folder) / str(stage), ranks=1)
         parts = batches(2)
-        figures = [zero.update([parts[rank]], run, mean_loss(parts, world)) for _ in range(2)]
-        found[str(stage)] = (zero.steps_done, figures, zero.full_state())
+        metrics = [zero.update([parts[rank]], run, mean_loss(parts, world)) for _ in range(2)]
+        found[str(stage)] = (zero.steps_done, metrics, zero.full_state())
     return found
 
 
@@ -265,10 +265,10 @@ def test_what_one_rank_saved_two_ranks_go_on_from(world: None, tmp_path: Path) -
         zero.saved(tmp_path / str(stage))
         expected[str(stage)] = [zero.update(parts, run, mean_loss(parts)) for _ in range(2)], zero.full_state()
     before = sorted(tmp_path.rglob("*"))
-    for stage, (steps, figures, state) in on_ranks(2, __file__, "going_on", tmp_path, tmp_path).items():
+    for stage, (steps, metrics, state) in on_ranks(2, __file__, "going_on", tmp_path, tmp_path).items():
         alone, weights = expected[stage]
         assert steps == 4
-        for ours, theirs in zip(figures, alone, strict=True):
+        for ours, theirs in zip(metrics, alone, strict=True):
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6), stage
         for name, tensor in weights.items():
             torch.testing.assert_close(state[name], tensor, rtol=1e-5, atol=1e-6)

@@ -16,7 +16,8 @@ from cluster.kuberay.manifests import Manifest, read, renderer
 from configs.base import read as read_recipe
 from serve.app import GATEWAY_CPUS, SCORER_CPUS
 from serve.config import read_arguments
-from trainers.config.rlhf import PPOConfig, RejectionConfig
+from trainers.config.rejection import RejectionConfig
+from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
 from trainers.config.supervised import SupervisedConfig
 

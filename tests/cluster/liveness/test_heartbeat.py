@@ -61,7 +61,7 @@ def test_prometheus_sees_a_run_and_its_processes(ray_cluster: None, tmp_path: Pa
     with DriverHeartbeat("m/ppo", "ppo", tmp_path) as driver:
         driver.plan(steps=40, done=10)
         began = time.time()
-        driver.step(11, {"reward": 0.5, "seconds_learn": 2.0, "seconds": 3.0, "policy_entropy": 1.5})
+        driver.step(11, {"reward": 0.5, "seconds_update": 2.0, "seconds": 3.0, "policy_entropy": 1.5})
         engine = Engine.remote()
         pid = ray.get(engine.pid.remote())
         samples = scraped(lambda found: (beat, *its) in found and ("ray_chimed_entropy_nats", "m/ppo") in found)
@@ -71,7 +71,7 @@ def test_prometheus_sees_a_run_and_its_processes(ray_cluster: None, tmp_path: Pa
         assert samples["ray_chimed_step_timestamp_seconds", "m/ppo"] == pytest.approx(began, abs=1)
         assert samples["ray_chimed_reward_mean", "m/ppo"] == 0.5
         assert samples["ray_chimed_step_seconds", "m/ppo"] == 3.0
-        assert samples["ray_chimed_phase_seconds", "m/ppo", "learn"] == 2.0
+        assert samples["ray_chimed_phase_seconds", "m/ppo", "update"] == 2.0
         assert samples["ray_chimed_weights_version", *its] == 12
         assert samples["ray_chimed_resident_memory_bytes", *mine] == pytest.approx(resident_bytes(), rel=0.5)
         assert 0 < samples["ray_chimed_runs_free_bytes", "m/ppo"] < samples["ray_chimed_runs_size_bytes", "m/ppo"]

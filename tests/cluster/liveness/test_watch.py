@@ -48,10 +48,10 @@ def test_a_process_that_hangs_is_told_from_one_that_works_and_one_that_is_dead(r
     os.kill(pids[1], signal.SIGSTOP)
     began = time.monotonic()
     with pytest.raises(RoleDied, match="rollout: rank 0 hangs: no heartbeat for [4-9] s") as error:
-        get([working.work.remote()], "reward: add_columns", 60.0, lambda: watch.look(("rollout",)))
+        get([working.work.remote()], "reward: add_columns", 60.0, lambda: watch.poll(("rollout",)))
     assert time.monotonic() - began < 30
     assert error.value.role == "rollout"
-    watch.look(("reward",))
+    watch.poll(("reward",))
     assert list(watch.silent()) == [("rollout", 0)]
     assert watch.dead() == []
     assert [notice.pid for notice in watch.last_of("rollout", [0])] == [pids[1]]
@@ -69,5 +69,5 @@ def test_the_notice_of_another_process_in_the_same_place_says_nothing(ray_cluste
     after = Rank.options(name="watched-3").remote("critic")
     watch.expect(("critic", 0), after)
     time.sleep(0.5)
-    watch.look(("critic",))
+    watch.poll(("critic",))
     ray.kill(after)

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from cluster.head import Head, HeadError
 from cluster.liveness.heartbeat import DriverHeartbeat, Heartbeat
-from cluster.liveness.registry import ProcessRecord, Progress, put_up, take_down
+from cluster.liveness.registry import ProcessRecord, Progress, put_up, unregister_run
 from cluster.placement import release, reserve
 from cluster.status.__main__ import main, render
-from cluster.status.view import ClusterView, NodeView, RankView, RunView, WaitingView, look
+from cluster.status.view import ClusterView, NodeView, RankView, RunView, WaitingView, snapshot
 
 
 def soon(check: Callable[[], Any], seconds: float = 30.0) -> Any:
@@ -57,7 +57,7 @@ def here(head: Head, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def run_named(name: str, head: Head) -> RunView | None:
-    return next((run for run in look(head).runs if run.name == name), None)
+    return next((run for run in snapshot(head).runs if run.name == name), None)
 
 
 @pytest.mark.slow
@@ -141,14 +141,14 @@ def test_a_job_that_is_gone_and_notices_of_yesterday(head: Head, tmp_path: Path,
     with DriverHeartbeat("t/new", "ppo", tmp_path):
         assert run_named("t/old", head) is None
         assert run_named("t/killed", head) is not None
-    take_down("t/killed")
+    unregister_run("t/killed")
 
 
 @pytest.mark.slow
 def test_what_waits_and_no_run(head: Head, here: str, capsys: pytest.CaptureFixture[str]):
     asked = ray.util.placement_group([{"CPU": 100.0}], name="t/waits")
     try:
-        (waiting,) = soon(lambda: look(head).waiting)
+        (waiting,) = soon(lambda: snapshot(head).waiting)
         assert waiting.name == "t/waits"
         assert waiting.why.startswith("t/waits needs 100 CPU; no autoscaler here: the cluster has 8 CPU (")
         main([])
@@ -156,9 +156,9 @@ def test_what_waits_and_no_run(head: Head, here: str, capsys: pytest.CaptureFixt
         assert out.startswith(f"no run on the cluster at {here}\nt/waits needs 100 CPU; no autoscaler here")
     finally:
         ray.util.remove_placement_group(asked)
-    soon(lambda: not look(head).waiting)
+    soon(lambda: not snapshot(head).waiting)
     placed = reserve({"t/held": [{"CPU": 2.0}]}, timeout_s=30)
-    soon(lambda: look(head).nodes[0].used["CPU"] >= 2.0)
+    soon(lambda: snapshot(head).nodes[0].used["CPU"] >= 2.0)
     release(placed)
 
 
@@ -219,7 +219,7 @@ def test_watching_goes_on_when_the_head_does_not_answer(monkeypatch: pytest.Monk
             raise found
         return found
 
-    monkeypatch.setattr(status, "look", answer)
+    monkeypatch.setattr(status, "snapshot", answer)
     monkeypatch.setattr(status, "Live", lambda **_: screen)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     with Head("127.0.0.1:1") as head:

@@ -23,8 +23,8 @@ def actor(number: int, name: str, state: int, restarts: int = 0) -> Actor:
 
 @pytest.fixture
 def driver() -> ProcessRecord:
-    figures = {"reward": 1.5, "kl_to_reference": 0.25, "tokens_per_second": 900.0, "weights_version": 12.0}
-    progress = Progress("ppo", step=12, steps=40, step_at=NOW - 30, figures=figures)
+    metrics = {"reward": 1.5, "kl_to_reference": 0.25, "tokens_per_second": 900.0, "weights_version": 12.0}
+    progress = Progress("ppo", step=12, steps=40, step_at=NOW - 30, figures=metrics)
     return notice("driver", progress=progress)
 
 

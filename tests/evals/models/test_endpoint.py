@@ -88,13 +88,13 @@ def test_options_are_weighed_by_the_first_tokens_that_are_told(server: Server, r
     top = [{"token": " B", "logprob": -0.1}, {"token": "A", "logprob": -2.0}, {"token": "好", "logprob": -3.0}]
     server.reply = lambda body: (200, said("B", logprobs={"content": [{"token": "B", "top_logprobs": top}]}))
     model = EndpointRespondent(server.url, None, result_cache)
-    assert model.weigh(CHATS[:1], [["A", "B", "C"]], "x") == [[-2.0, -0.1, -3.0]]
-    assert model.weigh(CHATS[:1], [["X", "Y"]], "x") == [[]]
+    assert model.option_logprobs(CHATS[:1], [["A", "B", "C"]], "x") == [[-2.0, -0.1, -3.0]]
+    assert model.option_logprobs(CHATS[:1], [["X", "Y"]], "x") == [[]]
 
 
 def test_an_endpoint_without_log_probabilities_says_what_to_do(server: Server, result_cache: ResultCache) -> None:
     with pytest.raises(ConfigError, match="tells no log-probabilities; evaluate with --methods generation"):
-        EndpointRespondent(server.url, None, result_cache).weigh(CHATS[:1], [["A", "B"]], "x")
+        EndpointRespondent(server.url, None, result_cache).option_logprobs(CHATS[:1], [["A", "B"]], "x")
 
 
 def test_what_it_refuses_is_an_answer_of_its_own(server: Server, result_cache: ResultCache) -> None:

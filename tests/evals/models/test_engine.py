@@ -60,9 +60,9 @@ def test_next_tokens_weigh_as_in_transformers_with_and_without_cached_prefixes(
     model, (shared,) = transformers(make_model("a")), sequences(160)
     prompts = [shared + ending for ending in sequences(3, 40, 1, 17)]
     choices = [[20, 30, 40], [20, 30], [5, 6, 7, 8], [11, 250]]
-    for prompt, own, weights in zip(prompts, choices, engine.weigh(prompts, choices), strict=True):
+    for prompt, own, weights in zip(prompts, choices, engine.option_logprobs(prompts, choices), strict=True):
         assert weights == pytest.approx([logprobs(model, [*prompt, token])[-1] for token in own], abs=1e-4)
-    assert engine.weigh([], []) == []
+    assert engine.option_logprobs([], []) == []
 
 
 def test_answers_in_the_ledger_are_not_computed_again(
@@ -76,10 +76,10 @@ def test_answers_in_the_ledger_are_not_computed_again(
     engine.load(folder)
     monkeypatch.setattr(engine, "_digest", folder.digest)
     monkeypatch.setattr(engine, "_result_cache", ResultCache(tmp_path / "ledger.jsonl"))
-    asked = engine.generate(prompts, 8), engine.score(prompts), engine.weigh(prompts, [[5, 6], [7]])
+    asked = engine.generate(prompts, 8), engine.score(prompts), engine.option_logprobs(prompts, [[5, 6], [7]])
     again = Engine(ResultCache(tmp_path / "ledger.jsonl"))
     again._engine, again._folder, again._digest = Idle(), folder, folder.digest  # type: ignore[assignment]
-    assert (again.generate(prompts, 8), again.score(prompts), again.weigh(prompts, [[5, 6], [7]])) == asked
+    assert (again.generate(prompts, 8), again.score(prompts), again.option_logprobs(prompts, [[5, 6], [7]])) == asked
 
 
 def test_greedy_answers_equal_transformers(engine: Engine, make_model: Callable[..., Path]) -> None:

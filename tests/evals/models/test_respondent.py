@@ -21,7 +21,7 @@ class FakeEngine:
         self.folder = SimpleNamespace(tokenizer=tokenizer, context=512)
         self.asked: list[Any] = []
 
-    def weigh(self, prompts: list[list[int]], choices: list[list[int]], label: str) -> list[list[float]]:
+    def option_logprobs(self, prompts: list[list[int]], choices: list[list[int]], label: str) -> list[list[float]]:
         self.asked = [prompts, choices]
         return [[0.0] * len(own) for own in choices]
 
@@ -33,7 +33,7 @@ class FakeEngine:
 @pytest.mark.parametrize(("tokenizer", "before"), [(qwen3(), THINKING), (families()["chatml"].tokenizer, "")])
 def test_lettered_options_are_one_token_each(tokenizer: Any, before: str) -> None:
     engine: Any = FakeEngine(tokenizer)
-    LocalRespondent(engine).weigh([chat("头痛？")], ["AB"], "letters")
+    LocalRespondent(engine).option_logprobs([chat("头痛？")], ["AB"], "letters")
     prompts, choices = engine.asked
     assert prompts == [encode_prompt(tokenizer, chat("头痛？")) + tokenizer.encode(before)]
     assert tokenizer.convert_ids_to_tokens(choices[0]) == ["A", "B"]
@@ -42,7 +42,7 @@ def test_lettered_options_are_one_token_each(tokenizer: Any, before: str) -> Non
 def test_long_options_are_scored_without_the_token_that_ends_a_turn() -> None:
     tokenizer = families()["glm 4"].tokenizer
     engine: Any = FakeEngine(tokenizer)
-    weights = LocalRespondent(engine).weigh([chat("q")], [["no", "yes"]], "options")
+    weights = LocalRespondent(engine).option_logprobs([chat("q")], [["no", "yes"]], "options")
     assert [tokenizer.decode(sequence) for sequence in engine.asked] == [
         "[gMASK]<sop><|user|>\nq<|assistant|>\n" + option for option in ("no", "yes")
     ]

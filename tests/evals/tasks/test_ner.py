@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evals.models.engine import Answer
+from evals.models.engine import Response
 from evals.models.subject import Settings, Subject
 from evals.tasks.ner import evaluate, ner_metrics, question, types_of, with_types
 
@@ -16,9 +16,9 @@ def test_answers_are_parsed_and_what_cannot_be_is_counted(tokenizer: Any) -> Non
     texts = ["药物:布洛芬;症状:头痛", "无", "我不知道", "", "药物:布洛芬、布洛芬"]
     asked: list[list[int]] = []
 
-    def generate(prompts: list[list[int]], max_tokens: int, label: str) -> list[Answer]:
+    def generate(prompts: list[list[int]], max_tokens: int, label: str) -> list[Response]:
         asked.extend(prompts)
-        return [Answer([1], text, finished=text != "") for text in texts]
+        return [Response([1], text, finished=text != "") for text in texts]
 
     subject = Subject(
         folder=SimpleNamespace(tokenizer=tokenizer),  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from evals.tasks.perplexity import evaluate, perplexities
 
 def test_by_hand() -> None:
     metrics = perplexities([[math.log(0.5), math.log(0.25)], [math.log(0.5)]], characters=4)
-    assert metrics["perplexity"] == pytest.approx((2 * 4 * 2) ** (1 / 3))  # tokens weigh alike, not texts
+    assert metrics["perplexity"] == pytest.approx((2 * 4 * 2) ** (1 / 3))  # tokens weight alike, not texts
     assert metrics["perplexity_per_character"] == pytest.approx(16 ** (1 / 4))
     assert (metrics["tokens"], metrics["characters"]) == (3, 4)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serve.engines.failures import given_up, has_form, is_error
+from serve.engines.failures import abandoned, has_form, is_error
 from serve.replies import EngineRequest
 
 TOOL = {"type": "function", "function": {"name": "lookup"}}
@@ -31,14 +31,14 @@ def test_the_forms_of_every_interface(body: dict[str, Any], expected: bool) -> N
 
 def test_a_contradiction_is_the_clients_and_names_its_settings() -> None:
     body = {"response_format": {"type": "json_object"}, "min_tokens": 5, "allowed_token_ids": [1], "logit_bias": {}}
-    refusal = given_up(EngineRequest("chat", body))
+    refusal = abandoned(EngineRequest("chat", body))
     assert (refusal.status, refusal.param) == (400, "allowed_token_ids")
     assert "together with allowed_token_ids, min_tokens:" in refusal.message
 
 
 @pytest.mark.parametrize("body", [{}, {"allowed_token_ids": [1]}, {"response_format": {"type": "json_object"}}])
 def test_anything_else_is_a_failure(body: dict[str, Any]) -> None:
-    assert given_up(EngineRequest("chat", body)).status == 500
+    assert abandoned(EngineRequest("chat", body)).status == 500
 
 
 @pytest.mark.parametrize(

@@ -106,11 +106,11 @@ def test_an_abandoned_stream_is_charged_and_logged(after: int, logged: Any) -> N
     (line,) = logged()
     assert len(events) == after
     assert (line["status"], line["prompt_tokens"], line["key"]) == (499, PROMPT_TOKENS, "a")
-    assert line["answer_tokens"] in (after, after + 1)
+    assert line["response_tokens"] in (after, after + 1)
     assert backend.at_engine == 0
     assert backend.written < 20
     taken = LIMIT - interface.gate.limits._buckets["a", "tokens"]._level
-    assert taken == pytest.approx(PROMPT_TOKENS + line["answer_tokens"], abs=3)
+    assert taken == pytest.approx(PROMPT_TOKENS + line["response_tokens"], abs=3)
 
 
 def test_an_abandoned_whole_response_is_charged_and_logged(logged: Any) -> None:
@@ -118,7 +118,7 @@ def test_an_abandoned_whole_response_is_charged_and_logged(logged: Any) -> None:
     asyncio.run(interface.leave(CHAT, chat(max_tokens=400), 0, "a"))
     (line,) = logged()
     assert (line["status"], line["prompt_tokens"], line["estimated"]) == (499, PROMPT_TOKENS, False)
-    assert 0 < line["answer_tokens"] < 25
+    assert 0 < line["response_tokens"] < 25
 
 
 def test_a_cancellation_that_comes_together_with_a_reply_ends_the_request(logged: Any) -> None:
@@ -139,7 +139,7 @@ def test_what_is_abandoned_before_the_engine_counted_is_charged_by_its_length(lo
     body = {**chat(max_tokens=400), "messages": [{"role": "user", "content": "头痛" * 40}]}
     asyncio.run(interface.leave(CHAT, body, 0, "a"))
     (line,) = logged()
-    assert (line["status"], line["prompt_tokens"], line["answer_tokens"], line["estimated"]) == (499, 10, 0, True)
+    assert (line["status"], line["prompt_tokens"], line["response_tokens"], line["estimated"]) == (499, 10, 0, True)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -156,9 +156,9 @@ def test_a_timed_out_response_is_charged_and_logged(stream: bool, logged: Any) -
     assert response.status_code == (200 if stream else 504)
     assert "The answer was not finished in 0.3 s." in response.text
     assert (line["status"], line["prompt_tokens"]) == (504, PROMPT_TOKENS)
-    assert 3 <= line["answer_tokens"] <= 15
+    assert 3 <= line["response_tokens"] <= 15
     taken = LIMIT - interface.gate.limits._buckets["a", "tokens"]._level
-    assert taken == pytest.approx(PROMPT_TOKENS + line["answer_tokens"], abs=8)
+    assert taken == pytest.approx(PROMPT_TOKENS + line["response_tokens"], abs=8)
     assert backend.at_engine == 0
 
 

@@ -20,7 +20,7 @@ from cluster.waiting import RoleDied
 from configs.base import dump, read
 from data.chat import encode_chat
 from data.tables import PROMPTS, SFT, read_table, write_table
-from trainers.config.rlhf import RejectionConfig
+from trainers.config.rejection import RejectionConfig
 from trainers.config.stages import STAGES
 from trainers.rejection.__main__ import main, read_inputs, sampler_config
 from trainers.rlhf.journal import Journal, fingerprint
@@ -93,8 +93,8 @@ def recipe(clinic: Path, models: Path, tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def judge(tmp_path: Path) -> dict[str, Any]:
-    """The settings of a judge that likes short answers."""
+def reward_function(tmp_path: Path) -> dict[str, Any]:
+    """The settings of a reward function that prefers short responses."""
     (tmp_path / "short.py").write_text("def reward(sample):\n    return len(sample['response'])\n")
     return {"functions": {"short": {"file": str(tmp_path / "short.py"), "weight": -0.5}}}
 
@@ -155,12 +155,14 @@ def test_two_rounds_choose_what_scores_best_and_learn_it(
 
 @pytest.mark.long
 def test_roles_that_share_sample_what_roles_apart_sample(
-    recipe: Any, judge: dict[str, Any], models: Path, ray_cluster: Any
+    recipe: Any, reward_function: dict[str, Any], models: Path, ray_cluster: Any
 ) -> None:
     found, reserved = [], []
     for colocate in ("none", "all"):
         config = read(
-            "rejection", STAGES, [*recipe(judge=judge), f"--name=placed-{colocate}", f"--colocate={colocate}"]
+            "rejection",
+            STAGES,
+            [*recipe(reward_function=reward_function), f"--name=placed-{colocate}", f"--colocate={colocate}"],
         )
         assert isinstance(config, RejectionConfig)
         prompts = read_inputs(config)
@@ -172,8 +174,8 @@ def test_roles_that_share_sample_what_roles_apart_sample(
             batches = [prompts.rows(0, 4), prompts.rows(4, 4)]
             found.append(pa.concat_tables(sampler.samples(batches, prompts.samples)))
     assert reserved == [
-        {"rollout": {0: {"CPU": 0.1}}, "reward": {0: {"CPU": 0.1}}, "judge": {0: {"CPU": 0.25}}},
-        {"rollout+reward+judge": {0: {"CPU": 0.25}}},
+        {"rollout": {0: {"CPU": 0.1}}, "reward": {0: {"CPU": 0.1}}, "reward_function": {0: {"CPU": 0.25}}},
+        {"rollout+reward+reward_function": {0: {"CPU": 0.25}}},
     ]
     assert len(found[0]) == 32
     answers = [sample["response"] for sample in prompts.samples(found[0])]
@@ -184,9 +186,9 @@ def test_roles_that_share_sample_what_roles_apart_sample(
 
 @pytest.mark.long
 def test_nothing_is_generated_twice_when_roles_or_driver_die(
-    recipe: Any, judge: dict[str, Any], runs: Path, ray_cluster: Any, capsys: Any
+    recipe: Any, reward_function: dict[str, Any], runs: Path, ray_cluster: Any, capsys: Any
 ) -> None:
-    arguments = recipe(rounds=1, reward=None, judge=judge)
+    arguments = recipe(rounds=1, reward=None, reward_function=reward_function)
     config = read("rejection", STAGES, arguments)
     assert isinstance(config, RejectionConfig)
     generate, log = Sampler.samples, Run.log
@@ -242,8 +244,11 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
             "fine-tuning: needs 100 CPU but the Ray cluster has 8 in all; .* --sft.placement.cpus_per_rank=7",
         ),
         ("--reward.placement.cpus_per_rank=100", "sampling: needs 100.1 CPU .* --reward.placement.cpus_per_rank=7"),
-        ("--reward=null", "nothing rewards answers: give reward.model, judge.functions or judge.endpoints"),
-        ("--judge.functions.f.file=/nowhere.py", "reward .f.: there is no file /nowhere.py"),
+        (
+            "--reward=null",
+            "nothing rewards answers: give reward.model, reward_function.functions or reward_function.endpoints",
+        ),
+        ("--reward_function.functions.f.file=/nowhere.py", "reward .f.: there is no file /nowhere.py"),
         ("--selection.kk=1", "did you mean 'k'"),
         ("--colocate=[[rollout,policy]]", "colocate names 'policy', which is no role .* they start rollout, reward$"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from data.tables import SFT, write_table
-from trainers.config.rlhf import RejectionConfig
+from trainers.config.rejection import RejectionConfig
 from trainers.rejection.rounds import Round
 
 
@@ -41,7 +41,7 @@ def test_a_round_goes_on_from_the_last_ones_model(tmp_path: Path) -> None:
     assert (tuning.name, tuning.seed, tuning.batch_size, tuning.optimizer.lr) == ("r/round-1/sft", 3, 4, 0.5)
     assert tuning.data.train == (str(tmp_path / "round-1/chosen.parquet"),)
     assert tuning.data.heldout == ("h.parquet",)
-    assert tuning.learn == "last_answer"
+    assert tuning.train_on == "last_response"
 
 
 def test_from_start_learns_all_choices_with_the_first_model(tmp_path: Path) -> None:

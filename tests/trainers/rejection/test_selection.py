@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from configs.errors import RunError
-from trainers.config.rlhf import SelectionConfig
+from trainers.config.rejection import SelectionConfig
 from trainers.rejection.selection import best_of_n, chat_with, choose, global_top_k, report, verdicts
 
 ROWS = [  # prompt_id, sample, tokens of the response, finished, reward
@@ -114,12 +114,12 @@ def test_the_report_counts_and_averages() -> None:
     assert found["reward"] == pytest.approx(22 / 8)
     assert found["reward_std"] == pytest.approx(math.sqrt(130 / 8 - (22 / 8) ** 2))
     assert (found["chosen_reward"], found["chosen_reward_min"]) == (4.0, 3.0)
-    assert (found["answer_tokens"], found["chosen_answer_tokens"]) == (4.0, 4.5)
+    assert (found["response_tokens"], found["chosen_response_tokens"]) == (4.0, 4.5)
 
 
 def test_nothing_to_choose_says_why() -> None:
     judged = verdicts(samples(), USABLE, min_reward=10)
-    with pytest.raises(RunError, match="none of 8 answers can be chosen: 1 were cut off, 1 do not .* 6 are below"):
+    with pytest.raises(RunError, match="none of 8 responses can be chosen: 1 were cut off, 1 do not .* 6 are below"):
         report(samples(), judged, [])
 
 

@@ -64,7 +64,7 @@ def test_of_many_points_each_stretch_keeps_its_lowest_and_highest():
 
 
 def test_phases_are_stacked():
-    learn, publish = series(1.0, 3.0, name="seconds_learn"), Series("seconds_publish", [2], [1.0])
+    learn, publish = series(1.0, 3.0, name="seconds_update"), Series("seconds_publish", [2], [1.0])
     chart = draw_phases([learn, publish], [1, 2])
     assert [mark.area for mark in chart.marks] == [
         "M0 1000V761.9H500V285.7H1000V1000H500V1000H0Z",  # the axis goes from 0 to 4.2 seconds
@@ -75,7 +75,7 @@ def test_phases_are_stacked():
 
 
 def test_phases_of_many_steps_are_means_of_several():
-    chart = draw_phases([series(*range(1000), name="seconds_learn")], range(1, 1001))
+    chart = draw_phases([series(*range(1000), name="seconds_update")], range(1, 1001))
     hover = json.loads(chart.hover)
     assert len(hover["rows"]) == 200
     assert (hover["heads"][0], hover["rows"][0]) == ("steps 1 to 5", ["2 s"])

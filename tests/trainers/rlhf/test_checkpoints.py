@@ -60,7 +60,7 @@ def config(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> PPOConfig:
             "algorithm": {"kl_coef": 0.0},
             "policy": learner,
             "critic": learner,
-            "judge": {"placement": placement, "functions": {"length": {"file": str(folder / "rewards.py")}}},
+            "reward_function": {"placement": placement, "functions": {"length": {"file": str(folder / "rewards.py")}}},
             "rollout": {
                 "placement": placement,
                 "max_new_tokens": 8,

@@ -54,10 +54,10 @@ def test_the_running_deviation_is_that_of_all_rewards_and_survives_a_checkpoint(
 
 def test_the_kl_weight_is_steered_by_at_most_a_fifth_a_horizon() -> None:
     fixed = KLController(AlgorithmConfig(kl_coef=0.1))
-    fixed.observe(kl=100.0, answers=500)
+    fixed.observe(kl=100.0, responses=500)
     assert fixed.coef == 0.1
     steered = KLController(AlgorithmConfig(kl_coef=0.1, kl_target=2.0, kl_horizon=1000))
-    steered.observe(kl=2.2, answers=100)
+    steered.observe(kl=2.2, responses=100)
     assert steered.coef == pytest.approx(0.1 * (1 + 0.1 * 0.1))
-    steered.observe(kl=50.0, answers=1000)
+    steered.observe(kl=50.0, responses=1000)
     assert steered.coef == pytest.approx(0.1 * 1.01 * 1.2)

@@ -12,7 +12,7 @@ import pytest
 
 from configs.errors import ConfigError
 from data.tables import SFT, write_table
-from trainers.config.rlhf import RejectionConfig
+from trainers.config.rejection import RejectionConfig
 from trainers.runs import contents
 from trainers.runs.contents import FILE, require_same_contents
 
@@ -39,7 +39,7 @@ def config(tmp_path: Path) -> RejectionConfig:
         "model": str(tmp_path / "model"),
         "chat": {"template": str(tmp_path / "chat.jinja")},
         "prompts": {"train": [str(tmp_path / "prompts.parquet")]},
-        "judge": {"functions": {"f": {"file": str(tmp_path / "reward.py")}}},
+        "reward_function": {"functions": {"f": {"file": str(tmp_path / "reward.py")}}},
         "replay": [str(tmp_path / "replay")],
         "replay_share": 0.1,
         "sft": {"data": {"heldout": [str(tmp_path / "heldout.parquet")]}},
@@ -57,7 +57,11 @@ CHANGES: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "another tokenizer": ("model", "model/tokenizer.json", lambda file: file.write_text('{"a": 1}')),
     "another template in the model": ("model", "model/chat_template.jinja", lambda file: file.write_text("")),
     "another template": ("chat.template", "chat.jinja", lambda file: file.write_text("")),
-    "another reward": ("judge.functions.f.file", "reward.py", lambda file: file.write_text("def reward(s): return 2")),
+    "another reward": (
+        "reward_function.functions.f.file",
+        "reward.py",
+        lambda file: file.write_text("def reward(s): return 2"),
+    ),
 }
 
 

@@ -93,7 +93,7 @@ def test_the_figures_are_those_of_evals_and_no_weight_depends_on_them(
     without, asked = tmp_path / "without", tmp_path / "asked"
     train(sft(), without)
     sent = train(sft(evaluation=config(questions).model_dump()), asked)
-    found = {done: figures["eval/open_rouge_l"] for kind, done, figures in sent if "eval/open_rouge_l" in figures}
+    found = {done: metrics["eval/open_rouge_l"] for kind, done, metrics in sent if "eval/open_rouge_l" in metrics}
     assert list(found) == [2, 4, 5]
     weights = [load_file(run / "model" / "model.safetensors") for run in (without, asked)]
     assert all((tensor == weights[1][name]).all() for name, tensor in weights[0].items())

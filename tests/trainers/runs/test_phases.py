@@ -8,9 +8,9 @@ from trainers.runs.phases import Phases
 def test_seconds_of_a_phase_add_up_and_stay_apart() -> None:
     phases = Phases()
     for _ in range(2):
-        with phases("learn"):
+        with phases("update"):
             time.sleep(0.02)
     with phases("publish"):
         pass
-    assert list(phases.seconds) == ["learn", "publish"]
-    assert phases.seconds["learn"] >= 0.04 > phases.seconds["publish"]
+    assert list(phases.seconds) == ["update", "publish"]
+    assert phases.seconds["update"] >= 0.04 > phases.seconds["publish"]

@@ -66,7 +66,7 @@ class Leaving:
 
 
 def test_the_notice_of_a_nodes_end_is_a_request(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr("trainers.runs.stopping._SECONDS_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr("trainers.runs.stopping._POLL_S", 0.05)
     with StopRequests() as stop:
         stop.watch_nodes(Leaving())  # type: ignore[arg-type]
         with pytest.raises(Stopped) as end:

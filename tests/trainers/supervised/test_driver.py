@@ -67,7 +67,7 @@ def trained(train: Any, stage: Callable[..., SftStage], tmp_path_factory: pytest
 
 
 def losses(sent: list[Message]) -> dict[int, float]:
-    return {done: figures["loss"] for kind, done, figures in sent if kind == "step"}
+    return {done: metrics["loss"] for kind, done, metrics in sent if kind == "step"}
 
 
 def test_training_lowers_the_loss_and_exports_what_transformers_loads(trained: Trained) -> None:
@@ -75,9 +75,9 @@ def test_training_lowers_the_loss_and_exports_what_transformers_loads(trained: T
     assert sent[0] == ("start", 0, {})
     assert list(losses(sent)) == list(range(1, 9))
     assert losses(sent)[8] < 0.8 * losses(sent)[1]
-    assert [done for kind, done, figures in sent if "heldout_loss" in figures] == [3, 6, 8]
+    assert [done for kind, done, metrics in sent if "heldout_loss" in metrics] == [3, 6, 8]
     assert sent[-1][2]["density"] == 1.0
-    assert all(0.0 < figures["mfu"] < 1.0 for kind, _, figures in sent if kind == "step")
+    assert all(0.0 < metrics["mfu"] < 1.0 for kind, _, metrics in sent if kind == "step")
     assert 50e6 < sent[-1][2]["peak_memory_bytes"] < 50e9
     model = AutoModelForCausalLM.from_pretrained(folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
@@ -124,7 +124,7 @@ def test_the_best_weights_are_kept_and_exported(
     tables = {**data("sft"), "heldout": [str(tmp_path / "rude.parquet")], "max_tokens": 64}
     worse_in_the_end = {"data": tables, "eval_every": 1, "optimizer": {"lr": 1e-2, "schedule": "constant"}}
     sent = train(stage(export="both", **worse_in_the_end), tmp_path / "both")
-    found = {done: figures["heldout_loss"] for _, done, figures in sent if "heldout_loss" in figures}
+    found = {done: metrics["heldout_loss"] for _, done, metrics in sent if "heldout_loss" in metrics}
     best = min(found, key=lambda step: found[step])
     assert best < 8
     assert [path.name for path in (tmp_path / "both" / "best").iterdir()] == [f"step-{best:08d}"]
@@ -349,9 +349,9 @@ def stopped_after(rank: int, world: int, clinic: str, folder: str, step: str) ->
     sft = SftStage(SftConfig.model_validate_json(json.dumps(values)))
     examples, found = sft.examples(), {}
 
-    def send(kind: str, done: int, figures: dict[str, Any]) -> None:
+    def send(kind: str, done: int, metrics: dict[str, Any]) -> None:
         if kind == "step":
-            found[done] = figures["loss"]
+            found[done] = metrics["loss"]
         if done == int(step):
             raise InterruptedError
 

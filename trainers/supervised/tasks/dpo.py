@@ -30,10 +30,10 @@ from trainers.supervised.stage import Examples, Stage, from_sources, list_row, o
 
 if TYPE_CHECKING:
     from actors.modeling.packed import PackedModule
-    from trainers.supervised.pairs import AnswerBatch
+    from trainers.supervised.pairs import ResponseBatch
 
 
-class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
+class DpoStage(Stage[DpoConfig, "ResponseBatch"]):
     """The DPO stage. A row is a pair and has one loss term.
 
     Metrics, as means over pairs, in training and on held-out pairs (prefix `heldout_`): `chosen_reward` and
@@ -68,26 +68,26 @@ class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
 
         return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
 
-    def batch(self, table: pa.Table, rows: list[int]) -> AnswerBatch:
-        from trainers.supervised.pairs import AnswerBatch
+    def batch(self, table: pa.Table, rows: list[int]) -> ResponseBatch:
+        from trainers.supervised.pairs import ResponseBatch
 
         sides = [(row, side) for row in rows for side in ("chosen", "rejected")]
         sequences = [list_row(table, side, row) for row, side in sides]
-        answers = [table.column(f"{side}_answer")[row].as_py() for row, side in sides]
+        responses = [table.column(f"{side}_response_tokens")[row].as_py() for row, side in sides]
         reference = [[table.column(name)[row].as_py() for name in self.start_columns] for row in rows]
-        return AnswerBatch.of_pairs(sequences, answers, torch.tensor(reference))
+        return ResponseBatch.of_pairs(sequences, responses, torch.tensor(reference))
 
-    def run(self, engine: Any, batch: AnswerBatch) -> Tensor:
+    def run(self, engine: Any, batch: ResponseBatch) -> Tensor:
         """Returns the log-probabilities of the pairs' responses, (P, 2) for chosen and rejected."""
         logprobs, _ = engine(batch)
-        return batch.answer_logprobs(logprobs)
+        return batch.response_logprobs(logprobs)
 
-    def loss(self, outputs: Tensor, batch: AnswerBatch) -> Tensor:
+    def loss(self, outputs: Tensor, batch: ResponseBatch) -> Tensor:
         from trainers.supervised.pairs import dpo_loss
 
         return dpo_loss(outputs, batch.reference, self.config.beta, self.config.label_smoothing)
 
-    def figures(self, outputs: Tensor, batch: AnswerBatch) -> dict[str, Tensor]:
+    def metrics(self, outputs: Tensor, batch: ResponseBatch) -> dict[str, Tensor]:
         rewards = self.config.beta * (outputs - batch.reference).double()
         margins = rewards[:, 0] - rewards[:, 1]
         return {
@@ -97,8 +97,8 @@ class DpoStage(Stage[DpoConfig, "AnswerBatch"]):
             "rejected_reward": rewards[:, 1].sum(),
         }
 
-    def heldout_sums(self, outputs: Tensor, batch: AnswerBatch) -> dict[str, Tensor]:
-        sums = {"loss": self.loss(outputs, batch), **self.figures(outputs, batch)}
+    def heldout_sums(self, outputs: Tensor, batch: ResponseBatch) -> dict[str, Tensor]:
+        sums = {"loss": self.loss(outputs, batch), **self.metrics(outputs, batch)}
         return {**sums, "pairs": torch.tensor(len(outputs))}
 
     def heldout_metrics(self, sums: Mapping[str, float], rows: pa.Table) -> dict[str, float]:

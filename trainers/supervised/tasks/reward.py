@@ -41,7 +41,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         train, rows, notes = from_sources(data, encode)
         heldout, note = encode("data.heldout", data.heldout)
         order, mixture = ordered(data, rows, self.config.seed)
-        lengths = (_array(heldout, f"{side}_answer") for side in ("chosen", "rejected"))
+        lengths = (_array(heldout, f"{side}_response_tokens") for side in ("chosen", "rejected"))
         baseline = f"by length alone {length_baseline(*lengths):.3f} of the held-out pairs are told apart"
         return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture, baseline))
 
@@ -90,8 +90,8 @@ def _scored(rows: pa.Table) -> Scored:
     return Scored(
         chosen=_array(rows, "chosen_score"),
         rejected=_array(rows, "rejected_score"),
-        chosen_tokens=_array(rows, "chosen_answer"),
-        rejected_tokens=_array(rows, "rejected_answer"),
+        chosen_tokens=_array(rows, "chosen_response_tokens"),
+        rejected_tokens=_array(rows, "rejected_response_tokens"),
         flaws=np.array(rows.column("flaw").to_pylist()),
     )
 

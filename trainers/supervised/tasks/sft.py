@@ -77,7 +77,7 @@ class SftStage(LanguageStage[SftConfig]):
         if 0 in weights:
             row = rows[weights.index(0)]
             raise DataError(
-                f"{field}: row {row} has no answer within data.max_tokens {limit}; leave it out or raise the limit"
+                f"{field}: row {row} has no response within data.max_tokens {limit}; leave it out or raise the limit"
             )
         columns = {
             "tokens": pa.array(tokens, pa.list_(pa.int32())),
@@ -93,7 +93,7 @@ class SftStage(LanguageStage[SftConfig]):
         return pa.table(columns), note
 
     def _samples(self, messages: Chat) -> Samples:
-        return chat_format(self.tokenizer).samples(messages, self.config.learn == "last_answer")
+        return chat_format(self.tokenizer).samples(messages, self.config.train_on == "last_response")
 
     def _cut(self, field: str, chats: list[Chat], encoded: list[Samples], fit: Fit) -> Fit:
         """Encodes chats above `data.max_tokens` again without their last turns, so that all remaining turns are whole.
@@ -115,7 +115,7 @@ class SftStage(LanguageStage[SftConfig]):
                     break
         kept = [row for row in fit.kept if whole.get(row, 1)]
         if not kept:
-            raise DataError(f"{field}: no chat's first answer ends within data.max_tokens {limit}; raise it")
+            raise DataError(f"{field}: no chat's first response ends within data.max_tokens {limit}; raise it")
         lost = len(fit.kept) - len(kept)
         turns = sum(len(chats[row]) - turns for row, turns in whole.items() if turns)
         return Fit(kept, fit.cut - lost, fit.dropped + lost, turns)

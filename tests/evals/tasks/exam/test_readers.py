@@ -86,7 +86,7 @@ def test_medqa_with_letters_texts_and_five_options(tmp_path: Path) -> None:
 def test_layouts_of_other_publishers(tmp_path: Path) -> None:
     records = {
         "cmb.json": [{"question": "问", "option": {"A": "甲", "B": "乙", "C": "丙", "D": "丁", "E": ""}, "answer": "AC"}],
-        "cmexam.csv": "Question,Options,Answer,Explanation\n问,\"A 甲\nB 乙\nC 丙\nD 丁\",AC,因为\n",
+        "cmexam.csv": "Question,Options,Response,Explanation\n问,\"A 甲\nB 乙\nC 丙\nD 丁\",AC,因为\n",
         "pairs.jsonl": [{"question": "问", "options": [{"key": k, "value": v} for k, v in zip("ABCD", "甲乙丙丁", strict=True)], "answer": ["甲", "丙"]}],
     }  # fmt: skip
     for name, content in records.items():

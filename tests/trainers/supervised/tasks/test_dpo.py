@@ -20,7 +20,7 @@ from data.tables import PREFERENCE, write_table
 from trainers.config.supervised import DpoConfig
 from trainers.runs.folder import read_metrics
 from trainers.supervised.driver import main
-from trainers.supervised.pairs import AnswerBatch, dpo_loss
+from trainers.supervised.pairs import ResponseBatch, dpo_loss
 from trainers.supervised.reference_logprobs import FILE
 from trainers.supervised.tasks.dpo import DpoStage
 
@@ -58,17 +58,17 @@ def trained(
 
 
 def figures(sent: Any) -> dict[int, dict[str, float]]:
-    return {done: figures for kind, done, figures in sent if kind == "step"}
+    return {done: metrics for kind, done, metrics in sent if kind == "step"}
 
 
 @torch.no_grad()
-def answer_logprobs(folder: Path, table: pa.Table) -> torch.Tensor:
+def response_logprobs(folder: Path, table: pa.Table) -> torch.Tensor:
     """Log-probabilities of chosen and rejected answers, (rows, 2), by Transformers, a sequence at a time."""
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     found = torch.zeros(table.num_rows, 2)
     for index, row in enumerate(table.to_pylist()):
         for column, side in enumerate(("chosen", "rejected")):
-            ids, answer = torch.tensor(row[side]), row[f"{side}_answer"]
+            ids, answer = torch.tensor(row[side]), row[f"{side}_response_tokens"]
             logprobs = model(ids[None]).logits[0, :-1].log_softmax(-1).gather(1, ids[1:, None])
             found[index, column] = logprobs[-answer:].sum()
     return found
@@ -92,14 +92,14 @@ def test_the_stages_loss_and_figures_on_packed_pairs_are_openrlhfs(stage: Callab
     prompts, answers = [3, 1, 5], [(2, 7), (4, 1), (3, 3)]
     sequences = [[1] * (n + length) for n, pair in zip(prompts, answers, strict=True) for length in pair]
     reference = torch.randn(3, 2, generator=generator)
-    batch = AnswerBatch.of_pairs(sequences, [length for pair in answers for length in pair], reference)
+    batch = ResponseBatch.of_pairs(sequences, [length for pair in answers for length in pair], reference)
     parts = [[torch.randn(length, generator=generator) for length in pair] for pair in answers]
     dpo = stage(beta=0.3, label_smoothing=0.1)
     outputs = dpo.run(lambda _: (torch.cat([part for pair in parts for part in pair]), torch.empty(0)), batch)
     padded = [torch.nn.utils.rnn.pad_sequence(side, batch_first=True).sum(1) for side in zip(*parts, strict=True)]
     loss, chosen, rejected = DPOLoss(0.3, 0.1)(*padded, reference[:, 0], reference[:, 1])
     assert dpo.loss(outputs, batch).item() == pytest.approx(3 * loss.item(), rel=1e-5)
-    found = {name: figure.item() for name, figure in dpo.figures(outputs, batch).items()}
+    found = {name: figure.item() for name, figure in dpo.metrics(outputs, batch).items()}
     assert found == pytest.approx(
         {
             "accuracy": (chosen > rejected).sum().item(),
@@ -148,7 +148,7 @@ def test_the_reference_reads_the_very_micro_batches_that_the_first_pass_learns(
     read: list[list[int]] = []
     make = DpoStage.batch
 
-    def batch(self: DpoStage, table: pa.Table, rows: list[int]) -> AnswerBatch:
+    def batch(self: DpoStage, table: pa.Table, rows: list[int]) -> ResponseBatch:
         if table.num_rows == 32:  # the training rows, of which four steps of eight are a pass
             read.append(rows)
         return make(self, table, rows)
@@ -174,7 +174,7 @@ def test_the_reference_is_the_starting_model_read_once(
     examples = dpo.examples()
     kept = pq.read_table(trained[1] / FILE)
     found = torch.tensor([kept[name].to_pylist() for name in dpo.start_columns]).T
-    expected = torch.cat([answer_logprobs(clinic / "model", table) for table in (examples.train, examples.heldout)])
+    expected = torch.cat([response_logprobs(clinic / "model", table) for table in (examples.train, examples.heldout)])
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-4)
 
 
@@ -208,7 +208,7 @@ def test_what_is_reported_is_true_of_the_exported_model(
     dpo = stage()
     reported, folder = trained
     heldout = dpo.examples().heldout
-    before, after = (answer_logprobs(path, heldout) for path in (clinic / "model", folder / "model"))
+    before, after = (response_logprobs(path, heldout) for path in (clinic / "model", folder / "model"))
     loss, chosen, rejected = DPOLoss(dpo.config.beta)(after[:, 0], after[:, 1], before[:, 0], before[:, 1])
     last = {name: value for name, value in reported[12].items() if name.startswith("heldout_")}
     assert last == pytest.approx(

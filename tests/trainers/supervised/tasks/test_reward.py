@@ -182,7 +182,7 @@ def test_a_cut_pair_keeps_its_ends_and_shares_what_is_left_of_its_prompt(stage: 
     for side in ("chosen", "rejected"):
         before, after = (table[side][0].as_py() for table in (whole, cut))
         assert after == before[-len(after) :]
-        prompts.append(after[: -whole[f"{side}_answer"][0].as_py()])
+        prompts.append(after[: -whole[f"{side}_response_tokens"][0].as_py()])
     assert prompts[0] == prompts[1]
     assert 0 < len(prompts[0]) < 24
     assert max(len(cut[side][0].as_py()) for side in ("chosen", "rejected")) == 24

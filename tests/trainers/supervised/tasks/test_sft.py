@@ -40,9 +40,9 @@ def test_only_answers_and_their_end_marks_are_predicted(data: Any, clinic: Path)
 def test_earlier_answers_are_only_read_if_asked_for(data: Any, clinic: Path, tmp_path: Path) -> None:
     turns = [("user", "头痛怎么办"), ("assistant", "多休息。"), ("user", "还有呢"), ("assistant", "按时服药。")]
     chats = table(tmp_path / "two.parquet", [{"role": role, "content": content} for role, content in turns])
-    for learn, answers in (("every_answer", "多休息。</s>按时服药。</s>"), ("last_answer", "按时服药。</s>")):
+    for train_on, answers in (("every_response", "多休息。</s>按时服药。</s>"), ("last_response", "按时服药。</s>")):
         sft = stage(data, clinic, train=chats)
-        sft = SftStage(sft.config.model_copy(update={"learn": learn}))
+        sft = SftStage(sft.config.model_copy(update={"train_on": train_on}))
         batch = sft.batch(sft.examples().train, [0])
         assert sft.tokenizer.decode(batch.targets) == answers
 
@@ -79,7 +79,7 @@ def test_a_long_chat_is_cut_at_the_end_of_an_answer(data: Any, clinic: Path, tmp
     assert sft.tokenizer.decode(kept) == "[human]:头痛怎么办\n[bot]:多休息。</s>"
     assert cut == kept * 2
     assert "2 samples, 1 of them cut, 8 turns in all, 1 left out as too long" in examples.notes[0]
-    with pytest.raises(DataError, match="no chat's first answer ends within data.max_tokens 16"):
+    with pytest.raises(DataError, match="no chat's first response ends within data.max_tokens 16"):
         stage(data, clinic, train=tables[2:], max_tokens=16, too_long="cut").examples()
 
 
@@ -88,7 +88,7 @@ def test_a_bad_chat_is_named_by_its_row(data: Any, clinic: Path, tmp_path: Path)
     with pytest.raises(DataError, match=r"data.train: row 0: chat: turn 0"):
         stage(data, clinic, train=bad).examples()
     unanswered = table(tmp_path / "unanswered.parquet", [{"role": "user", "content": "问"}])
-    with pytest.raises(DataError, match=r"data.train: row 0 has no answer"):
+    with pytest.raises(DataError, match=r"data.train: row 0 has no response"):
         stage(data, clinic, train=unanswered).examples()
 
 

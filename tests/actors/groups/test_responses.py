@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from actors.config import FrozenRoleConfig
-from actors.groups.answers import Answers
+from actors.groups.responses import ResponseCollector
 from actors.groups.scoring import Scoring
 
 pytestmark = pytest.mark.slow
@@ -72,7 +72,7 @@ class Group:
         from actors.groups.group import WorkerGroup
 
         self.role, self.actors, self.ranks = role, actors, len(actors)
-        for method in ("look", "submit", "wait", "submit_rows", "submit_streams", "_longest_wait"):
+        for method in ("poll", "submit", "wait", "submit_rows", "submit_streams", "_longest_wait"):
             setattr(self, method, getattr(WorkerGroup, method).__get__(self))
 
 
@@ -89,7 +89,7 @@ def scored(
     running: Any = Group("rollout", [remote(engine_class).remote(*engine, flag) for engine in engines])
     settings = FrozenRoleConfig(model="none", micro_batch_tokens=8)
     scoring = Scoring({"reward": scorers}, {"reward": settings}, lambda _: [], len(chunks))
-    answers = Answers(running, prompts, chunks, version, scoring)
+    answers = ResponseCollector(running, prompts, chunks, version, scoring)
     return answers.scoring.join(answers.join())
 
 

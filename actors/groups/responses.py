@@ -14,10 +14,10 @@ from actors.groups.group import WorkerGroup
 from actors.groups.scoring import Scoring
 from actors.roles.rollout import Rollout
 from actors.table import extended
-from cluster.waiting import SECONDS_BETWEEN_LOOKS, RoleDied, get
+from cluster.waiting import POLL_S, RoleDied, get
 
 
-class Answers:
+class ResponseCollector:
     """Collects the responses to a table of prompts in a background thread, and submits complete chunks for scoring."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Answers:
                 numbers.append(list(mine))
         streams = engines.submit_streams("stream", ray.put(prompts), rows, version)
         self._dropped = threading.Event()
-        thread = ThreadPoolExecutor(1, "answers")
+        thread = ThreadPoolExecutor(1, "responses")
         self._all = thread.submit(self._collect, streams, numbers)
         thread.shutdown(wait=False)
 
@@ -79,13 +79,13 @@ class Answers:
         engine_of = {stream: engine for engine, stream in enumerate(streams)}
         heard = time.monotonic()
         while engine_of and not self._dropped.is_set():
-            ready, _ = ray.wait(list(engine_of), timeout=SECONDS_BETWEEN_LOOKS)
+            ready, _ = ray.wait(list(engine_of), timeout=POLL_S)
             if ready:
                 heard = time.monotonic()
             elif time.monotonic() - heard > limit:
                 raise RoleDied(f"{role}: generate: no answer after {limit:.0f} s")
             else:
-                self._engines.look()
+                self._engines.poll()
             for stream in ready:
                 engine = engine_of[stream]
                 reference = next(stream, None)
