@@ -24,7 +24,7 @@ from actors.modeling.attention import ATTENTION
 from actors.modeling.miniature import VOCABULARY, miniature
 from actors.modeling.packed import PackedBatch, PackedLM
 from actors.modeling.selfcheck import LENGTHS, MARKS, check_packing, plain_logprobs, randomize
-from configs.errors import ConfigError
+from configs.errors import ConfigError, first_line
 
 PROG = "python -m benchmarks.families"
 FAMILIES = (
@@ -90,7 +90,7 @@ def _in_vllm(folder: Path, sequences: list[Tensor], packed: Tensor) -> str:
     try:
         engine = Engine(str(folder), EngineConfig(max_model_len=64, max_concurrent=4, kv_cache_bytes=2**24))
     except Exception as error:  # noqa: BLE001  vLLM raises various exceptions for unsupported families and sizes
-        return f"refused: {next(iter(str(error).splitlines()), type(error).__name__)[:100]}"
+        return f"refused: {first_line(error)[:100]}"
     scores = engine.score([sequence.tolist() for sequence in sequences])
     engine.close()
     return f"{_difference(packed, torch.tensor([score for sequence in scores for score in sequence])):.1e}"

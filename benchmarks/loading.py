@@ -19,13 +19,12 @@ import os
 import socket
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from cluster.memory import status_bytes
+from cluster.polling import PollingThread
 
 PROG = "python -m benchmarks.loading"
 RANKS = 2
@@ -33,26 +32,17 @@ MIB = 2**20
 _POLL_S = 0.002
 
 
-class _Peak:
+class _Peak(PollingThread):
     """Context that measures the peak anonymous memory of this process, in bytes above that at its start."""
 
-    def __enter__(self) -> Self:
-        self._before = self._now()
+    def __init__(self) -> None:
+        super().__init__("peak", _POLL_S)
         self.bytes = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
+        self._before = self._now()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(_POLL_S):
-            self.bytes = max(self.bytes, self._now() - self._before)
+    def poll(self) -> None:
+        """Updates the peak."""
+        self.bytes = max(self.bytes, self._now() - self._before)
 
     @staticmethod
     def _now() -> int:

@@ -12,12 +12,10 @@ import argparse
 import json
 import shutil
 import tempfile
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
@@ -28,6 +26,7 @@ from actors.modeling.models import load_scorer, new_causal_lm
 from cluster.connect import connect
 from cluster.head import Head
 from cluster.memory import status_bytes
+from cluster.polling import PollingThread
 from configs.errors import one_line_errors
 from data.chat import encode_prompt
 from data.tables import PROMPTS, write_table
@@ -87,40 +86,33 @@ def compare(tokenizer: Path, architecture: ArchitectureConfig, micro_batch_token
     return [Compared(need.role, peaks[need.role].whole, need.host_bytes, peaks[need.role].files) for need in needs]
 
 
-class _Watch:
+class _Watch(PollingThread):
     """Context that polls the memory peaks of the actors `names`.
 
     The kernel records a process's peak, so only one between the last poll and the process's end can be missed.
     """
 
     def __init__(self, names: set[str]) -> None:
+        super().__init__("watch", _POLL_S)
         self._names = names
+        self._pids: dict[str, int] = {}
         context = ray.get_runtime_context()
         self.peaks: dict[str, Peak] = {}
         self._head, self._job = Head(context.gcs_address), context.get_job_id()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
-    def _run(self) -> None:
-        pids: dict[str, int] = {}
-        while not self._ended.wait(_POLL_S):
-            if pids.keys() != self._names:
-                actors = self._head.actors(self._job)
-                pids = {actor.name: actor.pid for actor in actors if actor.name in self._names and actor.pid}
-            for name, pid in pids.items():
-                before = self.peaks.get(name, Peak(0, 0))
-                whole, files = status_bytes(pid, "VmHWM"), status_bytes(pid, "RssFile")
-                self.peaks[name] = Peak(max(before.whole, whole), max(before.files, files))
+    def poll(self) -> None:
+        """Reads the actors' peaks, and their process ids until all are known."""
+        if self._pids.keys() != self._names:
+            actors = self._head.actors(self._job)
+            self._pids = {actor.name: actor.pid for actor in actors if actor.name in self._names and actor.pid}
+        for name, pid in self._pids.items():
+            before = self.peaks.get(name, Peak(0, 0))
+            whole, files = status_bytes(pid, "VmHWM"), status_bytes(pid, "RssFile")
+            self.peaks[name] = Peak(max(before.whole, whole), max(before.files, files))
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
+    def stop(self) -> None:
+        """Ends the thread and closes the connection to the head."""
+        super().stop()
         self._head.close()
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import threading
 import uuid
 from pathlib import Path
-from types import TracebackType
 from typing import Self
+
+from cluster.polling import PollingThread
 
 _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -22,7 +22,7 @@ _Process = tuple[int, int]
 """A process by its id and start time, since ids are reused."""
 
 
-class PeakMemory:
+class PeakMemory(PollingThread):
     """Samples the memory of a process tree while its `with` block runs.
 
         with PeakMemory() as memory:
@@ -34,25 +34,26 @@ class PeakMemory:
     """
 
     def __init__(self, seconds: float = 2.0) -> None:
+        super().__init__("peak-memory", seconds)
         self.peak_bytes = 0
-        self._seconds = seconds
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="peak-memory", daemon=True)
         # Processes that leave the tree (daemons, orphans) are identified by this variable, which they inherit.
         self._mark = f"CHIMED_MEMORY_{uuid.uuid4().hex}"
         self._ours: set[_Process] = set()
         self._others: set[_Process] = set()
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
+        """Takes the first sample and starts the thread."""
         os.environ[self._mark] = "1"
-        self._thread.start()
-        return self
+        self.sample()
+        return super().start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
+    def poll(self) -> None:
+        """Takes one sample."""
+        self.sample()
+
+    def stop(self) -> None:
+        """Ends the thread and takes the last sample."""
+        super().stop()
         self.sample()
         del os.environ[self._mark]
 
@@ -61,12 +62,6 @@ class PeakMemory:
         total = sum(process_bytes(pid) for pid in self._members())
         self.peak_bytes = max(self.peak_bytes, total)
         return total
-
-    def _run(self) -> None:
-        while True:
-            self.sample()
-            if self._ended.wait(self._seconds):
-                return
 
     def _members(self) -> list[int]:
         """Returns the ids of this process, its descendants, former descendants, and processes that carry the mark."""

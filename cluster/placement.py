@@ -6,7 +6,7 @@ import time
 
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from cluster.pending import Waiting
+from cluster.status.pending import Waiting
 from configs.errors import RunError
 
 Bundle = dict[str, float]

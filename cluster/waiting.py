@@ -17,7 +17,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from configs.errors import ConfigError, RunError
+from configs.errors import ConfigError, RunError, first_line
 
 # How long after one rank's error the death of another rank may become known, in seconds.
 DEATH_IS_KNOWN_S = 10.0
@@ -82,11 +82,11 @@ def get(refs: Any, what: str, timeout_s: float, poll: Poll | None = None) -> Any
     try:
         return _get(refs, what, timeout_s, poll)
     except _DEATHS as error:
-        raise RoleDied(f"{what}: its process died: {_first_line(error)}") from error
+        raise RoleDied(f"{what}: its process died: {first_line(error)}") from error
     except RayTaskError as error:
         # If a rank dies, the other ranks fail in their next collective call, maybe before Ray reports the death.
         if isinstance(refs, list) and (death := _death(refs)):
-            raise RoleDied(f"{what}: its process died: {_first_line(death)}") from error
+            raise RoleDied(f"{what}: its process died: {first_line(death)}") from error
         if isinstance(error.cause, RunError | ConfigError):
             raise error.cause from error  # its one line instead of the remote traceback
         raise
@@ -121,7 +121,3 @@ def _death(refs: list[ray.ObjectRef]) -> RayError | None:
         except RayTaskError:
             continue
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -22,6 +22,11 @@ class DataError(ConfigError):
     """Unusable data. The message says where, what is wrong, and what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the error's type if it has no message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 @contextmanager
 def one_line_errors(prog: str) -> Iterator[None]:
     """Print a `ConfigError` or `RunError` as one line on stderr and exit.

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from configs.errors import ConfigError
+from configs.errors import ConfigError, first_line
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -167,7 +167,7 @@ def one_line(repository: Repository) -> Iterator[None]:
     except httpx.TransportError as error:
         raise _not_here(what, error) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise ConfigError(f"{what}: {_first_line(error)}") from error
+        raise ConfigError(f"{what}: {first_line(error)}") from error
 
 
 def _not_here(what: str, error: Exception) -> ConfigError:
@@ -176,10 +176,6 @@ def _not_here(what: str, error: Exception) -> ConfigError:
     if constants.HF_HUB_OFFLINE:
         return ConfigError(f"{what}: is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set; unset it once")
     return ConfigError(
-        f"{what}: is not in {constants.HF_HUB_CACHE}, and the Hub cannot be reached ({_first_line(error)}); "
+        f"{what}: is not in {constants.HF_HUB_CACHE}, and the Hub cannot be reached ({first_line(error)}); "
         f"check the network, or set HF_ENDPOINT to a mirror"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

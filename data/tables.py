@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.errors import DataError as DataError
+from configs.errors import first_line
 from data.files.records import json_lines
 from data.hub_tables import hub_table_files, is_hub_table
 from storage.durable import make_folder, replace_file
@@ -144,7 +145,7 @@ def _read_parquet(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping
         table = pq.read_table(path, partitioning=None)
         table.validate(full=True)  # text may hold bytes that are not UTF-8
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not readable as Parquet ({_first_line(error)}); write the file again") from error
+        raise DataError(f"{path}: not readable as Parquet ({first_line(error)}); write the file again") from error
     _check_columns(table.column_names, schema, str(path), others, may_lack)
     columns = []
     for field in schema:
@@ -160,7 +161,7 @@ def _read_parquet(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping
         try:
             columns.append(column.cast(field.type))
         except pa.ArrowException as error:
-            raise DataError(f"{path}: column '{field.name}' does not fit {field.type}: {_first_line(error)}") from error
+            raise DataError(f"{path}: column '{field.name}' does not fit {field.type}: {first_line(error)}") from error
     read = pa.Table.from_arrays(columns, schema=schema)
     for name in table.column_names:
         if name not in schema.names:
@@ -274,7 +275,3 @@ def _json_kind(value: Any) -> str:
         return "a null"
     kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
     return kinds[type(value)]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

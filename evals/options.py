@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from actors.precision import AUTO, Dtype
+from configs.arguments import count
 from configs.errors import ConfigError
 from evals.models.sizing import DEFAULT_CONTEXT
 from evals.models.subject import RESPONSE_TOKENS, Method
@@ -108,17 +109,6 @@ def files_of(given: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"--file {text}: {match[1]} has a file already; run it a second time for another")
         files[match[1]] = match[2]
     return files
-
-
-def count(text: str) -> int:
-    """Parses an integer of at least 1. argparse prints the function's name in its messages, here and for `seed`.
-
-    Raises ArgumentTypeError for a smaller number.
-    """
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, found {number}")
-    return number
 
 
 def seed(text: str) -> int:

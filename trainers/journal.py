@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from actors.modeling.rows import lengths
+from configs.arguments import count
 from configs.base import read
 from configs.errors import ConfigError, one_line_errors
 from configs.recipe import read_recipe
@@ -117,15 +118,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     show.add_argument("run", metavar="runs/NAME", help="the run's folder")
     show.add_argument("--step", type=int, help="the step, counted from 0 (default: the newest)")
     which = show.add_mutually_exclusive_group()
-    which.add_argument("--best", type=_count, metavar="K", help="only the K responses with the highest rewards")
-    which.add_argument("--worst", type=_count, metavar="K", help="only the K responses with the lowest rewards")
+    which.add_argument("--best", type=count, metavar="K", help="only the K responses with the highest rewards")
+    which.add_argument("--worst", type=count, metavar="K", help="only the K responses with the lowest rewards")
     return parser.parse_args(argv)
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

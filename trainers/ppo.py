@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 
 from actors.groups.team import Team, TeamConfig
-from actors.model_folder.checks import read_config, require_rows
+from actors.model_folder.checks import require_rows
 from actors.model_folder.compatibility import require_same_format
+from actors.model_folder.config_json import read_config
 from actors.roles.reward_function import sources_of
 from cluster.connect import connect
 from configs.base import load

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from actors.model_folder.checks import HEAD, is_scorer, read_config, require_rows
+from actors.model_folder.checks import HEAD, is_scorer, require_rows
+from actors.model_folder.config_json import CONFIG, read_config
 from actors.model_folder.weights import ADAPTER_WEIGHTS, shapes_in, weight_names
-from configs.errors import ConfigError
+from configs.errors import ConfigError, first_line
+from data.chat.ends import GENERATION_CONFIG
+from data.files.json_object import read_json_object
 from data.hub import parse_model
 from data.tokenizer.hf_tokenizer import read_tokenizer
 from storage.durable import sha256, writing
@@ -25,7 +27,7 @@ _OF_TOKENIZER = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "me
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder contains a PEFT adapter and no model."""
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
 
 
 def adapter_base(folder: Path, what: str) -> tuple[str, str]:
@@ -95,7 +97,7 @@ def _merged(base: Path, folder: Path, weights: Path, what: str) -> Any:
         if task == "CAUSAL_LM":
             model = load_complete(transformers.AutoModelForCausalLM.from_pretrained, base, dtype="auto")
         else:
-            labels = next((shape[0] for key, shape in shapes.items() if key.endswith("score.weight")), 1)
+            labels = next((shape[0] for key, shape in shapes.items() if key.endswith(HEAD)), 1)
             load = transformers.AutoModelForSequenceClassification.from_pretrained
             new = [] if is_scorer(read_config(base, what)) else [HEAD]
             model = load_complete(load, base, new, dtype="auto", num_labels=labels)
@@ -106,14 +108,14 @@ def _merged(base: Path, folder: Path, weights: Path, what: str) -> Any:
             model.resize_token_embeddings(rows[0], mean_resizing=False)
         return PeftModel.from_pretrained(model, folder).merge_and_unload()
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise ConfigError(f"{what}: the adapter {folder} cannot be merged into {base}: {reason}") from error
 
 
 def _write(model: Any, base: Path, folder: Path, out: Path) -> None:
     """Writes the model with the base's other files; the adapter's tokenizer files replace those of the same name."""
     out.mkdir()
-    others = {*weight_names([path.name for path in base.iterdir()]), "config.json", "generation_config.json"}
+    others = {*weight_names([path.name for path in base.iterdir()]), CONFIG, GENERATION_CONFIG}
     for source in (base, folder):
         for file in source.iterdir():
             if file.is_file() and file.name not in others and (source == base or file.name.startswith(_OF_TOKENIZER)):
@@ -122,12 +124,7 @@ def _write(model: Any, base: Path, folder: Path, out: Path) -> None:
 
 
 def _settings(folder: Path, what: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"{what}: {folder / ADAPTER_CONFIG} is not readable as JSON: {error}; save the adapter again"
-        ) from error
+    return read_json_object(folder / ADAPTER_CONFIG, "save the adapter again", what)
 
 
 def _key(folder: Path, base: str) -> str:

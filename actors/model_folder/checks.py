@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from actors.model_folder.config_json import CONFIG, read_config, transformers_config
 from actors.model_folder.weights import tensor_shapes
 from configs.errors import ConfigError
 
 SCORE = "score"
 """Name of the scalar head's linear layer, in Transformers' sequence classifiers and in vLLM."""
 HEAD = f"{SCORE}.weight"  # shape (outputs, hidden)
-
-
-def read_config(folder: Path, what: str) -> dict[str, Any]:
-    """The content of config.json. Raises ConfigError, starting with `what`, if it is missing or not a JSON object."""
-    file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{what}: no config.json in {folder}; name a folder in Hugging Face format") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{what}: {file} is not readable as JSON: {error}; export the model again") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{what}: {file} is not a JSON object; export the model again")
-    return config
 
 
 def require_supported(folder: Path, what: str) -> None:
@@ -36,12 +22,12 @@ def require_supported(folder: Path, what: str) -> None:
         ConfigError: Transformers has no class for its model type or architecture, it needs Python code of its own, or
             Transformers rejects its config.json.
     """
-    from transformers import AutoConfig, __version__
+    from transformers import __version__
     from transformers.models.auto import modeling_auto as auto
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     config = read_config(folder, what)
-    kind, where = str(config.get("model_type")), f"{what}: {folder / 'config.json'}"
+    kind, where = str(config.get("model_type")), f"{what}: {folder / CONFIG}"
     if kind not in CONFIG_MAPPING_NAMES:
         if config.get("auto_map"):
             raise ConfigError(
@@ -61,10 +47,7 @@ def require_supported(folder: Path, what: str) -> None:
                 f"{where}: architecture {name} of model_type {kind!r} is neither a causal language model nor a sequence "
                 f"classifier of Transformers {__version__} ({', '.join(classes) or 'it has none'}); name another model"
             )
-    try:
-        AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        raise ConfigError(f"{where}: Transformers refuses it: {error}") from error
+    transformers_config(folder, what)
 
 
 def require_trainable(config: Mapping[str, Any], folder: Path, what: str) -> None:
@@ -82,7 +65,7 @@ def require_probabilities(config: Mapping[str, Any], folder: Path, what: str) ->
     """Rejects a dropout setting outside [0, 1), which would fail at the first step."""
     for name, value in config.items():
         if "drop" in name and isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value < 1:
-            raise ConfigError(f"{what}: {folder / 'config.json'}: {name} is {value}; it must be at least 0 and below 1")
+            raise ConfigError(f"{what}: {folder / CONFIG}: {name} is {value}; it must be at least 0 and below 1")
 
 
 def vocabulary_rows(config: Mapping[str, Any]) -> int | None:

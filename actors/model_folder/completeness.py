@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from actors.model_folder.checks import is_scorer, read_config
+from actors.model_folder.checks import is_scorer
+from actors.model_folder.config_json import CONFIG, read_config, transformers_config
+from actors.model_folder.layout import differences
 from actors.model_folder.scorer import scorer_class
 from actors.model_folder.weights import tensor_shapes
-from configs.errors import ConfigError
+from configs.errors import ConfigError, first_line
 
 _LAYER = re.compile(r"\.\d+\.")
-_RECOMPUTED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|\.attn\.bias$")
-"""Buffers in old checkpoints that models now compute themselves."""
 
 
 def require_complete(folder: Path, what: str) -> None:
@@ -38,23 +38,25 @@ def require_complete(folder: Path, what: str) -> None:
         return
     model = _on_meta(folder, config, what)
     whole = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: shape for name, shape in tensor_shapes(folder, what).items() if not _RECOMPUTED.search(name)}
-    for name, shape in found.items():
-        if whole.get(name, shape) != shape:
-            raise ConfigError(
-                f"{what}: {folder}: config.json asks for {name} of shape {whole[name]} and the weights have {shape}; use the "
-                "config.json that belongs to them"
-            )
+    found = tensor_shapes(folder, what)
+    differ = differences(whole, found)
+    for name in differ.reshaped:
+        raise ConfigError(
+            f"{what}: {folder}: config.json asks for {name} of shape {whole[name]} and the weights have {found[name]}; use "
+            "the config.json that belongs to them"
+        )
     ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-    for name in found:
+    for name in differ.unexpected:
         of_first_layer = _LAYER.sub(".0.", name, count=1)
-        if name not in whole and of_first_layer in whole and not any(re.search(one, name) for one in ignored):
+        if of_first_layer in whole and not any(re.search(one, name) for one in ignored):
             raise ConfigError(
                 f"{what}: {folder}: the weights have {name}, and config.json describes a model with fewer layers; use the "
                 "config.json that belongs to them"
             )
-    if set(found) <= set(whole):
-        _require_none(folder, what, [name for name, _ in model.named_parameters() if name not in found])
+    if not differ.unexpected:
+        # A parameter, unlike a buffer, cannot be computed; a tied one is stored once.
+        missing = set(differ.missing)
+        _require_none(folder, what, [name for name, _ in model.named_parameters() if name in missing])
 
 
 def load_complete(
@@ -85,7 +87,7 @@ def _require_none(folder: Path, what: str, missing: Sequence[str]) -> None:
 
 
 def _on_meta(folder: Path, config: dict[str, Any], what: str) -> PreTrainedModel:
-    settings = AutoConfig.from_pretrained(folder)
+    settings = transformers_config(folder, what)
     try:
         with torch.device("meta"):
             if is_scorer(config):
@@ -96,5 +98,6 @@ def _on_meta(folder: Path, config: dict[str, Any], what: str) -> PreTrainedModel
     except ConfigError:
         raise
     except Exception as error:  # an unknown architecture may fail in any way; the message names it
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"{what}: {folder / 'config.json'}: Transformers cannot make this model: {reason}") from error
+        raise ConfigError(
+            f"{what}: {folder / CONFIG}: Transformers cannot make this model: {first_line(error)}"
+        ) from error

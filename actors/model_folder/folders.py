@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from actors.model_folder.checks import is_scorer, read_config, require_one_output, require_rows, require_trainable
+from actors.model_folder.checks import is_scorer, require_one_output, require_rows, require_trainable
+from actors.model_folder.config_json import CONFIG, read_config
 from actors.model_folder.source import model_dir
 from actors.model_folder.weights import tensor_shapes, weight_files
 from configs.errors import ConfigError
@@ -126,5 +127,5 @@ class ModelFolder:
 
     def _setting(self, name: str) -> Any:
         if self.config.get(name) is None:
-            raise ConfigError(f"{self.path / 'config.json'}: has no {name}; export the model again")
+            raise ConfigError(f"{self.path / CONFIG}: has no {name}; export the model again")
         return self.config[name]

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
+from actors.model_folder.config_json import CONFIG
 from configs.errors import ConfigError
 from data.chat.ends import GENERATION_CONFIG, configured_ends
 
@@ -50,7 +51,7 @@ def generation_settings(folder: Path) -> GenerationConfig:
     """The generation settings in a model's folder, as Transformers' `from_pretrained` reads them."""
     if (folder / GENERATION_CONFIG).is_file():
         return GenerationConfig.from_pretrained(folder)
-    return GenerationConfig.from_pretrained(folder, config_file_name="config.json", _from_model_config=True)
+    return GenerationConfig.from_pretrained(folder, config_file_name=CONFIG, _from_model_config=True)
 
 
 def require_readable(folder: Path, key: str) -> None:

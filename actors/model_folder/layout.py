@@ -1,17 +1,21 @@
-"""Whether a checkpoint can be read into shards, that is, whether its files hold the model's parameters one to one.
+"""Compares a checkpoint's tensors with the model's, and decides whether ranks can read it into shards.
+
+They can if its files hold the model's parameters one to one.
 
 Imports no torch.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.model_folder.adapters import is_adapter
-from actors.model_folder.checks import HEAD, read_config
+from actors.model_folder.checks import HEAD
+from actors.model_folder.config_json import CONFIG, read_config
 from actors.model_folder.source import local_dir
 from actors.model_folder.weights import Stored, stored_tensors, weight_files
 from actors.sizing.shape import FAMILIES, shape_of
@@ -23,8 +27,33 @@ LM_HEAD = "lm_head."
 """Prefix of the output embedding's names; a scorer has none."""
 CONVERTED = "Transformers converts its tensors while it reads them"
 _FLOATS = ("F32", "F16", "BF16")
-# A buffer that Transformers saved until 4.31 and has ignored since.
-_UNREAD = ".rotary_emb.inv_freq"
+_RECOMPUTED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|\.attn\.bias$")
+"""Buffers in old checkpoints that models now compute themselves."""
+
+
+class Differences(NamedTuple):
+    """Names of tensors that differ between a model and a checkpoint's files; all are empty if they are the same."""
+
+    missing: list[str]
+    """The model has it, and the files lack it."""
+    unexpected: list[str]
+    """The files have it, and the model lacks it."""
+    reshaped: list[str]
+    """Both have it, with different shapes."""
+
+
+def differences(model: Shapes, files: Shapes) -> Differences:
+    """Compares the tensors of a model with those of a checkpoint's files, except for buffers that models recompute.
+
+    Args:
+        model: shapes of the model's tensors, by name.
+        files: shapes of the checkpoint's tensors, by name.
+    """
+    return Differences(
+        [name for name in model if name not in files],
+        [name for name in files if name not in model and not _RECOMPUTED.search(name)],
+        [name for name, shape in files.items() if name in model and tuple(model[name]) != tuple(shape)],
+    )
 
 
 def whole_because(parameters: Shapes, stored: Mapping[str, Stored] | None, scorer: bool) -> str:
@@ -39,17 +68,18 @@ def whole_because(parameters: Shapes, stored: Mapping[str, Stored] | None, score
     if stored is None:
         return "its weights are not in safetensors files"
     wanted = dict(parameters)
-    there = {name: tensor for name, tensor in stored.items() if not name.endswith(_UNREAD)}
+    there = dict(stored)
     if scorer and HEAD not in there:
         wanted.pop(HEAD, None)
         there = {name: tensor for name, tensor in there.items() if not name.startswith(LM_HEAD)}
-    for name in [*wanted, *there]:
-        if name not in there:
-            return f"its files have no {name}"
-        if name not in wanted:
-            return f"its files have {name}, which is no parameter of the model"
-        if there[name].shape != tuple(wanted[name]):
-            return f"its files have {name} with the shape {there[name].shape}, and the model with {tuple(wanted[name])}"
+    differ = differences(wanted, {name: tensor.shape for name, tensor in there.items()})
+    for name in differ.missing:
+        return f"its files have no {name}"
+    for name in differ.unexpected:
+        return f"its files have {name}, which is no parameter of the model"
+    for name in differ.reshaped:
+        return f"its files have {name} with the shape {there[name].shape}, and the model with {tuple(wanted[name])}"
+    for name in wanted:
         if there[name].dtype not in _FLOATS:
             return f"its files have {name} as {there[name].dtype}, which is none of {', '.join(_FLOATS)}"
     return ""
@@ -74,7 +104,7 @@ def _reads_whole(folder: Path, scorer: bool, _: int) -> str | None:
     """Cached, because a preflight that searches for settings that fit calls it hundreds of times."""
     if not _complete(folder):
         return None
-    config, where = read_config(folder, "model"), str(folder / "config.json")
+    config, where = read_config(folder, "model"), str(folder / CONFIG)
     shape = shape_of(config, where)
     if shape.counts is not None and shape.counts.converted:
         return CONVERTED
@@ -131,4 +161,4 @@ def _complete(folder: Path) -> bool:
         weight_files(folder, "")
     except ConfigError:  # where the weights are needed, it is raised again and names the setting
         return False
-    return (folder / "config.json").is_file()
+    return (folder / CONFIG).is_file()

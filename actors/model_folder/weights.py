@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from zipfile import is_zipfile
 
-from configs.errors import ConfigError
+from configs.errors import ConfigError, first_line
 
 SAFETENSORS, BIN = "model.safetensors", "pytorch_model.bin"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -119,7 +119,7 @@ def _readable(read: Callable[[Path], dict[str, Any]], file: Path, what: str) -> 
     try:
         return read(file)
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise ConfigError(
             f"{what}: {file}: not readable as weights ({reason}); copy or export the model again"
         ) from error

@@ -12,7 +12,6 @@ import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
@@ -20,8 +19,9 @@ from transformers import (
 )
 
 from actors.config import ArchitectureConfig
-from actors.model_folder.checks import SCORE, is_scorer
+from actors.model_folder.checks import HEAD, SCORE, is_scorer
 from actors.model_folder.completeness import load_complete
+from actors.model_folder.config_json import CONFIG, read_config, transformers_config
 from actors.model_folder.generation import generation_settings, make_generation_config_valid
 from actors.model_folder.scorer import scorer_class
 from actors.model_folder.source import model_dir
@@ -75,14 +75,14 @@ class Pretrained:
             ConfigError: no such model, or one that packed training would compute incorrectly.
         """
         path = model_dir(name)
-        check_packing(AutoConfig.from_pretrained(path), name)
+        check_packing(transformers_config(path, name), name)
         return cls(path, AutoModelForCausalLM.from_pretrained, AutoModelForCausalLM.from_config, {})
 
     @classmethod
     def scorer(cls, name: str) -> Pretrained:
         """Like `causal_lm`, for a model with a scalar head; a causal language model gets a new one."""
         path = model_dir(name)
-        config = AutoConfig.from_pretrained(path)
+        config = transformers_config(path, name)
         check_packing(config, name)
         loader: Any = scorer_class(config, name)
         new_head = not is_scorer({"architectures": config.architectures})
@@ -93,7 +93,7 @@ class Pretrained:
 
         Raises ConfigError if the checkpoint lacks tensors of the model.
         """
-        new = [f"{SCORE}.weight"] if self.new_head else []
+        new = [HEAD] if self.new_head else []
         settings = {"dtype": dtype, "attn_implementation": ATTENTION, **self.options}
         model: PreTrainedModel = load_complete(self.read, self.folder, new, **settings)
         if self.new_head:
@@ -103,7 +103,7 @@ class Pretrained:
 
     def empty(self, dtype: torch.dtype) -> PreTrainedModel:
         """Same model as `whole`, but with its parameters on the `meta` device, which takes no memory."""
-        config = AutoConfig.from_pretrained(self.folder, **self.options)
+        config = transformers_config(self.folder, "model", **self.options)
         with init_empty_weights(include_buffers=False):
             model = self.make(config, dtype=dtype, attn_implementation=ATTENTION)
         model.tie_weights()  # again, because registering a parameter on `meta` creates a new one
@@ -180,6 +180,5 @@ def save_pretrained(
         except SafetensorError as error:  # safetensors raises it instead of OSError
             raise OSError(str(error)) from error
         if settings:
-            path = folder / "config.json"
-            config = {**json.loads(path.read_text(encoding="utf-8")), **settings}
-            path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            config = {**read_config(folder, "model"), **settings}
+            (folder / CONFIG).write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from actors.modeling.attention import ATTENTION
 from actors.modeling.miniature import VOCABULARY, layer_types, miniature, scale_of
 from actors.modeling.packed import PackedBatch, PackedLM
-from configs.errors import ConfigError
+from configs.errors import ConfigError, first_line
 
 LENGTHS = (19, 19, 7, 1, 26, 3)
 PIECE = 13  # predicted tokens whose logits are computed at a time, in the second of two passes
@@ -65,7 +65,7 @@ def _problem(model_type: str, config_json: str) -> str:
     try:
         difference = packed_difference(config)
     except Exception as error:  # noqa: BLE001  an unknown architecture may fail in any way; the message names it
-        return f"its architecture does not run on packed sequences ({type(error).__name__}: {_first_line(error)})"
+        return f"its architecture does not run on packed sequences ({type(error).__name__}: {first_line(error)})"
     if difference <= TOLERANCE:
         return ""
     for kind in layer_types(config):
@@ -141,7 +141,3 @@ def randomize(model: PreTrainedModel) -> None:
             parameter.normal_(0.0, scale_of(parameter.shape[-1]))
         else:
             parameter.add_(torch.randn_like(parameter) * 0.2)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "no message")

@@ -7,19 +7,17 @@ import json
 import logging
 import os
 import re
-import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 
 import httpx
 
+from actors.http_retry import RequestFailed, RetryPolicy
 from actors.rewards.bodies import CONVERSATIONS, SAMPLES
 from actors.rewards.config import HttpRewardConfig
 from actors.rewards.sample import RewardFunctionError, Sample, beginning, checked, describe, label_of
 from configs.errors import ConfigError
 
-FIRST_WAIT_S = 0.5  # before the first retry; doubled before each further one
-LONGEST_WAIT_S = 60.0  # limit of a wait, even if Retry-After is longer
+_RETRIED = (429, *range(500, 1000))  # statuses
 BODY_CHARACTERS = 200  # of a response, in messages
 
 logger = logging.getLogger(__name__)
@@ -32,19 +30,6 @@ class _Batch:
     where: str
     samples: list[Sample]
     body: bytes
-
-
-class _Failed(Exception):
-    """An attempt without a 2xx response.
-
-    Attributes:
-        again: whether a retry can succeed.
-        wait_s: seconds to wait before it as requested by the endpoint, if it did.
-    """
-
-    def __init__(self, text: str, *, again: bool, wait_s: float | None = None) -> None:
-        super().__init__(text)
-        self.again, self.wait_s = again, wait_s
 
 
 class RemoteReward:
@@ -62,6 +47,7 @@ class RemoteReward:
         """
         self.name = name
         self._config = config
+        self._retry = RetryPolicy(config.retries + 1, _RETRIED)
         self._url = httpx.URL(config.url)
         # Messages omit the query, which may contain a token.
         self._label = f"{label_of(name)}: {self._url.copy_with(query=None, fragment=None)}"
@@ -113,11 +99,10 @@ class RemoteReward:
         while True:
             try:
                 return await self._post(client, batch)
-            except _Failed as failed:
-                if not failed.again or tried > self._config.retries:
+            except RequestFailed as failed:
+                wait_s = self._retry.wait_s(failed, tried)
+                if wait_s is None:
                     raise RewardFunctionError(f"{batch.where}, try {tried}: {failed}") from failed.__cause__
-                wait_s = FIRST_WAIT_S * 2 ** (tried - 1) if failed.wait_s is None else failed.wait_s
-                wait_s = min(wait_s, LONGEST_WAIT_S)
                 logger.warning("%s: %s; trying again in %.1f s", batch.where, failed, wait_s)
             await asyncio.sleep(wait_s)
             tried += 1
@@ -130,27 +115,25 @@ class RemoteReward:
                 async with client.stream("POST", self._url, content=batch.body) as stream:
                     response = await self._whole(stream)
         except TimeoutError as error:
-            raise _Failed(f"no answer within timeout_s {self._config.timeout_s:g}", again=True) from error
+            raise RequestFailed(f"no answer within timeout_s {self._config.timeout_s:g}", again=True) from error
         except httpx.RequestError as error:
             again = isinstance(error, httpx.TransportError)
-            raise _Failed(f"no answer: {type(error).__name__}: {error}", again=again) from error
+            raise RequestFailed(f"no answer: {type(error).__name__}: {error}", again=again) from error
         if response.is_success:
             return response
-        raise _Failed(
-            f"status {response.status_code}{self._hint(response, batch)}: {self._beginning(response)}",
-            again=response.status_code == 429 or response.status_code >= 500,
-            wait_s=_retry_after_s(response.headers.get("Retry-After", "")),
+        raise self._retry.failed(
+            response, f"status {response.status_code}{self._hint(response, batch)}: {self._beginning(response)}"
         )
 
     async def _whole(self, stream: httpx.Response) -> httpx.Response:
-        """Reads the response's body, up to the size limit. Raises _Failed if it is larger or compressed."""
+        """Reads the response's body, up to the size limit. Raises RequestFailed if it is larger or compressed."""
         if stream.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise _Failed("the response is compressed, which the request did not accept", again=False)
+            raise RequestFailed("the response is compressed, which the request did not accept", again=False)
         body, most = bytearray(), self._config.max_response_bytes
         async for part in stream.aiter_raw():
             body += part
             if len(body) > most:
-                raise _Failed(f"the response is larger than max_response_bytes {most}", again=False)
+                raise RequestFailed(f"the response is larger than max_response_bytes {most}", again=False)
         headers = {name: value for name, value in stream.headers.items() if name.lower() != "transfer-encoding"}
         return httpx.Response(stream.status_code, headers=headers, content=bytes(body), request=stream.request)
 
@@ -191,13 +174,3 @@ def _read_key(label: str, variable: str) -> str:
     if not re.fullmatch(r"[!-~]+", key):
         raise ConfigError(f"{label}: api_key_variable: {variable} holds other than printable ASCII characters")
     return key
-
-
-def _retry_after_s(value: str) -> float | None:
-    """Seconds to wait by a Retry-After header with a number or date (RFC 9110, 10.2.3); None if it has neither."""
-    if re.fullmatch(r"\d{1,9}", value):
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None

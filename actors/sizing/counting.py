@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from configs.errors import ConfigError
+from configs.errors import ConfigError, first_line
 
 # Transformers' parameter names of a decoder layer, and of one of several experts in a layer.
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.(.+)$")
@@ -71,10 +71,9 @@ def _count(text: str, where: str) -> Counts:
         tied = head is None or head.weight is embedding.weight
         sizes = _sizes(config.get_text_config(), tied)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"{where}: its memory cannot be estimated, since Transformers cannot build a causal language model of "
-            f"model_type {kind!r} ({reason}); name another model"
+            f"model_type {kind!r} ({first_line(error)}); name another model"
         ) from error
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     return Counts(

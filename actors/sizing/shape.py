@@ -129,20 +129,6 @@ class Shape:
         return norms + 2 * self.q + self.kv + 3 * self.intermediate
 
 
-def read_shape(folder: Path) -> Shape:
-    """The shape of the model in `folder`.
-
-    Raises:
-        ConfigError: config.json is missing or incomplete, or Transformers cannot build a model from it.
-    """
-    path = folder / "config.json"
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read; name a model folder in Hugging Face format") from error
-    return shape_of(given, str(path))
-
-
 def shape_of(given: Mapping[str, Any], where: str) -> Shape:
     """The shape that the content of a config.json describes.
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from actors.config import LoraConfig
+from actors.model_folder.checks import SCORE
 from configs.errors import ConfigError
 
 ADAPTER = "default"
-HEAD = "score."  # the scalar head is trained in full, because it is initialized to zero
 
 
 def add_lora(model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
@@ -40,7 +40,7 @@ def add_lora(model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
     )
     inject_adapter_in_model(settings, model, ADAPTER)
     for name, parameter in model.named_parameters():
-        if name.startswith(HEAD):
+        if name.startswith(f"{SCORE}."):  # the scalar head is trained in full, because it is initialized to zero
             parameter.requires_grad_(True)
 
 

@@ -128,7 +128,7 @@ def _lower_quartile(seconds: list[float]) -> float:
 
 def _ours(config: PretrainConfig, workload: Workload, folder: Path) -> dict[str, Any]:
     """Runs trainers.pretrain. Seconds are between lines of metrics.jsonl, so they include all work between steps."""
-    from actors.sizing.shape import read_shape
+    from actors.model_folder.config_json import read_shape
 
     recipe = folder / f"{config.name}.yaml"
     dump(config, recipe)

@@ -11,7 +11,6 @@ shows.
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,13 +21,14 @@ from typing import Self
 from cluster import metrics
 from cluster.liveness.registry import DRIVER, ProcessRecord, Progress, last_of, put_up, tidy, unregister_run
 from cluster.memory import resident_bytes
+from cluster.polling import PollingThread
 
 SECONDS = 5.0
 """Interval between two heartbeats if nothing changes."""
 _SECONDS_BETWEEN_NEWS = 1.0
 
 
-class Heartbeat:
+class Heartbeat(PollingThread):
     """The heartbeat of one process of a run, which must have joined the cluster.
 
     Args:
@@ -39,12 +39,11 @@ class Heartbeat:
     """
 
     def __init__(self, run: str, role: str, rank: int, version: Callable[[], int | None] = lambda: None) -> None:
+        super().__init__("pulse", _SECONDS_BETWEEN_NEWS, stop_timeout_s=SECONDS)
         self.notice = ProcessRecord.here(run, role, rank)
         self._version = version
         self._labels = {"run": run, "role": role, "rank": str(rank)}
-        self._stopped = threading.Event()
         self._news = False
-        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
     def start(self) -> Self:
         """Starts the thread. A process that replaces another of the same job, role and rank counts as a restart."""
@@ -53,13 +52,7 @@ class Heartbeat:
             self.notice.restarts = before.restarts + 1
             metrics.RESTARTS.inc(**self._labels)
         self.beat()
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        """Stops the thread."""
-        self._stopped.set()
-        self._thread.join(SECONDS)
+        return super().start()
 
     def beat(self) -> None:
         """Sends one heartbeat. Raises RayError if the head does not answer."""
@@ -71,25 +64,17 @@ class Heartbeat:
             metrics.WEIGHTS_VERSION.set(self.notice.weights_version, **self._labels)
         put_up(self.notice)
 
-    def _run(self) -> None:
+    def poll(self) -> None:
+        """Sends a heartbeat if one is due, or if progress or the version has changed."""
         from ray.exceptions import RayError
 
-        while not self._stopped.wait(_SECONDS_BETWEEN_NEWS):
-            due = time.time() - self.notice.at >= SECONDS
-            if due or self._news or self._version() != self.notice.weights_version:
-                self._news = False
-                with suppress(
-                    RayError
-                ):  # a silent head is no reason to stop working; watchers notice the missing heartbeat
-                    self.beat()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
+        due = time.time() - self.notice.at >= SECONDS
+        if due or self._news or self._version() != self.notice.weights_version:
+            self._news = False
+            with suppress(
+                RayError
+            ):  # a silent head is no reason to stop working; watchers notice the missing heartbeat
+                self.beat()
 
 
 class DriverHeartbeat(Heartbeat):

@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from actors.model_folder.config_json import read_shape
 from actors.model_folder.source import config_dir, repository_of, tokenizer_dir
-from actors.sizing.shape import Shape, new_shape, parse_shape, read_shape, vocabulary
+from actors.sizing.shape import Shape, new_shape, parse_shape, vocabulary
 from cluster.head import Head
 from cluster.preflight.capacity import GIB, Capacity, capacity_of, parse_nodes, this_machine
 from cluster.preflight.check import check

@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 from cluster.head import Head
 from cluster.liveness.registry import DRIVER, ProcessRecord
-from cluster.pending import describe, pending_groups, seconds_pending
 from cluster.ray_internals import autoscaler_pb2, gcs_pb2
 from cluster.scaling import Reply, coming, living
+from cluster.status.pending import describe, pending_groups, seconds_pending
 
 Actor: TypeAlias = gcs_pb2.ActorTableData
 LATE_S = 30.0

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from configs.errors import ConfigError
 from data.chat.format import chat_format
+from data.files.json_object import read_json_object
 
 GENERATION_CONFIG: Final = "generation_config.json"
 
@@ -64,15 +65,7 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
         ConfigError: the file is unreadable or not a JSON object.
     """
     path = folder / GENERATION_CONFIG
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not readable as JSON: {error}; repair or remove it") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: is not a JSON object; repair or remove it")
-    return settings
+    return read_json_object(path, "repair or remove it") if path.exists() else {}
 
 
 def write_ends(folder: Path, ends: Sequence[int]) -> None:

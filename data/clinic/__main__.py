@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from configs.arguments import count
 from data.clinic.build import Sizes, build
 from data.clinic.knowledge import CONDITIONS
 from data.tables import DataError
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     for field in fields(Sizes):
         option = f"--{field.name.replace('_', '-')}"
         what = "the tokenizer's size" if field.name == "vocabulary" else "rows of this table"
-        parser.add_argument(option, type=_positive, default=field.default, metavar="N", help=what)
+        parser.add_argument(option, type=count, default=field.default, metavar="N", help=what)
     given = parser.parse_args(arguments)
     sizes = Sizes(**{field.name: getattr(given, field.name) for field in fields(Sizes)})
     try:
@@ -36,17 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{given.out}: {'built' if built else 'already built, nothing changed'}")
-    for name, count in manifest["rows"].items():
-        print(f"  {name:<20} {count:>7,} rows")
+    for name, rows in manifest["rows"].items():
+        print(f"  {name:<20} {rows:>7,} rows")
     print(f"  {'tokenizer':<20} {sizes.vocabulary:>7,} tokens")
     return 0
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, found {number}")
-    return number
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
+from configs.errors import first_line
 from data.chat.templates import BOT, HUMAN, NAMED
 from data.prepare.schemas.convert import texts_of
 from data.tables import DataError
@@ -107,7 +108,7 @@ def texts_in(paths: Sequence[str | Path]) -> Iterator[str]:
                     for row in batch.to_pylist():
                         yield from texts_of(row)
             except (OSError, pa.ArrowException) as error:
-                raise DataError(f"--input {file}: not readable as Parquet ({str(error).splitlines()[0]})") from error
+                raise DataError(f"--input {file}: not readable as Parquet ({first_line(error)})") from error
 
 
 def load(folder: Path) -> PreTrainedTokenizerFast:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from actors.http_retry import RequestFailed, RetryPolicy
 from configs.errors import ConfigError, RunError
 from evals.models.respondent import Chat, Reply
 from evals.result_cache import ResultCache
@@ -17,12 +18,10 @@ from evals.result_cache import ResultCache
 KEY_VARIABLE = "CHIMED_ENDPOINT_KEY"
 CONCURRENT = 8
 TIMEOUT_S = 300.0
-TRIES = 4
-FIRST_WAIT_S = 0.5
 TOP = 20
 """Number of most likely first tokens to request: the API's maximum."""
 
-_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_RETRY = RetryPolicy(tries=4, statuses=(408, 425, 429, 500, 502, 503, 504))
 _SHOWN = 200  # characters of a reply that error messages quote
 
 Kept = TypeVar("Kept")
@@ -119,29 +118,32 @@ class EndpointRespondent:
             RunError: no try returned a usable reply.
         """
         request = {"model": self.name, "messages": list(chat), "temperature": 0.0, "seed": 0, **settings}
-        wait_s, said = FIRST_WAIT_S, ""
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(wait_s)
-                wait_s *= 2
+        tried = 1
+        while True:
             try:
-                answer = self._client.post(f"{self._url}/chat/completions", json=request)
-            except httpx.HTTPError as error:
-                said = f"{type(error).__name__}: {error}"
-                continue
-            if answer.status_code in (400, 413, 422):
-                return f"the endpoint refused it ({answer.status_code}): {answer.text[:_SHOWN]}"
-            if answer.is_success:
-                try:
-                    body: dict[str, Any] = answer.json()
-                except ValueError:
-                    said = f"not JSON: {answer.text[:_SHOWN]}"
-                    continue
-                return body
-            said = f"status {answer.status_code}: {answer.text[:_SHOWN]}"
-            if answer.status_code not in _AGAIN:
-                break
-        raise RunError(f"{self._url}: no answer in {attempt + 1} tries ({said})")
+                return self._post_once(request)
+            except RequestFailed as failed:
+                wait_s = _RETRY.wait_s(failed, tried)
+                if wait_s is None:
+                    raise RunError(f"{self._url}: no answer in {tried} tries ({failed})") from failed.__cause__
+            time.sleep(wait_s)
+            tried += 1
+
+    def _post_once(self, request: dict[str, Any]) -> dict[str, Any] | str:
+        """One attempt of `_post`. Raises RequestFailed if it gets no usable reply."""
+        try:
+            answer = self._client.post(f"{self._url}/chat/completions", json=request)
+        except httpx.HTTPError as error:
+            raise RequestFailed(f"{type(error).__name__}: {error}", again=True) from error
+        if answer.status_code in (400, 413, 422):
+            return f"the endpoint refused it ({answer.status_code}): {answer.text[:_SHOWN]}"
+        if not answer.is_success:
+            raise _RETRY.failed(answer, f"status {answer.status_code}: {answer.text[:_SHOWN]}")
+        try:
+            body: dict[str, Any] = answer.json()
+        except ValueError as error:
+            raise RequestFailed(f"not JSON: {answer.text[:_SHOWN]}", again=True) from error
+        return body
 
     def _choose(self, model: str | None) -> str:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from actors.model_folder.checks import SCORE
 from actors.model_folder.folders import ModelFolder
 from actors.precision import Dtype, resolve_dtype
 from configs.errors import ConfigError
@@ -105,6 +106,6 @@ def _last_scores(model: Any, sequences: Sequence[Sequence[int]]) -> list[float]:
     ids_BT = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in sequences], device=model.device)
     hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
     last_B = torch.tensor([len(ids) - 1 for ids in sequences], device=model.device)
-    scores_B1 = model.get_submodule("score")(hidden_BTD[torch.arange(len(sequences), device=model.device), last_B])
+    scores_B1 = model.get_submodule(SCORE)(hidden_BTD[torch.arange(len(sequences), device=model.device), last_B])
     values: list[float] = (scores_B1.squeeze(-1).float() - logit_mean(model.config)).tolist()
     return values

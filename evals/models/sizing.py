@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.config import EngineConfig
+from actors.model_folder.config_json import read_shape
 from actors.model_folder.folders import ModelFolder
 from actors.precision import Dtype, resolve_dtype
 from actors.sizing.memory import BYTES, GIB, engine, kv_bytes
-from actors.sizing.shape import read_shape
 from cluster.memory import available_bytes
 from configs.errors import ConfigError
 from evals.models.device import gpu_bytes

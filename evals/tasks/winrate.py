@@ -13,9 +13,9 @@ from statistics import fmean
 import numpy as np
 
 from data.chat import encode_prompt
+from data.pairs import wins
 from evals.metrics.intervals import mean_interval
 from evals.models.subject import Metrics, Row, Subject
-from evals.tasks.pairwise import win
 
 _RIDGE = 1e-3  # on the length coefficient: keeps the fit finite if length alone predicts every win
 _TINY = 1e-6  # on the intercept: keeps the fit finite if one model wins every time
@@ -78,31 +78,31 @@ def win_rates(
         - `mean_length` and `rival_mean_length`, in characters;
         - `n`: number of pairs.
     """
-    wins = [win(one, two) for one, two in zip(own, other, strict=True)]
-    rate, effect = _at_equal_length(wins, [a - b for a, b in zip(own_length, other_length, strict=True)])
+    won = wins(own, other).tolist()
+    rate, effect = _at_equal_length(won, [a - b for a, b in zip(own_length, other_length, strict=True)])
     return {
-        "win_rate": fmean(wins),
-        "interval": mean_interval(wins),
-        "rival_win_rate": fmean(win(two, one) for one, two in zip(own, other, strict=True)),
-        "ties": sum(value == 0.5 for value in wins),
+        "win_rate": fmean(won),
+        "interval": mean_interval(won),
+        "rival_win_rate": fmean(wins(other, own).tolist()),
+        "ties": sum(value == 0.5 for value in won),
         "length_controlled": rate,
         "length_effect": effect,
         "mean_length": fmean(own_length),
         "rival_mean_length": fmean(other_length),
-        "n": len(wins),
+        "n": len(won),
     }
 
 
-def _at_equal_length(wins: Sequence[float], differences: Sequence[int]) -> tuple[float, float]:
+def _at_equal_length(won: Sequence[float], differences: Sequence[int]) -> tuple[float, float]:
     """Fits P(win) = sigmoid(a + b tanh(d / std d)) and returns sigmoid(a) and b.
 
     Newton's method on the ridge-penalized likelihood.
 
     Args:
-        wins: (N,) 1 for a win, 0.5 for a tie, 0 for a loss.
+        won: (N,) 1 for a win, 0.5 for a tie, 0 for a loss.
         differences: (N,) differences d in length, own - other, in characters.
     """
-    y_N, d_N = np.asarray(wins), np.asarray(differences, dtype=float)
+    y_N, d_N = np.asarray(won), np.asarray(differences, dtype=float)
     spread = d_N.std()
     x_N2 = np.stack([np.ones_like(d_N), np.tanh(d_N / spread) if spread else np.zeros_like(d_N)], axis=1)
     ridge_2 = len(y_N) * np.array([_TINY, _RIDGE])

@@ -26,6 +26,7 @@ from ray.serve.llm.deployment import LLMServer
 from vllm.exceptions import GenerationError
 
 from actors.model_folder.folders import ModelFolder
+from configs.errors import first_line
 from serve.engines.coalesce import coalesce
 from serve.engines.failures import abandoned, is_error
 from serve.engines.in_process import InProcessVllm, ResponsesCall
@@ -91,7 +92,7 @@ class Engine(OnNodeAddress, LLMServer):
                 }
             )
         except ValueError as error:
-            yield Refusal(400, str(error).splitlines()[0])
+            yield Refusal(400, first_line(error))
             return
         headers = RawRequestInfo(headers={"x-request-id": request.request_id})
         replies = getattr(self.engine, request.kind)(call, headers)

@@ -7,8 +7,8 @@ import pytest
 import ray
 
 from cluster.head import Head
-from cluster.pending import pending_groups, seconds_pending
 from cluster.placement import PlacementError, release, reserve, total
+from cluster.status.pending import pending_groups, seconds_pending
 
 pytestmark = pytest.mark.slow
 

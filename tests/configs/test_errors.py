@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from configs.errors import ConfigError, RunError, one_line_errors
+from configs.errors import ConfigError, RunError, first_line, one_line_errors
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,11 @@ def test_a_command_ends_in_one_line(error, line, status, capsys):
         raise error
     assert ended.value.code == status
     assert capsys.readouterr() == ("", line)
+
+
+def test_the_first_line_of_an_error_is_its_type_if_it_says_nothing():
+    assert first_line(ValueError("no such file\nTraceback")) == "no such file"
+    assert first_line(TimeoutError()) == "TimeoutError"
 
 
 def test_other_errors_keep_their_traceback():

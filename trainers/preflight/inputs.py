@@ -13,7 +13,7 @@ from actors.model_folder.adapters import is_adapter
 from actors.model_folder.checks import require_supported
 from actors.model_folder.source import HINT, config_dir, repository_of
 from cluster.preflight.needs import Finding
-from configs.errors import ConfigError
+from configs.errors import ConfigError, first_line
 from data.files.records import json_lines
 from data.tables import MAY_LACK, PREFERENCE, PRETRAIN, PROMPTS, SFT, DataError, table_files
 from storage.paths import require_dir, require_file, resolve, table_path
@@ -91,7 +91,7 @@ def _table(key: str, name: str, schema: pa.Schema, planned: bool) -> Finding:
     try:
         columns = _columns(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        return Finding("refused", "inputs", f"{key}: {path} cannot be read ({str(error).splitlines()[0]})")
+        return Finding("refused", "inputs", f"{key}: {path} cannot be read ({first_line(error)})")
     missing = [column for column in schema.names if column not in columns and column not in MAY_LACK]
     if missing:
         return Finding(

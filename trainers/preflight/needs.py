@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.config import EngineConfig, FrozenRoleConfig, PlacementConfig, RolloutConfig, TrainedRoleConfig, ZeroConfig
 from actors.groups.colocation import PlacementGroupSpec
+from actors.model_folder.config_json import read_shape
 from actors.model_folder.layout import reads_whole
 from actors.model_folder.source import config_dir, tokenizer_dir
 from actors.sizing.memory import (
@@ -27,7 +28,7 @@ from actors.sizing.memory import (
     total,
     trained,
 )
-from actors.sizing.shape import Shape, new_shape, read_shape, vocabulary
+from actors.sizing.shape import Shape, new_shape, vocabulary
 from cluster.preflight.capacity import Capacity, capacity_of
 from cluster.preflight.check import check
 from cluster.preflight.needs import Disk, Finding, Need, Place, Plan, gib

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from actors.groups.team import Team
-from actors.model_folder.checks import read_config, window_of
+from actors.model_folder.checks import window_of
+from actors.model_folder.config_json import read_config
 from actors.model_folder.source import model_dir
 from actors.weight_sync.publisher import Publisher
 from trainers.config.rlhf import PPOConfig

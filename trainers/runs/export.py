@@ -7,17 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from actors.model_folder.checks import (
     is_scorer,
-    read_config,
     require_one_output,
     require_rows,
     require_scorer,
     require_trainable,
 )
 from actors.model_folder.completeness import require_complete
+from actors.model_folder.config_json import CONFIG, read_config, transformers_config
 from actors.model_folder.generation import require_readable
 from actors.model_folder.source import model_dir, tokenizer_dir
 from actors.modeling.selfcheck import check_packing
@@ -38,7 +38,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """
     path = tokenizer_dir(folder, "tokenizer folder")
     tokenizer = read_tokenizer(path)
-    if (path / "config.json").is_file():
+    if (path / CONFIG).is_file():
         require_rows(tokenizer, read_config(path, str(path)), str(path))
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"{path}: the tokenizer has no end mark (eos_token); name one that has")
@@ -93,7 +93,7 @@ def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) ->
         require_scorer(config, path, key)
     if kind == "language" and is_scorer(config):
         raise ConfigError(f"{key}: {path} is a reward model; name a language model")
-    check_packing(AutoConfig.from_pretrained(path), key)
+    check_packing(transformers_config(path, key), key)
     require_readable(path, key)
     context = config.get("max_position_embeddings") or tokens
     if tokens > context:

@@ -23,7 +23,7 @@ from actors.zero.diverged import DivergedError
 from cluster.connect import connect
 from cluster.environment import for_computing
 from cluster.liveness.heartbeat import Heartbeat
-from cluster.pending import Waiting
+from cluster.status.pending import Waiting
 from configs.base import load
 from configs.errors import ConfigError, one_line_errors
 from trainers.config.stages import STAGES

@@ -8,14 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.chat import chat_format
 from data.packing import fit_lengths
+from data.pairs import SIDES, encode_pair
 from data.tables import MAY_LACK, PREFERENCE_WITH_MARGIN, DataError, read_table
 from storage.paths import table_path
 from trainers.config.supervised import ChatData
-
-CUT_OFF = "cut_off"  # rejected responses with this flaw lack the token that ends a turn
-_SIDES = ("chosen", "rejected")
 
 
 def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
@@ -36,6 +33,7 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
     pairs = []
     for index, row in enumerate(rows):
         try:
+            _check_margin(row)
             pairs.append(encode_pair(tokenizer, row))
         except DataError as error:
             raise DataError(f"{field}: row {index}: {error}") from error
@@ -43,12 +41,12 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
     fit = fit_lengths(longer, data.max_tokens, data.too_long, field)
     kept = [pairs[index] for index in fit.kept]
     cuts = [max(0, longer[index] - data.max_tokens) for index in fit.kept]
-    responses = {side: [pair[place][1] for pair in kept] for place, side in enumerate(_SIDES)}
+    responses = {side: [pair[place][1] for pair in kept] for place, side in enumerate(SIDES)}
     sides = {
         side: [
             (pair[place][0][cut:] + pair[place][1])[-data.max_tokens :] for cut, pair in zip(cuts, kept, strict=True)
         ]
-        for place, side in enumerate(_SIDES)
+        for place, side in enumerate(SIDES)
     }
     sizes = [len(chosen) + len(rejected) for chosen, rejected in zip(*sides.values(), strict=True)]
     columns = {
@@ -63,22 +61,7 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
     return pa.table(columns), f"{fit}, {sum(sizes):,} tokens" + (f", {margins} with a margin" if margins else "")
 
 
-def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
-    """Encodes a pair. Returns (prompt ids, response ids) of the chosen side, then of the rejected one.
-
-    A response ends with the token that ends its turn, unless it was cut off. The two prompts may differ in their last
-    token, where the tokenizer merges the end of the prompt with the start of the response.
-
-    Raises:
-        DataError: the chat format cannot express the pair, or its margin is negative or not finite.
-    """
-    if not 0.0 <= row.get("margin", 0.0) < math.inf:
+def _check_margin(row: Mapping[str, Any]) -> None:
+    """Raises DataError if a pair's margin is negative or not finite."""
+    if not 0.0 <= row["margin"] < math.inf:
         raise DataError(f"margin {row['margin']}: it must be 0 or more: chosen is the better response")
-    encoded = []
-    for side in _SIDES:
-        prompt, response = chat_format(tokenizer).response(
-            [*row["prompt"], {"role": "assistant", "content": row[side]}]
-        )
-        cut_off = side == "rejected" and row["flaw"] == CUT_OFF
-        encoded.append((prompt, response[:-1] if cut_off else response))
-    return encoded

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.pairs import length_baseline, wins
+
 Floats = NDArray[np.float64]
 
 BINS = 10
@@ -41,7 +43,7 @@ class Scored:
     @property
     def right(self) -> Floats:
         """Whether each pair is ranked correctly, (P,): 1 if the chosen score is higher, 0 if lower, 1/2 for a tie."""
-        return (self.differences > 0) + 0.5 * (self.differences == 0)
+        return wins(self.chosen, self.rejected)
 
     @property
     def all(self) -> Floats:
@@ -61,7 +63,7 @@ def metrics(scored: Scored) -> dict[str, float]:
     be compared. The correlations are between the responses' scores and their lengths in tokens; they are NaN if all
     scores or all lengths are equal.
     """
-    from scipy.stats import rankdata  # the import takes a second, and the driver needs `length_baseline` only
+    from scipy.stats import rankdata  # the import takes a second, and the driver does not need it
 
     right = scored.right
     return {
@@ -101,7 +103,7 @@ def reliability(differences: Floats) -> list[dict[str, float]]:
     row: `pairs`, their number; `confidence`, its mean; `accuracy`, the share of correctly ranked pairs.
     """
     confidence = 1.0 / (1.0 + np.exp(-np.abs(differences)))
-    right = (differences > 0) + 0.5 * (differences == 0)
+    right = wins(differences, np.zeros_like(differences))
     bins = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
     return [
         {
@@ -124,15 +126,6 @@ def correlation(one: Floats, other: Floats) -> float:
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return math.nan
     return float(np.corrcoef(one, other)[0, 1])
-
-
-def length_baseline(chosen: Floats, rejected: Floats) -> float:
-    """Returns the accuracy of ranking pairs by response length alone, longer or shorter first, whichever is better.
-
-    Ties count half. `chosen` and `rejected` are lengths in tokens, (P,).
-    """
-    longer = float(((chosen > rejected) + 0.5 * (chosen == rejected)).mean())
-    return max(longer, 1.0 - longer)
 
 
 def centred_and_scaled(metrics: Mapping[str, float]) -> tuple[float, float]:

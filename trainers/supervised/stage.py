@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.mixing import Order
-from trainers.config.supervised import SupervisedConfig, TrainTables
+from trainers.config.supervised import ChatData, SupervisedConfig, TrainTables
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Batch = TypeVar("Batch", bound="PackedBatch")
 Config = TypeVar("Config", bound=SupervisedConfig)
+Encode = Callable[[str, tuple[str, ...]], tuple[pa.Table, str]]
+"""Encodes the tables at paths, given after the setting that names them; returns one table and a note for the user."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +158,19 @@ class LanguageStage(Stage[Config, "PackedBatch"]):
         return {"heldout_loss": loss, "heldout_perplexity": math.exp(loss)}
 
 
-def from_sources(
-    data: TrainTables, encode: Callable[[str, tuple[str, ...]], tuple[pa.Table, str]]
-) -> tuple[pa.Table, list[int], list[str]]:
-    """Encodes data.train with `encode(field, paths)`. Returns the table, the number of rows of each source, and notes.
+def encoded(data: ChatData, encode: Encode, seed: int) -> Examples:
+    """Encodes the training and held-out tables of `data`, and orders the training rows by `seed`.
+
+    The notes are those of the training tables, the held-out tables, and the weighted sources, in this order.
+    """
+    train, rows, notes = from_sources(data, encode)
+    heldout, note = encode("data.heldout", data.heldout)
+    order, mixture = ordered(data, rows, seed)
+    return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture))
+
+
+def from_sources(data: TrainTables, encode: Encode) -> tuple[pa.Table, list[int], list[str]]:
+    """Encodes data.train. Returns the table, the number of rows of each source, and notes.
 
     With `data.weights`, every entry is a source and encoded separately; without, all entries are one source.
     """

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs.errors import first_line
 from data.files.json_text import parse
 from data.files.lines import Unreadable, chunks, lines
 from data.files.sheets import read_sheets
@@ -155,7 +156,7 @@ def _parquet(piece: Piece, options: Options) -> Iterator[Found]:
         groups = range(file.num_row_groups) if piece.end is None else range(piece.start, piece.end)
         sizes = [file.metadata.row_group(group).num_rows for group in range(groups.stop)]
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise Unreadable(f"not readable as Parquet ({_first_line(error)})") from error
+        raise Unreadable(f"not readable as Parquet ({first_line(error)})") from error
     with file:
         for group in groups:
             row = sum(sizes[:group])
@@ -165,7 +166,7 @@ def _parquet(piece: Piece, options: Options) -> Iterator[Found]:
                     yield found
             except (OSError, ValueError, pa.ArrowException) as error:
                 lost = sum(sizes[: group + 1]) - row
-                yield Found(row + 1, None, f"not readable as Parquet ({_first_line(error)}); {lost} rows are lost")
+                yield Found(row + 1, None, f"not readable as Parquet ({first_line(error)}); {lost} rows are lost")
 
 
 def _arrow(piece: Piece, options: Options) -> Iterator[Found]:
@@ -179,16 +180,12 @@ def _arrow(piece: Piece, options: Options) -> Iterator[Found]:
                 file.seek(0)
                 yield from _rows(iter(pa.ipc.open_stream(file)), 0)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise Unreadable(f"not readable as Arrow ({_first_line(error)})") from error
+        raise Unreadable(f"not readable as Arrow ({first_line(error)})") from error
 
 
 def _sheets(piece: Piece, _: Options) -> Iterator[Found]:
     for row, record, bad in read_sheets(Path(piece.source.path)):
         yield Found(row, record, bad)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _rows(batches: Iterator[pa.RecordBatch], row: int) -> Iterator[Found]:

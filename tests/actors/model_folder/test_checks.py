@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, LlamaForSequenceClassification
 
-from actors.model_folder.checks import read_config, require_one_output, require_rows, require_trainable
+from actors.model_folder.checks import require_one_output, require_rows, require_trainable
 from actors.model_folder.folders import ModelFolder
 from actors.model_folder.source import model_dir
 from configs.errors import ConfigError
@@ -92,12 +92,6 @@ def test_a_special_token_that_no_text_uses_needs_no_row(copy: Callable[..., Path
     tokenizer.pad_token = "<image>"
     with pytest.raises(ConfigError, match="the tokenizer has 291 tokens"):
         require_rows(tokenizer, {"vocab_size": 290}, "model")
-
-
-def test_a_config_that_is_no_object_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ConfigError, match="is not a JSON object"):
-        read_config(tmp_path, "model")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from actors.model_folder.layout import CONVERTED, parameter_shapes, reads_whole, whole_because
+from actors.model_folder.layout import CONVERTED, Differences, differences, parameter_shapes, reads_whole, whole_because
 from actors.model_folder.scorer import scorer_class
 from actors.model_folder.weights import Stored, stored_tensors
 from actors.sizing.counting import converts
@@ -58,6 +58,12 @@ def test_parameters_are_those_of_transformers_own_model(family: str, more: dict[
 
 PARAMETERS = {"model.a.weight": (2, 3), "model.norm.weight": (3,), "lm_head.weight": (5, 3)}
 SCORER = {"model.a.weight": (2, 3), "model.norm.weight": (3,), "score.weight": (1, 3)}
+
+
+def test_what_differs_between_a_model_and_its_files() -> None:
+    files = {"a": (3, 2), "c": (4,), "model.layers.0.rotary_emb.inv_freq": (8,), "h.0.attn.masked_bias": ()}
+    assert differences({"a": (2, 3), "b": (1,)}, files) == Differences(["b"], ["c"], ["a"])
+    assert differences({"h.0.attn.bias": (4,)}, {"h.0.attn.bias": (4,)}) == Differences([], [], [])
 
 
 def stored(shapes: dict[str, tuple[int, ...]], **dtypes: str) -> dict[str, Stored]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from hub import Hub
 
+from actors.model_folder.config_json import read_shape
 from actors.model_folder.folders import ModelFolder
 from actors.model_folder.source import config_dir, model_dir, tokenizer_dir
-from actors.sizing.shape import read_shape
 from configs.errors import ConfigError
 from serve.config import named_folders
 from trainers.runs.export import load_tokenizer

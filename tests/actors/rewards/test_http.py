@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from actors.rewards import http
+from actors import http_retry
 from actors.rewards.config import HttpRewardConfig
 from actors.rewards.http import RemoteReward
 from actors.rewards.sample import RewardFunctionError, Sample
@@ -87,7 +87,7 @@ def handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(http, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http_retry, "FIRST_WAIT_S", 0.01)
     endpoint = Endpoint()
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler(endpoint))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -159,8 +159,8 @@ def test_500_forever(endpoint: Endpoint, make_samples: MakeSamples) -> None:
 
 
 def test_waits_double(endpoint: Endpoint, make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "FIRST_WAIT_S", 0.1)
-    monkeypatch.setattr(http, "LONGEST_WAIT_S", 0.3)
+    monkeypatch.setattr(http_retry, "FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr(http_retry, "LONGEST_WAIT_S", 0.3)
     endpoint.answer = lambda number, body: Reply(status=502)
     began = time.monotonic()
     failure_of(endpoint.reward_function(retries=3), make_samples(1))
@@ -183,7 +183,7 @@ def test_retry_after_is_respected(endpoint: Endpoint, make_samples: MakeSamples,
 def test_retry_after_has_a_bound(
     endpoint: Endpoint, make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
-    monkeypatch.setattr(http, "LONGEST_WAIT_S", 0.1)
+    monkeypatch.setattr(http_retry, "LONGEST_WAIT_S", 0.1)
     endpoint.answer = lambda number, body: Reply(status=503, headers={"Retry-After": after})
     assert "status 503" in str(failure_of(endpoint.reward_function(retries=1), make_samples(1)))
     assert len(endpoint.bodies) == 2
@@ -244,7 +244,7 @@ def test_timeout_then_success(endpoint: Endpoint, make_samples: MakeSamples) -> 
 
 def test_nobody_listens(make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(http, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http_retry, "FIRST_WAIT_S", 0.01)
     reward_function = RemoteReward("remote", HttpRewardConfig(url="http://127.0.0.1:1/", retries=1))
     error = failure_of(reward_function, make_samples(1))
     assert "http://127.0.0.1:1/, batch 1 of 1, try 2: no answer: ConnectError: " in str(error)

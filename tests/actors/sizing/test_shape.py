@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.config import ArchitectureConfig
-from actors.sizing.shape import new_shape, parse_shape, read_shape, shape_of, vocabulary
+from actors.model_folder.config_json import read_shape
+from actors.sizing.shape import new_shape, parse_shape, shape_of, vocabulary
 from configs.errors import ConfigError
 
 SMALL: dict[str, Any] = {
@@ -71,9 +71,3 @@ def test_a_shape_may_be_written_down() -> None:
 def test_a_shape_that_is_none_is_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_shape(text)
-
-
-def test_an_incomplete_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 8}')
-    with pytest.raises(ConfigError, match="config.json: has no intermediate_size"):
-        read_shape(tmp_path)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from actors import http_retry
 from configs.errors import ConfigError, RunError
-from evals.models import endpoint
 from evals.models.endpoint import EndpointRespondent
 from evals.result_cache import ResultCache
 
@@ -66,7 +66,7 @@ def said(text: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(endpoint, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http_retry, "FIRST_WAIT_S", 0.01)
     with Server() as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield server
@@ -115,6 +115,17 @@ def test_a_moment_of_trouble_passes(server: Server, result_cache: ResultCache) -
     server.reply = reply
     assert EndpointRespondent(server.url, None, result_cache).answer(CHATS[:1], 7, "x")[0].text == "第0题"
     assert len(server.asked) == 3
+
+
+def test_a_failure_that_a_retry_cannot_change_is_final(server: Server, result_cache: ResultCache) -> None:
+    server.reply = lambda body: (401, "no key")
+    model = EndpointRespondent(server.url, None, result_cache)
+    with pytest.raises(RunError, match=rf"qa: {server.url}: no answer in 1 tries \(status 401: \"no key\"\)"):
+        model.answer(CHATS[:1], 7, "qa")
+    server.reply = lambda body: (504, "late")
+    with pytest.raises(RunError, match=rf"qa: {server.url}: no answer in 4 tries \(status 504: \"late\"\)"):
+        model.answer(CHATS[:1], 7, "qa")
+    assert len(server.asked) == 5
 
 
 def test_one_that_dies_in_the_middle_is_named_and_what_it_said_is_kept(

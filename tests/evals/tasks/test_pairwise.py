@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evals.tasks.pairwise import evaluate, length_baseline, win
+from evals.tasks.pairwise import evaluate
 
 PROMPT = [{"role": "user", "content": "头痛怎么办？"}]
 
@@ -23,13 +23,6 @@ class Judge:
 
 def row(chosen: str, rejected: str, flaw: str) -> dict[str, Any]:
     return {"prompt": PROMPT, "chosen": chosen, "rejected": rejected, "flaw": flaw}
-
-
-def test_win_and_length_judge_by_hand() -> None:
-    assert (win(1.0, 0.5), win(0.5, 1.0), win(0.5, 0.5)) == (1.0, 0.0, 0.5)
-    assert length_baseline([3, 3, 1], [2, 2, 2]) == pytest.approx(2 / 3)
-    assert length_baseline([1, 1, 3], [2, 2, 2]) == pytest.approx(2 / 3)  # the shorter wins
-    assert length_baseline([2, 3], [2, 2]) == 0.75
 
 
 def test_accuracy_by_flaw_and_length_baselines(tokenizer: Any) -> None:

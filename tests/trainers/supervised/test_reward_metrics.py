@@ -11,7 +11,6 @@ from trainers.supervised.reward_metrics import (
     calibration_error,
     centred_and_scaled,
     correlation,
-    length_baseline,
     metrics,
     reliability,
     report,
@@ -76,12 +75,3 @@ def test_the_distribution_is_that_of_the_exported_scores() -> None:
 
 def test_a_head_that_gives_every_answer_the_same_score_keeps_its_scale() -> None:
     assert centred_and_scaled({"score_std": 0.0, "score_mean": 2.0}) == (1.0, 2.0)
-
-
-def test_length_alone_is_judged_in_its_better_direction() -> None:
-    def baseline(chosen: list[int], rejected: list[int]) -> float:
-        return length_baseline(np.array(chosen, float), np.array(rejected, float))
-
-    assert baseline([5, 1, 1, 1], [1, 5, 5, 5]) == 0.75
-    assert baseline([1, 2], [2, 1]) == 0.5
-    assert baseline([3, 3], [3, 1]) == 0.75

@@ -15,6 +15,7 @@ model in memory, and a resumed run does not compute them again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from torch import Tensor
 from trainers.config.supervised import DpoConfig
 from trainers.runs.export import load_chat_tokenizer, require_model
 from trainers.supervised.preferences import encode_pairs
-from trainers.supervised.stage import Examples, Stage, from_sources, list_row, ordered
+from trainers.supervised.stage import Examples, Stage, encoded, list_row
 
 if TYPE_CHECKING:
     from actors.modeling.packed import PackedModule
@@ -48,19 +49,17 @@ class DpoStage(Stage[DpoConfig, "ResponseBatch"]):
         data = self.config.data
         require_model(self.config.model, data.max_tokens, "data.max_tokens")
         self.tokenizer = load_chat_tokenizer(self.config.model, self.config.chat)
-        encode = partial(encode_pairs, self.tokenizer, data)
-        train, rows, notes = from_sources(data, encode)
-        heldout, note = encode("data.heldout", data.heldout)
-        order, mixture = ordered(data, rows, self.config.seed)
+        examples = encoded(data, partial(encode_pairs, self.tokenizer, data), self.config.seed)
+        train, heldout = examples.train, examples.heldout
         for name in self.start_columns:
             train, heldout = (
                 table.append_column(name, pa.array(np.full(table.num_rows, np.nan, np.float32)))
                 for table in (train, heldout)
             )
-        notes += [f"held out: {note}", *mixture]
+        notes = list(examples.notes)
         notes += ["DPO does not use the pairs' margins"] if any(train.column("margin").to_pylist()) else []
         notes.append("the starting model reads the pairs once, before the first step")
-        return Examples(train, heldout, order, tuple(notes))
+        return replace(examples, train=train, heldout=heldout, notes=tuple(notes))
 
     def module(self) -> PackedModule:
         from actors.modeling.packed import PackedLM

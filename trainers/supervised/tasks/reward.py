@@ -10,6 +10,7 @@ config.json as `logit_mean`; all code here that reads scores subtracts it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,13 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from actors.model_folder.checks import HEAD
+from data.pairs import length_baseline
 from trainers.config.supervised import RewardConfig
 from trainers.runs.export import load_chat_tokenizer, require_model
 from trainers.supervised.preferences import encode_pairs
-from trainers.supervised.reward_metrics import Scored, centred_and_scaled, length_baseline, metrics, report
-from trainers.supervised.stage import Examples, Stage, from_sources, list_row, ordered
+from trainers.supervised.reward_metrics import Scored, centred_and_scaled, metrics, report
+from trainers.supervised.stage import Examples, Stage, encoded, list_row
 
 if TYPE_CHECKING:
     from actors.modeling.packed import PackedModule
@@ -37,13 +40,10 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         data = self.config.data
         require_model(self.config.model, data.max_tokens, "data.max_tokens", kind="either")
         self.tokenizer = load_chat_tokenizer(self.config.model, self.config.chat)
-        encode = partial(encode_pairs, self.tokenizer, data)
-        train, rows, notes = from_sources(data, encode)
-        heldout, note = encode("data.heldout", data.heldout)
-        order, mixture = ordered(data, rows, self.config.seed)
-        lengths = (_array(heldout, f"{side}_response_tokens") for side in ("chosen", "rejected"))
+        examples = encoded(data, partial(encode_pairs, self.tokenizer, data), self.config.seed)
+        lengths = (_array(examples.heldout, f"{side}_response_tokens") for side in ("chosen", "rejected"))
         baseline = f"by length alone {length_baseline(*lengths):.3f} of the held-out pairs are told apart"
-        return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture, baseline))
+        return replace(examples, notes=(*examples.notes, baseline))
 
     def module(self) -> PackedModule:
         from actors.modeling.packed import LOGIT_MEAN, PackedScorer
@@ -82,7 +82,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         from actors.modeling.packed import LOGIT_MEAN
 
         scale, mean = centred_and_scaled(metrics)
-        scaled = {name: tensor / scale if name == "score.weight" else tensor for name, tensor in weights.items()}
+        scaled = {name: tensor / scale if name == HEAD else tensor for name, tensor in weights.items()}
         return scaled, {LOGIT_MEAN: mean}
 
 

@@ -12,7 +12,7 @@ from data.tables import MAY_LACK, SFT, DataError, read_table
 from storage.paths import table_path
 from trainers.config.supervised import SftConfig
 from trainers.runs.export import load_chat_tokenizer, require_model
-from trainers.supervised.stage import Examples, LanguageStage, from_sources, list_row, ordered
+from trainers.supervised.stage import Examples, LanguageStage, encoded, list_row
 
 if TYPE_CHECKING:
     from actors.modeling.packed import PackedBatch, PackedModule
@@ -31,11 +31,7 @@ class SftStage(LanguageStage[SftConfig]):
     def examples(self) -> Examples:
         require_model(self.config.model, self.config.data.max_tokens, "data.max_tokens")
         self.tokenizer = load_chat_tokenizer(self.config.model, self.config.chat)
-        data = self.config.data
-        train, rows, notes = from_sources(data, self._encode)
-        heldout, note = self._encode("data.heldout", data.heldout)
-        order, mixture = ordered(data, rows, self.config.seed)
-        return Examples(train, heldout, order, (*notes, f"held out: {note}", *mixture))
+        return encoded(self.config.data, self._encode, self.config.seed)
 
     def module(self) -> PackedModule:
         from actors.modeling.packed import PackedLM

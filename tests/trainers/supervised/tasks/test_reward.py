@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from chat_formats import families
 from transformers import AutoModelForSequenceClassification
 
 from actors.config import FrozenRoleConfig, ZeroConfig
@@ -20,7 +19,7 @@ from data.tables import PREFERENCE_WITH_MARGIN, DataError, write_table
 from evals.models.reward_model import RewardModel
 from trainers.config.supervised import RewardConfig
 from trainers.runs.export import export_model
-from trainers.supervised.preferences import encode_pair, encode_pairs
+from trainers.supervised.preferences import encode_pairs
 from trainers.supervised.tasks.reward import RewardStage
 
 
@@ -44,29 +43,6 @@ def stage(data: Any, clinic: Path) -> RewardStage:
 def unsharded(stage: RewardStage) -> RewardStage:
     """One whose module has its parameters without ZeroModel."""
     return RewardStage(stage.config.model_copy(update={"zero": ZeroConfig(stage=0)}))
-
-
-def test_an_answer_ends_with_the_end_mark_unless_it_was_cut_off(tokenizer: Any) -> None:
-    row = {"prompt": [{"role": "user", "content": "头痛"}], "chosen": "多休息。", "rejected": "多休"}
-    for flaw, end in (("rude", "</s>"), ("cut_off", "")):
-        (prompt, chosen), (same, rejected) = encode_pair(tokenizer, {**row, "flaw": flaw})
-        assert tokenizer.decode(prompt) == tokenizer.decode(same) == "[human]:头痛\n[bot]:"
-        assert tokenizer.decode(chosen) == "多休息。</s>"
-        assert tokenizer.decode(rejected) == "多休" + end
-
-
-def test_a_response_ends_with_its_turn_and_nothing_after_it() -> None:
-    tokenizer = families()["chatml"].tokenizer
-    row = {"prompt": [{"role": "user", "content": "头痛"}], "chosen": "多休息。", "rejected": "多休", "flaw": "cut_off"}
-    (prompt, chosen), (_, rejected) = encode_pair(tokenizer, row)
-    assert tokenizer.decode(prompt) == "<|im_start|>user\n头痛<|im_end|>\n<|im_start|>assistant\n"
-    assert (tokenizer.decode(chosen), tokenizer.decode(rejected)) == ("多休息。<|im_end|>", "多休")
-
-
-def test_an_empty_answer_is_refused(tokenizer: Any) -> None:
-    row = {"prompt": [{"role": "user", "content": "头痛"}], "chosen": " ", "rejected": "多休", "flaw": "rude"}
-    with pytest.raises(DataError, match="empty"):
-        encode_pair(tokenizer, row)
 
 
 def test_scores_are_read_at_each_sequences_last_token(unsharded: RewardStage) -> None:

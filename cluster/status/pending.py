@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Collection
-from types import TracebackType
-from typing import Self
 
 import ray
 
 from cluster.head import Head, HeadError
+from cluster.polling import PollingThread
 from cluster.ray_internals import PlacementGroupTableData
 from cluster.scaling import Reply, waiting_for
 
@@ -42,16 +40,16 @@ def seconds_pending(group: PlacementGroupTableData) -> float:
     return max(0.0, time.time() - group.placement_group_creation_timestamp_ms / 1000)
 
 
-class Waiting:
+class Waiting(PollingThread):
     """While its `with` block runs, prints which placement groups of this job are pending, and why."""
 
     def __init__(self) -> None:
+        super().__init__("waiting", _POLL_S)
         context = ray.get_runtime_context()
         self._head = Head(context.gcs_address)
         self._job = context.get_job_id()
         self._said, self._said_at = "", 0.0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="waiting", daemon=True)
+        self._began = time.monotonic()
 
     def words(self, names: Collection[str] | None = None) -> str:
         """Returns a line about the first pending group and the number of others; an empty string if none is pending.
@@ -65,28 +63,21 @@ class Waiting:
         more = f" (and {len(groups) - 1} more wait)" if len(groups) > 1 else ""
         return describe(groups[0], self._head.resources()) + more
 
-    def _run(self) -> None:
-        began = time.monotonic()
-        while not self._ended.wait(_POLL_S):
-            try:
-                words = self.words()
-            except HeadError as error:
-                words = str(error)
-            now = time.monotonic()
-            if not words:
-                began = now
-            elif words != self._said or now - self._said_at >= _REPORT_EVERY_S:
-                print(f"{words} ({now - began:.0f} s)", flush=True)
-                self._said_at = now
-            self._said = words
+    def poll(self) -> None:
+        """Prints what is pending if that changed, and every few seconds otherwise."""
+        try:
+            words = self.words()
+        except HeadError as error:
+            words = str(error)
+        now = time.monotonic()
+        if not words:
+            self._began = now
+        elif words != self._said or now - self._said_at >= _REPORT_EVERY_S:
+            print(f"{words} ({now - self._began:.0f} s)", flush=True)
+            self._said_at = now
+        self._said = words
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
+    def stop(self) -> None:
+        """Ends the thread and closes the connection to the head."""
+        super().stop()
         self._head.close()
