@@ -1,7 +1,7 @@
 # Everything one types. `make` alone lists it.
 
 python := .venv/bin/python
-packages := actors benchmarks cluster configs data evals serve storage trainers
+packages := actors benchmarks cluster configs data evals reporting serve storage trainers
 
 .DEFAULT_GOAL := help
 .PHONY: help env env-clients quickstart test test-fast test-long test-real chaos lint

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from statistics import mean
 
-from trainers.reporting.scale import Scale, figure
+from reporting.formats import format_number
+from reporting.scale import Scale
 
 Curves = Mapping[str, Sequence[Sequence[float]]]
 """One curve per seed, by title; values are fractions, one per step."""
@@ -85,11 +86,11 @@ def _panel(title: str, seeds: Sequence[Sequence[float]], x: Scale, left: int, to
         kind = "axis" if tick == 0 else "grid"
         parts.append(f'<line class="{kind}" x1="{left}" x2="{left + WIDTH}" y1="{place:g}" y2="{place:g}"/>')
         if left == LEFT:
-            label = figure(tick, share=True)
+            label = format_number(tick, share=True)
             parts.append(f'<text x="{left - 8}" y="{place + 4:g}" text-anchor="end">{label}</text>')
     for tick in [1.0, *(tick for tick in x.ticks() if tick > 1)]:
         place = left + WIDTH * x.at(tick)
-        parts.append(f'<text x="{place:g}" y="{floor + 17}" text-anchor="middle">{figure(tick)}</text>')
+        parts.append(f'<text x="{place:g}" y="{floor + 17}" text-anchor="middle">{format_number(tick)}</text>')
     parts += [path("seed", seed) for seed in seeds]
     parts.append(path("mean", [mean(at_step) for at_step in zip(*seeds, strict=True)]))
     return "\n".join(parts)
@@ -107,7 +108,7 @@ def _legend(left: int, y: int, y_title: str, last: int) -> list[str]:
 
 
 def _end(seeds: Sequence[Sequence[float]], last: int) -> str:
-    return figure(round(mean(mean(seed[-last:]) for seed in seeds), 2), share=True)
+    return format_number(round(mean(mean(seed[-last:]) for seed in seeds), 2), share=True)
 
 
 def _words(curves: Curves, y_title: str, last: int) -> str:

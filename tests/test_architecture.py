@@ -23,13 +23,14 @@ MOST_FILES = 15  # of a folder, without its __init__.py
 MAY_IMPORT: dict[str, set[str]] = {
     "configs": set(),
     "storage": {"configs"},
-    "data": {"storage", "configs"},
+    "reporting": set(),
+    "data": {"reporting", "storage", "configs"},
     "cluster": {"storage", "configs"},
     "actors": {"cluster", "data", "storage", "configs"},
-    "evals": {"actors", "cluster", "data", "storage", "configs"},
+    "evals": {"actors", "cluster", "data", "reporting", "storage", "configs"},
     "serve": {"actors", "cluster", "data", "storage", "configs"},
-    "trainers": {"actors", "cluster", "data", "storage", "configs"},
-    "benchmarks": {"trainers", "evals", "serve", "actors", "cluster", "data", "storage", "configs"},
+    "trainers": {"actors", "cluster", "data", "reporting", "storage", "configs"},
+    "benchmarks": {"trainers", "evals", "serve", "actors", "cluster", "data", "reporting", "storage", "configs"},
 }
 # The quickstart is the one command that runs every other: stages, then the table that the evaluations give.
 # Training asks the evaluations how far it is, through one door.

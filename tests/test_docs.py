@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = "actors|benchmarks|cluster|configs|data|docs|evals|locks|serve|storage|tests|trainers"
+PACKAGES = "actors|benchmarks|cluster|configs|data|docs|evals|locks|reporting|serve|storage|tests|trainers"
 NAMED = re.compile(rf"(?<![\w/.-])(?:\.\./)?((?:{PACKAGES})/[\w./-]+\.(?:py|md|ya?ml|jsonl?|jinja|sh|txt|svg))\b")
 OF_USERS = {"data/rewards/jiuyi.py"}
 """Files of examples, which users write."""

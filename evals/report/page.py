@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
-
-from evals.report.plots import Plot, choice_plots, scale_plots
+from evals.report.plots import choice_plots, scale_plots
 from evals.report.tables import (
     Results,
-    Table,
     comparisons,
     every_metric,
     markdown,
@@ -22,11 +16,14 @@ from evals.report.tables import (
     speed,
     warnings,
 )
+from reporting.formats import format_time
+from reporting.page import render
 from storage.durable import make_folder, replace_file
 
-FILES = Path(__file__).parent
-_CHOICES = ("cmmlu", "ceval", "medqa", "exam")
-_SCALES = ("cami", "scale")
+_PLOTS = {
+    **dict.fromkeys(("cmmlu", "ceval", "medqa", "exam"), choice_plots),
+    **dict.fromkeys(("cami", "scale"), scale_plots),
+}
 DISCLAIMER = (
     "A score on exam questions or on the words of an answer says nothing about safety with patients. No figure here makes a "
     "model fit for medical advice."
@@ -74,32 +71,24 @@ def to_markdown(results: Mapping[str, Any]) -> str:
 
 
 def to_html(results: Mapping[str, Any], now: float | None = None) -> str:
-    """Returns the report as a self-contained HTML page. The template escapes every text.
+    """Returns the report as a self-contained HTML page.
 
     Args:
         results: the output of `evals.run.evaluate`.
         now: time of the report, Unix seconds; None for the current time.
     """
     models = models_of(results)
-    return _template().render(
+    return render(
+        Path(__file__).with_name("page.html.jinja"),
         models=models,
-        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now)),
+        made=format_time(now),
         disclaimer=DISCLAIMER,
         warnings=list(warnings(models)),
         overview=overview(models),
         comparisons=comparisons(models),
         sections=[_section(task, models) for task in _tasks(models)],
         facts=facts(results),
-        style=Markup((FILES / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of the project
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html.jinja")
 
 
 def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -127,16 +116,10 @@ def _tasks(models: Results) -> list[str]:
 def _section(task: str, models: Results) -> dict[str, Any]:
     own = {name: result["tasks"][task] for name, result in models.items() if task in result["tasks"]}
     first = next(iter(own.values()))
-    plots: list[Plot] = []
-    if task in _CHOICES:
-        plots = choice_plots(task, models)
-    elif task in _SCALES:
-        plots = scale_plots(task, models)
-    table: Table = every_metric(task, models)
     return {
         "task": task,
-        "plots": plots,
-        "table": table,
+        "plots": _PLOTS[task](task, models) if task in _PLOTS else [],
+        "table": every_metric(task, models),
         "speed": [(name, speed(values)) for name, values in own.items()],
         "prompt": first.get("prompt"),
         "scale": first.get("scale"),

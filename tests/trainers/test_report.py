@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from configs.errors import ConfigError
+from reporting.formats import format_time
 from trainers.report import main, report
-from trainers.reporting.page import cards, moment, render, sections
+from trainers.reporting.page import cards, render, sections
 from trainers.reporting.record import read_record
 from trainers.reporting.samples import read_samples
 
@@ -125,7 +126,7 @@ def test_state_and_steps_of_a_run_that_goes_on_and_then_ends(make):
     assert record.state(now=1030.0 + 600 + 5 * 10 + 1) == "stopped"
     text = Text(page_of(folder, now=1040.0)).text
     assert "3 of 4" in text
-    assert f"last step{moment(1030.0)}" in text
+    assert f"last step{format_time(1030.0)}" in text
     assert "took0:20" in text
     (folder / "DONE").write_text("{}")
     assert read_record(folder).state() == "finished"

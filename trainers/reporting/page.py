@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
-
-from trainers.reporting.curves import Chart, draw, draw_phases, sparkline
+from reporting.areas import draw_stack
+from reporting.charts import Chart
+from reporting.curves import draw_curves, sparkline
+from reporting.formats import format_number, format_time
+from reporting.page import render as render_page
 from trainers.reporting.panels import CARDS, PHASE, panel_of, panels_of
 from trainers.reporting.record import Record
-from trainers.reporting.samples import SamplesView, is_chinese, readable
-from trainers.reporting.scale import figure
+from trainers.reporting.samples import SamplesView
 from trainers.runs.progress import clock
 
-FILES = Path(__file__).resolve().parent
 MOST_CARDS = 8
 STAGES = {"pretrain": "Pretraining", "sft": "Supervised fine-tuning", "reward": "Reward model", "ppo": "PPO"}
 
@@ -39,14 +35,13 @@ class Card:
 def render(record: Record, samples: SamplesView | None, now: float | None = None) -> str:
     """Returns the page's HTML.
 
-    The template escapes every text, and the page's Content Security Policy allows no script but its own.
-
     Args:
         now: time of the report in Unix seconds; default: the current time.
     """
     now = time.time() if now is None else now
-    script = (FILES / "page.js").read_text(encoding="utf-8")
-    return _template().render(
+    return render_page(
+        Path(__file__).with_name("page.html.jinja"),
+        hover=True,
         record=record,
         stage=STAGES.get(record.stage, record.stage),
         state=record.state(now),
@@ -55,21 +50,7 @@ def render(record: Record, samples: SamplesView | None, now: float | None = None
         cards=cards(record),
         sections=sections(record),
         samples=samples,
-        figure=figure,
-        style=Markup((FILES / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of the project
-        script=Markup(script),  # noqa: S704 - a file of the project
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["readable"] = readable
-    environment.tests["chinese"] = is_chinese
-    return environment.get_template("page.html.jinja")
 
 
 def cards(record: Record) -> list[Card]:
@@ -82,19 +63,25 @@ def cards(record: Record) -> list[Card]:
         panel = panel_of(name)
         share = panel is not None and panel.share
         first, last = _tenth(series.values), _tenth(series.values[::-1])
-        before = figure(first, share=share) if len(series.values) > 1 else ""
-        found.append(Card(title, figure(last, share=share), before, sparkline(series)))
+        before = format_number(first, share=share) if len(series.values) > 1 else ""
+        found.append(Card(title, format_number(last, share=share), before, sparkline(series)))
     return found
 
 
 def sections(record: Record) -> dict[str, list[Chart]]:
     """Returns the charts of all metrics, by section; the chart of phases is the first of its section."""
     charts: dict[str, list[Chart]] = {}
-    phases = [series for name, series in record.series.items() if name.startswith(PHASE)]
     for panel, names in panels_of(record.series):
-        charts.setdefault(panel.section, []).append(draw(panel, [record.series[name] for name in names]))
+        members = [record.series[name] for name in names]
+        chart = draw_curves(panel.title, members, note=panel.note, share=panel.share, log_from=panel.log_from)
+        charts.setdefault(panel.section, []).append(chart)
+    phases = [
+        replace(series, name=name.removeprefix(PHASE))
+        for name, series in record.series.items()
+        if name.startswith(PHASE)
+    ]
     if phases:
-        charts.setdefault("Time", []).insert(0, draw_phases(phases, record.steps))
+        charts.setdefault("Time", []).insert(0, draw_stack("Seconds a step, by phase", phases, record.steps, "s"))
     return charts
 
 
@@ -118,12 +105,7 @@ def _facts(record: Record, now: float) -> list[tuple[str, str]]:
     done = record.steps[-1] if record.steps else 0
     facts = [("step", f"{done:,} of {record.planned:,}" if record.planned else f"{done:,}")]
     if record.began is not None and record.ended is not None:
-        facts += [("began", moment(record.began)), ("last step", moment(record.ended))]
+        facts += [("began", format_time(record.began)), ("last step", format_time(record.ended))]
         if record.ended > record.began:
             facts.append(("took", clock(record.ended - record.began)))
-    return [*facts, ("report of", moment(now))]
-
-
-def moment(seconds: float) -> str:
-    """Formats Unix seconds as UTC, to the minute."""
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+    return [*facts, ("report of", format_time(now))]

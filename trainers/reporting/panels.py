@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from reporting.charts import COLORS
+
 PHASE = "seconds_"
 """Prefix of the metrics with the seconds of a phase, which are drawn as one stack."""
 
@@ -15,9 +17,6 @@ LOG, LOG_OTHER = 10.0, 1000.0
 
 `LOG` is for metrics known to fall by orders of magnitude, `LOG_OTHER` for metrics in no panel.
 """
-
-MOST_CURVES = 8
-"""Most curves in one chart; the page has as many colors."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,9 @@ def panels_of(names: Iterable[str]) -> list[tuple[Panel, list[str]]]:
         else:
             found[panel].append(name)
     split = [
-        (panel, members[start : start + MOST_CURVES])
+        (panel, members[start : start + COLORS])
         for panel, members in found.items()
-        for start in range(0, len(members), MOST_CURVES)
+        for start in range(0, len(members), COLORS)
     ]
     return split + other
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError
 from configs.recipe import read_recipe, short
+from reporting.curves import Series
 from trainers.runs.folder import read_metrics
 
 LARGEST = 1e100
@@ -18,19 +19,6 @@ LARGEST = 1e100
 
 _YEAR_10000 = 253_402_300_800  # in Unix seconds; later times cannot be formatted
 _NO_METRICS = ("step", "time")
-
-
-@dataclass
-class Series:
-    """One metric: the steps at which it was logged, ascending, and their values, None for NaN and infinities."""
-
-    name: str
-    steps: list[int] = field(default_factory=list)
-    values: list[float | None] = field(default_factory=list)
-
-    def finite(self) -> list[float]:
-        """Returns the finite values."""
-        return [value for value in self.values if value is not None]
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from configs.errors import ConfigError
 from configs.recipe import short
-from trainers.reporting.curves import Chart, histogram
-from trainers.reporting.scale import nice_step
+from reporting.areas import draw_histogram
+from reporting.charts import Chart
+from reporting.scale import nice_step
 
 SHOWN = 4
 """How many of the best samples of a step are shown, and how many of the worst."""
 
 _BINS = 20
-_CHINESE = re.compile(r"[㐀-鿿豈-﫿]")
-_CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
 
 
 class Message(BaseModel):
@@ -119,16 +116,6 @@ def read_file(path: Path) -> list[Sample]:
     return samples
 
 
-def readable(text: str) -> str:
-    """Replaces control characters by their Unicode pictures, because browsers drop them or handle them specially."""
-    return text.translate(_CONTROL)
-
-
-def is_chinese(text: str) -> bool:
-    """Returns whether the text needs a Chinese font, because Han characters look different in a Japanese one."""
-    return _CHINESE.search(text) is not None
-
-
 def _first_with_samples(files: Sequence[Path]) -> list[Sample] | None:
     return next((samples for path in files if (samples := read_file(path))), None)
 
@@ -161,7 +148,7 @@ def _distribution(
     missing = sum(map(len, groups.values())) - len(known)
     if missing:
         note += f"; {missing} without a finite value are left out"
-    return histogram(title, note, values, _edges(known, whole))
+    return draw_histogram(title, note, values, _edges(known, whole))
 
 
 def _edges(values: Sequence[float], whole: bool) -> list[float]:
@@ -181,5 +168,4 @@ def _edges(values: Sequence[float], whole: bool) -> list[float]:
 
 def _finite(value: float | None, otherwise: float) -> float:
     """Returns `value` if it is finite, else `otherwise`. Python's JSON may contain NaN and Infinity."""
-    known: Any = value is not None and math.isfinite(value)
-    return value if value is not None and known else otherwise
+    return value if value is not None and math.isfinite(value) else otherwise

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
 from data.prepare.options import STEPS
 from data.prepare.tally import BINS
+from reporting.charts import Bar, BarChart
+from reporting.page import render as render_page
+from reporting.scale import Scale
 
 WHAT: Final = {
     "bad": "cannot be used",
@@ -27,39 +26,19 @@ WHAT: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A bar of the length histogram: rows of `label` characters; the height is in percent of the highest bar."""
-
-    label: str
-    rows: int
-    height: float
-
-
 def render(report: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """Return the page's HTML, from `report.json` and the request `asked`; all text is escaped."""
     order = ["bad", *STEPS[:3], "length", "repetition", "decontamination", "exact", "near"]
-    return _template().render(
+    return render_page(
+        Path(__file__).with_name("report.html.jinja"),
         report=report,
         asked=asked,
         what=WHAT,
         steps=[step for step in order if step in report["removed"] or step in report["changed"]],
         examples=[(step, report["examples"][step]) for step in order if step in report["examples"]],
         labels=labels_of(report),
-        bars=bars({int(key): count for key, count in report["lengths"].items()}),
+        lengths=histogram({int(key): count for key, count in report["lengths"].items()}),
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.jinja")
 
 
 def labels_of(report: Mapping[str, Any]) -> dict[str, int]:
@@ -70,15 +49,11 @@ def labels_of(report: Mapping[str, Any]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def bars(lengths: Mapping[int, int]) -> list[Bar]:
-    """Return the histogram from its first bin with rows to its last."""
-    if not lengths:
-        return []
-    highest = max(lengths.values())
-    return [
-        Bar(_label(index), lengths.get(index, 0), 100 * lengths.get(index, 0) / highest)
-        for index in range(min(lengths), max(lengths) + 1)
-    ]
+def histogram(lengths: Mapping[int, int]) -> BarChart:
+    """Return the histogram of rows' lengths, from its first bin with rows to its last."""
+    bins = range(min(lengths), max(lengths) + 1) if lengths else ()
+    bars = [Bar(_label(index), lengths.get(index, 0), f"{lengths.get(index, 0):,}") for index in bins]
+    return BarChart("", "", bars, Scale(0.0, max(lengths.values(), default=1)), ticks=[])
 
 
 def _label(index: int) -> str:

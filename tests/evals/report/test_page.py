@@ -52,7 +52,7 @@ def test_the_page_fits_its_window(
     page = Page(chromium, width, 900, "en", scheme)
     try:
         page.command("Page.navigate", url=(tmp_path / "a.html").as_uri())
-        page.until("document.readyState === 'complete' && document.querySelector('.plot')")
+        page.until("document.readyState === 'complete' && document.querySelector('.rows')")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("[...document.querySelectorAll('.track')].every((e) => e.clientWidth > 60)")
         assert page.texts(".published th")[0].startswith("GPT-3.5-Turbo")

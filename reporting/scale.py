@@ -1,4 +1,4 @@
-"""Axes and numbers: the visible range of an axis, its ticks, and the format of numbers."""
+"""Axes: the visible range of an axis and its ticks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ class Scale:
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
+
+    def percent(self, value: float) -> float:
+        """Returns the position of a value in percent of the axis."""
+        return round(100 * self.at(value), 2)
 
     def ticks(self, wanted: int = 4) -> list[float]:
         """Returns about `wanted` round values on the axis."""
@@ -71,20 +75,3 @@ def nice_step(rough: float) -> float:
     """Returns the smallest of 1, 2, 2.5, 5 times a power of ten that is at least `rough` > 0."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in _NICE if factor * power >= rough * (1 - 1e-9))
-
-
-def figure(value: float | None, *, share: bool = False) -> str:
-    """Formats a value with up to four digits: 1,624; 0.7937; 7.39e-6; with `share`, 12.3%."""
-    if value is None or not math.isfinite(value):
-        return "not finite"
-    if share:
-        return f"{figure(float(f'{100 * value:.3g}'))}%"
-    size = abs(value)
-    if size >= 1e6 or 0 < size < 1e-3:
-        digits, _, power = f"{value:.2e}".partition("e")
-        text = f"{float(digits):g}e{int(power)}"
-    elif size >= 1000:
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:.4g}"
-    return text.replace("-", "\N{MINUS SIGN}")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trainers.reporting.scale import Scale, figure, nice_step, scale_of
+from reporting.scale import Scale, nice_step, scale_of
 
 
 def test_a_linear_axis():
@@ -57,25 +57,3 @@ def test_an_axis_of_shares_ends_at_one():
 @pytest.mark.parametrize(("rough", "step"), [(0.7, 1.0), (2.2, 2.5), (3.0, 5.0), (0.02, 0.02), (60.0, 100.0)])
 def test_steps_are_round(rough, step):
     assert nice_step(rough) == pytest.approx(step)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0, "0"),
-        (-0.84817, "−0.8482"),
-        (1623.8, "1,624"),
-        (40.0, "40"),
-        (7.39e-06, "7.39e−6"),
-        (2_500_000.0, "2.5e6"),
-        (None, "not finite"),
-        (math.nan, "not finite"),
-    ],
-)
-def test_figures(value, text):
-    assert figure(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(0.0, "0%"), (0.12345, "12.3%"), (1.0, "100%"), (0.00103, "0.103%")])
-def test_shares(value, text):
-    assert figure(value, share=True) == text

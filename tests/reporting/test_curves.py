@@ -4,11 +4,7 @@ import json
 
 import pytest
 
-from trainers.reporting.curves import counted, draw, draw_phases, histogram, smoothed, thinned
-from trainers.reporting.panels import Panel
-from trainers.reporting.record import Series
-
-PANEL = Panel("Outcome", "Reward", ("reward",))
+from reporting.curves import Series, draw_curves, smoothed, thinned
 
 
 def series(*values: float | None, name: str = "reward") -> Series:
@@ -16,7 +12,7 @@ def series(*values: float | None, name: str = "reward") -> Series:
 
 
 def test_a_curve_by_hand():
-    chart = draw(PANEL, [series(0.0, 5.0, 10.0)])
+    chart = draw_curves("Reward", [series(0.0, 5.0, 10.0)])
     (mark,) = chart.marks
     assert mark.line == "M0 1000L500 523.8L1000 47.6"  # the axis goes from 0 to 10.5
     assert mark.dots == "M0 1000h0M500 523.8h0M1000 47.6h0"
@@ -34,13 +30,13 @@ def test_a_curve_by_hand():
 
 def test_curves_that_were_logged_at_different_steps_share_the_axis():
     rare = Series("heldout_loss", [3], [2.0])
-    chart = draw(PANEL, [series(4.0, 3.0, 2.0, 1.0, 0.0, name="loss"), rare])
+    chart = draw_curves("Reward", [series(4.0, 3.0, 2.0, 1.0, 0.0, name="loss"), rare])
     assert chart.marks[1].dots == "M500 523.8h0"
     assert json.loads(chart.hover)["rows"] == [["4", ""], ["3", ""], ["2", "2"], ["1", ""], ["0", ""]]
 
 
 def test_a_metric_that_was_never_finite_has_a_chart_without_a_line():
-    (mark,) = draw(PANEL, [series(None, None)]).marks
+    (mark,) = draw_curves("Reward", [series(None, None)]).marks
     assert (mark.line, mark.dots, mark.value, mark.gaps) == ("", "", "not finite", [(0.0, 100.0)])
 
 
@@ -61,32 +57,3 @@ def test_of_many_points_each_stretch_keeps_its_lowest_and_highest():
     assert len(places) <= 802
     assert {0, 5_003, 5_500, 9_999} <= set(places)
     assert thinned(series(1.0, 2.0)) == [0, 1]
-
-
-def test_phases_are_stacked():
-    learn, publish = series(1.0, 3.0, name="seconds_update"), Series("seconds_publish", [2], [1.0])
-    chart = draw_phases([learn, publish], [1, 2])
-    assert [mark.area for mark in chart.marks] == [
-        "M0 1000V761.9H500V285.7H1000V1000H500V1000H0Z",  # the axis goes from 0 to 4.2 seconds
-        "M0 761.9V761.9H500V47.6H1000V285.7H500V761.9H0Z",
-    ]
-    assert [mark.value for mark in chart.marks] == ["2 s, 80%", "0.5 s, 20%"]
-    assert json.loads(chart.hover)["rows"] == [["1 s", "0 s"], ["3 s", "1 s"]]
-
-
-def test_phases_of_many_steps_are_means_of_several():
-    chart = draw_phases([series(*range(1000), name="seconds_update")], range(1, 1001))
-    hover = json.loads(chart.hover)
-    assert len(hover["rows"]) == 200
-    assert (hover["heads"][0], hover["rows"][0]) == ("steps 1 to 5", ["2 s"])
-    assert chart.note.endswith("a bar is the mean of 5 steps")
-    assert (99.9, "1,000") not in chart.x_ticks
-    assert chart.x_ticks[0] == (19.75, "200")
-
-
-def test_a_histogram_shows_shares_of_each_group():
-    assert counted([0.0, 1.0, 1.5, 2.0], [0.0, 1.0, 2.0]) == [1, 3]
-    chart = histogram("Tokens", "", {"step 1": [1.0, 1.0, 3.0, 3.5], "step 9": []}, [0.0, 2.0, 4.0])
-    assert chart.marks[0].area == "M0 1000V47.6H500V47.6H1000V1000H500V1000H0Z"  # both bins hold half
-    assert [mark.value for mark in chart.marks] == ["mean 2.125", "none"]
-    assert json.loads(chart.hover)["rows"] == [["2 of 4", "0 of 0"], ["2 of 4", "0 of 0"]]

@@ -1,0 +1,51 @@
+"""The shell of every HTML report: one environment for the templates that extend base.html.jinja."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from reporting.charts import COLORS
+from reporting.formats import format_number, is_chinese, readable
+
+FILES = Path(__file__).resolve().parent
+
+
+def render(template: Path, *, hover: bool = False, **values: object) -> str:
+    """Renders a report's template as one self-contained HTML page.
+
+    The template escapes every text, and the page's Content Security Policy allows no request, and no script but that
+    of the charts.
+
+    Args:
+        template: extends `base.html.jinja`, and can import the macros of `charts.html.jinja`.
+        hover: whether the page has charts that show values at the pointer.
+        values: the template's variables.
+    """
+    return _environment(template.parent).get_template(template.name).render(hover=hover, **values)
+
+
+@cache
+def _environment(folder: Path) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader([folder, FILES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = _asset("page.css") + _asset("charts.css"), _asset("charts.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(colors=COLORS, style=style, script=script, script_hash=digest)
+    environment.filters.update(number=format_number, thousands="{:,}".format, readable=readable)
+    environment.tests["chinese"] = is_chinese
+    return environment
+
+
+def _asset(name: str) -> Markup:
+    return Markup((FILES / name).read_text(encoding="utf-8"))  # noqa: S704 - a file of the project
