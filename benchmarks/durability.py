@@ -18,6 +18,7 @@ from typing import Any
 from cluster.connect import connect
 from configs.base import load
 from configs.errors import one_line_errors
+from configs.logs import configure
 from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
 from trainers.ppo import read_prompts, train
@@ -38,6 +39,7 @@ def main() -> None:
     spent.watch(Journal, "record_rewards", "rewards")
     spent.watch(Checkpoints, "begin", "checkpoint_copy")
     spent.watch(Checkpoints, "commit", "checkpoint_commit")
+    configure("ppo", config.name)
     with one_line_errors(PROG), connect(**config.cluster.connection()), Run(config.name, config) as run:
         train(config, run, read_prompts(config))
         steps = [line["seconds"] for line in run.metrics()]

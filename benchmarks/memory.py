@@ -28,6 +28,7 @@ from cluster.head import Head
 from cluster.memory import status_bytes
 from cluster.polling import PollingThread
 from configs.errors import one_line_errors
+from configs.logs import configure
 from data.chat import encode_prompt
 from data.tables import PROMPTS, write_table
 from storage.paths import resolve
@@ -75,6 +76,7 @@ def compare(tokenizer: Path, architecture: ArchitectureConfig, micro_batch_token
     Writes the inputs to `folder`, and removes the run's folder at the end.
     """
     config = _config(tokenizer, architecture, micro_batch_tokens, folder)
+    configure("ppo", config.name)
     prompts = read_prompts(config)
     wanted = plan(config, shape_in_folder, None)
     needs = [need for place in wanted.groups["ppo"] for need in place.needs]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from typing import Any
 
 from cluster.environment import for_local_cluster
 from configs.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 
@@ -133,7 +134,7 @@ def _temporary_folders(object_store_bytes: int) -> dict[str, str]:
     shared = "/dev/shm"  # noqa: S108 - only its free space is read
     if not os.path.isdir(shared) or shutil.disk_usage(shared).free < object_store_bytes:
         need = object_store_bytes // MIB
-        print(f"note: {shared} has less than {need} MiB free, so Ray's objects go to {folder}", file=sys.stderr)
+        logger.warning("%s has less than %d MiB free, so Ray's objects go to %s", shared, need, folder)
         options["_plasma_directory"] = folder
     return options
 

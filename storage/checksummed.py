@@ -8,6 +8,7 @@ changed byte.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import pyarrow.parquet as pq
 
 from configs.errors import RunError
 from storage.durable import make_folder, replace_file, writing
+
+logger = logging.getLogger(__name__)
 
 KEY = "checksum"
 _MARK = b"sha256:"
@@ -75,7 +78,7 @@ def read_checksummed(path: Path) -> tuple[pa.Table, dict[str, str]]:
 def read_or_set_aside(path: Path, then: str) -> tuple[pa.Table, dict[str, str]] | None:
     """Like `read_checksummed`, but returns None if the file does not exist or is damaged.
 
-    A damaged file is reported on stdout, followed by the consequence `then`, and renamed to end in `.damaged`, so that
+    A damaged file is logged, followed by the consequence `then`, and renamed to end in `.damaged`, so that
     it is ignored from then on.
 
     Raises:
@@ -89,5 +92,5 @@ def read_or_set_aside(path: Path, then: str) -> tuple[pa.Table, dict[str, str]] 
         aside = path.with_name(path.name + ".damaged")
         with writing(path):
             path.replace(aside)
-        print(f"{error}; kept as {aside.name}, {then}", flush=True)
+        logger.warning("%s; kept as %s, %s", error, aside.name, then)
         return None

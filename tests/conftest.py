@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import resource
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from configs.logs import LOGGERS
 
 if TYPE_CHECKING:
     from browser import Chromium
@@ -54,6 +57,16 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "runs"
     monkeypatch.setenv("CHIMED_RUNS", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def logs() -> None:
+    """Undoes what commands of earlier tests configured, and lets `caplog` see INFO of this project's packages."""
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.INFO)
 
 
 @pytest.fixture

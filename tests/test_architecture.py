@@ -44,6 +44,26 @@ MAY_ALSO_IMPORT = {
 }
 # Packages with one public interface, whose __init__ re-exports it.
 DOORS = {"data/chat/__init__.py", "serve/requests/__init__.py"}
+# Files that print the output of a command: results, tables, progress, `--help`, and the one line of an error. Everything
+# else that a user should know is logged.
+PRINT = {
+    *("configs/base.py", "configs/errors.py"),
+    *(
+        "data/clinic/__main__.py",
+        "data/prepare/__main__.py",
+        "data/prepare/privacy/score.py",
+        "data/tokenizer/__main__.py",
+    ),
+    *("cluster/kuberay/check.py", "cluster/listeners.py", "cluster/status/__main__.py"),
+    *("evals/run.py", "serve/__main__.py"),
+    *(
+        "trainers/ppo.py",
+        "trainers/rejection/__main__.py",
+        "trainers/supervised/driver.py",
+        "trainers/runs/progress.py",
+    ),
+    *("trainers/journal.py", "trainers/quickstart.py", "trainers/report.py", "trainers/vocabulary.py"),
+}
 
 
 @cache
@@ -105,6 +125,17 @@ def test_rays_private_modules_have_one_door():
         if any(private.search(line.partition("#")[0]) for line in path.read_text(encoding="utf-8").splitlines())
     }
     assert users == {"cluster/ray_internals.py", *serve}
+
+
+def test_only_the_output_of_a_command_is_printed():
+    """All packages but `benchmarks`, whose files print what they measure."""
+    printing = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert {name for name in printing if not name.startswith("benchmarks/")} == PRINT
 
 
 def test_no_folder_is_crowded():

@@ -14,6 +14,7 @@ from actors.modeling.rows import lengths
 from configs.arguments import count
 from configs.base import read
 from configs.errors import ConfigError, one_line_errors
+from configs.logs import configure
 from configs.recipe import read_recipe
 from data.chat import chat_ends, without_end
 from storage.checksummed import read_checksummed
@@ -29,6 +30,7 @@ PROG = "python -m trainers.journal"
 def main(argv: Sequence[str]) -> None:
     """Prints the requested step. Raises ConfigError or RunError with a one-line message."""
     options = _parse(argv)
+    configure("trainers.journal")
     run = require_dir(options.run, "run", "give the folder of a run, such as runs/quickstart/ppo")
     steps = recorded_steps(run / "journal")
     if not steps:

@@ -5,6 +5,7 @@ The training loop is in trainers/rlhf/loop.py; this command reads the settings, 
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from actors.roles.reward_function import sources_of
 from cluster.connect import connect
 from configs.base import load
 from configs.errors import one_line_errors
+from configs.logs import configure
 from data.tokenizer.hf_tokenizer import has_tokenizer
 from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
@@ -32,6 +34,8 @@ from trainers.runs.folder import Run, already_finished
 from trainers.runs.pinning import fetch_on_nodes, pin
 from trainers.runs.stopping import StopRequests
 
+logger = logging.getLogger(__name__)
+
 PROG = "python -m trainers.ppo"
 LONGEST = "prompts.max_tokens + rollout.max_new_tokens"
 
@@ -43,7 +47,7 @@ def train(config: PPOConfig, run: Run, prompts: PromptStream, observers: Sequenc
     """
     with StopRequests() as stop:
         with stop.may_interrupt():
-            starting = starting_again("ppo", config.max_failures, lambda: Team(team_config(config, prompts.end_ids)))
+            starting = starting_again(config.max_failures, lambda: Team(team_config(config, prompts.end_ids)))
         with starting as team:
             stop.watch_nodes(team.watch)
             recovery = Recovery(team, stop, config.max_failures, config.failure_window_s)
@@ -54,7 +58,7 @@ def read_prompts(config: PPOConfig) -> PromptStream:
     """Checks the models of all roles, then reads the prompts.
 
     Every model must exist, support the longest possible sequence, and have the policy's vocabulary and chat format
-    according to its tokenizer. Prints a note for a model without a tokenizer. Raises ConfigError or DataError.
+    according to its tokenizer. Logs a warning for a model without a tokenizer. Raises ConfigError or DataError.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     tokenizer = load_chat_tokenizer(config.policy.model, config.chat)
@@ -64,7 +68,7 @@ def read_prompts(config: PPOConfig) -> PromptStream:
             folder = require_model(settings.model, longest, f"{LONGEST} =", key, KINDS.get(f"ppo.{key}", "language"))
             require_rows(tokenizer, read_config(folder, key), f"{key}: {folder}")
             if role != "policy" and not has_tokenizer(folder):
-                print(f"ppo: {key}: {folder} has no tokenizer to compare with the policy's", flush=True)
+                logger.warning("%s: %s has no tokenizer to compare with the policy's", key, folder)
             elif role != "policy":
                 require_same_format(config.policy.model, tokenizer, folder, load_tokenizer(folder))
     return PromptStream(config, tokenizer)
@@ -92,6 +96,7 @@ def main(argv: Sequence[str] | None = None, observers: Sequence[Observer] = ()) 
     """Reads the settings, opens the run, joins the cluster, trains."""
     config = load("ppo", STAGES, sys.argv[1:] if argv is None else argv, PROG)
     assert isinstance(config, PPOConfig)
+    configure("ppo", config.name)
     with one_line_errors(PROG):
         config = pin(config)
         if already_finished(config.name, config):

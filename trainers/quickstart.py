@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -22,11 +23,14 @@ from rich.console import Console
 from cluster.memory import PeakMemory
 from configs.base import read
 from configs.errors import ConfigError, one_line_errors
+from configs.logs import configure
 from evals.report.table import build_table, check_table, to_markdown
 from evals.run import write_json
 from storage.paths import runs_root
 from trainers.config.stages import STAGES as CONFIGS
 from trainers.runs.stopping import Stopped
+
+logger = logging.getLogger(__name__)
 
 PROG = "python -m trainers.quickstart"
 STAGES = ("pretrain", "sft", "reward", "ppo")
@@ -45,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the parts that are not finished, then prints the table."""
     options = _parse(argv)
     root = runs_root() / "quickstart"
+    configure("trainers.quickstart")
     with one_line_errors(PROG):
         read("ppo", CONFIGS, ["--config", options.config])  # checks every stage of the recipe before the first starts
         _require_same_options(root, options)
@@ -128,7 +133,7 @@ def _status_of(command: Sequence[str], environment: Mapping[str, str]) -> int:
         finally:
             signal.signal(signal.SIGTERM, before)
     if asked:
-        print("quickstart: stopped; the same command goes on", flush=True)
+        logger.info("stopped; the same command goes on")
         raise Stopped("SIGTERM")
     return status
 

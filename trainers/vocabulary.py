@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError, one_line_errors
+from configs.logs import configure
 from data.tokenizer.training import load
 from data.tokenizer.vocabulary import old_pieces
 from trainers.runs.export import export_model, require_model
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="what data.tokenizer extend wrote")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     given = parser.parse_args(arguments)
+    configure("trainers.vocabulary")
     with one_line_errors(PROG):
         if given.out.exists():
             raise ConfigError(f"--out {given.out}: is there already; name a new folder")

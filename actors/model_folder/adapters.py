@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from data.hub import parse_model
 from data.tokenizer.hf_tokenizer import read_tokenizer
 from storage.durable import sha256, writing
 from storage.paths import resolve, runs_root
+
+logger = logging.getLogger(__name__)
 
 FOLDER = ".merged"  # below runs/, which all nodes of a cluster share
 ADAPTER_CONFIG = "adapter_config.json"
@@ -72,7 +75,7 @@ def merged_dir(folder: Path, what: str, model_dir: Callable[[str, str], Path]) -
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not merged.exists():
             base, aside = model_dir(name, label), merged.with_suffix(".new")
-            print(f"{what}: merging the adapter {folder} into {base}: {merged}", flush=True)
+            logger.info("%s: merging the adapter %s into %s: %s", what, folder, base, merged)
             model = _merged(base, folder, weights, what)
             with writing(merged):
                 shutil.rmtree(aside, ignore_errors=True)

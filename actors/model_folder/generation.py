@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from actors.model_folder.config_json import CONFIG
 from configs.errors import ConfigError
 from data.chat.ends import GENERATION_CONFIG, configured_ends
+
+logger = logging.getLogger(__name__)
 
 _RANGES: Mapping[str, Callable[[float], bool]] = {
     "temperature": lambda value: 0 <= value < math.inf,
@@ -24,7 +27,7 @@ _RANGES: Mapping[str, Callable[[float], bool]] = {
 
 
 def make_generation_config_valid(model: PreTrainedModel) -> None:
-    """Changes the model's generation settings in place so that Transformers saves them; prints what it changes.
+    """Changes the model's generation settings in place so that Transformers saves them; logs what it changes.
 
     Transformers loads a generation_config.json that sets sampling parameters without `do_sample`, as many LLaMA
     checkpoints have, but refuses to save it. Such a file intends sampling, so `do_sample` is set. Settings that are
@@ -38,11 +41,9 @@ def make_generation_config_valid(model: PreTrainedModel) -> None:
     if not settings.do_sample:
         settings.do_sample = True
         if _fault(settings) is None:
-            print(
-                "export: generation_config.json has sampling parameters but no do_sample; it is set to true", flush=True
-            )
+            logger.warning("generation_config.json has sampling parameters but no do_sample; it is set to true")
             return
-    print(f"export: generation_config.json keeps token ids only, since it is not valid: {fault}", flush=True)
+    logger.warning("generation_config.json keeps token ids only, since it is not valid: %s", fault)
     ids = {name: _token_ids(getattr(settings, name)) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     model.generation_config = GenerationConfig(**ids)
 

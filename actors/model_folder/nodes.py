@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from actors.model_folder.source import repository_of, snapshot, uses_modelscope
 from configs.errors import ConfigError
+from configs.logs import configure
 from data.hub import Repository, pinned
+
+logger = logging.getLogger(__name__)
 
 
 def fetch(names: Sequence[str], same_folder: bool = False) -> None:
@@ -33,13 +37,13 @@ def fetch(names: Sequence[str], same_folder: bool = False) -> None:
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
     if not others:
         return
-    print(f"downloading {', '.join(wanted)} on {len(others)} more nodes", flush=True)
+    logger.info("downloading %s on %d more nodes", ", ".join(wanted), len(others))
     online = {"HF_HUB_OFFLINE": str(int(constants.HF_HUB_OFFLINE))}  # roles are offline; see cluster/environment.py
     tasks = []
     for node in others:
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         options = {"num_cpus": 0, "scheduling_strategy": strategy, "runtime_env": {"env_vars": online}}
-        tasks.append((node["NodeManagerAddress"], ray.remote(_fetch).options(**options).remote(wanted)))
+        tasks.append((node["NodeManagerAddress"], ray.remote(_fetch_there).options(**options).remote(wanted)))
     for address, task in tasks:
         try:
             folders = ray.get(task)
@@ -55,6 +59,12 @@ def fetch(names: Sequence[str], same_folder: bool = False) -> None:
 def _pinned(repository: Repository) -> Repository:
     """The repository pinned to the commit that this node has; unpinned on ModelScope."""
     return repository if uses_modelscope() else pinned(repository)
+
+
+def _fetch_there(names: Sequence[str]) -> list[str]:
+    """Runs `_fetch` in a process of another node."""
+    configure("download")
+    return _fetch(names)
 
 
 def _fetch(names: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from actors.modeling.rows import as_list_column, pack
 from actors.table import require
 from cluster.liveness.heartbeat import Heartbeat
 from cluster.memory import resident_bytes
+from configs.logs import configure
 
 Place = tuple[str, str, int]
 """(run name, role, rank)."""
@@ -28,9 +29,11 @@ class Worker:
     """Version of the published policy weights that this process holds; None for roles that receive none."""
 
     def __init__(self, threads: int, place: Place | None = None) -> None:
-        """Sets the number of threads. With a `place`, also sends heartbeats under it, which requires a Ray actor."""
+        """Sets the number of threads. With a `place`, which requires a Ray actor, logs and sends heartbeats under it."""
         prepare_process(threads)
         if place is not None:
+            run, role, rank = place
+            configure(f"{role}-{rank}", run)
             Heartbeat(*place, version=lambda: self.version).start()
 
     def address(self) -> tuple[str, int]:

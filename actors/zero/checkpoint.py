@@ -8,6 +8,7 @@ checkpoints/step-00000020/SHA256SUMS    checksums of all files, written last; `s
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ from typing import Any
 
 from configs.errors import RunError
 from storage.durable import checksum_fault, replace_file, sha256, sync, with_checksum, writing
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "SHA256SUMS"
 STATE = "state.json"
@@ -91,14 +94,14 @@ class CheckpointStore:
     def good(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Yields folder and state of every undamaged checkpoint, newest first.
 
-        Each is read completely before it is yielded. Damaged ones are skipped and printed, with the damaged file.
+        Each is read completely before it is yielded. Damaged ones are skipped and logged, with the damaged file.
         """
         for step in reversed(self.steps()):
             folder = self._folder(step)
             try:
                 verify(folder)
             except DamagedCheckpoint as error:
-                print(f"{error}; {folder.name} is not used, but what there was before it", flush=True)
+                logger.warning("%s; %s is not used, but what there was before it", error, folder.name)
                 continue
             yield folder, json.loads((folder / STATE).read_text(encoding="utf-8"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -17,6 +18,8 @@ from actors.modeling.models import Pretrained, without_dropout
 from actors.modeling.packed import PackedModule, PackedScorer
 from actors.sizing.counting import converts
 from actors.zero.sharding import fill_shards
+
+logger = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=PackedModule)
 
@@ -48,7 +51,7 @@ def load_to_train(kind: type[Module], folder: str, zero: ZeroConfig, seed: int =
 
 
 def _in_shards(found: Pretrained, name: str, zero: ZeroConfig, scorer: bool) -> PreTrainedModel | None:
-    """The model in ZeRO-3 shards; None, with the reason printed by rank 0, if its files do not allow that."""
+    """The model in ZeRO-3 shards; None, with the reason logged by rank 0, if its files do not allow that."""
     model = found.empty(DTYPES[zero.dtype])
     stored: Mapping[str, Stored] | None = None
     reason = ""
@@ -60,7 +63,7 @@ def _in_shards(found: Pretrained, name: str, zero: ZeroConfig, scorer: bool) -> 
     reason = host_group().of_first_rank(reason, "reading the model's headers")  # nodes may have different files
     if reason:
         if rank == 0:
-            print(f"{name}: every rank reads the whole model: {reason}", flush=True)
+            logger.info("%s: every rank reads the whole model: %s", name, reason)
         return None
     fill_shards(model, stored or {}, zero)
     return model

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from cluster.connect import connect
+from configs.logs import configure
 from trainers.config.rlhf import PPOConfig
 from trainers.ppo import read_prompts, train
 from trainers.rlhf.journal import step_path
@@ -32,6 +33,7 @@ class Measured:
 
 def measure(config: PPOConfig) -> Measured:
     """Trains `config.steps` steps and returns the measurements."""
+    configure("ppo", config.name)
     with connect(**config.cluster.connection()), Run(config.name, config) as run:
         train(config, run, read_prompts(config))
         steps = run.metrics()[1:]

@@ -6,6 +6,7 @@ PATH is a YAML file, or a kustomize folder, which is rendered with kubectl or ku
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,9 @@ from cluster.kuberay.project_rules import PROJECT_RULES
 from cluster.kuberay.schemas import RAY_KINDS, SCHEMAS_VARIABLE, RaySchemas
 from configs.base import REPOSITORY
 from configs.errors import one_line_errors
+from configs.logs import configure
+
+logger = logging.getLogger(__name__)
 
 PROG = "python -m cluster.kuberay.check"
 KUBERNETES = "1.32"
@@ -47,10 +51,11 @@ def check(
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints one line per problem. Exit status: 0 without problems, 1 with problems, 2 if an input cannot be read."""
     options = _parse(argv)
+    configure("cluster.kuberay.check")
     with one_line_errors(PROG):
         schemas = RaySchemas(options.crds) if options.crds else None
         if schemas is None:
-            print("note: KubeRay's schemas are not checked; give their folder by --crds DIR", file=sys.stderr)
+            logger.warning("KubeRay's schemas are not checked; give their folder by --crds DIR")
         manifests = [manifest for path in options.paths for manifest in read(path)]
         problems = [
             problem

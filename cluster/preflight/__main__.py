@@ -30,6 +30,7 @@ from cluster.preflight.report import show
 from cluster.preflight.versions import versions
 from configs.base import Section, find_recipe, read
 from configs.errors import ConfigError, one_line_errors
+from configs.logs import configure
 from configs.recipe import read_recipe
 from storage.paths import resolve
 from trainers.config.stages import STAGES
@@ -43,6 +44,7 @@ PROG = "python -m cluster.preflight"
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the tables of one stage or all; exits with status 2 and one line of reasons if a stage is refused."""
     options, settings = _parse(argv)
+    configure("cluster.preflight")
     with one_line_errors(PROG):
         arguments = ["--config", options.config, *settings]
         stages = [options.stage] if options.stage else _stages(options.config)

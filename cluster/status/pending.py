@@ -1,7 +1,8 @@
-"""Pending placement groups: which they are, what they wait for, and a thread that prints that while a driver waits."""
+"""Pending placement groups: which they are, what they wait for, and a thread that logs that while a driver waits."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection
 
@@ -11,6 +12,8 @@ from cluster.head import Head, HeadError
 from cluster.polling import PollingThread
 from cluster.ray_internals import PlacementGroupTableData
 from cluster.scaling import Reply, waiting_for
+
+logger = logging.getLogger(__name__)
 
 _POLL_S = 3.0
 _REPORT_EVERY_S = 10.0
@@ -41,7 +44,7 @@ def seconds_pending(group: PlacementGroupTableData) -> float:
 
 
 class Waiting(PollingThread):
-    """While its `with` block runs, prints which placement groups of this job are pending, and why."""
+    """While its `with` block runs, logs which placement groups of this job are pending, and why."""
 
     def __init__(self) -> None:
         super().__init__("waiting", _POLL_S)
@@ -64,7 +67,7 @@ class Waiting(PollingThread):
         return describe(groups[0], self._head.resources()) + more
 
     def poll(self) -> None:
-        """Prints what is pending if that changed, and every few seconds otherwise."""
+        """Logs what is pending if that changed, and every few seconds otherwise."""
         try:
             words = self.words()
         except HeadError as error:
@@ -73,7 +76,7 @@ class Waiting(PollingThread):
         if not words:
             self._began = now
         elif words != self._said or now - self._said_at >= _REPORT_EVERY_S:
-            print(f"{words} ({now - self._began:.0f} s)", flush=True)
+            logger.info("%s (%.0f s)", words, now - self._began)
             self._said_at = now
         self._said = words
 

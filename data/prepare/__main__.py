@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from configs.errors import ConfigError, one_line_errors
+from configs.logs import configure
 from data.prepare.options import SCHEMAS, STEPS, TEXT_UNITS, Options
 from data.prepare.pipeline.pools import OnRay, Pool, open_pool
 from data.prepare.pipeline.report import labels_of
@@ -108,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run a preparation, and print a summary of what came in, what came out and where the report is."""
     given = parser().parse_args(arguments)
+    configure("data.prepare")
     with one_line_errors(PROG):
         options = _options(given)
         size = sum(Path(file).stat().st_size for file in find_files(given.input)[0])

@@ -1,8 +1,8 @@
-"""Waits for the application's deployments, and prints what they are waiting for."""
+"""Waits for the application's deployments, and logs what they are waiting for."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Callable
 
@@ -14,6 +14,8 @@ from cluster.head import Head, HeadError
 from cluster.scaling import text_of
 from configs.errors import RunError
 
+logger = logging.getLogger(__name__)
+
 APPLICATION = "endpoint"
 _LOOK_S = 1.0
 _SAY_S = 15.0
@@ -24,7 +26,7 @@ class Stopped(Exception):
 
 
 def wait_until_running(timeout_s: float, stopped: Callable[[], bool]) -> float:
-    """Waits until all deployments run, and prints their progress.
+    """Waits until all deployments run, and logs their progress.
 
     Returns:
         Seconds waited.
@@ -50,7 +52,7 @@ def wait_until_running(timeout_s: float, stopped: Callable[[], bool]) -> float:
         if now > timeout_s:
             raise RunError(f"not ready after {timeout_s:g} s: {words}{_pending_groups()}")
         if words != said or now - said_at >= _SAY_S:
-            print(f"  {now:4.0f} s of at most {timeout_s:g}: {words}{_pending_groups()}", file=sys.stderr, flush=True)
+            logger.info("%.0f s of at most %g: %s%s", now, timeout_s, words, _pending_groups())
             said, said_at = words, now
         time.sleep(_LOOK_S)
 

@@ -49,18 +49,21 @@ def test_names_of_repositories_and_paths(name: str, found: Repository | None) ->
     assert parse_model(name) == found
 
 
-def test_a_branch_is_pinned_and_only_wanted_files_are_downloaded(hub: Hub, folder: Path, capsys: Any) -> None:
+def test_a_branch_is_pinned_and_only_wanted_files_are_downloaded(
+    hub: Hub, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     commit = hub.commit("models", "org/name", folder)
     repository = pinned(Repository("org/name"))
     assert (str(repository), repository.is_pinned) == (f"org/name@{commit}", True)
     assert sorted(files_of(repository)) == ["config.json", "onnx/model.onnx"]
     copy = download(repository, ["config.json"])
     assert [path.name for path in copy.iterdir()] == ["config.json"]
-    assert f"downloading 1 files of org/name@{commit}\n" in capsys.readouterr().err
+    assert caplog.messages[-1] == f"downloading 1 files of org/name@{commit}"
+    caplog.clear()
     before = len(hub.requests)
     assert download(repository, ["config.json"]) == copy
     assert len(hub.requests) == before  # a commit in the cache needs no network
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
 
 
 def test_a_commit_stays_what_it_was(hub: Hub, folder: Path) -> None:
@@ -72,17 +75,17 @@ def test_a_commit_stays_what_it_was(hub: Hub, folder: Path) -> None:
     assert (download(Repository("org/name", old), ["config.json"]) / "config.json").read_text() == "{}"
 
 
-def test_offline_uses_the_cache_and_says_which_commit(hub: Hub, folder: Path, offline: Any, capsys: Any) -> None:
+def test_offline_uses_the_cache_and_says_which_commit(
+    hub: Hub, folder: Path, offline: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     commit = hub.commit("models", "org/name", folder)
     download(pinned(Repository("org/name")), ["config.json"])
     files_of(Repository("org/name", commit))
     offline()
-    capsys.readouterr()
+    caplog.clear()
     before = len(hub.requests)
     repository = pinned(Repository("org/name"))
-    assert capsys.readouterr().err.startswith(
-        f"org/name: commit {commit}, from {constants.HF_HUB_CACHE}, since the Hub"
-    )
+    assert caplog.messages[0].startswith(f"org/name: commit {commit}, from {constants.HF_HUB_CACHE}, since the Hub")
     assert (download(repository, ["config.json"]) / "config.json").read_text() == "{}"
     with pytest.raises(ConfigError, match="is not in .*, and HF_HUB_OFFLINE is set; unset it once"):
         download(repository, ["config.json", "onnx/model.onnx"])
@@ -91,14 +94,16 @@ def test_offline_uses_the_cache_and_says_which_commit(hub: Hub, folder: Path, of
     assert len(hub.requests) == before
 
 
-def test_a_copy_without_a_list_of_files_is_used_as_it_is(hub: Hub, folder: Path, offline: Any, capsys: Any) -> None:
+def test_a_copy_without_a_list_of_files_is_used_as_it_is(
+    hub: Hub, folder: Path, offline: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     repository = Repository("org/name", hub.commit("models", "org/name", folder))
     copy = download(repository, ["config.json"])
     shutil.rmtree(copy.parents[1] / "trees")
     _tree_cache._IN_MEMORY_TREE_CACHE.clear()
     offline()
     assert files_of(repository) == ["config.json"]
-    assert "the cache has no list of its files" in capsys.readouterr().err
+    assert "the cache has no list of its files" in caplog.text
     assert download(repository, ["config.json"]) == copy
 
 

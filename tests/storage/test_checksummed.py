@@ -50,15 +50,16 @@ def test_a_file_cut_off_anywhere_is_noticed(path: Path) -> None:
             read_checksummed(path)
 
 
-def test_a_damaged_file_is_said_and_put_aside(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_file_is_said_and_put_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     assert read_or_set_aside(path, "it is made again") is None
-    (line,) = capsys.readouterr().out.splitlines()
+    (line,) = caplog.messages
     assert line.startswith(f"{path}: damaged or cut off")
     assert line.endswith("kept as t.parquet.damaged, it is made again")
     assert [other.name for other in path.parent.iterdir()] == ["t.parquet.damaged"]
+    caplog.clear()
     assert read_or_set_aside(path, "it is made again") is None
-    assert capsys.readouterr().out == ""
+    assert caplog.messages == []
 
 
 def test_a_full_disk_leaves_the_file_that_was_there(path: Path, file_size_limit: Callable[[int], None]) -> None:

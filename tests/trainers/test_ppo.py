@@ -15,6 +15,7 @@ import pytest
 import ray
 import torch
 from finished import WarmTeam, equal, finished_run, weights
+from notices import errors_in
 
 from actors.groups.team import Team
 from actors.modeling.models import load_scorer
@@ -204,7 +205,7 @@ def whole(clinic: Path, warm_team: WarmTeam, tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.long
 def test_killed_roles_start_again_and_an_interrupted_run_resumes_without_generating_and_nothing_changes(
-    clinic: Path, whole: Path, warm_team: WarmTeam, ray_cluster: Any, capsys: Any
+    clinic: Path, whole: Path, warm_team: WarmTeam, ray_cluster: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     victims = {1: "policy-1", 3: "rollout-0"}  # by the step after which they die
     config = settings(clinic, name="killed")
@@ -222,7 +223,7 @@ def test_killed_roles_start_again_and_an_interrupted_run_resumes_without_generat
         with pytest.raises(KeyboardInterrupt):
             finished_run(config)
     assert not victims
-    said = capsys.readouterr().out
+    said = caplog.text
     assert re.findall(r"step (\d): .*; (\w+) \(rank .*\) starts again \(failure 1 of at most 3 in 600 s\)", said) == [
         ("2", "policy"),
         ("4", "rollout"),
@@ -237,7 +238,7 @@ def test_killed_roles_start_again_and_an_interrupted_run_resumes_without_generat
 
 
 def test_a_stop_that_was_asked_for_saves_and_the_same_command_goes_on(
-    clinic: Path, whole: Path, warm_team: WarmTeam, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    clinic: Path, whole: Path, warm_team: WarmTeam, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = Run.log
 
@@ -253,7 +254,7 @@ def test_a_stop_that_was_asked_for_saves_and_the_same_command_goes_on(
         with pytest.raises(SystemExit) as end:
             finished_run(config)
     assert end.value.code == 75
-    assert capsys.readouterr().out.endswith("ppo: stopped after step 3 (SIGTERM); the same command goes on\n")
+    assert caplog.messages[-1] == "stopped after step 3 (SIGTERM); the same command goes on"
     monkeypatch.setattr(Team, "update", counted := Counted(Team.update))
     resumed = finished_run(config)
     assert counted.calls == 1  # from the checkpoint of step 3, which checkpoint_every does not ask for
@@ -328,7 +329,7 @@ def test_roles_that_cannot_share_are_refused_in_one_line(
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert re.search(message, error), error
-    assert error.count("\n") == 1
+    assert len(errors_in(error)) == 1
 
 
 @pytest.mark.parametrize(
@@ -353,7 +354,7 @@ def test_bad_input_is_one_line_and_nothing_is_made(
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert re.search(message, error)
-    assert error.count("\n") == 1
+    assert len(errors_in(error)) == 1
     assert not runs.exists()
 
 

@@ -6,6 +6,7 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -47,6 +48,8 @@ from trainers.config.supervised import (
 )
 from trainers.preflight.fitting import nearest
 
+logger = logging.getLogger(__name__)
+
 ShapeOf = Callable[[str], Shape]
 """Returns the shape of a model that a recipe names by folder or Hub id."""
 
@@ -57,7 +60,7 @@ CHECKPOINT_BYTES = 12  # per parameter, in addition to its weight: fp32 master a
 def require_fit(config: StageConfig) -> None:
     """Checks that a stage fits the cluster to which this process is connected; takes milliseconds.
 
-    Prints the findings that are close to a limit or unknown.
+    Logs the findings that are close to a limit or unknown.
 
     Raises:
         ConfigError: the stage does not fit; the message names what is missing, and the nearest setting that would fit.
@@ -71,7 +74,7 @@ def require_fit(config: StageConfig) -> None:
     refuse(config, capacity, shape_in_folder)
     for finding in findings(config, capacity, shape_in_folder):
         if finding.level in ("tight", "unknown"):
-            print(f"preflight: {finding.subject}: {finding.text}", flush=True)
+            logger.warning("preflight: %s: %s", finding.subject, finding.text)
 
 
 def refuse(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> None:

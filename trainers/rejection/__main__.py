@@ -15,6 +15,7 @@ continues after the last finished part.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 import time
@@ -31,6 +32,7 @@ from actors.table import reward_sources
 from cluster.connect import connect
 from configs.base import load
 from configs.errors import ConfigError, one_line_errors
+from configs.logs import configure, logging_context
 from data.tables import SFT, DataError, write_table
 from trainers.config.rejection import RejectionConfig
 from trainers.config.stages import STAGES
@@ -47,6 +49,8 @@ from trainers.runs.pinning import fetch_on_nodes, pin
 from trainers.supervised import driver
 from trainers.supervised.tasks.sft import SftStage
 
+logger = logging.getLogger(__name__)
+
 PROG = "python -m trainers.rejection"
 NEEDED = ["prompt_id", "sample", "response", "finished", "reward"]  # columns of the journal that the selection reads
 TASK = "rejection"  # value of the column `task` in chosen.parquet
@@ -59,8 +63,9 @@ def train(config: RejectionConfig, run: Run, prompts: PromptStream) -> None:
         if not one.chosen.exists():
             select(one, prompts, sample(one, run, prompts))
         tuning = one.fine_tuning()
-        if not already_finished(tuning.name, tuning):
-            driver.train(SftStage(tuning))
+        with logging_context(tuning.recipe_key, tuning.name):
+            if not already_finished(tuning.name, tuning):
+                driver.train(SftStage(tuning))
     last = rounds[-1]
     export_model(
         run.path / "model", prompts.tokenizer, lambda aside: shutil.copytree(last.model, aside, dirs_exist_ok=True)
@@ -91,8 +96,7 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
         done = (step - steps.start) * config.prompts_per_step
         return prompts.rows(number * per_round + done, min(config.prompts_per_step, per_round - done))
 
-    samples = f"{per_round} prompts x {config.samples_per_prompt} samples"
-    print(f"rejection: round {number}: {samples} by {one.policy}", flush=True)
+    logger.info("round %d: %d prompts x %d samples by %s", number, per_round, config.samples_per_prompt, one.policy)
     with (
         Sampler(sampler_config(config, prompts.end_ids), one.policy, number) as sampler,
         run.progress(config.rounds * count, missing[0], ("reward", "cut_off_share")) as progress,
@@ -129,10 +133,10 @@ def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
         pa.Table.from_pylist([{"messages": chats[row], "task": TASK} for row in chosen], SFT),
         one.chosen,
     )
-    print(
-        f"rejection: round {one.number}: {metrics['chosen']} of {metrics['samples']} responses chosen, mean reward "
-        f"{metrics['chosen_reward']:.3f} (of all {metrics['reward']:.3f}); {metrics['cut_off']} were cut off",
-        flush=True,
+    logger.info(
+        "round %d: %d of %d responses chosen, mean reward %.3f (of all %.3f); %d were cut off",
+        one.number,
+        *(metrics[name] for name in ("chosen", "samples", "chosen_reward", "reward", "cut_off")),
     )
 
 
@@ -202,6 +206,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Reads the settings, opens the run, joins the cluster, trains."""
     config = load("rejection", STAGES, sys.argv[1:] if argv is None else argv, PROG)
     assert isinstance(config, RejectionConfig)
+    configure("rejection", config.name)
     with one_line_errors(PROG):
         config = pin(config)
         if already_finished(config.name, config):
@@ -211,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             require_fit(config)
             fetch_on_nodes(config)
             with Run(config.name, config) as run, run.shown():
-                starting_again("rejection", config.max_failures, lambda: train(config, run, prompts))
+                starting_again(config.max_failures, lambda: train(config, run, prompts))
                 print(f"rejection: done, {run.path / 'model'}", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from cluster.waiting import RoleDied
 from trainers.config.rlhf import PPOConfig
 from trainers.rlhf.journal import Journal
 from trainers.runs.stopping import Stopped
+
+logger = logging.getLogger(__name__)
 
 
 class Stateful(Protocol):
@@ -67,14 +70,14 @@ class Checkpoints:
             try:
                 self._save(step, state)
             except RoleDied as error:
-                print(f"ppo: no checkpoint of step {step}: {error}; an older one and the journal serve", flush=True)
-            print(f"ppo: stopped after step {step} ({stopped.reason}); the same command goes on", flush=True)
+                logger.warning("no checkpoint of step %d: %s; an older one and the journal serve", step, error)
+            logger.info("stopped after step %d (%s); the same command goes on", step, stopped.reason)
             raise
 
     def restore(self) -> int:
         """Loads the newest intact checkpoint for which the journal has all responses generated ahead; returns its step.
 
-        Without one, resets policy and critic to their starting weights and returns 0. Prints every checkpoint that it
+        Without one, resets policy and critic to their starting weights and returns 0. Logs every checkpoint that it
         rejects. Truncates the journal at its first gap after the step.
         """
         step, state = 0, None
@@ -84,7 +87,7 @@ class Checkpoints:
                 self._team.load(folder)
                 step, state = found["step"], found
                 break
-            print(f"{folder}: not used, since the journal does not have the responses made ahead of it", flush=True)
+            logger.warning("%s: not used, since the journal does not have the responses made ahead of it", folder)
         if state is None:
             self._team.reset_learners()
         else:

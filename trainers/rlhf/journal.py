@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from storage.durable import sha256
 from storage.paths import table_path
 from trainers.config.rejection import RejectionConfig
 from trainers.config.rlhf import PPOConfig
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step-(\d{8})\.parquet")
 # Settings that affect neither responses nor weights, and so are not part of the fingerprint. Of the stage: its name,
@@ -57,7 +60,7 @@ class Journal:
         return recorded_steps(self.folder)
 
     def recall(self, step: int, version: int, newest: int | None = None) -> pa.Table | None:
-        """Returns the recorded rollouts of `step`, or None if the file is missing or damaged; prints a damaged one.
+        """Returns the recorded rollouts of `step`, or None if the file is missing or damaged; logs a damaged one.
 
         Args:
             version: the weights version that must have generated them, or the oldest allowed if `newest` is given.
@@ -98,7 +101,7 @@ class Journal:
         write_checksummed(step_path(self._rewards, step), table.select(names), {"step": str(step)}, synced=False)
 
     def reaches(self, steps: range) -> bool:
-        """Returns whether the rollouts of all `steps` exist and are intact; prints the first damaged file."""
+        """Returns whether the rollouts of all `steps` exist and are intact; logs the first damaged file."""
         return all(self._intact(step) for step in steps)
 
     def truncate_at_gap(self, first: int, ahead: int) -> None:
@@ -113,7 +116,7 @@ class Journal:
         for step in reversed(later):  # newest first, so that a crash in between leaves the gap to be found
             self.path(step).unlink()
         if later:
-            print(f"{self.path(later[0])} and later: generated again, since step {gap} before them is", flush=True)
+            logger.warning("%s and later: generated again, since step %d before them is", self.path(later[0]), gap)
 
     def _intact(self, step: int) -> bool:
         return read_or_set_aside(self.path(step), "its step is generated again") is not None

@@ -15,6 +15,7 @@ without generating.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from cluster.liveness.crash_log import crash_summary
 from cluster.waiting import RoleDied
 from configs.errors import RunError
 from trainers.runs.stopping import StopRequests
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Argument = TypeVar("Argument")
@@ -64,7 +67,7 @@ class Recovery:
                 self._replace(error)
             except LearnersLost:
                 pass
-            print(f"ppo: step {self.step + 1}: back to the newest checkpoint, and on from the journal", flush=True)
+            logger.warning("step %d: back to the newest checkpoint, and on from the journal", self.step + 1)
 
     def attempt(self, action: Callable[[bool], T]) -> T:
         """Calls `action(again)` and returns its result; repeats it after stateless roles were lost and replaced.
@@ -120,10 +123,10 @@ class Recovery:
                 f"step, max_failures is {self._max_failures}; at last: {error}; "
                 f"{crash_summary(self._team.watch.last_of(role, ranks))}"
             ) from error
-        print(
-            f"ppo: step {self.step + 1}: {error}; {which} starts again "
-            f"(failure {len(losses) + 1} of at most {self._max_failures} in {self._window_s:.0f} s)",
-            flush=True,
+        logger.warning(
+            "step %d: %s; %s starts again (failure %d of at most %d in %.0f s)",
+            *(self.step + 1, error, which),
+            *(len(losses) + 1, self._max_failures, self._window_s),
         )
 
 

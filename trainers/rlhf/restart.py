@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from cluster.waiting import RoleDied
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 
-def starting_again(stage: str, max_failures: int, work: Callable[[], T]) -> T:
+def starting_again(max_failures: int, work: Callable[[], T]) -> T:
     """Calls `work` and returns its result; calls it again whenever the process of a role dies in it.
 
     Args:
-        stage: the stage's name, for the printed line.
         max_failures: how many failures are tolerated.
         work: starts the roles it needs, stops them even if it fails, and continues from the state on disk.
 
@@ -29,4 +31,4 @@ def starting_again(stage: str, max_failures: int, work: Callable[[], T]) -> T:
             failures += 1
             if failures > max_failures:
                 raise
-            print(f"{stage}: {error}; the roles start again (failure {failures} of at most {max_failures})", flush=True)
+            logger.warning("%s; the roles start again (failure %d of at most %d)", error, failures, max_failures)

@@ -11,6 +11,7 @@ the ctime. Models and tables of the Hub have a commit in their name instead.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -23,6 +24,8 @@ from data.tables import table_files
 from storage.durable import checked_json, json_with_checksum, replace_file, sha256
 from storage.paths import resolve, table_path
 from trainers.runs.pinning import MODEL_KEYS, TABLE_KEYS, named
+
+logger = logging.getLogger(__name__)
 
 FILE = "inputs.json"
 _WHOLE_BYTES, _END_BYTES = 2**26, 2**20
@@ -73,7 +76,7 @@ def _read(path: Path) -> dict[str, dict[str, _Record]]:
         return {}
     if (content := checked_json(path.read_bytes())) is not None:
         return content
-    print(f"{path}: damaged; the contents of the run's inputs are recorded again", flush=True)
+    logger.warning("%s: damaged; the contents of the run's inputs are recorded again", path)
     return {}
 
 

@@ -7,6 +7,7 @@ logged as metrics of the step and have no influence on the weights.
 from __future__ import annotations
 
 import io
+import logging
 import math
 import shutil
 from collections.abc import Callable
@@ -19,8 +20,11 @@ import ray
 from cluster.environment import for_computing
 from cluster.waiting import RoleDied, get
 from configs.errors import RunError
+from configs.logs import configure
 from storage.paths import resolve
 from trainers.config.supervised import EvaluationConfig
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "evaluation"
 _TRIES = 3
@@ -91,7 +95,7 @@ class Evaluator:
                 self._actor = None
                 if not left:
                     raise RunError(f"{error} ({_TRIES} times)") from error
-                print(f"{error}; its process starts again", flush=True)
+                logger.warning("%s; its process starts again", error)
         raise AssertionError("a try either returns or raises")
 
     def _start(self) -> Any:
@@ -116,6 +120,7 @@ class _Evaluation:
         from evals.models.engine import Engine
         from evals.models.sizing import Sizing
 
+        configure("evaluation")
         self._config = config
         self._engine = Engine(sizing=Sizing(config.max_model_len, config.dtype, "perplexity" in config.tasks))
 

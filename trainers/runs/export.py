@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ from data.chat.config import ChatConfig
 from data.chat.ends import GENERATION_CONFIG, eos_ids, write_ends
 from data.tokenizer.hf_tokenizer import read_tokenizer
 from storage.durable import sync, writing
+
+logger = logging.getLogger(__name__)
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
@@ -135,5 +138,5 @@ def _ends(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[int, ...]:
     try:
         return chat_ends(tokenizer, folder)
     except ConfigError as error:
-        print(f"export: generation_config.json has the tokenizer's end only: {error}", flush=True)
+        logger.warning("generation_config.json has the tokenizer's end only: %s", error)
         return eos_ids(tokenizer, folder)

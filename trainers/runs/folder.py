@@ -6,7 +6,7 @@
     tb/             the same metrics for TensorBoard
     DONE            written last: the summary, as JSON
 
-Only one driver at a time can open a run. Repeating the command continues the run, or prints that it is finished.
+Only one driver at a time can open a run. Repeating the command continues the run, or says that it is finished.
 config.yaml and DONE contain their own checksums. A damaged line of metrics.jsonl is reported and dropped, because no
 computation depends on it.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import math
 import os
 import time
@@ -33,6 +34,8 @@ from storage.paths import runs_root
 from trainers.runs.contents import require_same_contents
 from trainers.runs.events import TensorBoard
 from trainers.runs.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 
 class Run:
@@ -62,7 +65,7 @@ class Run:
             require_same_contents(self.path, config)
             self.finished = _read_done(self.path / "DONE")
             if changed and self.finished is None:
-                print(f"{self.path}: goes on with {changed}", flush=True)
+                logger.info("goes on with %s", changed)
                 self._write_config()
             _drop_damaged_lines(self.path / "metrics.jsonl")
             self._metrics = self._open_metrics()
@@ -177,7 +180,7 @@ class Run:
 
 
 def already_finished(name: str, config: Section) -> bool:
-    """Returns whether the run is finished, and prints it if so. Does not create a folder for a new run.
+    """Returns whether the run is finished, and logs it if so. Does not create a folder for a new run.
 
     Raises:
         ConfigError: the run exists with other settings; see `Run`.
@@ -186,7 +189,7 @@ def already_finished(name: str, config: Section) -> bool:
         return False
     with Run(name, config) as run:
         if run.finished:
-            print(run.finished_text())
+            logger.info("%s", run.finished_text())
         return run.finished is not None
 
 
@@ -245,7 +248,7 @@ def _drop_damaged_lines(path: Path) -> None:
     good = [line for line in whole if _is_metrics(line)]
     for number, line in enumerate(whole, start=1):
         if not _is_metrics(line):
-            print(f"{path}:{number}: damaged (not a line of metrics); the line is left out", flush=True)
+            logger.warning("%s:%d: damaged (not a line of metrics); the line is left out", path, number)
     if len(good) < len(lines):
         replace_file(path, b"".join(good))
 
@@ -268,7 +271,7 @@ def _read_done(path: Path) -> dict[str, Any] | None:
         return content
     with writing(path):
         path.replace(path.with_name("DONE.damaged"))
-    print(f"{path}: damaged; kept as DONE.damaged, the run goes on from its newest good state to its end", flush=True)
+    logger.warning("%s: damaged; kept as DONE.damaged, the run goes on from its newest good state to its end", path)
     return None
 
 

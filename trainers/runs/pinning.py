@@ -6,6 +6,7 @@ They are stored in the run's config.yaml, so that a resumed run uses the same.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
@@ -22,6 +23,8 @@ from storage.durable import checksum_fault
 from storage.paths import resolve, runs_root
 from trainers.config.supervised import StageConfig
 
+logger = logging.getLogger(__name__)
+
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 MODEL_KEYS = ("model", "tokenizer")
 TABLE_KEYS = ("train", "heldout", "replay")
@@ -33,7 +36,7 @@ def pin(config: ConfigT) -> ConfigT:
     """Returns `config` with a commit in the name of every Hub model and table.
 
     For a run that has already started, the commits come from its config.yaml, even if the Hub has newer ones. So do
-    dtypes that are not given, even if roles have moved to or from GPUs. Prints the commit or local folder that a name
+    dtypes that are not given, even if roles have moved to or from GPUs. Logs the commit or local folder that a name
     stands for, and each dtype that was kept.
 
     Raises:
@@ -43,7 +46,7 @@ def pin(config: ConfigT) -> ConfigT:
     names = [*named(values, MODEL_KEYS), *named(values, TABLE_KEYS)]
     for key, name, _ in names:
         if parse_model(name) and resolve(name).exists():
-            print(f"{key}: {name} is the local folder {resolve(name).absolute()}", flush=True)
+            logger.info("%s: %s is the local folder %s", key, name, resolve(name).absolute())
     found = [one for one in names if is_hub_table(one[1]) or _is_hub_model(one[1])]
     stored = _stored(config)
     kept = _keep_dtypes(config, values, stored)
@@ -52,7 +55,7 @@ def pin(config: ConfigT) -> ConfigT:
     for key, name, put in found:
         earlier = stored.get(key, "")
         if earlier != name and _COMMIT.sub("", earlier) == name:
-            print(f"{key}: {earlier}, the commit that this run began with", flush=True)
+            logger.info("%s: %s, the commit that this run began with", key, earlier)
             put(earlier)
         else:
             try:
@@ -68,9 +71,7 @@ def _keep_dtypes(config: StageConfig, values: dict[str, Any], stored: Mapping[st
     for key, now, put in named(values, DTYPE_KEYS):
         earlier = stored.get(key, now)
         if key in automatic and earlier != now:
-            print(
-                f"{key}: {earlier}, the precision that this run began with (not given, it would be {now})", flush=True
-            )
+            logger.info("%s: %s, the precision that this run began with (not given, it would be %s)", key, earlier, now)
             put(earlier)
             kept = True
     return kept

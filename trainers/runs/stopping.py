@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -12,9 +13,12 @@ from typing import Self
 
 from cluster.liveness.watch import Watch
 
+logger = logging.getLogger(__name__)
+
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: not an error; the same command continues the run."""
 _POLL_S = 2.0
+_STOPPING = "%s: the step is finished or dropped, then a checkpoint"
 
 
 class Stopped(SystemExit):
@@ -77,7 +81,7 @@ class StopRequests:
     def _heard(self, signum: int, frame: FrameType | None) -> None:
         if not self._reason:
             self._reason = "SIGTERM"
-            print("ppo: SIGTERM: the step is finished or dropped, then a checkpoint", flush=True)
+            logger.info(_STOPPING, self._reason)
         if self._may_interrupt:
             self._may_interrupt = False  # one exception is enough
             raise Stopped(self._reason)
@@ -87,6 +91,6 @@ class StopRequests:
         while not self._ended.wait(_POLL_S):
             if leaving := watch.leaving():
                 self._reason = f"Ray is draining node {leaving[:8]}, which this run is on"
-                print(f"ppo: {self._reason}: the step is finished or dropped, then a checkpoint", flush=True)
+                logger.info(_STOPPING, self._reason)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return

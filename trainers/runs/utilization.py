@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from actors.distributed.devices import DTYPES, device
@@ -11,6 +13,8 @@ from actors.sizing.throughput import matmul_flops, training_flops
 from actors.zero.model import ZeroModel
 from configs.errors import ConfigError
 from trainers.config.supervised import SupervisedConfig
+
+logger = logging.getLogger(__name__)
 
 TOKENS = 4096
 """Rows of the matrix that is multiplied, at most `micro_batch_tokens`."""
@@ -24,7 +28,7 @@ class Utilization:
     """
 
     def __init__(self, model: ZeroModel, module: PackedModule, config: SupervisedConfig) -> None:
-        """Measures the peak; all ranks must call it. For models of unknown shape, prints that MFU is not reported."""
+        """Measures the peak; all ranks must call it. For models of unknown shape, logs that MFU is not reported."""
         self._frozen = config.lora is not None
         self._predicts = isinstance(module, PackedLM)
         self._shape = _shape(model)
@@ -52,5 +56,5 @@ def _shape(model: ZeroModel) -> Shape | None:
         return shape_of(model.model.config.to_dict(), "the model")
     except ConfigError as error:
         if model.rank == 0:
-            print(f"mfu is not reported: {error}", flush=True)
+            logger.info("mfu is not reported: %s", error)
         return None

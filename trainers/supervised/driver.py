@@ -6,6 +6,7 @@ Pretraining, SFT, reward-model training, and DPO share it and differ only in the
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -26,6 +27,7 @@ from cluster.liveness.heartbeat import Heartbeat
 from cluster.status.pending import Waiting
 from configs.base import load
 from configs.errors import ConfigError, one_line_errors
+from configs.logs import configure
 from trainers.config.stages import STAGES
 from trainers.config.supervised import SupervisedConfig
 from trainers.preflight.needs import require_fit
@@ -37,6 +39,8 @@ from trainers.supervised.metrics_channel import MetricsChannel, Sender
 from trainers.supervised.stage import Examples, Job, Stage
 from trainers.supervised.torch_world import WorldConfig
 
+logger = logging.getLogger(__name__)
+
 # How often Ray Train polls its workers. With its default of 2 s, the end of a short stage would wait that long.
 POLL_INTERVAL_S = "0.25"
 
@@ -46,6 +50,7 @@ def main(stage: type[Stage[Any, Any]], name: str, argv: Sequence[str] | None = N
     prog = f"python -m trainers.{name}"
     config = load(name, STAGES, sys.argv[1:] if argv is None else argv, prog)
     assert isinstance(config, SupervisedConfig)
+    configure(name, config.name)
     with one_line_errors(prog):
         config = pin(config)
         if not already_finished(config.name, config):
@@ -73,7 +78,7 @@ def train(stage: Stage[Any, Any]) -> None:
         fetch_on_nodes(config)
         with Run(config.name, config) as run, run.shown():
             for note in examples.notes:
-                print(f"{config.recipe_key}: {note}", flush=True)
+                logger.info("%s", note)
             with keeping_rows(run.path), MetricsChannel(run, steps, stage.show) as queue:
                 fit(Job(stage, run.path, steps, examples.order), examples, queue)
             run.finish({"steps": steps, **run.metrics()[-1]})
@@ -146,13 +151,16 @@ def fit(job: Job, examples: Examples, queue: Queue) -> None:
 def work(settings: dict[str, Any]) -> None:
     """The function that Ray Train runs on every rank."""
     job, queue = settings["job"], settings["queue"]
-    prepare_process(job.stage.config.placement.threads)
+    config: SupervisedConfig = job.stage.config
+    rank = get_context().get_world_rank()
+    configure(f"{config.recipe_key}-{rank}", config.name)
+    prepare_process(config.placement.threads)
     from trainers.supervised.rank import Rank  # imports DeepSpeed, which needs the prepared process
 
     train, heldout = ray.get([settings["train"], settings["heldout"]])
-    sender = Sender(queue, job.stage.config.cluster.collective_timeout_s)
+    sender = Sender(queue, config.cluster.collective_timeout_s)
     try:
-        with Heartbeat(job.stage.config.name, "trainer", get_context().get_world_rank()):
+        with Heartbeat(config.name, "trainer", rank):
             Rank(job, train, heldout, sender.send, sender.wait_logged).run()
     except DivergedError as error:  # raised on every rank; a retry would diverge again
         queue.put(("diverged", 0, {"error": error}))

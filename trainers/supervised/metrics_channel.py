@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -14,6 +15,8 @@ from ray.util.queue import Empty, Queue
 from configs.errors import RunError
 from trainers.runs.folder import Run
 from trainers.runs.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 
 class MetricsChannel:
@@ -64,7 +67,7 @@ class MetricsChannel:
             if self._progress is None:
                 self._progress = stack.enter_context(self.run.progress(self.steps, done, self.show))
             else:
-                print(f"{self.run.config.recipe_key}: workers were replaced; going on from step {done}", flush=True)
+                logger.warning("workers were replaced; going on from step %d", done)
         elif kind == "step":
             assert self._progress is not None  # the first rank sends `start` first
             assert self._receipts is not None

@@ -48,7 +48,7 @@ def equal(folder: Path, expected: torch.nn.Module) -> bool:
     return all(torch.equal(loaded[name], tensor) for name, tensor in expected.state_dict().items())
 
 
-def test_the_merge_is_pefts(adapter: Callable[..., Path], runs: Path, capsys: Any) -> None:
+def test_the_merge_is_pefts(adapter: Callable[..., Path], runs: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = adapter()
     base = config_dir(folder)
     expected = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder).merge_and_unload()
@@ -57,9 +57,10 @@ def test_the_merge_is_pefts(adapter: Callable[..., Path], runs: Path, capsys: An
     assert equal(merged.path, expected)
     assert merged.tokenizer.get_vocab() == ModelFolder(base).tokenizer.get_vocab()
     assert tokenizer_dir(folder) == base
-    assert "model: merging the adapter" in capsys.readouterr().out
+    assert "model: merging the adapter" in caplog.text
+    caplog.clear()
     assert model_dir(folder) == merged.path
-    assert capsys.readouterr().out == ""  # once
+    assert caplog.messages == []  # once
 
 
 def test_another_adapter_or_base_is_merged_anew(adapter: Callable[..., Path]) -> None:

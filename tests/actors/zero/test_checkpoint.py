@@ -89,7 +89,7 @@ def damage(path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["flipped", "truncated", "deleted"])
 @pytest.mark.parametrize("file", ["weights", "policy/shard.pt", "state.json", "SHA256SUMS"])
 def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_used(
-    tmp_path: Path, file: str, kind: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, file: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = CheckpointStore(tmp_path)
     for step in (1, 2):
@@ -100,12 +100,13 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_used(
     damage(tmp_path / "step-00000002" / file, kind)
     found = store.latest()
     assert found == (tmp_path / "step-00000001", {"steps": 1})
-    (line,) = capsys.readouterr().out.splitlines()
+    (line,) = caplog.messages
     word = "missing" if kind == "deleted" else "(damaged|cut off)"
     assert re.match(rf"{tmp_path}/step-00000002/{file}: {word}.*; step-00000002 is not used", line), line
+    caplog.clear()
     write(store, 2)
     assert store.latest() == (tmp_path / "step-00000002", {"steps": 2})
-    assert capsys.readouterr().out == ""
+    assert caplog.messages == []
 
 
 def test_the_manifest_is_one_that_sha256sum_checks(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_keeping_none_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["zero/planted_optim_states.pt", "planted.pt"])
 def test_a_file_that_was_not_written_with_the_checkpoint_is_refused(
-    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = CheckpointStore(tmp_path)
     write(store, 1)
@@ -162,7 +163,7 @@ def test_a_file_that_was_not_written_with_the_checkpoint_is_refused(
         verify(tmp_path / "step-00000002")
     folder, _ = store.latest() or (None, None)
     assert folder == tmp_path / "step-00000001"
-    assert f"{name}: not in SHA256SUMS" in capsys.readouterr().out
+    assert f"{name}: not in SHA256SUMS" in caplog.text
 
 
 def test_a_checkpoint_without_our_checksums_is_not_used(tmp_path: Path) -> None:

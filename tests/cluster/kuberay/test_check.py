@@ -27,7 +27,9 @@ def test_a_problem_is_one_line_with_the_line_of_its_key(tmp_path, plant, capsys)
         f"{file}:{line}: RayJob/chimed-ppo: spec.submissionMode: is 'K8SJobMode'; "
         "give one of K8sJobMode, HTTPMode, SidecarMode, InteractiveMode\n"
     )
-    assert printed.err == "note: KubeRay's schemas are not checked; give their folder by --crds DIR\n"
+    assert printed.err.endswith(
+        " WARNING cluster.kuberay.check: KubeRay's schemas are not checked; give their folder by --crds DIR\n"
+    )
 
 
 def test_without_problems_it_says_how_much_was_looked_at(capsys):

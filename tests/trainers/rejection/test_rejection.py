@@ -150,7 +150,8 @@ def test_two_rounds_choose_what_scores_best_and_learn_it(
     assert all(torch.equal(tensor, last[name]) for name, tensor in model.items())
     assert not all(torch.equal(tensor, start[name]) for name, tensor in model.items())
     main(arguments)
-    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert "rejection runs/rejection: " in (said := capsys.readouterr().err)
+    assert "is finished; nothing to do" in said
 
 
 @pytest.mark.long
@@ -213,8 +214,8 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
         with pytest.raises(KeyboardInterrupt):
             main(arguments)
     assert asked == [2, 1]
-    said = r"rejection: rollout: .* died; the roles start again \(failure 1 of at most 3\)"
-    assert re.search(said, capsys.readouterr().out)
+    said = r"WARNING rejection runs/rejection: rollout: .* died; the roles start again \(failure 1 of at most 3\)"
+    assert re.search(said, capsys.readouterr().err)
     assert not (runs / "rejection" / "round-0").exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "__init__", lambda *_: pytest.fail("the journal has every sample"))

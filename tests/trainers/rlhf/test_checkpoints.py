@@ -129,16 +129,21 @@ CASES = [
 
 @pytest.mark.parametrize(("pattern", "kind", "said"), CASES)
 def test_what_is_damaged_is_named_and_the_newest_good_state_used(
-    pattern: str, kind: str, said: str, copy: Path, whole: Path, config: PPOConfig, team: Team, capsys: Any
+    pattern: str,
+    kind: str,
+    said: str,
+    copy: Path,
+    whole: Path,
+    config: PPOConfig,
+    team: Team,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = damage(copy, pattern, kind)
     with pytest.MonkeyPatch.context() as patch:
         if not pattern.startswith("journal"):
             patch.setattr(Team, "start_generating", lambda *_: pytest.fail("the journal has every step"))
         finish(config, team)
-    lines = [
-        line for line in capsys.readouterr().out.splitlines() if "damaged" in line or "missing" in line or "cut" in line
-    ]
+    lines = [line for line in caplog.messages if "damaged" in line or "missing" in line or "cut" in line]
     assert len(lines) == 1, lines
     assert re.match(rf"{path}(:\d+)?: {said}", lines[0]), lines[0]
     assert equal(weights(copy), weights(whole))
@@ -146,13 +151,12 @@ def test_what_is_damaged_is_named_and_the_newest_good_state_used(
 
 
 def test_answers_after_a_lost_step_are_generated_again(
-    copy: Path, whole: Path, config: PPOConfig, team: Team, capsys: Any
+    copy: Path, whole: Path, config: PPOConfig, team: Team, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(copy, NEWEST + "/policy/zero/*optim_states.pt", "flipped")
     damage(copy, "journal/step-00000002.parquet", "truncated")
     finish(config, team)
-    said = capsys.readouterr().out
-    assert "step-00000003.parquet and later: generated again, since step 2 before them is" in said
+    assert "step-00000003.parquet and later: generated again, since step 2 before them is" in caplog.text
     assert equal(weights(copy), weights(whole))
     for step in range(4):
         name = f"journal/step-{step:08d}.parquet"
@@ -204,13 +208,14 @@ def test_a_full_disk_under_the_journal(
     assert equal(weights(finish(config, team)), weights(whole))
 
 
-def test_a_damaged_word_of_the_end_is_as_none(whole: Path, runs: Path, config: PPOConfig, capsys: Any) -> None:
+def test_a_damaged_word_of_the_end_is_as_none(
+    whole: Path, runs: Path, config: PPOConfig, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.copytree(whole, runs / "ppo")
     assert already_finished("ppo", config)
     damage(runs / "ppo", "DONE", "flipped")
     assert not already_finished("ppo", config)
-    said = capsys.readouterr().out.splitlines()
-    assert said[1:] == [
+    assert caplog.messages[1:] == [
         f"{runs}/ppo/DONE: damaged; kept as DONE.damaged, the run goes on from its newest good state to its end"
     ]
 

@@ -38,11 +38,11 @@ def test_rollouts_of_another_course_are_refused_by_name(journal: Journal, tmp_pa
         Journal(tmp_path, "0" * 64).recall(3, version=3)
 
 
-def test_damaged_rollouts_are_none(journal: Journal, capsys: Any) -> None:
+def test_damaged_rollouts_are_none(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
     journal.record(3, 3, ROWS)
     journal.path(3).write_bytes(journal.path(3).read_bytes()[:-4])
     assert journal.recall(3, 3) is None
-    (line,) = capsys.readouterr().out.splitlines()
+    (line,) = caplog.messages
     assert line.startswith(f"{journal.path(3)}: damaged or cut off")
     assert line.endswith("kept as step-00000003.parquet.damaged, its step is generated again")
     assert journal.steps() == []

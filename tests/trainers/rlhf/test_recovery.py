@@ -112,7 +112,7 @@ def test_who_dies_while_another_is_replaced_is_replaced_too(team: FakeTeam, reco
 
 
 def test_too_many_losses_of_one_role_end_the_run_with_the_reason(
-    recovering: Any, capsys: pytest.CaptureFixture[str]
+    recovering: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     recovery_ = recovering(2)
     recovery_.step = 6
@@ -122,10 +122,9 @@ def test_too_many_losses_of_one_role_end_the_run_with_the_reason(
         "step 7: reward (rank 0) was lost 3 times within 600 s or one step, max_failures is 2; at last: reward: learn: "
         "its process died; it died before its first heartbeat; `ray logs` has its output"
     )
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 3
-    assert said[2] == (
-        "ppo: step 7: reward: learn: its process died; reward (rank 0) starts again (failure 2 of at most 2 in 600 s)"
+    assert len(caplog.messages) == 3
+    assert caplog.messages[2] == (
+        "step 7: reward: learn: its process died; reward (rank 0) starts again (failure 2 of at most 2 in 600 s)"
     )
 
 

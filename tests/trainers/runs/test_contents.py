@@ -109,14 +109,14 @@ def test_of_large_weights_the_ends_and_the_size_are_compared(
 
 
 def test_a_damaged_record_is_said_and_made_anew(
-    config: RejectionConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: RejectionConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     require_same_contents(tmp_path / "run", config)
     recorded = (tmp_path / "run" / FILE).read_bytes()
     for damaged in (recorded[:-20], recorded.replace(b'"bytes": ', b'"bytes": 1', 1), b"[1]"):
         (tmp_path / "run" / FILE).write_bytes(damaged)
         require_same_contents(tmp_path / "run", config)
-    assert capsys.readouterr().out.startswith(f"{tmp_path / 'run' / FILE}: damaged; ")
+    assert caplog.messages[0].startswith(f"{tmp_path / 'run' / FILE}: damaged; ")
     assert (tmp_path / "run" / FILE).read_bytes() == recorded
 
 

@@ -112,7 +112,7 @@ def evaluator(questions: Path, tmp_path: Path, ray_cluster: None) -> Iterator[Ev
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_process_that_died_is_replaced(
-    evaluator: Evaluator, make_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    evaluator: Evaluator, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     def ask(done: int) -> dict[str, float]:
         return evaluator._ask(make_model("a"), f"evaluation after step {done}")
@@ -121,4 +121,4 @@ def test_a_process_that_died_is_replaced(
     ray.kill(evaluator._actor)
     assert ask(4) == first
     assert first.keys() == {"eval/open_rouge_l"}
-    assert "evaluation after step 4: " in capsys.readouterr().out
+    assert "evaluation after step 4: " in caplog.text

@@ -37,20 +37,20 @@ def test_an_export_ends_with_any_of_its_ends(tmp_path: Path) -> None:
     assert (told.chat_template, told.eos_token, told.pad_token) == (CHATML, "<|endoftext|>", None)
 
 
-def test_sampling_settings_without_do_sample_are_made_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sampling_settings_without_do_sample_are_made_valid(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = byte_tokenizer(CHATML_TOKENS, CHATML, "<|im_end|>")
     start = tiny_model(tokenizer, tmp_path / "start", eos_token_id=2, temperature=0.9, top_p=0.6)
     found = GenerationConfig.from_pretrained(exported(start, tmp_path / "out"))
     assert (found.do_sample, found.temperature, found.top_p) == (True, 0.9, 0.6)
-    assert "has sampling parameters but no do_sample; it is set to true" in capsys.readouterr().out
+    assert "has sampling parameters but no do_sample; it is set to true" in caplog.text
 
 
-def test_settings_that_stay_invalid_are_reduced_to_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_that_stay_invalid_are_reduced_to_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = byte_tokenizer(CHATML_TOKENS, CHATML, "<|im_end|>")
     start = tiny_model(tokenizer, tmp_path / "start", eos_token_id=2, length_penalty=0.5)
     found = GenerationConfig.from_pretrained(exported(start, tmp_path / "out"))
     assert (found.eos_token_id, found.length_penalty) == ([2], None)
-    assert "keeps token ids only" in capsys.readouterr().out
+    assert "keeps token ids only" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -65,17 +65,14 @@ def test_settings_that_stay_invalid_are_reduced_to_ids(tmp_path: Path, capsys: p
     ],
 )
 def test_numbers_that_no_engine_samples_by_are_not_exported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: dict[str, Any]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, wrong: dict[str, Any]
 ) -> None:
     start = tiny_model(byte_tokenizer(CHATML_TOKENS, CHATML, "<|im_end|>"), tmp_path / "start", eos_token_id=2)
     (start / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "do_sample": True, **wrong}))
     assert not refusal(start)
     found = json.loads((exported(start, tmp_path / "out") / "generation_config.json").read_text("utf-8"))
     assert set(found) == {"eos_token_id", "transformers_version"}
-    assert (
-        f"is not valid: {'do_sample is true and ' * (0.0 in wrong.values())}{next(iter(wrong))} is"
-        in capsys.readouterr().out
-    )
+    assert f"is not valid: {'do_sample is true and ' * (0.0 in wrong.values())}{next(iter(wrong))} is" in caplog.text
 
 
 ODD = st.sampled_from(

@@ -62,14 +62,15 @@ def test_settings_must_be_those_of_the_start(runs):
     Run("sft", SFT()).close()  # the refusal gave the lock free
 
 
-def test_where_a_run_computes_may_change_until_it_is_finished(runs, capsys):
+def test_where_a_run_computes_may_change_until_it_is_finished(runs, caplog):
     Run("sft", SFT()).close()
     with Run("sft", SFT(ranks=3)) as run:
-        assert capsys.readouterr().out == f"{run.path}: goes on with sft.ranks = 3 instead of 1\n"
+        assert caplog.messages == ["goes on with sft.ranks = 3 instead of 1"]
+        caplog.clear()
         assert read("sft", {"sft": SFT}, ["--config", str(run.path / "config.yaml")]) == SFT(ranks=3)
         run.finish({})
     Run("sft", SFT(ranks=2)).close()
-    assert capsys.readouterr().out == ""
+    assert caplog.messages == []
     assert read("sft", {"sft": SFT}, ["--config", str(runs / "sft" / "config.yaml")]) == SFT(ranks=3)
     with pytest.raises(ConfigError, match="started with sft.seed = 0, not 1"):
         Run("sft", SFT(seed=1, ranks=2))
@@ -128,7 +129,7 @@ def flip(path):
     path.write_bytes(content)
 
 
-def test_a_damaged_line_is_named_and_left_out(runs, capsys):
+def test_a_damaged_line_is_named_and_left_out(runs, caplog):
     with Run("sft", SFT()) as run:
         for step in (1, 2, 3):
             run.log(step, {"loss": float(step)})
@@ -139,7 +140,7 @@ def test_a_damaged_line_is_named_and_left_out(runs, capsys):
         list(read_metrics(runs / "sft"))
     with Run("sft", SFT()) as run:
         assert lines(run) == [(1, 1.0), (3, 3.0)]
-    assert capsys.readouterr().out == f"{path}:2: damaged (not a line of metrics); the line is left out\n"
+    assert caplog.messages == [f"{path}:2: damaged (not a line of metrics); the line is left out"]
     assert path.read_bytes() == first + third
 
 
@@ -172,20 +173,21 @@ def test_every_changed_byte_of_the_settings_is_refused_or_harmless(runs):
     assert all(place > whole.index(b"# SHA-256") for place in accepted)  # the word of the comment, not what it is about
 
 
-def test_a_damaged_word_of_the_end_is_put_aside(runs, capsys):
+def test_a_damaged_word_of_the_end_is_put_aside(runs, caplog):
     with Run("sft", SFT()) as run:
         run.finish({"loss": 1.5})
     flip(runs / "sft" / "DONE")
     with Run("sft", SFT()) as run:
         assert run.finished is None
         run.finish({"loss": 1.5})
-    said = capsys.readouterr().out
+    (said,) = caplog.messages
     assert said.startswith(
         f"{runs}/sft/DONE: damaged; kept as DONE.damaged, the run goes on from its newest good state"
     )
+    caplog.clear()
     with Run("sft", SFT()) as run:
         assert run.finished == {"loss": 1.5}
-    assert capsys.readouterr().out == ""
+    assert caplog.messages == []
 
 
 def test_a_full_disk_is_one_line_and_the_next_driver_goes_on(runs, file_size_limit):

@@ -55,7 +55,7 @@ def filled(hub: Hub, clinic: Path, tmp_path: Path) -> Callable[[str], tuple[str,
 
 
 def test_a_new_run_gets_the_newest_commits_and_a_resume_those(
-    filled: Callable[[str], tuple[str, str]], runs: Path, capsys: Any
+    filled: Callable[[str], tuple[str, str]], runs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, chats = filled("old")
     config = pin(sft())
@@ -67,7 +67,7 @@ def test_a_new_run_gets_the_newest_commits_and_a_resume_those(
     newer, _ = filled("new")
     assert newer != model
     assert pin(sft()) == config
-    assert f"model: org/model@{model}, the commit that this run began with" in capsys.readouterr().out
+    assert f"model: org/model@{model}, the commit that this run began with" in caplog.text
     Run(config.name, pin(sft())).close()  # the same command resumes
     Run(config.name, pin(sft(model=f"org/model@{model}"))).close()
     with pytest.raises(ConfigError, match=f"this run was started with sft.model = 'org/model@{model}"[:60]):
@@ -85,13 +85,13 @@ def test_a_branch_that_moved_is_another_setting(filled: Callable[[str], tuple[st
 
 
 def test_local_names_stay_and_are_told(
-    hub: Hub, clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    hub: Hub, clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(clinic / "model", tmp_path / "org" / "model")
     monkeypatch.chdir(tmp_path)
     config = sft(data={"train": ["a.parquet"], "heldout": ["runs/b.parquet"], "max_tokens": 512})
     assert pin(config) is config
-    assert capsys.readouterr().out == f"model: org/model is the local folder {tmp_path / 'org' / 'model'}\n"
+    assert caplog.messages == [f"model: org/model is the local folder {tmp_path / 'org' / 'model'}"]
     assert hub.requests == []
 
 
@@ -100,7 +100,7 @@ def local(**changes: Any) -> SftConfig:
     return SftConfig.model_validate_json(json.dumps(values))
 
 
-def test_a_run_keeps_its_precision_on_other_hardware(capsys: Any) -> None:
+def test_a_run_keeps_its_precision_on_other_hardware(caplog: pytest.LogCaptureFixture) -> None:
     on_gpu, on_cpu = {"gpus_per_rank": 1}, {"gpus_per_rank": 0}
     for begun, moved, kept, otherwise in (
         (on_cpu, on_gpu, "float32", "bfloat16"),
@@ -111,19 +111,19 @@ def test_a_run_keeps_its_precision_on_other_hardware(capsys: Any) -> None:
         assert first == local(name=name, placement=begun)
         assert first.zero.dtype == kept
         Run(name, first).close()
-        capsys.readouterr()
+        caplog.clear()
         again = pin(local(name=name, placement=moved))
         assert again.zero.dtype == kept
         assert again.placement != first.placement
-        line = f"zero.dtype: {kept}, the precision that this run began with (not given, it would be {otherwise})\n"
-        assert capsys.readouterr().out == line
+        line = f"zero.dtype: {kept}, the precision that this run began with (not given, it would be {otherwise})"
+        assert caplog.messages == [line]
         asked = pin(local(name=name, placement=moved, zero={"dtype": otherwise}))
         with pytest.raises(ConfigError, match=f"started with sft.zero.dtype = '{kept}', not '{otherwise}'"):
             Run(name, asked)
         Run(name, again).close()
-        assert capsys.readouterr().out.endswith(
+        assert caplog.messages[-1] == (
             "goes on with sft.placement.gpus_per_rank = "
-            f"{again.placement.gpus_per_rank} instead of {first.placement.gpus_per_rank}\n"
+            f"{again.placement.gpus_per_rank} instead of {first.placement.gpus_per_rank}"
         )
         assert pin(local(name=name, placement=moved)) == again  # of the config.yaml that was written again
         assert pin(local(name=f"new-{name}", placement=moved)).zero.dtype == otherwise

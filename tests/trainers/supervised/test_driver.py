@@ -309,7 +309,7 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
     assert {("driver", 0, "alive", 0), ("trainer", 0, "alive", 0), ("trainer", 0, "alive", 1)} <= set(ranks)
     assert {(view.stage, view.steps) for view in views if view.step} == {("sft", 8)}
     assert shown("killed") == []
-    assert "workers were replaced; going on from step" in capsys.readouterr().out
+    assert "WARNING sft runs/killed: workers were replaced; going on from step" in capsys.readouterr().err
     spared, killed = (list(read_metrics(run)) for run in (whole, runs / "killed"))
     assert [line["step"] for line in killed] == list(range(1, 9))
     assert [line["loss"] for line in killed] == [line["loss"] for line in spared]
@@ -324,7 +324,7 @@ def test_a_finished_run_says_so_and_changes_nothing(
     monkeypatch.setenv("CHIMED_RUNS", str(whole.parent))
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name != ".lock"}
     main(SftStage, "sft", ["--config", str(recipe), *SMALL])
-    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert "is finished; nothing to do" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name != ".lock"} == before
     with pytest.raises(SystemExit):
         main(SftStage, "sft", ["--config", str(recipe), *SMALL, "--batch_size=2"])
