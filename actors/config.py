@@ -212,6 +212,11 @@ class RolloutConfig(Section):
     )
     stop: tuple[str, ...] = Field((), description="tokens that end a response, besides the model's end mark")
 
+    @property
+    def calls_at_once(self) -> int:
+        """Concurrent calls of an engine's actor."""
+        return 1
+
     @model_validator(mode="after")
     def _dtype_by_placement(self) -> Self:
         return settle_dtype_of(self, "engine", self.placement.on_gpus)
@@ -242,23 +247,23 @@ class OverlappedRolloutConfig(RolloutConfig):
     chunk_rows: int | None = Field(
         None,
         ge=1,
-        description="neighboring responses that reference, reward model and reward_function score as soon as all are finished, "
+        description="neighboring responses that reference, reward model and reward functions score as soon as all are finished, "
         "while engines generate the others; else a minibatch. For roles with processors of their own",
     )
     ahead: int = Field(
         0,
         ge=0,
-        description="steps for which engines generate while the trainers learn; their weights are so many steps old",
+        description="async rollouts: how many steps engines generate ahead of the update, which is the maximum staleness of their weights",
     )
     in_flight: InFlight = Field(
         "none",
-        description="with ahead: new weights do not wait for running responses, which go on with them, their KV cache "
+        description="in-flight weight updates, with ahead: new weights do not wait for running responses, which go on with them, their KV cache "
         "kept or recomputed. Timing then decides which weights make a token: only the journal repeats such a run",
     )
 
     @property
     def calls_at_once(self) -> int:
-        """Concurrent calls of an engine's actor; with more than 1, updates, probe, and ping run during generation."""
+        """See `RolloutConfig`; with more than 1, updates, probe, and ping run during generation."""
         return 1 if self.in_flight == "none" else self.ahead + 4
 
 

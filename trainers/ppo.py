@@ -9,11 +9,12 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from actors.groups.team import Team, TeamConfig
+from actors.groups.role_groups import RoleGroups, RoleGroupsConfig
 from actors.model_folder.checks import require_rows
 from actors.model_folder.compatibility import require_same_format
 from actors.model_folder.config_json import read_config
 from actors.roles.reward_function import sources_of
+from actors.roles.worker import RunContext
 from cluster.connect import connect
 from configs.base import load
 from configs.errors import one_line_errors
@@ -47,11 +48,13 @@ def train(config: PPOConfig, run: Run, prompts: PromptStream, observers: Sequenc
     """
     with StopRequests() as stop:
         with stop.may_interrupt():
-            starting = starting_again(config.max_failures, lambda: Team(team_config(config, prompts.end_ids)))
-        with starting as team:
-            stop.watch_nodes(team.watch)
-            recovery = Recovery(team, stop, config.max_failures, config.failure_window_s)
-            recovery.finish(lambda: Loop(config, run, prompts, team, recovery, stop, observers).train())
+            starting = starting_again(
+                config.max_failures, lambda: RoleGroups(role_groups_config(config, prompts.end_ids))
+            )
+        with starting as roles:
+            stop.watch_nodes(roles.watch)
+            recovery = Recovery(roles, stop, config.max_failures, config.failure_window_s)
+            recovery.finish(lambda: Loop(config, run, prompts, roles, recovery, stop, observers).train())
 
 
 def read_prompts(config: PPOConfig) -> PromptStream:
@@ -74,18 +77,20 @@ def read_prompts(config: PPOConfig) -> PromptStream:
     return PromptStream(config, tokenizer)
 
 
-def team_config(config: PPOConfig, end_ids: tuple[int, ...]) -> TeamConfig:
+def role_groups_config(config: PPOConfig, end_ids: tuple[int, ...]) -> RoleGroupsConfig:
     """Returns the part of the stage's settings that the roles need."""
-    return TeamConfig(
+    return RoleGroupsConfig(
         run=config.name,
-        roles=config.roles,
+        context=RunContext(
+            config.roles,
+            config.policy.model,
+            config.seed,
+            end_ids,
+            updates=config.updates,
+            native_transfer="nccl" if config.publish.transport == "vllm_nccl" else None,
+            in_flight=config.rollout.in_flight,
+        ),
         placement_groups=config.placement_groups,
-        updates=config.updates,
-        minibatches=config.algorithm.minibatches,
-        skips_old_logprobs=config.skips_old_logprobs,
-        seed=config.seed,
-        end_ids=end_ids,
-        native_transfer="nccl" if config.publish.transport == "vllm_nccl" else None,
         start_timeout_s=config.cluster.start_timeout_s,
         call_timeout_s=config.cluster.collective_timeout_s,
         hang_timeout_s=config.cluster.hang_timeout_s,

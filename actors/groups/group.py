@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -188,6 +188,13 @@ class ColumnsInFlight:
         if len(added) != rows or len(position) != rows:
             raise ValueError(f"{self._group.role}: {self._method} returned {len(added)} rows for {rows}")
         return added.take([position[row] for row in range(rows)])
+
+
+def joined(table: pa.Table, pending: Iterable[ColumnsInFlight]) -> pa.Table:
+    """Waits for all pending columns and returns `table` with them."""
+    for columns in pending:
+        table = columns.join(table)
+    return table
 
 
 def _taken(name: str) -> bool:

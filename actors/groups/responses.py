@@ -24,28 +24,26 @@ class ResponseCollector:
         self,
         engines: WorkerGroup[Rollout],
         prompts: pa.Table,
-        chunks: list[list[int]],
         version: int,
         scoring: Scoring,
     ) -> None:
-        """Starts generating responses to `prompts` with weights `version`, and scoring each chunk with `scoring`.
+        """Starts generating responses to `prompts` with weights `version`, and scoring each chunk of `scoring`.
 
         Every engine gets an even share of consecutive rows, so a chunk may have parts from several engines.
 
         Args:
             engines: the rollout's processes.
             prompts: one row per response.
-            chunks: row numbers of each chunk; together all rows in order.
             version: weights version that the engines must hold.
             scoring: receives each complete chunk.
         """
         self.scoring = scoring
-        self._engines, self._prompts, self._chunks = engines, prompts, chunks
-        self._parts: list[dict[int, pa.Table]] = [{} for _ in chunks]  # chunk -> engine -> its rows' columns
-        self._expected = [0 for _ in chunks]
+        self._engines, self._prompts, self._chunks = engines, prompts, scoring.chunks
+        self._parts: list[dict[int, pa.Table]] = [{} for _ in self._chunks]  # chunk -> engine -> its rows' columns
+        self._expected = [0 for _ in self._chunks]
         numbers, rows = [], []
         for share in map(set, even_shares(len(prompts), engines.ranks)):
-            mine = {number: [row for row in chunk if row in share] for number, chunk in enumerate(chunks)}
+            mine = {number: [row for row in chunk if row in share] for number, chunk in enumerate(self._chunks)}
             mine = {number: part for number, part in mine.items() if part}
             for number in mine:
                 self._expected[number] += 1
@@ -105,5 +103,5 @@ class ResponseCollector:
         parts = self._parts[number]
         answered = pa.concat_tables([parts[engine] for engine in sorted(parts)])
         chunk = extended(self._prompts.take(self._chunks[number]), answered, "rollout").combine_chunks()
-        self.scoring.ask(number, chunk)
+        self.scoring.submit(number, chunk)
         return chunk

@@ -9,6 +9,7 @@ from torch import Tensor
 from actors.config import TrainedRoleConfig
 from actors.modeling.packed import PackedBatch, PackedScorer
 from actors.roles.learner import Learner, TrainBatch
+from actors.roles.worker import RunContext
 from actors.zero.loading import load_to_train
 from actors.zero.model import ZeroModel
 
@@ -17,6 +18,11 @@ class Critic(Learner):
     """One rank of the critic. Adds the column `values`: the value of the state before each response token."""
 
     loss_columns = ("weights", "values", "returns")
+
+    @classmethod
+    def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
+        """See `Worker`."""
+        return context.roles[role], context.updates, context.seed
 
     def setup(self, config: TrainedRoleConfig, total_updates: int, seed: int) -> None:
         """Loads the weights under ZeRO. A causal language model gets a value head initialized to zero."""

@@ -49,6 +49,7 @@ class Learner(ForwardWorker):
     Subclasses set `zero`, and `loss_columns`: the columns that their loss reads if they are in the table.
     """
 
+    trains = True
     zero: ZeroModel
     loss_columns: tuple[str, ...] = ()
 

@@ -11,6 +11,7 @@ from actors.config import TrainedRoleConfig
 from actors.distributed.devices import device, to_host
 from actors.modeling.packed import PackedBatch, PackedLM
 from actors.roles.learner import Learner, TrainBatch
+from actors.roles.worker import RunContext
 from actors.zero.loading import load_to_train
 from actors.zero.model import ZeroModel
 
@@ -19,6 +20,11 @@ class Policy(Learner):
     """One rank of the policy. Adds the column `logprobs`."""
 
     loss_columns = ("weights", "advantages", "logprobs", "rollout_logprobs", "ref_logprobs")
+
+    @classmethod
+    def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
+        """See `Worker`."""
+        return context.roles[role], context.updates, context.roles["rollout"].temperature
 
     def setup(self, config: TrainedRoleConfig, total_updates: int, temperature: float) -> None:
         """Loads the weights under ZeRO. `temperature` is the rollout's, so that log-probabilities match sampling."""

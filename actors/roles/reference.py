@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,11 +11,16 @@ from actors.config import FrozenRoleConfig
 from actors.distributed.devices import DTYPES, device
 from actors.modeling.models import load_causal_lm
 from actors.modeling.packed import PackedBatch, PackedLM
-from actors.roles.worker import ForwardWorker
+from actors.roles.worker import ForwardWorker, RunContext
 
 
 class Reference(ForwardWorker):
     """One rank of the reference. Adds the column `ref_logprobs`."""
+
+    @classmethod
+    def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
+        """See `Worker`."""
+        return context.roles[role], context.roles["rollout"].temperature
 
     def setup(self, config: FrozenRoleConfig, temperature: float) -> None:
         """Loads the model. Logits are divided by `temperature`, the rollout's."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from actors.config import InFlight, RolloutConfig
 from actors.inference.engine import Engine, Response, Sampling
 from actors.modeling.rows import as_list_column
-from actors.roles.worker import Worker
+from actors.roles.worker import RunContext, Worker
 from data.tokenizer.stops import single_tokens
 
 
@@ -24,6 +24,17 @@ class Rollout(Worker):
     """
 
     version: int
+
+    @classmethod
+    def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
+        """See `Worker`."""
+        settings = context.roles[role]
+        return settings, context.model, context.seed, context.native_transfer, context.end_ids, context.in_flight
+
+    @classmethod
+    def calls_at_once(cls, settings: RolloutConfig) -> int:
+        """See `Worker`."""
+        return settings.calls_at_once
 
     def setup(
         self,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from actors.config import InFlight
 from actors.distributed.devices import device, join_world, prepare_process
 from actors.modeling.packed import PackedBatch
 from actors.modeling.rows import as_list_column, pack
@@ -22,11 +25,36 @@ Place = tuple[str, str, int]
 """(run name, role, rank)."""
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """What the roles of a run need to load their models.
+
+    Attributes:
+        roles: settings of each role to start, from actors/config.py.
+        model: folder or Hub id of the weights with which engines start.
+        seed: of the engines and of new value heads.
+        end_ids: tokens that end a response.
+        updates: optimizer steps of the whole run; 0 without learners.
+        native_transfer: vLLM's weight-transfer backend, if weights are sent through one.
+        in_flight: what happens to an engine's running requests when its weights change.
+    """
+
+    roles: Mapping[str, Any]
+    model: str
+    seed: int
+    end_ids: tuple[int, ...]
+    updates: int = 0
+    native_transfer: str | None = None
+    in_flight: InFlight = "none"
+
+
 class Worker:
     """One rank of a role. A plain class, so it runs in a Ray actor, a test, or a notebook."""
 
     version: int | None = None
     """Version of the published policy weights that this process holds; None for roles that receive none."""
+    trains: ClassVar[bool] = False
+    """Whether the role's ranks train together, in one torch.distributed world."""
 
     def __init__(self, threads: int, place: Place | None = None) -> None:
         """Sets the number of threads. With a `place`, which requires a Ray actor, logs and sends heartbeats under it."""
@@ -35,6 +63,16 @@ class Worker:
             run, role, rank = place
             configure(f"{role}-{rank}", run)
             Heartbeat(*place, version=lambda: self.version).start()
+
+    @classmethod
+    def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
+        """The arguments with which the driver calls `setup` on every rank of `role`."""
+        return (context.roles[role],)
+
+    @classmethod
+    def calls_at_once(cls, settings: Any) -> int:
+        """Concurrent calls that a process with these settings of its role must accept."""
+        return 1
 
     def address(self) -> tuple[str, int]:
         """An address and a free port on which this rank can host its world's rendezvous."""

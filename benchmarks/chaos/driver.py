@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from actors.groups.team import Team
+from actors.groups.role_groups import RoleGroups
 from trainers import ppo
 from trainers.rlhf.observer import Observer
 
@@ -28,9 +28,9 @@ class Announcer(Observer):
         """See `Observer`."""
         os.write(self._pipe, (json.dumps([step, phase, time.monotonic()]) + "\n").encode())
 
-    def exported(self, folder: Path, team: Team) -> None:
+    def exported(self, folder: Path, roles: RoleGroups) -> None:
         """See `Observer`."""
-        team.groups["critic"].call("export", str(folder.with_name("critic")))
+        roles.groups["critic"].call("export", str(folder.with_name("critic")))
 
 
 def main() -> None:

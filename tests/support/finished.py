@@ -13,44 +13,45 @@ from typing import Any
 
 import torch
 
-from actors.groups.team import Team, TeamConfig
+from actors.groups.learners import Learners
+from actors.groups.role_groups import WORKERS, RoleGroups, RoleGroupsConfig
 from trainers.config.rlhf import PPOConfig
 from trainers.ppo import read_prompts, train
 from trainers.runs.folder import Run
 
 
-class WarmTeam:
-    """Stands in for `Team` in trainers.ppo: gives the same processes, back at their first weights, to every run.
+class WarmRoles:
+    """Stands in for `RoleGroups` in trainers.ppo: gives the same processes, back at their first weights, to every run.
 
-    Starting processes is most of what a short run takes. What they are told anew are settings of policy and judge; a run
-    that wants other engines starts a team of its own.
+    Starting processes is most of what a short run takes. Only policy and reward functions get new settings; a run that
+    needs other engines starts its own processes.
     """
 
-    def __init__(self, team: Team, folder: Path) -> None:
-        """`team` has just been started; its weights are kept in `folder`."""
-        self.team, self._start = team, folder
-        team.save(folder)
+    def __init__(self, roles: RoleGroups, folder: Path) -> None:
+        """`roles` have just been started; their weights are kept in `folder`."""
+        self.roles, self._start = roles, folder
+        self._learners = Learners(roles, minibatches=1, skips_old_logprobs=False)
+        self._learners.save(folder)
 
     @contextmanager
-    def __call__(self, config: TeamConfig) -> Iterator[Team]:
-        roles = self.team.config.roles
-        if _engines(config) != _engines(self.team.config):
-            with Team(config) as own:
+    def __call__(self, config: RoleGroupsConfig) -> Iterator[RoleGroups]:
+        before, context = self.roles.config.context.roles, config.context
+        if _engines(config) != _engines(self.roles.config):
+            with RoleGroups(config) as own:
                 yield own
             return
-        again = {"policy": (config.updates, config.roles["rollout"].temperature), "judge": ()}
-        for role, more in again.items():
-            if role in config.roles and config.roles[role] != roles[role]:
-                self.team.groups[role].call("setup", config.roles[role], *more)
-        self.team.config = replace(config, roles={**roles, **config.roles})
-        self.team.load(self._start)
-        self.team.updated.clear()
-        yield self.team
+        for role in ("policy", "reward_function"):
+            if role in context.roles and context.roles[role] != before[role]:
+                self.roles.groups[role].call("setup", *WORKERS[role].setup_arguments(role, context))
+        self.roles.config = replace(config, context=replace(context, roles={**before, **context.roles}))
+        self._learners.load(self._start)
+        self.roles.updated.clear()
+        yield self.roles
 
 
-def _engines(config: TeamConfig) -> dict[str, Any]:
+def _engines(config: RoleGroupsConfig) -> dict[str, Any]:
     """The rollout's settings that its processes hold; the others are the driver's."""
-    return config.roles["rollout"].model_dump(exclude={"ahead", "chunk_rows"})
+    return config.context.roles["rollout"].model_dump(exclude={"ahead", "chunk_rows"})
 
 
 def finished_run(config: PPOConfig) -> Path:

@@ -16,14 +16,14 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
-from actors.groups import team
+from actors.groups import role_groups
 from cluster.head import Head
 from cluster.liveness.heartbeat import DriverHeartbeat
 from cluster.status.view import snapshot
 from configs.base import read
 from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
-from trainers.ppo import team_config
+from trainers.ppo import role_groups_config
 
 NODE = {"num_cpus": 3, "num_gpus": 3, "object_store_memory": 100 * 2**20}
 
@@ -34,6 +34,10 @@ class Bare:
     def __init__(self, threads: int, place: Any) -> None:
         pass
 
+    @classmethod
+    def calls_at_once(cls, settings: Any) -> int:
+        return 1
+
     def where(self) -> dict[str, Any]:
         context = ray.get_runtime_context()
         return {
@@ -43,7 +47,7 @@ class Bare:
         }
 
 
-class Empty(team.Team):
+class Empty(role_groups.RoleGroups):
     """The roles' processes and nothing in them."""
 
     def _load(self, started: Any) -> None:
@@ -55,18 +59,18 @@ def main(folder: str, *forms: str) -> None:
     try:
         cluster.add_node(**NODE)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        team.WORKERS = dict.fromkeys(team.WORKERS, Bare)  # type: ignore[arg-type]
+        role_groups.WORKERS = dict.fromkeys(role_groups.WORKERS, Bare)  # type: ignore[arg-type]
         for number, form in enumerate(forms):
             config = read("ppo", STAGES, [f"--name=form-{number}", *form.split()])
             assert isinstance(config, PPOConfig)
-            with DriverHeartbeat(config.name, "ppo", Path(folder)), Empty(team_config(config, ())) as roles:
+            with DriverHeartbeat(config.name, "ppo", Path(folder)), Empty(role_groups_config(config, ())) as roles:
                 print(json.dumps(found(config.name, roles)), flush=True)
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def found(run: str, roles: team.Team) -> dict[str, Any]:
+def found(run: str, roles: role_groups.RoleGroups) -> dict[str, Any]:
     groups = {
         group["name"].removeprefix(f"{run}/"): [
             {"node": group["bundles_to_node_id"][index], **group["bundles"][index]}

@@ -14,10 +14,14 @@ import pyarrow as pa
 import pytest
 import ray
 import torch
-from finished import WarmTeam, equal, finished_run, weights
+from finished import WarmRoles, equal, finished_run, weights
 from notices import errors_in
 
-from actors.groups.team import Team
+from actors.groups.group import joined
+from actors.groups.learners import Learners
+from actors.groups.responses import ResponseCollector
+from actors.groups.role_groups import RoleGroups
+from actors.groups.scoring import Scorers
 from actors.modeling.models import load_scorer
 from actors.weight_sync.object_store import ObjectStoreTransport
 from actors.weight_sync.publisher import Publisher, PublishError
@@ -26,11 +30,12 @@ from configs.base import dump
 from configs.errors import RunError
 from data.tables import PROMPTS, write_table
 from trainers.config.rlhf import AlgorithmConfig, PPOConfig
-from trainers.ppo import main, team_config
+from trainers.ppo import main, role_groups_config
 from trainers.rlhf.advantages import add_advantages, add_weights
 from trainers.rlhf.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.rewards import RewardShaper, add_reward
+from trainers.rlhf.rollouts import Rollouts
 from trainers.runs.export import load_tokenizer
 from trainers.runs.folder import Run, read_metrics
 
@@ -86,17 +91,17 @@ def settings(clinic: Path, **changes: Any) -> PPOConfig:
 
 
 @pytest.fixture(scope="module")
-def warm_team(
+def warm_roles(
     clinic: Path, reward_model: Path, ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WarmTeam]:
-    with Team(team_config(settings(clinic), ())) as team:
-        yield WarmTeam(team, tmp_path_factory.mktemp("start"))
+) -> Iterator[WarmRoles]:
+    with RoleGroups(role_groups_config(settings(clinic), ())) as roles:
+        yield WarmRoles(roles, tmp_path_factory.mktemp("start"))
 
 
 @pytest.fixture
-def team(clinic: Path, warm_team: WarmTeam) -> Iterator[Team]:
-    with warm_team(team_config(settings(clinic), ())) as team:
-        yield team
+def roles(clinic: Path, warm_roles: WarmRoles) -> Iterator[RoleGroups]:
+    with warm_roles(role_groups_config(settings(clinic), ())) as roles:
+        yield roles
 
 
 @pytest.fixture
@@ -105,14 +110,28 @@ def prompts(clinic: Path) -> PromptStream:
 
 
 @pytest.fixture
-def publisher(clinic: Path, team: Team, prompts: PromptStream) -> Publisher:
-    return Publisher(settings(clinic).publish, team.policy, team.rollout, prompts.probe(4))
+def publisher(clinic: Path, roles: RoleGroups, prompts: PromptStream) -> Publisher:
+    return Publisher(settings(clinic).publish, roles.policy, roles.rollout, prompts.probe(4))
 
 
-def rollouts(team: Team, prompts: PromptStream, publisher: Publisher, version: int) -> pa.Table:
+def rollouts(roles: RoleGroups, prompts: PromptStream, publisher: Publisher, version: int) -> pa.Table:
     publisher.publish(version)
     batch = prompts.batch(version)
-    return team.score(team.start_generating(batch, version, prompts.samples).join(), prompts.samples)
+    table = generated(roles, prompts, batch, version)
+    table = scorers(roles, prompts).score(table).join(table)
+    return joined(table, learners(roles).submit_columns(table))
+
+
+def generated(roles: RoleGroups, prompts: PromptStream, batch: pa.Table, version: int) -> pa.Table:
+    return ResponseCollector(roles.rollout, batch, version, scorers(roles, prompts).begin(len(batch))).join()
+
+
+def scorers(roles: RoleGroups, prompts: PromptStream) -> Scorers:
+    return Scorers(roles.groups, roles.config.context.roles, prompts.samples, minibatches=2)
+
+
+def learners(roles: RoleGroups) -> Learners:
+    return Learners(roles, minibatches=2, skips_old_logprobs=False)
 
 
 def with_advantages(table: pa.Table) -> pa.Table:
@@ -122,9 +141,9 @@ def with_advantages(table: pa.Table) -> pa.Table:
 
 
 def test_before_the_first_update_policy_is_reference_and_engine_agrees(
-    team: Team, prompts: PromptStream, publisher: Publisher
+    roles: RoleGroups, prompts: PromptStream, publisher: Publisher
 ) -> None:
-    table = rollouts(team, prompts, publisher, 0)
+    table = rollouts(roles, prompts, publisher, 0)
     assert table.column("logprobs").to_pylist() == table.column("ref_logprobs").to_pylist()
     gaps = [
         abs(a - b)
@@ -137,11 +156,11 @@ def test_before_the_first_update_policy_is_reference_and_engine_agrees(
 
 
 def test_the_first_update_has_kl_0_and_ratio_1_and_then_the_engine_follows(
-    clinic: Path, team: Team, prompts: PromptStream, publisher: Publisher
+    clinic: Path, roles: RoleGroups, prompts: PromptStream, publisher: Publisher
 ) -> None:
-    table = with_advantages(rollouts(team, prompts, publisher, 0))
+    table = with_advantages(rollouts(roles, prompts, publisher, 0))
     losses = {"policy": ClippedPolicyLoss(AlgorithmConfig(), 0.05), "critic": ClippedValueLoss(0.5)}
-    metrics = team.update(table, losses, epochs=1)
+    metrics = learners(roles).update(table, losses, epochs=1)
     first, second = metrics["policy"]
     assert first["kl"] == 0.0
     assert first["ratio_deviation"] == 0.0
@@ -153,7 +172,7 @@ def test_the_first_update_has_kl_0_and_ratio_1_and_then_the_engine_follows(
     assert published.version == 1
     assert published.drift < 1e-4
     with pytest.raises(RuntimeError, match="holds weights version 1, but version 0 was asked for"):
-        team.start_generating(prompts.batch(0), 0, prompts.samples).join()
+        generated(roles, prompts, prompts.batch(0), 0)
 
 
 class ForgetfulTransport(ObjectStoreTransport):
@@ -171,14 +190,14 @@ class MisnumberingTransport(ObjectStoreTransport):
 
 
 def test_a_mispublished_version_is_detected(
-    team: Team, prompts: PromptStream, publisher: Publisher, clinic: Path
+    roles: RoleGroups, prompts: PromptStream, publisher: Publisher, clinic: Path
 ) -> None:
-    table = with_advantages(rollouts(team, prompts, publisher, 2))
-    team.update(table, {"policy": ClippedPolicyLoss(AlgorithmConfig(), 0.05)}, epochs=4)
-    publisher.transport = ForgetfulTransport(team.policy, team.rollout)
+    table = with_advantages(rollouts(roles, prompts, publisher, 2))
+    learners(roles).update(table, {"policy": ClippedPolicyLoss(AlgorithmConfig(), 0.05)}, epochs=4)
+    publisher.transport = ForgetfulTransport(roles.policy, roles.rollout)
     with pytest.raises(PublishError, match="rollout-0 does not compute with weights version 3"):
         publisher.publish(3)
-    publisher.transport = MisnumberingTransport(team.policy, team.rollout)
+    publisher.transport = MisnumberingTransport(roles.policy, roles.rollout)
     with pytest.raises(PublishError, match="rollout-0 holds weights version 4 after version 3 was published"):
         publisher.publish(3)
 
@@ -195,17 +214,17 @@ class Counted:
 
 
 @pytest.fixture(scope="module")
-def whole(clinic: Path, warm_team: WarmTeam, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(clinic: Path, warm_roles: WarmRoles, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHIMED_RUNS", str(tmp_path_factory.mktemp("whole")))
-        patch.setattr("trainers.ppo.Team", warm_team)
+        patch.setattr("trainers.ppo.RoleGroups", warm_roles)
         return finished_run(settings(clinic, name="whole"))
 
 
 @pytest.mark.long
 def test_killed_roles_start_again_and_an_interrupted_run_resumes_without_generating_and_nothing_changes(
-    clinic: Path, whole: Path, warm_team: WarmTeam, ray_cluster: Any, caplog: pytest.LogCaptureFixture
+    clinic: Path, whole: Path, warm_roles: WarmRoles, ray_cluster: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     victims = {1: "policy-1", 3: "rollout-0"}  # by the step after which they die
     config = settings(clinic, name="killed")
@@ -230,15 +249,15 @@ def test_killed_roles_start_again_and_an_interrupted_run_resumes_without_generat
     ], said
     assert said.count("back to the newest checkpoint") == 1, said  # not for an engine
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainers.ppo.Team", warm_team)
-        patch.setattr(Team, "start_generating", lambda *_, **__: pytest.fail("the journal has every step"))
+        patch.setattr("trainers.ppo.RoleGroups", warm_roles)
+        patch.setattr("trainers.rlhf.rollouts.ResponseCollector", lambda *_: pytest.fail("the journal has every step"))
         resumed = finished_run(config)
     assert [line["step"] for line in read_metrics(resumed)] == [1, 2, 3, 4]
     assert equal(weights(resumed), weights(whole))
 
 
 def test_a_stop_that_was_asked_for_saves_and_the_same_command_goes_on(
-    clinic: Path, whole: Path, warm_team: WarmTeam, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    clinic: Path, whole: Path, warm_roles: WarmRoles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = Run.log
 
@@ -247,7 +266,7 @@ def test_a_stop_that_was_asked_for_saves_and_the_same_command_goes_on(
         if step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("trainers.ppo.Team", warm_team)
+    monkeypatch.setattr("trainers.ppo.RoleGroups", warm_roles)
     config = settings(clinic, name="stopped")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "log", log_and_ask)
@@ -255,20 +274,20 @@ def test_a_stop_that_was_asked_for_saves_and_the_same_command_goes_on(
             finished_run(config)
     assert end.value.code == 75
     assert caplog.messages[-1] == "stopped after step 3 (SIGTERM); the same command goes on"
-    monkeypatch.setattr(Team, "update", counted := Counted(Team.update))
+    monkeypatch.setattr(Learners, "update", counted := Counted(Learners.update))
     resumed = finished_run(config)
     assert counted.calls == 1  # from the checkpoint of step 3, which checkpoint_every does not ask for
     assert equal(weights(resumed), weights(whole))
 
 
 def test_a_run_gives_up_after_too_many_deaths(
-    clinic: Path, warm_team: WarmTeam, monkeypatch: pytest.MonkeyPatch
+    clinic: Path, warm_roles: WarmRoles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: Any, **__: Any) -> None:
         raise RoleDied("reward: add_columns: its process died")
 
-    monkeypatch.setattr("trainers.ppo.Team", warm_team)
-    monkeypatch.setattr(Team, "score", die)
+    monkeypatch.setattr("trainers.ppo.RoleGroups", warm_roles)
+    monkeypatch.setattr(Rollouts, "scoring", die)
     with pytest.raises(
         RunError, match=r"step 1: reward \(rank 0\) was lost 1 times .* at last: reward: add_columns: its"
     ):

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from finished import WarmTeam, equal, evaluated, finished_run, weights
+from finished import WarmRoles, equal, evaluated, finished_run, weights
 from notices import errors_in
 
-from actors.groups.team import Team
+from actors.groups.role_groups import RoleGroups
 from configs.base import dump
 from data.tables import OPEN, PROMPTS, write_table
 from trainers.config.rlhf import PPOConfig
-from trainers.ppo import main, team_config
+from trainers.ppo import main, role_groups_config
 from trainers.runs.export import load_tokenizer
 from trainers.runs.folder import Run, read_metrics
 
@@ -75,15 +75,15 @@ def settings(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def warm_team(settings: Any, ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmTeam]:
-    with Team(team_config(settings("rlhf", algorithm={"name": "grpo"}), ())) as team:
-        yield WarmTeam(team, tmp_path_factory.mktemp("start"))
+def warm_roles(settings: Any, ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmRoles]:
+    with RoleGroups(role_groups_config(settings("rlhf", algorithm={"name": "grpo"}), ())) as roles:
+        yield WarmRoles(roles, tmp_path_factory.mktemp("start"))
 
 
 @pytest.fixture(autouse=True)
-def _warm(warm_team: WarmTeam, monkeypatch: pytest.MonkeyPatch) -> None:
+def _warm(warm_roles: WarmRoles, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run here is trained by the same processes."""
-    monkeypatch.setattr("trainers.ppo.Team", warm_team)
+    monkeypatch.setattr("trainers.ppo.RoleGroups", warm_roles)
 
 
 def test_grpo_by_a_function_starts_no_critic_and_makes_no_pass_for_what_is_known(

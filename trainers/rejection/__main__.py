@@ -23,11 +23,13 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from actors.groups.sampler import Sampler, SamplerConfig
+from actors.groups.role_groups import RoleGroupsConfig
+from actors.groups.sampler import Sampler
 from actors.model_folder.compatibility import require_same_format
 from actors.model_folder.folders import ModelFolder
 from actors.modeling.rows import lengths
 from actors.roles.reward_function import sources_of
+from actors.roles.worker import RunContext
 from actors.table import reward_sources
 from cluster.connect import connect
 from configs.base import load
@@ -98,11 +100,11 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
 
     logger.info("round %d: %d prompts x %d samples by %s", number, per_round, config.samples_per_prompt, one.policy)
     with (
-        Sampler(sampler_config(config, prompts.end_ids), one.policy, number) as sampler,
+        Sampler(role_groups_config(config, one.policy, prompts.end_ids), number, prompts.samples) as sampler,
         run.progress(config.rounds * count, missing[0], ("reward", "cut_off_share")) as progress,
     ):
         began = time.monotonic()
-        for step, answered in zip(missing, sampler.samples(map(batch, missing), prompts.samples), strict=True):
+        for step, answered in zip(missing, sampler.samples(map(batch, missing)), strict=True):
             table = add_reward(answered, config.reward_weights)
             found[step] = journal.record(step, number, table).select(NEEDED)
             began, seconds = time.monotonic(), time.monotonic() - began
@@ -151,14 +153,12 @@ def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
     }
 
 
-def sampler_config(config: RejectionConfig, end_ids: tuple[int, ...]) -> SamplerConfig:
-    """Returns the part of the stage's settings that the roles need."""
-    return SamplerConfig(
+def role_groups_config(config: RejectionConfig, model: str, end_ids: tuple[int, ...]) -> RoleGroupsConfig:
+    """Returns the part of the stage's settings that the roles need; `model` generates the samples."""
+    return RoleGroupsConfig(
         run=config.name,
-        roles=config.roles,
+        context=RunContext(config.roles, model, config.seed, end_ids),
         placement_groups=config.placement_groups,
-        seed=config.seed,
-        end_ids=end_ids,
         start_timeout_s=config.cluster.start_timeout_s,
         call_timeout_s=config.cluster.collective_timeout_s,
         hang_timeout_s=config.cluster.hang_timeout_s,

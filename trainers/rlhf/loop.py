@@ -1,6 +1,6 @@
 """The loop of RLHF: generate, score, compute advantages, update, publish, checkpoint.
 
-Roles run as Ray actors (see actors/groups/team.py); the algorithm is this loop, which runs in the driver. The weights
+Roles run as Ray actors (see actors/groups/role_groups.py); the algorithm is this loop, which runs in the driver. The weights
 version is the number of completed steps: version t (with `rollout.ahead` an older one) generates the responses of step
 t, and the update of step t produces version t + 1.
 """
@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from actors.groups.team import Team
+from actors.groups.group import joined
+from actors.groups.learners import Learners
+from actors.groups.role_groups import RoleGroups
+from actors.groups.scoring import Scorers
 from actors.weight_sync.publisher import Published
 from trainers.config.rlhf import PPOConfig
 from trainers.rlhf.advantages import with_advantages
@@ -41,17 +44,23 @@ class Loop:
     """PPO (Schulman et al. 2017) or another of trainers/rlhf/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
 
     def __init__(
-        self, config: PPOConfig, run: Run, prompts: PromptStream, team: Team, recovery: Recovery, stop: StopRequests,
+        self, config: PPOConfig, run: Run, prompts: PromptStream, roles: RoleGroups, recovery: Recovery, stop: StopRequests,
         observers: Sequence[Observer] = (),
     ) -> None:  # fmt: skip
-        self.config, self.run, self.prompts, self.team = config, run, prompts, team
+        self.config, self.run, self.prompts, self.roles = config, run, prompts, roles
         self.recovery, self.stop, self.observers = recovery, stop, observers
         self.journal = Journal(run.path, fingerprint(config))
-        self.rollouts = Rollouts(config, team, prompts, self.journal)
+        self.learners = Learners(roles, config.algorithm.minibatches, config.skips_old_logprobs)
+        scorers = Scorers(
+            roles.groups, config.roles, prompts.samples, config.algorithm.minibatches, config.rollout.chunk_rows
+        )
+        self.rollouts = Rollouts(config, roles.rollout, scorers, prompts, self.journal)
         self.shaper = RewardShaper(config.algorithm, config.rollout.max_new_tokens)
         self.kl = KLController(config.algorithm)
-        self.checkpoints = Checkpoints(config, run.path, team, self.journal, {"rewards": self.shaper, "kl": self.kl})
-        self.publisher = make_publisher(config, team, prompts)
+        self.checkpoints = Checkpoints(
+            config, run.path, self.learners, self.journal, {"rewards": self.shaper, "kl": self.kl}
+        )
+        self.publisher = make_publisher(config, roles, prompts)
         self.evaluator = Evaluator(config.evaluation, run.path, config.steps, config.cluster.collective_timeout_s)
 
     def train(self) -> None:
@@ -75,7 +84,7 @@ class Loop:
         with self.phases(steps)("export"):
             self.export(self.run.path / "model")
             for observer in self.observers:
-                observer.exported(self.run.path / "model", self.team)
+                observer.exported(self.run.path / "model", self.roles)
         self.run.finish({"steps": steps, "weights_version": steps})
 
     def step(self, step: int) -> dict[str, float]:
@@ -83,12 +92,12 @@ class Loop:
         phase, kl_coef = self.phases(step), self.kl.coef
         with self.checkpoints.saved_when_stopped(step), self.stop.may_interrupt():
             with phase("generate"):
-                answered = self.generate(step)
+                generated = self.generate(step)
             with phase("score"):
-                table = self.score(answered)
+                table = self.score(generated)
         with phase("update"), keeping_rows(self.run.path):
             table = with_advantages(table, self.config, self.shaper, kl_coef)
-            updates = self.team.update(table, losses(self.config, step, kl_coef), self.config.algorithm.epochs)
+            updates = self.learners.update(table, losses(self.config, step, kl_coef), self.config.algorithm.epochs)
         with phase("wait"):
             self.rollouts.settle()
         with phase("publish"):
@@ -111,9 +120,11 @@ class Loop:
         return self.rollouts.take(step)
 
     @recoverable
-    def score(self, answered: Generated, again: bool) -> pa.Table:
+    def score(self, generated: Generated, again: bool) -> pa.Table:
         """Returns the responses with every column that an update needs, except those that the driver adds."""
-        return self.team.score(answered.table, self.prompts.samples, None if again else answered.scoring)
+        learners = self.learners.submit_columns(generated.table)  # they compute while the frozen roles score
+        table = self.rollouts.scoring(generated, again).join(generated.table)
+        return joined(table, learners)
 
     @recoverable
     def publish(self, version: int, again: bool) -> Published | None:
@@ -146,7 +157,7 @@ class Loop:
 
     def export(self, folder: Path) -> None:
         """Writes the policy to `folder` in Hugging Face format."""
-        export_model(folder, self.prompts.tokenizer, lambda aside: self.team.policy.call("export", str(aside)))
+        export_model(folder, self.prompts.tokenizer, lambda aside: self.roles.policy.call("export", str(aside)))
 
     def phases(self, step: int) -> Phases:
         """Returns the phase timer of `step`, which notifies the observers of each phase."""

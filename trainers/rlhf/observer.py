@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.groups.team import Team
+from actors.groups.role_groups import RoleGroups
 
 
 class Observer:
@@ -13,5 +13,5 @@ class Observer:
     def phase_begins(self, step: int, phase: str) -> None:
         """Called when `phase` of `step`, from 0, begins. The last is `export`, with the number of steps as `step`."""
 
-    def exported(self, folder: Path, team: Team) -> None:
-        """Called when the trained policy has been exported to `folder`; the roles of `team` are still running."""
+    def exported(self, folder: Path, roles: RoleGroups) -> None:
+        """Called when the trained policy has been exported to `folder`; `roles` are still running."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actors.groups.team import Team
+from actors.groups.role_groups import RoleGroups
 from actors.model_folder.checks import window_of
 from actors.model_folder.config_json import read_config
 from actors.model_folder.source import model_dir
@@ -11,12 +11,12 @@ from trainers.config.rlhf import PPOConfig
 from trainers.rlhf.prompts import PromptStream
 
 
-def make_publisher(config: PPOConfig, team: Team, prompts: PromptStream) -> Publisher:
-    """Returns the publisher that sends the weights of `team`'s policy to its engines."""
+def make_publisher(config: PPOConfig, roles: RoleGroups, prompts: PromptStream) -> Publisher:
+    """Returns the publisher that sends the weights of the policy to the engines."""
     probe = prompts.probe(config.publish.probe_sequences, _beyond_window(config))
     dtypes = (config.policy.zero.dtype, config.rollout.engine.dtype)
     coarser = "bfloat16" if "bfloat16" in dtypes else "float32"
-    return Publisher(config.publish, team.policy, team.rollout, probe, coarser)
+    return Publisher(config.publish, roles.policy, roles.rollout, probe, coarser)
 
 
 def _beyond_window(config: PPOConfig) -> int:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from actors.groups.team import LEARNERS, Team
+from actors.groups.role_groups import LEARNERS, RoleGroups
 from cluster.liveness.crash_log import crash_summary
 from cluster.waiting import RoleDied
 from configs.errors import RunError
@@ -44,16 +44,17 @@ class _Loss(NamedTuple):
 
 
 class Recovery:
-    """Replaces lost processes of `team`.
+    """Replaces lost processes.
 
     Args:
+        roles: the roles of the run.
         stop: requests to stop the run; they are deferred while processes are replaced.
         max_failures: how often processes of one role are replaced within `window_s` seconds, or within one step.
         window_s: seconds after which a loss no longer counts.
     """
 
-    def __init__(self, team: Team, stop: StopRequests, max_failures: int, window_s: float) -> None:
-        self._team, self._stop, self._max_failures, self._window_s = team, stop, max_failures, window_s
+    def __init__(self, roles: RoleGroups, stop: StopRequests, max_failures: int, window_s: float) -> None:
+        self._roles, self._stop, self._max_failures, self._window_s = roles, stop, max_failures, window_s
         self._losses: dict[str, list[_Loss]] = defaultdict(list)
         self.step = 0
         """The current step, from 0."""
@@ -100,13 +101,13 @@ class Recovery:
     def _replace_all(self, error: RoleDied) -> set[str]:
         replaced: set[str] = set()
         while True:
-            lost = self._team.lost(error)
+            lost = self._roles.lost_ranks(error)
             for role, ranks in lost.items():
                 self._count(role, ranks, error)
-            starting = self._team.together(lost)
+            starting = self._roles.to_restart(lost)
             replaced |= starting.keys()
             try:
-                self._team.replace(starting)
+                self._roles.replace(starting)
             except RoleDied as later:
                 error = later
             else:
@@ -121,7 +122,7 @@ class Recovery:
             raise RunError(
                 f"step {self.step + 1}: {which} was lost {len(losses) + 1} times within {self._window_s:.0f} s or one "
                 f"step, max_failures is {self._max_failures}; at last: {error}; "
-                f"{crash_summary(self._team.watch.last_of(role, ranks))}"
+                f"{crash_summary(self._roles.watch.last_of(role, ranks))}"
             ) from error
         logger.warning(
             "step %d: %s; %s starts again (failure %d of at most %d in %.0f s)",

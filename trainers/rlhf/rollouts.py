@@ -13,17 +13,16 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from actors.groups.group import WorkerGroup
 from actors.groups.responses import ResponseCollector
-from actors.groups.scoring import Scoring
-from actors.groups.team import Team
+from actors.groups.scoring import FROZEN, REWARDING, Scorers, Scoring
 from actors.modeling.rows import flat, lengths
+from actors.roles.rollout import Rollout
 from configs.errors import RunError
 from trainers.config.rlhf import PPOConfig
 from trainers.rlhf.journal import Journal
 from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.rewards import add_reward
-
-REWARDING = ("reward", "reward_function")
 
 
 class Generated(NamedTuple):
@@ -36,8 +35,16 @@ class Generated(NamedTuple):
 class Rollouts:
     """Requests responses, and records those of a step in the journal before they are used for an update."""
 
-    def __init__(self, config: PPOConfig, team: Team, prompts: PromptStream, journal: Journal) -> None:
-        self._config, self._team, self._prompts, self._journal = config, team, prompts, journal
+    def __init__(
+        self,
+        config: PPOConfig,
+        engines: WorkerGroup[Rollout],
+        scorers: Scorers,
+        prompts: PromptStream,
+        journal: Journal,
+    ) -> None:
+        self._config, self._engines, self._scorers = config, engines, scorers
+        self._prompts, self._journal = prompts, journal
         self._in_flight = config.rollout.in_flight != "none"
         self._asked: dict[int, tuple[int, ResponseCollector]] = {}  # step -> weights version, pending responses
         self._finished: dict[int, Generated] = {}
@@ -83,10 +90,22 @@ class Rollouts:
         table = self._journal.recall(step, self.version(step), newest=step if self._in_flight else None)
         if table is None:
             raise RunError(
-                f"{self._journal.path(step)} is missing, and the weights that answered step {step} are gone: "
+                f"{self._journal.path(step)} is missing, and the weights that generated step {step} are gone: "
                 "delete the run's newest checkpoint to go on from an older one"
             )
         return Generated(table)
+
+    def scoring(self, generated: Generated, again: bool) -> Scoring:
+        """Returns the scores of a step's responses by the frozen roles, which may still be pending.
+
+        Args:
+            generated: the step's responses.
+            again: whether scores that were submitted while generating are lost.
+        """
+        if generated.scoring is not None and not again:
+            return generated.scoring
+        rewarded = self._config.algorithm.dynamic_sampling > 0  # the journal has the rewards, too
+        return self._scorers.score(generated.table, ("reference",) if rewarded else FROZEN)
 
     def settle(self) -> None:
         """Waits for all pending responses that must be complete before the weights change.
@@ -111,17 +130,17 @@ class Rollouts:
         return self._prompts.batch(step * (1 + self._config.algorithm.dynamic_sampling) + attempt)
 
     def _ask(self, batch: pa.Table, version: int) -> ResponseCollector:
-        if self._config.algorithm.dynamic_sampling:  # only kept responses need reference log-probabilities
-            return self._team.start_generating(batch, version, self._prompts.samples, REWARDING)
-        return self._team.start_generating(batch, version, self._prompts.samples)
+        # With dynamic sampling, only the responses that are kept need log-probabilities of the reference.
+        roles = REWARDING if self._config.algorithm.dynamic_sampling else FROZEN
+        return ResponseCollector(self._engines, batch, version, self._scorers.begin(len(batch), roles))
 
     def _finish(self, step: int) -> None:
         version, responses = self._asked[step]
         if self._config.algorithm.dynamic_sampling:
-            answered = Generated(self._dynamically_sampled(step, responses))
+            generated = Generated(self._dynamically_sampled(step, responses))
         else:
-            answered = Generated(responses.join(), responses.scoring)
-        self._finished[step] = answered._replace(table=self._journal.record(step, version, answered.table))
+            generated = Generated(responses.join(), responses.scoring)
+        self._finished[step] = generated._replace(table=self._journal.record(step, version, generated.table))
         del self._asked[step]
 
     def _dynamically_sampled(self, step: int, responses: ResponseCollector) -> pa.Table:

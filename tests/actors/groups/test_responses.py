@@ -88,8 +88,8 @@ def scored(
     scorers: Any = Group("reward", [remote(scorer_class).remote(flag) for _ in range(2)])
     running: Any = Group("rollout", [remote(engine_class).remote(*engine, flag) for engine in engines])
     settings = FrozenRoleConfig(model="none", micro_batch_tokens=8)
-    scoring = Scoring({"reward": scorers}, {"reward": settings}, lambda _: [], len(chunks))
-    answers = ResponseCollector(running, prompts, chunks, version, scoring)
+    scoring = Scoring({"reward": scorers}, {"reward": settings}, lambda _: [], chunks)
+    answers = ResponseCollector(running, prompts, version, scoring)
     return answers.scoring.join(answers.join())
 
 

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pytest
 from finished import equal, weights
 
-from actors.groups.team import Team
+from actors.groups.role_groups import RoleGroups
 from data.tables import PROMPTS, write_table
 from storage.durable import DiskError
 from trainers.config.rlhf import PPOConfig
 from trainers.journal import main as show
-from trainers.ppo import read_prompts, team_config
+from trainers.ppo import read_prompts, role_groups_config
 from trainers.rlhf.journal import Journal
 from trainers.rlhf.loop import Loop
 from trainers.rlhf.recovery import Recovery
@@ -73,24 +73,24 @@ def config(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> PPOConfig:
 
 
 @pytest.fixture(scope="module")
-def team(config: PPOConfig, ray_cluster: None) -> Iterator[Team]:
-    with Team(team_config(config, ())) as team:
-        yield team
+def roles(config: PPOConfig, ray_cluster: None) -> Iterator[RoleGroups]:
+    with RoleGroups(role_groups_config(config, ())) as roles:
+        yield roles
 
 
-def finish(config: PPOConfig, team: Team) -> Path:
+def finish(config: PPOConfig, roles: RoleGroups) -> Path:
     with Run(config.name, config) as run, StopRequests() as stop:
-        recovery = Recovery(team, stop, config.max_failures, config.failure_window_s)
-        Loop(config, run, read_prompts(config), team, recovery, stop).train()
+        recovery = Recovery(roles, stop, config.max_failures, config.failure_window_s)
+        Loop(config, run, read_prompts(config), roles, recovery, stop).train()
         return run.path
 
 
 @pytest.fixture(scope="module")
-def whole(config: PPOConfig, team: Team, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(config: PPOConfig, roles: RoleGroups, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing happened to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHIMED_RUNS", str(tmp_path_factory.mktemp("whole")))
-        return finish(config, team)
+        return finish(config, roles)
 
 
 @pytest.fixture
@@ -135,14 +135,16 @@ def test_what_is_damaged_is_named_and_the_newest_good_state_used(
     copy: Path,
     whole: Path,
     config: PPOConfig,
-    team: Team,
+    roles: RoleGroups,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = damage(copy, pattern, kind)
     with pytest.MonkeyPatch.context() as patch:
         if not pattern.startswith("journal"):
-            patch.setattr(Team, "start_generating", lambda *_: pytest.fail("the journal has every step"))
-        finish(config, team)
+            patch.setattr(
+                "trainers.rlhf.rollouts.ResponseCollector", lambda *_: pytest.fail("the journal has every step")
+            )
+        finish(config, roles)
     lines = [line for line in caplog.messages if "damaged" in line or "missing" in line or "cut" in line]
     assert len(lines) == 1, lines
     assert re.match(rf"{path}(:\d+)?: {said}", lines[0]), lines[0]
@@ -151,11 +153,11 @@ def test_what_is_damaged_is_named_and_the_newest_good_state_used(
 
 
 def test_answers_after_a_lost_step_are_generated_again(
-    copy: Path, whole: Path, config: PPOConfig, team: Team, caplog: pytest.LogCaptureFixture
+    copy: Path, whole: Path, config: PPOConfig, roles: RoleGroups, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(copy, NEWEST + "/policy/zero/*optim_states.pt", "flipped")
     damage(copy, "journal/step-00000002.parquet", "truncated")
-    finish(config, team)
+    finish(config, roles)
     assert "step-00000003.parquet and later: generated again, since step 2 before them is" in caplog.text
     assert equal(weights(copy), weights(whole))
     for step in range(4):
@@ -164,7 +166,7 @@ def test_answers_after_a_lost_step_are_generated_again(
 
 
 def test_a_full_and_a_read_only_disk_end_the_run_in_one_line_and_then_it_goes_on(
-    copy: Path, whole: Path, config: PPOConfig, team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copy: Path, whole: Path, config: PPOConfig, roles: RoleGroups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -177,21 +179,21 @@ def test_a_full_and_a_read_only_disk_end_the_run_in_one_line_and_then_it_goes_on
         with (disk / "filler").open("wb") as filler:
             filler.write(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize - 200_000))
         with pytest.raises(DiskError, match=r"aside-00000003/.*: cannot be written \(No space left .*\); make room"):
-            finish(config, team)
+            finish(config, roles)
         (disk / "filler").unlink()
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         with pytest.raises(
             DiskError, match=r"ppo/\.lock: cannot be written \(Read-only file system\); make its folder"
         ):
-            finish(config, team)
+            finish(config, roles)
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
-        assert equal(weights(finish(config, team)), weights(whole))
+        assert equal(weights(finish(config, roles)), weights(whole))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_full_disk_under_the_journal(
-    copy: Path, whole: Path, config: PPOConfig, team: Team, file_size_limit: Callable[[int], None]
+    copy: Path, whole: Path, config: PPOConfig, roles: RoleGroups, file_size_limit: Callable[[int], None]
 ) -> None:
     (copy / "journal" / "step-00000003.parquet").unlink()
     record = Journal.record
@@ -203,9 +205,9 @@ def test_a_full_disk_under_the_journal(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Journal, "record", record_on_a_full_disk)
         with pytest.raises(DiskError, match=r"step-00000003\.parquet: cannot be written \(File too large\); make room"):
-            finish(config, team)
+            finish(config, roles)
     file_size_limit(2**30)
-    assert equal(weights(finish(config, team)), weights(whole))
+    assert equal(weights(finish(config, roles)), weights(whole))
 
 
 def test_a_damaged_word_of_the_end_is_as_none(
@@ -223,7 +225,7 @@ def test_a_damaged_word_of_the_end_is_as_none(
 def test_the_journal_is_shown_in_words(whole: Path, capsys: Any) -> None:
     show(["show", str(whole), "--step", "2"])
     first, *rest = capsys.readouterr().out.split("\n\n")
-    assert re.match(r"step 2, weights version 2, 4 answers, \d\.\d tokens each, reward ", first)
+    assert re.match(r"step 2, weights version 2, 4 responses, \d\.\d tokens each, reward ", first)
     assert len(rest) == 4
     rewards = {}
     for which in ("--best", "--worst"):

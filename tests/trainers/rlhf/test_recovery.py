@@ -13,7 +13,7 @@ from trainers.rlhf.recovery import LearnersLost, Recovery, recoverable
 from trainers.runs.stopping import StopRequests
 
 
-class FakeTeam:
+class FakeRoles:
     """Loses whom an error names; remembers who was replaced."""
 
     def __init__(self) -> None:
@@ -22,10 +22,10 @@ class FakeTeam:
         self.one_world: set[str] = set()
         self.watch = SimpleNamespace(last_of=lambda role, ranks: [])
 
-    def lost(self, error: RoleDied) -> dict[str, list[int]]:
+    def lost_ranks(self, error: RoleDied) -> dict[str, list[int]]:
         return {error.role: [0]}
 
-    def together(self, lost: dict[str, list[int]]) -> dict[str, list[int]]:
+    def to_restart(self, lost: dict[str, list[int]]) -> dict[str, list[int]]:
         return {**lost, **({role: [0] for role in sorted(self.one_world)} if lost.keys() & self.one_world else {})}
 
     def replace(self, ranks: dict[str, list[int]]) -> None:
@@ -47,22 +47,22 @@ def failing(*roles: str) -> Callable[[bool], str]:
 
 
 @pytest.fixture
-def team() -> FakeTeam:
-    return FakeTeam()
+def roles() -> FakeRoles:
+    return FakeRoles()
 
 
 @pytest.fixture
-def recovering(team: FakeTeam) -> Callable[..., Recovery]:
-    return lambda most=3, window=600.0: Recovery(team, StopRequests(), most, window)  # type: ignore[arg-type]
+def recovering(roles: FakeRoles) -> Callable[..., Recovery]:
+    return lambda most=3, window=600.0: Recovery(roles, StopRequests(), most, window)  # type: ignore[arg-type]
 
 
-def test_a_stateless_role_is_replaced_and_the_action_repeated(team: FakeTeam, recovering: Any) -> None:
+def test_a_stateless_role_is_replaced_and_the_action_repeated(roles: FakeRoles, recovering: Any) -> None:
     assert recovering().attempt(failing()) == "done"
     assert recovering().attempt(failing("reward", "rollout")) == "done again"
-    assert team.replaced == ["reward", "rollout"]
+    assert roles.replaced == ["reward", "rollout"]
 
 
-def test_a_recoverable_method_takes_its_argument_and_learns_of_a_repetition(team: FakeTeam, recovering: Any) -> None:
+def test_a_recoverable_method_takes_its_argument_and_learns_of_a_repetition(roles: FakeRoles, recovering: Any) -> None:
     class Steps:
         recovery = recovering()
         seen: ClassVar[list[tuple[int, bool]]] = []
@@ -76,10 +76,10 @@ def test_a_recoverable_method_takes_its_argument_and_learns_of_a_repetition(team
 
     assert Steps().generate(3) == "responses"
     assert Steps.seen == [(3, False), (3, True)]
-    assert team.replaced == ["rollout"]
+    assert roles.replaced == ["rollout"]
 
 
-def test_a_lost_learner_is_replaced_and_the_run_goes_back(team: FakeTeam, recovering: Any) -> None:
+def test_a_lost_learner_is_replaced_and_the_run_goes_back(roles: FakeRoles, recovering: Any) -> None:
     with pytest.raises(LearnersLost):
         recovering().attempt(failing("critic"))
     recovery_, runs = recovering(), []
@@ -93,22 +93,22 @@ def test_a_lost_learner_is_replaced_and_the_run_goes_back(team: FakeTeam, recove
 
     recovery_.finish(run)
     assert len(runs) == 3
-    assert team.replaced == ["critic", "policy", "policy"]
+    assert roles.replaced == ["critic", "policy", "policy"]
 
 
-def test_an_engine_that_takes_the_policy_with_it_is_a_lost_learner(team: FakeTeam, recovering: Any) -> None:
-    team.one_world = {"policy", "rollout"}
+def test_an_engine_that_takes_the_policy_with_it_is_a_lost_learner(roles: FakeRoles, recovering: Any) -> None:
+    roles.one_world = {"policy", "rollout"}
     with pytest.raises(LearnersLost):
         recovering().attempt(failing("rollout"))
-    assert team.replaced == ["rollout", "policy"]
+    assert roles.replaced == ["rollout", "policy"]
     assert recovering().attempt(failing("reward")) == "done again"
 
 
-def test_who_dies_while_another_is_replaced_is_replaced_too(team: FakeTeam, recovering: Any) -> None:
-    team.dies_meanwhile = [RoleDied("policy: load the model: its process died")]
+def test_who_dies_while_another_is_replaced_is_replaced_too(roles: FakeRoles, recovering: Any) -> None:
+    roles.dies_meanwhile = [RoleDied("policy: load the model: its process died")]
     with pytest.raises(LearnersLost):
         recovering().attempt(failing("reward"))
-    assert team.replaced == ["policy"]
+    assert roles.replaced == ["policy"]
 
 
 def test_too_many_losses_of_one_role_end_the_run_with_the_reason(

@@ -1,4 +1,4 @@
-"""Which ranks of a team are restarted together when some are lost."""
+"""Which ranks are restarted together when some are lost."""
 
 from __future__ import annotations
 
@@ -7,24 +7,17 @@ from typing import Any
 
 import pytest
 
-from actors.groups.team import Team, TeamConfig
+from actors.groups.role_groups import RoleGroups, RoleGroupsConfig
+from actors.roles.worker import RunContext
 
 
-def team(native_transfer: str | None) -> Team:
-    """A team of two ranks a role, of which no process exists."""
-    made = object.__new__(Team)
-    settings: dict[str, Any] = {
-        "run": "t",
-        "roles": {},
-        "placement_groups": (),
-        "updates": 1,
-        "minibatches": 1,
-        "seed": 0,
-    }
-    limits = {"end_ids": (), "start_timeout_s": 1.0, "call_timeout_s": 1.0, "skips_old_logprobs": False}
-    made.config = TeamConfig(native_transfer=native_transfer, **settings, **limits)
-    roles: Any = ("policy", "critic", "reference", "reward", "rollout")
-    made.groups = {role: SimpleNamespace(ranks=2) for role in roles}  # type: ignore[misc]
+def roles(native_transfer: str | None) -> RoleGroups:
+    """Two ranks a role, of which no process exists."""
+    made = object.__new__(RoleGroups)
+    context = RunContext({}, "model", 0, (), native_transfer=native_transfer)
+    made.config = RoleGroupsConfig("t", context, (), start_timeout_s=1.0, call_timeout_s=1.0)
+    names: Any = ("policy", "critic", "reference", "reward", "rollout")
+    made.groups = {role: SimpleNamespace(ranks=2) for role in names}  # type: ignore[misc]
     return made
 
 
@@ -43,4 +36,4 @@ def team(native_transfer: str | None) -> Team:
 def test_ranks_of_one_world_start_together(
     native_transfer: str | None, lost: dict[str, list[int]], started: dict[str, list[int]]
 ) -> None:
-    assert team(native_transfer).together(lost) == started
+    assert roles(native_transfer).to_restart(lost) == started
