@@ -1,67 +1,30 @@
 """The loop of RLHF: generate, score, compute advantages, update, publish, checkpoint.
 
-Roles run as Ray actors (see actors/groups/role_groups.py); the algorithm is this loop, which runs in the driver. The weights
-version is the number of completed steps: version t (with `rollout.ahead` an older one) generates the responses of step
-t, and the update of step t produces version t + 1.
+Roles run as Ray actors (see actors/groups/role_groups.py); the algorithm is this loop, which runs in the driver. The
+weights version is the number of completed steps: version t (with `rollout.ahead` an older one) generates the responses
+of step t, and the update of step t produces version t + 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
-from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
 
 from actors.groups.group import joined
-from actors.groups.learners import Learners
-from actors.groups.role_groups import RoleGroups
-from actors.groups.scoring import Scorers
 from actors.weight_sync.publisher import Published
-from trainers.config.rlhf import PPOConfig
 from trainers.rlhf.advantages import with_advantages
-from trainers.rlhf.checkpoints import Checkpoints
-from trainers.rlhf.journal import Journal, fingerprint
 from trainers.rlhf.losses import losses
 from trainers.rlhf.metrics import step_metrics
-from trainers.rlhf.observer import Observer
-from trainers.rlhf.prompts import PromptStream
-from trainers.rlhf.publishing import make_publisher
-from trainers.rlhf.recovery import Recovery, recoverable
-from trainers.rlhf.rewards import KLController, RewardShaper
-from trainers.rlhf.rollouts import Generated, Rollouts
+from trainers.rlhf.parts import RunParts
+from trainers.rlhf.recovery import recoverable
+from trainers.rlhf.rollouts import Generated
 from trainers.rlhf.samples import write_samples
 from trainers.runs.collapse import keeping_rows, refuse_collapse
-from trainers.runs.evaluation import Evaluator
-from trainers.runs.export import export_model
-from trainers.runs.folder import Run
-from trainers.runs.phases import Phases
-from trainers.runs.stopping import StopRequests
 
 
-class Loop:
+class Loop(RunParts):
     """PPO (Schulman et al. 2017) or another of trainers/rlhf/algorithms.py, with a KL penalty (Ouyang et al. 2022)."""
-
-    def __init__(
-        self, config: PPOConfig, run: Run, prompts: PromptStream, roles: RoleGroups, recovery: Recovery, stop: StopRequests,
-        observers: Sequence[Observer] = (),
-    ) -> None:  # fmt: skip
-        self.config, self.run, self.prompts, self.roles = config, run, prompts, roles
-        self.recovery, self.stop, self.observers = recovery, stop, observers
-        self.journal = Journal(run.path, fingerprint(config))
-        self.learners = Learners(roles, config.algorithm.minibatches, config.skips_old_logprobs)
-        scorers = Scorers(
-            roles.groups, config.roles, prompts.samples, config.algorithm.minibatches, config.rollout.chunk_rows
-        )
-        self.rollouts = Rollouts(config, roles.rollout, scorers, prompts, self.journal)
-        self.shaper = RewardShaper(config.algorithm, config.rollout.max_new_tokens)
-        self.kl = KLController(config.algorithm)
-        self.checkpoints = Checkpoints(
-            config, run.path, self.learners, self.journal, {"rewards": self.shaper, "kl": self.kl}
-        )
-        self.publisher = make_publisher(config, roles, prompts)
-        self.evaluator = Evaluator(config.evaluation, run.path, config.steps, config.cluster.collective_timeout_s)
 
     def train(self) -> None:
         """Trains from the newest checkpoint to the end and exports the policy.
@@ -82,10 +45,7 @@ class Loop:
                 progress.update(step + 1, metrics)
                 refuse_collapse(self.config.stop, step + 1, metrics)
         with self.phases(steps)("export"):
-            self.export(self.run.path / "model")
-            for observer in self.observers:
-                observer.exported(self.run.path / "model", self.roles)
-        self.run.finish({"steps": steps, "weights_version": steps})
+            self.finish()
 
     def step(self, step: int) -> dict[str, float]:
         """Runs step `step`, counted from 0, and returns its metrics."""
@@ -154,11 +114,3 @@ class Loop:
         self.checkpoints.commit()  # begun at an earlier step, so the disk has had time to write it
         if (step + 1) % self.config.checkpoint_every == 0 and step + 1 < self.config.steps:
             self.checkpoints.begin(step + 1)
-
-    def export(self, folder: Path) -> None:
-        """Writes the policy to `folder` in Hugging Face format."""
-        export_model(folder, self.prompts.tokenizer, lambda aside: self.roles.policy.call("export", str(aside)))
-
-    def phases(self, step: int) -> Phases:
-        """Returns the phase timer of `step`, which notifies the observers of each phase."""
-        return Phases(*(partial(observer.phase_begins, step) for observer in self.observers))

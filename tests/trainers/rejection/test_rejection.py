@@ -14,7 +14,6 @@ import torch
 from ray.util import placement_group_table
 
 from actors.groups.sampler import Sampler
-from actors.groups.scoring import Samples
 from actors.modeling.models import load_scorer
 from cluster.waiting import RoleDied
 from configs.base import dump, read
@@ -22,7 +21,7 @@ from data.chat import encode_chat
 from data.tables import PROMPTS, SFT, read_table, write_table
 from trainers.config.rejection import RejectionConfig
 from trainers.config.stages import STAGES
-from trainers.rejection.__main__ import main, read_inputs, sampler_config
+from trainers.rejection.__main__ import main, read_inputs, role_groups_config
 from trainers.rlhf.journal import Journal, fingerprint
 from trainers.runs.export import export_model, load_tokenizer
 from trainers.runs.folder import Run
@@ -167,13 +166,13 @@ def test_roles_that_share_sample_what_roles_apart_sample(
         )
         assert isinstance(config, RejectionConfig)
         prompts = read_inputs(config)
-        with Sampler(sampler_config(config, (2,)), str(models / "policy"), 0) as sampler:
+        with Sampler(role_groups_config(config, str(models / "policy"), (2,)), 0, prompts.samples) as sampler:
             groups = [
                 group for group in placement_group_table().values() if group["name"].startswith(f"{config.name}/")
             ]
             reserved.append({group["name"].removeprefix(f"{config.name}/"): group["bundles"] for group in groups})
             batches = [prompts.rows(0, 4), prompts.rows(4, 4)]
-            found.append(pa.concat_tables(sampler.samples(batches, prompts.samples)))
+            found.append(pa.concat_tables(sampler.samples(batches)))
     assert reserved == [
         {"rollout": {0: {"CPU": 0.1}}, "reward": {0: {"CPU": 0.1}}, "reward_function": {0: {"CPU": 0.25}}},
         {"rollout+reward+reward_function": {0: {"CPU": 0.25}}},
@@ -195,10 +194,10 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
     generate, log = Sampler.samples, Run.log
     asked: list[int] = []
 
-    def die_after_one_step(sampler: Sampler, batches: Iterable[pa.Table], samples: Samples) -> Iterator[pa.Table]:
+    def die_after_one_step(sampler: Sampler, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
         pending = list(batches)
         asked.append(len(pending))
-        for index, table in enumerate(generate(sampler, pending, samples)):
+        for index, table in enumerate(generate(sampler, pending)):
             if len(asked) == 1 and index == 1:
                 raise RoleDied("rollout: generate: its process died")
             yield table
