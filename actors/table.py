@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -78,7 +78,7 @@ def reward_sources(table: pa.Table) -> list[str]:
     return [name for name in table.column_names if name.startswith(SOURCE)]
 
 
-def extended(table: pa.Table, added: pa.Table | Mapping[str, pa.Array], by: str) -> pa.Table:
+def extended(table: pa.Table, added: pa.Table | Mapping[str, pa.Array[Any]], by: str) -> pa.Table:
     """Returns `table` with the columns `added`, after checking them against their declarations.
 
     Args:
@@ -127,7 +127,8 @@ def _require_per_token(table: pa.Table, name: str) -> None:
         raise TableError(f"{name}: row {row} has {found[row]} values for a response of {wanted[row]} tokens")
 
 
-def _offsets(column: pa.ChunkedArray) -> np.ndarray:
+def _offsets(column: pa.ChunkedArray[Any]) -> np.ndarray:
     """Offsets of a list column: the start of each row and the end of the last one, (rows + 1,)."""
-    offsets: np.ndarray = column.combine_chunks().offsets.to_numpy()
-    return offsets
+    lists = column.combine_chunks()
+    assert isinstance(lists, pa.ListArray)
+    return lists.offsets.to_numpy()

@@ -137,5 +137,5 @@ def _blocks(tokens: Ids, ends: NDArray[np.int64], block_tokens: int) -> pa.Table
     return pa.table([_lists(tokens, np.concatenate([[0], cuts])), _lists(lengths, sequences)], schema=BLOCKS)
 
 
-def _lists(values: Ids, offsets: NDArray[np.integer[Any]]) -> pa.ListArray:
+def _lists(values: Ids, offsets: NDArray[np.integer[Any]]) -> pa.ListArray[Any]:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int32()))

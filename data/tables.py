@@ -113,6 +113,11 @@ def write_table(table: pa.Table, path: str | Path) -> None:
     replace_file(path, memoryview(sink.getvalue()))
 
 
+def column_values(table: pa.Table, name: str) -> list[Any]:
+    """Return the values of a column as Python objects."""
+    return table.column(name).to_pylist()
+
+
 def _read_file(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[str, Any]) -> pa.Table:
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path, or write the sample data with `python -m data.clinic`")
@@ -180,7 +185,7 @@ def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
         return all(_same_kind(f.type, w.type) for f, w in zip(found, wanted, strict=True))
     if pa.types.is_list(wanted):
         listed = pa.types.is_list(found) or pa.types.is_large_list(found)
-        return bool(listed) and _same_kind(found.value_type, wanted.value_type)
+        return listed and _same_kind(found.field(0).type, wanted.field(0).type)
     if pa.types.is_string(wanted):
         return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
     if pa.types.is_floating(wanted):
@@ -188,14 +193,14 @@ def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(pa.types.is_integer(wanted) and pa.types.is_integer(found))
 
 
-def _first_null_row(column: pa.Array) -> int | None:
+def _first_null_row(column: pa.Array[Any]) -> int | None:
     """Return the first row that holds a null, at the top level or nested, or None."""
     if column.null_count:
         return int(pc.index(column.is_null(), True).as_py())
-    if pa.types.is_struct(column.type):
+    if isinstance(column, pa.StructArray):
         rows = [_first_null_row(child) for child in column.flatten()]
         return min((row for row in rows if row is not None), default=None)
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+    if isinstance(column, pa.ListArray | pa.LargeListArray):
         inner = _first_null_row(column.flatten())
         return None if inner is None else int(pc.list_parent_indices(column)[inner].as_py())
     return None
@@ -231,7 +236,7 @@ def _read_jsonl(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[s
     return read
 
 
-def _column(values: list[Any]) -> pa.Array | None:
+def _column(values: list[Any]) -> pa.Array[Any] | None:
     """Return the values as a column of a type that fits them all; None if there is none."""
     try:
         return pa.array(values)

@@ -17,6 +17,7 @@ from configs.errors import ConfigError, one_line_errors
 from configs.logs import configure
 from configs.recipe import read_recipe
 from data.chat import chat_ends, without_end
+from data.tables import column_values
 from storage.checksummed import read_checksummed
 from storage.paths import require_dir
 from trainers.config.rlhf import PPOConfig
@@ -75,7 +76,7 @@ def chosen(table: pa.Table, best: int | None, worst: int | None) -> list[int]:
         return list(range(len(table)))
     if "reward" not in table.column_names:
         raise ConfigError("--best, --worst: this step has no rewards yet; leave them out, or give an earlier --step")
-    rewards = table.column("reward").to_pylist()
+    rewards = column_values(table, "reward")
     order = sorted(range(len(rewards)), key=lambda row: -rewards[row] if best is not None else rewards[row])
     return order[: best if best is not None else worst]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,7 @@ def flat(table: pa.Table, name: str) -> np.ndarray:
     return _list(table, name).flatten().to_numpy(zero_copy_only=False)
 
 
-def as_list_column(values: np.ndarray, counts: Sequence[int] | np.ndarray, dtype: pa.DataType) -> pa.ListArray:
+def as_list_column(values: np.ndarray, counts: Sequence[int] | np.ndarray, dtype: pa.DataType) -> pa.ListArray[Any]:
     """Splits concatenated values into rows of `counts` values: the inverse of `flat`.
 
     Raises ValueError if `counts` do not add up to the number of values.
@@ -40,7 +41,7 @@ def as_list_column(values: np.ndarray, counts: Sequence[int] | np.ndarray, dtype
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     if offsets[-1] != len(values):
         raise ValueError(f"{len(values)} values do not fill rows of {offsets[-1]} in all")
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, dtype))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, dtype))
 
 
 def pack(table: pa.Table, rows: Sequence[int]) -> PackedBatch:
@@ -60,5 +61,7 @@ def tokens(table: pa.Table, name: str, rows: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.concatenate([column[row].values.to_numpy() for row in rows]).astype(np.float32))
 
 
-def _list(table: pa.Table, name: str) -> pa.ListArray:
-    return table.column(name).combine_chunks()
+def _list(table: pa.Table, name: str) -> pa.ListArray[Any]:
+    column = table.column(name).combine_chunks()
+    assert isinstance(column, pa.ListArray)
+    return column

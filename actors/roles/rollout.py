@@ -14,6 +14,7 @@ from actors.config import InFlight, RolloutConfig
 from actors.inference.engine import Engine, Response, Sampling
 from actors.modeling.rows import as_list_column
 from actors.roles.worker import RunContext, Worker
+from data.tables import column_values
 from data.tokenizer.stops import single_tokens
 
 
@@ -87,8 +88,8 @@ class Rollout(Worker):
         mine = table.take(rows)
         responses: list[Response | None] = [None] * len(rows)
         for index, response in self.engine.stream(
-            mine.column("prompt").to_pylist(),
-            seeds=mine.column("seed").to_pylist(),
+            column_values(mine, "prompt"),
+            seeds=column_values(mine, "seed"),
             max_new_tokens=self.config.max_new_tokens,
             sampling=self._sampling,
         ):

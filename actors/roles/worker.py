@@ -117,7 +117,7 @@ class ForwardWorker(Worker):
         return pa.table({name: _column(np.concatenate(parts), counts, total) for name, parts in columns.items()})
 
 
-def _column(values: np.ndarray, counts: list[int], total: int) -> pa.Array:
+def _column(values: np.ndarray, counts: list[int], total: int) -> pa.Array[Any]:
     if len(values) == len(counts):
         return pa.array(values, pa.float32())
     if len(values) != total:

@@ -176,10 +176,10 @@ def _table(usual: int, long: int) -> pa.Table:
     prompts = [usual // 2] * len(counts)
     total = int(counts.sum())
 
-    def tokens(sizes: Any) -> pa.Array:
+    def tokens(sizes: Any) -> pa.Array[Any]:
         return as_list_column(rng.integers(4, VOCABULARY, int(np.sum(sizes))), list(sizes), pa.int32())
 
-    def numbers(values: np.ndarray) -> pa.Array:
+    def numbers(values: np.ndarray) -> pa.Array[Any]:
         return as_list_column(values, list(counts), pa.float32())
 
     return pa.table(

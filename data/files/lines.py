@@ -81,7 +81,7 @@ def _unzstd(path: Path, start: int, end: int | None) -> Iterator[bytes]:
     assert (start, end) == (0, None), "packed files are read whole"
     with pa.input_stream(str(path), compression="zstd") as file:
         try:
-            while chunk := file.read1(CHUNK):
+            while chunk := file.read(CHUNK):
                 start += len(chunk)
                 yield chunk
         except (OSError, pa.ArrowException):

@@ -13,7 +13,7 @@ from actors.model_folder.folders import ModelFolder
 from actors.precision import Precision
 from actors.roles.reward import Reward
 from data.chat import chat_format
-from data.tables import DataError
+from data.tables import DataError, column_values
 from serve.replica import OnNodeAddress
 from serve.replies import Refusal
 
@@ -69,7 +69,7 @@ class Scorer(OnNodeAddress):
             }
         )
         plan = balanced_plan([len(prompt) + len(answer) for prompt, answer in rows], 1, BATCH_TOKENS)[0]
-        scored = self._role.add_columns(table, plan)["reward_model"].to_pylist()
+        scored = column_values(self._role.add_columns(table, plan), "reward_model")
         scores = [0.0] * len(rows)
         for row, value in zip(rows_of(plan), scored, strict=True):
             scores[row] = value

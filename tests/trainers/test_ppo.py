@@ -16,12 +16,10 @@ import ray
 import torch
 from finished import WarmRoles, equal, finished_run, weights
 from notices import errors_in
+from steps import generated, learners, rollouts, with_advantages
 
-from actors.groups.group import joined
 from actors.groups.learners import Learners
-from actors.groups.responses import ResponseCollector
 from actors.groups.role_groups import RoleGroups
-from actors.groups.scoring import Scorers
 from actors.modeling.models import load_scorer
 from actors.weight_sync.object_store import ObjectStoreTransport
 from actors.weight_sync.publisher import Publisher, PublishError
@@ -31,10 +29,8 @@ from configs.errors import RunError
 from data.tables import PROMPTS, write_table
 from trainers.config.rlhf import AlgorithmConfig, PPOConfig
 from trainers.ppo import main, role_groups_config
-from trainers.rlhf.advantages import add_advantages, add_weights
 from trainers.rlhf.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.rlhf.prompts import PromptStream
-from trainers.rlhf.rewards import RewardShaper, add_reward
 from trainers.rlhf.rollouts import Rollouts
 from trainers.runs.export import load_tokenizer
 from trainers.runs.folder import Run, read_metrics
@@ -112,32 +108,6 @@ def prompts(clinic: Path) -> PromptStream:
 @pytest.fixture
 def publisher(clinic: Path, roles: RoleGroups, prompts: PromptStream) -> Publisher:
     return Publisher(settings(clinic).publish, roles.policy, roles.rollout, prompts.probe(4))
-
-
-def rollouts(roles: RoleGroups, prompts: PromptStream, publisher: Publisher, version: int) -> pa.Table:
-    publisher.publish(version)
-    batch = prompts.batch(version)
-    table = generated(roles, prompts, batch, version)
-    table = scorers(roles, prompts).score(table).join(table)
-    return joined(table, learners(roles).submit_columns(table))
-
-
-def generated(roles: RoleGroups, prompts: PromptStream, batch: pa.Table, version: int) -> pa.Table:
-    return ResponseCollector(roles.rollout, batch, version, scorers(roles, prompts).begin(len(batch))).join()
-
-
-def scorers(roles: RoleGroups, prompts: PromptStream) -> Scorers:
-    return Scorers(roles.groups, roles.config.context.roles, prompts.samples, minibatches=2)
-
-
-def learners(roles: RoleGroups) -> Learners:
-    return Learners(roles, minibatches=2, skips_old_logprobs=False)
-
-
-def with_advantages(table: pa.Table) -> pa.Table:
-    algorithm = AlgorithmConfig(minibatches=2)
-    table = RewardShaper(algorithm, 16).add_score(add_reward(table, {"model": 1.0}))
-    return add_advantages(add_weights(table, algorithm, 16), algorithm, algorithm.kl_coef)
 
 
 def test_before_the_first_update_policy_is_reference_and_engine_agrees(

@@ -35,7 +35,7 @@ from cluster.connect import connect
 from configs.base import load
 from configs.errors import ConfigError, one_line_errors
 from configs.logs import configure, logging_context
-from data.tables import SFT, DataError, write_table
+from data.tables import SFT, DataError, column_values, write_table
 from trainers.config.rejection import RejectionConfig
 from trainers.config.stages import STAGES
 from trainers.preflight.needs import require_fit
@@ -148,7 +148,7 @@ def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
     return {
         "round": number,
         **{name: pa.compute.mean(table.column(name)).as_py() for name in rewards},
-        "cut_off_share": 1 - sum(table.column("finished").to_pylist()) / len(table),
+        "cut_off_share": 1 - sum(column_values(table, "finished")) / len(table),
         "response_tokens": float(lengths(table, "response").mean()),
     }
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from actors.modeling.rows import lengths
 from configs.errors import RunError
 from data.chat import Message, chat_format
-from data.tables import DataError
+from data.tables import DataError, column_values
 from trainers.config.rejection import SelectionConfig
 
 Verdict = Literal["passed", "cut_off", "unusable", "below_min_reward"]
@@ -125,13 +125,13 @@ def report(table: pa.Table, judged: Sequence[Verdict], chosen: Sequence[int]) ->
 
 def _best_first(table: pa.Table, rows: Sequence[int]) -> list[int]:
     """Sorts `rows` by descending reward; the lower sample number, then the lower row index, breaks ties."""
-    rewards, samples = table.column("reward").to_pylist(), table.column("sample").to_pylist()
+    rewards, samples = column_values(table, "reward"), column_values(table, "sample")
     return sorted(rows, key=lambda row: (-rewards[row], samples[row], row))
 
 
 def _first_of_prompts(table: pa.Table, order: Sequence[int]) -> list[int]:
     """Returns the first row of every prompt in `order`."""
-    prompts = table.column("prompt_id").to_pylist()
+    prompts = column_values(table, "prompt_id")
     first: dict[int, int] = {}
     for row in order:
         first.setdefault(prompts[row], row)

@@ -9,12 +9,15 @@ from pathlib import Path
 from actors.groups.learners import Learners
 from actors.groups.role_groups import RoleGroups
 from actors.groups.scoring import Scorers
+from actors.model_folder.checks import window_of
+from actors.model_folder.config_json import read_config
+from actors.model_folder.source import model_dir
+from actors.weight_sync.publisher import Publisher
 from trainers.config.rlhf import PPOConfig
 from trainers.rlhf.checkpoints import Checkpoints
 from trainers.rlhf.journal import Journal, fingerprint
 from trainers.rlhf.observer import Observer
 from trainers.rlhf.prompts import PromptStream
-from trainers.rlhf.publishing import make_publisher
 from trainers.rlhf.recovery import Recovery
 from trainers.rlhf.rewards import KLController, RewardShaper
 from trainers.rlhf.rollouts import Rollouts
@@ -55,7 +58,7 @@ class RunParts:
         self.checkpoints = Checkpoints(
             config, run.path, self.learners, self.journal, {"rewards": self.shaper, "kl": self.kl}
         )
-        self.publisher = make_publisher(config, roles, prompts)
+        self.publisher = _publisher(config, roles, prompts)
         self.evaluator = Evaluator(config.evaluation, run.path, config.steps, config.cluster.collective_timeout_s)
 
     def finish(self) -> None:
@@ -72,3 +75,20 @@ class RunParts:
     def phases(self, step: int) -> Phases:
         """Returns the phase timer of `step`, which notifies the observers of each phase."""
         return Phases(*(partial(observer.phase_begins, step) for observer in self.observers))
+
+
+def _publisher(config: PPOConfig, roles: RoleGroups, prompts: PromptStream) -> Publisher:
+    """Returns the publisher that sends the weights of the policy to the engines."""
+    probe = prompts.probe(config.publish.probe_sequences, _beyond_window(config))
+    dtypes = (config.policy.zero.dtype, config.rollout.engine.dtype)
+    coarser = "bfloat16" if "bfloat16" in dtypes else "float32"
+    return Publisher(config.publish, roles.policy, roles.rollout, probe, coarser)
+
+
+def _beyond_window(config: PPOConfig) -> int:
+    """Returns the length, in tokens, of a probe that exceeds the policy's sliding window; 0 without a window.
+
+    The length is at most the engines' `max_model_len` - 1.
+    """
+    window = window_of(read_config(model_dir(config.policy.model), "policy.model"))
+    return min(window + 64, config.rollout.engine.max_model_len - 1) if window else 0

@@ -12,7 +12,7 @@ import pyarrow as pa
 from actors.rewards.sample import Sample
 from actors.table import extended
 from data.chat import Message, chat_ends, chat_format, encode_prompt, without_end
-from data.tables import PROMPTS, DataError, read_table
+from data.tables import PROMPTS, DataError, column_values, read_table
 from data.tokenizer.stops import single_tokens
 from storage.paths import table_path
 from trainers.config.rejection import RejectionConfig
@@ -91,7 +91,7 @@ class PromptStream:
 
     def samples(self, table: pa.Table) -> list[Sample]:
         """Returns the rows of `table`, which have responses, as text."""
-        responses = [without_end(ids, self.end_ids) for ids in table.column("response").to_pylist()]
+        responses = [without_end(ids, self.end_ids) for ids in column_values(table, "response")]
         responses = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
         columns = (table.column(name).to_pylist() for name in ("prompt_id", "sample", "finished"))
         return [

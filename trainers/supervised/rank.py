@@ -22,6 +22,7 @@ from actors.zero.checkpoint import CheckpointStore
 from actors.zero.diverged import DivergedError, NotFiniteError
 from actors.zero.lora import add_lora
 from actors.zero.model import ZeroModel
+from data.tables import column_values
 from trainers.runs.evaluation import Evaluator
 from trainers.runs.export import export_model
 from trainers.runs.utilization import Utilization
@@ -65,9 +66,9 @@ class Rank:
         self.evaluator = Evaluator(self.config.evaluation, job.folder, job.steps, timeout_s)
         self.send: Send = send if self.model.rank == 0 else lambda *_: None
         self.wait_logged = wait_logged
-        self.sizes: list[int] = train.column("size").to_pylist()
-        self.weights: list[int] = train.column("weight").to_pylist()
-        self.heldout_plan = self.plan(heldout.column("size").to_pylist())
+        self.sizes: list[int] = column_values(train, "size")
+        self.weights: list[int] = column_values(train, "weight")
+        self.heldout_plan = self.plan(column_values(heldout, "size"))
 
     def run(self) -> None:
         """Trains to the end and exports the model. Raises DivergedError, on every rank."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from actors.distributed.devices import device
 from configs.errors import ConfigError
+from data.tables import column_values
 from storage.checksummed import read_checksummed, read_or_set_aside, write_checksummed
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _outputs(rank: Rank, table: pa.Table, order: list[int], size: int) -> Tensor
     """
     columns = len(rank.stage.start_columns)
     found = torch.zeros(table.num_rows, columns, device=device())
-    lengths = table.column("size").to_pylist()
+    lengths = column_values(table, "size")
     for first in range(0, len(order), size):
         rows = [order[(first + index) % len(order)] for index in range(size)]
         for micro in rank.plan([lengths[row] for row in rows]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -129,7 +129,7 @@ def _read_digests(
     return np.concatenate([one for one, _ in read]), np.concatenate([there for _, there in read])
 
 
-def _batches(files: Sequence[Path], counts: Sequence[int], column: str) -> Iterator[pa.Array]:
+def _batches(files: Sequence[Path], counts: Sequence[int], column: str) -> Iterator[pa.Array[Any]]:
     for path, count in zip(files, counts, strict=True):
         if count:
             with pq.ParquetFile(path) as file:
@@ -205,10 +205,12 @@ def _numbered(earlier: Rows, later: Rows) -> Rows:
     return (later << 32) | earlier
 
 
-def _numbers(column: pa.Array, kind: np.dtype[np.generic]) -> NDArray[np.generic]:
+def _numbers(column: pa.Array[Any], kind: np.dtype[np.generic]) -> NDArray[np.generic]:
     """Convert a column of byte strings of equal length to numbers, (rows, numbers per string)."""
     width = column.type.byte_width
+    buffer = column.buffers()[1]
+    assert buffer is not None
     data = np.frombuffer(
-        column.buffers()[1], kind, count=len(column) * width // kind.itemsize, offset=column.offset * width
+        memoryview(buffer), kind, count=len(column) * width // kind.itemsize, offset=column.offset * width
     )
     return data.reshape(len(column), -1)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from data.chat import chat_format
 from data.packing import Fit, fit_lengths
-from data.tables import MAY_LACK, SFT, DataError, read_table
+from data.tables import MAY_LACK, SFT, DataError, column_values, read_table
 from storage.paths import table_path
 from trainers.config.supervised import SftConfig
 from trainers.runs.export import load_chat_tokenizer, require_model
@@ -42,7 +42,8 @@ class SftStage(LanguageStage[SftConfig]):
     def batch(self, table: pa.Table, rows: list[int]) -> PackedBatch:
         from actors.modeling.packed import PackedBatch
 
-        rows = sorted(rows, key=lambda row: table.column("size")[row].as_py())  # see `packed_attention`
+        sizes = dict(zip(rows, column_values(table.select(["size"]).take(rows), "size"), strict=True))
+        rows = sorted(rows, key=lambda row: sizes[row])  # see `packed_attention`
         tokens, targets = ([list_row(table, column, row) for row in rows] for column in ("tokens", "targets"))
         return PackedBatch.of(tokens, targets)
 
@@ -57,8 +58,8 @@ class SftStage(LanguageStage[SftConfig]):
         Raises:
             DataError: a chat cannot be encoded, is refused as too long, or has no response within `data.max_tokens`.
         """
-        chats = read_table([table_path(path) for path in paths], SFT, may_lack=MAY_LACK).column("messages").to_pylist()
-        encoded = []
+        read = read_table([table_path(path) for path in paths], SFT, may_lack=MAY_LACK)
+        chats, encoded = column_values(read, "messages"), []
         for row, messages in enumerate(chats):
             try:
                 encoded.append(self._samples(messages))
