@@ -25,7 +25,7 @@ PROG = "python -m trainers.vocabulary"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Extends the model, and prints the vocabulary sizes and the number of new pieces as JSON."""
+    """Extends the model, and prints the vocabulary sizes and the number of new pieces as JSON, or one line of an error."""
     parser = argparse.ArgumentParser(prog=PROG, description="Extend a causal language model to an extended tokenizer.")
     parser.add_argument("--model", required=True, metavar="DIR", help="the model with its old tokenizer")
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="what data.tokenizer extend wrote")

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train or extend a tokenizer, and print its statistics on the texts."""
+    """Train or extend a tokenizer, and print its statistics on the texts. An error ends the command with one line."""
     given = parser().parse_args(arguments)
     with one_line_errors(PROG):
         if given.out.exists():

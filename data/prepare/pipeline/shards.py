@@ -47,7 +47,7 @@ def plan_shards(
 ) -> list[Shard]:
     """Assign consecutive row groups to a shard until it has `options.shard_bytes` of text.
 
-    Nothing else determines where a shard ends.
+    Nothing else determines where a shard ends. `keep`, (N,), says which of all N rows are kept.
     """
     plans: list[list[Part]] = []
     size = float(options.shard_bytes)  # full: the first group opens the first shard

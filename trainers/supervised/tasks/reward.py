@@ -65,6 +65,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         return batch.scores(engine(batch))
 
     def loss(self, outputs: Tensor, batch: PairBatch) -> Tensor:
+        """Returns the sum of the pairwise loss over the pairs, from scores, (P, 2)."""
         from trainers.supervised.pairs import pair_loss
 
         return pair_loss(outputs, batch.margins, self.config.label_smoothing)
@@ -78,7 +79,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
     def finish(
         self, weights: dict[str, Tensor], metrics: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Scales the head so that scores have standard deviation 1, and returns their mean for config.json."""
+        """Scales the head, (1, hidden), so that scores have standard deviation 1, and returns their mean for config.json."""
         from actors.modeling.packed import LOGIT_MEAN
 
         scale, mean = centred_and_scaled(metrics)
