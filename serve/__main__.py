@@ -228,20 +228,24 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="\n".join(["settings, as key=value:", *settings_text("endpoint", ServeConfig, prefix="")]),
     )
     parser.add_argument(
-        "settings", nargs="*", metavar="key=value", help="a setting of those below; model=DIR is required"
+        "settings", nargs="*", metavar="key=value", help="a setting from the list below; model=DIR is required"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1; 0.0.0.0: all)")
-    parser.add_argument("--port", type=_port, default=8000, help="TCP port (default: 8000)")
-    parser.add_argument("--timeout", type=float, default=900.0, metavar="SECONDS", help="longest start (default: 900)")
     parser.add_argument(
-        "--insecure", action="store_true", help="join a Ray cluster that other machines reach without a token"
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: 127.0.0.1)"
+    )
+    parser.add_argument("--port", type=_port, default=8000, help="TCP port (default: 8000)")
+    parser.add_argument(
+        "--timeout", type=float, default=900.0, metavar="SECONDS", help="startup timeout (default: 900)"
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="join a Ray cluster that other machines can reach without a token"
     )
     return parser.parse_intermixed_args(argv)
 
 
 def _port(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= _PORTS:
-        raise argparse.ArgumentTypeError(f"{text} is not a port: give 1 to {_PORTS}")
+        raise argparse.ArgumentTypeError(f"{text} is not a port: give a number from 1 to {_PORTS}")
     return int(text)
 
 
