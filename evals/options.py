@@ -116,7 +116,9 @@ def files_of(given: Sequence[str]) -> dict[str, str]:
         if not match or match[1] not in BENCHMARKS:
             raise ConfigError(f"--file {text}: write --file TASK=PATH, TASK being one of {', '.join(BENCHMARKS)}")
         if match[1] in files:
-            raise ConfigError(f"--file {text}: {match[1]} has a file already; run it a second time for another")
+            raise ConfigError(
+                f"--file {text}: {match[1]} already has a file; evaluate the other file in a separate run"
+            )
         files[match[1]] = match[2]
     return files
 

@@ -114,7 +114,9 @@ class _Server:
             serve.start(http_options={"host": self._options.host, "port": self._options.port})
             seconds = self._deploy(self._config)
             url = f"http://{self._options.host}:{self._options.port}"
-            print(f"{PROG}: ready after {seconds:.0f} s at {url} (chat page; OpenAI's API at {url}/v1); Ctrl-C ends it")
+            print(
+                f"{PROG}: ready after {seconds:.0f} s at {url} (chat page; OpenAI's API at {url}/v1); press Ctrl-C to stop"
+            )
             sys.stdout.flush()
             while not self._stop.is_set():
                 self._record.write(self._endpoint)
@@ -168,7 +170,7 @@ def require_no_serve() -> None:
         return
     names = ", ".join(serve.status().applications) or "no application"
     raise ConfigError(
-        f"Ray Serve runs already in this cluster ({names}): change it with serve deploy, or end it with serve shutdown"
+        f"Ray Serve runs already in this cluster ({names}): update it with `serve deploy`, or stop it with `serve shutdown`"
     )
 
 
@@ -195,14 +197,14 @@ def change_weights(address: str, port: int, weights: str, timeout_s: float) -> N
         while True:
             reply = record.asked()
             if reply and reply.id != change.id:
-                raise RunError("another command has asked for other weights meanwhile: ask again if these are wanted")
+                raise RunError("another command has requested different weights: run this command again to load these")
             if reply and reply.done:
                 break
             if time.monotonic() > deadline:
-                raise RunError(f"the endpoint at port {port} has not taken over weights={weights} in {timeout_s:g} s")
+                raise RunError(f"the endpoint at port {port} did not load weights={weights} within {timeout_s:g} s")
             time.sleep(_LOOK_S)
     if reply.error:
-        raise RunError(f"the endpoint at port {port} refuses weights={weights}: {reply.error}")
+        raise RunError(f"the endpoint at port {port} rejected weights={weights}: {reply.error}")
     print(f"{PROG}: the endpoint at port {port} now has weights={weights or 'its own'}")
 
 
