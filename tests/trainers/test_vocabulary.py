@@ -87,7 +87,7 @@ def test_a_tokenizer_that_is_no_extension_is_refused(
     train_tokenizer(TEXTS, [], 280).save_pretrained(tmp_path / "other")
     with pytest.raises(SystemExit):
         main(["--model", str(model), "--tokenizer", str(tmp_path / "other"), "--out", str(tmp_path / "out")])
-    assert "the tokenizers do not belong together" in capsys.readouterr().err
+    assert "the tokenizers do not match" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

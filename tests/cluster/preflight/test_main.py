@@ -86,9 +86,9 @@ def test_rlhf_of_seventy_billion_is_refused_where_an_engine_has_one_gpu(capsys: 
     ("arguments", "message"),
     [
         (["--config", "nowhere.yaml"], "--config=nowhere.yaml: there is no such file"),
-        ([*ZIYA, "--seed=1"], "--seed=1: say which stage it is for with --stage pretrain|sft"),
+        ([*ZIYA, "--seed=1"], "--seed=1: name the stage of this setting with --stage pretrain|sft"),
         ([*ZIYA, *NODES, "--stage", "ppo", "--policy.zero.stag=2"], "did you mean 'stage'"),
-        ([*ZIYA, "--nodes", "many"], "--nodes: 'many' is none of"),
+        ([*ZIYA, "--nodes", "many"], "--nodes: 'many' is not a resource"),
         ([*ZIYA[:2], "--shape", "layers=2"], "--shape: give "),
         ([*ZIYA[:2], *NODES, "--stage", "sft"], "sft: inputs: model: there is no folder"),
     ],

@@ -116,12 +116,12 @@ def damage(run: Path, pattern: str, kind: str) -> Path:
 CASES = [
     (NEWEST + "/policy/zero/*optim_states.pt", "flipped", "damaged .*; step-00000003 is not used"),
     (NEWEST + "/critic/zero/*model_states.pt", "deleted", "missing; step-00000003 is not used"),
-    (NEWEST + "/SHA256SUMS", "truncated", "cut off .*; step-00000003 is not used"),
-    ("journal/step-00000003.parquet", "flipped", r"damaged or cut off .*\.damaged, its step is generated again"),
+    (NEWEST + "/SHA256SUMS", "truncated", "truncated .*; step-00000003 is not used"),
+    ("journal/step-00000003.parquet", "flipped", r"damaged or truncated .*\.damaged, its step is generated again"),
     (
         "journal/step-00000003.parquet",
         "truncated",
-        r"damaged, or by an earlier version .*\.damaged, its step is generated again",
+        r"damaged, or written by an earlier version .*\.damaged, its step is generated again",
     ),
     ("metrics.jsonl", "flipped", "damaged .not a line of metrics.; the line is left out"),
 ]

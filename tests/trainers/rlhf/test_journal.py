@@ -43,7 +43,7 @@ def test_damaged_rollouts_are_none(journal: Journal, caplog: pytest.LogCaptureFi
     journal.path(3).write_bytes(journal.path(3).read_bytes()[:-4])
     assert journal.recall(3, 3) is None
     (line,) = caplog.messages
-    assert line.startswith(f"{journal.path(3)}: damaged or cut off")
+    assert line.startswith(f"{journal.path(3)}: damaged or truncated")
     assert line.endswith("kept as step-00000003.parquet.damaged, its step is generated again")
     assert journal.steps() == []
 

@@ -120,7 +120,7 @@ def test_too_many_losses_of_one_role_end_the_run_with_the_reason(
         recovery_.attempt(failing("reward", "rollout", "reward", "reward"))
     assert str(end.value) == (
         "step 7: reward (rank 0) was lost 3 times within 600 s or one step, max_failures is 2; at last: reward: learn: "
-        "its process died; it died before its first heartbeat; `ray logs` has its output"
+        "its process died; it died before its first heartbeat; see its output with `ray logs`"
     )
     assert len(caplog.messages) == 3
     assert caplog.messages[2] == (

@@ -56,7 +56,7 @@ def test_when_the_weights_are_evaluated(questions: Path, tmp_path: Path) -> None
     [
         ({"tasks": ("opem",)}, r"evaluation\.tasks: there is no task 'opem'; choose from .*open"),
         ({"tasks": ("open", "open")}, r"'open' is given twice"),
-        ({"tasks": ("kl",)}, r"kl needs a reward model or a second model; ask it with evals\.run"),
+        ({"tasks": ("kl",)}, r"kl needs a reward model or a second model; run it with evals\.run"),
         ({"tasks": ("pairwise",)}, r"pairwise needs a reward model"),
         ({"tasks": ("choice",)}, r"evaluation\.tasks: .*choice\.heldout\.parquet: no such file"),
         ({"tasks": ("exam",)}, r"exam needs a file"),

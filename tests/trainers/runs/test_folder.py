@@ -152,7 +152,7 @@ def test_damaged_settings_are_refused_in_one_line(runs):
     with pytest.raises(ConfigError) as caught:
         Run("sft", SFT())
     assert str(caught.value) == (
-        f"{path}: damaged or changed (its last line is not the SHA-256 of the others); put it back as it was, or delete it "
+        f"{path}: damaged or changed (its last line is not the SHA-256 of the lines before it); put it back as it was, or delete it "
         "to go on with the settings that you give now"
     )
     path.unlink()
@@ -195,7 +195,9 @@ def test_a_full_disk_is_one_line_and_the_next_driver_goes_on(runs, file_size_lim
         run.log(1, {"loss": 1.0})
         path = runs / "sft" / "metrics.jsonl"
         file_size_limit(path.stat().st_size + 10)
-        with pytest.raises(DiskError, match=rf"{path}: cannot be written \(File too large\); make room, then the same"):
+        with pytest.raises(
+            DiskError, match=rf"{path}: cannot be written \(File too large\); make room, then run the same command"
+        ):
             run.log(2, {"loss": 2.0})
     file_size_limit(2**30)
     with Run("sft", SFT()) as run:
