@@ -323,15 +323,15 @@ GPU = "--{}.placement.gpus_per_rank={}"
                 *("--colocate=all", "--rollout.engine.gpu_memory_utilization=0.4", "--publish.transport=vllm_nccl"),
                 *(GPU.format("policy", 1), GPU.format("rollout", 1)),
             ],
-            "colocate puts policy and rollout on one GPU, .* set publish.transport to object_store",
+            "colocate puts policy and rollout on the same GPU, .* set publish.transport to object_store",
         ),
         (
             ["--publish.transport=vllm_nccl", "--policy.placement.ranks=1", GPU.format("policy", 0.5)],
-            "publish.transport vllm_nccl needs GPUs, one a rank",
+            "publish.transport vllm_nccl requires one whole GPU per rank",
         ),
         ([GPU.format("critic", 0.5), "--critic.placement.ranks=2"], "two ranks could get the same GPU"),
-        ([GPU.format("policy", 1.5)], "gpus_per_rank 1.5 is more than one GPU and not whole"),
-        (["--policy.placement.cpus_per_rank=0"], "reserve no place"),
+        ([GPU.format("policy", 1.5)], "gpus_per_rank 1.5 is above 1 and not a whole number"),
+        (["--policy.placement.cpus_per_rank=0"], "reserve no resources"),
     ],
 )
 def test_roles_that_cannot_share_are_refused_in_one_line(

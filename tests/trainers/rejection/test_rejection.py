@@ -247,7 +247,7 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
         ("--reward.placement.cpus_per_rank=100", "sampling: needs 100.1 CPU .* --reward.placement.cpus_per_rank=7"),
         (
             "--reward=null",
-            "nothing rewards answers: give reward.model, reward_function.functions or reward_function.endpoints",
+            "no source of reward is set: set reward.model, reward_function.functions, or reward_function.endpoints",
         ),
         ("--reward_function.functions.f.file=/nowhere.py", "reward .f.: there is no file /nowhere.py"),
         ("--selection.kk=1", "did you mean 'k'"),

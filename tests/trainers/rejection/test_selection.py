@@ -90,9 +90,9 @@ def test_settings_decide(settings: dict[str, Any], rows: list[int]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"by": "global_top_k"}, "needs selection.k"),
-        ({"k": 3}, "selection.k goes with selection.by global_top_k only"),
-        ({"one_per_prompt": False}, "goes with selection.by global_top_k only"),
+        ({"by": "global_top_k"}, "requires selection.k"),
+        ({"k": 3}, "selection.k is only for selection.by global_top_k"),
+        ({"one_per_prompt": False}, "is only for selection.by global_top_k"),
     ],
 )
 def test_settings_that_would_be_ignored_are_refused(settings: dict[str, Any], message: str) -> None:

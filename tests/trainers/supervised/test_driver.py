@@ -169,7 +169,7 @@ def test_sources_are_mixed_by_weight_and_resumed_bit_for_bit(
     assert losses(by_size)[10] != losses(whole)[10]
     with pytest.raises(ValueError, match="weights has 3 numbers for 2 entries of train"):
         stage(data={**mixed, "weights": [1, 1, 1]})
-    with pytest.raises(ValueError, match="each must be above 0"):
+    with pytest.raises(ValueError, match="each must be finite and above 0"):
         stage(data={**mixed, "weights": [1, 0]})
 
 
