@@ -119,7 +119,9 @@ def test_the_report_counts_and_averages() -> None:
 
 def test_nothing_to_choose_says_why() -> None:
     judged = verdicts(samples(), USABLE, min_reward=10)
-    with pytest.raises(RunError, match="none of 8 responses can be chosen: 1 were cut off, 1 do not .* 6 are below"):
+    with pytest.raises(
+        RunError, match="none of 8 responses can be selected: 1 were truncated, 1 do not .* 6 are below"
+    ):
         report(samples(), judged, [])
 
 

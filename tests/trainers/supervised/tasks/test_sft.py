@@ -94,7 +94,9 @@ def test_a_bad_chat_is_named_by_its_row(data: Any, clinic: Path, tmp_path: Path)
 
 def test_a_missing_model_is_one_line(data: Any, clinic: Path, tmp_path: Path) -> None:
     config = stage(data, clinic).config.model_copy(update={"model": str(tmp_path / "none")})
-    with pytest.raises(ConfigError, match=r"model folder: there is no folder .*none; .*run the stage that makes it"):
+    with pytest.raises(
+        ConfigError, match=r"model folder: there is no folder .*none; .*run the stage that makes it"
+    ):
         SftStage(config).examples()
 
 
