@@ -197,7 +197,7 @@ def ordered(data: TrainTables, rows: Sequence[int], seed: int) -> tuple[Order, l
     if data.weights is None:
         return order, []
     said = [
-        f"{name}: {share / order.rows:.1%} of what is learned, {passes:.3g} passes an epoch"
+        f"{name}: {share / order.rows:.1%} of the training samples, {passes:.3g} passes per epoch"
         for name, share, passes in zip(data.train, order.shares, order.passes, strict=True)
     ]
     return order, said

@@ -34,7 +34,7 @@ def test_rollouts_of_another_course_are_refused_by_name(journal: Journal, tmp_pa
     journal.record(3, 3, ROWS)
     with pytest.raises(RunError, match=r"step-00000003\.parquet.*weights version 3.*version 4"):
         journal.recall(3, version=4)
-    with pytest.raises(RunError, match=r"step-00000003\.parquet: made with other settings or prompts"):
+    with pytest.raises(RunError, match=r"step-00000003\.parquet: was written with other settings or prompts"):
         Journal(tmp_path, "0" * 64).recall(3, version=3)
 
 

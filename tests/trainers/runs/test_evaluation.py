@@ -71,7 +71,7 @@ def test_what_cannot_be_asked_is_refused_before_training(questions: Path, sectio
 def test_a_reward_model_is_not_asked(questions: Path, data: Any) -> None:
     values = {"name": "t", "model": "m", "data": {**data("preference"), "max_tokens": 512}}
     values["evaluation"] = config(questions).model_dump()
-    with pytest.raises(ValueError, match="evaluation asks language models"):
+    with pytest.raises(ValueError, match="evaluation is for language models"):
         RewardConfig.model_validate_json(json.dumps(values))
 
 

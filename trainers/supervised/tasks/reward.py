@@ -42,7 +42,8 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         self.tokenizer = load_chat_tokenizer(self.config.model, self.config.chat)
         examples = encoded(data, partial(encode_pairs, self.tokenizer, data), self.config.seed)
         lengths = (_array(examples.heldout, f"{side}_response_tokens") for side in ("chosen", "rejected"))
-        baseline = f"by length alone {length_baseline(*lengths):.3f} of the held-out pairs are told apart"
+        baseline = f"length baseline: {length_baseline(*lengths):.3f} of the held-out pairs are ranked correctly by "
+        "length alone"
         return replace(examples, notes=(*examples.notes, baseline))
 
     def module(self) -> PackedModule:
