@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_used(
     assert found == (tmp_path / "step-00000001", {"steps": 1})
     (line,) = caplog.messages
     word = "missing" if kind == "deleted" else "(damaged|truncated)"
-    assert re.match(rf"{tmp_path}/step-00000002/{file}: {word}.*; step-00000002 is not used", line), line
+    assert re.match(rf"{tmp_path}/step-00000002/{file}: {word}.*; skipping step-00000002", line), line
     caplog.clear()
     write(store, 2)
     assert store.latest() == (tmp_path / "step-00000002", {"steps": 2})
