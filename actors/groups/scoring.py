@@ -35,13 +35,13 @@ class Scorers:
         """Computes nothing yet.
 
         Args:
-            groups: the roles' processes, by role; roles that do not score are ignored.
-            settings: settings of the roles, by role.
+            groups: the roles' processes, by role.
+            settings: settings of the roles to use, by role; those that do not score are ignored.
             samples: converts a chunk to samples for the role `reward_function`.
             minibatches: parts of a step's rows, which chunks do not cross.
             chunk_rows: rows of a chunk; None for a chunk per minibatch.
         """
-        self._groups = {role: groups[role] for role in FROZEN if role in groups}
+        self._groups = {role: groups[role] for role in FROZEN if role in settings}
         self._settings, self._samples = settings, samples
         self._minibatches, self._chunk_rows = minibatches, chunk_rows
 
