@@ -81,43 +81,47 @@ class Histogram(Metric):
 
 
 # ---- metrics of a run, recorded by its driver ------------------------------------------------------------------------
-STEP = Gauge("chimed_step", "steps done")
-STEPS_PLANNED = Gauge("chimed_steps_planned", "steps of the whole run")
-STEP_TIMESTAMP = Gauge("chimed_step_timestamp_seconds", "when the last step was done, Unix time; at first, the start")
+STEP = Gauge("chimed_step", "completed steps")
+STEPS_PLANNED = Gauge("chimed_steps_planned", "total steps of the run")
+STEP_TIMESTAMP = Gauge(
+    "chimed_step_timestamp_seconds", "Unix time of the end of the last step; before the first step ends, of the start"
+)
 STEP_SECONDS = Gauge("chimed_step_seconds", "duration of the last step")
 PHASE_SECONDS = Gauge("chimed_phase_seconds", "duration of a phase of the last PPO step", ("run", "phase"))
-TOKENS_PER_SECOND = Gauge("chimed_tokens_per_second", "tokens of the last step over its seconds")
+TOKENS_PER_SECOND = Gauge("chimed_tokens_per_second", "tokens per second of the last step")
 LOSS = Gauge("chimed_loss", "training loss of the last step (supervised stages)")
-REWARD = Gauge("chimed_reward_mean", "mean reward of the last step's answers, before the KL penalty")
-KL = Gauge("chimed_kl_to_reference_nats", "KL of policy to reference, nats an answer")
+REWARD = Gauge("chimed_reward_mean", "mean reward of the last step's responses, before the KL penalty")
+KL = Gauge("chimed_kl_to_reference_nats", "KL of the policy to the reference, nats per response")
 GAP_MEAN = Gauge(
-    "chimed_engine_trainer_gap_mean_nats", "mean difference of a token's log-probability in engine and trainer"
+    "chimed_engine_trainer_gap_mean_nats", "mean difference between engine and trainer in a token's log-probability"
 )
 GAP_MAX = Gauge("chimed_engine_trainer_gap_max_nats", "largest of these differences in the last step")
-CLIP_FRACTION = Gauge("chimed_clip_fraction", "share of tokens whose probability ratio was clipped")
+CLIP_FRACTION = Gauge("chimed_clip_fraction", "fraction of tokens whose probability ratio was clipped")
 ENTROPY = Gauge("chimed_entropy_nats", "mean entropy of the policy at response tokens")
-RUNS_FREE = Gauge("chimed_runs_free_bytes", "free space where the run's folder is")
-RUNS_SIZE = Gauge("chimed_runs_size_bytes", "size of the file system where the run's folder is")
+RUNS_FREE = Gauge("chimed_runs_free_bytes", "free space on the file system of the run's folder")
+RUNS_SIZE = Gauge("chimed_runs_size_bytes", "size of the file system of the run's folder")
 
 # ---- metrics of a process of a run, recorded by that process ---------------------------------------------------------
 _PROCESS = ("run", "role", "rank")
-HEARTBEAT = Gauge("chimed_heartbeat_timestamp_seconds", "when the process last said that it lives, Unix time", _PROCESS)
+HEARTBEAT = Gauge("chimed_heartbeat_timestamp_seconds", "Unix time of the process's last heartbeat", _PROCESS)
 RESIDENT = Gauge("chimed_resident_memory_bytes", "resident memory of the process", _PROCESS)
-RESTARTS = Counter("chimed_restarts_total", "times the process was started again", _PROCESS)
+RESTARTS = Counter("chimed_restarts_total", "number of restarts of the process", _PROCESS)
 WEIGHTS_VERSION = Gauge(
-    "chimed_weights_version", "version of the policy's weights: in the trainer (role policy), in each engine", _PROCESS
+    "chimed_weights_version",
+    "version of the policy's weights in the trainer (role policy) and in each engine",
+    _PROCESS,
 )
 
 # ---- metrics of the endpoint, recorded by serve ----------------------------------------------------------------------
-SERVE_REQUESTS = Counter("chimed_serve_requests_total", "requests answered", ("route", "model", "status"))
-SERVE_TOKENS = Counter("chimed_serve_tokens_total", "tokens of the kinds prompt and completion", ("model", "kind"))
+SERVE_REQUESTS = Counter("chimed_serve_requests_total", "completed requests", ("route", "model", "status"))
+SERVE_TOKENS = Counter("chimed_serve_tokens_total", "tokens, of kind prompt or completion", ("model", "kind"))
 SERVE_TIME_TO_FIRST_TOKEN = Histogram(
     "chimed_serve_time_to_first_token_seconds",
-    "from the request's arrival to its first token",
+    "time from the request's arrival to its first token",
     (),
     (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-SERVE_QUEUE = Gauge("chimed_serve_queue", "requests that wait or are being answered", ())
+SERVE_QUEUE = Gauge("chimed_serve_queue", "waiting and running requests", ())
 
 RUN_METRICS: tuple[Metric, ...] = (
     *(STEP, STEPS_PLANNED, STEP_TIMESTAMP, STEP_SECONDS, PHASE_SECONDS, TOKENS_PER_SECOND, LOSS, REWARD, KL),
