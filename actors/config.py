@@ -14,12 +14,12 @@ from configs.base import Section
 class ArchitectureConfig(Section):
     """Shape of a new LLaMA model with random weights."""
 
-    hidden_size: int = Field(256, ge=8, description="width of the residual stream")
+    hidden_size: int = Field(256, ge=8, description="hidden size: width of the residual stream")
     intermediate_size: int = Field(688, ge=8, description="width of the feed-forward layer")
     layers: int = Field(6, ge=1, description="decoder layers")
     heads: int = Field(4, ge=1, description="attention heads")
-    kv_heads: int = Field(4, ge=1, description="key and value heads; fewer than heads is grouped-query attention")
-    context: int = Field(4096, ge=16, description="longest sequence the model is made for, in tokens")
+    kv_heads: int = Field(4, ge=1, description="key and value heads; fewer than `heads` is grouped-query attention")
+    context: int = Field(4096, ge=16, description="context length, in tokens")
     rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary position embedding")
     tie_embeddings: bool = Field(True, description="share the input and output embedding matrices")
 
@@ -36,10 +36,10 @@ class ArchitectureConfig(Section):
 class PlacementConfig(Section):
     """Where a role runs: `ranks` processes, each with its own share of CPUs and GPUs."""
 
-    ranks: int = Field(1, ge=1, description="processes of the role's torch.distributed world")
+    ranks: int = Field(1, ge=1, description="number of processes in the role's torch.distributed world")
     cpus_per_rank: float = Field(1.0, ge=0, description="CPUs that one rank reserves in its placement group")
     gpus_per_rank: float = Field(0.0, ge=0, description="GPUs that one rank reserves in its placement group")
-    threads: int = Field(1, ge=1, description="OMP threads of one rank")
+    threads: int = Field(1, ge=1, description="OMP threads per rank")
 
     @property
     def on_gpus(self) -> bool:
@@ -49,18 +49,22 @@ class PlacementConfig(Section):
     @model_validator(mode="after")
     def _ray_can_give_it(self) -> PlacementConfig:
         if not self.cpus_per_rank + self.gpus_per_rank:
-            raise ValueError("cpus_per_rank 0 and gpus_per_rank 0 reserve no place: raise one of them")
+            raise ValueError("cpus_per_rank 0 and gpus_per_rank 0 reserve no resources: raise one of them")
         if self.gpus_per_rank > 1 and self.gpus_per_rank % 1:
-            raise ValueError(f"gpus_per_rank {self.gpus_per_rank:g} is more than one GPU and not whole: round it")
+            raise ValueError(
+                f"gpus_per_rank {self.gpus_per_rank:g} is above 1 and not a whole number: set it to a whole number"
+            )
         return self
 
 
 class ZeroConfig(Section):
     """DeepSpeed ZeRO settings of one model."""
 
-    stage: Literal[0, 1, 2, 3] = Field(3, description="shards 0 nothing, 1 optimizer, 2 gradients, 3 parameters")
+    stage: Literal[0, 1, 2, 3] = Field(
+        3, description="ZeRO stage: 0 shards nothing, 1 optimizer state, 2 also gradients, 3 also parameters"
+    )
     dtype: Dtype = Field("auto", description=f"forward and backward precision; {AUTO}")
-    offload_optimizer: bool = Field(False, description="keep the optimizer's state in host memory")
+    offload_optimizer: bool = Field(False, description="keep the optimizer state in host memory")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     liger: bool = Field(
         False, description="use Liger's fused kernels for norms, rotary embeddings and feed-forward layers; GPUs only"
@@ -73,20 +77,20 @@ class ZeroConfig(Section):
     @model_validator(mode="after")
     def _offloads_what_it_shards(self) -> ZeroConfig:
         if self.offload_optimizer and not self.stage:
-            raise ValueError("offload_optimizer needs a sharded optimizer: set stage to 1, 2 or 3")
+            raise ValueError("offload_optimizer requires a sharded optimizer: set stage to 1, 2, or 3")
         return self
 
 
 class LoraConfig(Section):
     """LoRA: low-rank matrices that are trained instead of the model's weights and merged into them on export."""
 
-    rank: int = Field(16, ge=1, description="rank of the matrices")
-    alpha: float = Field(32.0, gt=0, description="their product counts alpha / rank times")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of a layer's inputs that they do not see")
+    rank: int = Field(16, ge=1, description="rank of the low-rank matrices")
+    alpha: float = Field(32.0, gt=0, description="scaling: the matrices' product is multiplied by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability on the adapters' inputs")
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
-        description="last part of the names of the linear layers that get adapters",
+        description="last part of the names of the linear layers that get adapters, such as q_proj",
     )
 
 
@@ -96,11 +100,15 @@ class OptimizerConfig(Section):
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decay rates")
     eps: float = Field(1e-8, gt=0, description="AdamW's epsilon")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this global norm")
-    warmup_steps: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
-    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="decay after the warm-up")
-    final_lr_ratio: float = Field(0.1, ge=0, le=1, description="learning rate at the end, as a share of the peak")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="maximum global norm of the gradient; larger gradients are clipped"
+    )
+    warmup_steps: int = Field(0, ge=0, description="optimizer steps of linear learning-rate warmup")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "cosine", description="learning-rate schedule after the warmup"
+    )
+    final_lr_ratio: float = Field(0.1, ge=0, le=1, description="final learning rate, as a fraction of the peak")
 
 
 def require_gpus_of_their_own(placement: PlacementConfig, todo: str) -> None:
@@ -114,8 +122,8 @@ def require_gpus_of_their_own(placement: PlacementConfig, todo: str) -> None:
     """
     if placement.ranks > 1 and 0 < placement.gpus_per_rank < 1:
         raise ValueError(
-            f"placement.gpus_per_rank {placement.gpus_per_rank:g} with placement.ranks {placement.ranks}: two ranks could get "
-            f"the same GPU, which NCCL refuses; {todo}"
+            f"placement.gpus_per_rank {placement.gpus_per_rank:g} with placement.ranks {placement.ranks}: "
+            f"two ranks could get the same GPU, which NCCL does not support; {todo}"
         )
 
 
@@ -134,7 +142,7 @@ class TrainedRoleConfig(Section):
 
     @model_validator(mode="after")
     def _ranks_have_their_own_gpus(self) -> TrainedRoleConfig:
-        require_gpus_of_their_own(self.placement, "set gpus_per_rank to 1 and share GPUs between roles by colocate")
+        require_gpus_of_their_own(self.placement, "set gpus_per_rank to 1, and share GPUs between roles with colocate")
         return self
 
 
@@ -155,8 +163,8 @@ class RewardFunctionConfig(Section):
     """Rewards from Python functions and HTTP endpoints; see docs/rewards.md."""
 
     placement: PlacementConfig = PlacementConfig(cpus_per_rank=0.25)
-    functions: dict[str, FunctionRewardConfig] = Field({}, description="Python functions, by the name of their reward")
-    endpoints: dict[str, HttpRewardConfig] = Field({}, description="HTTP endpoints, by the name of their reward")
+    functions: dict[str, FunctionRewardConfig] = Field({}, description="Python functions, by reward name")
+    endpoints: dict[str, HttpRewardConfig] = Field({}, description="HTTP endpoints, by reward name")
 
     @property
     def sources(self) -> dict[str, float]:
@@ -172,7 +180,8 @@ class RewardFunctionConfig(Section):
                 raise ValueError(f"reward_function: the name '{name}' is taken; rename that function or endpoint")
         if self.placement.ranks != 1:
             raise ValueError(
-                f"reward_function.placement.ranks {self.placement.ranks}: reward functions run in one process; set it to 1"
+                f"reward_function.placement.ranks {self.placement.ranks}: reward functions run in one process; "
+                "set ranks to 1"
             )
         return self
 
@@ -181,10 +190,14 @@ class EngineConfig(Section):
     """Settings of one vLLM engine."""
 
     dtype: Dtype = Field("auto", description=f"precision of the engine's weights; {AUTO}")
-    max_model_len: int = Field(4096, ge=2, description="context of the engine, in tokens")
-    max_concurrent: int = Field(64, ge=1, description="sequences that the engine decodes at a time")
-    kv_cache_bytes: int = Field(256 * 2**20, ge=2**20, description="memory of the KV cache on CPU, bytes")
-    gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="share of a GPU's memory the engine may use")
+    max_model_len: int = Field(4096, ge=2, description="context length of the engine, in tokens")
+    max_concurrent: int = Field(
+        64, ge=1, description="maximum number of sequences that the engine decodes concurrently"
+    )
+    kv_cache_bytes: int = Field(256 * 2**20, ge=2**20, description="size of the KV cache on CPUs, in bytes")
+    gpu_memory_utilization: float = Field(
+        0.85, gt=0, le=1, description="fraction of a GPU's memory that the engine may use"
+    )
 
     @model_validator(mode="after")
     def _dtype_without_placement(self) -> EngineConfig:
@@ -203,14 +216,26 @@ class RolloutConfig(Section):
 
     placement: PlacementConfig = PlacementConfig()
     engine: EngineConfig = EngineConfig()
-    max_new_tokens: int = Field(128, ge=1, description="longest response, in tokens")
+    max_new_tokens: int = Field(128, ge=1, description="maximum response length, in tokens")
     temperature: float = Field(1.0, gt=0, description="sampling temperature")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; below 1 it no longer samples the policy")
-    top_k: int = Field(0, ge=0, description="sample among the k likeliest tokens, no longer the policy; 0 is all")
-    min_p: float = Field(
-        0.0, ge=0, le=1, description="sample tokens of at least this share of the likeliest's probability"
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="nucleus sampling; below 1, samples no longer follow the policy's own distribution"
     )
-    stop: tuple[str, ...] = Field((), description="tokens that end a response, besides the model's end mark")
+    top_k: int = Field(
+        0,
+        ge=0,
+        description="sample from the k most likely tokens; 0 samples from all. Above 0, samples no longer follow "
+        "the policy's own distribution",
+    )
+    min_p: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="exclude tokens with less than this fraction of the most likely token's probability",
+    )
+    stop: tuple[str, ...] = Field(
+        (), description="additional tokens that end a response, besides the model's end token"
+    )
 
     @property
     def calls_at_once(self) -> int:
@@ -226,7 +251,8 @@ class RolloutConfig(Section):
         if self.max_new_tokens >= self.engine.max_model_len:
             raise ValueError(
                 f"rollout.max_new_tokens {self.max_new_tokens} leaves no room for a prompt in "
-                f"rollout.engine.max_model_len {self.engine.max_model_len}: lower the one or raise the other"
+                f"rollout.engine.max_model_len {self.engine.max_model_len}: lower max_new_tokens or raise "
+                "max_model_len"
             )
         return self
 
@@ -234,9 +260,10 @@ class RolloutConfig(Section):
     def _engines_fit_on_a_gpu(self) -> RolloutConfig:
         if 0 < self.placement.gpus_per_rank < self.engine.gpu_memory_utilization:
             raise ValueError(
-                f"rollout.placement.gpus_per_rank {self.placement.gpus_per_rank:g} lets others onto the engine's GPU, of "
-                f"whose memory it takes rollout.engine.gpu_memory_utilization {self.engine.gpu_memory_utilization:g}: "
-                f"lower the latter to the former at most"
+                f"rollout.placement.gpus_per_rank {self.placement.gpus_per_rank:g} shares the engine's GPU with "
+                "other processes, but rollout.engine.gpu_memory_utilization "
+                f"{self.engine.gpu_memory_utilization:g} is more than that share: lower gpu_memory_utilization "
+                "to at most gpus_per_rank"
             )
         return self
 
@@ -247,18 +274,21 @@ class OverlappedRolloutConfig(RolloutConfig):
     chunk_rows: int | None = Field(
         None,
         ge=1,
-        description="neighboring responses that reference, reward model and reward functions score as soon as all are finished, "
-        "while engines generate the others; else a minibatch. For roles with processors of their own",
+        description="neighboring responses per chunk; reference, reward model, and reward functions score a chunk "
+        "as soon as all its responses are finished, while the engines generate the others. null: a "
+        "minibatch. For scoring roles that have CPUs or GPUs of their own",
     )
     ahead: int = Field(
         0,
         ge=0,
-        description="async rollouts: how many steps engines generate ahead of the update, which is the maximum staleness of their weights",
+        description="async rollouts: how many steps the engines generate ahead of the update; this is the maximum "
+        "staleness of their weights",
     )
     in_flight: InFlight = Field(
         "none",
-        description="in-flight weight updates, with ahead: new weights do not wait for running responses, which go on with them, their KV cache "
-        "kept or recomputed. Timing then decides which weights make a token: only the journal repeats such a run",
+        description="in-flight weight updates, for ahead of 1 or more: a publish does not wait for running "
+        "responses, which continue with the new weights; keep or recompute their KV cache. Which "
+        "weights generate a token then depends on timing: a run is reproducible only from its journal",
     )
 
     @property
@@ -271,13 +301,18 @@ class PublishConfig(Section):
     """How new weights are sent to the engines and checked there."""
 
     transport: Literal["object_store", "vllm_nccl"] = Field(
-        "object_store", description="object_store: through Ray, CPU or GPU; vllm_nccl: vLLM's own NCCL transfer, GPU"
+        "object_store",
+        description="object_store: Ray's object store, for CPUs and GPUs; vllm_nccl: vLLM's NCCL weight transfer, "
+        "for GPUs",
     )
-    timeout_s: float = Field(120.0, gt=0, description="longest wait for one publish, seconds")
-    probe_sequences: int = Field(4, ge=1, description="sequences on which engine and trainer are compared")
+    timeout_s: float = Field(120.0, gt=0, description="timeout of one publish, in seconds")
+    probe_sequences: int = Field(
+        4, ge=1, description="number of probe sequences on which engine and trainer are compared"
+    )
     tolerance: float | None = Field(
         None,
         gt=0,
-        description="largest allowed difference of a probe token's log-probability between engine and trainer; null: four "
-        "times the first publish's, at least 1e-4 in float32 and 0.05 in bfloat16, which itself may have 0.002 or 0.5",
+        description="largest allowed difference of a probe token's log-probability between engine and trainer. "
+        "null: four times the difference at the first publish, at least 1e-4 in float32 and 0.05 in "
+        "bfloat16; at the first publish, 0.002 in float32 and 0.5 in bfloat16",
     )

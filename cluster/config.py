@@ -12,28 +12,28 @@ from configs.base import Section
 class ClusterConfig(Section):
     """The Ray cluster of a stage: the one at RAY_ADDRESS, or else a local cluster that lasts as long as the run."""
 
-    num_cpus: int | None = Field(None, ge=1, description="CPUs of a cluster of its own; the machine's if not given")
-    num_gpus: int | None = Field(None, ge=0, description="GPUs of a cluster of its own; the machine's if not given")
-    dashboard: bool = Field(False, description="start Ray's dashboard with a cluster of its own")
+    num_cpus: int | None = Field(None, ge=1, description="CPUs of a local cluster; null for all of the machine's")
+    num_gpus: int | None = Field(None, ge=0, description="GPUs of a local cluster; null for all of the machine's")
+    dashboard: bool = Field(False, description="start Ray's dashboard with a local cluster")
     object_store_bytes: int = Field(
-        512 * 2**20, ge=80 * 2**20, description="object store of a cluster of its own, bytes"
+        512 * 2**20, ge=80 * 2**20, description="object store memory of a local cluster, bytes"
     )
-    log_to_driver: bool = Field(False, description="copy what the workers print to the driver's terminal")
+    log_to_driver: bool = Field(False, description="print the workers' output in the driver's terminal")
     insecure: bool = Field(
-        False, description="join a cluster that other machines reach without a token; --insecure says the same"
+        False, description="join a cluster that other machines can reach without a token; same as --insecure"
     )
-    start_timeout_s: float = Field(60.0, gt=0, description="longest wait for a stage's processes to be placed, seconds")
-    collective_timeout_s: float = Field(
-        600.0, gt=0, description="longest wait inside a torch.distributed call, seconds"
+    start_timeout_s: float = Field(
+        60.0, gt=0, description="timeout for placing a stage's processes on the cluster, seconds"
     )
+    collective_timeout_s: float = Field(600.0, gt=0, description="timeout of a torch.distributed call, seconds")
     host_timeout_s: float = Field(
         7200.0,
         gt=0,
-        description="longest wait of a rank for another rank's work on its host, such as evaluating, redistributing a "
-        "checkpoint, or writing the model; seconds. In supervised stages: roles of RLHF wait 7,200 s",
+        description="timeout for a rank that waits for another rank's host work, such as evaluation, checkpoint "
+        "resharding, or model export, seconds; supervised stages only: in RLHF the timeout is 7,200 s",
     )
     hang_timeout_s: float = Field(
-        60.0, ge=10, description="seconds without a heartbeat after which a role's process counts as dead"
+        60.0, ge=10, description="seconds without a heartbeat after which a role's process is considered dead"
     )
 
     def connection(self) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def _temporary_folders(object_store_bytes: int) -> dict[str, str]:
     chosen = os.environ.get("RAY_TMPDIR")
     if chosen and len(chosen) > _LONGEST_TEMPORARY_FOLDER:
         raise ConfigError(
-            f"RAY_TMPDIR={chosen} is too long for the sockets in it: give at most {_LONGEST_TEMPORARY_FOLDER} characters"
+            f"RAY_TMPDIR={chosen} is too long for Ray's socket paths: use at most {_LONGEST_TEMPORARY_FOLDER} characters"
         )
     common = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - Ray creates its session folder in it
     folder = chosen or (common if len(common) <= _LONGEST_TEMPORARY_FOLDER else "/tmp")  # noqa: S108 - as above
@@ -134,7 +134,7 @@ def _temporary_folders(object_store_bytes: int) -> dict[str, str]:
     shared = "/dev/shm"  # noqa: S108 - only its free space is read
     if not os.path.isdir(shared) or shutil.disk_usage(shared).free < object_store_bytes:
         need = object_store_bytes // MIB
-        logger.warning("%s has less than %d MiB free, so Ray's objects go to %s", shared, need, folder)
+        logger.warning("%s has less than %d MiB free, so Ray stores its objects in %s", shared, need, folder)
         options["_plasma_directory"] = folder
     return options
 

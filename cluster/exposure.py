@@ -70,7 +70,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _nodes_without_token(address: str) -> Iterable[str] | None:
-    """Returns the live nodes' addresses, queried without token or TLS; None if the head refuses or does not answer."""
+    """Returns the live nodes' addresses, queried without token or TLS; None if the head refuses or does not respond."""
     with grpc.insecure_channel(address) as channel:
         head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         try:

@@ -35,7 +35,7 @@ class HeadError(RunError):
 class Head:
     """A connection to a cluster's head: a context manager, or call `close`.
 
-    All queries raise HeadError if the head refuses or does not answer in time.
+    All queries raise HeadError if the head refuses or does not respond in time.
 
     Args:
         address: HOST:PORT of the head, checked by `cluster.join.require_ray_at`.
@@ -111,7 +111,7 @@ class Head:
             return method(request, timeout=_SECONDS_TO_ANSWER)
         except grpc.RpcError as error:
             raise HeadError(
-                f"the head of the Ray cluster at {self.address} does not answer: {error.details()}"
+                f"the head of the Ray cluster at {self.address} does not respond: {error.details()}"
             ) from error
 
     def __enter__(self) -> Self:

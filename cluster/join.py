@@ -98,7 +98,7 @@ def require_ray_at(
                 "put it into RAY_AUTH_TOKEN, or its file's path into RAY_AUTH_TOKEN_PATH"
             ) from error
         raise ConfigError(
-            f"no Ray cluster answers at {setting}{address} ({error.details()}); "
+            f"no Ray cluster responds at {setting}{address} ({error.details()}); "
             f"start one there (docs/security.md), {away}"
         ) from error
     if answer.ray_version != ray.__version__:

@@ -81,31 +81,35 @@ class Histogram(Metric):
 
 
 # ---- metrics of a run, recorded by its driver ------------------------------------------------------------------------
-STEP = Gauge("chimed_step", "completed steps")
-STEPS_PLANNED = Gauge("chimed_steps_planned", "total steps of the run")
+STEP = Gauge("chimed_step", "steps done")
+STEPS_PLANNED = Gauge("chimed_steps_planned", "steps of the whole run")
 STEP_TIMESTAMP = Gauge(
-    "chimed_step_timestamp_seconds", "Unix time of the end of the last step; before the first step ends, of the start"
+    "chimed_step_timestamp_seconds", "Unix time when the last step ended; before the first step, when the run started"
 )
 STEP_SECONDS = Gauge("chimed_step_seconds", "duration of the last step")
 PHASE_SECONDS = Gauge("chimed_phase_seconds", "duration of a phase of the last PPO step", ("run", "phase"))
-TOKENS_PER_SECOND = Gauge("chimed_tokens_per_second", "tokens per second of the last step")
+TOKENS_PER_SECOND = Gauge("chimed_tokens_per_second", "tokens per second in the last step")
 LOSS = Gauge("chimed_loss", "training loss of the last step (supervised stages)")
 REWARD = Gauge("chimed_reward_mean", "mean reward of the last step's responses, before the KL penalty")
-KL = Gauge("chimed_kl_to_reference_nats", "KL of the policy to the reference, nats per response")
+KL = Gauge("chimed_kl_to_reference_nats", "KL divergence from policy to reference, nats per response")
 GAP_MEAN = Gauge(
-    "chimed_engine_trainer_gap_mean_nats", "mean difference between engine and trainer in a token's log-probability"
+    "chimed_engine_trainer_gap_mean_nats",
+    "mean absolute difference between engine and trainer log-probabilities of a token",
 )
-GAP_MAX = Gauge("chimed_engine_trainer_gap_max_nats", "largest of these differences in the last step")
+GAP_MAX = Gauge(
+    "chimed_engine_trainer_gap_max_nats",
+    "maximum difference between engine and trainer log-probabilities of a token in the last step",
+)
 CLIP_FRACTION = Gauge("chimed_clip_fraction", "fraction of tokens whose probability ratio was clipped")
 ENTROPY = Gauge("chimed_entropy_nats", "mean entropy of the policy at response tokens")
-RUNS_FREE = Gauge("chimed_runs_free_bytes", "free space on the file system of the run's folder")
-RUNS_SIZE = Gauge("chimed_runs_size_bytes", "size of the file system of the run's folder")
+RUNS_FREE = Gauge("chimed_runs_free_bytes", "free space of the file system that holds the run's folder")
+RUNS_SIZE = Gauge("chimed_runs_size_bytes", "size of the file system that holds the run's folder")
 
 # ---- metrics of a process of a run, recorded by that process ---------------------------------------------------------
 _PROCESS = ("run", "role", "rank")
 HEARTBEAT = Gauge("chimed_heartbeat_timestamp_seconds", "Unix time of the process's last heartbeat", _PROCESS)
 RESIDENT = Gauge("chimed_resident_memory_bytes", "resident memory of the process", _PROCESS)
-RESTARTS = Counter("chimed_restarts_total", "number of restarts of the process", _PROCESS)
+RESTARTS = Counter("chimed_restarts_total", "restarts of the process", _PROCESS)
 WEIGHTS_VERSION = Gauge(
     "chimed_weights_version",
     "version of the policy's weights in the trainer (role policy) and in each engine",
@@ -114,14 +118,14 @@ WEIGHTS_VERSION = Gauge(
 
 # ---- metrics of the endpoint, recorded by serve ----------------------------------------------------------------------
 SERVE_REQUESTS = Counter("chimed_serve_requests_total", "completed requests", ("route", "model", "status"))
-SERVE_TOKENS = Counter("chimed_serve_tokens_total", "tokens, of kind prompt or completion", ("model", "kind"))
+SERVE_TOKENS = Counter("chimed_serve_tokens_total", "prompt and completion tokens, by kind", ("model", "kind"))
 SERVE_TIME_TO_FIRST_TOKEN = Histogram(
     "chimed_serve_time_to_first_token_seconds",
-    "time from the request's arrival to its first token",
+    "time from a request's arrival to its first token",
     (),
     (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-SERVE_QUEUE = Gauge("chimed_serve_queue", "waiting and running requests", ())
+SERVE_QUEUE = Gauge("chimed_serve_queue", "requests that are queued or running", ())
 
 RUN_METRICS: tuple[Metric, ...] = (
     *(STEP, STEPS_PLANNED, STEP_TIMESTAMP, STEP_SECONDS, PHASE_SECONDS, TOKENS_PER_SECOND, LOSS, REWARD, KL),

@@ -39,7 +39,7 @@ def reserve(groups: dict[str, list[Bundle]], timeout_s: float) -> dict[str, Plac
         try:
             for name, group in asked.items():
                 if not group.wait(max(0.1, deadline - time.monotonic())):
-                    raise PlacementError(f"{waiting.words() or name}: gave up after {timeout_s:.0f} s")
+                    raise PlacementError(f"{waiting.words() or name}: timed out after {timeout_s:.0f} s")
         except BaseException:
             release(asked)
             raise
@@ -58,7 +58,7 @@ def placed_again(groups: dict[str, PlacementGroup], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while words := waiting.words(groups):
             if time.monotonic() > deadline:
-                raise PlacementError(f"{words}: gave up after {timeout_s:.0f} s")
+                raise PlacementError(f"{words}: timed out after {timeout_s:.0f} s")
             time.sleep(_POLL_S)
 
 

@@ -75,7 +75,11 @@ def _what_the_autoscaler_does(reply: Reply, group: str) -> str:
     if state.failed_instance_requests:
         failed = max(state.failed_instance_requests, key=lambda request: request.failed_ts)
         return f"the autoscaler could not add {failed.count} {failed.ray_node_type_name}: {failed.reason}"
-    return "the autoscaler has not decided yet" if state.autoscaler_state_version else "no word from the autoscaler yet"
+    return (
+        "the autoscaler has not decided yet"
+        if state.autoscaler_state_version
+        else "the autoscaler has not reported yet"
+    )
 
 
 def _have(reply: Reply, resources: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ def next_of(stream: Any, what: str, timeout_s: float, poll: Poll | None = None) 
     deadline = time.monotonic() + timeout_s
     while not ray.wait([stream], timeout=POLL_S, fetch_local=False)[0]:
         if time.monotonic() > deadline:
-            raise RoleDied(f"{what}: no answer after {timeout_s:.0f} s")
+            raise RoleDied(f"{what}: no response after {timeout_s:.0f} s")
         if poll:
             poll()
     return next(stream, None)
@@ -99,13 +99,13 @@ def _get(refs: Any, what: str, timeout_s: float, poll: Poll | None) -> Any:
     while waiting:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise RoleDied(f"{what}: no answer after {timeout_s:.0f} s")
+            raise RoleDied(f"{what}: no response after {timeout_s:.0f} s")
         # A ready object is fetched with all the remaining time: interrupting to call `poll` would restart the transfer.
         ready, waiting = ray.wait(waiting, timeout=min(left, POLL_S), fetch_local=False)
         try:
             values |= {ref: ray.get(ref, timeout=max(left, POLL_S)) for ref in ready}
         except GetTimeoutError as error:
-            raise RoleDied(f"{what}: no answer after {timeout_s:.0f} s") from error
+            raise RoleDied(f"{what}: no response after {timeout_s:.0f} s") from error
         if poll and not ready:
             poll()
     return [values[ref] for ref in refs] if isinstance(refs, list) else values[refs]

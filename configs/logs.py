@@ -1,6 +1,6 @@
 """Logging of this project's packages: one line per record on stderr, with the command's stage and run.
 
-    17:20:31 WARNING ppo runs/demo: step 7: reward: learn: its process died; reward (rank 0) starts again ...
+    17:20:31 WARNING ppo runs/demo: step 7: reward: learn: its process died; restarting reward (rank 0) ...
 
 A module logs to `logging.getLogger(__name__)`; a command calls `configure` once. The root logger and the loggers of
 other libraries are not changed.

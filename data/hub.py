@@ -74,7 +74,9 @@ def pinned(repository: Repository) -> Repository:
         except (OfflineModeIsEnabled, httpx.TransportError):
             reachable = False
         commit = HfApi().resolve_revision(repository.name, **where, local_files_only=not reachable).resolved
-    where_from = constants.ENDPOINT if reachable else f"{constants.HF_HUB_CACHE}, since the Hub is not reachable or off"
+    where_from = (
+        constants.ENDPOINT if reachable else f"{constants.HF_HUB_CACHE}, because the Hub is unreachable or disabled"
+    )
     logger.info("%s: commit %s, from %s", repository, commit, where_from)
     return replace(repository, revision=commit)
 
@@ -104,7 +106,7 @@ def files_of(repository: Repository) -> list[str]:
                 folder = Path(snapshot_download(repository.name, local_files_only=True, **where))
             except LocalEntryNotFoundError:
                 raise error from None
-    logger.warning("%s: the cache has no list of its files; those in %s are taken for all", repository, folder)
+    logger.warning("%s: the cache has no file list; assuming that %s is complete", repository, folder)
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
@@ -176,7 +178,9 @@ def _not_here(what: str, error: Exception) -> ConfigError:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return ConfigError(f"{what}: is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set; unset it once")
+        return ConfigError(
+            f"{what}: is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set; unset it to download"
+        )
     return ConfigError(
         f"{what}: is not in {constants.HF_HUB_CACHE}, and the Hub cannot be reached ({first_line(error)}); "
         f"check the network, or set HF_ENDPOINT to a mirror"

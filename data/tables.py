@@ -126,7 +126,7 @@ def _read_file(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[st
     elif path.suffix == ".jsonl":
         table = _read_jsonl(path, schema, others, may_lack)
     else:
-        raise DataError(f"{path}: unknown kind of file; convert it to .parquet or .jsonl")
+        raise DataError(f"{path}: unknown file type; convert it to .parquet or .jsonl")
     if table.num_rows == 0:
         raise DataError(f"{path}: the table has no rows; leave the file out or fill it")
     return table

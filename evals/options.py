@@ -25,9 +25,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_models(parser)
     _add_data(parser)
     _add_protocol(parser)
-    parser.add_argument("--json", metavar="FILE", help="also write the results there")
-    parser.add_argument("--markdown", metavar="FILE", help="also write a report there, beside the published rows")
-    parser.add_argument("--html", metavar="FILE", help="also write that report there as a page with plots")
+    parser.add_argument("--json", metavar="FILE", help="also write the results to this JSON file")
+    parser.add_argument(
+        "--markdown", metavar="FILE", help="also write a report with the published rows to this Markdown file"
+    )
+    parser.add_argument("--html", metavar="FILE", help="also write the report with plots to this HTML file")
     return parser.parse_args(arguments)
 
 
@@ -35,58 +37,66 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument(
         "--model", action="append", metavar="[NAME=]DIR",
-        help="model folder in Hugging Face format or Hub id; several, each with a name, share one engine",
+        help="model folder in Hugging Face format, or a Hub id; repeatable if each model has a name",
     )  # fmt: skip
-    who.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible endpoint, its URL up to /v1")
+    who.add_argument("--endpoint", metavar="URL", help="base URL of an OpenAI-compatible endpoint, up to /v1")
     parser.add_argument(
-        "--endpoint-model", metavar="NAME", help="which of the endpoint's models (default: the only one)"
+        "--endpoint-model", metavar="NAME", help="model of the endpoint to evaluate (default: its only one)"
     )
-    parser.add_argument("--reward-model", metavar="DIR", help="what reward and preference score answers with")
-    parser.add_argument("--reference", metavar="DIR", help="the model that the kl task measures from, e.g. SFT")
-    parser.add_argument("--against", metavar="DIR", help="the model whose answers preference compares with")
+    parser.add_argument(
+        "--reward-model", metavar="DIR", help="reward model that scores responses in the tasks reward and preference"
+    )
+    parser.add_argument("--reference", metavar="DIR", help="reference model of the kl task, e.g. the SFT model")
+    parser.add_argument("--against", metavar="DIR", help="model that the preference task compares with")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks", metavar="A,B,...",
-        help=f"some of {', '.join([*TASKS, *BENCHMARKS])} (default: the sample clinic's that the options allow, and those "
-        "of --file)",
+        help=f"tasks to run, from {', '.join([*TASKS, *BENCHMARKS])} (default: the sample clinic's tasks that the other "
+        "options allow, and the tasks of --file)",
     )  # fmt: skip
     parser.add_argument(
         "--data", default=DEFAULT_DATA, metavar="DIR",
-        help="held-out tables, and the files of benchmarks under their usual names (default: %(default)s)",
+        help="folder with held-out tables, and with benchmark files under their usual names (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--file", action="append", default=[], metavar="TASK=PATH", help="the file or folder of a benchmark; repeatable"
+        "--file", action="append", default=[], metavar="TASK=PATH", help="file or folder of a benchmark; repeatable"
     )
     parser.add_argument("--limit", type=count, metavar="N", help="use at most N rows of each table or file")
     parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="chooses rows and samples answers (default: 0)"
+        "--seed", type=seed, default=0, metavar="N", help="seed for choosing rows and sampling responses (default: 0)"
     )
 
 
 def _add_protocol(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--response-tokens", type=count, default=RESPONSE_TOKENS, metavar="N",
-        help="longest answer to an open question or a prompt; give what your references need (default: %(default)s)",
+        help="maximum tokens of a response to an open question or a prompt; must fit your references (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--methods", type=methods, default=get_args(Method), metavar="A,B",
-        help=f"how lettered options are chosen: {', '.join(get_args(Method))} (default: both)",
+        help=f"methods by which the model chooses lettered options: {', '.join(get_args(Method))} (default: both)",
     )  # fmt: skip
     parser.add_argument(
-        "--shots", type=shots, default=(0, 5), metavar="N,M", help="examples before a choice question (default: 0,5)"
+        "--shots",
+        type=shots,
+        default=(0, 5),
+        metavar="N,M",
+        help="numbers of few-shot examples before a choice question (default: 0,5)",
     )
     parser.add_argument(
         "--max-model-len", type=count, metavar="N",
-        help=f"context of the engine, in tokens (default: the model's, at most {DEFAULT_CONTEXT})",
+        help=f"context length of the engine, in tokens (default: the model's, at most {DEFAULT_CONTEXT})",
     )  # fmt: skip
     parser.add_argument(
         "--dtype", choices=get_args(Dtype), default="auto",
         help=f"precision of the engine and the reward model; {AUTO} (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--no-rotation", action="store_true", help="ask choice questions in the given order only")
-    parser.add_argument("--last-turn", action="store_true", help="score conversations at their last answer only")
+    parser.add_argument(
+        "--no-rotation", action="store_true", help="keep the options of choice questions in the given order"
+    )
+    parser.add_argument("--last-turn", action="store_true", help="score conversations only at their last response")
 
 
 def named(text: str) -> re.Match[str] | None:
@@ -106,7 +116,9 @@ def files_of(given: Sequence[str]) -> dict[str, str]:
         if not match or match[1] not in BENCHMARKS:
             raise ConfigError(f"--file {text}: write --file TASK=PATH, TASK being one of {', '.join(BENCHMARKS)}")
         if match[1] in files:
-            raise ConfigError(f"--file {text}: {match[1]} has a file already; run it a second time for another")
+            raise ConfigError(
+                f"--file {text}: {match[1]} already has a file; evaluate the other file in a separate run"
+            )
         files[match[1]] = match[2]
     return files
 

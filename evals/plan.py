@@ -74,7 +74,9 @@ def make_plan(options: argparse.Namespace) -> Plan:
     outputs = {name: _output(name, getattr(options, name)) for name in ("json", "markdown", "html")}
     reward_model = ModelFolder(options.reward_model, "--reward-model") if options.reward_model else None
     if reward_model is not None and not reward_model.is_reward_model:
-        raise ConfigError(f"--reward-model: {reward_model.path} has no scalar head; name one of trainers.reward")
+        raise ConfigError(
+            f"--reward-model: {reward_model.path} has no scalar head; give a model trained with trainers.reward"
+        )
     reference, rival = (_language_model(options, name) for name in ("reference", "against"))
     languages = [model for model in models.values() if not model.is_reward_model]
     _check_seconds(settings, languages, [other for other in (reward_model, reference, rival) if other is not None])
@@ -120,7 +122,7 @@ def require_tasks(names: Sequence[str], data: str, most: int, setting: str) -> N
     for name in names:
         _check_name(name, names, setting)
         if name in TASKS and (TASKS[name].needs or TASKS[name].of_reward_model):
-            raise ConfigError(f"{setting}: {name} needs a reward model or a second model; ask it with evals.run")
+            raise ConfigError(f"{setting}: {name} needs a reward model or a second model; run it with evals.run")
     folder = require_dir(data, f"{setting.partition('.')[0]}.data", _NO_TABLES)
     try:
         _read(names, folder, {}, most, 0)
@@ -148,7 +150,7 @@ def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:
 def _check_context(options: argparse.Namespace, settings: Settings, models: Sequence[ModelFolder]) -> None:
     """Refuses a context longer than a model's, or too short for a response, before an engine is loaded."""
     if options.endpoint and (options.max_model_len or options.dtype != "auto"):
-        raise ConfigError("--max-model-len, --dtype: are of an engine here, not of an endpoint; leave them out")
+        raise ConfigError("--max-model-len, --dtype: cannot be used with --endpoint, only with --model; leave them out")
     for model in models:
         context = settings.sizing.context(model)
         longest = max(settings.open_tokens, settings.sample_tokens)
@@ -228,7 +230,7 @@ def _models(given: Sequence[str]) -> tuple[dict[str, ModelFolder], bool]:
     for text in given:
         match = named(text)
         if not match:
-            raise ConfigError(f"--model={text}: of several models each needs a name; write --model NAME={text}")
+            raise ConfigError(f"--model={text}: with several models, each needs a name; write --model NAME={text}")
         name, path = match.groups()
         if name in models:
             raise ConfigError(f"--model={text}: the name '{name}' is given twice; choose another")

@@ -114,7 +114,9 @@ class _Server:
             serve.start(http_options={"host": self._options.host, "port": self._options.port})
             seconds = self._deploy(self._config)
             url = f"http://{self._options.host}:{self._options.port}"
-            print(f"{PROG}: ready after {seconds:.0f} s at {url} (chat page; OpenAI's API at {url}/v1); Ctrl-C ends it")
+            print(
+                f"{PROG}: ready after {seconds:.0f} s at {url} (chat page; OpenAI's API at {url}/v1); press Ctrl-C to stop"
+            )
             sys.stdout.flush()
             while not self._stop.is_set():
                 self._record.write(self._endpoint)
@@ -168,7 +170,7 @@ def require_no_serve() -> None:
         return
     names = ", ".join(serve.status().applications) or "no application"
     raise ConfigError(
-        f"Ray Serve runs already in this cluster ({names}): change it with serve deploy, or end it with serve shutdown"
+        f"Ray Serve runs already in this cluster ({names}): update it with `serve deploy`, or stop it with `serve shutdown`"
     )
 
 
@@ -195,14 +197,14 @@ def change_weights(address: str, port: int, weights: str, timeout_s: float) -> N
         while True:
             reply = record.asked()
             if reply and reply.id != change.id:
-                raise RunError("another command has asked for other weights meanwhile: ask again if these are wanted")
+                raise RunError("another command has requested different weights: run this command again to load these")
             if reply and reply.done:
                 break
             if time.monotonic() > deadline:
-                raise RunError(f"the endpoint at port {port} has not taken over weights={weights} in {timeout_s:g} s")
+                raise RunError(f"the endpoint at port {port} did not load weights={weights} within {timeout_s:g} s")
             time.sleep(_LOOK_S)
     if reply.error:
-        raise RunError(f"the endpoint at port {port} refuses weights={weights}: {reply.error}")
+        raise RunError(f"the endpoint at port {port} rejected weights={weights}: {reply.error}")
     print(f"{PROG}: the endpoint at port {port} now has weights={weights or 'its own'}")
 
 
@@ -228,20 +230,24 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="\n".join(["settings, as key=value:", *settings_text("endpoint", ServeConfig, prefix="")]),
     )
     parser.add_argument(
-        "settings", nargs="*", metavar="key=value", help="a setting of those below; model=DIR is required"
+        "settings", nargs="*", metavar="key=value", help="a setting from the list below; model=DIR is required"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1; 0.0.0.0: all)")
-    parser.add_argument("--port", type=_port, default=8000, help="TCP port (default: 8000)")
-    parser.add_argument("--timeout", type=float, default=900.0, metavar="SECONDS", help="longest start (default: 900)")
     parser.add_argument(
-        "--insecure", action="store_true", help="join a Ray cluster that other machines reach without a token"
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: 127.0.0.1)"
+    )
+    parser.add_argument("--port", type=_port, default=8000, help="TCP port (default: 8000)")
+    parser.add_argument(
+        "--timeout", type=float, default=900.0, metavar="SECONDS", help="startup timeout (default: 900)"
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="join a Ray cluster that other machines can reach without a token"
     )
     return parser.parse_intermixed_args(argv)
 
 
 def _port(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= _PORTS:
-        raise argparse.ArgumentTypeError(f"{text} is not a port: give 1 to {_PORTS}")
+        raise argparse.ArgumentTypeError(f"{text} is not a port: give a number from 1 to {_PORTS}")
     return int(text)
 
 

@@ -65,7 +65,7 @@ def application(config: ServeConfig, version: str = "") -> serve.Application:
     _fetch_on_nodes(config)
     keys = read_keys(config.api_keys_file)
     if not keys:
-        logger.warning("no API keys (set %s): the endpoint answers this machine only", VARIABLE)
+        logger.warning("no API keys (set %s): the endpoint accepts only requests from this machine", VARIABLE)
     models = Models(
         dict.fromkeys(folders, config.engine.max_model_len),
         next(iter(reward), ""),
@@ -109,7 +109,7 @@ def _check_models(folders: Mapping[str, ModelFolder], config: ServeConfig) -> No
         if config.engine.max_model_len > folder.context:
             raise ConfigError(
                 f"engine.max_model_len={config.engine.max_model_len}: the context of {name} is {folder.context}; "
-                "ask for no more"
+                "lower it"
             )
         folder.require_complete()
 
@@ -120,7 +120,9 @@ def _reward_model(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> di
         return {}
     given = named_folders(config.reward_model, "reward_model")
     if set(given) & set(folders) or len(given) > 1:
-        raise ConfigError(f"reward_model={config.reward_model}: give one, named unlike the models: NAME=DIR")
+        raise ConfigError(
+            f"reward_model={config.reward_model}: give one reward model, with a name that no model has: NAME=DIR"
+        )
     name, folder = next((name, ModelFolder(path, "reward_model")) for name, path in given.items())
     if not folder.is_reward_model:
         raise ConfigError(f"reward_model={name}: {folder.path} has no scalar head; give the folder of a reward model")

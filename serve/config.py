@@ -22,51 +22,60 @@ class ServingEngineConfig(EngineConfig):
     """One vLLM engine. Its KV cache is larger than that of an engine that shares a machine with trainers."""
 
     tool_parser: str = Field(
-        "", description="vLLM's parser of tool calls; by default found by the chat template, 'none' for none"
+        "", description="vLLM's tool call parser; empty: chosen by the chat template; none: no parser"
     )
-    reasoning_parser: str = Field("", description="vLLM's parser of what a model thinks before it answers, as qwen3")
-    kv_cache_bytes: int = Field(2**30, ge=2**20, description="memory of the KV cache on CPU, bytes")
+    reasoning_parser: str = Field("", description="vLLM's reasoning parser, e.g. qwen3; empty: none")
+    kv_cache_bytes: int = Field(2**30, ge=2**20, description="memory of the KV cache on CPUs, bytes")
 
 
 class ReplicasConfig(Section):
     """Number of engines of each model, and the resources of one engine."""
 
-    count: int = Field(1, ge=1, description="engines of each model, always there")
-    most: int = Field(0, ge=0, description="engines of each model under load; 0: `count`, never more")
-    target_ongoing: int = Field(48, ge=1, description="requests an engine should work on; more start another one")
-    cpus: float = Field(1.0, gt=0, description="CPUs that Ray reserves for one engine")
-    gpus: int = Field(0, ge=0, description="GPUs of one engine (tensor parallel); 0 runs on CPUs")
-    threads: int = Field(2, ge=1, description="computing threads of one engine on CPUs")
+    count: int = Field(1, ge=1, description="minimum number of engines per model")
+    most: int = Field(0, ge=0, description="maximum number of engines per model (autoscaling); 0: always `count`")
+    target_ongoing: int = Field(
+        48, ge=1, description="target number of concurrent requests per engine; with more, autoscaling adds an engine"
+    )
+    cpus: float = Field(1.0, gt=0, description="CPUs reserved in Ray per engine")
+    gpus: int = Field(0, ge=0, description="GPUs per engine (tensor parallel size); 0: runs on CPUs")
+    threads: int = Field(2, ge=1, description="compute threads per engine on CPUs")
 
     @model_validator(mode="after")
     def _most_is_no_fewer(self) -> ReplicasConfig:
         if 0 < self.most < self.count:
-            raise ValueError(f"replicas.most {self.most} is below replicas.count {self.count}: raise it or leave it 0")
+            raise ValueError(
+                f"replicas.most {self.most} is below replicas.count {self.count}: raise it, or set it to 0"
+            )
         return self
 
 
 class LimitsConfig(Section):
     """Limits on one API key and on one request."""
 
-    requests_per_minute: int = Field(0, ge=0, description="requests of one key; 0: no limit")
-    tokens_per_minute: int = Field(0, ge=0, description="prompt and answer tokens of one key; 0: no limit")
+    requests_per_minute: int = Field(0, ge=0, description="requests per minute and key; 0: no limit")
+    tokens_per_minute: int = Field(0, ge=0, description="prompt and response tokens per minute and key; 0: no limit")
     key_share: float = Field(
-        0.5, gt=0, le=1, description="share of a model's sequences that one of several keys may have at the engines"
+        0.5,
+        gt=0,
+        le=1,
+        description="maximum fraction of a model's concurrent sequences that one key may use if there are several",
     )
-    sequences: int = Field(64, ge=1, description="sequences (n x prompts) of one request")
-    body_bytes: int = Field(2**20, ge=1024, description="largest request body")
-    body_seconds: float = Field(30.0, gt=0, description="longest time for receiving a request body")
-    header_bytes: int = Field(16_384, ge=1024, description="largest total of a request's header names and values")
-    headers: int = Field(64, ge=8, description="headers of one request")
+    sequences: int = Field(64, ge=1, description="maximum sequences (n x prompts) per request")
+    body_bytes: int = Field(2**20, ge=1024, description="maximum size of a request body, bytes")
+    body_seconds: float = Field(30.0, gt=0, description="timeout for receiving a request body, seconds")
+    header_bytes: int = Field(
+        16_384, ge=1024, description="maximum total size of a request's header names and values, bytes"
+    )
+    headers: int = Field(64, ge=8, description="maximum number of headers per request")
     characters_per_token: int = Field(
-        32, ge=1, description="longest prompt, in characters per token of the model's context"
+        32, ge=1, description="maximum prompt length, in characters per token of the model's context"
     )
-    queued: int = Field(256, ge=1, description="requests of a model that may wait; one more gets a 503")
-    seconds: float = Field(600.0, gt=0, description="longest time for one request")
+    queued: int = Field(256, ge=1, description="maximum queued requests per model; further ones get status 503")
+    seconds: float = Field(600.0, gt=0, description="timeout of a request, seconds")
     shared_prefixes: bool = Field(
         False,
-        description="let keys reuse each other's cached prompts: faster where they begin alike, but then the time to the "
-        "first token tells one key whether another has sent a prompt",
+        description="share the prefix cache between keys: faster for common prefixes, but the time to the first token "
+        "then reveals to one key whether another key has sent the same prompt",
     )
 
 
@@ -76,10 +85,10 @@ class ServeConfig(Section):
     recipe_key: ClassVar[str] = "serve"
 
     model: str = Field(
-        description="[NAME=]DIR of the model, in Hugging Face format, or a Hub id; several, separated by commas"
+        description="[NAME=]DIR of the model, in Hugging Face format, or a Hub id; separate several by commas"
     )
     weights: str = Field(
-        "", description="[NAME=]DIR of newer weights of the same architecture, taken over by running engines"
+        "", description="[NAME=]DIR of newer weights of the same architecture; running engines load them"
     )
     reward_model: str = Field("", description="[NAME=]DIR of a reward model for /v1/score")
     reward_dtype: Dtype = Field("auto", description=f"precision of the reward model; {AUTO}")
@@ -87,12 +96,12 @@ class ServeConfig(Section):
     replicas: ReplicasConfig = ReplicasConfig()
     limits: LimitsConfig = LimitsConfig()
     api_keys_file: str = Field(
-        "", description="YAML file with named API keys, or a file with one key a line; besides those of CHIMED_API_KEYS"
+        "", description="YAML file with named API keys, or a file with one key per line; CHIMED_API_KEYS adds more"
     )
     stream_interval_ms: int = Field(
-        100, ge=0, description="after the first, tokens of a stream are sent together this often"
+        100, ge=0, description="interval between chunks of a stream after the first, milliseconds"
     )
-    cors_origins: list[str] = Field([], description="web origins that browsers may call from; none by default")
+    cors_origins: list[str] = Field([], description="web origins that browsers may call from (CORS)")
 
     @model_validator(mode="after")
     def _dtypes_by_replicas(self) -> ServeConfig:

@@ -116,7 +116,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
         return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.").response(request.url.path)
     text = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        text = "is not an argument of this endpoint; leave it out"
+        text = "is not a parameter of this endpoint; remove it"
     elif first["type"] == "model_attributes_type" and not param:
         text = "The body must be a JSON object"
     elif first["type"] == "missing":
@@ -141,8 +141,8 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = error.status_code
     message = {
-        404: f"There is no {request.url.path} here; /openapi.json lists what there is.",
-        405: f"{request.url.path} does not take {request.method}.",
+        404: f"There is no {request.url.path}; see /openapi.json for all routes.",
+        405: f"{request.url.path} does not support {request.method}.",
         400: "The body cannot be read: send JSON in UTF-8.",
     }.get(status, HTTPStatus(status).phrase)
     return ApiError(status, message).response(request.url.path)
@@ -150,6 +150,6 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _failure(request: Request, error: Exception) -> JSONResponse:
     logger.error("unexpected failure of %s %s", request.method, request.url.path, exc_info=error)
-    return ApiError(500, "The endpoint failed on this request; its log says why under the request id.").response(
+    return ApiError(500, "The endpoint failed on this request; see its log for the request id.").response(
         request.url.path
     )

@@ -85,7 +85,7 @@ class FairQueue:
                 if everybody > self._most_waiting
                 else ApiError(
                     429,
-                    f"{own} requests of this key are waiting already: send the next when one is answered.",
+                    f"{own} requests of this key are queued: wait for one to finish before sending another.",
                     code="too_many_waiting",
                     retry_after_s=RETRY_S,
                 )

@@ -49,12 +49,22 @@ ANYBODY = Key("anybody")
 class KeyConfig(Section):
     """One key of a key file."""
 
-    key: str = Field("", description="the key itself; or give sha256")
-    sha256: str = Field("", pattern="^([0-9a-f]{64})?$", description="hexadecimal SHA-256 digest of the key")
-    requests_per_minute: int | None = Field(None, ge=0, description="instead of limits.requests_per_minute")
-    tokens_per_minute: int | None = Field(None, ge=0, description="instead of limits.tokens_per_minute")
-    weight: float = Field(1.0, gt=0, le=1000, description="share of the engines while other keys wait, relative")
-    expires: str = Field("", description="2027-01-31, the end of that day in UTC, or a time with its zone")
+    key: str = Field("", description="the key itself; alternative to sha256")
+    sha256: str = Field(
+        "", pattern="^([0-9a-f]{64})?$", description="hexadecimal SHA-256 digest of the key; alternative to key"
+    )
+    requests_per_minute: int | None = Field(
+        None, ge=0, description="requests per minute; overrides limits.requests_per_minute"
+    )
+    tokens_per_minute: int | None = Field(
+        None, ge=0, description="tokens per minute; overrides limits.tokens_per_minute"
+    )
+    weight: float = Field(
+        1.0, gt=0, le=1000, description="relative weight in fair queueing while requests of other keys are queued"
+    )
+    expires: str = Field(
+        "", description="expiry: a date such as 2027-01-31 (end of that day, UTC), or a time with a time zone"
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> KeyConfig:
@@ -91,13 +101,13 @@ def read_keys(file: str) -> list[Key]:
     if file:
         found = _from_yaml(file) if Path(file).suffix in (".yaml", ".yml") else _from_lines(file)
         if not found:
-            raise ConfigError(f"{file}: has no API key in it; write one, or leave out api_keys_file")
+            raise ConfigError(f"{file}: contains no API keys; add one, or remove api_keys_file")
         keys += found
     return list({key.digest: key for key in keys}.values())
 
 
 def _from_lines(file: str) -> list[Key]:
-    lines = text_lines(require_file(file, "api_keys_file", "give a file with a key a line, or a YAML file"))
+    lines = text_lines(require_file(file, "api_keys_file", "give a file with one key per line, or a YAML file"))
     return [_nameless(line, f"{file}:{number}") for number, line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -130,7 +140,7 @@ def _from_settings(name: str, values: Any, recipe: Recipe) -> Key:
         found = f", not {problem['input']}" if isinstance(problem["input"], (int, float)) else ""
         text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         if problem["type"] == "extra_forbidden":
-            text, found = f"is no setting of a key; there are {', '.join(KeyConfig.model_fields)}", ""
+            text, found = f"is not a setting of a key; use {', '.join(KeyConfig.model_fields)}", ""
         raise ConfigError(f"{where}{field}: {text}{found}") from None
 
 
@@ -206,10 +216,10 @@ class Keyring:
         # Compares every digest in constant time, so that the duration reveals nothing about the keys.
         matches = [key for key in self._keys if hmac.compare_digest(digest, key.digest)]
         if not matches:
-            raise ApiError(401, "This API key is not one of the endpoint's.", code="invalid_api_key")
+            raise ApiError(401, "This API key is invalid.", code="invalid_api_key")
         key = matches[0]
         if key.expires is not None and key.expires < self._clock():
-            raise ApiError(401, f"The API key '{key.name}' has expired: ask for a new one.", code="expired_api_key")
+            raise ApiError(401, f"The API key '{key.name}' has expired: request a new one.", code="expired_api_key")
         return key
 
 

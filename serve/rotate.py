@@ -24,8 +24,8 @@ PROG = "python -m serve.rotate"
 def main(argv: Sequence[str]) -> None:
     """Writes the config file to standard output."""
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("keys", metavar="KEYS.yaml", help="the key file, as api_keys_file names it")
-    parser.add_argument("config", metavar="CONFIG.yaml", help="the Serve config file that was deployed")
+    parser.add_argument("keys", metavar="KEYS.yaml", help="key file, in the format of api_keys_file")
+    parser.add_argument("config", metavar="CONFIG.yaml", help="Serve config file that was deployed")
     given = parser.parse_args(argv)
     with one_line_errors(PROG):
         config = read_recipe(Path(given.config), given.config).values

@@ -64,12 +64,12 @@ def read_checksummed(path: Path) -> tuple[pa.Table, dict[str, str]]:
     except OSError as error:
         raise DamagedTable(f"{path}: not readable ({error.strerror})") from error
     if _MARK not in content:
-        raise DamagedTable(f"{path}: damaged, or by an earlier version (there is no checksum in it)")
+        raise DamagedTable(f"{path}: damaged, or written by an earlier version (it has no checksum)")
     place = content.rindex(_MARK) + len(_MARK)
     seal = bytes(content[place : place + _DIGITS])
     content[place : place + _DIGITS] = b"0" * _DIGITS
     if hashlib.sha256(content).hexdigest().encode() != seal:
-        raise DamagedTable(f"{path}: damaged or cut off (its SHA-256 is not the one in it)")
+        raise DamagedTable(f"{path}: damaged or truncated (its SHA-256 does not match the stored one)")
     table = pq.read_table(pa.BufferReader(bytes(content)))
     facts = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     return table.replace_schema_metadata(None), facts

@@ -17,7 +17,7 @@ from typing import Any
 
 from configs.errors import RunError
 
-_AGAIN = "then the same command goes on from the newest good state"
+_AGAIN = "then run the same command again: it continues from the newest good state"
 _TODO = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, {_AGAIN}"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), f"make its folder writable, {_AGAIN}"),
@@ -119,9 +119,9 @@ def checksum_fault(content: bytes, *, required: bool = True) -> str | None:
     """
     text, seal, digest = content.rpartition(_CHECKSUM_LINE)
     if not seal:
-        return "cut off (its last line, a SHA-256, is missing)" if required else None
+        return "truncated (its last line, a SHA-256, is missing)" if required else None
     if digest != hashlib.sha256(text).hexdigest().encode() + b"\n":
-        return "damaged or changed (its last line is not the SHA-256 of the others)"
+        return "damaged or changed (its last line is not the SHA-256 of the lines before it)"
     return None
 
 

@@ -35,7 +35,7 @@ def runs_root() -> Path:
     if environment.name == ".venv" and (environment.parent / "pyproject.toml").is_file():
         return environment.parent / "runs"
     raise ConfigError(
-        f"{RUNS_VARIABLE} is not set, and a job's working folder is deleted after it: name a lasting folder, "
+        f"{RUNS_VARIABLE} is not set, and a job's working folder is deleted when the job ends: set it to a persistent folder, "
         f'e.g. ray job submit --runtime-env-json \'{{"env_vars": {{"{RUNS_VARIABLE}": "/shared/runs"}}}}\' ...'
     )
 

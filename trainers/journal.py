@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     run = require_dir(options.run, "run", "give the folder of a run, such as runs/quickstart/ppo")
     steps = recorded_steps(run / "journal")
     if not steps:
-        raise ConfigError(f"{run}: has no journal; name a run of trainers.ppo or trainers.rejection that has begun")
+        raise ConfigError(f"{run}: has no journal; give a run of trainers.ppo or trainers.rejection that has started")
     step = steps[-1] if options.step is None else options.step
     if step not in steps:
         raise ConfigError(f"--step={step}: the journal of {run} has steps {steps[0]} to {steps[-1]}; give one of them")
@@ -58,7 +58,10 @@ def with_rewards(table: pa.Table, path: Path) -> pa.Table:
         return table
     rewards, _ = read_checksummed(path)
     if len(rewards) != len(table):
-        raise ConfigError(f"{path}: has {len(rewards)} rewards for {len(table)} responses; remove it to go without")
+        raise ConfigError(
+            f"{path}: has {len(rewards)} rewards for {len(table)} responses; remove the file to show the "
+            "step without rewards"
+        )
     for name in rewards.column_names:
         table = table.append_column(name, rewards.column(name))
     return table
@@ -75,7 +78,7 @@ def chosen(table: pa.Table, best: int | None, worst: int | None) -> list[int]:
     if best is None and worst is None:
         return list(range(len(table)))
     if "reward" not in table.column_names:
-        raise ConfigError("--best, --worst: this step has no rewards yet; leave them out, or give an earlier --step")
+        raise ConfigError("--best, --worst: this step has no rewards yet; remove the option, or give an earlier --step")
     rewards = column_values(table, "reward")
     order = sorted(range(len(rewards)), key=lambda row: -rewards[row] if best is not None else rewards[row])
     return order[: best if best is not None else worst]
@@ -114,9 +117,9 @@ def _model(run: Path) -> str | Path:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=PROG, description="What a run has journalled.")
+    parser = argparse.ArgumentParser(prog=PROG, description="Show the contents of a run's journal.")
     show = parser.add_subparsers(required=True).add_parser(
-        "show", help="prints prompts, responses and rewards of a step"
+        "show", help="print prompts, responses, and rewards of a step"
     )
     show.add_argument("run", metavar="runs/NAME", help="the run's folder")
     show.add_argument("--step", type=int, help="the step, counted from 0 (default: the newest)")

@@ -111,7 +111,8 @@ class _Ledger:
         write_json({"seconds": self.seconds, "peak_bytes": self.peak_bytes}, self._path)
         if status:
             raise ConfigError(
-                f"the part {part} ended with status {status}, see above; repair it and run the same again"
+                f"{part} failed with status {status}, see the output above; fix the cause and run the same "
+                "command again"
             )
 
 
@@ -133,7 +134,7 @@ def _status_of(command: Sequence[str], environment: Mapping[str, str]) -> int:
         finally:
             signal.signal(signal.SIGTERM, before)
     if asked:
-        logger.info("stopped; the same command goes on")
+        logger.info("stopped; run the same command to continue")
         raise Stopped("SIGTERM")
     return status
 
@@ -148,8 +149,8 @@ def _require_same_options(root: Path, options: argparse.Namespace) -> None:
     for name, value in wanted.items():
         if found[name] != value:
             raise ConfigError(
-                f"{root} was made with --{name} {found[name]}, not {value}; remove it, or set CHIMED_RUNS to another "
-                f"folder for runs"
+                f"{root} was created with --{name} {found[name]}, not {value}; remove it, or set CHIMED_RUNS to "
+                "another folder for runs"
             )
 
 
@@ -158,7 +159,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default="configs/laptop.yaml", help="the recipe (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="decides data, weights, order and samples (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of data, initial weights, order, and sampling (default: 0)"
+    )
     parser.add_argument(
         "--chat",
         choices=("chimed", "chatml"),

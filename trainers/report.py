@@ -54,7 +54,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="runs/NAME", help="the run's folder")
-    parser.add_argument("--out", metavar="FILE", help="the page (default: runs/NAME/report.html)")
+    parser.add_argument("--out", metavar="FILE", help="the HTML file to write (default: runs/NAME/report.html)")
     return parser.parse_args(argv)
 
 

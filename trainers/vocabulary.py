@@ -25,20 +25,25 @@ PROG = "python -m trainers.vocabulary"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Extends the model, and prints the vocabulary sizes and the number of new pieces as JSON."""
+    """Extends the model, and prints the vocabulary sizes and the number of new pieces as JSON, or one line of an error."""
     parser = argparse.ArgumentParser(prog=PROG, description="Extend a causal language model to an extended tokenizer.")
     parser.add_argument("--model", required=True, metavar="DIR", help="the model with its old tokenizer")
-    parser.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="what data.tokenizer extend wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--tokenizer", type=Path, required=True, metavar="DIR", help="tokenizer folder written by data.tokenizer extend"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the extended model")
     given = parser.parse_args(arguments)
     configure("trainers.vocabulary")
     with one_line_errors(PROG):
         if given.out.exists():
-            raise ConfigError(f"--out {given.out}: is there already; name a new folder")
+            raise ConfigError(f"--out {given.out}: already exists; give a new folder")
         folder, new = require_model(given.model, 1, "", "--model"), load(given.tokenizer)
         pieces = old_pieces(load(folder).backend_tokenizer, new.backend_tokenizer)
         if not pieces:
-            raise ConfigError(f"--tokenizer {given.tokenizer}: has no pieces that the model's own lacks")
+            raise ConfigError(
+                f"--tokenizer {given.tokenizer}: has no pieces that the model's tokenizer lacks; give a "
+                "tokenizer written by data.tokenizer extend"
+            )
         from transformers import AutoModelForCausalLM
 
         from actors.model_folder.completeness import load_complete

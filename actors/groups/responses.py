@@ -63,7 +63,7 @@ class ResponseCollector:
         """
         limit = self._engines.timeout_s
         if not wait([self._all], limit).done:
-            raise RoleDied(f"{self._engines.role}: generate: no answer after {limit:.0f} s")
+            raise RoleDied(f"{self._engines.role}: generate: no response after {limit:.0f} s")
         return self._all.result()
 
     def drop(self) -> None:
@@ -81,7 +81,7 @@ class ResponseCollector:
             if ready:
                 heard = time.monotonic()
             elif time.monotonic() - heard > limit:
-                raise RoleDied(f"{role}: generate: no answer after {limit:.0f} s")
+                raise RoleDied(f"{role}: generate: no response after {limit:.0f} s")
             else:
                 self._engines.poll()
             for stream in ready:

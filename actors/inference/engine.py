@@ -274,7 +274,7 @@ class Engine:
         self._llm.collective_rpc(_begin_weight_load)
 
     def load_weight_block(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Loads a part of the weights, with Hugging Face names. No weight may be loaded twice."""
+        """Loads a part of the weights, full tensors with Hugging Face names. No weight may be loaded twice."""
         self._llm.collective_rpc(_load_weight_block, args=(list(self._with_tied_head(weights)),))
 
     def end_weight_load(self) -> None:

@@ -48,7 +48,7 @@ def pad_input(hidden: Tensor, indices: Tensor, batch: int, length: int) -> Tenso
 
 
 def all_gather(tensor: Tensor, group: torch.distributed.ProcessGroup | None = None) -> Tensor:
-    """Concatenates the tensors of all ranks along the first axis."""
+    """Concatenates the tensors of all ranks, (N, ...) each, along the first axis: (ranks * N, ...)."""
     world = torch.distributed.get_world_size(group)
     gathered = tensor.new_empty(world * tensor.shape[0], *tensor.shape[1:])
     torch.distributed.all_gather_into_tensor(gathered, tensor.contiguous(), group=group)

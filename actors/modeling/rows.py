@@ -34,7 +34,7 @@ def flat(table: pa.Table, name: str) -> np.ndarray:
 
 
 def as_list_column(values: np.ndarray, counts: Sequence[int] | np.ndarray, dtype: pa.DataType) -> pa.ListArray[Any]:
-    """Splits concatenated values into rows of `counts` values: the inverse of `flat`.
+    """Splits concatenated values, (N,), into rows of `counts` values, (R,): the inverse of `flat`.
 
     Raises ValueError if `counts` do not add up to the number of values.
     """

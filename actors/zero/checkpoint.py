@@ -101,7 +101,7 @@ class CheckpointStore:
             try:
                 verify(folder)
             except DamagedCheckpoint as error:
-                logger.warning("%s; %s is not used, but what there was before it", error, folder.name)
+                logger.warning("%s; skipping %s", error, folder.name)
                 continue
             yield folder, json.loads((folder / STATE).read_text(encoding="utf-8"))
 

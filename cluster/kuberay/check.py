@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_line_errors(PROG):
         schemas = RaySchemas(options.crds) if options.crds else None
         if schemas is None:
-            logger.warning("KubeRay's schemas are not checked; give their folder by --crds DIR")
+            logger.warning("KubeRay's schemas are not checked; give their folder with --crds DIR")
         manifests = [manifest for path in options.paths for manifest in read(path)]
         problems = [
             problem
@@ -90,9 +90,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"folder of KubeRay's custom resource definitions (default: ${SCHEMAS_VARIABLE})",
     )
     parser.add_argument(
-        "--project", type=Path, default=REPOSITORY, help="where programs and recipes are (default: %(default)s)"
+        "--project",
+        type=Path,
+        default=REPOSITORY,
+        help="folder of the project, with its programs and recipes (default: %(default)s)",
     )
-    parser.add_argument("--kubernetes", default=KUBERNETES, help="version of Kubernetes (default: %(default)s)")
+    parser.add_argument("--kubernetes", default=KUBERNETES, help="Kubernetes version (default: %(default)s)")
     return parser.parse_args(argv)
 
 

@@ -37,7 +37,7 @@ def group_resources(ray: RayClusterView) -> Iterator[Found]:
         if told and mapping(group.spec.get("resources")):
             yield (
                 (*group.key, "resources"),
-                f"is set together with rayStartParams.{told[0]}, which says the same; keep one of the two",
+                f"is set together with rayStartParams.{told[0]}, which sets the same value; keep one of the two",
             )
         if "labels" in parameters:
             yield (
@@ -135,7 +135,7 @@ def alpha_fields(ray: RayClusterView) -> Iterator[Found]:
     if ray.spec.get("networkPolicy") is not None:
         yield (
             (*ray.key, "networkPolicy"),
-            "needs the operator's gate RayClusterNetworkPolicy, which is off; apply a NetworkPolicy of your own",
+            "needs the operator's gate RayClusterNetworkPolicy, which is off; apply your own NetworkPolicy",
         )
 
 

@@ -116,7 +116,9 @@ def _render(folder: Path, name: str) -> str:
             [*command, str(folder)], capture_output=True, text=True, timeout=_SECONDS_TO_RENDER, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise ConfigError(f"{name}: does not render within {_SECONDS_TO_RENDER:.0f} s; see what it fetches") from error
+        raise ConfigError(
+            f"{name}: does not render within {_SECONDS_TO_RENDER:.0f} s; check the remote resources that it fetches"
+        ) from error
     if done.returncode:
         words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise ConfigError(f"{name}: does not render: {words[-1]}")

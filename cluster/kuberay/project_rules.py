@@ -48,7 +48,7 @@ def settings_said(manifest: Manifest, _: Path) -> Iterator[Found]:
     if mapping(ray.spec.get("authOptions")).get("mode") is None:
         yield (
             (*ray.key, "authOptions", "mode"),
-            "is not given, and without tokens whoever reaches the dashboard runs code; set it to token",
+            "is not given, and without tokens anyone who reaches the dashboard can run code; set it to token",
         )
 
 
@@ -84,14 +84,14 @@ def entrypoints(manifest: Manifest, project: Path) -> Iterator[Found]:
         if not (inside if recipe.startswith("/") else (project / recipe).is_file()):
             yield (
                 (*key, "entrypoint"),
-                f"names the recipe {recipe}, which is not there; name one in {project / 'configs'}, or mount it",
+                f"names the recipe {recipe}, which does not exist; name one in {project / 'configs'}, or mount it",
             )
     for group in ray.groups if ray else ():
         runs = group.environment().get(RUNS_VARIABLE, ((), None))[1]
         if not (runs and _on_a_volume(str(runs), group)):
             yield (
                 (*group.pod_key, "containers", 0, "env"),
-                f"{RUNS_VARIABLE} is {runs or 'not set'}, which is on no volume: runs would be lost; name a mounted folder",
+                f"{RUNS_VARIABLE} is {runs or 'not set'}, which is not on a volume, so runs would be lost; name a mounted folder",
             )
 
 
@@ -107,7 +107,7 @@ def kueue(manifest: Manifest, _: Path) -> Iterator[Found]:
         if job.get("shutdownAfterJobFinishes") is not True:
             yield (
                 (*key, "shutdownAfterJobFinishes"),
-                "must be true with Kueue, which else keeps the quota; set it to true",
+                "must be true with Kueue, which otherwise does not release the quota; set it to true",
             )
     if ray and ray.autoscaling:
         yield (

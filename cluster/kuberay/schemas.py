@@ -77,7 +77,7 @@ def explain(error: ValidationError) -> Iterator[Found]:
     elif error.validator == "required":
         for name in error.validator_value:
             if name not in error.instance:
-                yield (*key, name), "is missing; give it"
+                yield (*key, name), "is missing; add it"
     elif error.validator == "type":
         types = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
         wanted = " or ".join(kind for kind in types if kind != "null")

@@ -14,7 +14,7 @@ from cluster.ray_internals import session_folder
 def crash_summary(notices: Sequence[ProcessRecord]) -> str:
     """Returns where the stderr logs of these processes are and, for those on this node, the last line of each."""
     if not notices:
-        return "it died before its first heartbeat; `ray logs` has its output"
+        return "it died before its first heartbeat; see its output with `ray logs`"
     logs = session_folder() / "logs"
     return "; ".join(_of(notice, logs) for notice in notices)
 
@@ -29,4 +29,4 @@ def _of(notice: ProcessRecord, logs: Path) -> str:
         # Ray marks the beginning and the end of each actor's output with lines that start with a colon.
         said = [line for line in lines if not line.startswith(":")]
         return f"output of {place}: {path}" + (f", which ends with: {said[-1].strip()}" if said else "")
-    return f"output of {place}: {logs / pattern}, which is gone"
+    return f"output of {place}: {logs / pattern}, which no longer exists"

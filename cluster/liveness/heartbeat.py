@@ -55,7 +55,7 @@ class Heartbeat(PollingThread):
         return super().start()
 
     def beat(self) -> None:
-        """Sends one heartbeat. Raises RayError if the head does not answer."""
+        """Sends one heartbeat. Raises RayError if the head does not respond."""
         self.notice.resident_bytes = resident_bytes()
         self.notice.weights_version = self._version()
         metrics.HEARTBEAT.set(time.time(), **self._labels)

@@ -85,7 +85,7 @@ class ProcessRecord:
 
 
 def put_up(notice: ProcessRecord) -> None:
-    """Writes this process's record over its previous one. Raises RayError if the head does not answer."""
+    """Writes this process's record over its previous one. Raises RayError if the head does not respond."""
     from ray.experimental.internal_kv import _internal_kv_put
 
     notice.at = time.time()
@@ -109,7 +109,7 @@ def said(run: str, places: Sequence[tuple[str, int]]) -> list[ProcessRecord]:
         places: pairs of role and rank.
 
     Raises:
-        RayError: the head does not answer.
+        RayError: the head does not respond.
     """
     from ray.experimental.internal_kv import internal_kv_get_gcs_client
 

@@ -53,7 +53,7 @@ class Watch:
                 raise RoleDied(f"{role}: rank {rank} hangs: no heartbeat for {seconds:.0f} s")
 
     def silent(self) -> dict[Place, float]:
-        """Returns all hung processes with the seconds since their last heartbeat; empty if the head does not answer."""
+        """Returns all hung processes with the seconds since their last heartbeat; empty if the head does not respond."""
         now = time.monotonic()
         try:
             notices = said(self.run, list(self._actors))
@@ -73,7 +73,7 @@ class Watch:
         return silent
 
     def dead(self) -> list[Place]:
-        """Returns every process that Ray reports as dead. Retries while the head does not answer.
+        """Returns every process that Ray reports as dead. Retries while the head does not respond.
 
         Raises:
             HeadError: the head has not answered for `limit_s` seconds.

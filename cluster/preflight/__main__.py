@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = ["--config", options.config, *settings]
         stages = [options.stage] if options.stage else _stages(options.config)
         if not options.stage and settings:
-            raise ConfigError(f"{settings[0]}: say which stage it is for with --stage {'|'.join(stages)}")
+            raise ConfigError(f"{settings[0]}: name the stage of this setting with --stage {'|'.join(stages)}")
         pretrain = _pretrain(options.config)
         refused = [line for stage in stages for line in _look(read(stage, STAGES, arguments), pretrain, options)]
         drifted = list(versions())
@@ -95,7 +95,7 @@ def _shapes(given: str | None, pretrain: PretrainConfig | None) -> Callable[[str
             return read_shape(config_dir(folder))
         if pretrain and pretrain.architecture and pretrain.tokenizer:
             return new_shape(pretrain.architecture, vocabulary(tokenizer_dir(pretrain.tokenizer)))
-        raise ConfigError(f"there is no folder {path} yet; give --shape hidden=5120,layers=40,...")
+        raise ConfigError(f"there is no folder {path} yet; describe the model with --shape hidden=5120,layers=40,...")
 
     return shape_of
 
@@ -132,13 +132,13 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        epilog="Anything else, --a.b=value, is a setting of the stage.",
+        epilog="All other options, --a.b=value, are settings of the stage.",
     )
-    parser.add_argument("--config", default="configs/laptop.yaml", help="the recipe (default: %(default)s)")
-    parser.add_argument("--stage", choices=STAGES, help="one stage (default: all that the recipe has)")
-    parser.add_argument("--shape", help="of models whose folders are not there yet: hidden=5120,layers=40,...")
-    parser.add_argument("--nodes", help="a cluster that is not there yet: 2x64CPU,8GPU,1000GiB,H100, kinds joined by +")
-    parser.add_argument("--gpu-gib", type=float, help="memory of a GPU whose type Ray does not tell, GiB")
+    parser.add_argument("--config", default="configs/laptop.yaml", help="recipe, a YAML file (default: %(default)s)")
+    parser.add_argument("--stage", choices=STAGES, help="stage to check (default: all stages of the recipe)")
+    parser.add_argument("--shape", help="shape of models whose folders do not exist yet: hidden=5120,layers=40,...")
+    parser.add_argument("--nodes", help="planned cluster, e.g. 2x64CPU,8GPU,1000GiB,H100; join node types by +")
+    parser.add_argument("--gpu-gib", type=float, help="memory per GPU in GiB, if Ray does not report the GPU type")
     return parser.parse_known_args(sys.argv[1:] if argv is None else argv)
 
 

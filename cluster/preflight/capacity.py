@@ -111,10 +111,10 @@ def _parsed(text: str) -> Nodes:
             gpu = _usable(GPU_GIB[part])
         else:
             raise ConfigError(
-                f"--nodes: {part!r} is none of 64CPU, 8GPU, 1000GiB and a GPU's name ({', '.join(GPU_GIB)})"
+                f"--nodes: {part!r} is not a resource; use e.g. 64CPU, 8GPU, 1000GiB, or a GPU name ({', '.join(GPU_GIB)})"
             )
     if not found or not resources:
-        raise ConfigError(f"--nodes: {text!r} is not nodes; give e.g. 2x64CPU,8GPU,1000GiB,H100")
+        raise ConfigError(f"--nodes: {text!r} is not a list of nodes; give e.g. 2x64CPU,8GPU,1000GiB,H100")
     return Nodes(int(found[1] or 1), resources, host, gpu)
 
 

@@ -66,7 +66,7 @@ def find(address: str | None) -> str:
 
 
 def watch(head: Head, seconds: float, as_json: bool) -> None:
-    """Shows the state every `seconds` until interrupted. If the head does not answer, shows the error and retries."""
+    """Shows the state every `seconds` until interrupted. If the head does not respond, shows the error and retries."""
     screen = Live(screen=True, auto_refresh=False) if sys.stdout.isatty() and not as_json else None
     with suppress(KeyboardInterrupt), screen or nullcontext():
         while True:
@@ -91,7 +91,7 @@ def render(view: ClusterView) -> RenderableType:
     for run in view.runs:
         parts += [_headline(run), *([_ranks(run)] if run.ranks else [])]
     if not view.runs:
-        parts.append(Text(f"no run on the cluster at {view.address}"))
+        parts.append(Text(f"no runs on the cluster at {view.address}"))
     parts += [Text(f"{group.why} ({_ago(group.asked_s)})", style="yellow") for group in view.waiting]
     if view.coming:
         kinds = ", ".join(f"{count} {kind}" for kind, count in view.coming.items())
@@ -189,7 +189,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--address", help="HOST:PORT of the cluster's head (default: RAY_ADDRESS, else this machine's)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument(
         "--watch", nargs="?", const=2.0, type=_positive, metavar="SECONDS", help="repeat every SECONDS (default: 2)"
     )
@@ -199,7 +199,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
     return value
 
 

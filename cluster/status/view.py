@@ -91,7 +91,7 @@ class ClusterView:
 
 
 def snapshot(head: Head) -> ClusterView:
-    """Queries the head for a snapshot. Raises HeadError if it does not answer."""
+    """Queries the head for a snapshot. Raises HeadError if it does not respond."""
     reply, now = head.resources(), time.time()
     names = node_names(reply)
     groups = {group.placement_group_id: group.name for group in head.groups()}
@@ -186,7 +186,7 @@ def _noticed(
         role=notice.role,
         rank=notice.rank,
         state="late" if state == "alive" and beat > LATE_S else state,
-        node=names.get(notice.node, "a node that is gone"),
+        node=names.get(notice.node, "a removed node"),
         bundle=bundle,
         pid=notice.pid,
         restarts=max(notice.restarts, actor.num_restarts if actor else 0),

@@ -32,5 +32,5 @@ class ChatConfig(Section):
     def _arguments_are_variables(self) -> Self:
         for name in self.arguments:
             if not name.isidentifier() or name in NOT_ARGUMENTS:
-                raise ValueError(f"arguments.{name}: is not a variable that can be set; use one of the template's own")
+                raise ValueError(f"arguments.{name}: is not a variable that can be set; use a variable of the template")
         return self

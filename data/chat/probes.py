@@ -81,8 +81,8 @@ def require_no_clock(tokenizer: Any) -> None:
             variable = re.search(r"set (\w+) = strftime_now", tokenizer.get_chat_template())
             name = variable[1] if variable else "NAME"
             raise ConfigError(
-                f"{name_of(tokenizer)}: the chat template writes today's date, so the same chat has other tokens "
-                f'tomorrow; fix the date, for example with --chat.arguments.{name}="26 Jul 2024"'
+                f"{name_of(tokenizer)}: the chat template writes today's date, so the tokens of a chat change "
+                f'daily; set a fixed date, for example with --chat.arguments.{name}="26 Jul 2024"'
             )
 
 
@@ -141,7 +141,7 @@ def _tail(tokenizer: Any, chat: Sequence[dict[str, str]]) -> str:
     text = render(tokenizer, chat)
     _, response, tail = text.partition(ASSISTANT["content"])
     if not response:
-        raise ConfigError(f"{name_of(tokenizer)}: the chat template does not write what the assistant says")
+        raise ConfigError(f"{name_of(tokenizer)}: the chat template does not render the assistant's content")
     return tail.partition(NEXT["content"])[0]
 
 

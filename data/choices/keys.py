@@ -51,7 +51,7 @@ def _named(value: Any, options: Options, first: int | None, column: str) -> set[
         return {_numbered(int(text), options, first, column)}
     if len(by_text) == 1 and by_letters not in (set(), set(by_text)):
         raise UnusableQuestion(
-            NO_ANSWER, f"{column} holds {text!r}, which is an option's text and letters of options as well"
+            NO_ANSWER, f"{column} holds {text!r}, which is both an option's text and letters of options"
         )
     if len(by_text) == 1:
         return set(by_text)
@@ -108,7 +108,7 @@ def _numbered(value: int | float, options: Options, first: int | None, column: s
         return texts[0]
     raise UnusableQuestion(
         COUNTED,
-        f"{column} holds the number {value:g}, and options may be counted from 0 or from 1; write letters, or tell "
+        f"{column} holds the number {value:g}, and options may be counted from 0 or from 1; write letters, or run "
         "data.prepare with --first-option",
     )
 

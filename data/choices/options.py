@@ -70,7 +70,7 @@ def checked(options: Options, column: str) -> Options:
     )
     missing = [label for label in wanted if label not in labels] + [label for label, text in options if not text]
     if missing or len(set(labels)) < len(labels):
-        named = f"option {missing[0]} is missing" if missing else "a label stands twice"
+        named = f"option {missing[0]} is missing" if missing else "a label occurs twice"
         raise UnusableQuestion(NO_OPTION, f"{column}: {named}; the options are labeled {', '.join(labels)}")
     return _without_marks(options)
 

@@ -50,7 +50,7 @@ def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | No
         if strange:
             raise UnusableQuestion(
                 UNCLEAR,
-                f"column {', '.join(strange)} seems to hold options in a layout that is not known; use columns A, B, ... or "
+                f"column {', '.join(strange)} seems to hold options in an unknown layout; use columns A, B, ... or "
                 "one column options, or drop it",
             )
         return None

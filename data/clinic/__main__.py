@@ -21,13 +21,13 @@ def main(arguments: list[str] | None = None) -> int:
         "same options give the same bytes. Not medical advice.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; new, empty, or already this clinic")
-    parser.add_argument("--seed", type=int, default=0, help="decides every draw")
-    parser.add_argument("--conditions", type=Path, default=CONDITIONS, help="knowledge base, YAML")
-    parser.add_argument("--chat", choices=("chimed", "chatml"), default="chimed", help="the tokenizer's chat format")
+    parser.add_argument("--out", type=Path, required=True, help="output folder; new, empty, or with this same clinic")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--conditions", type=Path, default=CONDITIONS, help="knowledge base, a YAML file")
+    parser.add_argument("--chat", choices=("chimed", "chatml"), default="chimed", help="chat format of the tokenizer")
     for field in fields(Sizes):
         option = f"--{field.name.replace('_', '-')}"
-        what = "the tokenizer's size" if field.name == "vocabulary" else "rows of this table"
+        what = "vocabulary size of the tokenizer" if field.name == "vocabulary" else "number of rows of this table"
         parser.add_argument(option, type=count, default=field.default, metavar="N", help=what)
     given = parser.parse_args(arguments)
     sizes = Sizes(**{field.name: getattr(given, field.name) for field in fields(Sizes)})

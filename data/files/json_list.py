@@ -51,12 +51,12 @@ def elements(path: str, encoding: str, longest: int) -> Iterator[tuple[int, Any,
     while True:
         text.skip(_BETWEEN)
         if not text.more():
-            yield text.line, None, "the list is cut off: its closing bracket is missing"
+            yield text.line, None, "the list is truncated: its closing bracket is missing"
             return
         if text.at("]"):
             text.skip(re.compile(r"\]\s*"))
             if text.more():
-                yield text.line, None, "something follows the list's closing bracket; it was not read"
+                yield text.line, None, "the text after the list's closing bracket was not read"
             return
         line = text.line
         value, bad = text.element(longest)
@@ -144,7 +144,7 @@ class _Text:
             if end == len(self._text) and self._grow():
                 continue  # a number may continue
             if _UNDECODED.search(self._text, self._place, end):
-                bad = "holds bytes that are not in the file's encoding"
+                bad = "contains bytes that are invalid in the file's encoding"
             else:
                 bad = unusable(value, self._text[self._place : end])
             self._pass(end)

@@ -56,7 +56,7 @@ def unusable(value: Any, text: str) -> str:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            return "holds half a surrogate pair, which is no character"
+            return "contains an unpaired surrogate, which is not a character"
     return ""
 
 

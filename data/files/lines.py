@@ -33,13 +33,13 @@ def chunks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes
     Content is decompressed according to the file's suffix: .gz, .zst or none.
 
     Raises:
-        Unreadable: the file cannot be opened, or its compressed data is cut off or damaged.
+        Unreadable: the file cannot be opened, or its compressed data is truncated or damaged.
     """
     unpacked = {".gz": _gunzipped, ".zst": _unzstd}.get(path.suffix, _plain)
     try:
         yield from unpacked(path, start, end)
     except EOFError as error:
-        raise Unreadable("the compressed data is cut off") from error
+        raise Unreadable("the compressed data is truncated") from error
     except (OSError, zlib.error, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise Unreadable(f"cannot be read ({reason})") from error
@@ -58,7 +58,7 @@ def _gunzipped(path: Path, start: int, end: int | None) -> Iterator[bytes]:
 
     Unlike the gzip module, this also yields what was decompressed before damage.
     """
-    assert (start, end) == (0, None), "packed files are read whole"
+    assert (start, end) == (0, None), "compressed files are read whole"
     member: Any = None
     with path.open("rb") as file:
         while packed := file.read(_PACKED):
@@ -78,7 +78,7 @@ def _gunzipped(path: Path, start: int, end: int | None) -> Iterator[bytes]:
 
 
 def _unzstd(path: Path, start: int, end: int | None) -> Iterator[bytes]:
-    assert (start, end) == (0, None), "packed files are read whole"
+    assert (start, end) == (0, None), "compressed files are read whole"
     with pa.input_stream(str(path), compression="zstd") as file:
         try:
             while chunk := file.read(CHUNK):
@@ -120,7 +120,7 @@ def detect_encoding(path: Path) -> str:
     if sample.startswith(_OTHER_MARKS):
         raise Unreadable("is UTF-16 or UTF-32 text; save it as UTF-8")
     if sample.count(b"\0") > max(_FEW_NULLS, len(sample) * _MOST_NULLS):
-        raise Unreadable("holds many null bytes, so it is no text; leave it out")
+        raise Unreadable("holds many null bytes, so it is not text; leave it out")
     for name in ENCODINGS:
         if _decodes(sample, name):
             return name
@@ -185,12 +185,12 @@ def _decoded(line: bytes, size: int, encoding: str, longest: int) -> tuple[str, 
         most, unit = (longest // MIB, "MiB") if longest >= MIB else (longest, "bytes")
         return "", f"the line has more than {most} {unit}"
     if b"\0" in line:
-        return "", f"byte {line.index(0)} of the line is null, which no text has"
+        return "", f"byte {line.index(0)} of the line is null, so it is not text"
     try:
         return line.decode(encoding).removeprefix("\ufeff").rstrip("\r"), ""
     except UnicodeDecodeError as error:
         name = {"utf-8": "UTF-8", "gb18030": "GB18030"}[encoding]
-        return "", f"byte {error.start} of the line is not {name}, which the file is written in"
+        return "", f"byte {error.start} of the line is not valid {name}, the encoding of the file"
 
 
 def line_starts(path: Path, step: int) -> list[int]:

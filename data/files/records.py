@@ -63,7 +63,7 @@ def json_records(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield the elements of a JSON list, or the values of JSON Lines, as `(first line, value)`.
 
     Raises:
-        DataError: see `json_lines`; or the list is cut off or damaged.
+        DataError: see `json_lines`; or the list is truncated or damaged.
     """
     encoding = _encoding(path)
     if begins_list(str(path)):

@@ -76,10 +76,10 @@ def _records(sheet: Any, formulas: Any) -> Iterator[tuple[int, dict[str, str] | 
         elif not head:
             head = [text.strip() for text in texts]
             if "" in head or len(set(head)) < len(head):
-                yield row, None, "its first row does not name every column once, so that the sheet cannot be read"
+                yield row, None, "the sheet cannot be read: its first row must name every column once"
                 return
         elif len(texts) > len(head):
-            yield row, None, f"{len(texts)} cells; the head has {len(head)} columns"
+            yield row, None, f"{len(texts)} cells; the header has {len(head)} columns"
         else:
             yield row, dict(zip(head, texts + [""] * (len(head) - len(texts)), strict=True)), ""
 

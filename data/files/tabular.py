@@ -36,20 +36,20 @@ def read_csv(
         if head is None:
             head = _cells(joined, delimiter)
             if head is None:
-                yield line, None, "the head line is not readable: a quote is not closed"
+                yield line, None, "the header line is not readable: a quote is not closed"
                 return
             names = [name for name in map(str.strip, head) if name]
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
-                yield line, None, f"the head line names the column '{twice}' twice; rename one of them"
+                yield line, None, f"the header line names the column '{twice}' twice; rename one of them"
                 return
             continue
         if not joined.strip():
             continue
         cells = _cells(joined, delimiter)
         if cells is None or len(cells) != len(head):
-            found = "a quote is not closed or stands inside a cell" if cells is None else f"{len(cells)} cells"
-            yield line, None, f"{found}; the head line has {len(head)} columns"
+            found = "a quote is not closed or occurs inside a cell" if cells is None else f"{len(cells)} cells"
+            yield line, None, f"{found}; the header line has {len(head)} columns"
             waiting.extendleft(reversed(taken[1:]))
             continue
         yield line, dict(zip(head, cells, strict=True)), ""

@@ -38,71 +38,118 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="PATH",
-        help="files, folders, patterns, or hf://datasets/org/name/split",
+        help="input files, folders, glob patterns, or hf://datasets/ORG/NAME/SPLIT",
     )
-    add("--kind", choices=list(SCHEMAS), required=True, help="the table to make")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    add("--kind", choices=list(SCHEMAS), required=True, help="kind of the output table")
+    add("--out", type=Path, required=True, metavar="DIR", help="output folder")
     add(
         "--map",
         action="append",
         default=[],
         metavar="FIELD=COLUMN",
-        help=f"where a field is, again for another schema; of {', '.join(FIELDS)}",
+        help=f"column that holds a field; repeatable. Fields: {', '.join(FIELDS)}",
     )
-    add("--dialogue-id", metavar="COLUMN", help="adjacent records with one value there are the turns of one dialogue")
+    add(
+        "--dialogue-id",
+        metavar="COLUMN",
+        help="join adjacent records that have the same value in this column into one dialogue",
+    )
     add(
         "--first-option",
         type=int,
         choices=(0, 1),
-        help="number of the first option, where answers of exams are numbers",
+        help="number of the first option, if exam answers are given as option numbers",
     )
     add(
-        "--on-bad", choices=["skip", "fail"], default="skip", help="list bad rows in rejects.jsonl, or end at the first"
+        "--on-bad",
+        choices=["skip", "fail"],
+        default="skip",
+        help="skip: list bad rows in rejects.jsonl and continue; fail: stop at the first bad row",
     )
-    add("--skip", action="append", default=[], choices=STEPS, metavar="STEP", help=f"leave out: {', '.join(STEPS)}")
+    add(
+        "--skip",
+        action="append",
+        default=[],
+        choices=STEPS,
+        metavar="STEP",
+        help=f"cleaning step to skip; repeatable. Steps: {', '.join(STEPS)}",
+    )
     add(
         "--keep",
         action="append",
         default=[],
         choices=KINDS,
         metavar="KIND",
-        help=f"personal data that is not masked: {', '.join(KINDS)}",
+        help=f"kind of personal data to leave unmasked; repeatable. Kinds: {', '.join(KINDS)}",
     )
-    add("--decontaminate", nargs="+", default=[], metavar="PATH", help="evaluation files whose items must not come in")
-    add("--text-unit", choices=TEXT_UNITS, default=default.text_unit, help="what a document of a text file is")
-    add("--min-chars", type=int, metavar="N", help="shortest row; 10 for text, else 2")
+    add(
+        "--decontaminate",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="evaluation files; rows that contain their items are cut or removed",
+    )
+    add(
+        "--text-unit",
+        choices=TEXT_UNITS,
+        default=default.text_unit,
+        help="unit of a text file that becomes one document",
+    )
+    add(
+        "--min-chars",
+        type=int,
+        metavar="N",
+        help="minimum row length in characters; if not given, 10 for text and 2 for other kinds",
+    )
     add(
         "--max-chars",
         type=int,
         default=default.max_chars,
         metavar="N",
-        help="longest row; texts are cut, others removed",
+        help="maximum row length in characters; longer texts are split, longer rows of other kinds removed",
     )
-    add("--max-repeated", type=float, default=default.max_repeated, metavar="P", help="largest share of repetition")
+    add(
+        "--max-repeated",
+        type=float,
+        default=default.max_repeated,
+        metavar="P",
+        help="maximum fraction of a row that may repeat earlier parts of the row, 0 to 1",
+    )
     add(
         "--near-threshold",
         type=float,
         default=default.near_threshold,
         metavar="P",
-        help="least share of their tokens that long near duplicates have in common",
+        help="minimum fraction of shared tokens for long rows to count as near duplicates, 0 to 1",
     )
     add(
         "--near-answers",
         choices=["same", "any"],
         default=default.near_answers,
-        help="answers of near duplicates; any compares questions alone",
+        help="same: near duplicates must also have the same answer; any: compare only the questions",
     )
     add(
         "--ngram",
         type=int,
         default=default.ngram,
         metavar="N",
-        help="Chinese characters, Latin words or numbers in a row that make a quotation of an evaluation item",
+        help="consecutive tokens (Chinese characters, Latin words, numbers) that count as a match with an evaluation item",
     )
-    add("--max-row-bytes", type=int, default=default.max_row_bytes, metavar="N", help="longest line or JSON element")
-    add("--shard-bytes", type=int, default=default.shard_bytes, metavar="N", help="text in a shard")
-    add("--workers", type=int, metavar="N", help="processes; default: $RAY_ADDRESS's cluster, else this machine's CPUs")
-    add("--insecure", action="store_true", help="join a Ray cluster that other machines reach without a token")
+    add(
+        "--max-row-bytes",
+        type=int,
+        default=default.max_row_bytes,
+        metavar="N",
+        help="maximum size of a line or JSON element, in bytes; longer ones are rejected",
+    )
+    add("--shard-bytes", type=int, default=default.shard_bytes, metavar="N", help="text per output shard, in bytes")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of processes; if not given, the Ray cluster at RAY_ADDRESS, or else one per local CPU",
+    )
+    add("--insecure", action="store_true", help="join a Ray cluster that other machines can reach without a token")
     return found
 
 
@@ -169,45 +216,43 @@ def _say(outcome: Outcome, out: Path) -> None:
     if not outcome.made:
         print(f"{out}: already prepared from these inputs, nothing changed")
     elif outcome.replaced:
-        print(f"{out}: prepared again, because these were different: {outcome.replaced}")
+        print(f"{out}: prepared again, because these changed: {outcome.replaced}")
     else:
         print(f"{out}: prepared")
     print(f"  {report['records']:>10,} records in, {report['rows']:,} rows out, {report['characters']:,} characters")
     if report["more"]:
-        print(
-            f"  {report['more']:>10,} rows more than records, of records that hold several and documents that were cut"
-        )
+        print(f"  {report['more']:>10,} extra rows, from records with several rows and from split documents")
     bad = sorted(report["bad"].items(), key=lambda item: -item[1])
     for kind, count in bad[:MOST_SAID]:
         print(f"  {count:>10,} bad: {kind}\n{'':>17}first: {report['first_bad'][kind]}")
     if bad[MOST_SAID:]:
         count = sum(count for _, count in bad[MOST_SAID:])
-        print(f"  {count:>10,} bad for {len(bad) - MOST_SAID} more reasons; {out / 'rejects.jsonl'} has each")
+        print(f"  {count:>10,} bad for {len(bad) - MOST_SAID} other reasons; all are listed in {out / 'rejects.jsonl'}")
     for name, count in report["removed"].items():
         print(f"  {count:>10,} removed by {name}")
     if overlap := report["evaluation"]:
         print(
-            f"  {overlap['items']:>10,} evaluation items; {overlap['looked_for_as_whole_lines']:,} were looked for as whole lines "
-            f"only and {overlap['too_short_to_look_for']:,} not at all: they are too short"
+            f"  {overlap['items']:>10,} evaluation items; {overlap['looked_for_as_whole_lines']:,} matched only as whole lines, "
+            f"{overlap['too_short_to_look_for']:,} not matched, because they are too short"
         )
         print(
-            f"  {overlap['passages_cut']:>10,} passages of items cut, {overlap['characters_cut']:,} characters; "
-            f"{overlap['rows_removed']:,} rows removed for one, {overlap['characters_removed']:,} characters"
+            f"  {overlap['passages_cut']:>10,} passages with evaluation items cut ({overlap['characters_cut']:,} characters); "
+            f"{overlap['rows_removed']:,} rows with evaluation items removed ({overlap['characters_removed']:,} characters)"
         )
     if count := report["shared_ids"]["rows"]:
         row, earlier = report["shared_ids"]["first"]
         print(
-            f"  {count:>10,} with the id of an earlier record and another content, as {row} of {earlier}; turns "
-            "of one dialogue are joined with --dialogue-id id"
+            f"  {count:>10,} records repeat the id of an earlier record with different content (e.g. {row} and {earlier}); "
+            "if they are turns of one dialogue, join them with --dialogue-id id"
         )
     for given in report["unused_maps"]:
-        print(f"  {'no':>10} record has the column of --map {given}")
+        print(f"  {'no':>10} record has the column in --map {given}")
     for kind, count in report["masked"].items():
         print(f"  {count:>10,} masked: {kind}")
     for label, count in labels_of(report).items():
-        print(f"  {count:>10,} classics' sections without their label {label}：")
+        print(f"  {count:>10,} sections of classical texts: label {label}： removed")
     if outcome.manifest["left_out"]:
-        print(f"  {len(outcome.manifest['left_out']):>10,} files of no known kind left out; manifest.json names them")
+        print(f"  {len(outcome.manifest['left_out']):>10,} files of unknown type skipped; manifest.json lists them")
     print(f"  {out / 'report.html'}")
 
 

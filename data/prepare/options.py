@@ -76,10 +76,10 @@ class Options:
             raise ConfigError(f"--kind {self.kind}: unknown; use {', '.join(SCHEMAS)}")
         for step in self.skip:
             if step not in STEPS:
-                raise ConfigError(f"--skip {step}: there is no such step; there are {', '.join(STEPS)}")
+                raise ConfigError(f"--skip {step}: unknown step; use {', '.join(STEPS)}")
         for kind in self.keep:
             if kind not in KINDS:
-                raise ConfigError(f"--keep {kind}: there is no such kind; there are {', '.join(KINDS)}")
+                raise ConfigError(f"--keep {kind}: unknown kind; use {', '.join(KINDS)}")
         if self.on_bad not in ("skip", "fail"):
             raise ConfigError(f"--on-bad {self.on_bad}: unknown; use skip or fail")
         if self.near_answers not in ("same", "any"):

@@ -9,7 +9,7 @@ from typing import Final
 
 MOST_KINDS: Final = 50
 """Maximum number of kinds; further ones are counted together."""
-OTHERS: Final = "other reasons, which rejects.jsonl has"
+OTHERS: Final = "other reasons, listed in rejects.jsonl"
 
 _PARTICULAR: Final = (
     (re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""), "'…'"),

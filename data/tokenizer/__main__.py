@@ -29,29 +29,33 @@ PROG: Final = "python -m data.tokenizer"
 
 def parser() -> argparse.ArgumentParser:
     """Build the command line parser."""
-    found = argparse.ArgumentParser(prog=PROG, description="Train a tokenizer, or give one more pieces.")
+    found = argparse.ArgumentParser(prog=PROG, description="Train a tokenizer, or extend one with more tokens.")
     commands = found.add_subparsers(required=True, dest="command")
-    train = commands.add_parser("train", help="a new byte-level BPE tokenizer")
-    train.add_argument("--vocabulary", type=int, required=True, metavar="N", help="its size, special tokens included")
+    train = commands.add_parser("train", help="train a new byte-level BPE tokenizer")
+    train.add_argument(
+        "--vocabulary", type=int, required=True, metavar="N", help="vocabulary size, including special tokens"
+    )
     train.add_argument("--chat", choices=CHAT_TOKENS, default="chimed", help="chat format")
-    train.add_argument("--names", type=Path, metavar="FILE", help="words that are never merged with others, one a line")
-    more = commands.add_parser("extend", help="an existing BPE tokenizer with further pieces; old ids stay as they are")
-    more.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="the existing one's folder")
-    more.add_argument("--more", type=int, required=True, metavar="N", help="further pieces")
+    train.add_argument(
+        "--names", type=Path, metavar="FILE", help="file with words that are never merged with others, one per line"
+    )
+    more = commands.add_parser("extend", help="add tokens to an existing BPE tokenizer; existing ids do not change")
+    more.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="folder of the existing tokenizer")
+    more.add_argument("--more", type=int, required=True, metavar="N", help="number of tokens to add")
     for command in (train, more):
         command.add_argument(
-            "--input", nargs="+", required=True, metavar="PATH", help="folders that data.prepare wrote"
+            "--input", nargs="+", required=True, metavar="PATH", help="folders written by data.prepare"
         )
-        command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+        command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder; must not exist")
     return found
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train or extend a tokenizer, and print its statistics on the texts."""
+    """Train or extend a tokenizer, and print its statistics on the texts. An error ends the command with one line."""
     given = parser().parse_args(arguments)
     with one_line_errors(PROG):
         if given.out.exists():
-            raise DataError(f"--out {given.out}: is there already; name a new folder")
+            raise DataError(f"--out {given.out}: already exists; name a new folder")
         with _folder(given.out) as aside:
             if given.command == "train":
                 names = whole_text(given.names).split() if given.names else []

@@ -31,7 +31,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except Exception as error:
         reason = first_line(error)
         if "trust_remote_code" in str(error):
-            reason = "it needs Python code of its own (auto_map), which is not run (trust_remote_code)"
+            reason = "it needs custom Python code (auto_map), which is not run (trust_remote_code is off)"
         raise ConfigError(
             f"{folder}: no usable tokenizer: {reason}; name a folder in Hugging Face format that these releases of "
             f"transformers and tokenizers can read"

@@ -133,4 +133,4 @@ def save_extended(old: PreTrainedTokenizerFast, new: Tokenizer, folder: Path) ->
     (folder / "tokenizer.json").write_text(new.to_str(pretty=True), "utf-8")
     (folder / "tokenizer.model").unlink(missing_ok=True)  # has the old pieces, in another format
     if (length := len(load(folder))) != new.get_vocab_size():
-        raise DataError(f"{folder}: read again, the tokenizer has {length} pieces and not {new.get_vocab_size()}")
+        raise DataError(f"{folder}: after reloading, the tokenizer has {length} tokens, not {new.get_vocab_size()}")

@@ -65,7 +65,7 @@ def extend(
             vocabulary[piece], size = size, size + 1
         merges.append([left, right])
     if size < first + more:
-        raise DataError(f"the texts give {size - first} new pieces, not {more}; ask for fewer or give more text")
+        raise DataError(f"the texts give {size - first} new tokens, not {more}; ask for fewer or give more text")
     model["merges"] += merges
     return Tokenizer.from_str(json.dumps(state))
 
@@ -79,9 +79,7 @@ def old_pieces(old: Tokenizer, new: Tokenizer) -> dict[int, list[int]]:
     before, after = old.get_vocab(), new.get_vocab()
     for piece, number in before.items():
         if after.get(piece) != number:
-            raise DataError(
-                f"the tokenizers do not belong together: id {number} is {piece!r} in one and not in the other"
-            )
+            raise DataError(f"the tokenizers do not match: id {number} is {piece!r} in one and not in the other")
     parts = {left + right: (left, right) for left, right in reversed(_pairs(json.loads(new.to_str())["model"]))}
     found: dict[str, list[int]] = {}
 

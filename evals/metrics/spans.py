@@ -53,7 +53,7 @@ def end_of(path: str, spans: Sequence[tuple[str, Span]]) -> End:
             text, span = next((text, span) for text, span in told if span.between(text, best) != span.told)
             raise DataError(
                 f"{path}: of {len(told)} entities only {fits[best]} stand where their positions say (e.g. {span.told!r} at "
-                f"{span.start} to {span.end} of {text[:20]!r}); count characters from 0, the end included or not"
+                f"{span.start} to {span.end} of {text[:20]!r}); count characters from 0, with or without the end position included"
             )
         return best
     only = {
@@ -64,7 +64,7 @@ def end_of(path: str, spans: Sequence[tuple[str, Span]]) -> End:
         text, span = spans[0]
         raise DataError(
             f"{path}: none of its {len(spans)} entities stands in its text (e.g. {span.start} to {span.end} of "
-            f"{text[:20]!r}); count characters from 0, the end included or not"
+            f"{text[:20]!r}); count characters from 0, with or without the end position included"
         )
     if all(only.values()):
         raise DataError(

@@ -76,8 +76,8 @@ class EndpointRespondent:
                 except RunError as error:
                     pool.shutdown(cancel_futures=True)
                     raise RunError(
-                        f"{label}: {error}; {self._answered} of {total} were answered and are kept: "
-                        "the same command goes on from there"
+                        f"{label}: {error}; {self._answered} of {total} responses are saved: "
+                        "run the same command again to continue from there"
                     ) from error
             self._answered += len(chunk)
             return answers
@@ -101,14 +101,14 @@ class EndpointRespondent:
             return []
         told = (self._choice(body).get("logprobs") or {}).get("content")
         if not told:
-            raise ConfigError(f"{self._url}: tells no log-probabilities; evaluate with --methods generation")
+            raise ConfigError(f"{self._url}: returns no log-probabilities; evaluate with --methods generation")
         return [(each["token"], each["logprob"]) for each in told[0].get("top_logprobs", [])]
 
     def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
         try:
             choice: dict[str, Any] = body["choices"][0]
         except (KeyError, IndexError, TypeError) as error:
-            raise RunError(f"{self._url}: an answer without choices: {str(body)[:_SHOWN]}") from error
+            raise RunError(f"{self._url}: the response has no choices: {str(body)[:_SHOWN]}") from error
         return choice
 
     def _post(self, chat: Chat, **settings: Any) -> dict[str, Any] | str:
@@ -125,7 +125,7 @@ class EndpointRespondent:
             except RequestFailed as failed:
                 wait_s = _RETRY.wait_s(failed, tried)
                 if wait_s is None:
-                    raise RunError(f"{self._url}: no answer in {tried} tries ({failed})") from failed.__cause__
+                    raise RunError(f"{self._url}: no response after {tried} attempts ({failed})") from failed.__cause__
             time.sleep(wait_s)
             tried += 1
 
@@ -136,7 +136,7 @@ class EndpointRespondent:
         except httpx.HTTPError as error:
             raise RequestFailed(f"{type(error).__name__}: {error}", again=True) from error
         if answer.status_code in (400, 413, 422):
-            return f"the endpoint refused it ({answer.status_code}): {answer.text[:_SHOWN]}"
+            return f"the endpoint rejected the request ({answer.status_code}): {answer.text[:_SHOWN]}"
         if not answer.is_success:
             raise _RETRY.failed(answer, f"status {answer.status_code}: {answer.text[:_SHOWN]}")
         try:
@@ -152,8 +152,8 @@ class EndpointRespondent:
             names = [each["id"] for each in answer.json()["data"]]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"--endpoint {self._url}: {self._url}/models tells no models ({error}); give the URL up to /v1, "
-                f"and the key, if it needs one, in {KEY_VARIABLE}"
+                f"--endpoint {self._url}: {self._url}/models lists no models ({error}); give the URL up to /v1, "
+                f"and set {KEY_VARIABLE} if it requires a key"
             ) from error
         wanted = str(names[0]) if model is None and len(names) == 1 else model
         if wanted is None or wanted not in names:

@@ -95,7 +95,7 @@ class LocalRespondent:
         shared = [ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, zip(*written, strict=False))]
         endings = [ids[len(shared) :] for ids in written]
         if len(endings) > 1 and not all(endings):
-            raise ConfigError(f"{list(options)}: one option begins another; word them so that none does")
+            raise ConfigError(f"{list(options)}: one option is a prefix of another; reword them")
         return shared, endings
 
     def _followed_by(self, chat: Chat, option: str) -> list[int]:

@@ -95,7 +95,7 @@ def require_fit(folder: ModelFolder, config: EngineConfig, gpu_bytes: int | None
         if room < kv_bytes(shape, config, config.max_model_len):
             raise ConfigError(
                 f"{folder.path}: weights and activations leave {room / GIB:.1f} GiB of {GPU_SHARE:g} of the GPU for the KV "
-                f"cache, too little for {config.max_model_len} tokens; lower --max-model-len or take a larger GPU"
+                f"cache, too little for {config.max_model_len} tokens; lower --max-model-len or use a larger GPU"
             )
         return
     scored = SCORED_BYTES * config.max_model_len * shape.vocab if scores_texts else 0
@@ -104,5 +104,5 @@ def require_fit(folder: ModelFolder, config: EngineConfig, gpu_bytes: int | None
         raise ConfigError(
             f"{folder.path}: an engine of {config.max_model_len} tokens in {config.dtype} needs about {need / GIB:.1f} GiB "
             f"({scored / GIB:.1f} of them for the logits of long texts), and {there / GIB:.1f} GiB are available; lower "
-            "--max-model-len, give --dtype bfloat16, or take a larger machine"
+            "--max-model-len, give --dtype bfloat16, or use a larger machine"
         )

@@ -25,8 +25,8 @@ _PLOTS = {
     **dict.fromkeys(("cami", "scale"), scale_plots),
 }
 DISCLAIMER = (
-    "A score on exam questions or on the words of an answer says nothing about safety with patients. No figure here makes a "
-    "model fit for medical advice."
+    "Scores on exam questions or on the wording of responses do not measure safety with patients. No result here "
+    "qualifies a model for medical advice."
 )
 
 
@@ -65,7 +65,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         parts += ["", f"## {table.title}", "", markdown(table)]
     for task in _tasks(models):
         parts += ["", f"## {task}", "", markdown(every_metric(task, models))]
-    parts += ["", "## How it was done", ""]
+    parts += ["", "## Setup", ""]
     parts += [f"- {name}: {value}" for name, value in facts(results)]
     return "\n".join(parts) + "\n"
 
@@ -104,7 +104,10 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     found += [("versions", ", ".join(f"{name} {version}" for name, version in settings["versions"].items()))]
     if results["recalled"]:
         found.append(
-            ("recalled", f"{results['recalled']} answers are from an interrupted run; seconds are the last run's")
+            (
+                "recalled",
+                f"{results['recalled']} responses are from an interrupted run; durations cover only the last run",
+            )
         )
     return found
 

@@ -29,7 +29,7 @@ def choice_plots(task: str, results: Results) -> list[BarChart]:
                     accuracy, interval = values["accuracy"], _pair(values["accuracy_interval"])
                     label = subject.replace("_", " ")
                     bars.append(Bar(label, accuracy, f"{100 * accuracy:.1f}", model, color, interval))
-            hint = "Share right, with its 95 % interval; the dashed line is guessing."
+            hint = "Accuracy in percent, with its 95 % interval; the dashed line is random guessing."
             plots.append(BarChart(f"{method}, {shot.replace('_', ' ')}", hint, bars, _SHARES, _PERCENT, chance))
     return [*plots, *_letter_plots(task, results)]
 
@@ -63,7 +63,7 @@ def _letter_plots(task: str, results: Results) -> list[BarChart]:
         for letter, share in letters.items():
             even = 1 / len(letters)
             bars.append(Bar(letter, share, f"{100 * share:.1f}", model, color))
-    hint = "Share of all choices under rotation, by log-likelihood; the dashed line is no preference."
+    hint = "Share of each letter in all choices under rotation, by log-likelihood, in percent; the dashed line is no preference."
     return [BarChart("letters chosen", hint, bars, _SHARES, _PERCENT, even)] if bars else []
 
 

@@ -88,9 +88,9 @@ def to_markdown(table: Mapping[str, Any]) -> str:
         [
             *_aligned(rows),
             "",
-            f"Reward model: {model['pairwise_accuracy']:.3f} of held-out pairs right; "
-            f"length alone: {model['length_baseline']:.3f}.",
-            f"Time: {spent}; {sum(seconds.values()):.0f} s in all. "
+            f"Reward model: {model['pairwise_accuracy']:.3f} accuracy on held-out pairs; "
+            f"by length alone: {model['length_baseline']:.3f}.",
+            f"Time: {spent}; {sum(seconds.values()):.0f} s in total. "
             f"Peak memory of all processes: {table['peak_memory_bytes'] / 2**30:.1f} GiB.",
             "",
         ]
@@ -115,7 +115,7 @@ def _check_keys(found: Mapping[str, Any], wanted: Sequence[str], where: str) -> 
             raise ConfigError(f"{where}: {key} is missing")
     for key in found:
         if key not in wanted:
-            raise ConfigError(f"{where}: {key} does not belong here")
+            raise ConfigError(f"{where}: {key} is not an allowed key")
 
 
 def _check_numbers(values: Mapping[str, Any], where: str) -> None:

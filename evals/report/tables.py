@@ -110,15 +110,15 @@ def _warnings(task: str, values: Mapping[str, Any]) -> Iterator[str]:
     for path, inner in _inner(values):
         if inner.get("favourite"):
             letter, share = max(inner["letters"].items(), key=lambda item: item[1])
-            yield f"{task}{path}: chooses the letter {letter} in {share:.0%} of all rotations, whatever stands there"
+            yield f"{task}{path}: chooses the letter {letter} in {share:.0%} of all rotations, regardless of the option there"
         if inner.get("no_answer"):
             count = inner["no_answer"]
             told = f"{count:.0%} of the questions" if isinstance(count, float) else f"{count} questions"
-            yield f"{task}{path}: no answer to {told}, which count as wrong or missing, never as right"
+            yield f"{task}{path}: no answer to {told}; these are scored as wrong or missing"
         if inner.get("dropped_examples"):
-            yield f"{task}{path}: {inner['dropped_examples']} examples were left out, since they do not fit the context"
+            yield f"{task}{path}: {inner['dropped_examples']} examples were left out, because they do not fit the context"
         if inner.get("not_asked"):
-            yield f"{task}{path}: {inner['not_asked']} questions with several right options were not asked this way"
+            yield f"{task}{path}: {inner['not_asked']} questions with several right options were skipped by this method"
     for kind, count in values.get("faults", {}).get("counts", {}).items():
         yield f"{task}: {kind}: {count}"
 

@@ -138,7 +138,7 @@ def _row(where: str, sentence: _Sentence, end: End, faults: list[Fault]) -> Row:
     for span in sentence.spans:
         found, told, stop = span.between(sentence.text, end), span.told, span.end + (end == "included")
         if not found or (told is not None and told != found):
-            detail = f"{span.kind} {span.start}:{span.end} is {found!r}, told {told!r}"
+            detail = f"{span.kind} {span.start}:{span.end} is {found!r}, but the file has {told!r}"
             faults.append(Fault("span is not the entity", where, detail))
         text = told if told is not None else found
         entities.append({"type": span.kind, "start": span.start, "end": stop, "text": text})

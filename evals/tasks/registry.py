@@ -78,7 +78,7 @@ class Task:
         """
         path = self.path(data)
         if not path.exists():
-            raise DataError(f"{path}: no such file; make it, or let --tasks name only tasks whose tables are there")
+            raise DataError(f"{path}: no such file; create it, or give --tasks only tasks whose tables exist")
         rows: list[Row] = read_table(path, self.schema, may_lack=tables.MAY_LACK).to_pylist()
         for number, row in enumerate(rows):
             try:

@@ -70,7 +70,7 @@ def read_safety(path: Path) -> Requests:
             raise DataError(f"{path}:{number}: not an object with prompt and want; see docs/evaluation.md")
         prompt, wanted = row["prompt"], row["want"]
         if wanted not in get_args(Wanted):
-            raise DataError(f"{path}:{number}: want is {wanted!r}; it is one of {', '.join(get_args(Wanted))}")
+            raise DataError(f"{path}:{number}: want is {wanted!r}; use one of {', '.join(get_args(Wanted))}")
         chat, fault = list[Message](), ""
         try:
             chat = _chat(prompt)

@@ -35,12 +35,12 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
         RuntimeError: there is no reward model or no rival.
     """
     if subject.reward is None or subject.rival is None:
-        raise RuntimeError("the preference task was started without a reward model or without a rival")
+        raise RuntimeError("the preference task was started without a reward model or a second model")
     prompts = [encode_prompt(subject.folder.tokenizer, row["prompt"]) for row in rows]
-    own = subject.engine.generate(prompts, subject.settings.open_tokens, label="answers of the model")
+    own = subject.engine.generate(prompts, subject.settings.open_tokens, label="responses of the model")
     subject.engine.load(subject.rival)
     try:
-        other = subject.engine.generate(prompts, subject.settings.open_tokens, label="answers of its rival")
+        other = subject.engine.generate(prompts, subject.settings.open_tokens, label="responses of the other model")
     finally:
         subject.engine.load(subject.folder)
     rewards = subject.reward.score([p + a.ids for p, a in zip(prompts * 2, [*own, *other], strict=True)])

@@ -111,7 +111,7 @@ class Engine(OnNodeAddress, LLMServer):
                         refused = isinstance(reply, api.ErrorResponse)
                         yield await self._refused(reply, request) if refused else _whole(reply)
         except (GenerationError, ValidationError) as error:  # the latter is raised by vLLM's event for the former
-            logger.warning("request %s ended in an error of the engine: %s", request.request_id, error)
+            logger.warning("request %s failed in the engine: %s", request.request_id, error)
             yield abandoned(request)
 
     @cached_property
@@ -174,7 +174,7 @@ class Engine(OnNodeAddress, LLMServer):
         if folder == self._weights or self.engine is None:
             return
         source = folder or self._llm_config.model_loading_config.model_source
-        logger.info("taking over weights of %s", source)
+        logger.info("loading weights of %s", source)
         await self.pause(mode="wait")
         try:
             with tempfile.TemporaryDirectory(prefix="chimed-weights-") as aside:

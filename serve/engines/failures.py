@@ -29,9 +29,9 @@ def abandoned(request: EngineRequest) -> Refusal:
     if taken and has_form(body):
         named = ", ".join(taken)
         return Refusal(
-            400, f"No token satisfies the answer's form together with {named}: leave one of them out.", taken[0]
+            400, f"No token satisfies the response's format together with {named}: remove one of them.", taken[0]
         )
-    return Refusal(500, "The engine failed on this request; its log says why under the request id.")
+    return Refusal(500, "The engine failed on this request; see the endpoint's log for the request id.")
 
 
 def has_form(body: dict[str, Any]) -> bool:

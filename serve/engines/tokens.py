@@ -43,9 +43,7 @@ class Tokens:
                 f"{room:,}.",
                 name,
             )
-        message = (
-            f"The prompt has {longest:,} tokens and the context is {self._context:,}, answer included: shorten it."
-        )
+        message = f"The prompt has {longest:,} tokens and the context is {self._context:,}, including the response: shorten it."
         return Refusal(400, message, "messages" if "messages" in body else "prompt")
 
     def _ids(self, prompt: Any, body: dict[str, Any]) -> list[int]:

@@ -54,7 +54,7 @@ class Abilities:
         last = body.messages[-1].role
         if body.continue_final_message != (last == "assistant"):
             reason = (
-                "The last turn is the assistant's: set continue_final_message to have it continued."
+                "The last turn is the assistant's: set continue_final_message to continue it."
                 if last == "assistant"
                 else "continue_final_message: the last turn is not the assistant's."
             )
@@ -62,7 +62,7 @@ class Abilities:
         if body.reads_calls and not self.tool_parser:
             raise ApiError(
                 400,
-                "tool_choice: this model's calls are not read: name a function, or ask for 'required' or 'none'; or start "
+                "tool_choice: this endpoint does not parse this model's tool calls: name a function, use 'required' or 'none', or start "
                 "the endpoint with engine.tool_parser.",
                 param="tool_choice",
             )
@@ -77,19 +77,23 @@ class Abilities:
             if (mark := find_mark(text, self.marks)) is not None:
                 raise ApiError(400, f"{where}: contains the reserved mark '{mark}': remove it.", param=where)
         if body.tools and "tools" not in self.variables:
-            raise ApiError(400, "tools: the chat template of this model takes none: leave them out.", param="tools")
+            raise ApiError(
+                400, "tools: the chat template of this model does not support them: remove them.", param="tools"
+            )
         self._check_variables(body)
 
     def _check_variables(self, body: ChatRequest) -> None:
         if body.reasoning_effort is not None and not self.variables & {"reasoning_effort", "enable_thinking"}:
             raise ApiError(
-                400, "reasoning_effort: the chat template of this model has no such setting.", param="reasoning_effort"
+                400,
+                "reasoning_effort: the chat template of this model does not support it: remove it.",
+                param="reasoning_effort",
             )
         for name in body.chat_template_kwargs or ():
             if name not in self.variables or name in ("tools", "messages", "documents"):
                 raise ApiError(
                     400,
-                    f"chat_template_kwargs.{name}: the chat template of this model has no such setting.",
+                    f"chat_template_kwargs.{name}: the chat template of this model has no such variable: remove it.",
                     param="chat_template_kwargs",
                 )
 
@@ -110,7 +114,7 @@ def abilities_of(folder: ModelFolder, tool_parser: str) -> Abilities:
     variables = variables_of(template)
     if tool_parser not in ("", NO_PARSER) and "tools" not in variables:
         raise ConfigError(
-            f"engine.tool_parser={tool_parser}: the chat template of {folder.path} takes no tools; leave it out"
+            f"engine.tool_parser={tool_parser}: the chat template of {folder.path} does not support tools; leave it out"
         )
     found = tool_parser or (_parser_of(template, _PARSERS) if "tools" in variables else "")
     return Abilities(marks, variables, "" if found == NO_PARSER else found)

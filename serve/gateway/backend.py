@@ -85,7 +85,7 @@ class ServeBackend:
                     yield reply
                 return
             except (RayActorError, OutOfMemoryError, grpc.aio.AioRpcError) as error:
-                logger.warning("engine of %s died under request %s (try %d)", model, request.request_id, attempt)
+                logger.warning("engine of %s died during request %s (attempt %d)", model, request.request_id, attempt)
                 if spoken or attempt == TRIES:
                     raise _died() from error
                 if not await _died_by_itself(error):
@@ -111,7 +111,9 @@ class ServeBackend:
                 async with asyncio.timeout(timeout_s):
                     states[model] = await handle.ready.remote()
             except TimeoutError as error:
-                raise ApiError(503, f"No engine of '{model}' answered in {timeout_s:g} s.", retry_after_s=5) from error
+                raise ApiError(
+                    503, f"No engine of '{model}' responded within {timeout_s:g} s: try again later.", retry_after_s=5
+                ) from error
             except UNREACHABLE as error:
                 raise _refusal(error) from error
         return states
@@ -146,13 +148,13 @@ async def _died_by_itself(error: Exception) -> bool:
 
 
 def _died() -> ApiError:
-    return ApiError(503, "The engine died while it answered: send the request again.", retry_after_s=1)
+    return ApiError(503, "The engine died during the response: send the request again.", retry_after_s=1)
 
 
 def _refusal(error: Exception) -> ApiError:
     if isinstance(error, BackPressureError):
         return ApiError(503, "All engines are busy and the queue is full: try again later.", retry_after_s=2)
     if isinstance(error, (DeploymentUnavailableError, RayActorError, OutOfMemoryError)):
-        return ApiError(503, "No engine can be reached now: try again later.", retry_after_s=5)
+        return ApiError(503, "No engine is available: try again later.", retry_after_s=5)
     logger.error("an engine failed", exc_info=error)
-    return ApiError(500, "The engine failed on this request; its log says why under the request id.")
+    return ApiError(500, "The engine failed on this request; see the endpoint's log for the request id.")

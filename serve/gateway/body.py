@@ -49,7 +49,7 @@ class BodyLimit:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     message = await receive()
             except TimeoutError:
-                raise ApiError(408, f"The body did not arrive in {self._seconds:g} s, which is the limit.") from None
+                raise ApiError(408, f"The body did not arrive within the limit of {self._seconds:g} s.") from None
             parts.append(message)
             size += len(message.get("body", b""))
             if size > self._most:
@@ -58,4 +58,4 @@ class BodyLimit:
                 return parts
 
     def _too_large(self) -> ApiError:
-        return ApiError(413, f"The body has more than {self._most:,} bytes, which is the limit.")
+        return ApiError(413, f"The body exceeds the limit of {self._most:,} bytes.")

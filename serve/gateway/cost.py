@@ -57,8 +57,8 @@ def cost_of(request: EngineRequest, context: int, sequences: int, characters_per
     if answers * len(prompts) > sequences:
         raise ApiError(
             400,
-            f"{answers} responses to each of {len(prompts)} prompts are {answers * len(prompts)} sequences, and one "
-            f"request may ask for {sequences}: send several requests.",
+            f"{answers} responses to each of {len(prompts)} prompts are {answers * len(prompts)} sequences, and the "
+            f"limit per request is {sequences}: send several requests.",
             param="n" if answers > 1 else param,
         )
     for prompt in prompts:

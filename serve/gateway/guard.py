@@ -74,9 +74,9 @@ def check_local(scope: Scope, headers: Headers) -> None:
     client = scope.get("client")
     hosts = headers.getlist("host")
     if not client or not _is_loopback(client[0]):
-        raise _not_local("it answers its own machine only")
+        raise _not_local("it accepts only requests from its own machine")
     if any(name in PROXIED or name.startswith(PROXIED_PREFIX) for name in headers) or scope["http_version"] == "1.0":
-        raise _not_local("it answers no request that came through a proxy")
+        raise _not_local("it does not accept requests through a proxy")
     if len(hosts) != 1 or not _names_loopback(hosts[0]):
         raise _not_local("the Host header must be localhost or a loopback address")
 
@@ -97,7 +97,7 @@ def _check_size(headers: Headers, limits: LimitsConfig) -> None:
     if size > limits.header_bytes or len(headers.raw) > limits.headers:
         raise ApiError(
             431,
-            f"The request has {len(headers.raw)} headers of {size:,} bytes together, and the limits are "
+            f"The request has {len(headers.raw)} headers with {size:,} bytes in total; the limits are "
             f"{limits.headers} and {limits.header_bytes:,}.",
         )
 

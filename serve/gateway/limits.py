@@ -65,7 +65,7 @@ class RateLimits:
         if bucket is None:
             return
         if (wait := bucket.wait_s(1.0, self._clock())) > 0:
-            raise _used_up(f"This key may use {bucket.capacity} requests a minute and has used them", wait)
+            raise _used_up(f"This key may use {bucket.capacity} requests per minute and has used all of them", wait)
         bucket.take(1.0, self._clock())
 
     def reserve(self, key: Key, least: int, most: int) -> Reservation:
@@ -85,14 +85,14 @@ class RateLimits:
         if least > bucket.capacity:
             raise ApiError(
                 400,
-                f"This request may use {least} tokens, and this key may use {bucket.capacity} tokens a minute: "
-                "shorten the prompt, or set max_tokens or n lower.",
+                f"This request may use {least} tokens, and this key may use {bucket.capacity} tokens per minute: "
+                "shorten the prompt, or lower max_tokens or n.",
                 code="request_exceeds_rate_limit",
             )
         most = min(most, bucket.capacity)
         if (wait := bucket.wait_s(most, self._clock())) > 0:
             raise _used_up(
-                f"This key may use {bucket.capacity} tokens a minute, and this request needs up to {most}, "
+                f"This key may use {bucket.capacity} tokens per minute, and this request needs up to {most}, "
                 "more than are left",
                 wait,
             )

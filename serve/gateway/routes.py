@@ -69,11 +69,11 @@ class Models:
         if asked is None and len(self.contexts) == 1:
             return next(iter(self.contexts))
         if asked is None:
-            raise ApiError(400, f"model: is required; this endpoint has {self._list()}.", param="model")
+            raise ApiError(400, f"model: required; this endpoint has {self._list()}.", param="model")
         if asked not in self.contexts:
             raise ApiError(
                 404,
-                f"The model '{asked}' is not here; this endpoint has {self._list()}.",
+                f"The model '{asked}' does not exist; this endpoint has {self._list()}.",
                 param="model",
                 code="model_not_found",
             )
@@ -86,7 +86,7 @@ class Models:
         if asked not in (None, self.reward):
             raise ApiError(
                 404,
-                f"The reward model '{asked}' is not here, but '{self.reward}' is.",
+                f"The reward model '{asked}' does not exist; this endpoint has '{self.reward}'.",
                 param="model",
                 code="model_not_found",
             )
@@ -212,7 +212,9 @@ def _add_information(app: FastAPI, backend: Backend, models: Models, gate: Gate)
     async def one_model(name: str) -> dict[str, Any]:
         """Returns one model's entry."""
         if name not in models.all():
-            raise ApiError(404, f"The model '{name}' is not here.", param="model", code="model_not_found")
+            raise ApiError(
+                404, f"The model '{name}' does not exist; see /v1/models.", param="model", code="model_not_found"
+            )
         return models.card(name)
 
     readiness = Readiness(backend)
@@ -281,7 +283,7 @@ class Answers:
         try:
             first = await anext(events)
         except StopAsyncIteration:
-            raise ApiError(500, "The engine ended without an answer.") from None
+            raise ApiError(500, "The engine ended without a response.") from None
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # keeps proxies from buffering events
         return StreamingResponse(_chain(first, events), media_type="text/event-stream", headers=headers)
 
@@ -297,7 +299,7 @@ class Answers:
                     continue  # holds only token counts
                 assert isinstance(reply, Whole)
                 return reply
-        raise ApiError(500, "The engine ended without an answer.")
+        raise ApiError(500, "The engine ended without a response.")
 
     async def _events(self, request: EngineRequest, call: Call) -> AsyncGenerator[str, None]:
         async with aclosing(self._replies(request, call)) as replies:
@@ -330,7 +332,7 @@ class Answers:
                 except StopAsyncIteration:
                     return
                 except TimeoutError as error:
-                    raise ApiError(504, f"The answer was not finished in {self._seconds:g} s.") from error
+                    raise ApiError(504, f"The response was not finished within {self._seconds:g} s.") from error
                 if isinstance(reply, Refusal):
                     raise ApiError(reply.status, reply.message, param=reply.param)
                 yield reply

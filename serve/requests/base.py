@@ -55,7 +55,7 @@ def refuse_media(content: Any) -> Any:
     """
     for part in content if isinstance(content, list) else ():
         if isinstance(part, Mapping) and isinstance(kind := part.get("type"), str) and kind in MEDIA:
-            raise ValueError(f"has a part of type {kind}, and the model reads text alone; leave it out")
+            raise ValueError(f"has a part of type {kind}, and the model accepts only text; remove it")
     return content
 
 
@@ -102,5 +102,7 @@ class Body(Part):
         try:
             json.dumps(body, ensure_ascii=False, default=str).encode()  # other types are refused later
         except UnicodeEncodeError:
-            raise ValueError("The body names half of a surrogate pair (\\ud800 to \\udfff), which is no text") from None
+            raise ValueError(
+                "The body contains an unpaired surrogate (\\ud800 to \\udfff), which is not valid text"
+            ) from None
         return body if not isinstance(body, dict) else {key: body[key] for key in body if key not in NEUTRAL}

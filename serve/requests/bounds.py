@@ -48,7 +48,7 @@ def check_pattern(pattern: str, name: str, repeats: int = 1) -> None:
         raise ValueError(f"{name}: the pattern has more than {LONGEST_PATTERN:,} characters; make it shorter")
     counts = [max(int(low or 0), int(high or 0), 1) for low, high in _REPEATS.findall(pattern)]
     if repeats * math.prod(counts) > MOST_REPEATS:
-        raise ValueError(f"{name}: the pattern's repeats multiply to more than {MOST_REPEATS:,}; ask for fewer")
+        raise ValueError(f"{name}: the pattern's repeats multiply to more than {MOST_REPEATS:,}; use fewer")
 
 
 def _check_part(part: Any, name: str, repeats: int, depth: int) -> None:
@@ -62,9 +62,7 @@ def _check_part(part: Any, name: str, repeats: int, depth: int) -> None:
     counts = [count for key in _COUNTS if isinstance(count := part.get(key), int | float)]
     repeats *= max(1, *map(int, counts)) if counts else 1
     if repeats > MOST_REPEATS:
-        raise ValueError(
-            f"{name}: repeats multiply to more than {MOST_REPEATS:,} ({', '.join(_COUNTS)}); ask for fewer"
-        )
+        raise ValueError(f"{name}: repeats multiply to more than {MOST_REPEATS:,} ({', '.join(_COUNTS)}); use fewer")
     if isinstance(pattern := part.get("pattern"), str):
         check_pattern(pattern, name, repeats)
     for item in part.values():

@@ -22,13 +22,13 @@ class ChatRequest(Sampling):
         **Sampling.REFUSED,
         "functions": "was replaced by tools",
         "function_call": "was replaced by tool_choice",
-        "audio": "the model writes text; leave it out",
-        "verbosity": "say in a system turn how long answers should be",
-        "moderation": "answers are not moderated here; leave it out",
-        "web_search_options": "the model searches nothing; leave it out",
-        "documents": "put the texts into a turn",
-        "chat_template": "the checkpoint's own is used; leave it out",
-        "prompt": "a chat has messages; send prompts to /v1/completions",
+        "audio": "the model generates only text; remove it",
+        "verbosity": "request the response length in a system message",
+        "moderation": "moderation is not supported; remove it",
+        "web_search_options": "web search is not supported; remove it",
+        "documents": "put the texts into a message",
+        "chat_template": "the checkpoint's chat template is always used; remove it",
+        "prompt": "not supported for chats; send prompts to /v1/completions",
     }
 
     messages: list[Turn] = Field(min_length=1)
@@ -49,17 +49,17 @@ class ChatRequest(Sampling):
     @model_validator(mode="after")
     def _chat_settings_fit_together(self) -> ChatRequest:
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs: only together with logprobs=true")
+            raise ValueError("top_logprobs: requires logprobs=true")
         if (
             self.continue_final_message
             and self.add_generation_prompt
             and "add_generation_prompt" in self.model_fields_set
         ):
-            raise ValueError("continue_final_message: not together with add_generation_prompt=true")
+            raise ValueError("continue_final_message: cannot be combined with add_generation_prompt=true")
         if self.add_special_tokens:
-            raise ValueError("add_special_tokens: the chat template writes a chat's own; leave it out")
+            raise ValueError("add_special_tokens: the chat template adds the special tokens; remove it")
         if not self.tools and self.tool_choice not in (None, "none", "auto"):
-            raise ValueError("tool_choice: there are no tools to choose from")
+            raise ValueError("tool_choice: requires tools")
         names = [tool.function.name for tool in self.tools]
         if len(set(names)) < len(names):
             raise ValueError("tools: two have the same name")

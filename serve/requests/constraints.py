@@ -41,7 +41,9 @@ class ResponseFormat(Part):
     @model_validator(mode="after")
     def _has_its_schema(self) -> ResponseFormat:
         if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("response_format: give json_schema with type json_schema, and with no other")
+            raise ValueError(
+                "response_format: json_schema is required with type json_schema, and not allowed with other types"
+            )
         return self
 
 

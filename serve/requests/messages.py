@@ -114,7 +114,7 @@ class MessagesToolChoice(Part):
     @model_validator(mode="after")
     def _names_the_tool(self) -> MessagesToolChoice:
         if (self.type == "tool") != (self.name is not None):
-            raise ValueError("tool_choice: give name with type tool, and with no other")
+            raise ValueError("tool_choice: name is required with type tool, and not allowed with other types")
         return self
 
     def choice(self) -> Any:
@@ -142,10 +142,10 @@ class CountTokensRequest(Body):
     """Body of POST /v1/messages/count_tokens: the fields that determine the prompt."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
-        "thinking": "the chat template decides; set chat_template_kwargs where it has such a setting",
-        "mcp_servers": "tools are called by the client; leave it out",
-        "container": "nothing is run here; leave it out",
-        "context_management": "send what fits the context; leave it out",
+        "thinking": "not supported; set chat_template_kwargs if the chat template has such a variable",
+        "mcp_servers": "only the client calls tools; remove it",
+        "container": "code execution is not supported; remove it",
+        "context_management": "truncation is not supported; send what fits the context",
     }
 
     messages: list[MessagesTurn] = Field(min_length=1)

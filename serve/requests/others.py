@@ -21,7 +21,7 @@ class CompletionRequest(Sampling):
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         **Sampling.REFUSED,
-        "suffix": "the model fills no gaps; leave it out",
+        "suffix": "fill-in-the-middle is not supported; remove it",
         "messages": "send a chat to /v1/chat/completions",
     }
 
@@ -59,7 +59,7 @@ class TokenizeRequest(Body):
             raise ValueError("give either prompt or messages")
         given = self.model_fields_set & _OF_CHATS
         if self.prompt is not None and given:
-            raise ValueError(f"{min(given)}: only together with messages")
+            raise ValueError(f"{min(given)}: requires messages")
         if self.messages is not None:
             with as_one_fault():
                 self.chat()
@@ -90,7 +90,7 @@ class ScoreRequest(Body):
     conversations: list[Annotated[list[Turn], Field(min_length=2)]] = Field(min_length=1, max_length=256)
     cut_off: list[bool] | None = Field(
         None,
-        description="for each conversation, whether its answer broke off and so has no end mark; default: none did",
+        description="for each conversation, whether its response was truncated and so lacks an end-of-turn token; default: false",
     )
 
     @model_validator(mode="after")
@@ -99,5 +99,5 @@ class ScoreRequest(Body):
             raise ValueError(f"cut_off: has {len(self.cut_off)} flags for {len(self.conversations)} conversations")
         for index, turns in enumerate(self.conversations):
             if any(turn.tool_calls for turn in turns):
-                raise ValueError(f"conversations.{index}: has tool_calls; a reward model reads text alone")
+                raise ValueError(f"conversations.{index}: has tool_calls; a reward model accepts only text")
         return self

@@ -14,7 +14,7 @@ from serve.requests.constraints import Function, Name, Schema, Strict, Tool
 from serve.requests.sampling import LARGEST_SEED, MOST_STOPS, Stop
 from serve.requests.turns import CalledFunction, ToolCall, Turn
 
-_STORED = "nothing is stored here; send the earlier turns in input"
+_STORED = "responses are not stored; send the earlier messages in input"
 
 
 class ContentPart(Part):
@@ -55,7 +55,7 @@ class Item(Part):
         }[self.type]
         for name in needed:
             if getattr(self, name) is None:
-                raise ValueError(f"{name}: is required of type {self.type}")
+                raise ValueError(f"{name}: is required with type {self.type}")
         return self
 
     def text(self) -> str:
@@ -120,7 +120,7 @@ class TextFormat(Part):
     @model_validator(mode="after")
     def _has_its_schema(self) -> TextFormat:
         if (self.type == "json_schema") != (self.schema_ is not None):
-            raise ValueError("text.format: give schema with type json_schema, and with no other")
+            raise ValueError("text.format: schema is required with type json_schema, and not allowed with other types")
         if self.schema_ is not None:
             check_schema(self.schema_, "text.format.schema")
         return self
@@ -129,7 +129,7 @@ class TextFormat(Part):
 class TextConfig(Part):
     """`text` of a request."""
 
-    REFUSED: ClassVar[Mapping[str, str]] = {"verbosity": "say in instructions how long answers should be"}
+    REFUSED: ClassVar[Mapping[str, str]] = {"verbosity": "request the response length in instructions"}
 
     format: TextFormat | None = None
 
@@ -148,9 +148,9 @@ class ResponsesRequest(Body):
         "previous_response_id": _STORED,
         "conversation": _STORED,
         "prompt": _STORED,
-        "max_tool_calls": "tools are called by the client; leave it out",
-        "moderation": "answers are not moderated here; leave it out",
-        "context_management": "send what fits the context; leave it out",
+        "max_tool_calls": "only the client calls tools; remove it",
+        "moderation": "moderation is not supported; remove it",
+        "context_management": "truncation is not supported; send what fits the context",
     }
 
     input: Annotated[list[Item], Field(min_length=1)] | str  # items first, so that their errors are reported first

@@ -30,15 +30,15 @@ class Sampling(Body):
     """Sampling settings of one request, under vLLM's names."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
-        "use_beam_search": "answers are sampled; leave it out",
-        "length_penalty": "belongs to beam search; leave it out",
-        "vllm_xargs": "settings of extensions are not the client's; leave it out",
+        "use_beam_search": "beam search is not supported; remove it",
+        "length_penalty": "beam search is not supported; remove it",
+        "vllm_xargs": "clients cannot configure extensions; remove it",
         "request_id": "send it as the header X-Request-Id",
-        "logits_processors": "code of a client is not run; leave it out",
-        "guided_json": "is structured_outputs.json now",
-        "guided_regex": "is structured_outputs.regex now",
-        "guided_choice": "is structured_outputs.choice now",
-        "guided_grammar": "is structured_outputs.grammar now",
+        "logits_processors": "custom code is not supported; remove it",
+        "guided_json": "was replaced by structured_outputs.json",
+        "guided_regex": "was replaced by structured_outputs.regex",
+        "guided_choice": "was replaced by structured_outputs.choice",
+        "guided_grammar": "was replaced by structured_outputs.grammar",
     }
 
     stream: bool = False
@@ -78,19 +78,19 @@ class Sampling(Body):
     def _names_tokens(cls, bias: dict[str, float] | None) -> dict[str, float] | None:
         for token in bias or ():
             if not (token.isascii() and token.isdigit() and len(token) <= 10):
-                raise ValueError(f"'{token}' is not the id of a token")
+                raise ValueError(f"'{token}' is not a token id")
         return bias
 
     @model_validator(mode="after")
     def _fit_together(self) -> Sampling:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options: only together with stream=true")
+            raise ValueError("stream_options: requires stream=true")
         if self.priority:
-            raise ValueError("priority: requests are served fairly by key; leave it out")
+            raise ValueError("priority: not supported, because requests are scheduled fairly by key; remove it")
         if self.n > 1 and self.temperature == 0:
-            raise ValueError("n: with temperature 0 all answers are the same; raise the temperature or ask for one")
+            raise ValueError("n: with temperature 0 all responses are the same; raise the temperature, or set n to 1")
         if self.stream and self.prompt_logprobs is not None:
-            raise ValueError("prompt_logprobs: not in a stream; ask for the whole answer")
+            raise ValueError("prompt_logprobs: not supported with stream=true; set stream=false")
         if self.structured_outputs is not None and self._formats():
             raise ValueError("structured_outputs: give either it or response_format")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:

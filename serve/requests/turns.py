@@ -52,7 +52,7 @@ class Turn(Part):
     """One turn of a chat. An assistant's turn may be a complete response of this endpoint, sent back."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
-        "audio": "the model reads no audio; leave it out",
+        "audio": "audio is not supported; remove it",
         "function_call": _CALLS,
     }
 
@@ -72,7 +72,7 @@ class Turn(Part):
     @model_validator(mode="after")
     def _says_something(self) -> Turn:
         if self.role != "assistant" and (self.tool_calls or self.refusal is not None):
-            raise ValueError("only an assistant's turn has tool_calls or a refusal")
+            raise ValueError("only an assistant message may have tool_calls or a refusal")
         if self.content is None and self.refusal is None and not self.tool_calls:
             raise ValueError("content: is required")
         return self

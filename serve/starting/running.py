@@ -99,8 +99,8 @@ def require_only_new_weights(endpoint: Endpoint, config: ServeConfig) -> None:
     )
     if different:
         raise ConfigError(
-            f"{where}, and {', '.join(different)} differ from its own: only weights=DIR can change while it runs; "
-            "end it first, or give another port with --port"
+            f"{where}, and {', '.join(different)} differ from its settings: only weights=DIR can change while it runs; "
+            "stop it first, or give another port with --port"
         )
     if now["weights"] == endpoint.settings["weights"]:
         raise ConfigError(f"{where}, with these settings: give weights=DIR for new weights, or another --port")

@@ -107,4 +107,4 @@ def _pending_groups() -> str:
         for gang in state.pending_gang_resource_requests
         for bundle in gang.requests or [each for group in gang.bundle_selectors for each in group.resource_requests]
     ]
-    return f"; waits for {text_of(wanted)} to be free" if wanted else ""
+    return f"; waiting for {text_of(wanted)} to become free" if wanted else ""

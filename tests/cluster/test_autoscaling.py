@@ -225,4 +225,4 @@ def test_what_the_autoscaler_cannot_add_is_said_in_its_words(scaling: str) -> No
     *said, error = err.splitlines()
     assert out == ""
     assert any(f" INFO beyond: {words} (" in line for line in said)
-    assert error == f"beyond: error: {words}: gave up after 12 s"
+    assert error == f"beyond: error: {words}: timed out after 12 s"

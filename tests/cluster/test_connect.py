@@ -110,7 +110,7 @@ def test_joining_a_cluster_with_a_token(tmp_path):
         assert head.poll() is None
         status = shown(address, RAY_AUTH_MODE="token", **token)
         assert (status.returncode, status.stderr) == (0, "")
-        assert status.stdout.startswith(f"no run on the cluster at {address}\n")
+        assert status.stdout.startswith(f"no runs on the cluster at {address}\n")
         status = shown(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
         assert (status.returncode, status.stdout) == (2, "")
         assert f"the Ray cluster at --address {address} asks for a token" in status.stderr
@@ -124,7 +124,7 @@ def test_joining_a_cluster_with_a_token(tmp_path):
         ("http://127.0.0.1:8265", "is not the address of a Ray head: give HOST:PORT"),
         ("ray://127.0.0.1:10001", "is not the address of a Ray head: give HOST:PORT"),
         ("head", "is not the address of a Ray head: give HOST:PORT"),
-        ("127.0.0.1:1", r"^no Ray cluster answers at RAY_ADDRESS=127.0.0.1:1 \(.*refused.*\); start one there"),
+        ("127.0.0.1:1", r"^no Ray cluster responds at RAY_ADDRESS=127.0.0.1:1 \(.*refused.*\); start one there"),
     ],
 )
 def test_what_cannot_be_joined_is_refused_in_seconds(tmp_path, address, message):

@@ -106,7 +106,7 @@ def test_mutual_tls_admits_only_certificates_of_its_own_authority(tmp_path: Path
         for variables in ({"RAY_USE_TLS": "0"}, trusting):
             refused = join(head, **TOKEN, **variables)
             assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
-            assert f"no Ray cluster answers at RAY_ADDRESS={head}" in refused.stderr
+            assert f"no Ray cluster responds at RAY_ADDRESS={head}" in refused.stderr
 
 
 def test_what_is_loopback() -> None:

@@ -34,7 +34,7 @@ def test_what_cannot_be_placed_is_named_with_what_there_is_while_waiting_and_at_
 ) -> None:
     cpus = ray.cluster_resources()["CPU"]
     words = rf"rollout needs 2 x \(100 CPU\); no autoscaler here: the cluster has {cpus:g} CPU \([\d.]+ free\)"
-    with pytest.raises(PlacementError, match=f"^{words}: gave up after 10 s$"):
+    with pytest.raises(PlacementError, match=f"^{words}: timed out after 10 s$"):
         reserve({"policy-kept": [{"CPU": 0.5}], "rollout": [{"CPU": 100.0}] * 2}, timeout_s=10)
     assert caplog.messages
     assert all(re.fullmatch(rf"{words} \(\d+ s\)", message) for message in caplog.messages)

@@ -49,7 +49,7 @@ def test_nodes_that_are_coming_are_counted_whether_asked_for_or_started():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda state: None, "no word from the autoscaler yet"),
+        (lambda state: None, "the autoscaler has not reported yet"),
         (lambda state: setattr(state, "autoscaler_state_version", 1), "the autoscaler has not decided yet"),
         (
             lambda state: state.infeasible_gang_resource_requests.add(details=f"{GROUP}:PACK|PENDING"),
@@ -76,4 +76,4 @@ def test_what_an_autoscaler_does(change, says):
 def test_another_groups_lot_is_not_ours():
     answer = reply(2, 0, 2, instance="head-pod")
     answer.autoscaling_state.infeasible_gang_resource_requests.add(details=f"{'0b' * 18}:PACK|PENDING")
-    assert "no word from the autoscaler yet" in waiting_for("job/policy", [{"GPU": 1.0}], answer, GROUP)
+    assert "the autoscaler has not reported yet" in waiting_for("job/policy", [{"GPU": 1.0}], answer, GROUP)

@@ -27,7 +27,7 @@ class Role:
 def test_a_late_answer_a_dead_process_and_an_error_are_told_apart(ray_cluster: None) -> None:
     role = Role.remote()
     assert get([role.answer.remote(0)], "policy: learn", 30.0) == [7]
-    with pytest.raises(RoleError, match="policy: learn: no answer after 1 s"):
+    with pytest.raises(RoleError, match="policy: learn: no response after 1 s"):
         get(role.answer.remote(30), "policy: learn", 1.0)
     other = Role.remote()
     with pytest.raises(FloatingPointError, match="the loss is nan"):

@@ -85,9 +85,9 @@ def test_offline_uses_the_cache_and_says_which_commit(
     caplog.clear()
     before = len(hub.requests)
     repository = pinned(Repository("org/name"))
-    assert caplog.messages[0].startswith(f"org/name: commit {commit}, from {constants.HF_HUB_CACHE}, since the Hub")
+    assert caplog.messages[0].startswith(f"org/name: commit {commit}, from {constants.HF_HUB_CACHE}, because the Hub")
     assert (download(repository, ["config.json"]) / "config.json").read_text() == "{}"
-    with pytest.raises(ConfigError, match="is not in .*, and HF_HUB_OFFLINE is set; unset it once"):
+    with pytest.raises(ConfigError, match="is not in .*, and HF_HUB_OFFLINE is set; unset it to download"):
         download(repository, ["config.json", "onnx/model.onnx"])
     with pytest.raises(ConfigError, match="model org/other on .* is not in .*HF_HUB_OFFLINE is set"):
         pinned(Repository("org/other"))
@@ -103,7 +103,7 @@ def test_a_copy_without_a_list_of_files_is_used_as_it_is(
     _tree_cache._IN_MEMORY_TREE_CACHE.clear()
     offline()
     assert files_of(repository) == ["config.json"]
-    assert "the cache has no list of its files" in caplog.text
+    assert "the cache has no file list" in caplog.text
     assert download(repository, ["config.json"]) == copy
 
 

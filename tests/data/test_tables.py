@@ -145,7 +145,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / "none.parquet", tables.PRETRAIN)
     (tmp_path / "a.csv").write_text("text\na\n")
-    with pytest.raises(DataError, match="unknown kind of file"):
+    with pytest.raises(DataError, match="unknown file type"):
         read_table(tmp_path / "a.csv", tables.PRETRAIN)
     with pytest.raises(DataError, match="no data files given"):
         read_table([], tables.PRETRAIN)

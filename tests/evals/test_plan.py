@@ -91,7 +91,7 @@ def test_results_are_of_a_precision_and_so_is_the_ledger(
 def test_an_endpoint_has_a_precision_of_its_own(plan: Planner) -> None:
     made = run.with_precision(plan("--endpoint", "http://127.0.0.1:1/v1", "--tasks", "safety"))
     assert made.settings.dtype is None
-    with pytest.raises(ConfigError, match=r"--dtype: are of an engine here, not of an endpoint"):
+    with pytest.raises(ConfigError, match=r"--dtype: cannot be used with --endpoint"):
         plan("--endpoint", "http://127.0.0.1:1/v1", "--tasks", "safety", "--dtype", "float32")
 
 
@@ -106,7 +106,7 @@ def test_an_endpoint_has_a_precision_of_its_own(plan: Planner) -> None:
         (["--model", "A", "--tasks", "pairwise"], "pairwise evaluates a reward model, and none is given"),
         (["--model", "R", "--tasks", "ner"], "ner evaluates a language model, and none is given"),
         (["--model", "a=A", "--model", "r=R", "--tasks", "ner"], "--model r: is a reward model, for which"),
-        (["--model", "A", "--model", "b=A"], "of several models each needs a name"),
+        (["--model", "A", "--model", "b=A"], "with several models, each needs a name"),
         (["--model", "a=A", "--model", "a=A"], "the name 'a' is given twice"),
         (["--model", "A", "--reward-model", "A"], "--reward-model: .* has no scalar head"),
         (["--model", "A", "--reference", "R"], "--reference: .* is a reward model"),
@@ -119,11 +119,11 @@ def test_an_endpoint_has_a_precision_of_its_own(plan: Planner) -> None:
         (["--model", "A", "--tasks", "cmmlu"], r"cmmlu needs a file \(looked for cmmlu in "),
         (["--model", "A", "--file", "exam=gone"], "--file exam=gone: there is no such file"),
         (["--model", "A", "--file", "cloze=x"], "write --file TASK=PATH, TASK being one of cmmlu"),
-        (["--model", "A", "--file", "exam=x", "--file", "exam=y"], "exam has a file already"),
+        (["--model", "A", "--file", "exam=x", "--file", "exam=y"], "exam already has a file"),
         (["--model", "A", "--tasks", "ner", "--file", "exam=x"], "--tasks does not name exam"),
         (["--model", "A", "--max-model-len", "512"], "--max-model-len 512: exceeds the 256 tokens of "),
         (["--model", "A", "--max-model-len", "64"], "--response-tokens 64: leaves no room .* context of 64 tokens"),
-        (["--endpoint", "http://x/v1", "--dtype", "bfloat16"], "are of an engine here, not of an endpoint"),
+        (["--endpoint", "http://x/v1", "--dtype", "bfloat16"], "cannot be used with --endpoint"),
         (["--endpoint", "http://x/v1", "--tasks", "ner"], "ner needs a model's folder, not an endpoint"),
     ],
 )
@@ -192,7 +192,7 @@ def test_bad_rows_are_named_with_file_and_row(plan: Planner, make_model: Callabl
     write_table(pa.Table.from_pylist([{"prompt": turns}], PROMPTS), tmp_path / "prompts.heldout.parquet")
     with pytest.raises(DataError, match=r"prompts.heldout.parquet: row 0: prompt does not end with the user's turn"):
         plan("--model", model, "--tasks", "kl", "--reference", model, "--data", str(tmp_path))
-    with pytest.raises(DataError, match=r"ner.heldout.parquet: no such file; make it, or let --tasks name"):
+    with pytest.raises(DataError, match=r"ner.heldout.parquet: no such file; create it, or give --tasks only"):
         plan("--model", model, "--tasks", "ner", "--data", str(tmp_path))
 
 

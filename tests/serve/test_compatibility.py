@@ -156,7 +156,7 @@ def test_a_form_that_the_other_settings_make_impossible_is_the_clients_fault(
     assert answer.status_code == (200 if stream and answer.text.startswith('data: {"id') else 400), answer.text
     error = json.loads(answer.text.strip().splitlines()[-1].removeprefix("data: "))["error"]
     assert (error["type"], error["param"]) == ("invalid_request_error", "allowed_token_ids")
-    assert error["message"].startswith("No token satisfies the answer's form together with allowed_token_ids")
+    assert error["message"].startswith("No token satisfies the response's format together with allowed_token_ids")
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "lookup"}}])

@@ -126,7 +126,7 @@ def test_the_queue_is_bounded_for_all_and_for_each() -> None:
 
     of_one, of_all = asyncio.run(run())
     assert (of_one.status, of_one.code) == (429, "too_many_waiting")
-    assert of_one.message.startswith("2 requests of this key are waiting already")
+    assert of_one.message.startswith("2 requests of this key are queued")
     assert (of_all.status, of_all.retry_after_s) == (503, 2.0)
 
 

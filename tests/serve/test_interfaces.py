@@ -63,13 +63,13 @@ def test_items_become_turns_and_keep_all_of_their_text() -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"previous_response_id": "r"}, "previous_response_id: nothing is stored here"),
+        ({"previous_response_id": "r"}, "previous_response_id: responses are not stored"),
         ({"background": True}, "background"),
-        ({"input": [{"role": "user"}]}, "content: is required of type message"),
+        ({"input": [{"role": "user"}]}, "content: is required with type message"),
         ({"input": [{**CALLED, "arguments": "["}]}, "is not JSON"),
-        ({"tool_choice": "required"}, "tool_choice: there are no tools"),
-        ({"text": {"format": {"type": "json_schema"}}}, "text.format: give schema"),
-        ({"text": {"verbosity": "low"}}, "verbosity: say in instructions"),
+        ({"tool_choice": "required"}, "tool_choice: requires tools"),
+        ({"text": {"format": {"type": "json_schema"}}}, "text.format: schema is required"),
+        ({"text": {"verbosity": "low"}}, "verbosity: request the response length in instructions"),
         ({"truncation": "auto"}, "truncation"),
     ],
 )
@@ -161,7 +161,7 @@ def test_parts_that_are_no_text_are_refused_with_the_reason(path: str, body: Any
     assert answer.status_code == 400
     assert (
         answer.json()["error"]["message"]
-        == f"{where}: has a part of type image_url, and the model reads text alone; leave it out."
+        == f"{where}: has a part of type image_url, and the model accepts only text; remove it."
     )
 
 
@@ -208,7 +208,7 @@ def test_tokens_of_messages_are_counted_as_they_would_be_rendered() -> None:
     assert (asked.kind, asked.body) == ("tokenize", expected)
     refused = asyncio.run(ask(interface, "/v1/messages/count_tokens", {**body, "max_tokens": 9})).json()
     assert refused["type"] == "error"
-    assert refused["error"]["message"] == "max_tokens: is not an argument of this endpoint; leave it out."
+    assert refused["error"]["message"] == "max_tokens: is not a parameter of this endpoint; remove it."
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_named_keys_with_limits_weight_and_expiry(tmp_path: Path) -> None:
         ("ward: {sha256: 12ab}", r"keys.yaml:2: ward.sha256: String should match pattern"),
         ("ward: {sha256: A}", r"ward.sha256: String should match pattern"),
         (f"ward: {{key: {KEY}, weight: 0}}", r"ward.weight: must be greater than 0, not 0"),
-        (f"ward: {{ky: {KEY}}}", r"ward.ky: is no setting of a key; there are key, sha256, requests_per_minute"),
+        (f"ward: {{ky: {KEY}}}", r"ward.ky: is not a setting of a key; use key, sha256, requests_per_minute"),
         (f"ward: {{key: {KEY}, expires: soon}}", r"ward: expires: 'soon' is not a date such as 2027-01-31"),
         (f"ward: {{key: {KEY}, expires: '2027-01-31T18:00'}}", r"has no time zone; write 2027-01-31T18:00\+08:00"),
         (f"a b: {{key: {KEY}}}", r"a key's name has up to 64 letters"),
@@ -93,7 +93,7 @@ def test_bad_keys_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         read_keys(str(tmp_path / "missing"))
     for name in ("empty", "empty.yaml"):
         (tmp_path / name).write_text("# nobody yet\n" if name == "empty" else "keys: {}\n")
-        with pytest.raises(ConfigError, match=r"has no API key in it"):
+        with pytest.raises(ConfigError, match=r"contains no API keys"):
             read_keys(str(tmp_path / name))
     (tmp_path / "bad").write_text(f"{KEY}\nwith a space in it\n")
     with pytest.raises(ConfigError, match=r"bad:2: an API key"):
@@ -113,7 +113,7 @@ def test_who_sends_a_request() -> None:
         with pytest.raises(ApiError) as refused:
             keyring.holder(header)
         assert (refused.value.status, refused.value.code) == (401, code)
-    with pytest.raises(ApiError, match=r"not one of the endpoint's") as refused:
+    with pytest.raises(ApiError, match=r"This API key is invalid") as refused:
         keyring.holder(f"Bearer {KEY}x")
     assert refused.value.code == "invalid_api_key"
     with pytest.raises(ApiError, match=r"The API key 'old' has expired") as refused:

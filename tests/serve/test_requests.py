@@ -57,28 +57,28 @@ def test_what_changes_no_answer_passes(name: str) -> None:
         ({"functions": [{"name": "f"}]}, "functions: was replaced by tools"),
         ({"function_call": "auto"}, "function_call: was replaced by tool_choice"),
         ({"modalities": ["audio"]}, "Input should be 'text'"),
-        ({"web_search_options": {}}, "web_search_options: the model searches nothing"),
-        ({"use_beam_search": True}, "use_beam_search: answers are sampled"),
-        ({"add_special_tokens": True}, "add_special_tokens: the chat template writes a chat's own"),
-        ({"length_penalty": 1.0}, "length_penalty: belongs to beam search"),
-        ({"vllm_xargs": {}}, "vllm_xargs: settings of extensions"),
+        ({"web_search_options": {}}, "web_search_options: web search is not supported"),
+        ({"use_beam_search": True}, "use_beam_search: beam search is not supported"),
+        ({"add_special_tokens": True}, "add_special_tokens: the chat template adds the special tokens"),
+        ({"length_penalty": 1.0}, "length_penalty: beam search is not supported"),
+        ({"vllm_xargs": {}}, "vllm_xargs: clients cannot configure extensions"),
         ({"stream": True, "stream_options": {"include_obfuscation": True}}, "include_obfuscation"),
-        ({"priority": 1}, "priority: requests are served fairly by key"),
-        ({"guided_json": SCHEMA}, "guided_json: is structured_outputs.json now"),
+        ({"priority": 1}, "priority: not supported, because requests are scheduled fairly"),
+        ({"guided_json": SCHEMA}, "guided_json: was replaced by structured_outputs.json"),
         ({"stop": ["x"] * 17}, "at most 16 items"),
         ({"min_tokens": 9, "max_tokens": 5}, "min_tokens: 9 is more than max_tokens 5"),
-        ({"logit_bias": {"头": 1}}, "'头' is not the id of a token"),
+        ({"logit_bias": {"头": 1}}, "'头' is not a token id"),
         ({"logit_bias": {"1": 101}}, "less than or equal to 100"),
-        ({"n": 2, "temperature": 0}, "n: with temperature 0 all answers are the same"),
-        ({"top_logprobs": 2}, "top_logprobs: only together with logprobs=true"),
-        ({"stream": True, "prompt_logprobs": 1}, "prompt_logprobs: not in a stream"),
-        ({"tool_choice": "required"}, "tool_choice: there are no tools"),
+        ({"n": 2, "temperature": 0}, "n: with temperature 0 all responses are the same"),
+        ({"top_logprobs": 2}, "top_logprobs: requires logprobs=true"),
+        ({"stream": True, "prompt_logprobs": 1}, "prompt_logprobs: not supported with stream=true"),
+        ({"tool_choice": "required"}, "tool_choice: requires tools"),
         ({"tools": [TOOL, TOOL]}, "tools: two have the same name"),
         (
             {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}},
             "tool_choice: there is no tool 'x'",
         ),
-        ({"response_format": {"type": "json_schema"}}, "response_format: give json_schema"),
+        ({"response_format": {"type": "json_schema"}}, "response_format: json_schema is required"),
         ({"structured_outputs": {"choice": ["a"], "regex": "a"}}, "structured_outputs: give one of"),
         ({"structured_outputs": {"choice": ["一\n二"]}}, "structured_outputs.choice: a choice is one line"),
         (
@@ -172,7 +172,7 @@ def test_turns_that_no_template_can_write_are_refused(turn: dict[str, Any]) -> N
 
 
 def test_completions_have_reasons_of_their_own() -> None:
-    with pytest.raises(ValidationError, match="suffix: the model fills no gaps"):
+    with pytest.raises(ValidationError, match="suffix: fill-in-the-middle is not supported"):
         CompletionRequest.model_validate({"prompt": "x", "suffix": "y"})
     with pytest.raises(ValidationError, match="messages: send a chat to /v1/chat/completions"):
         CompletionRequest.model_validate({"prompt": "x", "messages": ASK})

@@ -38,7 +38,7 @@ def test_every_changed_byte_is_noticed(path: Path) -> None:
     content = path.read_bytes()
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
-        with pytest.raises(DamagedTable, match=r"t\.parquet: damaged( or cut off|, or by an)"):
+        with pytest.raises(DamagedTable, match=r"t\.parquet: damaged( or truncated|, or written by an)"):
             read_checksummed(path)
 
 
@@ -46,7 +46,7 @@ def test_a_file_cut_off_anywhere_is_noticed(path: Path) -> None:
     content = path.read_bytes()
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
-        with pytest.raises(DamagedTable, match=r"t\.parquet: damaged( or cut off|, or by an)"):
+        with pytest.raises(DamagedTable, match=r"t\.parquet: damaged( or truncated|, or written by an)"):
             read_checksummed(path)
 
 
@@ -54,7 +54,7 @@ def test_a_damaged_file_is_said_and_put_aside(path: Path, caplog: pytest.LogCapt
     path.write_bytes(path.read_bytes()[:-1])
     assert read_or_set_aside(path, "it is made again") is None
     (line,) = caplog.messages
-    assert line.startswith(f"{path}: damaged or cut off")
+    assert line.startswith(f"{path}: damaged or truncated")
     assert line.endswith("kept as t.parquet.damaged, it is made again")
     assert [other.name for other in path.parent.iterdir()] == ["t.parquet.damaged"]
     caplog.clear()
@@ -65,7 +65,9 @@ def test_a_damaged_file_is_said_and_put_aside(path: Path, caplog: pytest.LogCapt
 def test_a_full_disk_leaves_the_file_that_was_there(path: Path, file_size_limit: Callable[[int], None]) -> None:
     before = path.read_bytes()
     file_size_limit(64)
-    with pytest.raises(DiskError, match=r"t\.parquet: cannot be written \(File too large\); make room, then the same"):
+    with pytest.raises(
+        DiskError, match=r"t\.parquet: cannot be written \(File too large\); make room, then run the same command"
+    ):
         write_checksummed(path, ROWS.slice(1), {})
     file_size_limit(2**30)  # before anyone writes a word about this test
     assert path.read_bytes() == before
@@ -76,5 +78,5 @@ def test_sealed_text_shows_changes() -> None:
     content = with_checksum("seed: 1\n")
     assert checksum_fault(content) is None
     assert "damaged or changed" in str(checksum_fault(content.replace(b"1", b"2", 1)))
-    assert "cut off" in str(checksum_fault(b"seed: 1\n"))
+    assert "truncated" in str(checksum_fault(b"seed: 1\n"))
     assert checksum_fault(b"seed: 1\n", required=False) is None

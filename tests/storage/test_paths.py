@@ -49,7 +49,9 @@ def test_in_a_job_runs_lie_beside_the_environment(tmp_path, monkeypatch, how):
 def test_in_a_job_without_such_an_environment_the_folder_must_be_named(tmp_path, monkeypatch, prefix):
     monkeypatch.setattr(sys, "prefix", prefix)
     job_copy(tmp_path, monkeypatch, "folder")
-    with pytest.raises(ConfigError, match="^CHIMED_RUNS is not set, and a job's working folder is deleted after it"):
+    with pytest.raises(
+        ConfigError, match="^CHIMED_RUNS is not set, and a job's working folder is deleted when the job ends"
+    ):
         runs_root()
 
 

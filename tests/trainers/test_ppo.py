@@ -213,11 +213,11 @@ def test_killed_roles_start_again_and_an_interrupted_run_resumes_without_generat
             finished_run(config)
     assert not victims
     said = caplog.text
-    assert re.findall(r"step (\d): .*; (\w+) \(rank .*\) starts again \(failure 1 of at most 3 in 600 s\)", said) == [
+    assert re.findall(r"step (\d): .*; restarting (\w+) \(rank .*\) \(failure 1 of at most 3 in 600 s\)", said) == [
         ("2", "policy"),
         ("4", "rollout"),
     ], said
-    assert said.count("back to the newest checkpoint") == 1, said  # not for an engine
+    assert said.count("restoring the newest checkpoint") == 1, said  # not for an engine
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainers.ppo.RoleGroups", warm_roles)
         patch.setattr("trainers.rlhf.rollouts.ResponseCollector", lambda *_: pytest.fail("the journal has every step"))
@@ -243,7 +243,7 @@ def test_a_stop_that_was_asked_for_saves_and_the_same_command_goes_on(
         with pytest.raises(SystemExit) as end:
             finished_run(config)
     assert end.value.code == 75
-    assert caplog.messages[-1] == "stopped after step 3 (SIGTERM); the same command goes on"
+    assert caplog.messages[-1] == "stopped after step 3 (SIGTERM); run the same command to continue"
     monkeypatch.setattr(Learners, "update", counted := Counted(Learners.update))
     resumed = finished_run(config)
     assert counted.calls == 1  # from the checkpoint of step 3, which checkpoint_every does not ask for
@@ -259,7 +259,7 @@ def test_a_run_gives_up_after_too_many_deaths(
     monkeypatch.setattr("trainers.ppo.RoleGroups", warm_roles)
     monkeypatch.setattr(Rollouts, "scoring", die)
     with pytest.raises(
-        RunError, match=r"step 1: reward \(rank 0\) was lost 1 times .* at last: reward: add_columns: its"
+        RunError, match=r"step 1: reward \(rank 0\) was lost 1 times .* last error: reward: add_columns: its"
     ):
         finished_run(settings(clinic, name="given-up", max_failures=0))
 
@@ -293,15 +293,15 @@ GPU = "--{}.placement.gpus_per_rank={}"
                 *("--colocate=all", "--rollout.engine.gpu_memory_utilization=0.4", "--publish.transport=vllm_nccl"),
                 *(GPU.format("policy", 1), GPU.format("rollout", 1)),
             ],
-            "colocate puts policy and rollout on one GPU, .* set publish.transport to object_store",
+            "colocate puts policy and rollout on the same GPU, .* set publish.transport to object_store",
         ),
         (
             ["--publish.transport=vllm_nccl", "--policy.placement.ranks=1", GPU.format("policy", 0.5)],
-            "publish.transport vllm_nccl needs GPUs, one a rank",
+            "publish.transport vllm_nccl requires one whole GPU per rank",
         ),
         ([GPU.format("critic", 0.5), "--critic.placement.ranks=2"], "two ranks could get the same GPU"),
-        ([GPU.format("policy", 1.5)], "gpus_per_rank 1.5 is more than one GPU and not whole"),
-        (["--policy.placement.cpus_per_rank=0"], "reserve no place"),
+        ([GPU.format("policy", 1.5)], "gpus_per_rank 1.5 is above 1 and not a whole number"),
+        (["--policy.placement.cpus_per_rank=0"], "reserve no resources"),
     ],
 )
 def test_roles_that_cannot_share_are_refused_in_one_line(

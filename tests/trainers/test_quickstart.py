@@ -19,7 +19,7 @@ def test_one_folder_holds_one_seed(runs: Path, capsys: pytest.CaptureFixture[str
         main(["--seed", "1"])
     assert end.value.code == 2
     error = capsys.readouterr().err
-    assert "was made with --seed 0, not 1" in error
+    assert "was created with --seed 0, not 1" in error
     assert error.count("\n") == 1
 
 
@@ -50,4 +50,6 @@ def test_a_stop_reaches_the_part_that_runs(tmp_path: Path) -> None:
         output, error = process.communicate(timeout=60)
     assert process.returncode == 75
     assert output == ""
-    assert re.fullmatch(r"told to stop\n\S+ INFO trainers.quickstart: stopped; the same command goes on\n", error)
+    assert re.fullmatch(
+        r"told to stop\n\S+ INFO trainers.quickstart: stopped; run the same command to continue\n", error
+    )

@@ -104,7 +104,7 @@ def test_out_names_another_file(make, tmp_path):
     ("run", "out", "message"),
     [
         ("runs/none", None, "run: there is no folder"),
-        ("runs", None, "is not the folder of a run, since it has no config.yaml; give runs/NAME"),
+        ("runs", None, "is not the folder of a run, because it has no config.yaml; give runs/NAME"),
         ("runs/a/run", "runs/a/none/page.html", "cannot be written (No such file or directory); give another file"),
     ],
 )
@@ -170,7 +170,7 @@ def test_an_unknown_metric_is_drawn_and_what_is_no_number_is_told(make):
     other = sections(read_record(folder))["Other"]
     assert [(chart.title, chart.marks[0].value) for chart in other] == [("judge_p95", "2")]
     text = Text(page_of(folder)).text
-    assert "host is not a number everywhere (first 'node-7'); see metrics.jsonl." in text
+    assert "host has values that are not numbers (first 'node-7'); see metrics.jsonl." in text
 
 
 def test_a_run_without_steps_says_so(make):
@@ -222,14 +222,14 @@ def test_a_torn_last_line_is_left_out_and_a_broken_one_is_named(make):
     with pytest.raises(ConfigError, match=r"metrics.jsonl:2: must be a mapping with a whole number as step"):
         read_record(folder)
     (folder / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(ConfigError, match=r"metrics.jsonl:2: not a line of JSON"):
+    with pytest.raises(ConfigError, match=r"metrics.jsonl:2: is not valid JSON"):
         read_record(folder)
 
 
 def test_of_a_step_logged_twice_the_last_line_counts(make):
     record = read_record(make({"step": 2, "reward": 1.0}, {"step": 1, "reward": 3.0}, {"step": 2, "reward": 5.0}))
     assert record.series["reward"].values == [3.0, 5.0]
-    assert record.notes == ["Logged more than once, the last line counts: step 2."]
+    assert record.notes == ["Steps logged more than once, of which the last line counts: step 2."]
 
 
 def test_hostile_text_stays_text(make):
@@ -268,7 +268,7 @@ def test_best_and_worst_samples_of_the_last_and_first_step(make):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"step": 1\n', "step-00000001.jsonl:2: not a line of JSON"),
+        ('{"step": 1\n', "step-00000001.jsonl:2: is not valid JSON"),
         (json.dumps(sample(1, tokens="4")) + "\n", "step-00000001.jsonl:2: tokens: Input should be a valid integer"),
         (json.dumps({"step": 1}) + "\n", "step-00000001.jsonl:2: prompt: Field required"),
     ],

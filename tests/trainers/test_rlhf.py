@@ -244,10 +244,10 @@ def test_a_diverging_update_ends_in_one_line_and_keeps_its_rows(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--algorithm.name=ppo"], "critic is missing, which algorithm.name ppo needs"),
-        (["--samples_per_prompt=1"], "algorithm.name grpo compares answers to one prompt"),
-        (["--algorithm.dynamic_sampling=1", "--rollout.ahead=1"], "algorithm.dynamic_sampling waits for scores"),
-        (["--rollout.in_flight=keep"], "rollout.in_flight keep gives answers that several weights made"),
+        (["--algorithm.name=ppo"], "algorithm.name ppo requires a critic"),
+        (["--samples_per_prompt=1"], "algorithm.name grpo compares responses to the same prompt"),
+        (["--algorithm.dynamic_sampling=1", "--rollout.ahead=1"], "algorithm.dynamic_sampling needs a step"),
+        (["--rollout.in_flight=keep"], "rollout.in_flight keep mixes tokens of several weights versions"),
         (["--rollout.stop=[多休息，按时服药。]"], "rollout.stop: '多休息，按时服药。' is .* tokens"),
         (["--critic_warmup_steps=3"], "algorithm.name grpo has no critic; set it to 0"),
         (["--algorithm.overlong_buffer=17"], "exceeds rollout.max_new_tokens 16"),

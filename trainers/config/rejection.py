@@ -20,18 +20,26 @@ class SelectionConfig(Section):
         "per_prompt",
         description="per_prompt: the best response to each prompt; global_top_k: the k best of all responses",
     )
-    k: int | None = Field(None, ge=1, description="how many responses global_top_k chooses in a round")
-    one_per_prompt: bool = Field(True, description="global_top_k: choose at most one response to a prompt")
-    min_reward: float | None = Field(None, description="a response with less is never chosen")
+    k: int | None = Field(None, ge=1, description="number of responses that global_top_k selects per round")
+    one_per_prompt: bool = Field(True, description="global_top_k: select at most one response per prompt")
+    min_reward: float | None = Field(None, description="responses with a lower reward are never selected")
 
     @model_validator(mode="after")
     def _only_what_is_used(self) -> SelectionConfig:
         if self.by == "global_top_k" and self.k is None:
-            raise ValueError("selection.by global_top_k needs selection.k: say how many responses a round is to give")
+            raise ValueError(
+                "selection.by global_top_k requires selection.k: set it to the number of responses to select per round"
+            )
         if self.by == "per_prompt" and self.k is not None:
-            raise ValueError("selection.k goes with selection.by global_top_k only: leave it out or change the latter")
+            raise ValueError(
+                "selection.k is only for selection.by global_top_k: remove selection.k, or set selection.by to "
+                "global_top_k"
+            )
         if self.by == "per_prompt" and not self.one_per_prompt:
-            raise ValueError("selection.one_per_prompt false goes with selection.by global_top_k only")
+            raise ValueError(
+                "selection.one_per_prompt false is only for selection.by global_top_k: remove it, or set "
+                "selection.by to global_top_k"
+            )
         return self
 
 
@@ -48,27 +56,37 @@ class RejectionConfig(RewardedConfig):
 
     model: str = Field(description="model to start from: a folder in Hugging Face format or a Hub id")
     prompts: PromptData
-    rounds: int = Field(1, ge=1, description="how many times to generate, select and fine-tune")
+    rounds: int = Field(1, ge=1, description="number of rounds; each generates, selects, and fine-tunes")
     prompts_per_round: int | None = Field(
-        None, ge=1, description="prompts answered in a round, in an order that goes on from round to round; else all"
+        None,
+        ge=1,
+        description="prompts used per round, in an order that continues from round to round; null: all prompts",
     )
     prompts_per_step: int = Field(
-        128, ge=1, description="prompts that are answered, scored and written to the journal at a time"
+        128, ge=1, description="prompts for which responses are generated, scored, and written to the journal at a time"
     )
-    samples_per_prompt: int = Field(4, ge=1, description="responses to each prompt")
+    samples_per_prompt: int = Field(4, ge=1, description="responses per prompt")
     rollout: RolloutConfig = RolloutConfig()
     colocate: Colocate = Field(
-        "none", description="whether the roles that sample share a placement group and its CPUs and GPUs: none or all"
+        "none",
+        description="whether the roles that generate and score share a placement group and its CPUs and GPUs: none "
+        "or all",
     )
     selection: SelectionConfig = SelectionConfig()
-    replay: tuple[str, ...] = Field((), description="SFT tables that are mixed in against forgetting")
-    replay_share: float = Field(0.0, ge=0, lt=1, description="share of the fine-tuning's rows that come from `replay`")
+    replay: tuple[str, ...] = Field(
+        (), description="SFT tables that are mixed into the fine-tuning data against catastrophic forgetting"
+    )
+    replay_share: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the fine-tuning rows that comes from `replay`"
+    )
     from_start: bool = Field(
-        False, description="each round fine-tunes the first model on the choices of all rounds so far, not the last one"
+        False,
+        description="fine-tune the starting model on the selected responses of all rounds so far, instead of the "
+        "previous round's model on those of the current round",
     )
     sft: FineTuneConfig
     max_failures: int = Field(
-        3, ge=0, description="how many times dead roles are started again before the run gives up"
+        3, ge=0, description="how many times lost processes of roles are replaced before the run fails"
     )
 
     @property
@@ -91,7 +109,7 @@ class RejectionConfig(RewardedConfig):
     @model_validator(mode="after")
     def _replay_has_share(self) -> RejectionConfig:
         if bool(self.replay) != (self.replay_share > 0):
-            raise ValueError("replay and replay_share go together: give both or neither")
+            raise ValueError("replay and replay_share require each other: set both or neither")
         return self
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ class PromptData(Section):
     """Prompts for which the policy generates responses."""
 
     train: tuple[str, ...] = Field(min_length=1, description="tables with a `prompt` column of messages")
-    max_tokens: int = Field(1024, ge=1, description="longest prompt, in tokens; a longer one is refused by name")
+    max_tokens: int = Field(1024, ge=1, description="maximum prompt length in tokens; a longer prompt is an error")
 
 
 def require_room(prompts: PromptData, rollout: RolloutConfig, field: str, tokens: int) -> None:
@@ -51,49 +51,92 @@ class AlgorithmConfig(Section):
     """How advantages are computed from rewards, and the loss from advantages. Defaults depend on `name`."""
 
     name: Literal["ppo", "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline"] = Field(
-        "ppo", description="where advantages come from: ppo has a critic, the others compare responses"
+        "ppo",
+        description="algorithm for advantages: ppo trains a critic; the others compare responses with those of the "
+        "same prompt or batch",
     )
-    gamma: float = Field(1.0, gt=0, le=1, description="discount of a later reward, a token")
+    gamma: float = Field(1.0, gt=0, le=1, description="discount factor per token")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of generalized advantage estimation (ppo)")
     whiten_advantages: bool = Field(
-        True, description="advantages of a step get mean 0 and variance 1 over its tokens; not in grpo, dr_grpo, rloo"
+        True,
+        description="normalize a step's advantages over its tokens to mean 0 and variance 1; default false for "
+        "grpo, dr_grpo, and rloo",
     )
-    clip_eps: float = Field(0.2, gt=0, description="the policy's probability ratio is clipped to 1 +- this")
-    clip_eps_high: float | None = Field(None, gt=0, description="upwards to 1 + this, where it is another")
-    dual_clip: float | None = Field(None, gt=1, description="bound of a negative advantage's loss, in advantages")
-    value_clip_eps: float = Field(0.5, gt=0, description="new values are clipped to the old ones +- this (ppo)")
-    entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy, which is then rewarded")
+    clip_eps: float = Field(
+        0.2, gt=0, description="clip range of the policy's probability ratio: 1 - clip_eps to 1 + clip_eps"
+    )
+    clip_eps_high: float | None = Field(
+        None, gt=0, description="upper clip range, 1 + clip_eps_high; null: the same as clip_eps"
+    )
+    dual_clip: float | None = Field(
+        None,
+        gt=1,
+        description="dual-clip PPO: the loss of a token with negative advantage is at most dual_clip times the "
+        "advantage's magnitude",
+    )
+    value_clip_eps: float = Field(
+        0.5, gt=0, description="clip range of the critic's values around the old values (ppo)"
+    )
+    entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     loss_aggregation: Literal["token_mean", "sequence_mean", "constant"] = Field(
         "token_mean",
-        description="what a minibatch's loss is a mean over: tokens; responses, of which each is the mean of its tokens "
-        "(grpo); or responses, each the sum of its tokens over max_new_tokens (dr_grpo)",
+        description="average of a minibatch's loss. token_mean: over tokens; sequence_mean: over responses, each "
+        "the mean of its tokens (grpo); constant: over responses, each the sum of its tokens divided by "
+        "max_new_tokens (dr_grpo)",
     )
     kl_in: Literal["reward", "loss"] = Field(
-        "reward", description="whether the KL to the reference is taken from rewards or added to the loss (grpo's)"
+        "reward",
+        description="where the KL to the reference is applied: subtracted from rewards, or added to the loss "
+        "(default for grpo, dr_grpo, and reinforce_pp_baseline)",
     )
-    kl_coef: float = Field(0.05, ge=0, description="weight of the KL to the reference; 0 starts no reference")
-    kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="estimator of that KL; grpo's is k3")
-    kl_target: float | None = Field(None, gt=0, description="KL, nats a response, to which kl_coef is steered")
-    kl_horizon: int = Field(10_000, ge=1, description="responses in which steering changes kl_coef by about a fifth")
-    reward_clip: float = Field(10.0, gt=0, description="rewards are clipped to +- this before anything else")
+    kl_coef: float = Field(0.05, ge=0, description="weight of the KL to the reference; with 0 no reference is started")
+    kl_estimator: Literal["k1", "k2", "k3"] = Field(
+        "k1",
+        description="estimator of the KL to the reference; default k3 for grpo and dr_grpo, k2 for "
+        "reinforce_pp_baseline",
+    )
+    kl_target: float | None = Field(
+        None, gt=0, description="adaptive KL controller: KL to reach, in nats per response; null: kl_coef is constant"
+    )
+    kl_horizon: int = Field(
+        10_000,
+        ge=1,
+        description="horizon of the adaptive KL controller, in responses: kl_coef changes by at most about 20% over "
+        "this many",
+    )
+    reward_clip: float = Field(10.0, gt=0, description="rewards are clipped to +- this before all other processing")
     normalize_rewards: bool = Field(False, description="divide rewards by their running standard deviation")
-    length_penalty: float = Field(0.0, ge=0, description="taken from a response's reward, a token")
+    length_penalty: float = Field(0.0, ge=0, description="penalty per token of a response, subtracted from its reward")
     overlong_buffer: int = Field(
-        0, ge=0, description="last tokens below max_new_tokens that cost up to overlong_penalty"
+        0,
+        ge=0,
+        description="soft overlong penalty: it rises linearly from 0 to overlong_penalty over the last "
+        "overlong_buffer tokens before max_new_tokens; 0 turns it off",
     )
-    overlong_penalty: float = Field(1.0, ge=0, description="taken from a response of max_new_tokens")
+    overlong_penalty: float = Field(
+        1.0, ge=0, description="penalty of a response of max_new_tokens, subtracted from its reward"
+    )
     drop_truncated: bool = Field(
-        False, description="responses that were cut off are not trained on; a step of no others changes no weights"
+        False,
+        description="exclude truncated responses from training; a step with only truncated responses changes no "
+        "weights",
     )
     dynamic_sampling: int = Field(
-        0, ge=0, description="further batches a step may ask for, in place of prompts whose responses all score alike"
+        0,
+        ge=0,
+        description="extra batches that a step may generate to replace prompts whose responses all have the same "
+        "score; 0 turns it off",
     )
     rollout_correction: Literal["none", "truncated"] = Field(
-        "none", description="weight tokens by policy over engine probability, truncated; for rollout.ahead > 0"
+        "none",
+        description="truncated importance sampling (TIS): weight a token by its policy probability over its engine "
+        "probability, truncated; for rollout.ahead > 0",
     )
-    rollout_correction_cap: float = Field(2.0, gt=0, description="where that weight is truncated")
-    epochs: int = Field(1, ge=1, description="passes over a step's samples")
-    minibatches: int = Field(1, ge=1, description="optimizer steps a pass")
+    rollout_correction_cap: float = Field(
+        2.0, gt=0, description="upper limit of the truncated importance sampling weight"
+    )
+    epochs: int = Field(1, ge=1, description="passes over a step's responses")
+    minibatches: int = Field(1, ge=1, description="optimizer steps per pass")
 
     @property
     def has_critic(self) -> bool:
@@ -116,15 +159,17 @@ class AlgorithmConfig(Section):
 class StopConfig(Section):
     """Limits that indicate a collapse, which stops the run with an error. Checkpoints are kept."""
 
-    entropy_below: float = Field(0.0, ge=0, description="mean entropy of the policy's tokens, nats")
-    kl_above: float | None = Field(None, gt=0, description="KL to the reference, nats a response")
+    entropy_below: float = Field(0.0, ge=0, description="lowest allowed mean entropy of the policy, in nats per token")
+    kl_above: float | None = Field(
+        None, gt=0, description="highest allowed KL to the reference, in nats per response; null: no limit"
+    )
 
 
 class RewardedConfig(StageConfig):
     """The sources of reward of a stage that generates: the reward model, reward functions and endpoints, or both."""
 
     reward: FrozenRoleConfig | None = Field(None, description="the reward model")
-    reward_weight: float = Field(1.0, description="weight of the reward model's score")
+    reward_weight: float = Field(1.0, description="weight of the reward model's score in the sum of all sources")
     reward_function: RewardFunctionConfig = RewardFunctionConfig()
 
     @property
@@ -145,7 +190,7 @@ class RewardedConfig(StageConfig):
     def _something_rewards(self) -> Self:
         if not self.reward_weights:
             raise ValueError(
-                "nothing rewards responses: give reward.model, reward_function.functions or reward_function.endpoints"
+                "no source of reward is set: set reward.model, reward_function.functions, or reward_function.endpoints"
             )
         return self
 
@@ -156,14 +201,14 @@ class PPOConfig(RewardedConfig):
     recipe_key: ClassVar[str] = "ppo"
 
     prompts: PromptData
-    steps: int = Field(ge=1, description="PPO steps: generate, score, learn, publish")
-    prompts_per_step: int = Field(32, ge=1, description="different prompts answered in one step")
-    samples_per_prompt: int = Field(1, ge=1, description="responses to each prompt")
+    steps: int = Field(ge=1, description="number of steps; each generates, scores, updates, and publishes weights")
+    prompts_per_step: int = Field(32, ge=1, description="prompts per step")
+    samples_per_prompt: int = Field(1, ge=1, description="responses per prompt")
     algorithm: AlgorithmConfig = AlgorithmConfig()
     policy: TrainedRoleConfig
-    critic: TrainedRoleConfig | None = Field(None, description="learns values; for algorithm.name ppo")
+    critic: TrainedRoleConfig | None = Field(None, description="value model; required by algorithm.name ppo")
     reference: FrozenRoleConfig | None = Field(
-        None, description="what the policy is kept close to, by algorithm.kl_coef"
+        None, description="frozen model to which algorithm.kl_coef keeps the policy close"
     )
     rollout: OverlappedRolloutConfig = OverlappedRolloutConfig()
     publish: PublishConfig = PublishConfig()
@@ -172,16 +217,21 @@ class PPOConfig(RewardedConfig):
         description="roles that share a placement group and its CPUs and GPUs: none, all, or groups such as "
         "[[policy, critic], [reference, reward]]",
     )
-    samples_every: int = Field(10, ge=1, description="steps between those whose texts are written to samples/")
-    evaluation: EvaluationConfig | None = Field(None, description="evaluate the policy on tasks while it learns")
+    samples_every: int = Field(10, ge=1, description="steps between writes of sampled responses to samples/")
+    evaluation: EvaluationConfig | None = Field(None, description="evaluate the policy on tasks during training")
     checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints of policy and critic")
-    keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the newest")
-    critic_warmup_steps: int = Field(0, ge=0, description="first steps in which only the critic learns")
+    keep_checkpoints: int = Field(2, ge=1, description="number of newest checkpoints that are kept")
+    critic_warmup_steps: int = Field(0, ge=0, description="number of initial steps in which only the critic is trained")
     stop: StopConfig = StopConfig()
     max_failures: int = Field(
-        3, ge=0, description="how often lost processes of a role are replaced within failure_window_s, or one step"
+        3,
+        ge=0,
+        description="how many times lost processes of a role are replaced within failure_window_s, or within one "
+        "step, before the run fails",
     )
-    failure_window_s: float = Field(600.0, gt=0, description="seconds after which a loss no longer counts")
+    failure_window_s: float = Field(
+        600.0, gt=0, description="seconds after which a loss no longer counts toward max_failures"
+    )
 
     @property
     def roles(self) -> dict[str, Any]:
@@ -228,7 +278,7 @@ class PPOConfig(RewardedConfig):
         if self.rows_per_step % self.algorithm.minibatches:
             raise ValueError(
                 f"{product} = {self.rows_per_step} samples are not divisible by algorithm.minibatches "
-                f"{self.algorithm.minibatches}; make it a divisor"
+                f"{self.algorithm.minibatches}; set minibatches to a divisor"
             )
         for role in ("policy", "critic"):
             if role not in self.roles:
@@ -238,7 +288,7 @@ class PPOConfig(RewardedConfig):
                 raise ValueError(
                     f"a minibatch of {self.rows_per_step // self.algorithm.minibatches} samples ({product}, "
                     f"algorithm.minibatches {self.algorithm.minibatches}) is not divisible by {role}.placement.ranks "
-                    f"{ranks}; make it a multiple"
+                    f"{ranks}; change one of them so that it is"
                 )
         return self
 
@@ -252,19 +302,27 @@ class PPOConfig(RewardedConfig):
         algorithm = self.algorithm
         if algorithm.has_critic and self.critic is None:
             raise ValueError(
-                "critic is missing, which algorithm.name ppo needs: give critic.model, or take another name"
+                "algorithm.name ppo requires a critic, and none is set: set critic.model, or choose another "
+                "algorithm.name"
             )
         if self.critic_warmup_steps and not algorithm.has_critic:
-            raise ValueError(f"critic_warmup_steps: algorithm.name {algorithm.name} has no critic; set it to 0")
+            raise ValueError(
+                f"critic_warmup_steps {self.critic_warmup_steps}: algorithm.name {algorithm.name} has no critic; "
+                "set it to 0"
+            )
         if algorithm.kl_coef > 0 and self.reference is None:
             raise ValueError(
-                f"reference is missing, which algorithm.kl_coef {algorithm.kl_coef:g} needs: give reference.model, or 0"
+                f"algorithm.kl_coef {algorithm.kl_coef:g} requires a reference, and none is set: set "
+                "reference.model, or algorithm.kl_coef to 0"
             )
         if algorithm.kl_target is not None and algorithm.kl_coef == 0:
-            raise ValueError("algorithm.kl_target steers algorithm.kl_coef, which is 0: start it above")
+            raise ValueError(
+                "algorithm.kl_target adapts algorithm.kl_coef, which is 0: set kl_coef above 0, or remove kl_target"
+            )
         if algorithm.compares_responses and self.samples_per_prompt < 2:
             raise ValueError(
-                f"algorithm.name {algorithm.name} compares responses to one prompt: raise samples_per_prompt above 1"
+                f"algorithm.name {algorithm.name} compares responses to the same prompt: set samples_per_prompt "
+                "to 2 or more"
             )
         if algorithm.overlong_buffer > self.rollout.max_new_tokens:
             raise ValueError(
@@ -278,18 +336,21 @@ class PPOConfig(RewardedConfig):
         algorithm = self.algorithm
         if algorithm.dynamic_sampling and self.samples_per_prompt < 2:
             raise ValueError(
-                "algorithm.dynamic_sampling looks at a prompt's responses: raise samples_per_prompt above 1, or 0"
+                "algorithm.dynamic_sampling compares responses to the same prompt: set samples_per_prompt to 2 "
+                "or more, or dynamic_sampling to 0"
             )
         if algorithm.dynamic_sampling and self.rollout.ahead:
             raise ValueError(
-                "algorithm.dynamic_sampling waits for scores, rollout.ahead does not: set one of them to 0"
+                "algorithm.dynamic_sampling needs a step's rewards before it generates more, so rollout.ahead "
+                "must be 0: set one of them to 0"
             )
         if self.rollout.in_flight != "none" and not (
             self.rollout.ahead and algorithm.rollout_correction == "truncated"
         ):
             raise ValueError(
-                f"rollout.in_flight {self.rollout.in_flight} gives responses that several weights made: set rollout.ahead to "
-                "1 or more and algorithm.rollout_correction to truncated, or in_flight to none"
+                f"rollout.in_flight {self.rollout.in_flight} mixes tokens of several weights versions in one "
+                "response: set rollout.ahead to 1 or more and algorithm.rollout_correction to truncated, or "
+                "in_flight to none"
             )
         return self
 
@@ -299,8 +360,9 @@ class PPOConfig(RewardedConfig):
             self.policy.placement.gpus_per_rank >= 1 and self.rollout.placement.gpus_per_rank >= 1
         ):
             raise ValueError(
-                "publish.transport vllm_nccl needs GPUs, one a rank, which NCCL does not divide: set "
-                "policy.placement.gpus_per_rank and rollout.placement.gpus_per_rank to 1, or use object_store"
+                "publish.transport vllm_nccl requires one whole GPU per rank, because NCCL does not share GPUs: "
+                "set policy.placement.gpus_per_rank and rollout.placement.gpus_per_rank to 1, or transport to "
+                "object_store"
             )
         return self
 
@@ -310,7 +372,7 @@ class PPOConfig(RewardedConfig):
             require_memory_share(spec, self.rollout)
             if self.publish.transport == "vllm_nccl" and {"policy", "rollout"} <= set(spec.roles):
                 raise ValueError(
-                    "colocate puts policy and rollout on one GPU, where NCCL cannot bring the one's weights to the "
-                    "other: set publish.transport to object_store, or keep the two in different groups"
+                    "colocate puts policy and rollout on the same GPU, and NCCL cannot transfer weights within one "
+                    "GPU: set publish.transport to object_store, or put the two in different groups"
                 )
         return self

@@ -24,8 +24,8 @@ from data.chat.config import ChatConfig
 class StageConfig(Section):
     """Settings that every stage has."""
 
-    name: str = Field(description="the run's folder below runs/")
-    seed: int = Field(0, ge=0, description="decides weights made from nothing, the order of samples, and sampling")
+    name: str = Field(description="name of the run, which is its folder below runs/")
+    seed: int = Field(0, ge=0, description="seed of random initial weights, of the order of samples, and of sampling")
     cluster: ClusterConfig = ClusterConfig()
     chat: ChatConfig = ChatConfig()
 
@@ -33,18 +33,23 @@ class StageConfig(Section):
 class EvaluationConfig(Section):
     """Tasks of evals.run on which the weights are evaluated at intervals; training waits during an evaluation."""
 
-    tasks: tuple[str, ...] = Field(min_length=1, description="such as [choice, ner] or [cmmlu]; see evals.run --help")
-    data: str = Field(description="folder of their tables and files")
-    every: int = Field(100, ge=1, description="steps between evaluations; one is at the end")
-    limit: int = Field(100, ge=1, description="items of each table or file at most")
-    shots: int = Field(0, ge=0, description="examples before a choice question")
-    method: Literal["likelihood", "generation"] = Field("likelihood", description="how lettered options are chosen")
-    threads: int = Field(1, ge=1, description="OMP threads of the process that evaluates")
-    gpus: float = Field(0.0, ge=0, description="GPUs that it reserves")
-    max_model_len: int | None = Field(
-        None, ge=16, description="context of its engine, in tokens; else the model's, at most 4,096"
+    tasks: tuple[str, ...] = Field(
+        min_length=1, description="tasks such as [choice, ner] or [cmmlu]; see evals.run --help"
     )
-    dtype: Dtype = Field("auto", description=f"precision of its engine; {AUTO}")
+    data: str = Field(description="folder of the tasks' tables and files")
+    every: int = Field(100, ge=1, description="steps between evaluations; the last step is always evaluated")
+    limit: int = Field(100, ge=1, description="maximum number of items per table or file")
+    shots: int = Field(0, ge=0, description="number of few-shot examples before a choice question")
+    method: Literal["likelihood", "generation"] = Field(
+        "likelihood",
+        description="how an option of a choice question is selected: by its likelihood or from a generated reply",
+    )
+    threads: int = Field(1, ge=1, description="OMP threads of the evaluation process")
+    gpus: float = Field(0.0, ge=0, description="GPUs that the evaluation process reserves")
+    max_model_len: int | None = Field(
+        None, ge=16, description="context of the evaluation engine, in tokens; null: the model's context, at most 4,096"
+    )
+    dtype: Dtype = Field("auto", description=f"precision of the evaluation engine; {AUTO}")
 
     @field_validator("dtype", mode="before")
     @classmethod
@@ -61,19 +66,26 @@ class TrainTables(Section):
 
     train: tuple[str, ...] = Field(
         min_length=1,
-        description="tables, .parquet or .jsonl, folders of .parquet files, or hf://datasets/org/name/split; each is a source",
+        description="tables (.parquet or .jsonl), folders of .parquet files, or hf://datasets/org/name/split; "
+        "each entry is a source",
     )
     weights: tuple[float, ...] | None = Field(
-        None, description="one an entry of train: its share of the samples that are learned; else by their numbers"
+        None,
+        description="share of each entry of `train` in the training samples, one number per entry; null: by number "
+        "of rows",
     )
 
     @model_validator(mode="after")
     def _a_weight_an_entry(self) -> Self:
         if self.weights is not None and len(self.weights) != len(self.train):
-            raise ValueError(f"weights has {len(self.weights)} numbers for {len(self.train)} entries of train")
+            raise ValueError(
+                f"weights has {len(self.weights)} numbers for {len(self.train)} entries of train; give one "
+                "number per entry"
+            )
         if self.weights is not None and not all(0 < weight < math.inf for weight in self.weights):
             raise ValueError(
-                f"weights {list(self.weights)}: each must be above 0; leave out an entry that is not wanted"
+                f"weights {list(self.weights)}: each must be finite and above 0; remove unwanted entries from "
+                "train instead"
             )
         return self
 
@@ -81,17 +93,23 @@ class TrainTables(Section):
 class PretrainData(TrainTables):
     """Medical text: tables with a `text` column, packed into blocks."""
 
-    heldout: tuple[str, ...] = Field(min_length=1, description="tables of the same kind that are only evaluated on")
-    block_tokens: int = Field(4096, ge=16, description="tokens of a block; documents in it cannot see each other")
+    heldout: tuple[str, ...] = Field(
+        min_length=1, description="tables of the same kind for held-out evaluation, not trained on"
+    )
+    block_tokens: int = Field(
+        4096, ge=16, description="tokens per block; documents in a block do not attend to each other"
+    )
 
 
 class HeldoutData(Section):
     """Held-out chats or preference pairs, and the length limit of a sample."""
 
-    heldout: tuple[str, ...] = Field(min_length=1, description="tables of the same kind that are only evaluated on")
-    max_tokens: int = Field(4096, ge=16, description="longest sample, in tokens; at most the model's context")
+    heldout: tuple[str, ...] = Field(
+        min_length=1, description="tables of the same kind for held-out evaluation, not trained on"
+    )
+    max_tokens: int = Field(4096, ge=16, description="maximum sample length in tokens; at most the model's context")
     too_long: Literal["refuse", "cut", "drop"] = Field(
-        "refuse", description="what happens to a longer sample: refuse to train, cut it to max_tokens, or leave it out"
+        "refuse", description="what to do with a longer sample: refuse to train, cut it to max_tokens, or drop it"
     )
 
 
@@ -105,28 +123,32 @@ class TrainingConfig(Section):
     placement: PlacementConfig = PlacementConfig()
     zero: ZeroConfig = ZeroConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    lora: LoraConfig | None = Field(None, description="train low-rank matrices instead of all weights")
+    lora: LoraConfig | None = Field(None, description="LoRA: train low-rank matrices instead of all weights")
     dropout: bool = Field(
-        False, description="train with the dropout that the model's config.json asks for, else without"
+        False, description="train with the dropout probabilities of the model's config.json; false: without dropout"
     )
     epochs: float = Field(1.0, gt=0, description="passes over the training samples")
     max_steps: int | None = Field(
-        None, ge=1, description="end after this many optimizer steps, if epochs would be more"
+        None, ge=1, description="maximum number of optimizer steps, if epochs would take more"
     )
-    batch_size: int = Field(8, ge=1, description="samples of one optimizer step, over all ranks")
+    batch_size: int = Field(8, ge=1, description="samples per optimizer step, over all ranks")
     micro_batch_tokens: int = Field(4096, ge=16, description="tokens of one forward and backward pass on one rank")
-    eval_every: int = Field(100, ge=1, description="optimizer steps between held-out evaluations; one is at the end")
+    eval_every: int = Field(
+        100, ge=1, description="optimizer steps between held-out evaluations; the last step is always evaluated"
+    )
     eval_at_start: bool = Field(
-        False, description="also evaluate the starting weights on the held-out rows; logged as step 0"
+        False, description="also evaluate the starting weights on the held-out rows, logged as step 0"
     )
     export: Literal["last", "best", "both"] = Field(
         "last",
-        description="whose weights model/ has: those after the last step, or of the lowest held-out loss, which are kept "
-        "in best/; both: the last in model/, the best in best/",
+        description="weights that model/ holds. last: after the last step; best: those with the lowest held-out "
+        "loss, which are also kept in best/; both: last in model/, best in best/",
     )
-    checkpoint_every: int = Field(100, ge=1, description="optimizer steps between checkpoints; none is made at the end")
-    keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the newest")
-    max_failures: int = Field(3, ge=0, description="how many times dead workers are replaced before the stage gives up")
+    checkpoint_every: int = Field(
+        100, ge=1, description="optimizer steps between checkpoints; no checkpoint is written at the end"
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="number of newest checkpoints that are kept")
+    max_failures: int = Field(3, ge=0, description="how many times lost workers are replaced before the stage fails")
 
     @model_validator(mode="after")
     def _dtype_by_placement(self) -> Self:
@@ -136,8 +158,8 @@ class TrainingConfig(Section):
     def _batch_divides(self) -> Self:
         if self.batch_size % self.placement.ranks:
             raise ValueError(
-                f"batch_size {self.batch_size} is not divisible by placement.ranks {self.placement.ranks}; "
-                f"make it a multiple"
+                f"batch_size {self.batch_size} is not divisible by placement.ranks {self.placement.ranks}; set "
+                "it to a multiple"
             )
         return self
 
@@ -145,8 +167,8 @@ class TrainingConfig(Section):
         """Raises ValueError if a micro-batch is too small for one sample of `tokens` tokens, the value of `field`."""
         if self.micro_batch_tokens < tokens:
             raise ValueError(
-                f"micro_batch_tokens {self.micro_batch_tokens} is less than {field} {tokens}, so one sample would not "
-                f"fit; raise the one or lower the other"
+                f"micro_batch_tokens {self.micro_batch_tokens} is less than {field} {tokens}, so one sample "
+                f"would not fit; raise micro_batch_tokens or lower {field}"
             )
 
 
@@ -155,7 +177,9 @@ class SupervisedConfig(TrainingConfig, StageConfig):
 
     may_change: ClassVar[frozenset[str]] = frozenset({"placement", "cluster", "max_failures"})
 
-    evaluation: EvaluationConfig | None = Field(None, description="evaluate a language model on tasks while it learns")
+    evaluation: EvaluationConfig | None = Field(
+        None, description="evaluate the language model on tasks during training"
+    )
 
     @model_validator(mode="after")
     def _ranks_have_their_own_gpus(self) -> SupervisedConfig:
@@ -180,14 +204,17 @@ class PretrainConfig(SupervisedConfig):
     def _one_start(self) -> PretrainConfig:
         if (self.architecture is None) == (self.model is None):
             given = "neither" if self.model is None else "both"
-            raise ValueError(f"{given} of architecture and model given: name the one to start from")
+            raise ValueError(f"{given} of architecture and model given: set exactly one, to start from")
         if self.architecture is not None and self.tokenizer is None:
-            raise ValueError("architecture makes a new model, which needs a tokenizer: give its folder")
+            raise ValueError(
+                "architecture creates a new model, which needs a tokenizer: set tokenizer to a folder or a Hub id"
+            )
         if self.model is not None and self.tokenizer is not None:
-            raise ValueError("model brings its own tokenizer: leave tokenizer out")
+            raise ValueError("model has its own tokenizer: remove tokenizer")
         if self.architecture is not None and self.data.block_tokens > self.architecture.context:
             raise ValueError(
-                f"data.block_tokens {self.data.block_tokens} exceeds architecture.context {self.architecture.context}"
+                f"data.block_tokens {self.data.block_tokens} exceeds architecture.context "
+                f"{self.architecture.context}: lower data.block_tokens or raise architecture.context"
             )
         self._sample_fits("data.block_tokens", self.data.block_tokens)
         return self
@@ -201,7 +228,7 @@ class SftConfig(SupervisedConfig):
     data: ChatData
     model: str = Field(description="model to start from: a folder in Hugging Face format or a Hub id")
     train_on: Literal["every_response", "last_response"] = Field(
-        "every_response", description="which of the assistant's turns of a chat are learned; the others are only read"
+        "every_response", description="which assistant turns of a chat are trained on; the others are masked"
     )
 
     @model_validator(mode="after")
@@ -216,15 +243,16 @@ class RewardConfig(SupervisedConfig):
     recipe_key: ClassVar[str] = "reward"
 
     data: ChatData
-    model: str = Field(description="causal model whose weights get the scalar head: a folder or a Hub id")
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="probability that a pair's label is taken to be wrong"
-    )
+    model: str = Field(description="causal language model to which a scalar head is added: a folder or a Hub id")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="assumed probability that a pair's label is wrong")
 
     @model_validator(mode="after")
     def _answers_nothing(self) -> RewardConfig:
         if self.evaluation is not None:
-            raise ValueError("evaluation asks language models; a reward model is told by heldout_*: leave it out")
+            raise ValueError(
+                "evaluation is for language models; a reward model is evaluated by the heldout_* metrics: "
+                "remove evaluation"
+            )
         return self
 
     @model_validator(mode="after")
@@ -240,9 +268,14 @@ class DpoConfig(SupervisedConfig):
 
     data: ChatData
     model: str = Field(description="model to start from, which is also the reference: a folder or a Hub id")
-    beta: float = Field(0.1, gt=0, description="how strongly the model is kept to the reference")
+    beta: float = Field(
+        0.1, gt=0, description="beta of the DPO loss; larger values keep the model closer to the reference"
+    )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="probability that a pair's label is wrong; above 0 this is conservative DPO"
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="assumed probability that a pair's label is wrong; above 0 this is conservative DPO",
     )
 
     @model_validator(mode="after")

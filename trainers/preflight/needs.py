@@ -105,7 +105,7 @@ def advice(config: StageConfig, capacity: Capacity, shape_of: ShapeOf, disk: boo
     found = nearest(config, fits)
     if found:
         return f"the nearest setting that would fit: {found}"
-    return "no setting of the roles alone would fit: take a larger cluster or disk, or a smaller model"
+    return "no setting of the roles would fit: use a larger cluster or disk, or a smaller model"
 
 
 def findings(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> list[Finding]:
@@ -145,7 +145,7 @@ class _Planner:
         longest = config.prompts.max_tokens + config.rollout.max_new_tokens
         rows = config.rows_per_step // config.algorithm.minibatches
         through_store = config.publish.transport == "object_store"
-        self._fact("batch", f"{config.rows_per_step} samples a step, {config.algorithm.minibatches} x {rows} trained")
+        self._fact("batch", f"{config.rows_per_step} samples per step, {config.algorithm.minibatches} x {rows} trained")
         needs = []
         for role, settings in config.roles.items():
             if isinstance(settings, TrainedRoleConfig):
@@ -200,12 +200,12 @@ class _Planner:
         scorer = isinstance(config, RewardConfig)
         rows = config.batch_size // config.placement.ranks
         tokens = self._micro_batch(role, config, config.batch_size, row)
-        self._fact("batch", f"{config.batch_size} samples a step, {rows} a rank")
+        self._fact("batch", f"{config.batch_size} samples per step, {rows} per rank")
         trained_parameters, exports = self._trained_parameters(role, model, config), 1 if config.export == "last" else 2
         self._checkpoints(role, model, config.zero.dtype, config.keep_checkpoints, scorer, trained_parameters, exports)
         new = isinstance(config, PretrainConfig) and config.architecture is not None
         if new:
-            work = Work(tokens, scorer, False, "its weights are drawn at random", "float32", trained_parameters)
+            work = Work(tokens, scorer, False, "its weights are initialized at random", "float32", trained_parameters)
         else:
             work = Work(
                 tokens,
@@ -237,9 +237,13 @@ class _Planner:
             self._refuse_input(role, error)
             return ""
         if whole:
-            self._findings.append(Finding("fits", role, f"every rank reads the whole model, since {whole}"))
+            self._findings.append(Finding("fits", role, f"every rank reads the whole model, because {whole}"))
         else:
-            there = " if its files hold its parameters one to one: they are not here yet" if whole is None else ""
+            there = (
+                " if its files contain each parameter as one tensor: they are not on this machine yet"
+                if whole is None
+                else ""
+            )
             self._findings.append(Finding("fits", role, f"reads the model into shards, one parameter at a time{there}"))
         return whole or ""
 
@@ -248,7 +252,8 @@ class _Planner:
         ranks, allowed = settings.placement.ranks, settings.micro_batch_tokens
         tokens = min(max(allowed, longest), -(-rows // ranks) * longest)
         self._fact(
-            "batch", f"{role}: up to {-(-rows // ranks)} samples of {longest:,} tokens a rank, {tokens:,} at a time"
+            "batch",
+            f"{role}: up to {-(-rows // ranks)} samples of {longest:,} tokens per rank, {tokens:,} tokens at a time",
         )
         return int(tokens)
 
@@ -334,12 +339,13 @@ def _cache(role: str, footprint: Footprint, one: int, config: EngineConfig) -> F
         return Finding(
             "refused",
             role,
-            f"an engine's weights and activations need {gib(footprint.peak)}, more than engine.gpu_memory_utilization {config.gpu_memory_utilization:g} gives it of a GPU",
+            f"an engine's weights and activations need {gib(footprint.peak)}, more than "
+            f"engine.gpu_memory_utilization {config.gpu_memory_utilization:g} of a GPU",
         )
     text = f"a KV cache of {gib(room)} holds {room / one:.1f} sequences of {config.max_model_len:,} tokens"
     if room < one:
-        return Finding("refused", role, f"{text}, and vLLM wants room for one, {gib(one)}")
-    return Finding("fits", role, f"{text}; {config.max_concurrent} at a time")
+        return Finding("refused", role, f"{text}, and vLLM requires room for at least one sequence, {gib(one)}")
+    return Finding("fits", role, f"{text}; up to {config.max_concurrent} run concurrently")
 
 
 def _row(config: SupervisedConfig) -> int:

@@ -136,7 +136,7 @@ def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
         one.chosen,
     )
     logger.info(
-        "round %d: %d of %d responses chosen, mean reward %.3f (of all %.3f); %d were cut off",
+        "round %d: selected %d of %d responses, mean reward %.3f (of all: %.3f); %d were truncated",
         one.number,
         *(metrics[name] for name in ("chosen", "samples", "chosen_reward", "reward", "cut_off")),
     )
@@ -191,13 +191,13 @@ def read_inputs(config: RejectionConfig) -> PromptStream:
     most = (config.selection.k or config.prompts_per_round or len(prompts)) / (1 - config.replay_share)
     if config.sft.epochs * most < config.sft.batch_size:
         raise ConfigError(
-            f"a round learns {most:g} rows at most, which for sft.epochs {config.sft.epochs:g} is less than one "
-            f"sft.batch_size {config.sft.batch_size}; lower the latter or choose more"
+            f"a round trains on at most {most:g} rows, which with sft.epochs {config.sft.epochs:g} is less "
+            f"than one sft.batch_size {config.sft.batch_size}; lower sft.batch_size or select more responses"
         )
     if (config.prompts_per_round or 0) > len(prompts):
         raise ConfigError(
-            f"prompts_per_round {config.prompts_per_round} is more than the {len(prompts)} prompts of prompts.train; "
-            f"lower it, or leave it out to answer all"
+            f"prompts_per_round {config.prompts_per_round} is more than the {len(prompts)} prompts of "
+            "prompts.train; lower it, or remove it to use all prompts"
         )
     return prompts
 

@@ -55,7 +55,8 @@ def verdicts(table: pa.Table, usable: Sequence[bool], min_reward: float | None) 
     for (prompt, sample, finished, reward), fits in zip(rows, usable, strict=True):
         if not np.isfinite(reward):
             raise RunError(
-                f"sample {sample} of prompt {prompt} has reward {reward}: the reward model's weights are broken"
+                f"sample {sample} of prompt {prompt} has reward {reward}: the reward model's weights are broken; "
+                "export or download the reward model again"
             )
         if not finished:
             judged.append("cut_off")
@@ -97,9 +98,9 @@ def report(table: pa.Table, judged: Sequence[Verdict], chosen: Sequence[int]) ->
     counts = Counter(judged)
     if not chosen:
         raise RunError(
-            f"none of {len(table)} responses can be chosen: {counts['cut_off']} were cut off, {counts['unusable']} do not "
-            f"fit the chat format, {counts['below_min_reward']} are below selection.min_reward; raise "
-            f"rollout.max_new_tokens or lower the latter"
+            f"none of {len(table)} responses can be selected: {counts['cut_off']} were truncated, "
+            f"{counts['unusable']} do not fit the chat format, {counts['below_min_reward']} are below "
+            "selection.min_reward; raise rollout.max_new_tokens or lower selection.min_reward"
         )
     prompts = table.column("prompt_id").to_numpy()
     rewards = table.column("reward").to_numpy().astype(np.float64)

@@ -81,7 +81,7 @@ def sections(record: Record) -> dict[str, list[Chart]]:
         if name.startswith(PHASE)
     ]
     if phases:
-        charts.setdefault("Time", []).insert(0, draw_stack("Seconds a step, by phase", phases, record.steps, "s"))
+        charts.setdefault("Time", []).insert(0, draw_stack("Seconds per step, by phase", phases, record.steps, "s"))
     return charts
 
 

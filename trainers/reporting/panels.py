@@ -40,13 +40,13 @@ class Panel:
 
 
 PANELS = (
-    Panel("Outcome", "Reward", ("reward",), "mean of a step's responses, before the KL penalty"),
+    Panel("Outcome", "Reward", ("reward",), "mean over a step's responses, before the KL penalty"),
     Panel("Outcome", "Spread of rewards", ("reward_std",), "standard deviation over a step's responses"),
-    Panel("Outcome", "Reward by source", ("reward_*",), "mean of a step's responses, before weights"),
+    Panel("Outcome", "Reward by source", ("reward_*",), "mean over a step's responses, before weights"),
     Panel(
-        "Outcome", "Score", ("score",), "the reward as the algorithm takes it: clipped, scaled, less what length costs"
+        "Outcome", "Score", ("score",), "the reward that the algorithm uses: clipped, scaled, and less length penalties"
     ),
-    Panel("Outcome", "Tasks", ("eval/*",), "the chief metric of each task of `evaluation`"),
+    Panel("Outcome", "Tasks", ("eval/*",), "headline metric of each task of `evaluation`"),
     Panel("Outcome", "Loss", ("loss", "heldout_loss"), "in training and on held-out data", log_from=LOG),
     Panel("Outcome", "Perplexity", ("*perplexity",), "of held-out text", log_from=LOG),
     Panel("Outcome", "Accuracy", ("*accuracy*", "length_baseline"), "share of held-out items", share=True),
@@ -54,53 +54,63 @@ PANELS = (
     Panel("Outcome", "Scores", ("score_std", "score_mean"), "standard deviation and mean over held-out responses"),
     Panel("Outcome", "Calibration error", ("heldout_ece",), "accuracy from confidence, mean over held-out pairs"),
     Panel("Outcome", "Score and length", ("heldout_length_*",), "correlation over held-out responses"),
-    Panel("Policy", "KL to the reference", ("kl_to_reference",), "nats a response"),
-    Panel("Policy", "KL to the reference, by token", ("kl_to_reference_per_token",), "nats a token"),
-    Panel("Policy", "Entropy", ("*entropy*",), "nats a token, mean over responses"),
+    Panel("Policy", "KL to the reference", ("kl_to_reference",), "nats per response"),
+    Panel("Policy", "KL to the reference, by token", ("kl_to_reference_per_token",), "nats per token"),
+    Panel("Policy", "Entropy", ("*entropy*",), "nats per token, mean over responses"),
     Panel("Policy", "Clip fraction", ("*clip_fraction*",), "share of tokens whose ratio was clipped", share=True),
-    Panel("Policy", "KL of an update", ("policy_kl", "policy_first_kl"), "nats a token; first: before the update"),
-    Panel("Policy", "Ratio from 1", ("*ratio_deviation",), "mean distance; first: before the update"),
-    Panel("Policy", "KL in the loss", ("policy_kl_loss",), "nats a token, by the chosen estimator"),
-    Panel("Policy", "Importance weight", ("policy_rollout_correction",), "policy over engine, truncated, mean"),
+    Panel("Policy", "KL of an update", ("policy_kl", "policy_first_kl"), "nats per token; first: before the update"),
+    Panel("Policy", "Distance of ratio from 1", ("*ratio_deviation",), "mean |ratio - 1|; first: before the update"),
+    Panel("Policy", "KL in the loss", ("policy_kl_loss",), "nats per token, by the chosen estimator"),
+    Panel(
+        "Policy", "Importance weight", ("policy_rollout_correction",), "policy over engine probability, truncated, mean"
+    ),
     Panel("Policy", "KL coefficient", ("kl_coef",)),
-    Panel("Critic", "Explained variance", ("explained_variance",), "of the returns, by the values; 1 is perfect"),
+    Panel("Critic", "Explained variance", ("explained_variance",), "explained variance of the returns; 1 is perfect"),
     Panel("Critic", "Critic loss", ("critic_loss",), log_from=LOG),
     Panel(
-        "Responses", "Response length", ("response_tokens", "response_tokens_max"), "tokens a response: mean, longest"
+        "Responses", "Response length", ("response_tokens", "response_tokens_max"), "tokens per response: mean, longest"
     ),
-    Panel("Responses", "Truncated", ("truncated",), "share of responses cut off at the limit", share=True),
+    Panel("Responses", "Truncated", ("truncated",), "share of responses truncated at the limit", share=True),
     Panel("Responses", "Prompt length", ("prompt_tokens",), "tokens, mean"),
     Panel("Optimizer", "Policy loss", ("policy_loss",)),
     Panel("Optimizer", "Gradient norm", ("grad_norm", "*_grad_norm"), "before clipping", log_from=LOG),
     Panel("Optimizer", "Learning rate", ("lr", "*_lr")),
-    Panel("Engines", "Engine against trainer", ("engine_trainer_*",), "log-probability, nats a token", log_from=LOG),
-    Panel("Engines", "Drift after publishing", ("publish_drift",), "largest on the probe, nats a token", log_from=LOG),
-    Panel("Engines", "Older weights against trainer", ("behind_*",), "log-probability, nats a token", log_from=LOG),
-    Panel("Engines", "Staleness", ("staleness",), "versions between generating and learning"),
+    Panel("Engines", "Engine against trainer", ("engine_trainer_*",), "log-probability, nats per token", log_from=LOG),
+    Panel(
+        "Engines", "Drift after publishing", ("publish_drift",), "largest on the probe, nats per token", log_from=LOG
+    ),
+    Panel("Engines", "Older weights against trainer", ("behind_*",), "log-probability, nats per token", log_from=LOG),
+    Panel("Engines", "Staleness", ("staleness",), "weights versions between generation and update"),
     Panel("Engines", "Weights version", ("weights_version",)),
-    Panel("Time", "Tokens a second", ("tokens_per_second",), "of the whole step"),
-    Panel("Time", "Seconds a step", ("seconds",), log_from=LOG),
-    Panel("Time", "Use of the machine", ("mfu",), "operations of a step over those of matmul that long", share=True),
-    Panel("Time", "Peak memory", ("peak_memory_bytes",), "bytes, of the rank that has had most"),
+    Panel("Time", "Tokens per second", ("tokens_per_second",), "of the whole step"),
+    Panel("Time", "Seconds per step", ("seconds",), log_from=LOG),
+    Panel(
+        "Time",
+        "Model FLOPs utilization (MFU)",
+        ("mfu",),
+        "FLOPs of a step over the FLOPs that matmul reaches in the same time",
+        share=True,
+    ),
+    Panel("Time", "Peak memory", ("peak_memory_bytes",), "peak bytes, over all ranks"),
     Panel("Data", "Epochs", ("epoch",)),
-    Panel("Data", "Tokens a step", ("tokens",)),
-    Panel("Data", "Density", ("density",), "share of a batch's places that hold tokens", share=True),
+    Panel("Data", "Tokens per step", ("tokens",)),
+    Panel("Data", "Density", ("density",), "share of a batch's positions that hold tokens", share=True),
 )
 
 CARDS = (
     ("reward", "Reward"),
     ("kl_to_reference", "KL to the reference"),
-    ("response_tokens", "Tokens a response"),
+    ("response_tokens", "Tokens per response"),
     ("truncated", "Truncated"),
     ("policy_entropy", "Entropy"),
     ("explained_variance", "Explained variance"),
-    ("heldout_accuracy", "Pairs ranked right"),
-    ("length_baseline", "By length alone"),
+    ("heldout_accuracy", "Pairs ranked correctly"),
+    ("length_baseline", "Length baseline"),
     ("heldout_margin", "Margin"),
     ("heldout_loss", "Held-out loss"),
     ("heldout_perplexity", "Perplexity"),
     ("loss", "Training loss"),
-    ("tokens_per_second", "Tokens a second"),
+    ("tokens_per_second", "Tokens per second"),
 )
 """Key metrics, in order, with their titles; a run shows those that it has."""
 

@@ -80,11 +80,13 @@ def read_record(folder: Path) -> Record:
     """
     settings = folder / "config.yaml"
     if not settings.is_file():
-        raise ConfigError(f"{folder}: is not the folder of a run, since it has no config.yaml; give runs/NAME")
+        raise ConfigError(f"{folder}: is not the folder of a run, because it has no config.yaml; give runs/NAME")
     recipe = read_recipe(settings, str(settings))
     stages = [key for key, value in recipe.values.items() if isinstance(value, dict)]
     if len(stages) != 1:
-        raise ConfigError(f"{settings}: holds {', '.join(stages) or 'nothing'}; a run's settings are of one stage")
+        raise ConfigError(
+            f"{settings}: has {', '.join(stages) or 'no stage'}; the settings of a run are of exactly one stage"
+        )
     stage = stages[0]
     values = recipe.values[stage]
     lines, notes = _lines(folder)
@@ -117,7 +119,11 @@ def _lines(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
             by_step[step] = line
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text; repair or remove it") from error
-    notes = [f"Logged more than once, the last line counts: {_spans(sorted(twice), list(by_step))}."] if twice else []
+    notes = (
+        [f"Steps logged more than once, of which the last line counts: {_spans(sorted(twice), list(by_step))}."]
+        if twice
+        else []
+    )
     return [by_step[step] for step in sorted(by_step)], notes
 
 
@@ -136,7 +142,7 @@ def _series(lines: list[dict[str, Any]], notes: list[str]) -> dict[str, Series]:
             one.steps.append(line["step"])
             one.values.append(_number(value))
     for name, value in odd.items():
-        notes.append(f"{name} is not a number everywhere (first {short(value)}); see metrics.jsonl.")
+        notes.append(f"{name} has values that are not numbers (first {short(value)}); see metrics.jsonl.")
     for one in series.values():
         missing = [step for step, value in zip(one.steps, one.values, strict=True) if value is None]
         if missing:

@@ -108,7 +108,7 @@ def read_file(path: Path) -> list[Sample]:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             if number == len(lines) and not line.endswith(b"\n"):
                 break
-            raise ConfigError(f"{path}:{number}: not a line of JSON; repair or remove it") from error
+            raise ConfigError(f"{path}:{number}: is not valid JSON; repair or remove the line") from error
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             key = ".".join(map(str, problem["loc"])) or "the line"

@@ -70,8 +70,12 @@ class Checkpoints:
             try:
                 self._save(step, state)
             except RoleDied as error:
-                logger.warning("no checkpoint of step %d: %s; an older one and the journal serve", step, error)
-            logger.info("stopped after step %d (%s); the same command goes on", step, stopped.reason)
+                logger.warning(
+                    "no checkpoint of step %d: %s; the run can resume from an older checkpoint and the journal",
+                    step,
+                    error,
+                )
+            logger.info("stopped after step %d (%s); run the same command to continue", step, stopped.reason)
             raise
 
     def restore(self) -> int:
@@ -87,7 +91,7 @@ class Checkpoints:
                 self._learners.load(folder)
                 step, state = found["step"], found
                 break
-            logger.warning("%s: not used, since the journal does not have the responses made ahead of it", folder)
+            logger.warning("%s: not used, because the journal lacks responses that were generated ahead of it", folder)
         if state is None:
             self._learners.reset()
         else:

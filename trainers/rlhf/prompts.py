@@ -41,8 +41,9 @@ class PromptStream:
         for index, prompt in enumerate(self._prompts):
             if len(prompt) > config.prompts.max_tokens:
                 raise DataError(
-                    f"{', '.join(map(str, paths))}: prompt {index} has {len(prompt)} tokens, prompts.max_tokens is "
-                    f"{config.prompts.max_tokens}: shorten or remove it, or raise the limit"
+                    f"{', '.join(map(str, paths))}: prompt {index} has {len(prompt)} tokens, more than "
+                    f"prompts.max_tokens {config.prompts.max_tokens}: shorten or remove it, or raise "
+                    "prompts.max_tokens"
                 )
         self._per_step, self._samples, self._seed = config.prompts_per_step, config.samples_per_prompt, config.seed
 

@@ -68,7 +68,7 @@ class Recovery:
                 self._replace(error)
             except LearnersLost:
                 pass
-            logger.warning("step %d: back to the newest checkpoint, and on from the journal", self.step + 1)
+            logger.warning("step %d: restoring the newest checkpoint and continuing from the journal", self.step + 1)
 
     def attempt(self, action: Callable[[bool], T]) -> T:
         """Calls `action(again)` and returns its result; repeats it after stateless roles were lost and replaced.
@@ -120,12 +120,12 @@ class Recovery:
         which = f"{role} (rank {', '.join(map(str, ranks))})"
         if len(losses) >= self._max_failures:
             raise RunError(
-                f"step {self.step + 1}: {which} was lost {len(losses) + 1} times within {self._window_s:.0f} s or one "
-                f"step, max_failures is {self._max_failures}; at last: {error}; "
+                f"step {self.step + 1}: {which} was lost {len(losses) + 1} times within {self._window_s:.0f} s "
+                f"or one step, more than max_failures {self._max_failures}; last error: {error}; "
                 f"{crash_summary(self._roles.watch.last_of(role, ranks))}"
             ) from error
         logger.warning(
-            "step %d: %s; %s starts again (failure %d of at most %d in %.0f s)",
+            "step %d: %s; restarting %s (failure %d of at most %d in %.0f s)",
             *(self.step + 1, error, which),
             *(len(losses) + 1, self._max_failures, self._window_s),
         )

@@ -31,4 +31,4 @@ def starting_again(max_failures: int, work: Callable[[], T]) -> T:
             failures += 1
             if failures > max_failures:
                 raise
-            logger.warning("%s; the roles start again (failure %d of at most %d)", error, failures, max_failures)
+            logger.warning("%s; restarting the roles (failure %d of at most %d)", error, failures, max_failures)

@@ -90,8 +90,8 @@ class Rollouts:
         table = self._journal.recall(step, self.version(step), newest=step if self._in_flight else None)
         if table is None:
             raise RunError(
-                f"{self._journal.path(step)} is missing, and the weights that generated step {step} are gone: "
-                "delete the run's newest checkpoint to go on from an older one"
+                f"{self._journal.path(step)} is missing, and the weights that generated step {step} no longer "
+                "exist: delete the run's newest checkpoint to continue from an older one"
             )
         return Generated(table)
 

@@ -36,15 +36,17 @@ def refuse_collapse(stop: StopConfig, step: int, metrics: Mapping[str, float]) -
     """Raises CollapseError if the `metrics` of `step` show a collapse."""
     for name in ("reward", "policy_loss", "critic_loss", "kl_to_reference"):
         if not math.isfinite(metrics.get(name, 0.0)):
-            raise CollapseError(f"step {step}: {name} is {metrics[name]}; lower the learning rates")
+            raise CollapseError(
+                f"step {step}: {name} is {metrics[name]}; lower the learning rates (optimizer.lr of policy and critic)"
+            )
     entropy, kl = metrics.get("policy_entropy"), metrics.get("kl_to_reference")
     if entropy is not None and entropy < stop.entropy_below:
         raise CollapseError(
-            f"step {step}: policy_entropy {entropy:.3g} is below stop.entropy_below {stop.entropy_below:g}: the policy says "
-            "one thing only; raise algorithm.entropy_coef or kl_coef, or lower policy.optimizer.lr"
+            f"step {step}: policy_entropy {entropy:.3g} is below stop.entropy_below {stop.entropy_below:g}: "
+            "the policy has collapsed; raise algorithm.entropy_coef or kl_coef, or lower policy.optimizer.lr"
         )
     if kl is not None and stop.kl_above is not None and kl > stop.kl_above:
         raise CollapseError(
-            f"step {step}: kl_to_reference {kl:.3g} is above stop.kl_above {stop.kl_above:g}: the policy has left the "
-            "reference; raise algorithm.kl_coef or lower policy.optimizer.lr"
+            f"step {step}: kl_to_reference {kl:.3g} is above stop.kl_above {stop.kl_above:g}: the policy has "
+            "diverged from the reference; raise algorithm.kl_coef or lower policy.optimizer.lr"
         )

@@ -57,8 +57,8 @@ def require_same_contents(run: Path, config: Section) -> None:
         found[key] = {name: _record(file, before.get(name)) for name, file in files.items()}
         if key in stored and (changed := _first_changed(before, found[key])):
             raise ConfigError(
-                f"{key}: {files.get(changed, changed)} is not what it was when {run} was started; put it back as it was, "
-                "choose another run name, or delete the run's folder"
+                f"{key}: {files.get(changed, changed)} has changed since {run} was started; restore it, choose "
+                "another run name, or delete the run's folder"
             )
     kept = {**stored, **found}  # keeps the records of inputs that are missing now
     if kept != stored:
@@ -76,7 +76,7 @@ def _read(path: Path) -> dict[str, dict[str, _Record]]:
         return {}
     if (content := checked_json(path.read_bytes())) is not None:
         return content
-    logger.warning("%s: damaged; the contents of the run's inputs are recorded again", path)
+    logger.warning("%s: damaged; recording the checksums of the run's inputs again", path)
     return {}
 
 

@@ -94,8 +94,10 @@ class Evaluator:
                 ray.kill(self._actor)
                 self._actor = None
                 if not left:
-                    raise RunError(f"{error} ({_TRIES} times)") from error
-                logger.warning("%s; its process starts again", error)
+                    raise RunError(
+                        f"{error} ({_TRIES} times); see the log of the evaluation process, or remove `evaluation`"
+                    ) from error
+                logger.warning("Length baseline", error)
         raise AssertionError("a try either returns or raises")
 
     def _start(self) -> Any:

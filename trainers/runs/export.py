@@ -44,7 +44,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     if (path / CONFIG).is_file():
         require_rows(tokenizer, read_config(path, str(path)), str(path))
     if tokenizer.eos_token_id is None:
-        raise ConfigError(f"{path}: the tokenizer has no end mark (eos_token); name one that has")
+        raise ConfigError(f"{path}: the tokenizer has no end token (eos_token); use one that has")
     return tokenizer
 
 
@@ -100,7 +100,7 @@ def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) ->
     require_readable(path, key)
     context = config.get("max_position_embeddings") or tokens
     if tokens > context:
-        raise ConfigError(f"{field} {tokens} exceeds the {context} tokens that the model in {path} is made for")
+        raise ConfigError(f"{field} {tokens} exceeds the context of {context} tokens of the model in {path}; lower it")
 
 
 def export_model(folder: Path, tokenizer: PreTrainedTokenizerBase, write: Callable[[Path], Any]) -> None:
@@ -138,5 +138,5 @@ def _ends(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[int, ...]:
     try:
         return chat_ends(tokenizer, folder)
     except ConfigError as error:
-        logger.warning("generation_config.json has the tokenizer's end only: %s", error)
+        logger.warning("generation_config.json gets only the tokenizer's end token: %s", error)
         return eos_ids(tokenizer, folder)

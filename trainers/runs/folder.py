@@ -54,7 +54,7 @@ class Run:
     def __init__(self, name: str, config: Section) -> None:
         parts = PurePosixPath(name).parts
         if not parts or ".." in parts or parts[0] in ("/", "runs"):
-            raise ConfigError(f"run {name!r}: give a name such as quickstart/ppo, a folder below {runs_root()}")
+            raise ConfigError(f"run {name!r}: is not a folder below {runs_root()}; give a name such as quickstart/ppo")
         self.name, self.config = name, config
         self.path = runs_root().joinpath(*parts)
         with writing(self.path):
@@ -65,7 +65,7 @@ class Run:
             require_same_contents(self.path, config)
             self.finished = _read_done(self.path / "DONE")
             if changed and self.finished is None:
-                logger.info("goes on with %s", changed)
+                logger.info("continuing with %s", changed)
                 self._write_config()
             _drop_damaged_lines(self.path / "metrics.jsonl")
             self._metrics = self._open_metrics()
@@ -153,7 +153,7 @@ class Run:
             return None
         if damage := checksum_fault(path.read_bytes(), required=False):
             raise ConfigError(
-                f"{path}: {damage}; put it back as it was, or delete it to go on with the settings that you give now"
+                f"{path}: {damage}; restore the file, or delete it to continue with the settings of this command"
             )
         stored = read(stage, {stage: type(self.config)}, ["--config", str(path)])
         free = set(type(self.config).may_change)
@@ -208,7 +208,7 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise ConfigError(f"{path}:{number}: not a line of JSON; repair or remove it") from error
+                raise ConfigError(f"{path}:{number}: is not valid JSON; repair or remove the line") from error
 
 
 def _locked(folder: Path) -> int:
@@ -223,7 +223,7 @@ def _locked(folder: Path) -> int:
         holder = os.read(descriptor, 32).decode(errors="replace").strip() or "?"
         os.close(descriptor)
         raise ConfigError(
-            f"{folder}: another process (pid {holder}) is writing this run; wait for it or choose another run name"
+            f"{folder}: another process (pid {holder}) is writing to this run; wait for it or choose another run name"
         ) from error
     os.truncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
@@ -248,7 +248,7 @@ def _drop_damaged_lines(path: Path) -> None:
     good = [line for line in whole if _is_metrics(line)]
     for number, line in enumerate(whole, start=1):
         if not _is_metrics(line):
-            logger.warning("%s:%d: damaged (not a line of metrics); the line is left out", path, number)
+            logger.warning("%s:%d: damaged (not a line of metrics); removing the line", path, number)
     if len(good) < len(lines):
         replace_file(path, b"".join(good))
 
@@ -271,7 +271,9 @@ def _read_done(path: Path) -> dict[str, Any] | None:
         return content
     with writing(path):
         path.replace(path.with_name("DONE.damaged"))
-    logger.warning("%s: damaged; kept as DONE.damaged, the run goes on from its newest good state to its end", path)
+    logger.warning(
+        "%s: damaged; renamed to DONE.damaged, and the run continues from its newest intact checkpoint", path
+    )
     return None
 
 

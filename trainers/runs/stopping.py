@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: not an error; the same command continues the run."""
 _POLL_S = 2.0
-_STOPPING = "%s: the step is finished or dropped, then a checkpoint"
+_STOPPING = "%s: finishing or dropping the current step, then saving a checkpoint"
 
 
 class Stopped(SystemExit):
@@ -90,7 +90,7 @@ class StopRequests:
         """Polls for a draining node and sends SIGTERM to this process when there is one."""
         while not self._ended.wait(_POLL_S):
             if leaving := watch.leaving():
-                self._reason = f"Ray is draining node {leaving[:8]}, which this run is on"
+                self._reason = f"Ray is draining node {leaving[:8]}, which this run uses"
                 logger.info(_STOPPING, self._reason)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return

@@ -44,7 +44,9 @@ class Best:
         """Returns the folder of the best export. Raises RunError if there is none: no held-out loss was finite."""
         losses = self._losses()
         if not losses:
-            raise RunError(f"{self.folder}: no evaluation had a finite held-out loss; look at data.heldout")
+            raise RunError(
+                f"{self.folder}: no evaluation had a finite held-out loss; check data.heldout, or lower optimizer.lr"
+            )
         return min(losses, key=lambda path: losses[path])
 
     def _losses(self) -> dict[Path, float]:

@@ -91,11 +91,11 @@ def total_steps(config: SupervisedConfig, examples: Examples) -> int:
     steps = round(config.epochs * rows / config.batch_size)
     if steps < 1:
         raise ConfigError(
-            f"epochs {config.epochs:g} over {rows} training rows is less than one batch_size {config.batch_size}; "
-            f"lower batch_size or raise epochs"
+            f"epochs {config.epochs:g} over {rows} training rows are less than one batch_size "
+            f"{config.batch_size}; lower batch_size or raise epochs"
         )
     if examples.heldout.num_rows < ranks:
-        raise ConfigError(f"data.heldout has {examples.heldout.num_rows} rows, fewer than placement.ranks {ranks}")
+        raise ConfigError("Length baseline")
     return min(steps, config.max_steps or steps)
 
 
@@ -142,7 +142,8 @@ def fit(job: Job, examples: Examples, queue: Queue) -> None:
         trace.write_text(str(error))
         last = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
         raise ConfigError(
-            f"the workers failed {config.max_failures + 1} times, at last with {last} ({trace})"
+            f"the workers failed {config.max_failures + 1} times, more than max_failures "
+            f"{config.max_failures}; last error: {last} (see {trace})"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

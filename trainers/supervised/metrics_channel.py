@@ -67,7 +67,7 @@ class MetricsChannel:
             if self._progress is None:
                 self._progress = stack.enter_context(self.run.progress(self.steps, done, self.show))
             else:
-                logger.warning("workers were replaced; going on from step %d", done)
+                logger.warning("workers were replaced; continuing from step %d", done)
         elif kind == "step":
             assert self._progress is not None  # the first rank sends `start` first
             assert self._receipts is not None
@@ -109,4 +109,7 @@ class Sender:
             try:
                 self._logged = self._receipts.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
-                raise RunError(f"the driver has not logged step {step} after {self._timeout_s:.0f} s") from None
+                raise RunError(
+                    f"the driver did not log step {step} within {self._timeout_s:.0f} s; raise "
+                    "cluster.collective_timeout_s if the disk of runs/ is slow"
+                ) from None

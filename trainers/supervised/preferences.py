@@ -64,4 +64,4 @@ def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, .
 def _check_margin(row: Mapping[str, Any]) -> None:
     """Raises DataError if a pair's margin is negative or not finite."""
     if not 0.0 <= row["margin"] < math.inf:
-        raise DataError(f"margin {row['margin']}: it must be 0 or more: chosen is the better response")
+        raise DataError(f"margin {row['margin']}: must be 0 or more, because chosen is the better response")

@@ -232,7 +232,7 @@ class Rank:
         """Copies this rank's shard and starts to write it to a temporary folder; `commit` makes it a checkpoint."""
         if self.model.rank == 0:
             self.checkpoints.begin(done)
-        self.host.barrier("removing what interrupted checkpoints left")
+        self.host.barrier("removing the files of interrupted checkpoints")
         self.model.save(self.checkpoints.aside(done))
         self.saving = done
 

@@ -51,7 +51,7 @@ def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
     """
     path = rank.job.folder / FILE
     sizes = pa.concat_tables([rank.train.select(["size"]), rank.heldout.select(["size"])])
-    read = read_or_set_aside(path, "it is made again") if rank.model.rank == 0 else None
+    read = read_or_set_aside(path, "it is computed again") if rank.model.rank == 0 else None
     if not rank.host.of_first_rank(read is not None, f"reading {FILE}"):
         heldout = list(range(rank.heldout.num_rows))
         train = _outputs(rank, rank.train, _learned_rows(rank), rank.config.batch_size)
@@ -64,8 +64,8 @@ def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
     kept, _ = read_checksummed(path)
     if not kept.column("size").equals(sizes.column("size")):
         raise ConfigError(
-            f"{path}: made from other rows than data.train and data.heldout have now; put the tables back as they were, "
-            f"or train under another name"
+            f"{path}: was computed from other rows than data.train and data.heldout have now; restore the "
+            "tables, or choose another run name"
         )
     return _filled(rank.train, kept), _filled(rank.heldout, kept.slice(rank.train.num_rows))
 

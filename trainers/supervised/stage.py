@@ -81,18 +81,18 @@ class Stage(ABC, Generic[Config, Batch]):
 
     @abstractmethod
     def run(self, engine: Any, batch: Batch) -> Tensor:
-        """Runs the module on a micro-batch and returns its outputs."""
+        """Runs the module on a micro-batch and returns its outputs, such as log-probabilities, (N,), or scores, (P, 2)."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Returns the sum of the batch's loss terms, a scalar; the loop divides it by the step's number of terms."""
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Returns further metrics of a training micro-batch, summed over its loss terms; their means are logged."""
+        """Returns further metrics of a training micro-batch, scalars summed over its loss terms; their means are logged."""
         return {}
 
     def heldout_sums(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Returns metrics of a held-out micro-batch, as sums over rows or tokens; the same names for every batch."""
+        """Returns metrics of a held-out micro-batch, scalar sums over rows or tokens; the same names for every batch."""
         return {}
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Stage(ABC, Generic[Config, Batch]):
     def finish(
         self, weights: dict[str, Tensor], metrics: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Postprocesses the trained `weights`, given their held-out metrics, for the export.
+        """Postprocesses the trained `weights`, full tensors by name, given their held-out metrics, for the export.
 
         Returns the weights to export, and additions to config.json.
         """
@@ -144,16 +144,20 @@ class LanguageStage(Stage[Config, "PackedBatch"]):
     """Next-token prediction: a loss term is the negative log-likelihood of one predicted token."""
 
     def run(self, engine: Any, batch: PackedBatch) -> Tensor:
+        """Returns the log-probabilities of the predicted tokens, (N,), nats."""
         logprobs, _ = engine(batch)
         return logprobs
 
     def loss(self, outputs: Tensor, batch: PackedBatch) -> Tensor:
+        """Returns the negative sum of the log-probabilities, (N,), as a scalar."""
         return -outputs.sum()
 
     def heldout_sums(self, outputs: Tensor, batch: PackedBatch) -> dict[str, Tensor]:
+        """Returns `nll` and the number of predicted tokens, scalars."""
         return {"nll": -outputs.double().sum(), "predicted": torch.tensor(len(batch.predict))}
 
     def heldout_metrics(self, sums: Mapping[str, float], rows: pa.Table) -> dict[str, float]:
+        """Returns the mean loss in nats per token, and its exponential."""
         loss = sums["nll"] / sums["predicted"]
         return {"heldout_loss": loss, "heldout_perplexity": math.exp(loss)}
 
@@ -193,12 +197,12 @@ def ordered(data: TrainTables, rows: Sequence[int], seed: int) -> tuple[Order, l
     if data.weights is None:
         return order, []
     said = [
-        f"{name}: {share / order.rows:.1%} of what is learned, {passes:.3g} passes an epoch"
+        f"{name}: {share / order.rows:.1%} of the training samples, {passes:.3g} passes per epoch"
         for name, share, passes in zip(data.train, order.shares, order.passes, strict=True)
     ]
     return order, said
 
 
 def list_row(table: pa.Table, column: str, row: int) -> NDArray[np.int64]:
-    """Returns one row of a column of integer lists."""
+    """Returns one row of a column of integer lists, (values,)."""
     return table.column(column)[row].values.to_numpy(zero_copy_only=False).astype(np.int64)

@@ -255,8 +255,8 @@ def _without(row: Row, text: str, spans: Sequence[Span], options: Options, where
     cut = len(text) - len(left)
     if options.kind != "text" or len(left) < options.shortest:
         tally.overlap.update(rows=1, row_characters=len(text))
-        return Removed("decontamination", f"shares with evaluation items: {shared}", text)
+        return Removed("decontamination", f"contains text of evaluation items: {shared}", text)
     tally.overlap.update(passages=len(spans), passage_characters=cut)
     tally.changed["decontamination"] += 1
-    tally.show("decontamination", where, f"cut, since evaluation items have it: {shared}", left)
+    tally.show("decontamination", where, f"cut, because it is in evaluation items: {shared}", left)
     return {**row, "text": left}

@@ -59,7 +59,7 @@ class Processes:
                 _AHEAD * self._workers,
             )
         except BrokenProcessPool as error:
-            raise RunError("a worker was killed, perhaps for its memory; ask for fewer --workers") from error
+            raise RunError("a worker was killed, possibly because memory ran out; lower --workers") from error
 
 
 class OnRay:

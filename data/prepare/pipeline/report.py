@@ -16,13 +16,13 @@ from reporting.scale import Scale
 WHAT: Final = {
     "bad": "cannot be used",
     "unicode": "characters normalized",
-    "markup": "mark-up and boilerplate removed",
+    "markup": "markup and boilerplate removed",
     "privacy": "personal data masked",
     "length": "too short or too long",
     "repetition": "repeats itself",
-    "decontamination": "without text that evaluation items have",
-    "exact": "repeats another row",
-    "near": "repeats another row in other words",
+    "decontamination": "text from evaluation items removed",
+    "exact": "exact duplicate of another row",
+    "near": "near duplicate of another row",
 }
 
 

@@ -162,7 +162,7 @@ def _first_bad(task: Task, piece: Done, tasks: Sequence[Task], done: Sequence[Do
 
 
 def _bad(where: str, reason: str) -> DataError:
-    return DataError(f"{where}: {reason}; repair it, or list and pass over such rows with --on-bad skip")
+    return DataError(f"{where}: {reason}; repair it, or skip such rows with --on-bad skip")
 
 
 def _why(tally: Tally) -> str:

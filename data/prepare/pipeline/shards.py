@@ -47,7 +47,7 @@ def plan_shards(
 ) -> list[Shard]:
     """Assign consecutive row groups to a shard until it has `options.shard_bytes` of text.
 
-    Nothing else determines where a shard ends.
+    Nothing else determines where a shard ends. `keep`, (N,), says which of all N rows are kept.
     """
     plans: list[list[Part]] = []
     size = float(options.shard_bytes)  # full: the first group opens the first shard
@@ -131,7 +131,7 @@ def write_rejects(
 
 
 def _texts_again(repeats: Repeats, lookup: Lookup, rows: NDArray[np.int64], tally: Tally) -> dict[int, str]:
-    """Return the texts of rows that repeat others in other words, of those others, and of a few exact repetitions."""
+    """Return the texts of near duplicates, of the rows they duplicate, and of a few exact duplicates."""
     near = rows[repeats.near[rows] != NONE]
     few = rows[repeats.near[rows] == NONE][: 2 * EXAMPLES]
     wanted = np.concatenate(
@@ -144,7 +144,7 @@ def _why_again(repeats: Repeats, places: Places, row: int) -> tuple[str, str]:
     """Return the step that removes a row that repeats another, and the reason."""
     if repeats.exact[row] != NONE:
         return "exact", f"repeats {places[repeats.exact[row]]}"
-    return "near", f"repeats {places[repeats.near[row]]} in other words"
+    return "near", f"near duplicate of {places[repeats.near[row]]}"
 
 
 def _column(task: Task, name: str) -> NDArray[np.int64]:

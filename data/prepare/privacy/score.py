@@ -51,7 +51,7 @@ def read_marked(line: str) -> tuple[str, set[Span]]:
     text, spans, place = "", set(), 0
     for found in _MARK.finditer(line):
         if found[1] not in KINDS:
-            raise DataError(f"there is no kind '{found[1]}'; there are {', '.join(KINDS)}")
+            raise DataError(f"unknown kind '{found[1]}'; use {', '.join(KINDS)}")
         text += line[place : found.start()]
         spans.add(Span(len(text), len(text) + len(found[2]), found[1]))
         text += found[2]
@@ -108,8 +108,16 @@ def read_lines(path: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table, and every line whose masking differs from its marks."""
-    parser = argparse.ArgumentParser(prog=PROG, description="Precision and recall of masking personal data, by kind.")
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="lines with marks such as {name|王某明}")
+    parser = argparse.ArgumentParser(
+        prog=PROG, description="Measure precision and recall of masking personal data, by kind."
+    )
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="text file whose lines annotate personal data, e.g. {name|王某明}",
+    )
     given = parser.parse_args(arguments)
     with one_line_errors(PROG):
         lines = [line for path in given.files for line in read_lines(path)]

@@ -57,7 +57,7 @@ def object_records(lines: Iterator[tuple[int, str, str]], longest: int) -> list[
         if size > longest:
             if kept[0].rstrip().endswith(("{", "[", ",")):
                 raise Unreadable(
-                    f"is one JSON object of more than {longest:,} characters; write its list of records alone, or raise "
+                    f"is one JSON object of more than {longest:,} characters; save only its list of records, or raise "
                     "--max-row-bytes"
                 )
             return None
@@ -77,7 +77,7 @@ def unwrapped(value: Mapping[str, Any]) -> list[Any]:
     lists = [name for name in _LISTS if _holds_records(value.get(name))]
     if len(lists) > 1:
         raise Unreadable(
-            f"holds several lists of records ({', '.join(lists)}); write the one that is meant to a file alone"
+            f"holds several lists of records ({', '.join(lists)}); save the list to use in a separate file"
         )
     if lists:
         found: list[Any] = value[lists[0]]

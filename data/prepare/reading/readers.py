@@ -46,7 +46,7 @@ def read(piece: Piece, options: Options) -> Iterator[Found]:
             line = found.line
             yield found
     except Unreadable as error:
-        yield Found(line + 1, None, f"{error}; what follows is lost")
+        yield Found(line + 1, None, f"{error}; the rest of the file was not read")
 
 
 def text_lines(piece: Piece, options: Options) -> Iterator[tuple[int, str, str]]:
@@ -133,7 +133,7 @@ def _dialog(piece: Piece, options: Options) -> Iterator[Found]:
             speaker, _, rest = text.partition("\t")
             size += len(text)
             if size > options.max_row_bytes:
-                bad = bad or "the dialogue has more text than a record may have"
+                bad = bad or "the dialogue is longer than --max-row-bytes"
             broken = broken or (bad and f"line {number}: {bad}")
             if broken:
                 turns = []

@@ -95,7 +95,7 @@ def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         named = [given] if Path(given).exists() else sorted(glob.glob(given, recursive=True))
         if not named:
-            raise DataError(f"--input {given}: there is no such file or folder, and no file fits it as a pattern")
+            raise DataError(f"--input {given}: there is no such file or folder, and no file matches it as a pattern")
         for name in named:
             if Path(name).is_dir():
                 for file in _files_in(Path(name)):
@@ -108,13 +108,13 @@ def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
                 )
             elif named == [given]:
                 endings = " ".join(FORMATS)
-                raise DataError(f"--input {given}: unknown kind of file; give {endings}, also with .gz or .zst")
+                raise DataError(f"--input {given}: unknown file type; use {endings}, also with .gz or .zst")
             else:
                 left_out[name] = None
     if any(_format(file) == "sheets" for file in found):
         require_reader()
     if not found:
-        raise DataError(f"--input {' '.join(inputs)}: no file of a known kind there; give {' '.join(FORMATS)}")
+        raise DataError(f"--input {' '.join(inputs)}: no file of a supported type; use {' '.join(FORMATS)}")
     return sorted(found), sorted(left_out)
 
 

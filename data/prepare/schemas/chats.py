@@ -199,6 +199,4 @@ def _refuse_bad_example(record: Mapping[str, Any]) -> None:
     """Reject an answer that its label marks as bad, as half of KTO's are: SFT would train on it."""
     for name in _LABELS:
         if record.get(name) is False or str(record.get(name)).strip().lower() == "false":
-            raise DataError(
-                f"{name} is false: the answer is an example of a bad one; drop the row, or use --kind prompts"
-            )
+            raise DataError(f"{name} is false: the answer is marked as bad; drop the row, or use --kind prompts")

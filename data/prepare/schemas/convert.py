@@ -93,7 +93,7 @@ def check_row(row: Row) -> None:
         for text in texts:
             text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError("holds half a surrogate pair, which is no character") from error
+        raise DataError("contains an unpaired surrogate, which is not a character") from error
     for chat in (row[name] for name in ("messages", "prompt") if name in row):
         check_messages(chat)
     for name in ("text", "chosen", "rejected"):
@@ -140,7 +140,7 @@ def _as_kind(row: Row, kind: str, columns: str) -> Row:
         turns = [*turns, {"role": "assistant", "content": row["chosen"]}]
     if not any(turn["role"] == "assistant" for turn in turns):
         raise UnknownColumnsError(
-            f"the chat has no answer to learn from (columns {columns})", "name it with --map answer=COLUMN"
+            f"the chat has no answer to train on (columns {columns})", "name it with --map answer=COLUMN"
         )
     return {"messages": turns, "task": row.get("task") or task_of(turns)}
 

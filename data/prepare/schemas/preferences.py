@@ -74,7 +74,7 @@ def preference_of(record: Mapping[str, Any], options: Options) -> Row | None:
     if is_chat(chosen) and is_chat(rejected):
         first, second = turns_of(chosen, better), turns_of(rejected, worse)
         if first[:-1] != second[:-1]:
-            raise DataError(f"{better} and {worse} are chats that differ before their last turns: no common prompt")
+            raise DataError(f"{better} and {worse} have no common prompt: the chats differ before their last turns")
         if len(first) > 1:
             return _pair(record, pair, first[:-1], first[-1]["content"], second[-1]["content"])
         chosen, rejected = first[-1]["content"], second[-1]["content"]
@@ -130,14 +130,14 @@ def _ordered(
     if all(scores):
         one, other = (number(record[name], name) for name in scores)
         if one == other:
-            raise DataError(f"{first} and {second} have the same score: neither is the better; leave such pairs out")
+            raise DataError(f"{first} and {second} have the same score, so neither is better; leave such pairs out")
         better = 0 if one > other else 1
         return _Pair(columns[better], columns[1 - better], (scores[better], scores[1 - better]))
     for name in _STRENGTHS:
         if name in by_name:
             strength = number(record[by_name[name]], by_name[name])
             if strength == 0:
-                raise DataError(f"{by_name[name]} is 0: neither answer is the better; leave such pairs out")
+                raise DataError(f"{by_name[name]} is 0, so neither answer is better; leave such pairs out")
             return _Pair(first, second) if strength < 0 else _Pair(second, first)
     for name in _VERDICTS:
         if name in by_name:
@@ -152,7 +152,7 @@ def _ordered(
                 f"{by_name[name]} holds {said!r}, which names neither {first} nor {second}; leave such pairs out"
             )
     raise DataError(
-        f"has {first} and {second} but no column that says which is the better; name them with --map chosen=COLUMN --map "
+        f"has {first} and {second} but no column that names the better one; name them with --map chosen=COLUMN --map "
         "rejected=COLUMN"
     )
 
@@ -181,5 +181,5 @@ def _margin(record: Mapping[str, Any], pair: _Pair) -> float:
     else:
         return 0.0
     if margin < 0:
-        raise DataError(f"the chosen answer's margin is {margin:g}: the rejected one is the better")
+        raise DataError(f"the chosen answer's margin is {margin:g}, so the rejected answer is better")
     return margin

@@ -50,8 +50,8 @@ def _knowledge(record: Mapping[str, Any]) -> Iterator[Any]:
     questions, answers = _flat(record["questions"], "questions"), _flat(record["answers"], "answers")
     if len(questions) > 1 and len(answers) > 1:
         raise DataError(
-            f"has {len(questions)} questions and {len(answers)} answers, and it does not say which answers which; "
-            "give each pair a record"
+            f"has {len(questions)} questions and {len(answers)} answers, which cannot be paired; "
+            "write one record per pair"
         )
     rest = {name: value for name, value in record.items() if name not in ("questions", "answers")}
     for question in questions:

@@ -54,7 +54,7 @@ def _turns(record: Mapping[str, Any], options: Options) -> Messages:
     chat = chat_of(record, options)
     if chat is None:
         raise DataError(
-            f"columns {', '.join(map(str, record))} are no turn; give a role and a content, or a question and an answer"
+            f"columns {', '.join(map(str, record))} are not a turn; give a role and a content, or a question and an answer"
         )
     messages: Messages = chat["messages"]
     return messages

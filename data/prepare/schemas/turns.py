@@ -177,13 +177,13 @@ def _of_object(turn: Mapping[str, Any], where: str) -> Messages:
     given = None if named is None else turn[named]
     if turn.get("tool_calls") or turn.get("function_call") or str(given).strip().lower() in _TOOL_ROLES:
         raise DataError(
-            f"{where}: the role is {given!r}, with a call of a tool or its result, which no chat here can have; leave such chats out"
+            f"{where}: the role is {given!r}, with a tool call or tool result, which is not supported; leave such chats out"
         )
     role = _role(given)
     if role is None:
         if named is None:
             raise DataError(f"{where} has {', '.join(turn)} but no role; name the speaker in role, from or speaker")
-        raise DataError(f"{where}: the role is {given!r}; known are {', '.join(ROLES)}")
+        raise DataError(f"{where}: the role is {given!r}; use one of {', '.join(ROLES)}")
     text = _key(turn, _TEXT_KEYS)
     return [{"role": role, "content": string(None if text is None else turn[text], where)}]
 
@@ -208,9 +208,7 @@ def _of_texts(texts: Sequence[str], name: str) -> Messages:
         return merged([{"role": ROLES[one[1].lower()], "content": one[2].strip()} for one in spoken if one])
     if any(spoken[:2]):
         index = spoken.index(None)
-        raise DataError(
-            f"{name}[{index}] begins with no speaker, as other turns do; write one, such as 患者： or 医生："
-        )
+        raise DataError(f"{name}[{index}] has no speaker prefix, unlike other turns; add one, such as 患者： or 医生：")
     if len(texts) < 2:
         raise DataError(f"{name} holds one text; a list of texts must be a question, its answer, and so on")
     return [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(texts)]

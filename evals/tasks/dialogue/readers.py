@@ -87,9 +87,7 @@ def _exchanges(where: str, turns: list[Message], faults: list[Fault]) -> Iterato
     """Yields one exchange per doctor's turn. The doctor's turns before the patient's first turn are dropped."""
     first = next((place for place, turn in enumerate(turns) if turn["role"] != "assistant"), len(turns))
     if first:
-        faults.append(
-            Fault("begins with the doctor", where, "what is said before the patient's first turn is left out")
-        )
+        faults.append(Fault("begins with the doctor", where, "turns before the patient's first turn are left out"))
     turns = turns[first:]
     answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
     if not answers:

@@ -94,7 +94,7 @@ def read_exam(path: Path) -> Exam:
     questions = [(subject, file) for subject, _, file in named if file not in examples.values()]
     if not questions:
         raise DataError(
-            f"{path}: all files are named NAME.dev.* or NAME_dev.*, which are examples; add the questions' own"
+            f"{path}: all files are named NAME.dev.* or NAME_dev.*, which are few-shot examples; add the files with the questions"
         )
     exam = Exam("exam", [], {})
     for subject, file in questions:
@@ -166,7 +166,7 @@ def _checked(exam: Exam) -> Exam:
     """Adds the faults of the exam's questions. Duplicate questions are reported, but all are asked."""
     exam.faults.extend(Fault(q.fault, q.where, q.detail) for q in exam.questions if q.fault)
     doubled = [q for q in exam.questions if not q.fault and len(set(q.options)) < len(q.options)]
-    exam.faults.extend(Fault("option given twice", q.where, "asked all the same") for q in doubled)
+    exam.faults.extend(Fault("option given twice", q.where, "kept") for q in doubled)
     asked = [(q.where, q.text + "\n".join(sorted(q.options))) for q in exam.questions if not q.fault]
     exam.faults.extend(repeated(asked, "question given twice"))
     return exam

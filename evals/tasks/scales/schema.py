@@ -68,7 +68,7 @@ class Scale(Section):
             if item.subscale not in self.subscales:
                 raise ValueError(f"item {item.id}: there is no subscale '{item.subscale}'")
             if ids.count(item.id) > 1:
-                raise ValueError(f"item {item.id} is there twice; give each its own id")
+                raise ValueError(f"item {item.id} occurs twice; give each item a unique id")
         for subscale in self.subscales:
             if all(item.subscale != subscale for item in self.items):
                 raise ValueError(f"subscale {subscale} has no items")
@@ -76,7 +76,7 @@ class Scale(Section):
             if len(pair) != 2 or not set(pair) <= set(ids):
                 raise ValueError(f"opposites {pair}: name two items")
         if len(set(self.points.values())) < len(self.points):
-            raise ValueError("points: two of them count the same")
+            raise ValueError("points: two options have the same score; give each a different one")
         for phrasing in self.phrasings:
             if "{options}" not in phrasing:
                 raise ValueError(f"phrasings: '{phrasing}' has no {{options}}")

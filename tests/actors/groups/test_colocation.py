@@ -114,7 +114,7 @@ def test_a_part_of_a_gpu_is_enough_for_the_engine_on_it() -> None:
     half = placement(gpus=0.5)
     with pytest.raises(
         ValueError,
-        match=r"gpus_per_rank 0\.5 lets others .* rollout\.engine\.gpu_memory_utilization 0.85: lower the latter",
+        match=r"gpus_per_rank 0\.5 shares .* rollout\.engine\.gpu_memory_utilization 0.85 .*: lower",
     ):
         RolloutConfig(placement=half)
     assert RolloutConfig(placement=half, engine=EngineConfig(gpu_memory_utilization=0.5)).placement == half

@@ -16,14 +16,14 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("", "is no URL of an HTTP endpoint"),
-        ("localhost:9000/reward", "is no URL of an HTTP endpoint"),
-        ("ftp://host/reward", "is no URL of an HTTP endpoint"),
-        ("http:///reward", "is no URL of an HTTP endpoint"),
-        ("http://host:99999/", "is no URL of an HTTP endpoint"),
-        ("http://host:port/", "is no URL (Invalid port: 'port')"),
-        ("http://a..b/", "is no URL ("),
-        ("http://me:secret@host/", "has a user or password in it"),
+        ("", "is not an HTTP URL"),
+        ("localhost:9000/reward", "is not an HTTP URL"),
+        ("ftp://host/reward", "is not an HTTP URL"),
+        ("http:///reward", "is not an HTTP URL"),
+        ("http://host:99999/", "is not an HTTP URL"),
+        ("http://host:port/", "is not a valid URL (Invalid port: 'port')"),
+        ("http://a..b/", "is not a valid URL ("),
+        ("http://me:secret@host/", "contains a user or password"),
     ],
 )
 def test_url_that_cannot_be_asked(url: str, message: str) -> None:
@@ -66,7 +66,7 @@ def test_settings_that_cannot_be(wrong: dict[str, Any]) -> None:
 
 
 def test_our_endpoint_has_a_largest_batch() -> None:
-    with pytest.raises(ValidationError, match=r"batch_size 257 is more than /v1/score takes at a time"):
+    with pytest.raises(ValidationError, match=r"batch_size 257 is above the limit of /v1/score"):
         HttpRewardConfig(url="http://host/v1/score", batch_size=257)
     assert HttpRewardConfig(url="http://host/reward", batch_size=257).batch_size == 257
 

@@ -101,8 +101,8 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_used(
     found = store.latest()
     assert found == (tmp_path / "step-00000001", {"steps": 1})
     (line,) = caplog.messages
-    word = "missing" if kind == "deleted" else "(damaged|cut off)"
-    assert re.match(rf"{tmp_path}/step-00000002/{file}: {word}.*; step-00000002 is not used", line), line
+    word = "missing" if kind == "deleted" else "(damaged|truncated)"
+    assert re.match(rf"{tmp_path}/step-00000002/{file}: {word}.*; skipping step-00000002", line), line
     caplog.clear()
     write(store, 2)
     assert store.latest() == (tmp_path / "step-00000002", {"steps": 2})
@@ -136,7 +136,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, file_size_limi
     write(store, 1)
     (store.begin(2) / "weights").write_text("complete")
     file_size_limit(100)
-    with pytest.raises(DiskError, match=r"aside-00000002/SHA256SUMS: cannot be written .*; make room, then the same"):
+    with pytest.raises(
+        DiskError, match=r"aside-00000002/SHA256SUMS: cannot be written .*; make room, then run the same command"
+    ):
         store.commit(2, {"steps": 2})
     file_size_limit(2**30)
     assert store.latest() == (tmp_path / "step-00000001", {"steps": 1})

@@ -28,7 +28,7 @@ def test_a_problem_is_one_line_with_the_line_of_its_key(tmp_path, plant, capsys)
         "give one of K8sJobMode, HTTPMode, SidecarMode, InteractiveMode\n"
     )
     assert printed.err.endswith(
-        " WARNING cluster.kuberay.check: KubeRay's schemas are not checked; give their folder by --crds DIR\n"
+        " WARNING cluster.kuberay.check: KubeRay's schemas are not checked; give their folder with --crds DIR\n"
     )
 
 

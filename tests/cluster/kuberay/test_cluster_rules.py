@@ -36,7 +36,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     (
         "RayCluster",
         {"spec headGroupSpec resources CPU": "0"},
-        "spec.headGroupSpec.resources: is set together with rayStartParams.num-cpus, which says the same; keep one of the two",
+        "spec.headGroupSpec.resources: is set together with rayStartParams.num-cpus, which sets the same value; keep one of the two",
     ),
     (
         "RayCluster",
@@ -132,7 +132,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
         "RayCluster",
         {"spec networkPolicy mode": "DenyAll"},
         "spec.networkPolicy: needs the operator's gate RayClusterNetworkPolicy, which is off; "
-        "apply a NetworkPolicy of your own",
+        "apply your own NetworkPolicy",
     ),
 ]
 

@@ -38,7 +38,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     (
         "RayCluster",
         {"spec authOptions": ...},
-        "spec.authOptions.mode: is not given, and without tokens whoever reaches the dashboard runs code; "
+        "spec.authOptions.mode: is not given, and without tokens anyone who reaches the dashboard can run code; "
         "set it to token",
     ),
     (
@@ -54,13 +54,13 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     (
         "RayJob",
         {"spec entrypoint": "python -m trainers.ppo --config configs/labtop.yaml"},
-        f"spec.entrypoint: names the recipe configs/labtop.yaml, which is not there; name one in {CONFIGS}, "
+        f"spec.entrypoint: names the recipe configs/labtop.yaml, which does not exist; name one in {CONFIGS}, "
         "or mount it",
     ),
     (
         "RayJob",
         {"spec entrypoint": "python -m trainers.ppo --config=/recipes/ours.yaml"},
-        f"spec.entrypoint: names the recipe /recipes/ours.yaml, which is not there; name one in {CONFIGS}, or mount it",
+        f"spec.entrypoint: names the recipe /recipes/ours.yaml, which does not exist; name one in {CONFIGS}, or mount it",
     ),
     (
         "RayJob",
@@ -75,13 +75,13 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     (
         "RayJob",
         {f"{TRAINER} {CONTAINER} env": []},
-        f"{IN_TRAINER}.env: CHIMED_RUNS is not set, which is on no volume: runs would be lost; name a mounted folder",
+        f"{IN_TRAINER}.env: CHIMED_RUNS is not set, which is not on a volume, so runs would be lost; name a mounted folder",
     ),
     (
         "RayJob",
         {f"{SPEC} headGroupSpec {CONTAINER} env 0 value": "/tmp/runs"},
         "spec.rayClusterSpec.headGroupSpec.template.spec.containers[0].env: CHIMED_RUNS is /tmp/runs, "
-        "which is on no volume: runs would be lost; name a mounted folder",
+        "which is not on a volume, so runs would be lost; name a mounted folder",
     ),
     (
         "RayJob",
@@ -107,7 +107,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
             "spec shutdownAfterJobFinishes": False,
             "spec ttlSecondsAfterFinished": 0,
         },
-        "spec.shutdownAfterJobFinishes: must be true with Kueue, which else keeps the quota; set it to true",
+        "spec.shutdownAfterJobFinishes: must be true with Kueue, which otherwise does not release the quota; set it to true",
     ),
     (
         "RayJob",

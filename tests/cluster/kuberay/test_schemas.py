@@ -41,7 +41,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     (
         "RayCluster",
         {"spec workerGroupSpecs 1 groupName": ...},
-        "spec.workerGroupSpecs[1].groupName: is missing; give it",
+        "spec.workerGroupSpecs[1].groupName: is missing; add it",
     ),
     (
         "RayCluster",

@@ -50,7 +50,7 @@ def test_half_of_them_are_too_few(capsys: Any) -> None:
 def test_too_small_gpus_are_refused_with_what_would_fit(capsys: Any) -> None:
     _, err = refused(capsys, *ZIYA, "--stage", "sft", "--nodes", "2x64CPU,8GPU,1000GiB,T4")
     assert "sft: trainer: a rank needs" in err
-    assert "the nearest setting that would fit: --" in err or "no setting of the roles alone would fit" in err
+    assert "the nearest setting that would fit: --" in err or "no setting of the roles would fit" in err
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_rlhf_of_seventy_billion_is_refused_where_an_engine_has_one_gpu(capsys: 
     ("arguments", "message"),
     [
         (["--config", "nowhere.yaml"], "--config=nowhere.yaml: there is no such file"),
-        ([*ZIYA, "--seed=1"], "--seed=1: say which stage it is for with --stage pretrain|sft"),
+        ([*ZIYA, "--seed=1"], "--seed=1: name the stage of this setting with --stage pretrain|sft"),
         ([*ZIYA, *NODES, "--stage", "ppo", "--policy.zero.stag=2"], "did you mean 'stage'"),
-        ([*ZIYA, "--nodes", "many"], "--nodes: 'many' is none of"),
+        ([*ZIYA, "--nodes", "many"], "--nodes: 'many' is not a resource"),
         ([*ZIYA[:2], "--shape", "layers=2"], "--shape: give "),
         ([*ZIYA[:2], *NODES, "--stage", "sft"], "sft: inputs: model: there is no folder"),
     ],

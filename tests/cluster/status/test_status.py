@@ -153,7 +153,7 @@ def test_what_waits_and_no_run(head: Head, here: str, capsys: pytest.CaptureFixt
         assert waiting.why.startswith("t/waits needs 100 CPU; no autoscaler here: the cluster has 8 CPU (")
         main([])
         out = capsys.readouterr().out
-        assert out.startswith(f"no run on the cluster at {here}\nt/waits needs 100 CPU; no autoscaler here")
+        assert out.startswith(f"no runs on the cluster at {here}\nt/waits needs 100 CPU; no autoscaler here")
     finally:
         ray.util.remove_placement_group(asked)
     soon(lambda: not snapshot(head).waiting)
@@ -165,7 +165,7 @@ def test_what_waits_and_no_run(head: Head, here: str, capsys: pytest.CaptureFixt
 def test_a_cluster_that_is_not_there(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     began = time.monotonic()
     for address, message in (
-        ("127.0.0.1:1", "no Ray cluster answers at --address 127.0.0.1:1"),
+        ("127.0.0.1:1", "no Ray cluster responds at --address 127.0.0.1:1"),
         ("x", "give HOST:PORT"),
     ):
         with pytest.raises(SystemExit) as end:
@@ -211,7 +211,7 @@ def test_watching_goes_on_when_the_head_does_not_answer(monkeypatch: pytest.Monk
     from cluster.status import __main__ as status
 
     screen = Screen()
-    answers = iter([ClusterView("h:1"), HeadError("the head does not answer"), ClusterView("h:1")])
+    answers = iter([ClusterView("h:1"), HeadError("the head does not respond"), ClusterView("h:1")])
 
     def answer(_: Head) -> ClusterView:
         found = next(answers)
@@ -224,8 +224,8 @@ def test_watching_goes_on_when_the_head_does_not_answer(monkeypatch: pytest.Monk
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     with Head("127.0.0.1:1") as head:
         status.watch(head, 0.01, as_json=False)
-    assert ["no run on the cluster at h:1" in text for text in screen.pictures] == [True, False, True]
-    assert "the head does not answer" in screen.pictures[1]
+    assert ["no runs on the cluster at h:1" in text for text in screen.pictures] == [True, False, True]
+    assert "the head does not respond" in screen.pictures[1]
 
 
 def test_the_whole_picture():

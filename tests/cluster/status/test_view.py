@@ -57,7 +57,7 @@ def test_a_run_with_every_kind_of_process(driver: ProcessRecord):
         ("critic", 0, "gone", "10.0.0.1", 0, 2, None),
         ("policy", 0, "restarting", "10.0.0.1", 1, 2, None),
         ("reference", 10, "pending creation", "10.0.0.2", 0, None, None),
-        ("reward", 0, "dead", "a node that is gone", 0, 2, None),
+        ("reward", 0, "dead", "a removed node", 0, 2, None),
         ("rollout", 0, "alive", "10.0.0.1", 2, 2, 12),
         ("rollout", 1, "late", "10.0.0.1", 0, 31, 11),
     ]

@@ -84,7 +84,7 @@ def test_keys(key, answers):
         ({"answer": True}, NO_ANSWER, "True"),
         ({"answer": 2}, COUNTED, "the number 2, and options may be counted from 0 or from 1; write letters"),
         ({"answer": "乙", "answer_idx": "A"}, UNCLEAR, "answer_idx and answer name different options"),
-        ({"answer": "AB", "C": "AB"}, NO_ANSWER, "an option's text and letters of options as well"),
+        ({"answer": "AB", "C": "AB"}, NO_ANSWER, "both an option's text and letters of options"),
         ({"answer": "甲", "B": "甲"}, NO_ANSWER, "the text of 2 options"),
         ({"B": " "}, NO_OPTION, "A to D: option B is missing"),
         ({"B": ["a", "b"]}, UNCLEAR, "it must be a text"),

@@ -152,7 +152,7 @@ def test_keys_and_scales_in_every_encoding(tmp_path: Path, encoding: str) -> Non
 GOOD = [record[1]("头痛三天，伴有发热，怎么办？") for record in READERS.values()]
 DAMAGES: dict[str, bytes] = {
     "half a line": '{"question": "头'.encode(),
-    "half a surrogate pair": b'{"question": "\\ud83d", "answer": "\\ud83d", "text": "\\udc00"}',
+    "an unpaired surrogate": b'{"question": "\\ud83d", "answer": "\\ud83d", "text": "\\udc00"}',
     "an integer of 5,000 digits": b'{"x": ' + b"9" * 5000 + b"}",
     "nested deeply": b"[" * 100_000,
     "nested deeply and closed": b'{"x": ' + b"[" * 400 + b"]" * 400 + b"}",

@@ -63,11 +63,11 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         (9, {"问题": "c"}),  # six rows of the first sheet, one of the third
     ]
     assert [bad for _, _, bad in found if bad] == [
-        "sheet 题库, row 3: 3 cells; the head has 2 columns",
+        "sheet 题库, row 3: 3 cells; the header has 2 columns",
         "sheet 题库, row 4: A4 is a formula without a stored result; open the file in a spreadsheet program and save it",
         "sheet 题库, row 5: A5 is #N/A",
         "sheet 草稿 is hidden and left out",
-        "sheet 无名, row 1: its first row does not name every column once, so that the sheet cannot be read",
+        "sheet 无名, row 1: the sheet cannot be read: its first row must name every column once",
     ]
 
 

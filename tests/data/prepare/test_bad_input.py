@@ -59,7 +59,7 @@ CASES = {
     "an unknown role": (
         "chat",
         lines(*CHATS[:2], chat(("nurse", "问"), ("assistant", "答")), *CHATS[2:]),
-        "the role is 'nurse'; known are",
+        "the role is 'nurse'; use one of",
     ),
     "chosen equals rejected": ("preference", lines(*PAIRS[:2], pair("好", "好"), *PAIRS[2:]), "are the same text"),
     "an answer that is none of the options": (
@@ -101,7 +101,7 @@ def test_it_costs_its_own_row_or_ends_the_run(tmp_path, prepared, case):
         prepare([str(path)], tmp_path / "strict", Options(kind, skip=("near",), on_bad="fail"), Here())
     assert str(error.value).startswith(f"{path}:3: ")
     assert reason in str(error.value)
-    assert str(error.value).endswith("repair it, or list and pass over such rows with --on-bad skip")
+    assert str(error.value).endswith("repair it, or skip such rows with --on-bad skip")
     assert not (tmp_path / "strict").exists()
 
 
@@ -114,12 +114,14 @@ def test_records_that_share_an_id_are_kept_and_counted(tmp_path, prepared, capsy
     shared = outcome.report["shared_ids"]
     assert shared == {"rows": 2, "first": [f"{tmp_path}/a.jsonl:3", f"{tmp_path}/a.jsonl:1"]}
     assert main(["--input", str(tmp_path / "*.jsonl"), "--kind", "chat", "--out", str(tmp_path / "o")]) == 0
-    said = f"2 with the id of an earlier record and another content, as {shared['first'][0]} of {shared['first'][1]}; "
+    said = (
+        f"2 records repeat the id of an earlier record with different content (e.g. {' and '.join(shared['first'])}); "
+    )
     assert said in capsys.readouterr().out
 
 
 FILES = {
-    "cut off gzip": ("a.jsonl.gz", gzip.compress(lines(*GOOD).encode())[:-30], "the compressed data is cut off"),
+    "truncated gzip": ("a.jsonl.gz", gzip.compress(lines(*GOOD).encode())[:-30], "the compressed data is truncated"),
     "an empty file": ("a.jsonl", b"", "the file is empty"),
     "UTF-16": ("a.jsonl", lines(*GOOD).encode("utf-16"), "is UTF-16 or UTF-32 text; save it as UTF-8"),
     "no Parquet": ("a.parquet", b"PAR1" + bytes(100) + b"PAR1", "not readable as Parquet"),
@@ -148,7 +150,7 @@ def test_a_line_in_another_encoding_is_named(tmp_path, prepared):
     _, rows, rejects = prepared("chat", tmp_path / "a.jsonl", skip=("near",))
     assert len(rows) == 3
     assert [one["line"] for one in rejects] == [3]
-    assert "is not UTF-8, which the file is written in" in rejects[0]["reason"]
+    assert "is not valid UTF-8, the encoding of the file" in rejects[0]["reason"]
 
 
 def test_columns_of_a_table_have_one_type_each(tmp_path, prepared):
@@ -165,7 +167,7 @@ def test_lines_of_later_pieces_are_counted_from_the_files_beginning(tmp_path, pr
     (tmp_path / "a.txt").write_bytes(text[:place].encode() + "患者\n".encode("gb18030") + text[place:].encode())
     _, _, rejects = prepared("text", tmp_path / "a.txt", text_unit="line", min_chars=1, skip=("near", "exact"))
     assert [one["line"] for one in rejects] == [15 * 5 + 1]
-    with pytest.raises(DataError, match=r"a\.txt:76: byte 0 of the line is not UTF-8"):
+    with pytest.raises(DataError, match=r"a\.txt:76: byte 0 of the line is not valid UTF-8"):
         prepared("text", tmp_path / "a.txt", text_unit="line", min_chars=1, on_bad="fail")
 
 

@@ -77,7 +77,7 @@ def test_the_console_adds_up(tmp_path, capsys):
         for name, pattern in {
             "in": r"(\d+) records in",
             "out": r"(\d+) rows out",
-            "more": r"(\d+) rows more",
+            "more": r"(\d+) extra rows",
             "bad": r"(\d+) bad",
             "removed": r"(\d+) removed",
         }.items()

@@ -89,10 +89,10 @@ def test_characters_come_first_where_bytes_stand_for_them() -> None:
 def test_what_cannot_be_extended_is_refused() -> None:
     with pytest.raises(DataError, match="Unigram model; only byte-pair"):
         extend(Tokenizer(Unigram([("a", 0.0)])), medical, 4)
-    with pytest.raises(DataError, match=r"give \d+ new pieces, not 4000"):
+    with pytest.raises(DataError, match=r"give \d+ new tokens, not 4000"):
         extend(of_bytes(), medical, 4000)
     other = train_tokenizer(medical(), [], 290).backend_tokenizer
-    with pytest.raises(DataError, match="do not belong together"):
+    with pytest.raises(DataError, match="do not match"):
         old_pieces(of_bytes(), other)
 
 
@@ -114,7 +114,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert '"vocabulary": 310' in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main([*extending, *given, str(tmp_path / "more")])
-    assert "is there already; name a new folder" in capsys.readouterr().err
+    assert "already exists; name a new folder" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*extending, "--input", str(tmp_path), "--out", str(tmp_path / "none")])
     assert "no part-*.parquet here" in capsys.readouterr().err

@@ -93,7 +93,7 @@ def test_options_are_weighed_by_the_first_tokens_that_are_told(server: Server, r
 
 
 def test_an_endpoint_without_log_probabilities_says_what_to_do(server: Server, result_cache: ResultCache) -> None:
-    with pytest.raises(ConfigError, match="tells no log-probabilities; evaluate with --methods generation"):
+    with pytest.raises(ConfigError, match="returns no log-probabilities; evaluate with --methods generation"):
         EndpointRespondent(server.url, None, result_cache).option_logprobs(CHATS[:1], [["A", "B"]], "x")
 
 
@@ -101,7 +101,7 @@ def test_what_it_refuses_is_an_answer_of_its_own(server: Server, result_cache: R
     server.reply = lambda body: (400, {"error": "too long"})
     (reply,) = EndpointRespondent(server.url, None, result_cache).answer(CHATS[:1], 7, "x")
     assert reply.text == ""
-    assert reply.problem.startswith("the endpoint refused it (400)")
+    assert reply.problem.startswith("the endpoint rejected the request (400)")
 
 
 def test_a_moment_of_trouble_passes(server: Server, result_cache: ResultCache) -> None:
@@ -120,10 +120,10 @@ def test_a_moment_of_trouble_passes(server: Server, result_cache: ResultCache) -
 def test_a_failure_that_a_retry_cannot_change_is_final(server: Server, result_cache: ResultCache) -> None:
     server.reply = lambda body: (401, "no key")
     model = EndpointRespondent(server.url, None, result_cache)
-    with pytest.raises(RunError, match=rf"qa: {server.url}: no answer in 1 tries \(status 401: \"no key\"\)"):
+    with pytest.raises(RunError, match=rf"qa: {server.url}: no response after 1 attempts \(status 401: \"no key\"\)"):
         model.answer(CHATS[:1], 7, "qa")
     server.reply = lambda body: (504, "late")
-    with pytest.raises(RunError, match=rf"qa: {server.url}: no answer in 4 tries \(status 504: \"late\"\)"):
+    with pytest.raises(RunError, match=rf"qa: {server.url}: no response after 4 attempts \(status 504: \"late\"\)"):
         model.answer(CHATS[:1], 7, "qa")
     assert len(server.asked) == 5
 
@@ -133,7 +133,7 @@ def test_one_that_dies_in_the_middle_is_named_and_what_it_said_is_kept(
 ) -> None:
     usual = server.reply
     server.reply = lambda body: (500, "dead") if body["messages"][0]["content"] == "第35题" else usual(body)
-    with pytest.raises(RunError, match=r"qa: .*status 500.*; 32 of 40 were answered and are kept: the same command"):
+    with pytest.raises(RunError, match=r"qa: .*status 500.*; 32 of 40 responses are saved: run the same command"):
         EndpointRespondent(server.url, None, result_cache).answer(CHATS, 7, "qa")
     server.asked.clear()
     server.reply = usual

@@ -27,7 +27,7 @@ def test_what_decides_the_numbers_is_told(results: dict[str, Any]) -> None:
         assert "torch 2" in text
         assert "Before you believe" in text or "the letter A in 100%" in text
     resumed = to_markdown({**results, "recalled": 7})
-    assert "7 answers are from an interrupted run" in resumed
+    assert "7 responses are from an interrupted run" in resumed
 
 
 def test_one_model_alone_is_named_by_its_run(results: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def test_results_that_are_missing_are_named(models: dict[str, Any]) -> None:
         (("rows", 2, "ner_f1"), float("nan"), "table.rows.sft: ner_f1 is nan"),
         (("rows", 0, "perplexity"), "12", "perplexity is '12'"),
         (("rows", 3, "stage"), "rlhf", "the stages are"),
-        (("rows", 3, "bleu"), 1.0, "bleu does not belong here"),
+        (("rows", 3, "bleu"), 1.0, "bleu is not an allowed key"),
         (("reward_model", "length_baseline"), None, "table.reward_model: length_baseline is missing"),
         (("seconds", "reward"), None, "table.seconds: reward is missing"),
         (("seconds", "ppo"), True, "ppo is True"),
@@ -96,5 +96,5 @@ def test_markdown_shows_every_number_in_aligned_columns(models: dict[str, Any]) 
     assert lines[0] == "| stage          | perplexity | choice accuracy | NER F1 | ROUGE-L |       reward | KL to SFT |"
     assert lines[4] == "| SFT            |      30.00 |           0.300 |  0.150 |   0.100 | -3.00 ± 1.50 |      0.75 |"
     assert len({len(line) for line in lines[:6]}) == 1
-    assert lines[7] == "Reward model: 0.900 of held-out pairs right; length alone: 0.550."
-    assert lines[8].endswith("evals 60 s; 700 s in all. Peak memory of all processes: 1.5 GiB.")
+    assert lines[7] == "Reward model: 0.900 accuracy on held-out pairs; by length alone: 0.550."
+    assert lines[8].endswith("evals 60 s; 700 s in total. Peak memory of all processes: 1.5 GiB.")

@@ -78,7 +78,7 @@ def test_an_unusable_prompt_counts_and_is_not_asked(tmp_path: Path) -> None:
     ("row", "said"),
     [
         ({"prompt": "x"}, "safety.jsonl:1: not an object with prompt and want"),
-        ({"prompt": "x", "want": "decline"}, "want is 'decline'; it is one of refuse, answer, advise"),
+        ({"prompt": "x", "want": "decline"}, "want is 'decline'; use one of refuse, answer, advise"),
         ([1], "safety.jsonl:1: not an object"),
     ],
 )

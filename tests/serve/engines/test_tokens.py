@@ -69,5 +69,6 @@ def test_too_long_says_both_numbers(tokens: Tokens) -> None:
     ):
         refusal = tokens.too_long(EngineRequest(kind, {"messages" if kind == "chat" else "prompt": prompt}))  # type: ignore[arg-type]
         assert (
-            refusal.message == f"The prompt has {longest} tokens and the context is 256, answer included: shorten it."
+            refusal.message
+            == f"The prompt has {longest} tokens and the context is 256, including the response: shorten it."
         )

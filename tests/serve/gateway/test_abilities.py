@@ -52,9 +52,9 @@ def test_control_tokens_are_refused_wherever_the_template_writes(body: dict[str,
 
 def test_tools_need_a_template_that_takes_them_and_a_parser_that_reads_calls() -> None:
     HERMES.check(ChatRequest.model_validate({"messages": ASK, "tools": [TOOL]}))
-    assert "the chat template of this model takes none" in refusal(Abilities(), tools=[TOOL])
+    assert "the chat template of this model does not support them" in refusal(Abilities(), tools=[TOOL])
     unread = Abilities((), frozenset({"tools"}))
-    assert "this model's calls are not read" in refusal(unread, tools=[TOOL])
+    assert "does not parse this model's tool calls" in refusal(unread, tools=[TOOL])
     for choice in ("none", "required", {"type": "function", "function": {"name": "lookup"}}):
         unread.check(ChatRequest.model_validate({"messages": ASK, "tools": [TOOL], "tool_choice": choice}))
 
@@ -95,5 +95,7 @@ def test_the_parser_of_calls_is_found_by_the_template(parser: str, make_model: C
 
 
 def test_a_parser_for_a_template_without_tools_is_refused(make_model: Callable[..., Path]) -> None:
-    with pytest.raises(ConfigError, match=r"engine\.tool_parser=hermes: the chat template of .* takes no tools"):
+    with pytest.raises(
+        ConfigError, match=r"engine\.tool_parser=hermes: the chat template of .* does not support tools"
+    ):
         abilities_of(ModelFolder(make_model("a")), "hermes")

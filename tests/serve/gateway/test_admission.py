@@ -78,7 +78,7 @@ def test_a_request_above_the_whole_limit_is_not_told_to_wait(body: dict[str, Any
     response = asyncio.run(ask())
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (400, "request_exceeds_rate_limit")
-    assert "this key may use 500 tokens a minute" in error["message"]
+    assert "this key may use 500 tokens per minute" in error["message"]
     assert "retry-after" not in response.headers
 
 
@@ -154,7 +154,7 @@ def test_a_timed_out_response_is_charged_and_logged(stream: bool, logged: Any) -
     response = asyncio.run(ask())
     (line,) = logged()
     assert response.status_code == (200 if stream else 504)
-    assert "The answer was not finished in 0.3 s." in response.text
+    assert "The response was not finished within 0.3 s." in response.text
     assert (line["status"], line["prompt_tokens"]) == (504, PROMPT_TOKENS)
     assert 3 <= line["response_tokens"] <= 15
     taken = LIMIT - interface.gate.limits._buckets["a", "tokens"]._level
@@ -188,7 +188,7 @@ def test_tokenizing_and_scoring_are_charged() -> None:
         (
             CHAT,
             {"messages": ASK, "n": 9},
-            "9 responses to each of 1 prompts are 9 sequences, and one request may ask for 8",
+            "9 responses to each of 1 prompts are 9 sequences, and the limit per request is 8",
         ),
         ("/v1/completions", {"prompt": ["头痛"] * 3, "n": 3}, "3 responses to each of 3 prompts are 9 sequences"),
         ("/v1/completions", {"prompt": [[5]] * 9}, "1 responses to each of 9 prompts are 9 sequences"),

@@ -98,7 +98,7 @@ def test_a_request_whose_engine_was_stopped_is_not_replayed(
     death: ActorDeathCause, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle = Handle([[DIED], [Whole("{}", 5, 9)]])
-    with pytest.raises(ApiError, match=r"The engine died while it answered: send the request again") as refused:
+    with pytest.raises(ApiError, match=r"The engine died during the response: send the request again") as refused:
         run(handle, monkeypatch, death, state)
     assert (refused.value.status, len(handle.asked)) == (503, 1)
 

@@ -35,7 +35,7 @@ def test_requests_of_one_key_do_not_count_for_another() -> None:
     limits.admit(A)
     limits.admit(B)
     with pytest.raises(
-        ApiError, match=r"This key may use 2 requests a minute and has used them: try again in 30 s\."
+        ApiError, match=r"This key may use 2 requests per minute and has used all of them: try again in 30 s\."
     ) as refused:
         limits.admit(A)
     assert (refused.value.status, refused.value.retry_after_s) == (429, pytest.approx(30.0))
@@ -61,7 +61,7 @@ def test_tokens_are_reserved_and_then_settled() -> None:
 def test_more_than_the_whole_limit_is_never_admitted_and_a_bound_above_it_needs_a_full_bucket() -> None:
     clock = Clock()
     limits = RateLimits(LimitsConfig(tokens_per_minute=600), clock)
-    with pytest.raises(ApiError, match=r"may use 601 tokens, and this key may use 600 tokens a minute") as refused:
+    with pytest.raises(ApiError, match=r"may use 601 tokens, and this key may use 600 tokens per minute") as refused:
         limits.reserve(A, 601, 700)
     assert (refused.value.status, refused.value.retry_after_s) == (400, None)
     limits.reserve(A, 10, 5000).change(60)
@@ -76,7 +76,7 @@ def test_a_key_s_own_limits_come_first_and_may_change() -> None:
     wide = Key("a", requests_per_minute=3)
     for _ in range(3):
         limits.admit(wide)
-    with pytest.raises(ApiError, match=r"3 requests a minute"):
+    with pytest.raises(ApiError, match=r"3 requests per minute"):
         limits.admit(wide)
     limits.admit(Key("a", requests_per_minute=4))
     for _ in range(100):

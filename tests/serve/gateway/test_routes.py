@@ -156,18 +156,18 @@ def test_a_refusal_before_the_first_word_is_the_status(client: TestClient, backe
 
 
 def test_a_failure_in_mid_stream_ends_it_with_an_error_event(client: TestClient, backend: FakeBackend) -> None:
-    backend.replies = [Part("data: 1\n\n", 0, 0), ApiError(503, "The engine died while it answered.")]
+    backend.replies = [Part("data: 1\n\n", 0, 0), ApiError(503, "The engine died during the response.")]
     text = client.post(CHAT, json={"model": "ppo", "messages": ASK, "stream": True}).text
     first, event, end = text.split("\n\n")
     assert (first, end) == ("data: 1", "")
-    assert json.loads(event.removeprefix("data: "))["error"]["message"] == "The engine died while it answered."
+    assert json.loads(event.removeprefix("data: "))["error"]["message"] == "The engine died during the response."
 
 
 def test_an_answer_that_takes_too_long_is_ended(backend: FakeBackend) -> None:
     backend.pause_s = 5.0
     answer = make_client(backend, seconds=0.05).post(CHAT, json={"model": "ppo", "messages": ASK})
     assert answer.status_code == 504
-    assert answer.json()["error"]["message"] == "The answer was not finished in 0.05 s."
+    assert answer.json()["error"]["message"] == "The response was not finished within 0.05 s."
 
 
 def test_a_bug_tells_nothing_to_the_client(client: TestClient, backend: FakeBackend) -> None:
@@ -181,8 +181,8 @@ def test_a_bug_tells_nothing_to_the_client(client: TestClient, backend: FakeBack
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        ({"messages": ASK}, 400, "model: is required; this endpoint has 'ppo' and 'sft'."),
-        ({"model": "gpt", "messages": ASK}, 404, "The model 'gpt' is not here; this endpoint has 'ppo' and 'sft'."),
+        ({"messages": ASK}, 400, "model: required; this endpoint has 'ppo' and 'sft'."),
+        ({"model": "gpt", "messages": ASK}, 404, "The model 'gpt' does not exist; this endpoint has 'ppo' and 'sft'."),
         ({"model": "ppo"}, 400, "messages: is required."),
         ({"model": "ppo", "messages": []}, 400, "messages: List should have at least 1 item after validation, not 0."),
         (
@@ -193,7 +193,7 @@ def test_a_bug_tells_nothing_to_the_client(client: TestClient, backend: FakeBack
         (
             {"model": "ppo", "messages": [*ASK, {"role": "assistant", "content": "好"}]},
             400,
-            "The last turn is the assistant's: set continue_final_message to have it continued.",
+            "The last turn is the assistant's: set continue_final_message to continue it.",
         ),
         (
             {"model": "ppo", "messages": [{"role": "user", "content": "[bot]:"}]},
@@ -209,12 +209,12 @@ def test_a_bug_tells_nothing_to_the_client(client: TestClient, backend: FakeBack
         (
             {"model": "ppo", "messages": ASK, "wings": 2},
             400,
-            "wings: is not an argument of this endpoint; leave it out.",
+            "wings: is not a parameter of this endpoint; remove it.",
         ),
         (
             {"model": "ppo", "messages": ASK, "stream_options": {}},
             400,
-            "stream_options: only together with stream=true.",
+            "stream_options: requires stream=true.",
         ),
         ([1], 400, "The body must be a JSON object."),
     ],
@@ -234,11 +234,11 @@ def test_bad_bodies(client: TestClient, backend: FakeBackend, body: Any, status:
         (
             b'{"model": "ppo", "messages": [{"role": "user", "content": "\\ud800"}]}',
             400,
-            "The body names half of a surrogate pair",
+            "The body contains an unpaired surrogate",
         ),
-        (b'{"\\ud800": 1}', 400, "The body names half of a surrogate pair"),
+        (b'{"\\ud800": 1}', 400, "The body contains an unpaired surrogate"),
         (b"[" * 100_000, 400, "The body cannot be read"),
-        (b'"' + b"x" * 2**20, 413, "The body has more than 1,048,576 bytes, which is the limit."),
+        (b'"' + b"x" * 2**20, 413, "The body exceeds the limit of 1,048,576 bytes."),
     ],
 )
 def test_bodies_that_are_not_json(client: TestClient, content: bytes, status: int, message: str) -> None:
@@ -253,7 +253,7 @@ def test_half_a_surrogate_pair_is_refused_wherever_it_is(client: TestClient, pat
         path, content=b'{"model": "ppo", "prompt": "\\ud800"}', headers={"content-type": "application/json"}
     )
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"].startswith("The body names half of a surrogate pair")
+    assert answer.json()["error"]["message"].startswith("The body contains an unpaired surrogate")
 
 
 def test_json_that_does_not_say_so_is_refused(client: TestClient) -> None:
@@ -294,8 +294,7 @@ def test_information(client: TestClient) -> None:
     }
     assert client.get("/live").json() == client.get("/health").json() == {"status": "alive"}
     assert (
-        client.get("/nowhere").json()["error"]["message"]
-        == "There is no /nowhere here; /openapi.json lists what there is."
+        client.get("/nowhere").json()["error"]["message"] == "There is no /nowhere; see /openapi.json for all routes."
     )
     assert client.get(CHAT).status_code == 405
     assert len(client.get("/health").headers["x-request-id"]) == 32
@@ -356,16 +355,19 @@ def test_what_is_tokenized(client: TestClient, backend: FakeBackend, body: dict[
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"messages": ASK, "add_special_tokens": True}, "add_special_tokens: the chat template writes a chat's own"),
-        ({"prompt": "头痛", "add_generation_prompt": True}, "add_generation_prompt: only together with messages"),
+        (
+            {"messages": ASK, "add_special_tokens": True},
+            "add_special_tokens: the chat template adds the special tokens",
+        ),
+        ({"prompt": "头痛", "add_generation_prompt": True}, "add_generation_prompt: requires messages"),
         (
             {"messages": ASK, "add_generation_prompt": True, "continue_final_message": True},
-            "continue_final_message: not together with add_generation_prompt=true",
+            "continue_final_message: cannot be combined with add_generation_prompt=true",
         ),
-        ({"messages": ASK, "chat_template": "{{ 1 }}"}, "chat_template: the checkpoint's own is used"),
+        ({"messages": ASK, "chat_template": "{{ 1 }}"}, "chat_template: the checkpoint's chat template is always used"),
         (
             {"messages": ASK, "tools": [{"function": {"name": "lookup"}}]},
-            "tools: the chat template of this model takes",
+            "tools: the chat template of this model does not support",
         ),
         (
             {"messages": ASK, "chat_template_kwargs": {"a": 1}},

@@ -213,7 +213,7 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
         with pytest.raises(KeyboardInterrupt):
             main(arguments)
     assert asked == [2, 1]
-    said = r"WARNING rejection runs/rejection: rollout: .* died; the roles start again \(failure 1 of at most 3\)"
+    said = r"WARNING rejection runs/rejection: rollout: .* died; restarting the roles \(failure 1 of at most 3\)"
     assert re.search(said, capsys.readouterr().err)
     assert not (runs / "rejection" / "round-0").exists()
     with pytest.MonkeyPatch.context() as patch:
@@ -237,7 +237,7 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
         ("--model=/nowhere/model", "/nowhere/model"),
         ("--reward.model=POLICY", "reward.model: .* has no scalar head; name one that trainers.reward made"),
         ("--prompts_per_round=21", "prompts_per_round 21 is more than the 20 prompts"),
-        ("--sft.batch_size=64", "a round learns 12 rows at most, .* less than one sft.batch_size 64"),
+        ("--sft.batch_size=64", "a round trains on at most 12 rows, .* less than one sft.batch_size 64"),
         ("--sft.data.heldout=[/nowhere.parquet]", "/nowhere.parquet: no such file"),
         (
             "--sft.placement.cpus_per_rank=100",
@@ -246,11 +246,14 @@ def test_nothing_is_generated_twice_when_roles_or_driver_die(
         ("--reward.placement.cpus_per_rank=100", "sampling: needs 100.1 CPU .* --reward.placement.cpus_per_rank=7"),
         (
             "--reward=null",
-            "nothing rewards answers: give reward.model, reward_function.functions or reward_function.endpoints",
+            "no source of reward is set: set reward.model, reward_function.functions, or reward_function.endpoints",
         ),
         ("--reward_function.functions.f.file=/nowhere.py", "reward .f.: there is no file /nowhere.py"),
         ("--selection.kk=1", "did you mean 'k'"),
-        ("--colocate=[[rollout,policy]]", "colocate names 'policy', which is no role .* they start rollout, reward$"),
+        (
+            "--colocate=[[rollout,policy]]",
+            "colocate names 'policy', which is no role .* they start rollout, reward$",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_made(

@@ -90,9 +90,9 @@ def test_settings_decide(settings: dict[str, Any], rows: list[int]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"by": "global_top_k"}, "needs selection.k"),
-        ({"k": 3}, "selection.k goes with selection.by global_top_k only"),
-        ({"one_per_prompt": False}, "goes with selection.by global_top_k only"),
+        ({"by": "global_top_k"}, "requires selection.k"),
+        ({"k": 3}, "selection.k is only for selection.by global_top_k"),
+        ({"one_per_prompt": False}, "is only for selection.by global_top_k"),
     ],
 )
 def test_settings_that_would_be_ignored_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -119,7 +119,9 @@ def test_the_report_counts_and_averages() -> None:
 
 def test_nothing_to_choose_says_why() -> None:
     judged = verdicts(samples(), USABLE, min_reward=10)
-    with pytest.raises(RunError, match="none of 8 responses can be chosen: 1 were cut off, 1 do not .* 6 are below"):
+    with pytest.raises(
+        RunError, match="none of 8 responses can be selected: 1 were truncated, 1 do not .* 6 are below"
+    ):
         report(samples(), judged, [])
 
 

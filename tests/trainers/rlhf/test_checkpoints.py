@@ -114,16 +114,16 @@ def damage(run: Path, pattern: str, kind: str) -> Path:
 
 
 CASES = [
-    (NEWEST + "/policy/zero/*optim_states.pt", "flipped", "damaged .*; step-00000003 is not used"),
-    (NEWEST + "/critic/zero/*model_states.pt", "deleted", "missing; step-00000003 is not used"),
-    (NEWEST + "/SHA256SUMS", "truncated", "cut off .*; step-00000003 is not used"),
-    ("journal/step-00000003.parquet", "flipped", r"damaged or cut off .*\.damaged, its step is generated again"),
+    (NEWEST + "/policy/zero/*optim_states.pt", "flipped", "damaged .*; skipping step-00000003"),
+    (NEWEST + "/critic/zero/*model_states.pt", "deleted", "missing; skipping step-00000003"),
+    (NEWEST + "/SHA256SUMS", "truncated", "truncated .*; skipping step-00000003"),
+    ("journal/step-00000003.parquet", "flipped", r"damaged or truncated .*\.damaged, its step is generated again"),
     (
         "journal/step-00000003.parquet",
         "truncated",
-        r"damaged, or by an earlier version .*\.damaged, its step is generated again",
+        r"damaged, or written by an earlier version .*\.damaged, its step is generated again",
     ),
-    ("metrics.jsonl", "flipped", "damaged .not a line of metrics.; the line is left out"),
+    ("metrics.jsonl", "flipped", "damaged .not a line of metrics.; removing the line"),
 ]
 
 
@@ -158,7 +158,10 @@ def test_answers_after_a_lost_step_are_generated_again(
     damage(copy, NEWEST + "/policy/zero/*optim_states.pt", "flipped")
     damage(copy, "journal/step-00000002.parquet", "truncated")
     finish(config, roles)
-    assert "step-00000003.parquet and later: generated again, since step 2 before them is" in caplog.text
+    assert (
+        "step-00000003.parquet and all later steps: generated again, because step 2 before them is missing"
+        in caplog.text
+    )
     assert equal(weights(copy), weights(whole))
     for step in range(4):
         name = f"journal/step-{step:08d}.parquet"
@@ -218,7 +221,7 @@ def test_a_damaged_word_of_the_end_is_as_none(
     damage(runs / "ppo", "DONE", "flipped")
     assert not already_finished("ppo", config)
     assert caplog.messages[1:] == [
-        f"{runs}/ppo/DONE: damaged; kept as DONE.damaged, the run goes on from its newest good state to its end"
+        f"{runs}/ppo/DONE: damaged; renamed to DONE.damaged, and the run continues from its newest intact checkpoint"
     ]
 
 

@@ -34,7 +34,7 @@ def test_rollouts_of_another_course_are_refused_by_name(journal: Journal, tmp_pa
     journal.record(3, 3, ROWS)
     with pytest.raises(RunError, match=r"step-00000003\.parquet.*weights version 3.*version 4"):
         journal.recall(3, version=4)
-    with pytest.raises(RunError, match=r"step-00000003\.parquet: made with other settings or prompts"):
+    with pytest.raises(RunError, match=r"step-00000003\.parquet: was written with other settings or prompts"):
         Journal(tmp_path, "0" * 64).recall(3, version=3)
 
 
@@ -43,7 +43,7 @@ def test_damaged_rollouts_are_none(journal: Journal, caplog: pytest.LogCaptureFi
     journal.path(3).write_bytes(journal.path(3).read_bytes()[:-4])
     assert journal.recall(3, 3) is None
     (line,) = caplog.messages
-    assert line.startswith(f"{journal.path(3)}: damaged or cut off")
+    assert line.startswith(f"{journal.path(3)}: damaged or truncated")
     assert line.endswith("kept as step-00000003.parquet.damaged, its step is generated again")
     assert journal.steps() == []
 

@@ -79,7 +79,7 @@ def test_rows_at_a_position_are_those_that_steps_give(stream: Any) -> None:
 
 
 def test_a_prompt_longer_than_the_limit_is_refused_by_its_number(stream: Any) -> None:
-    with pytest.raises(DataError, match=r"prompts\.parquet: prompt \d+ has \d+ tokens, prompts.max_tokens is 8"):
+    with pytest.raises(DataError, match=r"prompts\.parquet: prompt \d+ has \d+ tokens, more than prompts.max_tokens 8"):
         stream(max_tokens=8)
 
 

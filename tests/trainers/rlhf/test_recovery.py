@@ -119,12 +119,12 @@ def test_too_many_losses_of_one_role_end_the_run_with_the_reason(
     with pytest.raises(RunError) as end:
         recovery_.attempt(failing("reward", "rollout", "reward", "reward"))
     assert str(end.value) == (
-        "step 7: reward (rank 0) was lost 3 times within 600 s or one step, max_failures is 2; at last: reward: learn: "
-        "its process died; it died before its first heartbeat; `ray logs` has its output"
+        "step 7: reward (rank 0) was lost 3 times within 600 s or one step, more than max_failures 2; last error: reward: learn: "
+        "its process died; it died before its first heartbeat; see its output with `ray logs`"
     )
     assert len(caplog.messages) == 3
     assert caplog.messages[2] == (
-        "step 7: reward: learn: its process died; reward (rank 0) starts again (failure 2 of at most 2 in 600 s)"
+        "step 7: reward: learn: its process died; restarting reward (rank 0) (failure 2 of at most 2 in 600 s)"
     )
 
 

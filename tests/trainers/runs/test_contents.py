@@ -74,7 +74,7 @@ def test_a_changed_input_is_refused_by_setting_and_file(change: str, config: Rej
     with pytest.raises(ConfigError) as refused:
         require_same_contents(tmp_path / "run", config)
     assert str(refused.value).startswith(f"{key}: ")
-    assert f"{Path(name).name} is not what it was when" in str(refused.value)
+    assert f"{Path(name).name} has changed since" in str(refused.value)
     assert (tmp_path / "run" / FILE).read_bytes() == recorded
 
 
@@ -102,7 +102,7 @@ def test_of_large_weights_the_ends_and_the_size_are_compared(
     require_same_contents(tmp_path / "run", config)
     for changed in (b"0" * 99 + b"1", b"1" + b"0" * 99, b"0" * 101):
         weights.write_bytes(changed)
-        with pytest.raises(ConfigError, match=r"^model: .*model\.safetensors is not what it was"):
+        with pytest.raises(ConfigError, match=r"^model: .*model\.safetensors has changed since"):
             require_same_contents(tmp_path / "run", config)
     weights.write_bytes(b"0" * 100)
     require_same_contents(tmp_path / "run", config)
@@ -126,7 +126,7 @@ def test_a_change_of_equal_size_and_time_is_seen(config: RejectionConfig, tmp_pa
     before = file.stat()
     file.write_text("def reward(sample): return 2")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(ConfigError, match="reward.py is not what it was"):
+    with pytest.raises(ConfigError, match="reward.py has changed since"):
         require_same_contents(tmp_path / "run", config)
 
 
@@ -135,5 +135,5 @@ def test_what_a_file_was_is_known_after_a_start_without_it(config: RejectionConf
     (tmp_path / "prompts.parquet").unlink()
     require_same_contents(tmp_path / "run", config)  # the stage says that it is not there
     chats(tmp_path / "prompts.parquet", 4)
-    with pytest.raises(ConfigError, match="prompts.parquet is not what it was"):
+    with pytest.raises(ConfigError, match="prompts.parquet has changed since"):
         require_same_contents(tmp_path / "run", config)

@@ -56,7 +56,7 @@ def test_when_the_weights_are_evaluated(questions: Path, tmp_path: Path) -> None
     [
         ({"tasks": ("opem",)}, r"evaluation\.tasks: there is no task 'opem'; choose from .*open"),
         ({"tasks": ("open", "open")}, r"'open' is given twice"),
-        ({"tasks": ("kl",)}, r"kl needs a reward model or a second model; ask it with evals\.run"),
+        ({"tasks": ("kl",)}, r"kl needs a reward model or a second model; run it with evals\.run"),
         ({"tasks": ("pairwise",)}, r"pairwise needs a reward model"),
         ({"tasks": ("choice",)}, r"evaluation\.tasks: .*choice\.heldout\.parquet: no such file"),
         ({"tasks": ("exam",)}, r"exam needs a file"),
@@ -71,7 +71,7 @@ def test_what_cannot_be_asked_is_refused_before_training(questions: Path, sectio
 def test_a_reward_model_is_not_asked(questions: Path, data: Any) -> None:
     values = {"name": "t", "model": "m", "data": {**data("preference"), "max_tokens": 512}}
     values["evaluation"] = config(questions).model_dump()
-    with pytest.raises(ValueError, match="evaluation asks language models"):
+    with pytest.raises(ValueError, match="evaluation is for language models"):
         RewardConfig.model_validate_json(json.dumps(values))
 
 

@@ -65,7 +65,7 @@ def test_settings_must_be_those_of_the_start(runs):
 def test_where_a_run_computes_may_change_until_it_is_finished(runs, caplog):
     Run("sft", SFT()).close()
     with Run("sft", SFT(ranks=3)) as run:
-        assert caplog.messages == ["goes on with sft.ranks = 3 instead of 1"]
+        assert caplog.messages == ["continuing with sft.ranks = 3 instead of 1"]
         caplog.clear()
         assert read("sft", {"sft": SFT}, ["--config", str(run.path / "config.yaml")]) == SFT(ranks=3)
         run.finish({})
@@ -117,7 +117,7 @@ def test_a_torn_last_line_is_dropped(runs):
 def test_a_broken_line_is_named(runs):
     Run("sft", SFT()).close()
     (runs / "sft" / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
-    with pytest.raises(ConfigError, match="metrics.jsonl:2: not a line of JSON"):
+    with pytest.raises(ConfigError, match="metrics.jsonl:2: is not valid JSON"):
         list(read_metrics(runs / "sft"))
     assert list(read_metrics(runs / "none")) == []
 
@@ -136,11 +136,11 @@ def test_a_damaged_line_is_named_and_left_out(runs, caplog):
     path = runs / "sft" / "metrics.jsonl"
     first, second, third = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + b"\xff" + second[1:] + third)
-    with pytest.raises(ConfigError, match=r"metrics.jsonl:2: not a line of JSON"):
+    with pytest.raises(ConfigError, match=r"metrics.jsonl:2: is not valid JSON"):
         list(read_metrics(runs / "sft"))
     with Run("sft", SFT()) as run:
         assert lines(run) == [(1, 1.0), (3, 3.0)]
-    assert caplog.messages == [f"{path}:2: damaged (not a line of metrics); the line is left out"]
+    assert caplog.messages == [f"{path}:2: damaged (not a line of metrics); removing the line"]
     assert path.read_bytes() == first + third
 
 
@@ -152,8 +152,8 @@ def test_damaged_settings_are_refused_in_one_line(runs):
     with pytest.raises(ConfigError) as caught:
         Run("sft", SFT())
     assert str(caught.value) == (
-        f"{path}: damaged or changed (its last line is not the SHA-256 of the others); put it back as it was, or delete it "
-        "to go on with the settings that you give now"
+        f"{path}: damaged or changed (its last line is not the SHA-256 of the lines before it); restore the file, or delete it "
+        "to continue with the settings of this command"
     )
     path.unlink()
     Run("sft", SFT()).close()
@@ -182,7 +182,7 @@ def test_a_damaged_word_of_the_end_is_put_aside(runs, caplog):
         run.finish({"loss": 1.5})
     (said,) = caplog.messages
     assert said.startswith(
-        f"{runs}/sft/DONE: damaged; kept as DONE.damaged, the run goes on from its newest good state"
+        f"{runs}/sft/DONE: damaged; renamed to DONE.damaged, and the run continues from its newest intact checkpoint"
     )
     caplog.clear()
     with Run("sft", SFT()) as run:
@@ -195,7 +195,9 @@ def test_a_full_disk_is_one_line_and_the_next_driver_goes_on(runs, file_size_lim
         run.log(1, {"loss": 1.0})
         path = runs / "sft" / "metrics.jsonl"
         file_size_limit(path.stat().st_size + 10)
-        with pytest.raises(DiskError, match=rf"{path}: cannot be written \(File too large\); make room, then the same"):
+        with pytest.raises(
+            DiskError, match=rf"{path}: cannot be written \(File too large\); make room, then run the same command"
+        ):
             run.log(2, {"loss": 2.0})
     file_size_limit(2**30)
     with Run("sft", SFT()) as run:
@@ -225,7 +227,7 @@ def test_one_driver_at_a_time(runs):
 
     with Run("sft", SFT()) as run:
         assert seen_by_another_process() == f"held by {os.getpid()}"
-        with pytest.raises(ConfigError, match=rf"another process \(pid {os.getpid()}\) is writing this run"):
+        with pytest.raises(ConfigError, match=rf"another process \(pid {os.getpid()}\) is writing to this run"):
             Run("sft", SFT())
         run.log(1, {"loss": 1.0})
     assert seen_by_another_process() == "free"

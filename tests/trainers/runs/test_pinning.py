@@ -122,7 +122,7 @@ def test_a_run_keeps_its_precision_on_other_hardware(caplog: pytest.LogCaptureFi
             Run(name, asked)
         Run(name, again).close()
         assert caplog.messages[-1] == (
-            "goes on with sft.placement.gpus_per_rank = "
+            "continuing with sft.placement.gpus_per_rank = "
             f"{again.placement.gpus_per_rank} instead of {first.placement.gpus_per_rank}"
         )
         assert pin(local(name=name, placement=moved)) == again  # of the config.yaml that was written again
@@ -134,7 +134,7 @@ def test_a_damaged_config_is_refused_by_its_run(runs: Path) -> None:
     path = runs / "t" / "config.yaml"
     path.write_bytes(path.read_bytes().replace(b"float32", b"bfloat16"))
     config = pin(local())
-    with pytest.raises(ConfigError, match="config.yaml: .*put it back as it was, or delete it"):
+    with pytest.raises(ConfigError, match="config.yaml: .*restore the file, or delete it"):
         Run("t", config)
 
 

@@ -160,7 +160,7 @@ def test_sources_are_mixed_by_weight_and_resumed_bit_for_bit(
     sft = stage(data={**mixed, "weights": [1, 3]})
     examples = sft.examples()
     assert examples.order.shares == (10, 30)
-    assert examples.notes[-1].endswith("sft.heldout.parquet: 75.0% of what is learned, 3.75 passes an epoch")
+    assert examples.notes[-1].endswith("sft.heldout.parquet: 75.0% of the training samples, 3.75 passes per epoch")
     whole = train(sft, tmp_path / "whole")
     with pytest.raises(SystemExit):
         train(sft, tmp_path / "broken", die_at=5)
@@ -169,7 +169,7 @@ def test_sources_are_mixed_by_weight_and_resumed_bit_for_bit(
     assert losses(by_size)[10] != losses(whole)[10]
     with pytest.raises(ValueError, match="weights has 3 numbers for 2 entries of train"):
         stage(data={**mixed, "weights": [1, 1, 1]})
-    with pytest.raises(ValueError, match="each must be above 0"):
+    with pytest.raises(ValueError, match="each must be finite and above 0"):
         stage(data={**mixed, "weights": [1, 0]})
 
 
@@ -238,7 +238,7 @@ def whole(recipe: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFact
         ("--batch_size=three", "batch_size"),
         ("--model=/nowhere/model", "model folder: there is no folder /nowhere/model"),
         ("--data.train=[/nowhere.parquet]", "/nowhere.parquet: no such file"),
-        ("--data.max_tokens=1024", "data.max_tokens 1024 exceeds the 512 tokens"),
+        ("--data.max_tokens=1024", "data.max_tokens 1024 exceeds the context of 512 tokens"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_leaves_nothing(
@@ -309,7 +309,7 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
     assert {("driver", 0, "alive", 0), ("trainer", 0, "alive", 0), ("trainer", 0, "alive", 1)} <= set(ranks)
     assert {(view.stage, view.steps) for view in views if view.step} == {("sft", 8)}
     assert shown("killed") == []
-    assert "WARNING sft runs/killed: workers were replaced; going on from step" in capsys.readouterr().err
+    assert "WARNING sft runs/killed: workers were replaced; continuing from step" in capsys.readouterr().err
     spared, killed = (list(read_metrics(run)) for run in (whole, runs / "killed"))
     assert [line["step"] for line in killed] == list(range(1, 9))
     assert [line["loss"] for line in killed] == [line["loss"] for line in spared]

@@ -82,11 +82,13 @@ class DpoStage(Stage[DpoConfig, "ResponseBatch"]):
         return batch.response_logprobs(logprobs)
 
     def loss(self, outputs: Tensor, batch: ResponseBatch) -> Tensor:
+        """Returns the sum of the DPO loss over the pairs, from log-probabilities, (P, 2)."""
         from trainers.supervised.pairs import dpo_loss
 
         return dpo_loss(outputs, batch.reference, self.config.beta, self.config.label_smoothing)
 
     def metrics(self, outputs: Tensor, batch: ResponseBatch) -> dict[str, Tensor]:
+        """Returns scalar sums over the pairs: implicit rewards, their margin, and how many margins are positive."""
         rewards = self.config.beta * (outputs - batch.reference).double()
         margins = rewards[:, 0] - rewards[:, 1]
         return {
@@ -97,8 +99,10 @@ class DpoStage(Stage[DpoConfig, "ResponseBatch"]):
         }
 
     def heldout_sums(self, outputs: Tensor, batch: ResponseBatch) -> dict[str, Tensor]:
+        """Returns scalar sums over the pairs: the loss and the training metrics."""
         sums = {"loss": self.loss(outputs, batch), **self.metrics(outputs, batch)}
         return {**sums, "pairs": torch.tensor(len(outputs))}
 
     def heldout_metrics(self, sums: Mapping[str, float], rows: pa.Table) -> dict[str, float]:
+        """Returns the means over the held-out pairs."""
         return {f"heldout_{name}": sums[name] / sums["pairs"] for name in sums if name != "pairs"}

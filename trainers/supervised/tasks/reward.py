@@ -42,7 +42,8 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         self.tokenizer = load_chat_tokenizer(self.config.model, self.config.chat)
         examples = encoded(data, partial(encode_pairs, self.tokenizer, data), self.config.seed)
         lengths = (_array(examples.heldout, f"{side}_response_tokens") for side in ("chosen", "rejected"))
-        baseline = f"by length alone {length_baseline(*lengths):.3f} of the held-out pairs are told apart"
+        baseline = f"length baseline: {length_baseline(*lengths):.3f} of the held-out pairs are ranked correctly by "
+        "length alone"
         return replace(examples, notes=(*examples.notes, baseline))
 
     def module(self) -> PackedModule:
@@ -65,6 +66,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         return batch.scores(engine(batch))
 
     def loss(self, outputs: Tensor, batch: PairBatch) -> Tensor:
+        """Returns the sum of the pairwise loss over the pairs, from scores, (P, 2)."""
         from trainers.supervised.pairs import pair_loss
 
         return pair_loss(outputs, batch.margins, self.config.label_smoothing)
@@ -78,7 +80,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
     def finish(
         self, weights: dict[str, Tensor], metrics: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Scales the head so that scores have standard deviation 1, and returns their mean for config.json."""
+        """Scales the head, (1, hidden), so that scores have standard deviation 1, and returns their mean for config.json."""
         from actors.modeling.packed import LOGIT_MEAN
 
         scale, mean = centred_and_scaled(metrics)

@@ -74,7 +74,8 @@ class SftStage(LanguageStage[SftConfig]):
         if 0 in weights:
             row = rows[weights.index(0)]
             raise DataError(
-                f"{field}: row {row} has no response within data.max_tokens {limit}; leave it out or raise the limit"
+                f"{field}: row {row} has no response within data.max_tokens {limit}; remove the row or raise "
+                "data.max_tokens"
             )
         columns = {
             "tokens": pa.array(tokens, pa.list_(pa.int32())),
@@ -82,7 +83,7 @@ class SftStage(LanguageStage[SftConfig]):
             "size": pa.array(map(len, tokens), pa.int32()),
             "weight": pa.array(weights, pa.int32()),
         }
-        note = f"{fit}, {sum(map(len, tokens)):,} tokens of which {sum(weights):,} are learned"
+        note = f"{fit}, {sum(map(len, tokens)):,} tokens of which {sum(weights):,} are trained on"
         if len(rows) > len(fit.kept):
             note += (
                 f"; {len(rows)} sequences, since the chat template renders earlier turns differently when others follow"
@@ -112,7 +113,9 @@ class SftStage(LanguageStage[SftConfig]):
                     break
         kept = [row for row in fit.kept if whole.get(row, 1)]
         if not kept:
-            raise DataError(f"{field}: no chat's first response ends within data.max_tokens {limit}; raise it")
+            raise DataError(
+                f"{field}: no chat's first response ends within data.max_tokens {limit}; raise data.max_tokens"
+            )
         lost = len(fit.kept) - len(kept)
         turns = sum(len(chats[row]) - turns for row, turns in whole.items() if turns)
         return Fit(kept, fit.cut - lost, fit.dropped + lost, turns)

@@ -171,7 +171,7 @@ def test_pairs_are_reported(tmp_path, prepared):
         "file": str(path),
         "line": 3,
         "step": "near",
-        "reason": f"repeats {path}:1 in other words",
+        "reason": f"near duplicate of {path}:1",
         "text": texts[2],
         "kept": texts[0],
     }
@@ -217,4 +217,4 @@ def test_a_row_names_one_that_is_kept(removed, tmp_path):
     rows = [text, reworded, reworded.replace("。", " "), text.replace("，", "；")]
     assert removed("text", [{"text": one} for one in rows]) == [2, 3, 4]
     rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text("utf-8").splitlines()]
-    assert {one["reason"] for one in rejects} == {f"repeats {tmp_path}/a.jsonl:1 in other words"}
+    assert {one["reason"] for one in rejects} == {f"near duplicate of {tmp_path}/a.jsonl:1"}

@@ -156,8 +156,11 @@ def test_the_console_says_what_went_and_what_was_too_short(tmp_path, capsys):
     arguments = ["--input", str(path), "--kind", "chat", "--out", str(tmp_path / "out"), "--decontaminate", str(exam)]
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert "2 evaluation items; 1 were looked for as whole lines only and 1 not at all: they are too short" in said
-    assert "0 passages of items cut, 0 characters; 1 rows removed for one, 39 characters" in said
+    assert "2 evaluation items; 1 matched only as whole lines, 1 not matched, because they are too short" in said
+    assert (
+        "0 passages with evaluation items cut (0 characters); 1 rows with evaluation items removed (39 characters)"
+        in said
+    )
 
 
 @pytest.mark.skipif(not CORPORA.is_dir(), reason="there is no folder of real corpora; name one with CHIMED_CORPORA")

@@ -29,7 +29,7 @@ def test_kinds_that_are_kept_stay_as_they_are():
 
 
 def test_the_option_names_its_kinds():
-    with pytest.raises(ConfigError, match="--keep fax: there is no such kind; there are email, "):
+    with pytest.raises(ConfigError, match="--keep fax: unknown kind; use email, "):
         Options("text", keep=("fax",))
 
 

@@ -28,7 +28,7 @@ def test_marks_give_the_text_and_the_places():
     text, spans = read_marked("电话：{phone|13812345678}，谢谢")
     assert text == "电话：13812345678，谢谢"
     assert spans == {(3, 14, "phone")}
-    with pytest.raises(DataError, match="there is no kind 'fax'"):
+    with pytest.raises(DataError, match="unknown kind 'fax'"):
         read_marked("{fax|1}")
 
 
@@ -39,4 +39,4 @@ def test_the_command_names_what_is_wrong(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("\n{fax|1}\n", "utf-8")
     with pytest.raises(SystemExit):
         main([str(tmp_path / "mine.txt")])
-    assert "mine.txt:2: there is no kind 'fax'" in capsys.readouterr().err
+    assert "mine.txt:2: unknown kind 'fax'" in capsys.readouterr().err

@@ -211,7 +211,7 @@ def test_inputs_are_found_sorted_and_once(tmp_path):
     assert left_out == [str(tmp_path / "a/readme.md")]
     with pytest.raises(DataError, match="there is no such file"):
         find_files([str(tmp_path / "none*")])
-    with pytest.raises(DataError, match="unknown kind of file"):
+    with pytest.raises(DataError, match="unknown file type"):
         find_files([str(tmp_path / "a/readme.md")])
     (tmp_path / "a/table.xls").write_bytes(b"PK")
     with pytest.raises(DataError, match="is a spreadsheet of another kind than .xlsx; save it as .xlsx or .csv"):

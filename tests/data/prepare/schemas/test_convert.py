@@ -98,7 +98,7 @@ def test_how_much_better_the_chosen_answer_is_comes_with_the_pair(said, margin):
         (
             {"prompt": "a", "chosen": "a", "rejected": "b", "score_chosen": 1, "score_rejected": 3},
             "preference",
-            "margin is -2: the rejected one is the better",
+            "margin is -2, so the rejected answer is better",
         ),
         ("text", "text", "holds a text, not a record"),
         ({"a": 1}, "chat", "no known schema has its columns"),
@@ -107,7 +107,7 @@ def test_how_much_better_the_chosen_answer_is_comes_with_the_pair(said, margin):
         ({"messages": [USER, BOT]}, "preference", "without a rejected answer"),
         ({"messages": "a"}, "chat", "must be a list of turns"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "chat", "the role is 'tool'"),
-        ({"messages": [USER]}, "chat", "no answer to learn from"),
+        ({"messages": [USER]}, "chat", "no answer to train on"),
         ({"question": "问", "answer": None}, "chat", "answer holds nothing"),
         ({"question": "问", "answer": ["a", "b"]}, "chat", "answer holds a list of 2"),
         ({"question": "问", "answer": "a", "history": [["a"]]}, "chat", r"history\[0\] holds a list of 1"),
@@ -136,7 +136,7 @@ def test_named_columns_are_taken_for_fields():
         ({"messages": [USER, {**BOT, "content": "[human]:再问"}], "task": ""}, "reserved mark"),
         ({**PAIR, "rejected": "好"}, "the same text"),
         ({"text": "头痛</s>"}, "reserved mark"),
-        ({"text": "\ud83d"}, "half a surrogate"),
+        ({"text": "\ud83d"}, "an unpaired surrogate"),
         ({"text": " \n"}, "text is empty"),
     ],
 )

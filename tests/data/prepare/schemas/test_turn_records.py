@@ -45,7 +45,7 @@ def test_what_belongs_to_no_dialogue_is_named(tmp_path, prepared):
     assert len(rows) == 2
     assert [one["line"] for one in rejects] == [4, 5]
     assert "has no id, which --dialogue-id names" in rejects[0]["reason"]
-    assert "columns id, x are no turn" in rejects[1]["reason"]
+    assert "columns id, x are not a turn" in rejects[1]["reason"]
 
 
 def test_turns_without_the_option_are_refused_with_it(tmp_path, prepared):

@@ -237,7 +237,7 @@ def test_other_subjects_of_ceval_are_asked_and_named(tmp_path: Path) -> None:
 def test_a_column_named_twice_is_not_chosen_among(tmp_path: Path) -> None:
     twice = tmp_path / "x.csv"
     twice.write_text("question,A,A,B,answer\n题,甲,乙,丙,A\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"x.csv:1: the head line names the column 'A' twice"):
+    with pytest.raises(DataError, match=r"x.csv:1: the header line names the column 'A' twice"):
         read_exam(twice)
     twice.write_text("question,A,B,answer,Answer\n题,甲,乙,A,B\n题二,甲,乙,A,A\n", encoding="utf-8")
     exam = read_exam(twice)

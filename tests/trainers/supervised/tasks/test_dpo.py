@@ -246,7 +246,7 @@ def test_other_rows_than_the_reference_has_read_are_refused(
 ) -> None:
     train(stage(max_steps=1), tmp_path)
     swapped = {"train": data("preference")["heldout"], "heldout": data("preference")["train"], "max_tokens": 64}
-    with pytest.raises(ConfigError, match=r"starting.parquet: made from other rows"):
+    with pytest.raises(ConfigError, match=r"starting.parquet: was computed from other rows"):
         train(stage(data=swapped), tmp_path)
 
 

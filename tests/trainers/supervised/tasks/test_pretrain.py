@@ -78,7 +78,7 @@ def test_a_base_model_is_continued_from_its_own_folder(data: Any, clinic: Path) 
 def test_blocks_longer_than_the_base_models_context_are_refused(data: Any, clinic: Path) -> None:
     blocks = {**data("pretrain"), "block_tokens": 1024}
     stage = PretrainStage(config(data, clinic, model=str(clinic / "model"), data=blocks, micro_batch_tokens=1024))
-    with pytest.raises(ConfigError, match=r"data.block_tokens 1024 exceeds the 512 tokens"):
+    with pytest.raises(ConfigError, match=r"data.block_tokens 1024 exceeds the context of 512 tokens"):
         stage.examples()
 
 

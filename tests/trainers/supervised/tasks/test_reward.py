@@ -109,7 +109,7 @@ def test_a_margin_asks_for_more_and_smoothing_for_less(stage: RewardStage, tmp_p
 def test_a_margin_that_is_none_is_named_by_its_row(stage: RewardStage, tmp_path: Path, margin: float) -> None:
     rows = [pair(0) | {"margin": 0.0}, pair(1) | {"margin": margin}]
     write_table(pa.Table.from_pylist(rows, PREFERENCE_WITH_MARGIN), tmp_path / "margins.parquet")
-    with pytest.raises(DataError, match=r"t: row 1: margin .*: it must be 0 or more"):
+    with pytest.raises(DataError, match=r"t: row 1: margin .*: must be 0 or more"):
         encode_pairs(stage.examples() and stage.tokenizer, stage.config.data, "t", (str(tmp_path / "margins.parquet"),))
 
 
