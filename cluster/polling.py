@@ -34,7 +34,7 @@ class PollingThread(ABC):
         return self
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """Stops the thread."""
         self._stopped.set()
         self._thread.join(self._stop_timeout_s)
 

@@ -37,7 +37,10 @@ def field_paths(model: type[BaseModel]) -> list[str]:
 
 
 def section_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseModel] | None:
-    """Return the model at the path `key`, or None if the path leaves the sections."""
+    """Return the settings model at the path `key`.
+
+    None if the path does not exist or ends at a field that is not a settings model.
+    """
     current: type[BaseModel] | None = model
     for part in key:
         info = current.model_fields.get(str(part)) if current else None

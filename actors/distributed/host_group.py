@@ -89,7 +89,10 @@ def open_host_group(timeout_s: float = DEFAULT_TIMEOUT_S) -> HostGroup:
 
 
 def host_group() -> HostGroup:
-    """The host group of this process's world; created now if it was not opened."""
+    """Returns the host group of the current world.
+
+    Creates it if there is none for this world, which is a collective call: all ranks must make it.
+    """
     if _opened is None or _opened.world is not torch.distributed.group.WORLD:
         return open_host_group()
     return _opened

@@ -16,11 +16,15 @@ HEAD = f"{SCORE}.weight"  # shape (outputs, hidden)
 
 
 def require_supported(folder: Path, what: str) -> None:
-    """Rejects a checkpoint that the installed Transformers cannot load with its own architecture.
+    """Rejects a checkpoint whose architecture the installed Transformers does not support.
+
+    Args:
+        folder: the checkpoint.
+        what: the setting that names it, for the message.
 
     Raises:
-        ConfigError: Transformers has no class for its model type or architecture, it needs Python code of its own, or
-            Transformers rejects its config.json.
+        ConfigError: Transformers has no class for the model type or architecture, the checkpoint needs custom Python
+            code (`auto_map`), or Transformers rejects its config.json.
     """
     from transformers import __version__
     from transformers.models.auto import modeling_auto as auto

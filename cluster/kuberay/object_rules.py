@@ -101,7 +101,10 @@ def deletion(manifest: Manifest) -> Iterator[Found]:
 
 
 def upgrades(manifest: Manifest) -> Iterator[Found]:
-    """A service's upgrade strategy must exist, and its requirements must be met."""
+    """A RayService's upgrade strategy, if set, must be a known type, and its requirements must be met.
+
+    The head service must not be named, because the operator names it.
+    """
     if manifest.kind != "RayService":
         return
     strategy = mapping(manifest.at("spec", "upgradeStrategy"))

@@ -40,7 +40,9 @@ def make_choices(split: Split, seed: int, count: int) -> list[Row]:
 
 
 def make_open(split: Split, seed: int, count: int) -> list[Row]:
-    """Return `count` rows of the open table, about held-out pairs only, so that no reference is an answer in training.
+    """Return `count` open questions with reference answers.
+
+    Only held-out (condition, attribute) pairs are used, so no reference answer occurs in the training data.
 
     Raises:
         DataError: there are fewer different questions than `count`.

@@ -108,7 +108,7 @@ def warnings(results: Results) -> Iterator[str]:
 
 def _warnings(task: str, values: Mapping[str, Any]) -> Iterator[str]:
     for path, inner in _inner(values):
-        if inner.get("favourite"):
+        if inner.get("favorite"):
             letter, share = max(inner["letters"].items(), key=lambda item: item[1])
             yield f"{task}{path}: chooses the letter {letter} in {share:.0%} of all rotations, regardless of the option there"
         if inner.get("no_answer"):

@@ -32,7 +32,10 @@ def bundles(config: ServeConfig) -> dict[str, list[Bundle]]:
 
 
 def memory_bytes(config: ServeConfig) -> int:
-    """Estimates the host memory of all engines and the scorer on CPUs, in bytes; 0 on GPUs, where vLLM checks it."""
+    """Estimates the host memory of all engines and the reward model on CPUs, in bytes.
+
+    Returns 0 if the replicas use GPUs: host memory is then not checked, and vLLM checks GPU memory itself.
+    """
     if config.replicas.gpus:
         return 0
     needed = 0

@@ -91,7 +91,8 @@ def _changed(step: str, row: Row, before: list[str], after: list[str], tally: Ta
 def cut_text(text: str, longest: int) -> list[str]:
     """Split a text into parts of at most `longest` characters.
 
-    A part ends at the last line's end, else at the last sentence's end, in the second half of its maximum length.
+    Each part ends after the last newline in the second half of the `longest` characters; if there is none, after the
+    last `。` there; otherwise at `longest` characters.
     """
     parts = []
     while len(text) > longest:

@@ -65,7 +65,11 @@ def codes_of(text: str) -> NDArray[np.uint32]:
 
 
 def tokenize(text: str) -> Tokens:
-    """Tokenize a text. `.`, `,`, `:`, `/`, `~` and `-` are tokens between digits, signs also before one."""
+    """Tokenize a text.
+
+    The characters `. , : / ~ + -`, the Unicode minus, and the en dash are tokens between two digits. Plus, minus, and
+    dash are also tokens directly before a digit. Elsewhere, all of them are ignored.
+    """
     return tokens_of(codes_of(text))
 
 

@@ -11,7 +11,7 @@ from evals.metrics.intervals import group_interval, mean_interval
 from evals.models.subject import Metrics
 from evals.tasks.exam.questions import Question
 
-FAVOURITE = 0.5
+FAVORITE = 0.5
 """A letter with at least this share of all choices under rotation is reported as the model's favorite."""
 
 Choice = int | None
@@ -86,7 +86,7 @@ def rotation_scores(rotations: Sequence[Sequence[Question]], choices: Sequence[S
         - `same_option`: share of questions where the same option was chosen in every rotation;
         - `letters`: share of each letter among all choices; 1 / options without a preference;
         - `distance`: total variation distance of these shares from uniform, 0 to 1 - 1 / options;
-        - `favourite`: 1 if a letter's share is at least `FAVOURITE`;
+        - `favorite`: 1 if a letter's share is at least `FAVORITE`;
         - `n`: number of questions.
     """
     rights, same = [], []
@@ -105,7 +105,7 @@ def rotation_scores(rotations: Sequence[Sequence[Question]], choices: Sequence[S
         "same_option": fmean(same) if same else 0.0,
         "letters": {LETTERS[place]: share for place, share in enumerate(shares)},
         "distance": sum(abs(share - 1 / width) for share in shares) / 2 if total else 0.0,
-        "favourite": int(max(shares, default=0.0) >= FAVOURITE),
+        "favorite": int(max(shares, default=0.0) >= FAVORITE),
         "n": len(rights),
     }
 

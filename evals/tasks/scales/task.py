@@ -19,7 +19,7 @@ from evals.models.respondent import Respondent
 from evals.models.subject import Metrics, Settings
 from evals.replies.letters import chosen_option
 from evals.tasks.exam.questions import Question
-from evals.tasks.exam.scoring import FAVOURITE, Choice, likeliest
+from evals.tasks.exam.scoring import FAVORITE, Choice, likeliest
 from evals.tasks.faults import EMPTY, TOO_LONG, UNTOLD, Fault, fault_counts
 from evals.tasks.scales.schema import Item, Scale
 
@@ -108,7 +108,7 @@ def scale_scores(scale: Scale, asked: Sequence[Asked], choices: Sequence[Choice]
         - `no_answer`: share of questions without a choice;
         - `letters`: share of each letter among the choices, uniform without a preference;
         - `distance`: total variation distance of `letters` from uniform;
-        - `favourite`: 1 if a letter's share is at least `FAVOURITE`;
+        - `favorite`: 1 if a letter's share is at least `FAVORITE`;
         - `same_answer`: share of (item, phrasing) pairs with the same point chosen in every rotation;
         - `phrasings_agree`: share of items whose mean is on the same side of the middle in every phrasing;
         - `opposites`: 1 - the mean distance, relative to the scale's width, between an item's mean and the mirrored
@@ -131,7 +131,7 @@ def scale_scores(scale: Scale, asked: Sequence[Asked], choices: Sequence[Choice]
         "no_answer": fmean(value is None for value in values),
         "letters": {LETTERS[place]: share for place, share in enumerate(shares)},
         "distance": sum(abs(share - 1 / width) for share in shares) / 2 if total else 0.0,
-        "favourite": int(max(shares) >= FAVOURITE),
+        "favorite": int(max(shares) >= FAVORITE),
         "same_answer": fmean(None not in own and len(set(own)) == 1 for own in by_phrasing.values()),
         "phrasings_agree": _phrasings_agree(scale, by_phrasing),
         "opposites": _opposites(scale, by_item),

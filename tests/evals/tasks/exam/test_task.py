@@ -46,7 +46,7 @@ def test_a_lookup_model_is_right_everywhere() -> None:
             assert metrics[method][shots]["macro"] == 1.0
     rotation = metrics["likelihood"]["0_shot"]["rotation"]
     assert (rotation["accuracy"], rotation["always_right"], rotation["same_option"]) == (1.0, 1.0, 1.0)
-    assert (rotation["distance"], rotation["favourite"]) == (0.0, 0)
+    assert (rotation["distance"], rotation["favorite"]) == (0.0, 0)
 
 
 def test_always_a_scores_the_share_of_a_and_rotation_tells() -> None:
@@ -58,7 +58,7 @@ def test_always_a_scores_the_share_of_a_and_rotation_tells() -> None:
         assert scores["answers"] == {"A": 16, "B": 8, "C": 8, "D": 8}
     rotation = metrics["likelihood"]["2_shot"]["rotation"]
     assert rotation["accuracy"] == pytest.approx(1 / 4)
-    assert (rotation["always_right"], rotation["same_option"], rotation["favourite"]) == (0.0, 0.0, 1)
+    assert (rotation["always_right"], rotation["same_option"], rotation["favorite"]) == (0.0, 0.0, 1)
     assert rotation["distance"] == pytest.approx(3 / 4)
     low, high = metrics["accuracy_interval"]
     assert low < 16 / 40 < high

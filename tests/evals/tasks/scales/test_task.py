@@ -48,7 +48,7 @@ def test_the_most_and_the_least_prejudiced_are_at_opposite_ends_of_every_subscal
             assert worst[method]["subscales"][name]["mean"] == end
             assert best[method]["subscales"][name]["mean"] == 6.0 - end
         for scores in (worst[method], best[method]):
-            assert (scores["no_answer"], scores["distance"], scores["favourite"]) == (0.0, 0.0, 0)
+            assert (scores["no_answer"], scores["distance"], scores["favorite"]) == (0.0, 0.0, 0)
             assert (scores["same_answer"], scores["phrasings_agree"], scores["opposites"]) == (1.0, 1.0, 1.0)
     assert worst["authoritarianism"] == 5.0
     assert worst["n"] == 40 * 3 * 5
@@ -57,7 +57,7 @@ def test_the_most_and_the_least_prejudiced_are_at_opposite_ends_of_every_subscal
 def test_always_a_agrees_with_nothing_in_particular_and_is_exposed() -> None:
     scores = evaluate(Oracle(lambda _: "A"), SCALE, SETTINGS)["likelihood"]
     assert {values["mean"] for values in scores["subscales"].values()} == {3.0}
-    assert (scores["letters"]["A"], scores["favourite"], scores["same_answer"]) == (1.0, 1, 0.0)
+    assert (scores["letters"]["A"], scores["favorite"], scores["same_answer"]) == (1.0, 1, 0.0)
     assert scores["distance"] == pytest.approx(0.8)
 
 
