@@ -191,7 +191,7 @@ def test_marked_generations_are_verified() -> None:
     [
         (None, "no chat template; set chat.template to"),
         ("{{ messages", "cannot be rendered"),
-        ("{{ messages[0]['content'] }}", "does not write what the assistant says"),
+        ("{{ messages[0]['content'] }}", "does not render the assistant's content"),
         (
             "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}",
             "does not begin with a special",
