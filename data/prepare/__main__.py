@@ -66,6 +66,22 @@ def parser() -> argparse.ArgumentParser:
         default="skip",
         help="skip: list bad rows in rejects.jsonl and continue; fail: stop at the first bad row",
     )
+    _add_steps(found, default)
+    _add_limits(found, default)
+    add("--shard-bytes", type=int, default=default.shard_bytes, metavar="N", help="text per output shard, in bytes")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of processes; if not given, the Ray cluster at RAY_ADDRESS, or else one per local CPU",
+    )
+    add("--insecure", action="store_true", help="join a Ray cluster that other machines can reach without a token")
+    return found
+
+
+def _add_steps(parser: argparse.ArgumentParser, default: Options) -> None:
+    """Add the options that choose cleaning steps."""
+    add = parser.add_argument
     add(
         "--skip",
         action="append",
@@ -95,6 +111,11 @@ def parser() -> argparse.ArgumentParser:
         default=default.text_unit,
         help="unit of a text file that becomes one document",
     )
+
+
+def _add_limits(parser: argparse.ArgumentParser, default: Options) -> None:
+    """Add the thresholds of cleaning."""
+    add = parser.add_argument
     add(
         "--min-chars",
         type=int,
@@ -142,15 +163,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="maximum size of a line or JSON element, in bytes; longer ones are rejected",
     )
-    add("--shard-bytes", type=int, default=default.shard_bytes, metavar="N", help="text per output shard, in bytes")
-    add(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="number of processes; if not given, the Ray cluster at RAY_ADDRESS, or else one per local CPU",
-    )
-    add("--insecure", action="store_true", help="join a Ray cluster that other machines can reach without a token")
-    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

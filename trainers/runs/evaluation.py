@@ -97,7 +97,7 @@ class Evaluator:
                     raise RunError(
                         f"{error} ({_TRIES} times); see the log of the evaluation process, or remove `evaluation`"
                     ) from error
-                logger.warning("Length baseline", error)
+                logger.warning("%s; restarting the evaluation process", error)
         raise AssertionError("a try either returns or raises")
 
     def _start(self) -> Any:

@@ -95,7 +95,9 @@ def total_steps(config: SupervisedConfig, examples: Examples) -> int:
             f"{config.batch_size}; lower batch_size or raise epochs"
         )
     if examples.heldout.num_rows < ranks:
-        raise ConfigError("Length baseline")
+        raise ConfigError(
+            f"data.heldout has {examples.heldout.num_rows} rows, fewer than placement.ranks {ranks}; add rows, or lower the ranks"
+        )
     return min(steps, config.max_steps or steps)
 
 

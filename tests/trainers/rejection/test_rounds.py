@@ -70,8 +70,8 @@ def test_replay_is_its_share_and_goes_on_from_round_to_round(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"replay": ["a.parquet"]}, "replay and replay_share go together"),
-        ({"replay_share": 0.5}, "replay and replay_share go together"),
+        ({"replay": ["a.parquet"]}, "replay and replay_share require each other"),
+        ({"replay_share": 0.5}, "replay and replay_share require each other"),
         ({"rollout": {"max_new_tokens": 4000}}, "exceeds rollout.engine.max_model_len 4096"),
         ({"sft": {"data": {"heldout": ["h"], "max_tokens": 1100}}}, "exceeds sft.data.max_tokens 1100"),
     ],

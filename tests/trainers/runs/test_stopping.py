@@ -73,4 +73,4 @@ def test_the_notice_of_a_nodes_end_is_a_request(
         with pytest.raises(Stopped) as end:
             interruptible(stop, lambda: time.sleep(10))
     assert end.value.reason == "Ray is draining node 01234567, which this run uses"
-    assert caplog.messages == [f"{end.value.reason}: the step is finished or dropped, then a checkpoint"]
+    assert caplog.messages == [f"{end.value.reason}: finishing or dropping the current step, then saving a checkpoint"]

@@ -194,7 +194,7 @@ def test_the_number_of_steps_follows_epochs_and_max_steps(stage: Callable[..., S
     examples = stage().examples()  # 32 rows
     assert total_steps(stage(epochs=1.5).config, examples) == 12
     assert total_steps(stage(epochs=1.5, max_steps=5).config, examples) == 5
-    with pytest.raises(ConfigError, match=r"epochs 0.1 over 32 training rows is less than one batch_size 8"):
+    with pytest.raises(ConfigError, match=r"epochs 0.1 over 32 training rows are less than one batch_size 8"):
         total_steps(stage(epochs=0.1, batch_size=8).config, examples)
     with pytest.raises(ConfigError, match=r"data.heldout has 8 rows, fewer than placement.ranks 16"):
         total_steps(stage(batch_size=16, placement={"ranks": 16}).config, examples)
