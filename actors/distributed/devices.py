@@ -27,7 +27,10 @@ def peak_bytes() -> int:
 
 
 def to_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies `tensors`, of any shape, to the CPU; from a GPU asynchronously into pinned memory, with one wait (speed: docs/gpu.md)."""
+    """Copies `tensors`, of any shape, to the CPU.
+
+    From a GPU, copies asynchronously into pinned memory, with one wait (speed: docs/gpu.md).
+    """
     copies = {}
     for name, tensor in tensors.items():
         target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
