@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -98,9 +97,8 @@ def test_what_cannot_be_read_is_one_line(arguments: list[str], message: str, cap
 
 
 @pytest.mark.slow
-def test_too_much_for_this_machine_is_refused_in_ten_seconds(clinic: Path) -> None:
+def test_too_much_for_this_machine_is_refused(clinic: Path) -> None:
     tables = [f"--data.{split}=[{clinic / f'sft.{split}.parquet'}]" for split in ("train", "heldout")]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "cluster.preflight", "--config", "configs/laptop.yaml", "--stage", "sft",
          f"--model={clinic / 'model'}", "--data.max_tokens=512", "--placement.gpus_per_rank=1", *tables],
@@ -108,9 +106,6 @@ def test_too_much_for_this_machine_is_refused_in_ten_seconds(clinic: Path) -> No
     )  # fmt: skip
     assert done.returncode == 2
     assert "sft: resources: needs 1 GPU but the Ray cluster has 0 in all" in done.stderr
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # Of the processor: the clock on the wall would measure this machine's other work too.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
 
 
 def test_a_model_of_the_hub_is_looked_at_without_its_weights(hub: Any, clinic: Path, capsys: Any) -> None:
