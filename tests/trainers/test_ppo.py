@@ -327,7 +327,7 @@ def test_roles_that_cannot_share_are_refused_in_one_line(
         ("--policy.model=/nowhere/model", "/nowhere/model"),
         ("--prompts.train=[/nowhere.parquet]", "/nowhere.parquet"),
         ("--prompts.max_tokens=500", "exceeds rollout.engine.max_model_len 512"),
-        ("--prompts.max_tokens=4", "has .* tokens, prompts.max_tokens is 4"),
+        ("--prompts.max_tokens=4", "has .* tokens, .*prompts.max_tokens 4"),
         ("--policy.placement.ranks=3", "minibatch of 4 samples .* is not divisible by policy.placement.ranks 3"),
         ("--policy.placement.cpus_per_rank=100", "needs 200.4 CPU but the Ray cluster has 8 in all"),
         ("--algorithm.kl_coeff=1", "did you mean 'kl_coef'"),

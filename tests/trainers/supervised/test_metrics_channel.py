@@ -66,7 +66,7 @@ def test_workers_that_begin_anew_evaluate_the_start_anew(config: SftConfig, runs
 def test_a_driver_that_logs_nothing_is_named(ray_cluster: None) -> None:
     sender = Sender(Queue(actor_options={"num_cpus": 0}), timeout_s=0.2)
     sender.send("start", 0, {})
-    with pytest.raises(RunError, match="the driver has not logged step 1 after 0 s"):
+    with pytest.raises(RunError, match="the driver did not log step 1 within 0 s"):
         sender.wait_logged(1)
 
 
