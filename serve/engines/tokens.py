@@ -39,7 +39,7 @@ class Tokens:
         if room > 0 and asked is not None:
             return Refusal(
                 400,
-                f"The prompt has {longest:,} tokens, {name} is {asked:,}, and the context is {self._context:,}: ask for at most "
+                f"The prompt has {longest:,} tokens, {name} is {asked:,}, and the context is {self._context:,}: request at most "
                 f"{room:,}.",
                 name,
             )

@@ -206,7 +206,7 @@ def test_openais_newer_interface_says_the_same_as_chats(endpoint: Any) -> None:
     assert (events[-1].type, events[-1].response.usage) == ("response.completed", whole.usage)
     turns = [*ASK, *whole.output, *ASK]  # an answer's items go back as they came
     assert endpoint.client.responses.create(**settings, input=turns).usage.input_tokens > whole.usage.input_tokens
-    with pytest.raises(openai.BadRequestError, match="previous_response_id: nothing is stored here"):
+    with pytest.raises(openai.BadRequestError, match="previous_response_id: responses are not stored"):
         endpoint.client.responses.create(**settings, input=ASK, previous_response_id=whole.id)
     form = {"format": {"type": "json_schema", "name": "d", "schema": DEPARTMENT}}
     formed = endpoint.client.responses.create(**{**settings, "max_output_tokens": 60}, input=ASK, text=form)
