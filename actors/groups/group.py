@@ -59,11 +59,11 @@ class WorkerGroup(Generic[W]):
         self.ranks = spec.roles[role].ranks
         self.names = [f"{run}/{role}-{rank}" for rank in range(self.ranks)]
         self._run, self._worker, self._calls_at_once = run, worker, calls_at_once
-        self._site, self._group = spec, group
+        self._spec, self._group = spec, group
         self.actors: list[ActorHandle] = [self._start(rank) for rank in range(self.ranks)]
 
     def _start(self, rank: int) -> ActorHandle:
-        placement, share = self._site.roles[self.role], self._site.shares(self.role)[rank]
+        placement, share = self._spec.roles[self.role], self._spec.shares(self.role)[rank]
         actor = (
             ray.remote(self._worker)
             .options(

@@ -39,7 +39,7 @@ class Heartbeat(PollingThread):
     """
 
     def __init__(self, run: str, role: str, rank: int, version: Callable[[], int | None] = lambda: None) -> None:
-        super().__init__("pulse", _SECONDS_BETWEEN_NEWS, stop_timeout_s=SECONDS)
+        super().__init__("heartbeat", _SECONDS_BETWEEN_NEWS, stop_timeout_s=SECONDS)
         self.notice = ProcessRecord.here(run, role, rank)
         self._version = version
         self._labels = {"run": run, "role": role, "rank": str(rank)}

@@ -55,7 +55,7 @@ class ClippedPolicyLoss:
             dp_size=batch.world_size,
             batch_num_tokens=1.0,
         )
-        metrics = self._figures(logprobs.detach(), before, batch) | {"entropy": (entropy.detach() * weights).sum()}
+        metrics = self._metrics(logprobs.detach(), before, batch) | {"entropy": (entropy.detach() * weights).sum()}
         if algorithm.kl_in == "loss" and self.kl_coef > 0:
             kl = (
                 compute_approx_kl(logprobs, batch["ref_logprobs"], kl_estimator=algorithm.kl_estimator) * weights
@@ -66,7 +66,7 @@ class ClippedPolicyLoss:
             loss = loss - algorithm.entropy_coef * (entropy * weights).sum() * batch.world_size
         return loss, metrics
 
-    def _figures(self, logprobs: Tensor, before: Tensor, batch: TrainBatch) -> dict[str, Tensor]:
+    def _metrics(self, logprobs: Tensor, before: Tensor, batch: TrainBatch) -> dict[str, Tensor]:
         algorithm, weights = self.algorithm, batch["weights"]
         ratio = (logprobs - before).exp()
         high = algorithm.clip_eps if algorithm.clip_eps_high is None else algorithm.clip_eps_high

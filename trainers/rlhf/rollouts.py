@@ -65,7 +65,7 @@ class Rollouts:
         """Requests the responses that need `version`, which was just published, unless they are already pending."""
         for step in self.needs(version):
             if step not in self._asked:
-                self._asked[step] = version, self._ask(self._batch(step), version)
+                self._asked[step] = version, self._request(self._batch(step), version)
 
     def drop(self) -> None:
         """Drops all pending responses, because some were lost with their engine; `start` requests them again."""
@@ -129,7 +129,7 @@ class Rollouts:
         """Returns the prompts of an attempt. Every step has 1 + `dynamic_sampling` batches of its own."""
         return self._prompts.batch(step * (1 + self._config.algorithm.dynamic_sampling) + attempt)
 
-    def _ask(self, batch: pa.Table, version: int) -> ResponseCollector:
+    def _request(self, batch: pa.Table, version: int) -> ResponseCollector:
         # With dynamic sampling, only the responses that are kept need log-probabilities of the reference.
         roles = REWARDING if self._config.algorithm.dynamic_sampling else FROZEN
         return ResponseCollector(self._engines, batch, version, self._scorers.begin(len(batch), roles))
@@ -152,7 +152,7 @@ class Rollouts:
         wanted, kept, rest = self._config.rows_per_step, [], []
         for attempt in range(1 + self._config.algorithm.dynamic_sampling):
             if attempt:
-                responses = self._ask(self._batch(step, attempt), self.version(step))
+                responses = self._request(self._batch(step, attempt), self.version(step))
             table = responses.scoring.join(responses.join())
             differs = differing(add_reward(table, self._config.reward_weights))
             kept.append(table.filter(pa.array(differs)))
