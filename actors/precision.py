@@ -21,7 +21,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 def resolve_dtype(dtype: Dtype, on_gpus: bool) -> Precision:
-    """The precision of a dtype setting; `auto` depends on `on_gpus`."""
+    """Returns the precision of a dtype setting; `auto` depends on `on_gpus`."""
     if dtype != "auto":
         return dtype
     return "bfloat16" if on_gpus else "float32"
@@ -41,7 +41,7 @@ def settle_dtype(section: SectionT, on_gpus: bool) -> SectionT:
 
 
 def settle_dtype_of(parent: SectionT, name: str, on_gpus: bool) -> SectionT:
-    """Like `settle_dtype`, for the section in field `name` of `parent`, which is being validated."""
+    """Applies `settle_dtype` to the section in field `name` of `parent`, which is being validated."""
     vars(parent)[name] = settle_dtype(getattr(parent, name).model_copy(), on_gpus)  # a copy: defaults are shared
     return parent
 

@@ -61,7 +61,7 @@ class TableError(ValueError):
 
 
 def column_of(name: str) -> Column:
-    """The declaration of a column.
+    """Returns the declaration of a column.
 
     Raises:
         TableError: the column is not declared.

@@ -51,7 +51,7 @@ def connect(
     object_store_bytes: int = 512 * MIB,
     insecure: bool = False,
 ) -> Iterator[Connection]:
-    """Join the cluster at `$RAY_ADDRESS`, which is always set in a submitted job, or else start one on 127.0.0.1.
+    """Joins the cluster at `$RAY_ADDRESS`, which is always set in a submitted job, or else start one on 127.0.0.1.
 
     A cluster started here is shut down at the end of the `with` block. A cluster that was joined keeps running, and if
     this process was already connected, it stays connected. Workers import this project's packages from the job's copy
@@ -99,7 +99,7 @@ def connect(
 
 
 def _start(**options: Any) -> None:
-    """Start a cluster that listens on 127.0.0.1 only."""
+    """Starts a cluster that listens on 127.0.0.1 only."""
     os.environ.update(for_local_cluster())
     import ray
 

@@ -89,7 +89,7 @@ def for_joined_cluster(on_loopback: bool = False) -> dict[str, str]:
 
 
 def stay_on_loopback() -> None:
-    """Make this process and its children start and join clusters on 127.0.0.1 only."""
+    """Makes this process and its children start and join clusters on 127.0.0.1 only."""
     from cluster.ray_internals import ray_constants
 
     os.environ[_SWITCH] = "0"

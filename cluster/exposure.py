@@ -18,7 +18,7 @@ _SECONDS_TO_ANSWER = 5.0
 
 
 def require_closed(address: str, insecure: bool, allow: str = "--insecure") -> None:
-    """Refuse a cluster that answers without a token and listens on more than loopback.
+    """Refuses a cluster that answers without a token and listens on more than loopback.
 
     Args:
         address: HOST:PORT of the head.

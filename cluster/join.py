@@ -29,7 +29,7 @@ _SECONDS_TO_ANSWER = 10.0
 
 
 def join(address: str, options: Mapping[str, Any], insecure: bool = False) -> None:
-    """Connect to a running cluster by `ray.init`.
+    """Connects to a running cluster by `ray.init`.
 
     Args:
         address: HOST:PORT of the head, or `auto`, as in `$RAY_ADDRESS`.
@@ -65,7 +65,7 @@ def require_ray_at(
     *,
     as_ray: bool = False,
 ) -> str:
-    """Check that a head accepts this process, and return its HOST:PORT.
+    """Checks that a head accepts this process, and returns its HOST:PORT.
 
     This check comes first because `ray.init` would retry for minutes and then exit the process.
 

@@ -26,7 +26,7 @@ _WIDTH = 60  # characters of a process's name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table, or one line of an error."""
+    """Prints the table, or one line of an error."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -18,7 +18,7 @@ class PlacementError(RunError):
 
 
 def reserve(groups: dict[str, list[Bundle]], timeout_s: float) -> dict[str, PlacementGroup]:
-    """Create one placement group per name, with one bundle per process, and wait until all are placed.
+    """Creates one placement group per name, with one bundle per process, and waits until all are placed.
 
     All groups are requested together, so that an autoscaler sees the whole demand at once. If it takes more than a
     few seconds, the groups that are still pending are printed.
@@ -47,7 +47,7 @@ def reserve(groups: dict[str, list[Bundle]], timeout_s: float) -> dict[str, Plac
 
 
 def placed_again(groups: dict[str, PlacementGroup], timeout_s: float) -> None:
-    """Wait until every bundle of `groups` is placed: it returns at once unless Ray must replace a lost node's bundles.
+    """Waits until every bundle of `groups` is placed: it returns at once unless Ray must replace a lost node's bundles.
 
     Prints what is pending, as `reserve` does.
 

@@ -46,12 +46,12 @@ def reread_token_mode() -> None:
 
 
 def session_folder() -> Path:
-    """The folder of the Ray session that this process has joined, which holds its logs."""
+    """Returns the folder of the Ray session that this process has joined, which holds its logs."""
     return Path(ray._private.worker._global_node.get_session_dir_path())
 
 
 def dashboard_url() -> str | None:
-    """`HOST:PORT` of the dashboard of the cluster that this process has joined, None without one."""
+    """Returns `HOST:PORT` of the dashboard of the cluster that this process has joined, None without one."""
     url: str | None = ray._private.worker._global_node.address_info.get("webui_url")
     return url
 

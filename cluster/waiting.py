@@ -63,7 +63,7 @@ def next_of(stream: Any, what: str, timeout_s: float, poll: Poll | None = None) 
 
 
 def get(refs: Any, what: str, timeout_s: float, poll: Poll | None = None) -> Any:
-    """`ray.get` with a timeout, which calls `poll` about once a second while it waits.
+    """Runs `ray.get` with a timeout, and calls `poll` about once a second while it waits.
 
     Args:
         refs: one reference, or a list of them.

@@ -6,7 +6,7 @@ import argparse
 
 
 def count(text: str) -> int:
-    """Parse an integer of at least 1. Raises ArgumentTypeError for a smaller number."""
+    """Parses an integer of at least 1. Raises ArgumentTypeError for a smaller number."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, found {number}")

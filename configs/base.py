@@ -47,7 +47,7 @@ class Section(BaseModel):
 
 
 def load(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str], prog: str) -> Section:
-    """Load and validate the settings of `stage` from a command line. A trainer's `main` calls this first.
+    """Loads and validate the settings of `stage` from a command line. A trainer's `main` calls this first.
 
     Args:
         stage: key of the wanted stage in `sections`.
@@ -66,7 +66,7 @@ def load(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str],
 
 
 def read(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str]) -> Section:
-    """Like `load`, but raises `ConfigError` instead of exiting. Validates every stage in the recipe."""
+    """Loads a recipe like `load`, but raises `ConfigError` instead of exiting. Validates every stage in the recipe."""
     command = _read_command_line(argv)
     recipe = read_recipe(find_recipe(command.config), command.config)
     for key in recipe.values:
@@ -82,7 +82,7 @@ def read(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str])
 
 
 def from_arguments(stage: str, model: type[SectionT], arguments: Mapping[str, Any]) -> SectionT:
-    """Build settings from `key=value` arguments instead of a recipe, as `serve run` passes them on.
+    """Builds settings from `key=value` arguments instead of a recipe, as `serve run` passes them on.
 
     A key may name a field of a section (`a.b=value`). A text value is parsed as a YAML scalar or list; other values
     are used unchanged.
@@ -101,7 +101,7 @@ def from_arguments(stage: str, model: type[SectionT], arguments: Mapping[str, An
 
 
 def dump(config: Section, path: Path) -> None:
-    """Write resolved settings as a recipe of one stage, which `--config` accepts again.
+    """Writes resolved settings as a recipe of one stage, which `--config` accepts again.
 
     Raises:
         TypeError: `config` is not the settings of a whole stage: it has no `recipe_key`.
@@ -149,7 +149,7 @@ def _read_command_line(argv: Sequence[str]) -> _CommandLine:
 
 
 def find_recipe(name: str) -> Path:
-    """Return the path of a recipe: relative to the working directory, else relative to the repository.
+    """Returns the path of a recipe: relative to the working directory, else relative to the repository.
 
     Raises:
         ConfigError: the file is in neither.
@@ -180,7 +180,7 @@ class _Layers:
             self.values = _merged(self.values, value)
 
     def where(self, key: Key) -> str:
-        """Return the flag or `file:line` that set `key`; for the whole stage, the file and all overrides."""
+        """Returns the flag or `file:line` that set `key`; for the whole stage, the file and all overrides."""
         for length in range(len(key), 0, -1):
             part = key[:length]
             for flag in self.flags:
@@ -212,7 +212,7 @@ def _validate(model: type[Section], layers: _Layers) -> Section:
 
 
 def _explain(problem: ErrorDetails, model: type[Section], layers: _Layers) -> str:
-    """Format a pydantic error as one line: where, which key, what is wrong, what to do."""
+    """Formats a pydantic error as one line: where, which key, what is wrong, what to do."""
     key = _key_in(layers.values, problem["loc"], missing=problem["type"] == "missing")
     name = ".".join([layers.stage, *map(str, key)])
     start = f"{layers.where(key)}: {name}: "
@@ -234,7 +234,7 @@ def _explain(problem: ErrorDetails, model: type[Section], layers: _Layers) -> st
 
 
 def _key_in(values: Any, loc: Key, *, missing: bool) -> Key:
-    """Return `loc` without the parts that pydantic adds for unions, which do not exist in `values`."""
+    """Returns `loc` without the parts that pydantic adds for unions, which do not exist in `values`."""
     key: list[str | int] = []
     for part in loc:
         if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
@@ -244,7 +244,7 @@ def _key_in(values: Any, loc: Key, *, missing: bool) -> Key:
 
 
 def _did_you_mean(word: str, known: Sequence[str], *, leaf: bool = False) -> str:
-    """Return `; did you mean ...?` for the closest known word; with `leaf`, compare paths by their last part."""
+    """Returns `; did you mean ...?` for the closest known word; with `leaf`, compare paths by their last part."""
     by_name = {path.rsplit(".", 1)[-1] if leaf else path: path for path in known}
     near = difflib.get_close_matches(word, by_name, n=1)
     return f"; did you mean '{by_name[near[0]]}'?" if near else ""

@@ -23,13 +23,13 @@ class DataError(ConfigError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the error's type if it has no message."""
+    """Returns the first line of an error's message, or the error's type if it has no message."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextmanager
 def one_line_errors(prog: str) -> Iterator[None]:
-    """Print a `ConfigError` or `RunError` as one line on stderr and exit.
+    """Prints a `ConfigError` or `RunError` as one line on stderr and exit.
 
     Raises:
         SystemExit: in place of the error; status 2 for a `ConfigError`, 1 for a `RunError`.

@@ -15,7 +15,7 @@ _WIDTH = 110
 
 
 def help_text(prog: str, stage: str, model: type[BaseModel], recipe: str) -> str:
-    """Return the help text. Defaults are the model's own, before the recipe's values are applied."""
+    """Returns the help text. Defaults are the model's own, before the recipe's values are applied."""
     lines = [
         f"usage: {prog} [--config FILE] [--key=value ...]",
         "",
@@ -29,7 +29,7 @@ def help_text(prog: str, stage: str, model: type[BaseModel], recipe: str) -> str
 
 
 def settings_text(stage: str, model: type[BaseModel], prefix: str = "--") -> list[str]:
-    """Return lines that describe every setting, grouped by section; `prefix` precedes each setting's name."""
+    """Returns lines that describe every setting, grouped by section; `prefix` precedes each setting's name."""
     lines: list[str] = []
     section = None
     for path, info in fields(model):
@@ -42,7 +42,7 @@ def settings_text(stage: str, model: type[BaseModel], prefix: str = "--") -> lis
 
 
 def _section_text(model: type[BaseModel], section: str) -> list[str]:
-    """Return the description of the field that holds a section."""
+    """Returns the description of the field that holds a section."""
     current, about = model, ""
     for name in section.split(".") if section else []:
         info = current.model_fields[name]
@@ -79,7 +79,7 @@ def _type_text(annotation: Any) -> str:
 
 
 def _value_text(value: Any) -> str:
-    """Format a value as in a recipe."""
+    """Formats a value as in a recipe."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):

@@ -64,7 +64,7 @@ def configure(stage: str, run: str | None = None) -> None:
 
 @contextmanager
 def logging_context(stage: str, run: str) -> Iterator[None]:
-    """Context for a stage that runs within another one's command: records have its stage and run."""
+    """Marks the records of a stage that runs within another one's command with its stage and run, inside the block."""
     before, _handler.context = _handler.context, _context(stage, run)
     try:
         yield

@@ -51,18 +51,18 @@ class Recipe:
     numbered: bool = True  # False for a command-line value, which has no lines
 
     def where(self, key: Key) -> str:
-        """Return `file:line` of a key, or of its nearest enclosing key; only the file if there is none."""
+        """Returns `file:line` of a key, or of its nearest enclosing key; only the file if there is none."""
         while key and key not in self.lines:
             key = key[:-1]
         return self.at(self.lines[key] - 1) if key else self.name
 
     def at(self, line: int) -> str:
-        """Return `file:line` for a line counted from 0."""
+        """Returns `file:line` for a line counted from 0."""
         return f"{self.name}:{line + 1}" if self.numbered else self.name
 
 
 def read_recipe(path: Path, name: str) -> Recipe:
-    """Read a recipe; messages refer to the file as `name`.
+    """Reads a recipe; messages refer to the file as `name`.
 
     Raises:
         ConfigError: the file is unreadable, is not valid YAML, has a duplicate key, or its top level is not a mapping.
@@ -81,17 +81,17 @@ def read_recipe(path: Path, name: str) -> Recipe:
 
 
 def read_value(text: str, flag: str) -> Any:
-    """Parse the value of a command-line override: a YAML scalar or list."""
+    """Parses the value of a command-line override: a YAML scalar or list."""
     return _parse(text, Recipe(flag, {}, numbered=False))
 
 
 def write_yaml(values: Mapping[str, Any], path: Path) -> None:
-    """Write `values` as YAML that `read_recipe` reads back unchanged."""
+    """Writes `values` as YAML that `read_recipe` reads back unchanged."""
     path.write_text(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def short(value: Any) -> str:
-    """Format a value for messages: one line, at most 60 characters."""
+    """Formats a value for messages: one line, at most 60 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -110,7 +110,7 @@ def _parse(text: str, recipe: Recipe) -> Any:
 
 
 def _build(node: yaml.Node, key: Key, recipe: Recipe, parents: frozenset[int]) -> Any:
-    """Convert a YAML node to plain Python values and record the lines of its keys; reject unsupported YAML."""
+    """Converts a YAML node to plain Python values, records the lines of its keys, and rejects unsupported YAML."""
     where = recipe.at(node.start_mark.line)
     if id(node) in parents:
         raise ConfigError(f"{where}: an alias (`*name`) that contains itself; write the value out")
@@ -128,7 +128,7 @@ def _build(node: yaml.Node, key: Key, recipe: Recipe, parents: frozenset[int]) -
 
 
 def _pairs(node: yaml.MappingNode, recipe: Recipe, parents: frozenset[int]) -> list[tuple[yaml.Node, yaml.Node]]:
-    """Return the key and value nodes of a mapping, including those merged in with `<<: *name`.
+    """Returns the key and value nodes of a mapping, including those merged in with `<<: *name`.
 
     Merged keys come first; the mapping's own values override them.
     """

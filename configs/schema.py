@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 
 def nested(annotation: Any) -> type[BaseModel] | None:
-    """Return the settings model of an annotation `M` or `M | None`; None for any other annotation."""
+    """Returns the settings model of an annotation `M` or `M | None`; None for any other annotation."""
     if get_origin(annotation) in (Union, types.UnionType):
         models = [arm for arm in map(nested, get_args(annotation)) if arm]
         return models[0] if len(models) == 1 else None
@@ -19,7 +19,7 @@ def nested(annotation: Any) -> type[BaseModel] | None:
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every field that holds a value, with its dotted path: a model's own fields first, then its sections'."""
+    """Yields every field that holds a value, with its dotted path: a model's own fields first, then its sections'."""
     sections: list[tuple[str, type[BaseModel]]] = []
     for name, info in model.model_fields.items():
         below = nested(info.annotation)
@@ -32,12 +32,12 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fiel
 
 
 def field_paths(model: type[BaseModel]) -> list[str]:
-    """Return the dotted paths of `fields`."""
+    """Returns the dotted paths of `fields`."""
     return [path for path, _ in fields(model)]
 
 
 def section_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseModel] | None:
-    """Return the settings model at the path `key`.
+    """Returns the settings model at the path `key`.
 
     None if the path does not exist or ends at a field that is not a settings model.
     """

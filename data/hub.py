@@ -43,7 +43,7 @@ class Repository:
 
 
 def parse_model(name: str) -> Repository | None:
-    """Return the repository that `org/name[@revision]` names; None for text of another form, such as a path."""
+    """Returns the repository that `org/name[@revision]` names; None for text of another form, such as a path."""
     match = _MODEL.fullmatch(name)
     if match is None or name.startswith("runs/"):
         return None
@@ -52,7 +52,7 @@ def parse_model(name: str) -> Repository | None:
 
 @cache
 def pinned(repository: Repository) -> Repository:
-    """Return the repository with its revision resolved to the current commit; queries the Hub once per process.
+    """Returns the repository with its revision resolved to the current commit; queries the Hub once per process.
 
     If the Hub cannot be reached, the commit is the last one in the cache. Logs the commit and its source.
 
@@ -82,7 +82,7 @@ def pinned(repository: Repository) -> Repository:
 
 
 def files_of(repository: Repository) -> list[str]:
-    """List the paths of the files of a pinned repository.
+    """Lists the paths of the files of a pinned repository.
 
     Raises:
         ConfigError: see `pinned`.
@@ -111,7 +111,7 @@ def files_of(repository: Repository) -> list[str]:
 
 
 def cached(repository: Repository) -> Path | None:
-    """Return a repository's folder in the cache, with the files downloaded so far; None if there is none."""
+    """Returns a repository's folder in the cache, with the files downloaded so far; None if there is none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -123,7 +123,7 @@ def cached(repository: Repository) -> Path | None:
 
 
 def download(repository: Repository, files: Sequence[str]) -> Path:
-    """Return the cache folder that has these files of a pinned repository; download those that are missing.
+    """Returns the cache folder that has these files of a pinned repository; downloads those that are missing.
 
     Processes that download the same file wait for one another.
 
@@ -151,7 +151,7 @@ def download(repository: Repository, files: Sequence[str]) -> Path:
 
 @contextmanager
 def one_line(repository: Repository) -> Iterator[None]:
-    """Convert what huggingface_hub raises about a repository to a ConfigError."""
+    """Converts what huggingface_hub raises about a repository to a ConfigError."""
     import httpx
     from huggingface_hub import constants, errors
 

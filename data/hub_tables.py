@@ -21,12 +21,12 @@ _SPLITS = {
 
 
 def is_hub_table(name: str | Path) -> bool:
-    """Return whether `name` names a table of the Hub rather than a path."""
+    """Returns whether `name` names a table of the Hub rather than a path."""
     return isinstance(name, str) and name.startswith("hf://")
 
 
 def parse_table(name: str) -> tuple[Repository, str]:
-    """Return the repository of a table's name, and the split or path within it.
+    """Returns the repository of a table's name, and the split or path within it.
 
     Raises:
         ConfigError: the name has another form.
@@ -39,7 +39,7 @@ def parse_table(name: str) -> tuple[Repository, str]:
 
 
 def pinned_table(name: str) -> str:
-    """Return the name with its revision replaced by the current commit.
+    """Returns the name with its revision replaced by the current commit.
 
     Raises:
         ConfigError: see `data.hub.pinned`.
@@ -49,7 +49,7 @@ def pinned_table(name: str) -> str:
 
 
 def hub_table_files(name: str, suffixes: tuple[str, ...] = TABLES) -> list[Path]:
-    """Return local copies of the table's files, sorted by name; download those that are not in the cache.
+    """Returns local copies of the table's files, sorted by name; downloads those that are not in the cache.
 
     Raises:
         ConfigError: see `data.hub.pinned`; or the split has no files with these suffixes.
@@ -62,7 +62,7 @@ def hub_table_files(name: str, suffixes: tuple[str, ...] = TABLES) -> list[Path]
 
 
 def chosen(files: Sequence[str], inside: str, name: str, suffixes: tuple[str, ...] = TABLES) -> list[str]:
-    """Select the files of a repository that a table consists of.
+    """Selects the files of a repository that a table consists of.
 
     Args:
         files: paths of all files of the repository.

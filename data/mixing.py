@@ -64,7 +64,7 @@ class Order:
         return tuple(share / size for share, size in zip(self.shares, self.sources, strict=True))
 
     def of_step(self, step: int, batch_size: int) -> list[int]:
-        """Return the numbers of the `batch_size` rows of optimizer step `step` (from 0).
+        """Returns the numbers of the `batch_size` rows of optimizer step `step` (from 0).
 
         Each step takes the next `batch_size` rows. Epochs follow one another without a gap, so a step may end one
         epoch and begin the next.
@@ -79,7 +79,7 @@ class Order:
 
 @lru_cache(maxsize=2)
 def _epoch(order: Order, epoch: int) -> NDArray[np.int64]:
-    """Return the N row numbers of an epoch, (N,). Cached, because permuting many rows would delay every step."""
+    """Returns the N row numbers of an epoch, (N,). Cached, because permuting many rows would delay every step."""
     if order.weights is None:
         members = np.arange(order.rows)
     else:
@@ -94,7 +94,7 @@ def _epoch(order: Order, epoch: int) -> NDArray[np.int64]:
 
 
 def _passes(order: Order, source: int, first: int, last: int) -> NDArray[np.int64]:
-    """Return a source's draws `first` to `last` - 1, (last - first,): rows from 0, one permutation after another."""
+    """Returns a source's draws `first` to `last` - 1, (last - first,): rows from 0, one permutation after another."""
     size = order.sources[source]
     passes = range(first // size, -(-last // size))
     drawn = [np.random.default_rng((order.seed, 2, source, one)).permutation(size) for one in passes]

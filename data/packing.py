@@ -23,7 +23,7 @@ BLOCKS = pa.schema([("tokens", pa.list_(pa.int32())), ("lengths", pa.list_(pa.in
 
 
 def pack_blocks(documents: Sequence[Ids], block_tokens: int, seed: int) -> pa.Table:
-    """Concatenate documents in a seeded order and cut every `block_tokens` tokens: rows of `BLOCKS`, each full.
+    """Concatenates documents in a seeded order and cuts every `block_tokens` tokens: rows of `BLOCKS`, each full.
 
     A document that reaches a block's end continues in the next block as a separate sequence. The last block is filled
     up with documents from the beginning of the order, so no token of the corpus is lost and fewer than `block_tokens`
@@ -51,7 +51,7 @@ def pack_blocks(documents: Sequence[Ids], block_tokens: int, seed: int) -> pa.Ta
 
 
 def cut_documents(documents: Sequence[Ids], block_tokens: int) -> pa.Table:
-    """Return rows of `BLOCKS` with one document each, in order; a document is cut every `block_tokens` tokens.
+    """Returns rows of `BLOCKS` with one document each, in order; a document is cut every `block_tokens` tokens.
 
     For evaluation, where every token counts once and no document should lose its beginning at a block's end.
     """
@@ -92,7 +92,7 @@ class Fit:
 
 
 def fit_lengths(lengths: Sequence[int], max_tokens: int, too_long: str, what: str) -> Fit:
-    """Apply the policy for samples that are longer than `max_tokens`.
+    """Applies the policy for samples that are longer than `max_tokens`.
 
     Args:
         lengths: tokens of each sample.
@@ -127,7 +127,7 @@ def _require_tokens(documents: Sequence[Ids]) -> None:
 
 
 def _blocks(tokens: Ids, ends: NDArray[np.int64], block_tokens: int) -> pa.Table:
-    """Cut `tokens` (T,), T a multiple of `block_tokens`, into rows of `BLOCKS`; `ends` are the documents' ends."""
+    """Cuts `tokens` (T,), T a multiple of `block_tokens`, into rows of `BLOCKS`; `ends` are the documents' ends."""
     cuts = np.arange(block_tokens, len(tokens) + 1, block_tokens)
     bounds = np.unique(
         np.concatenate([ends[ends < len(tokens)], cuts])

@@ -16,7 +16,7 @@ SIDES: Final = ("chosen", "rejected")
 
 
 def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
-    """Encode a pair. Return (prompt ids, response ids) of the chosen side, then of the rejected one.
+    """Encodes a pair: returns (prompt ids, response ids) of the chosen side, then of the rejected one.
 
     A response ends with the token that ends its turn, unless it was cut off. The two prompts may differ in their last
     token, where the tokenizer merges the end of the prompt with the start of the response.
@@ -39,7 +39,7 @@ def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> list[tuple[list[int],
 
 
 def wins(chosen: ArrayLike, rejected: ArrayLike) -> NDArray[np.float64]:
-    """Return for each pair whether the chosen side is larger, (P,): 1 if it is, 0 if the other is, 1/2 for a tie.
+    """Returns for each pair whether the chosen side is larger, (P,): 1 if it is, 0 if the other is, 1/2 for a tie.
 
     Args:
         chosen: scores or lengths, (P,).
@@ -50,7 +50,7 @@ def wins(chosen: ArrayLike, rejected: ArrayLike) -> NDArray[np.float64]:
 
 
 def length_baseline(chosen: ArrayLike, rejected: ArrayLike) -> float:
-    """Return the accuracy of ranking pairs by response length alone, longer or shorter first, whichever is better.
+    """Returns the accuracy of ranking pairs by response length alone, longer or shorter first, whichever is better.
 
     Ties count half.
 

@@ -52,7 +52,7 @@ def read_table(
     others: bool = False,
     may_lack: Mapping[str, Any] | None = None,
 ) -> pa.Table:
-    """Read one or several .parquet or .jsonl files as one table of exactly `schema`, rows in the order of `paths`.
+    """Reads one or several .parquet or .jsonl files as one table of exactly `schema`, rows in the order of `paths`.
 
     Args:
         paths: files; folders, such as `python -m data.prepare` writes, which stand for the Parquet files in them,
@@ -80,7 +80,7 @@ def read_table(
 
 
 def table_files(path: str | Path) -> list[Path]:
-    """Return the files of a table: the file itself, the Parquet files of a folder, or those of a Hub dataset.
+    """Returns the files of a table: the file itself, the Parquet files of a folder, or those of a Hub dataset.
 
     Raises:
         DataError: a folder has no Parquet files.
@@ -98,7 +98,7 @@ def table_files(path: str | Path) -> list[Path]:
 
 
 def write_table(table: pa.Table, path: str | Path) -> None:
-    """Write a Parquet file atomically: temporary file, fsync, rename. A reader or a crash never sees half a file.
+    """Writes a Parquet file atomically: temporary file, fsync, rename. A reader or a crash never sees half a file.
 
     Raises:
         DataError: `path` does not end in .parquet.
@@ -114,7 +114,7 @@ def write_table(table: pa.Table, path: str | Path) -> None:
 
 
 def column_values(table: pa.Table, name: str) -> list[Any]:
-    """Return the values of a column as Python objects."""
+    """Returns the values of a column as Python objects."""
     return table.column(name).to_pylist()
 
 
@@ -175,7 +175,7 @@ def _read_parquet(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping
 
 
 def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Return whether values of type `found` can be cast to `wanted`: equal up to width, or an integer for a float.
+    """Returns whether values of type `found` can be cast to `wanted`: equal up to width, or an integer for a float.
 
     Types equal up to width are, for example, string and large_string, int64 and int32, list and large_list.
     """
@@ -194,7 +194,7 @@ def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _first_null_row(column: pa.Array[Any]) -> int | None:
-    """Return the first row that holds a null, at the top level or nested, or None."""
+    """Returns the first row that holds a null, at the top level or nested, or None."""
     if column.null_count:
         return int(pc.index(column.is_null(), True).as_py())
     if isinstance(column, pa.StructArray):
@@ -237,7 +237,7 @@ def _read_jsonl(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[s
 
 
 def _column(values: list[Any]) -> pa.Array[Any] | None:
-    """Return the values as a column of a type that fits them all; None if there is none."""
+    """Returns the values as a column of a type that fits them all; None if there is none."""
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
@@ -245,7 +245,7 @@ def _column(values: list[Any]) -> pa.Array[Any] | None:
 
 
 def _check_value(value: Any, wanted: pa.DataType, where: str) -> None:
-    """Check a decoded JSON value against an Arrow type; messages name the path inside it (`messages[2].role`)."""
+    """Checks a decoded JSON value against an Arrow type; messages name the path inside it (`messages[2].role`)."""
     if pa.types.is_list(wanted):
         if not isinstance(value, list):
             raise DataError(f"{where}: holds {_json_kind(value)}; it must be a list")

@@ -175,7 +175,7 @@ def to_plain(keys: Sequence[Key]) -> list[dict[str, Any]]:
 
 
 def from_plain(keys: Sequence[Mapping[str, Any]]) -> list[Key]:
-    """The inverse of `to_plain`."""
+    """Returns the inverse of `to_plain`."""
     return [Key(**key) for key in keys]
 
 

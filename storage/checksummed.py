@@ -30,7 +30,7 @@ class DamagedTable(RunError):
 
 
 def write_checksummed(path: Path, table: pa.Table, facts: Mapping[str, str], *, synced: bool = True) -> None:
-    """Write `table` with `facts` as the file's metadata, atomically: temporary file, fsync, rename.
+    """Writes `table` with `facts` as the file's metadata, atomically: temporary file, fsync, rename.
 
     Args:
         path: the file to write; its folder is created.
@@ -54,7 +54,7 @@ def write_checksummed(path: Path, table: pa.Table, facts: Mapping[str, str], *, 
 
 
 def read_checksummed(path: Path) -> tuple[pa.Table, dict[str, str]]:
-    """Return the table and its metadata.
+    """Returns the table and its metadata.
 
     Raises:
         DamagedTable: the file is unreadable, or any byte differs from what was written.
@@ -76,7 +76,7 @@ def read_checksummed(path: Path) -> tuple[pa.Table, dict[str, str]]:
 
 
 def read_or_set_aside(path: Path, then: str) -> tuple[pa.Table, dict[str, str]] | None:
-    """Like `read_checksummed`, but returns None if the file does not exist or is damaged.
+    """Reads a file like `read_checksummed`, but returns None if it does not exist or is damaged.
 
     A damaged file is logged, followed by the consequence `then`, and renamed to end in `.damaged`, so that
     it is ignored from then on.

@@ -35,7 +35,7 @@ class DiskError(RunError):
 
 @contextmanager
 def writing(path: Path, *, named: bool = True) -> Iterator[None]:
-    """Context manager that converts an OSError to a DiskError.
+    """Converts an OSError inside the block to a DiskError.
 
     Args:
         path: the file that the message names.
@@ -55,7 +55,7 @@ def writing(path: Path, *, named: bool = True) -> Iterator[None]:
 
 
 def replace_file(path: Path, content: bytes | bytearray | memoryview, *, synced: bool = True) -> None:
-    """Atomically replace the file `path` with `content`: a reader or a crash sees the old or the new one.
+    """Replaces the file `path` atomically with `content`: a reader or a crash sees the old or the new one.
 
     Once the call returns, the content survives a power failure, unless `synced` is False.
 
@@ -80,7 +80,7 @@ def replace_file(path: Path, content: bytes | bytearray | memoryview, *, synced:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents if they do not exist.
+    """Creates a folder and its parents if they do not exist.
 
     Raises:
         DiskError: the folder cannot be created.
@@ -90,7 +90,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flush a file's content, or a folder's entries, to the disk (fsync)."""
+    """Flushes a file's content, or a folder's entries, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -99,7 +99,7 @@ def sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
+    """Returns the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         # `file_digest` reads into one small buffer; large buffers of many short-lived threads would stay in malloc's
         # arenas.
@@ -107,13 +107,13 @@ def sha256(path: Path) -> str:
 
 
 def with_checksum(text: str) -> bytes:
-    """Return `text` in UTF-8 followed by a line with its SHA-256, which is a comment where `#` begins one."""
+    """Returns `text` in UTF-8 followed by a line with its SHA-256, which is a comment where `#` begins one."""
     content = text.encode()
     return content + _CHECKSUM_LINE + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
 def checksum_fault(content: bytes, *, required: bool = True) -> str | None:
-    """Return what is wrong with content that `with_checksum` made, for an error message; None if it is intact.
+    """Returns what is wrong with content that `with_checksum` made, for an error message; None if it is intact.
 
     Content without a checksum line is truncated, or was written by other means; this is an error only if `required`.
     """
@@ -126,12 +126,12 @@ def checksum_fault(content: bytes, *, required: bool = True) -> str | None:
 
 
 def json_with_checksum(values: Mapping[str, Any]) -> bytes:
-    """Return `values` as JSON with their own SHA-256 under the key `sha256`, which `checked_json` verifies."""
+    """Returns `values` as JSON with their own SHA-256 under the key `sha256`, which `checked_json` verifies."""
     return _json({**values, _CHECKSUM: hashlib.sha256(_json(values)).hexdigest()})
 
 
 def checked_json(content: bytes) -> dict[str, Any] | None:
-    """Return the values that `json_with_checksum` wrote; None if they are damaged.
+    """Returns the values that `json_with_checksum` wrote; None if they are damaged.
 
     A JSON object without a checksum is accepted.
     """

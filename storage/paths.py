@@ -18,7 +18,7 @@ JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 def runs_root() -> Path:
-    """Return the absolute path of the folder that holds every run.
+    """Returns the absolute path of the folder that holds every run.
 
     This is `$CHIMED_RUNS` if set, else `./runs`. The driver of a submitted job, however, works in a copy of the
     project that Ray deletes afterwards; there the default is the `runs` folder next to the project's virtual
@@ -41,12 +41,12 @@ def runs_root() -> Path:
 
 
 def in_job() -> bool:
-    """Return whether this process is the driver of a submitted job, or works in the project copy that Ray made."""
+    """Returns whether this process is the driver of a submitted job, or works in the project copy that Ray made."""
     return JOB_VARIABLE in os.environ or {"runtime_resources", "working_dir_files"} <= set(Path.cwd().parts)
 
 
 def resolve(path: str | Path) -> Path:
-    """Return `path` with a leading `runs/` replaced by `runs_root()`."""
+    """Returns `path` with a leading `runs/` replaced by `runs_root()`."""
     path = Path(path)
     if path.parts[:1] != ("runs",):
         return path
@@ -54,12 +54,12 @@ def resolve(path: str | Path) -> Path:
 
 
 def table_path(name: str | Path) -> str | Path:
-    """Return `name` unchanged if it is a URL, such as hf://datasets/org/name; otherwise resolve it."""
+    """Returns `name` unchanged if it is a URL, such as hf://datasets/org/name; otherwise resolve it."""
     return name if "://" in str(name) else resolve(name)
 
 
 def require_file(path: str | Path, what: str, hint: str) -> Path:
-    """Return the resolved path of a file, which must exist and be readable.
+    """Returns the resolved path of a file, which must exist and be readable.
 
     Args:
         path: as a recipe names it.
@@ -73,7 +73,7 @@ def require_file(path: str | Path, what: str, hint: str) -> Path:
 
 
 def require_dir(path: str | Path, what: str, hint: str) -> Path:
-    """Like `require_file`, for a folder."""
+    """Returns the resolved path of a folder, which must exist, like `require_file`."""
     return _require(path, what, hint, folder=True)
 
 

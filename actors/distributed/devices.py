@@ -15,14 +15,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def device() -> torch.device:
-    """The process's CUDA device if one is visible, otherwise the CPU."""
+    """Returns the process's CUDA device if one is visible, otherwise the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
 def peak_bytes() -> int:
-    """Peak memory of this process, in bytes: GPU memory if it computes on a GPU, otherwise resident memory."""
+    """Returns this process's peak memory in bytes: GPU memory if it computes on a GPU, otherwise resident memory."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident_bytes()
 
 

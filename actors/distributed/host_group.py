@@ -72,7 +72,7 @@ class HostGroup:
         return values
 
     def largest(self, value: int) -> int:
-        """The largest `value` of all ranks. For ranks in lockstep: unlike in `barrier`, a timeout names no work."""
+        """Returns the largest `value` of all ranks, which run in lockstep; a timeout names no work."""
         found = torch.tensor(value)
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self.group)
         return int(found)

@@ -53,18 +53,18 @@ def _cut(rows: list[int], lengths: Sequence[int], count: int) -> list[list[int]]
 
 
 def rows_of(plan_of_rank: list[list[int]]) -> list[int]:
-    """The rows of one rank, in the order of its micro-batches."""
+    """Returns the rows of one rank, in the order of its micro-batches."""
     return [row for micro in plan_of_rank for row in micro]
 
 
 def rows_at(plan: Plan, micro_batches: Sequence[Sequence[int]]) -> list[int]:
-    """The rows, in ascending order, of the given micro-batches; `micro_batches[rank]` holds indices of that rank's."""
+    """Returns the rows of the micro-batches in ascending order; `micro_batches[rank]` are indices of that rank's."""
     chosen = [plan[rank][index] for rank, indices in enumerate(micro_batches) for index in indices]
     return sorted(row for rows in chosen for row in rows)
 
 
 def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_tokens: int) -> list[Plan]:
-    """One plan for each of `minibatches` optimizer steps, over the same number of consecutive rows each.
+    """Returns one plan for each of `minibatches` optimizer steps, over the same number of consecutive rows each.
 
     Rows of a remainder are in no plan.
     """
@@ -92,7 +92,7 @@ def row_chunks(rows: int, minibatches: int, chunk_rows: int | None) -> list[list
 
 
 def frozen_plan(lengths: Sequence[int], ranks: int, max_tokens: int) -> Plan:
-    """Like `balanced_plan`, for ranks that work independently: with fewer rows than ranks, some ranks get none."""
+    """Returns a `balanced_plan` for ranks that work independently: with fewer rows than ranks, some get none."""
     busy = min(ranks, len(lengths))
     return balanced_plan(lengths, busy, max_tokens) + [[] for _ in range(ranks - busy)]
 

@@ -49,14 +49,14 @@ class PlacementGroupSpec:
         return "+".join(self.roles)
 
     def bundles(self) -> list[Bundle]:
-        """The bundles to reserve: one for each rank of the role with the most ranks."""
+        """Returns the bundles to reserve: one for each rank of the role with the most ranks."""
         ranks = max(placement.ranks for placement in self.roles.values())
         return [
             {name: max(amounts) for name, amounts in self._needs(rank).items() if any(amounts)} for rank in range(ranks)
         ]
 
     def shares(self, role: str) -> list[Bundle]:
-        """What each rank of `role` reserves of its bundle: a part in proportion to its requirement."""
+        """Returns what each rank of `role` reserves of its bundle: a part in proportion to its requirement."""
         placement = self.roles[role]
         return [
             {name: _part(amount, self._needs(rank)[name]) for name, amount in _need(placement).items()}
@@ -68,17 +68,17 @@ class PlacementGroupSpec:
         return bool(self.roles[role].gpus_per_rank and len(self.on_gpu()) > 1)
 
     def on_gpu(self) -> list[str]:
-        """The roles that have GPUs."""
+        """Returns the roles that have GPUs."""
         return [role for role, placement in self.roles.items() if placement.gpus_per_rank]
 
     def _needs(self, rank: int) -> dict[str, list[float]]:
-        """By resource, the requirement of every role that has a rank `rank`."""
+        """Returns, by resource, the requirement of every role that has a rank `rank`."""
         needs = [_need(placement) for placement in self.roles.values() if rank < placement.ranks]
         return {name: [need[name] for need in needs] for name in needs[0]}
 
 
 def placement_group_specs(colocate: Colocate, placements: Mapping[str, PlacementConfig]) -> list[PlacementGroupSpec]:
-    """The placement groups of the roles in `placements`; every role is in exactly one.
+    """Returns the placement groups of the roles in `placements`; every role is in exactly one.
 
     Raises:
         ValueError: a group has fewer than two roles, an unknown role, or a role of another group; or its roles cannot
@@ -135,7 +135,7 @@ def _need(placement: PlacementConfig) -> Bundle:
 
 
 def _part(need: float, needs: list[float]) -> float:
-    """max(needs) * need / sum(needs), rounded down to Ray's resolution."""
+    """Returns max(needs) * need / sum(needs), rounded down to Ray's resolution."""
     if not need:
         return 0.0
     steps = max(needs) * need / sum(needs) / _RAY_STEP

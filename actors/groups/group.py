@@ -125,7 +125,7 @@ class WorkerGroup(Generic[W]):
         return get(refs, f"{self.role}: {doing}", self._longest_wait(), self.poll)
 
     def next_of(self, stream: Any, doing: str) -> ray.ObjectRef | None:
-        """The next result of a streaming call, None after the last. Waits and raises like `wait`."""
+        """Returns the next result of a streaming call, None after the last. Waits and raises like `wait`."""
         return next_of(stream, f"{self.role}: {doing}", self._longest_wait(), self.poll)
 
     @contextmanager
@@ -155,7 +155,7 @@ class WorkerGroup(Generic[W]):
         ]
 
     def submit_streams(self, method: str, table: ray.ObjectRef, parts: Sequence[Any], *more: Any) -> list[Any]:
-        """Like `submit_rows`, for a method that yields: one generator of references for every rank that has rows."""
+        """Calls a method that yields: returns one generator of references for every rank that has rows."""
         return [
             getattr(actor, method).options(num_returns="streaming").remote(table, mine, *more)
             for actor, mine in zip(self.actors, parts, strict=True)

@@ -108,7 +108,7 @@ class RoleGroups:
         release(self._reserved)
 
     def lost_ranks(self, error: RoleDied) -> dict[str, list[int]]:
-        """The dead or hung ranks, by role, after `error`; if there are none, all ranks of the role that `error` names.
+        """Returns the dead or hung ranks by role after `error`; if there are none, all ranks of the role that it names.
 
         Raises `error` if no rank is dead or hung and `error` names no role of these groups.
         """
@@ -123,7 +123,7 @@ class RoleGroups:
         return lost or {error.role: list(range(self.groups[error.role].ranks))}
 
     def to_restart(self, lost: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-        """The ranks to restart, by role, if those of `lost` are: includes all other ranks of the same world."""
+        """Returns the ranks to restart, by role, if those of `lost` are: includes all other ranks of the same world."""
         ranks = {role: self._all(role) if role in LEARNERS else list(some) for role, some in lost.items()}
         if self.config.context.native_transfer and ranks.keys() & {*LEARNERS, "rollout"}:
             ranks |= {role: self._all(role) for role in ("policy", "rollout")}  # one NCCL world, opened once

@@ -60,7 +60,7 @@ class Response:
 
 
 def engine_arguments(config: EngineConfig, on_gpus: bool) -> dict[str, Any]:
-    """vLLM's arguments for an engine with settings `config`, in this process or behind the endpoint."""
+    """Returns vLLM's arguments for an engine with settings `config`, in this process or behind the endpoint."""
     arguments: dict[str, Any] = {
         "dtype": config.dtype,
         "max_model_len": config.max_model_len,
@@ -233,7 +233,7 @@ class Engine:
     def option_logprobs(
         self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]], progress: Bar = False
     ) -> list[list[float]]:
-        """For each prompt, the log-probabilities (nats) of its `choices` as the next token, under the raw model.
+        """Returns, for each prompt, the log-probabilities (nats) of its `choices` as next token, under the raw model.
 
         Submits one request per prompt, so that shared prefixes are computed once: requesting log-probabilities of the
         prompt's own tokens, as `score` does, would prevent vLLM from using its prefix cache.
@@ -377,6 +377,6 @@ def _response(request: Request, output: RequestOutput) -> Response:
 
 
 def _flat(logprobs: Any) -> list[float]:
-    """vLLM's flat log-probabilities as a list, one for each position that has one."""
+    """Returns vLLM's flat log-probabilities as a list, one for each position that has one."""
     values: list[float] = logprobs.logprobs
     return values

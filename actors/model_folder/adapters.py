@@ -34,7 +34,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def adapter_base(folder: Path, what: str) -> tuple[str, str]:
-    """The name of the adapter's base model, and its label for messages.
+    """Returns the name of the adapter's base model, and its label for messages.
 
     Raises:
         ConfigError: adapter_config.json is not readable or names no base model.
@@ -50,7 +50,7 @@ def adapter_base(folder: Path, what: str) -> tuple[str, str]:
 
 
 def merged_dir(folder: Path, what: str, model_dir: Callable[[str, str], Path]) -> Path:
-    """The folder of the adapter merged into its base model by peft; created once and kept in runs/.merged.
+    """Returns the folder of the adapter merged into its base model by peft; created once and kept in runs/.merged.
 
     A base model on the Hub without a revision is the newest at the time of merging.
 
@@ -131,7 +131,7 @@ def _settings(folder: Path, what: str) -> dict[str, Any]:
 
 
 def _key(folder: Path, base: str) -> str:
-    """Name of the merged folder: changes with the adapter's files, the base's name, and the files of a local base."""
+    """Returns the merged folder's name: a hash of the adapter's files, the base's name, and a local base's files."""
     lines = [f"{sha256(file)}  {file.name}" for file in sorted(folder.iterdir()) if file.is_file()]
     local = resolve(base)
     if local.is_dir():

@@ -73,13 +73,13 @@ def require_probabilities(config: Mapping[str, Any], folder: Path, what: str) ->
 
 
 def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
-    """Number of embedding rows according to config.json; None if it does not have it."""
+    """Returns the number of embedding rows according to config.json; None if it does not have it."""
     rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     return None if rows is None else int(rows)
 
 
 def window_of(config: Mapping[str, Any]) -> int:
-    """Size of the sliding window in tokens; 0 for a model without one."""
+    """Returns the size of the sliding window in tokens; 0 for a model without one."""
     return int(config.get("sliding_window") or 0) if config.get("use_sliding_window", True) else 0
 
 
@@ -135,12 +135,12 @@ def require_one_output(folder: Path, what: str) -> None:
 
 
 def _labels(config: Mapping[str, Any]) -> int:
-    """Number of labels in config.json, which omits it if it is two, Transformers' default."""
+    """Returns the number of labels in config.json, which omits it if it is two, Transformers' default."""
     return int(config.get("num_labels") or len(config.get("id2label") or ()) or 2)
 
 
 def generic_name(decoder: str) -> str:
-    """Name of the scalar-head class (`actors.model_folder.scorer`) of a decoder class without a classifier."""
+    """Returns the name of the scalar-head class in `scorer.py` of a decoder class without a classifier."""
     return f"{decoder.removesuffix('ForCausalLM')}ForSequenceClassification"
 
 

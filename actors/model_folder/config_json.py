@@ -16,14 +16,14 @@ CONFIG: Final = "config.json"
 
 
 def read_config(folder: Path, what: str) -> dict[str, Any]:
-    """The content of config.json. Raises ConfigError, starting with `what`, if it is missing or not a JSON object."""
+    """Returns the content of config.json. Raises ConfigError, starting with `what`, if it is not a JSON object."""
     if not (folder / CONFIG).exists():
         raise ConfigError(f"{what}: no {CONFIG} in {folder}; name a folder in Hugging Face format")
     return read_json_object(folder / CONFIG, "export the model again", what)
 
 
 def read_shape(folder: Path, what: str = "model") -> Shape:
-    """The shape of the model in `folder`.
+    """Returns the shape of the model in `folder`.
 
     Raises:
         ConfigError: config.json is missing or incomplete, or Transformers cannot build a model from it.
@@ -32,7 +32,7 @@ def read_shape(folder: Path, what: str = "model") -> Shape:
 
 
 def transformers_config(folder: Path, what: str, **settings: Any) -> PretrainedConfig:
-    """The config object of the model in `folder`; a checkpoint's own code is never run. Imports Transformers.
+    """Returns the config object of the model in `folder`; a checkpoint's own code is never run. Imports Transformers.
 
     Args:
         folder: of the checkpoint.

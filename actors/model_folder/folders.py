@@ -113,7 +113,7 @@ class ModelFolder:
         return hashlib.sha256(lines.encode()).hexdigest()
 
     def architecture(self) -> Architecture:
-        """The model's `Architecture`; reads only the headers of the weights.
+        """Returns the model's `Architecture`; reads only the headers of the weights.
 
         Raises:
             ConfigError: a weights file is truncated or has another format.

@@ -49,7 +49,7 @@ def make_generation_config_valid(model: PreTrainedModel) -> None:
 
 
 def generation_settings(folder: Path) -> GenerationConfig:
-    """The generation settings in a model's folder, as Transformers' `from_pretrained` reads them."""
+    """Returns the generation settings in a model's folder, as Transformers' `from_pretrained` reads them."""
     if (folder / GENERATION_CONFIG).is_file():
         return GenerationConfig.from_pretrained(folder)
     return GenerationConfig.from_pretrained(folder, config_file_name=CONFIG, _from_model_config=True)
@@ -86,7 +86,7 @@ def _token_ids(value: Any) -> Any:
 
 
 def _fault(settings: GenerationConfig) -> str | None:
-    """Why Transformers would not save the settings or engines not sample with them, in one line; None if valid."""
+    """Returns why Transformers cannot save the settings, or engines cannot sample with them; None if valid."""
     for name, fits in _RANGES.items():
         value = getattr(settings, name, None)
         if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and fits(value)):

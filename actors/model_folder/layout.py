@@ -57,7 +57,7 @@ def differences(model: Shapes, files: Shapes) -> Differences:
 
 
 def whole_because(parameters: Shapes, stored: Mapping[str, Stored] | None, scorer: bool) -> str:
-    """Why every rank must read the whole checkpoint instead of a shard; empty if shards are possible.
+    """Returns why every rank must read the whole checkpoint instead of a shard; empty if shards are possible.
 
     Args:
         parameters: shapes of the model's parameters, by name; a tied one once.
@@ -86,7 +86,7 @@ def whole_because(parameters: Shapes, stored: Mapping[str, Stored] | None, score
 
 
 def reads_whole(name: str, scorer: bool) -> str | None:
-    """Like `whole_because`, for the model `name`; None if its files are not on this machine.
+    """Returns the same as `whole_because`, for the model `name`; None if its files are not on this machine.
 
     Raises:
         ConfigError: config.json or weights cannot be read.
@@ -101,7 +101,7 @@ def reads_whole(name: str, scorer: bool) -> str | None:
 
 @lru_cache(maxsize=64)
 def _reads_whole(folder: Path, scorer: bool, _: int) -> str | None:
-    """Cached, because a preflight that searches for settings that fit calls it hundreds of times."""
+    """Returns `reads_whole`'s result, cached: a preflight's search for settings that fit calls it hundreds of times."""
     if not _complete(folder):
         return None
     config, where = read_config(folder, "model"), str(folder / CONFIG)
@@ -112,7 +112,7 @@ def _reads_whole(folder: Path, scorer: bool, _: int) -> str | None:
 
 
 def parameter_shapes(config: Mapping[str, Any], where: str, scorer: bool = False) -> Shapes:
-    """The shape of every parameter of the model that a config.json describes, by name, in order; a tied one once.
+    """Returns the shape of every parameter of the model that a config.json describes, by name; a tied one once.
 
     Args:
         config: content of config.json.
@@ -131,7 +131,7 @@ def parameter_shapes(config: Mapping[str, Any], where: str, scorer: bool = False
 
 
 def _closed_form(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
-    """Parameter shapes of a family with a closed form; the counterpart of `Shape.parameters`."""
+    """Returns the parameter shapes of a family with a closed form; the counterpart of `Shape.parameters`."""
     shape, family = shape_of(config, where), config["model_type"]
     hidden, inner, q, kv = shape.hidden, shape.intermediate, shape.q, shape.kv
     output_bias = bool(config.get("attention_bias", FAMILIES[family][0])) and family != "qwen2"

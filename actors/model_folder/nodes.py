@@ -57,7 +57,7 @@ def fetch(names: Sequence[str], same_folder: bool = False) -> None:
 
 
 def _pinned(repository: Repository) -> Repository:
-    """The repository pinned to the commit that this node has; unpinned on ModelScope."""
+    """Returns the repository pinned to the commit that this node has; unpinned on ModelScope."""
     return repository if uses_modelscope() else pinned(repository)
 
 

@@ -16,7 +16,7 @@ from configs.errors import ConfigError
 
 
 def scorer_class(config: PretrainedConfig, where: str) -> type[PreTrainedModel]:
-    """The class whose `from_pretrained` loads a decoder with this config and a head `score`.
+    """Returns the class whose `from_pretrained` loads a decoder with this config and a head `score`.
 
     Raises ConfigError, starting with `where`, if the config is not of a decoder-only language model.
     """
@@ -32,6 +32,6 @@ def scorer_class(config: PretrainedConfig, where: str) -> type[PreTrainedModel]:
 
 
 def _first(found: Any) -> type[PreTrainedModel]:
-    """The first of the classes that Transformers maps a config to, if there are several."""
+    """Returns the first of the classes that Transformers maps a config to, if there are several."""
     chosen: type[PreTrainedModel] = found[0] if isinstance(found, (list, tuple)) else found
     return chosen

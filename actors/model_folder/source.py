@@ -22,7 +22,7 @@ _SMALL = (".json", ".jinja", ".model", ".txt", ".tiktoken")
 
 
 def model_dir(name: str | Path, what: str = "model") -> Path:
-    """The local folder with config, weights, and tokenizer of the model `name`.
+    """Returns the local folder with config, weights, and tokenizer of the model `name`.
 
     Downloads what is not in the cache, and merges an adapter into its base model.
 
@@ -49,7 +49,7 @@ def model_dir(name: str | Path, what: str = "model") -> Path:
 
 
 def config_dir(name: str | Path, what: str = "model") -> Path:
-    """The local folder with config.json of the model `name`, or of an adapter's base model; downloads no weights.
+    """Returns the local folder with config.json of the model `name` or of an adapter's base; downloads no weights.
 
     Raises:
         ConfigError: as `model_dir`.
@@ -60,7 +60,7 @@ def config_dir(name: str | Path, what: str = "model") -> Path:
 
 
 def tokenizer_dir(name: str | Path, what: str = "tokenizer") -> Path:
-    """The local folder with the tokenizer of the model `name`; downloads no weights.
+    """Returns the local folder with the tokenizer of the model `name`; downloads no weights.
 
     For an adapter without a tokenizer, the folder of its base model's tokenizer.
 
@@ -75,7 +75,7 @@ def tokenizer_dir(name: str | Path, what: str = "tokenizer") -> Path:
 
 
 def local_dir(name: str | Path) -> Path | None:
-    """The folder with those files of the model `name` that are on this machine; makes no request.
+    """Returns the folder with those files of the model `name` that are on this machine; makes no request.
 
     None if the folder does not exist, nothing of the repository has been downloaded, or models come from ModelScope.
     """
@@ -86,7 +86,7 @@ def local_dir(name: str | Path) -> Path | None:
 
 
 def repository_of(name: str | Path) -> Repository | None:
-    """The repository `name`; None for a local path, also if it looks like a repository's name."""
+    """Returns the repository `name`; None for a local path, also if it looks like a repository's name."""
     if resolve(name).exists():
         return None
     return parse_model(str(name))

@@ -50,7 +50,7 @@ def _own_weights(top: Sequence[str]) -> list[str]:
 
 
 def weight_files(folder: Path, what: str) -> list[Path]:
-    """The weight files of a model's folder, without the index.
+    """Returns the weight files of a model's folder, without the index.
 
     Raises:
         ConfigError: there are no weights, or the index cannot be read or names missing files; the message starts with
@@ -79,7 +79,7 @@ def weight_files(folder: Path, what: str) -> list[Path]:
 
 
 def tensor_shapes(folder: Path, what: str) -> Mapping[str, tuple[int, ...]]:
-    """The shape of every tensor in a model's folder, by name. Of safetensors files, only headers are read.
+    """Returns the shape of every tensor in a model's folder, by name. Of safetensors files, only headers are read.
 
     Raises:
         ConfigError: as `weight_files`, or a file is truncated or has another format.
@@ -91,7 +91,7 @@ def tensor_shapes(folder: Path, what: str) -> Mapping[str, tuple[int, ...]]:
 
 
 def stored_tensors(folder: Path, what: str) -> Mapping[str, Stored] | None:
-    """Every tensor in a model's folder, by name; None if they are not in safetensors files. Only headers are read.
+    """Returns every tensor in a model's folder, by name, from headers only; None if they are not in safetensors files.
 
     If several files have a tensor of the same name, the last file's is used, as in Transformers.
 
@@ -108,7 +108,7 @@ def stored_tensors(folder: Path, what: str) -> Mapping[str, Stored] | None:
 
 
 def shapes_in(file: Path, what: str) -> Mapping[str, tuple[int, ...]]:
-    """The shape of every tensor of one file. Raises ConfigError, as `tensor_shapes`."""
+    """Returns the shape of every tensor of one file. Raises ConfigError, as `tensor_shapes`."""
     if file.suffix == ".safetensors":
         return {name: tuple(entry["shape"]) for name, entry in _readable(_header, file, what).items()}
     return _readable(_pickled, file, what)

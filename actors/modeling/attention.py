@@ -72,7 +72,7 @@ class Packing:
         return {}
 
     def block_mask(self, window: int | None) -> Any:
-        """FlexAttention's block mask of these sequences, created once per window."""
+        """Returns FlexAttention's block mask of these sequences, created once per window."""
         if window not in self._block_masks:
             from torch.nn.attention.flex_attention import create_block_mask
 
@@ -118,7 +118,7 @@ def packed_attention(
     is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention inside each sequence of a packed row; returns (1, T, H, D_v).
+    """Computes attention inside each sequence of a packed row: (1, T, H, D_v).
 
     On GPUs in half precision, one fused kernel computes all sequences: torch's variable-length FlashAttention, or
     FlexAttention if scores are soft-capped or have sinks. Otherwise, and where runs are long enough to keep a GPU busy,
@@ -237,7 +237,7 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Ten
 
 
 def _explicit(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
-    """Attention with explicit scores, a piece of the queries at a time; the backward pass recomputes the scores.
+    """Computes attention with explicit scores, a piece of the queries at a time; backward recomputes the scores.
 
     Shapes are (sequences, heads, L, D), as in `_by_runs`.
     """
@@ -257,7 +257,7 @@ def _explicit(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tens
 def _piece(
     query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, *, first: int, begin: int, scores: Scores
 ) -> Tensor:
-    """Attention of queries that start at position `first` to keys and values that start at `begin`."""
+    """Computes attention of queries that start at position `first` to keys and values that start at `begin`."""
     found = query @ key.transpose(2, 3)
     found = found.to(torch.promote_types(found.dtype, torch.float32)) * scores.scaling
     if scores.softcap is not None:
@@ -271,7 +271,7 @@ def _piece(
 
 
 def _visible(offset: int, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Mask of the keys that each query attends to, (queries, keys) bool: those up to its position, inside the window.
+    """Returns the mask of the keys that each query attends to, (queries, keys) bool: up to its position, in the window.
 
     `offset` is the position of the first query relative to the first key.
     """

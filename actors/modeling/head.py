@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 
 def last_hidden_states(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Tensor, str]:
-    """The decoder's output, (T, hidden), for one row of tokens, and the decoder's name in `model`.
+    """Returns the decoder's output, (T, hidden), for one row of tokens, and the decoder's name in `model`.
 
     Raises ValueError if the model calls no submodule that contains its embeddings.
     """
@@ -55,7 +55,7 @@ def _around_embeddings(model: PreTrainedModel) -> list[str]:
 
 @contextmanager
 def _giving(model: PreTrainedModel, decoder: str, hidden: Tensor) -> Iterator[None]:
-    """Inside the block, the decoder of `model` returns `hidden`, (1, N, hidden), for any input."""
+    """Makes the decoder of `model` return `hidden`, (1, N, hidden), for any input, inside the block."""
     path, _, name = decoder.rpartition(".")
     modules: dict[str, Any] = model.get_submodule(path)._modules
     module = modules[name]

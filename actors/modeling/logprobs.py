@@ -55,7 +55,7 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(
         ctx: Any, grad_logprobs: Tensor | None, grad_entropies: Tensor | None
     ) -> tuple[Tensor, None, None, None]:
-        """Gradient with respect to the logits.
+        """Returns the gradient with respect to the logits.
 
         d logprob / d logit = (one-hot of the target - softmax) / temperature;
         d entropy / d logit = -softmax (log softmax + entropy) / temperature.
@@ -89,7 +89,7 @@ def _entropies(logits: Tensor, temperature: float | Tensor, normalizers: Tensor)
 
 
 def _slope(logits: Tensor, temperature: float | Tensor, normalizers: Tensor, *factors: Tensor) -> Tensor:
-    """The gradient without the one-hot term of the targets, (n, V) in the logits' dtype."""
+    """Returns the gradient without the one-hot term of the targets, (n, V) in the logits' dtype."""
     logsoftmax = torch.sub(_scaled(logits, temperature), normalizers[:, None])
     factor = _factor(logsoftmax, *(each[:, None] for each in factors))
     return logsoftmax.exp_().mul_(-factor).to(logits.dtype)

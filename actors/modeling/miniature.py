@@ -52,12 +52,12 @@ _PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "attention_lay
 
 
 def layer_types(config: PretrainedConfig) -> list[str]:
-    """The distinct layer types of a model, in order; one empty name if the config has no `layer_types`."""
+    """Returns the distinct layer types of a model, in order; one empty name if the config has no `layer_types`."""
     return list(dict.fromkeys(getattr(config, "layer_types", None) or [""]))
 
 
 def miniature(config: PretrainedConfig, only: str | None = None, head: int = HEAD) -> PretrainedConfig:
-    """Config of a small model: one or two layers of each type, tiny widths, a window that short sequences exceed.
+    """Returns a small model's config: one or two layers of each type, tiny widths, a window shorter than sequences.
 
     Args:
         config: of the original model.
@@ -107,7 +107,7 @@ def _chosen_layers(config: PretrainedConfig, only: str | None) -> list[int]:
 
 
 def _heads(settings: dict[str, Any], head: int) -> dict[str, int]:
-    """Attention heads, key and value heads, head size, and width in the model's proportions."""
+    """Returns the attention heads, key and value heads, head size, and width in the model's proportions."""
     names = [name for name in ("num_attention_heads", "n_head", "n_heads") if settings.get(name)]
     if not names:
         return {}
@@ -131,5 +131,5 @@ def _heads(settings: dict[str, Any], head: int) -> dict[str, int]:
 
 
 def scale_of(fan_in: int) -> float:
-    """Standard deviation of a miniature's weights: large enough that attention is far from uniform."""
+    """Returns the standard deviation of a miniature's weights: large enough that attention is far from uniform."""
     return 1.5 / math.sqrt(max(1, fan_in))

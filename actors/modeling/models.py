@@ -33,7 +33,7 @@ from storage.durable import writing
 def new_causal_lm(
     architecture: ArchitectureConfig, vocab_size: int, bos: int, eos: int, pad: int, seed: int
 ) -> PreTrainedModel:
-    """A new Llama model in fp32 with random weights, deterministic in `seed`."""
+    """Returns a new Llama model in fp32 with random weights, deterministic in `seed`."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocab_size,
@@ -69,7 +69,7 @@ class Pretrained:
 
     @classmethod
     def causal_lm(cls, name: str) -> Pretrained:
-        """The causal language model `name`, a folder or Hub id.
+        """Returns the causal language model `name`, a folder or Hub id.
 
         Raises:
             ConfigError: no such model, or one that packed training would compute incorrectly.
@@ -80,7 +80,7 @@ class Pretrained:
 
     @classmethod
     def scorer(cls, name: str) -> Pretrained:
-        """Like `causal_lm`, for a model with a scalar head; a causal language model gets a new one."""
+        """Returns a model with a scalar head, like `causal_lm`; a causal language model gets a new head."""
         path = model_dir(name)
         config = transformers_config(path, name)
         check_packing(config, name)
@@ -102,7 +102,7 @@ class Pretrained:
         return model
 
     def empty(self, dtype: torch.dtype) -> PreTrainedModel:
-        """Same model as `whole`, but with its parameters on the `meta` device, which takes no memory."""
+        """Returns the same model as `whole`, but with its parameters on the `meta` device, which takes no memory."""
         config = transformers_config(self.folder, "model", **self.options)
         with init_empty_weights(include_buffers=False):
             model = self.make(config, dtype=dtype, attn_implementation=ATTENTION)

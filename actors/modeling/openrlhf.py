@@ -42,7 +42,7 @@ def unpad_input(hidden: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor,
 
 
 def pad_input(hidden: Tensor, indices: Tensor, batch: int, length: int) -> Tensor:
-    """Inverse of `unpad_input`: (batch, length, ...), with `hidden`, (K, ...), at `indices`, (K,); zero elsewhere."""
+    """Inverts `unpad_input`: returns (batch, length, ...) with `hidden`, (K, ...), at `indices`, (K,), else zero."""
     padded = hidden.new_zeros(batch * length, *hidden.shape[1:])
     return padded.index_copy(0, indices, hidden).unflatten(0, (batch, length))
 

@@ -81,7 +81,7 @@ class PackedBatch:
         return torch.bincount(owner, minlength=len(self.lengths)).tolist()
 
     def to(self, device: torch.device | str) -> PackedBatch:
-        """The same batch on `device`."""
+        """Returns the same batch on `device`."""
         return PackedBatch(self.input_ids.to(device), self.lengths, self.predict.to(device))
 
     @cached_property
@@ -90,7 +90,7 @@ class PackedBatch:
         return Packing(self.lengths, self.input_ids.device)
 
     def model_inputs(self) -> dict[str, Any]:
-        """Keyword arguments for a Transformers decoder whose attention implementation is `packed`."""
+        """Returns the keyword arguments for a Transformers decoder whose attention implementation is `packed`."""
         return {
             "input_ids": self.input_ids[None],
             "position_ids": self.packing.positions[None],
@@ -160,11 +160,11 @@ class PackedScorer(PackedModule):
     """A sequence classifier with one label, evaluated at every token (reward model and critic)."""
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """The head's scalar after each token minus the config's `logit_mean`, (T,) fp32."""
+        """Returns the head's scalar after each token minus the config's `logit_mean`, (T,) fp32."""
         hidden = self.model.base_model(**batch.model_inputs()).last_hidden_state
         return self.model.get_submodule(SCORE)(hidden)[0, :, 0].float() - logit_mean(self.model.config)
 
 
 def logit_mean(config: Any) -> float:
-    """The constant that a scorer with this config subtracts from its scalar; 0 if the config has none."""
+    """Returns the constant that a scorer with this config subtracts from its scalar; 0 if the config has none."""
     return float(getattr(config, LOGIT_MEAN, None) or 0.0)

@@ -23,7 +23,7 @@ Head = Callable[[Tensor], Tensor]
 def logprobs_in_pieces(
     head: Head, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool, pieces: int, frozen: bool
 ) -> tuple[Tensor, Tensor]:
-    """Same as `token_logprobs` on the logits of all rows: log-probabilities and entropies, (N,) fp32 each, in nats.
+    """Computes `token_logprobs` of all rows' logits: log-probabilities and entropies, (N,) fp32 each, in nats.
 
     Args:
         head: computes the logits of some rows.

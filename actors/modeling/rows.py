@@ -14,7 +14,7 @@ from actors.modeling.packed import PackedBatch
 
 
 def lengths(table: pa.Table, *columns: str) -> np.ndarray:
-    """Number of tokens of each row, summed over the given list columns: (rows,) int64."""
+    """Returns the number of tokens of each row, summed over the given list columns: (rows,) int64."""
     total = np.zeros(len(table), dtype=np.int64)
     for name in columns:
         total += np.diff(_list(table, name).offsets.to_numpy())
@@ -29,7 +29,7 @@ def trained_rows(table: pa.Table) -> np.ndarray:
 
 
 def flat(table: pa.Table, name: str) -> np.ndarray:
-    """Concatenated values of all rows of a list column, (values,); zero-copy if the column is one chunk."""
+    """Returns the concatenated values of all rows of a list column, (values,); zero-copy if the column is one chunk."""
     return _list(table, name).flatten().to_numpy(zero_copy_only=False)
 
 
@@ -56,7 +56,7 @@ def pack(table: pa.Table, rows: Sequence[int]) -> PackedBatch:
 
 
 def tokens(table: pa.Table, name: str, rows: Sequence[int]) -> Tensor:
-    """Concatenated values of a per-token column of `rows`, (N,) float32, in the order of `pack`'s predicted tokens."""
+    """Returns the values of a per-token column of `rows`, (N,) float32, in the order of `pack`'s predicted tokens."""
     column = _list(table, name)
     return torch.from_numpy(np.concatenate([column[row].values.to_numpy() for row in rows]).astype(np.float32))
 

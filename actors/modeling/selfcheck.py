@@ -101,7 +101,7 @@ def _refused_settings(config: PretrainedConfig) -> str:
 
 
 def packed_difference(config: PretrainedConfig, only: str | None = None, where: torch.device | str = "cpu") -> float:
-    """The largest difference (nats) of a token's log-probability between packed and sequence-by-sequence computation.
+    """Returns the largest difference (nats) of a token's log-probability between packed and one-by-one computation.
 
     Computed in fp32 on a miniature of the model.
 

@@ -26,7 +26,7 @@ class Form:
     """Example of a response, for messages."""
 
     def encode(self, where: str, samples: Sequence[Sample]) -> bytes:
-        """The request body for `samples` as JSON. Raises RewardFunctionError, naming the column, if a value cannot be JSON."""
+        """Returns the request body for `samples`. Raises RewardFunctionError with the column if a value is not JSON."""
         try:
             return _json(self.write(samples))
         except (TypeError, ValueError) as error:

@@ -67,7 +67,7 @@ class PythonReward:
         return [self._function(given[0])] if self._one_by_one else self._function(given)
 
     def _culprit(self, samples: list[Sample], kind: type[BaseException]) -> list[Sample]:
-        """The smallest part of `samples`, found by halving, on which the function raises `kind`; usually one sample."""
+        """Returns the smallest part of `samples`, found by halving, on which the function raises `kind`."""
         while len(samples) > 1:
             halves = (samples[: len(samples) // 2], samples[len(samples) // 2 :])
             failing = next((half for half in halves if self._raises(half, kind)), None)
@@ -130,7 +130,7 @@ class PythonReward:
         return parameters[0].name == "sample"
 
     def _where(self, error: BaseException) -> str:
-        """`file:line` of an exception's innermost frame in the user's file; only the file if it has none there."""
+        """Returns `file:line` of an exception's innermost frame in the user's file, or only the file without one."""
         file = str(self._path)
         if isinstance(error, SyntaxError) and error.filename == file:
             return f"{file}:{error.lineno}"
@@ -139,5 +139,5 @@ class PythonReward:
 
 
 def _words(error: BaseException) -> str:
-    """An exception as in the last line of its traceback, at most 300 characters."""
+    """Returns an exception as in the last line of its traceback, at most 300 characters."""
     return "".join(traceback.format_exception_only(error)[-1:]).strip()[:300]

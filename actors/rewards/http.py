@@ -94,7 +94,7 @@ class RemoteReward:
         return [reward for task in tasks for reward in task.result()]
 
     async def _answer(self, client: httpx.AsyncClient, batch: _Batch) -> httpx.Response:
-        """The first 2xx response in `retries` + 1 attempts. Raises RewardFunctionError after the last."""
+        """Returns the first 2xx response in `retries` + 1 attempts. Raises RewardFunctionError after the last."""
         tried = 1
         while True:
             try:

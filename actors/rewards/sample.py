@@ -48,7 +48,7 @@ class RewardFunctionError(RunError):
 
 
 def label_of(name: str) -> str:
-    """Name of a reward source in messages."""
+    """Returns the name of a reward source in messages."""
     return f"reward '{name}'"
 
 
@@ -93,7 +93,7 @@ def describe(samples: Sequence[Sample]) -> str:
 
 
 def beginning(text: str, characters: int = 60) -> str:
-    """The first characters of a text in quotes, on one line, with control characters escaped."""
+    """Returns the first characters of a text in quotes, on one line, with control characters escaped."""
     return repr(text[:characters]) + ("..." if len(text) > characters else "")
 
 

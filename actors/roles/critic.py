@@ -30,7 +30,7 @@ class Critic(Learner):
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
 
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """`values`: (N,) expected return before each response token."""
+        """Returns `values`: (N,) expected return before each response token."""
         return {"values": self.zero.forward(batch)[batch.predict]}
 
     def run_model(self, engine: Any, batch: TrainBatch) -> Tensor:

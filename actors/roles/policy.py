@@ -33,12 +33,12 @@ class Policy(Learner):
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
 
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """`logprobs`: (N,) log-probability of each response token, nats."""
+        """Returns `logprobs`: (N,) log-probability of each response token, nats."""
         logprobs, _ = self.zero.forward(batch, self.temperature)
         return {"logprobs": logprobs}
 
     def run_model(self, engine: Any, batch: TrainBatch) -> Any:
-        """Log-probability and entropy of each response token, (N,) each, nats."""
+        """Returns the log-probability and entropy of each response token, (N,) each, nats."""
         return engine(batch.packed, self.temperature, True)
 
     def probe(self, sequences: list[list[int]]) -> list[list[float]]:

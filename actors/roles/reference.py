@@ -29,6 +29,6 @@ class Reference(ForwardWorker):
 
     @torch.no_grad()
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """`ref_logprobs`: (N,) log-probability of each response token, nats."""
+        """Returns `ref_logprobs`: (N,) log-probability of each response token, nats."""
         logprobs, _ = self.module(batch, self.temperature)
         return {"ref_logprobs": logprobs}

@@ -21,5 +21,5 @@ class Reward(ForwardWorker):
 
     @torch.no_grad()
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """`reward_model`: (S,) score of each sequence."""
+        """Returns `reward_model`: (S,) score of each sequence."""
         return {"reward_model": self.module(batch)[batch.last_positions]}

@@ -115,7 +115,7 @@ class Rollout(Worker):
         return pa.table(columns)
 
     def _versions_of(self, response: Response) -> np.ndarray:
-        """The weights version that sampled each token of a response, (tokens,) int32."""
+        """Returns the weights version that sampled each token of a response, (tokens,) int32."""
         spans = np.diff([0, *response.changes, len(response.tokens)])
         held = [self._versions[response.weights + later] for later in range(len(spans))]
         return np.repeat(np.array(held, np.int32), spans)
@@ -149,7 +149,7 @@ class Rollout(Worker):
         self._versions[self.engine.weights] = version
 
     def probe(self, sequences: list[list[int]]) -> tuple[int, list[list[float]]]:
-        """The held version, and the log-probabilities (nats) of every token but the first of each sequence."""
+        """Returns the held version, and the log-probabilities (nats) of every token but the first of each sequence."""
         return self.version, self.engine.score(sequences)
 
     # The methods of vLLM's weight-transfer handshake, under the names that its Ray client calls.

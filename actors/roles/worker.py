@@ -57,7 +57,7 @@ class Worker:
     """Whether the role's ranks train together, in one torch.distributed world."""
 
     def __init__(self, threads: int, place: Place | None = None) -> None:
-        """Sets the number of threads. With a `place`, which requires a Ray actor, logs and sends heartbeats under it."""
+        """Sets the number of threads. With a `place`, which needs a Ray actor, logs and sends heartbeats under it."""
         prepare_process(threads)
         if place is not None:
             run, role, rank = place
@@ -66,16 +66,16 @@ class Worker:
 
     @classmethod
     def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
-        """The arguments with which the driver calls `setup` on every rank of `role`."""
+        """Returns the arguments with which the driver calls `setup` on every rank of `role`."""
         return (context.roles[role],)
 
     @classmethod
     def calls_at_once(cls, settings: Any) -> int:
-        """Concurrent calls that a process with these settings of its role must accept."""
+        """Returns how many concurrent calls that a process with these settings of its role must accept."""
         return 1
 
     def address(self) -> tuple[str, int]:
-        """An address and a free port on which this rank can host its world's rendezvous."""
+        """Returns an address and a free port on which this rank can host its world's rendezvous."""
         host = os.environ.get("RAY_NODE_IP_ADDRESS") or _ray_node_ip()
         with socket.socket() as probe:
             probe.bind(("", 0))
@@ -94,14 +94,14 @@ class ForwardWorker(Worker):
     """A worker that computes columns for rows, one micro-batch at a time."""
 
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """New columns of one packed micro-batch: (N,) for one value per response token, (S,) for one value per row.
+        """Returns new columns of a packed micro-batch: (N,), a value per response token, or (S,), a value per row.
 
         Raises NotImplementedError unless overridden.
         """
         raise NotImplementedError
 
     def add_columns(self, table: pa.Table, micro_batches: list[list[int]]) -> pa.Table:
-        """The new columns for the rows in `micro_batches`, in that order; `table` itself is not included.
+        """Returns the new columns for the rows in `micro_batches`, in that order; `table` itself is not included.
 
         Raises TableError if `prompt` or `response` is missing.
         """

@@ -110,7 +110,7 @@ def _sizes(config: Any, tied: bool) -> dict[str, int]:
 
 
 def _layers(shapes: Mapping[str, tuple[int, ...]], config: Any) -> dict[str, Any]:
-    """The fields of `Counts` that describe decoder layers: `matrices`, `activations`, and `linears`."""
+    """Returns the fields of `Counts` that describe decoder layers: `matrices`, `activations`, and `linears`."""
     layers: dict[int, dict[str, tuple[int, ...]]] = {}
     for name, shape in shapes.items():
         if found := _LAYER.search(name):
@@ -133,14 +133,14 @@ def _layers(shapes: Mapping[str, tuple[int, ...]], config: Any) -> dict[str, Any
 
 
 def _share(config: Any, experts: int) -> float:
-    """The fraction of a layer's experts that a token is routed to; 1 if the config does not have it."""
+    """Returns the fraction of a layer's experts that a token is routed to; 1 if the config does not have it."""
     experts = experts or _setting(config, _EXPERTS)
     chosen = _setting(config, _CHOSEN)
     return min(1.0, chosen / experts) if chosen and experts else 1.0
 
 
 def _activations(layer: Mapping[str, tuple[int, ...]], config: Any, share: float) -> int:
-    """Upper bound of the elements that one token keeps in a layer for the backward pass.
+    """Returns an upper bound of the elements that one token keeps in a layer for the backward pass.
 
     A norm keeps its input, the normalized, and the scaled values. A matrix keeps its output, and its input unless that
     is a norm's output. Attention and the feed-forward layer keep the widest of their outputs once more, activated or

@@ -77,12 +77,12 @@ class Footprint:
 
 
 def total(parts: tuple[Part, ...]) -> int:
-    """Total bytes of `parts`."""
+    """Returns the total bytes of `parts`."""
     return sum(part.bytes for part in parts)
 
 
 def lora_parameters(shape: Shape, lora: LoraConfig) -> int:
-    """Number of parameters of LoRA's matrices for the linear layers that `lora` targets."""
+    """Returns the number of parameters of LoRA's matrices for the linear layers that `lora` targets."""
     return lora.rank * sum(shape.linear_widths(target) for target in lora.targets)
 
 
@@ -105,7 +105,7 @@ def read_into_shards(zero: ZeroConfig, work: Work) -> bool:
 
 
 def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -> Footprint:
-    """Memory of one rank of a model trained under ZeRO with AdamW, as in `actors.zero.model.ZeroModel`."""
+    """Returns the memory of one rank of a model trained under ZeRO with AdamW, as in `actors.zero.model.ZeroModel`."""
     count, b = shape.parameters(work.scorer), BYTES[zero.dtype]
     trained_parameters = count if work.trained_parameters is None else work.trained_parameters
     weights = ranks if zero.stage == 3 else 1
@@ -159,7 +159,7 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
 
 
 def _loading(shape: Shape, zero: ZeroConfig, ranks: int, work: Work) -> tuple[Part, ...]:
-    """Memory of the model while a rank reads it: one parameter or the full model, and its shards."""
+    """Returns the memory of the model while a rank reads it: one parameter or the full model, and its shards."""
     count, b = shape.parameters(work.scorer), BYTES[zero.dtype]
     shards = Part("weights", b * count // ranks, f"{b} B x {count:,} / {ranks}: shards as they are read")
     if read_into_shards(zero, work):
@@ -172,7 +172,7 @@ def _loading(shape: Shape, zero: ZeroConfig, ranks: int, work: Work) -> tuple[Pa
 
 
 def frozen(shape: Shape, config: FrozenRoleConfig, work: Work, gpu: bool) -> Footprint:
-    """Memory of one rank of a frozen model: reference or reward model. Every rank holds the full model."""
+    """Returns the memory of one rank of a frozen model: reference or reward model. Every rank holds the full model."""
     count, b = shape.parameters(work.scorer), BYTES[config.dtype]
     weights = Part("weights", b * count, f"{b} B x {count:,}")
     size = b * work.tokens * shape.layer_activations
@@ -187,7 +187,7 @@ def frozen(shape: Shape, config: FrozenRoleConfig, work: Work, gpu: bool) -> Foo
 
 
 def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | None, through_store: bool) -> Footprint:
-    """Memory of one vLLM engine. On a GPU it takes its share for any model; what the model leaves of it is KV cache.
+    """Returns the memory of one vLLM engine. On a GPU it takes its share for any model; the rest is KV cache.
 
     Args:
         shape: of the model.

@@ -70,7 +70,7 @@ class Shape:
         return attention + 3 * self.hidden * self.intermediate + biases + norms
 
     def parameters(self, scorer: bool = False) -> int:
-        """Number of parameters, each counted once; with `scorer`, a scalar head replaces the output embedding."""
+        """Returns the number of distinct parameters; with `scorer`, a scalar head replaces the output embedding."""
         if self.counts is not None:
             return self.counts.parameters - self.counts.head + self.hidden if scorer else self.counts.parameters
         head = self.hidden if scorer else 0 if self.tied else self.vocab * self.hidden
@@ -91,7 +91,7 @@ class Shape:
         return self.layers * (2 * self.hidden * (self.q + self.kv) + 3 * self.hidden * self.intermediate)
 
     def linear_widths(self, name: str) -> int:
-        """Sum of input and output widths of all linear layers named `name`, e.g. `q_proj`; 0 if there are none."""
+        """Returns the sum of input and output widths of all linear layers named `name`, e.g. `q_proj`."""
         if self.counts is not None:
             return self.counts.linears.get(name, 0)
         others = {"q_proj": self.q, "k_proj": self.kv, "v_proj": self.kv, "o_proj": self.q}
@@ -130,7 +130,7 @@ class Shape:
 
 
 def shape_of(given: Mapping[str, Any], where: str) -> Shape:
-    """The shape that the content of a config.json describes.
+    """Returns the shape that the content of a config.json describes.
 
     Args:
         given: content of config.json.
@@ -167,7 +167,7 @@ def shape_of(given: Mapping[str, Any], where: str) -> Shape:
 
 
 def new_shape(architecture: ArchitectureConfig, vocab: int) -> Shape:
-    """The shape of a new model with `architecture` and a vocabulary of `vocab` tokens."""
+    """Returns the shape of a new model with `architecture` and a vocabulary of `vocab` tokens."""
     return Shape(
         hidden=architecture.hidden_size,
         layers=architecture.layers,
@@ -181,7 +181,7 @@ def new_shape(architecture: ArchitectureConfig, vocab: int) -> Shape:
 
 
 def vocabulary(folder: Path) -> int:
-    """Number of tokens of the tokenizer in `folder`. Raises ConfigError if tokenizer.json is missing or unreadable."""
+    """Returns the vocabulary size of the tokenizer in `folder`. Raises ConfigError if tokenizer.json is unreadable."""
     path = folder / "tokenizer.json"
     try:
         given = json.loads(path.read_text(encoding="utf-8"))

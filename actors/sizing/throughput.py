@@ -19,7 +19,7 @@ ENOUGH_S = 0.3
 
 
 def training_flops(shape: Shape, lengths: Sequence[int], predicted: int, frozen: bool = False) -> float:
-    """FLOPs of training on sequences: one forward and one backward pass.
+    """Returns the FLOPs of training on sequences: one forward and one backward pass.
 
     Forward: 2 M T in the matrices; 4 operations per layer and dimension of the heads for every pair of a token and one
     that it attends to; and the output embedding for the predicted tokens. The backward pass costs twice that (Kaplan et
@@ -40,7 +40,7 @@ def training_flops(shape: Shape, lengths: Sequence[int], predicted: int, frozen:
 
 
 def matmul_flops(tokens: int, inner: int, outer: int, dtype: torch.dtype, device: torch.device | str) -> float:
-    """FLOP/s that this process achieves in (tokens, inner) by (outer, inner), forward and both gradients.
+    """Returns the FLOP/s that this process achieves in (tokens, inner) by (outer, inner), forward and both gradients.
 
     Uses the median time of `median_seconds`.
     """
@@ -57,7 +57,7 @@ def matmul_flops(tokens: int, inner: int, outer: int, dtype: torch.dtype, device
 
 
 def median_seconds(work: Callable[[], object]) -> float:
-    """Median seconds of `work`, including its GPU kernels.
+    """Returns the median seconds of `work`, including its GPU kernels.
 
     Measures 3 to 20 repetitions, more than 3 only within 0.3 s in total, after one warm-up call.
     """

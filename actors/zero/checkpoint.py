@@ -41,7 +41,7 @@ class CheckpointStore:
         self.keep = keep
 
     def aside(self, step: int) -> Path:
-        """The temporary folder for step `step` until it is committed."""
+        """Returns the temporary folder for step `step` until it is committed."""
         return self.root / f"aside-{step:08d}"
 
     def begin(self, step: int) -> Path:
@@ -106,7 +106,7 @@ class CheckpointStore:
             yield folder, json.loads((folder / STATE).read_text(encoding="utf-8"))
 
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Folder and state of the newest undamaged checkpoint, or None if there is none."""
+        """Returns the folder and state of the newest undamaged checkpoint, or None if there is none."""
         return next(self.good(), None)
 
     def _folder(self, step: int) -> Path:
@@ -140,7 +140,7 @@ def verify(folder: Path) -> None:
 
 
 def _wrong(path: Path, digest: str) -> str | None:
-    """What is wrong with a file, as text for a message; None if its SHA-256 is `digest`."""
+    """Returns what is wrong with a file, as text for a message; None if its SHA-256 is `digest`."""
     try:
         return None if sha256(path) == digest else "damaged (its SHA-256 is another)"
     except FileNotFoundError:
@@ -150,7 +150,7 @@ def _wrong(path: Path, digest: str) -> str | None:
 
 
 def _manifest(folder: Path, digests: Mapping[str, str]) -> str:
-    """One line per file in the format of sha256sum; files that are not in `digests` are hashed and synced here."""
+    """Returns one line per file as sha256sum prints it; files that are not in `digests` are hashed and synced here."""
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
     for name in sorted(set(digests) - names):
         raise RunError(f"{folder / name}: written, but not here: all machines must share one runs folder")
@@ -160,7 +160,7 @@ def _manifest(folder: Path, digests: Mapping[str, str]) -> str:
 
 
 def _read_manifest(path: Path) -> dict[str, str]:
-    """SHA-256 by file. Raises DamagedCheckpoint if the manifest cannot be read or fails its own checksum."""
+    """Returns SHA-256 by file. Raises DamagedCheckpoint if the manifest cannot be read or fails its own checksum."""
     try:
         content = path.read_bytes()
     except OSError as error:

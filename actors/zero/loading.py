@@ -51,7 +51,7 @@ def load_to_train(kind: type[Module], folder: str, zero: ZeroConfig, seed: int =
 
 
 def _in_shards(found: Pretrained, name: str, zero: ZeroConfig, scorer: bool) -> PreTrainedModel | None:
-    """The model in ZeRO-3 shards; None, with the reason logged by rank 0, if its files do not allow that."""
+    """Returns the model in ZeRO-3 shards; None, with the reason logged by rank 0, if its files do not allow that."""
     model = found.empty(DTYPES[zero.dtype])
     stored: Mapping[str, Stored] | None = None
     reason = ""

@@ -31,7 +31,7 @@ Loss = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
 
 
 def learning_rate(optimizer: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Learning rate of optimizer step `step` (from 0): linear warmup, then constant, or linear or cosine decay."""
+    """Returns the learning rate of step `step` (from 0): linear warmup, then constant, or linear or cosine decay."""
     if step < optimizer.warmup_steps:
         return optimizer.lr * (step + 1) / optimizer.warmup_steps
     if optimizer.schedule == "constant":
@@ -179,7 +179,7 @@ class ZeroModel:
         return dict(zip(sorted(sums), stacked.tolist(), strict=True))
 
     def largest_over_ranks(self, value: float) -> float:
-        """The largest `value` over all ranks."""
+        """Returns the largest `value` over all ranks."""
         found = torch.tensor(value, dtype=torch.float64, device=device())
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
         return float(found)
@@ -216,7 +216,7 @@ class ZeroModel:
             yield from block.items()
 
     def full_state(self) -> dict[str, Tensor]:
-        """Full weights by name as CPU copies on rank 0; an empty dict on the other ranks."""
+        """Returns the full weights by name as CPU copies on rank 0; an empty dict on the other ranks."""
         state: dict[str, Tensor] = {}
         for block in self.weight_blocks():
             state |= to_host(block)
@@ -258,7 +258,7 @@ class ZeroModel:
 
 
 def _norms(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Norm of this rank's part of each gradient that the optimizer holds, after clipping."""
+    """Returns the norm of this rank's part of each gradient that the optimizer holds, after clipping."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     return [torch.linalg.vector_norm(gradient) for gradient in gradients]
 
@@ -280,7 +280,7 @@ def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, list[tuple[str, torch
 
 
 def _decay_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW's parameter groups: weight decay applies to matrices only, not to norms and biases."""
+    """Returns AdamW's parameter groups: weight decay applies to matrices only, not to norms and biases."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if len(whole_shape(p)) >= 2], "weight_decay": weight_decay},

@@ -25,7 +25,7 @@ def steps_adamw_itself(zero: ZeroConfig) -> bool:
 
 
 def deepspeed_settings(zero: ZeroConfig, max_grad_norm: float, trained: int) -> dict[str, Any]:
-    """DeepSpeed's configuration for a model in which `trained` parameters have gradients."""
+    """Returns DeepSpeed's configuration for a model in which `trained` parameters have gradients."""
     section: dict[str, Any] = {"stage": zero.stage, "overlap_comm": False, "contiguous_gradients": True}
     # DeepSpeed allocates a full bucket at once, by default 2 GB for any model, and a process that forks needs it twice.
     section |= dict.fromkeys(("reduce_bucket_size", "allgather_bucket_size"), min(BUCKET_ELEMENTS, trained))

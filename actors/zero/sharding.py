@@ -19,7 +19,7 @@ from actors.zero.settings import deepspeed_settings, import_deepspeed
 
 
 def whole_shape(parameter: Parameter) -> torch.Size:
-    """The full shape of a parameter, also if this rank holds only a shard of it."""
+    """Returns the full shape of a parameter, also if this rank holds only a shard of it."""
     shape: torch.Size = parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape
     return shape
 

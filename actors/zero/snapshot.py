@@ -70,7 +70,7 @@ def _copy(value: Any, storages: dict[tuple[int, int], torch.Tensor]) -> Any:
 
 
 def _copy_tensor(tensor: torch.Tensor, storages: dict[tuple[int, int], torch.Tensor]) -> torch.Tensor:
-    """The same view of a copy of the tensor's storage; `storages` holds the copies made so far."""
+    """Returns the same view of a copy of the tensor's storage; `storages` holds the copies made so far."""
     storage = tensor.untyped_storage()
     key = storage.data_ptr(), storage.nbytes()
     if key not in storages or not storage.nbytes():

@@ -25,7 +25,7 @@ MODEL = "m"
 
 @contextmanager
 def vllm(folder: Path) -> Iterator[str]:
-    """Context that runs bare `vllm serve`; yields its URL."""
+    """Runs bare `vllm serve` inside the block; yields its URL."""
     port = _free_port()
     arguments = engine_arguments(EngineConfig(kv_cache_bytes=2**30), on_gpus=False)
     arguments["no_enable_chunked_prefill"] = not arguments.pop("enable_chunked_prefill")
@@ -44,7 +44,7 @@ def vllm(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def endpoint(folder: Path) -> Iterator[str]:
-    """Context that runs the application of `serve deploy` on its own Ray; yields its URL."""
+    """Runs the application of `serve deploy` on its own Ray inside the block; yields its URL."""
     port = _free_port()
     command = [sys.executable, "-m", "benchmarks.serving.endpoint", str(folder), str(port)]
     environment = {**os.environ, **EVERYWHERE, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "local"}
@@ -57,7 +57,7 @@ SERVERS: Mapping[str, Callable[[Path], AbstractContextManager[str]]] = {"vllm": 
 
 @contextmanager
 def _running(command: list[str], environment: dict[str, str], url: str, path: str) -> Iterator[None]:
-    """Context that runs a server in its own process. Entering waits until the server responds; leaving stops it."""
+    """Runs a server in its own process inside the block. Entering waits until the server responds; leaving stops it."""
     log = Path(tempfile.gettempdir()) / f"chimed-benchmark-{os.getpid()}.log"
     with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
         try:

@@ -16,7 +16,7 @@ _PRIORITY_SINCE = (2, 56, 0)
 
 
 def group_sizes(ray: RayClusterView) -> Iterator[Found]:
-    """`minReplicas` and `maxReplicas` must be a valid range, 0 or more."""
+    """Checks that `minReplicas` and `maxReplicas` are a valid range, 0 or more."""
     for group in ray.workers:
         least, most = group.spec.get("minReplicas", 0), group.spec.get("maxReplicas", 2**31 - 1)
         for name, value in (("minReplicas", least), ("maxReplicas", most)):
@@ -30,7 +30,7 @@ def group_sizes(ray: RayClusterView) -> Iterator[Found]:
 
 
 def group_resources(ray: RayClusterView) -> Iterator[Found]:
-    """A group's resources must be given in one place only, and its labels in the group's own field."""
+    """Checks that a group's resources are given in one place only, and its labels in the group's own field."""
     for group in ray.groups:
         parameters = mapping(group.spec.get("rayStartParams"))
         told = [name for name in _SIZES if parameters.get(name)]
@@ -47,7 +47,7 @@ def group_resources(ray: RayClusterView) -> Iterator[Found]:
 
 
 def container_resources(ray: RayClusterView) -> Iterator[Found]:
-    """A container's requests must not exceed its limits."""
+    """Checks that a container's requests do not exceed its limits."""
     for group in ray.groups:
         for key, container in group.containers():
             resources = mapping(container.get("resources"))
@@ -62,7 +62,7 @@ def container_resources(ray: RayClusterView) -> Iterator[Found]:
 
 
 def autoscaler(ray: RayClusterView) -> Iterator[Found]:
-    """Autoscaler v2 replaces pods, so none may restart in place; some options need v2 or conflict with autoscaling."""
+    """Checks that no option keeps Autoscaler v2, which replaces pods instead of restarting containers, from working."""
     v2 = ray.autoscaler.get("version") == "v2"
     if ray.autoscaling and v2:
         for group in ray.groups:
@@ -91,7 +91,7 @@ def autoscaler(ray: RayClusterView) -> Iterator[Found]:
 
 
 def authentication(ray: RayClusterView) -> Iterator[Found]:
-    """Token authentication needs a `rayVersion` that supports it, given explicitly."""
+    """Yields token authentication needs a `rayVersion` that supports it, given explicitly."""
     options = mapping(ray.spec.get("authOptions"))
     if options.get("mode") == "token":
         found = version(ray.spec.get("rayVersion"))

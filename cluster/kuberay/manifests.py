@@ -95,7 +95,7 @@ def mapping(value: Any) -> dict[Any, Any]:
 
 
 def sequence(value: Any) -> list[Any]:
-    """Like `mapping`, for lists."""
+    """Returns the value at a key if it is a list, like `mapping`."""
     return value if isinstance(value, list) else []
 
 

@@ -20,7 +20,7 @@ _COUNTS = {"ttlSecondsAfterFinished": 0, "backoffLimit": 0, "activeDeadlineSecon
 
 
 def names(manifest: Manifest) -> Iterator[Found]:
-    """A name must be a DNS label that begins with a letter, and leave room for the operator's suffixes."""
+    """Checks that a name is a DNS label that begins with a letter, and leaves room for the operator's suffixes."""
     longest = _LONGEST_NAMES.get(manifest.kind)
     if longest is None:
         return
@@ -39,7 +39,7 @@ def names(manifest: Manifest) -> Iterator[Found]:
 
 
 def submission(manifest: Manifest) -> Iterator[Found]:
-    """A job's submission mode must exist and support its other fields; counts and the runtime_env must be valid."""
+    """Checks that a job's submission mode supports its other fields, and that counts and runtime_env are valid."""
     key, job = ray_job(manifest) or ((), {})
     mode = job.get("submissionMode", "K8sJobMode")
     if mode not in _SUBMISSION_MODES:
@@ -62,7 +62,7 @@ def submission(manifest: Manifest) -> Iterator[Found]:
 
 
 def where_jobs_run(manifest: Manifest) -> Iterator[Found]:
-    """A job must describe a Ray cluster or select one; `suspend` and `backoffLimit` do not work with a selected one."""
+    """Checks that a job describes or selects a Ray cluster, the latter without `suspend` and `backoffLimit`."""
     found = ray_job(manifest)
     if found is None:
         return
@@ -76,7 +76,7 @@ def where_jobs_run(manifest: Manifest) -> Iterator[Found]:
 
 
 def deletion(manifest: Manifest) -> Iterator[Found]:
-    """The settings for deleting the Ray cluster after the job must not contradict each other."""
+    """Yields the settings for deleting the Ray cluster after the job must not contradict each other."""
     key, job = ray_job(manifest) or ((), {})
     strategy = mapping(job.get("deletionStrategy"))
     rules = sequence(strategy.get("deletionRules"))
@@ -101,7 +101,7 @@ def deletion(manifest: Manifest) -> Iterator[Found]:
 
 
 def upgrades(manifest: Manifest) -> Iterator[Found]:
-    """A RayService's upgrade strategy, if set, must be a known type, and its requirements must be met.
+    """Yields a RayService's upgrade strategy, if set, must be a known type, and its requirements must be met.
 
     The head service must not be named, because the operator names it.
     """

@@ -24,7 +24,7 @@ Rule = Callable[[Manifest, Path], Iterator[Found]]
 
 
 def gpus(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """GPUs must be given as limits: Ray reads only those, and Kubernetes refuses requests that differ from limits."""
+    """Checks that GPUs are limits: Ray reads only those, and Kubernetes refuses requests that differ from limits."""
     ray = ray_cluster(manifest)
     for group in ray.groups if ray else ():
         for key, container in group.containers():
@@ -53,7 +53,7 @@ def settings_said(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def images(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """Every image must have the Ray version in `rayVersion`, by its tag: `ray:2.60.0`, `…-ray2.60.0-gpu`."""
+    """Yields every image must have the Ray version in `rayVersion`, by its tag: `ray:2.60.0`, `…-ray2.60.0-gpu`."""
     ray = ray_cluster(manifest)
     for group in ray.groups if ray else ():
         for key, container in list(group.containers())[:1]:
@@ -66,7 +66,7 @@ def images(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def entrypoints(manifest: Manifest, project: Path) -> Iterator[Found]:
-    """A job must run a module of this project on an existing recipe, and keep its runs on a volume."""
+    """Checks that a job runs a module of this project on an existing recipe, and keeps its runs on a volume."""
     key, job = ray_job(manifest) or ((), {})
     try:
         words = shlex.split(str(job.get("entrypoint") or ""))
@@ -96,7 +96,7 @@ def entrypoints(manifest: Manifest, project: Path) -> Iterator[Found]:
 
 
 def kueue(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """Kueue reserves a job's whole Ray cluster for as long as the job runs, so its size must be fixed."""
+    """Checks that the size of a job's Ray cluster is fixed: Kueue reserves all of it for as long as the job runs."""
     ray, found = ray_cluster(manifest), ray_job(manifest)
     if KUEUE not in mapping(manifest.at("metadata", "labels")):
         return
@@ -117,7 +117,7 @@ def kueue(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def whole_at_start(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """A queue reserves only `replicas` (Kueue) or `minReplicas` (Volcano) at the start; further pods may never come."""
+    """Checks that no pods come later: a queue reserves `replicas` (Kueue) or `minReplicas` (Volcano) at the start."""
     labels = mapping(manifest.at("metadata", "labels"))
     ray = ray_cluster(manifest)
     queue = next((label for label in (KUEUE, VOLCANO) if label in labels), None)
@@ -132,7 +132,7 @@ def whole_at_start(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def disruption(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """A PodDisruptionBudget for Ray's pods needs a number as `minAvailable`: their owner has no scale subresource."""
+    """Checks that the PodDisruptionBudget for Ray's pods has a number as `minAvailable`: their owner has no scale."""
     labels = mapping(manifest.at("spec", "selector", "matchLabels"))
     if manifest.kind != "PodDisruptionBudget" or not any(str(label).startswith("ray.io/") for label in labels):
         return
@@ -144,7 +144,7 @@ def disruption(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def applications(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """`serveConfigV2`, which the schema takes as any text, must be YAML that Ray Serve accepts."""
+    """Checks that `serveConfigV2`, which the schema takes as any text, is YAML that Ray Serve accepts."""
     if manifest.kind != "RayService":
         return
     key: Key = ("spec", "serveConfigV2")

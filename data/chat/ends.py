@@ -15,7 +15,7 @@ GENERATION_CONFIG: Final = "generation_config.json"
 
 
 def chat_ends(tokenizer: Any, folder: str | Path | None = None) -> tuple[int, ...]:
-    """Return the ids of all tokens that end a response.
+    """Returns the ids of all tokens that end a response.
 
     These are the ends of the assistant's turn in the chat template (none without a template), the tokenizer's EOS, and
     the EOS ids in the model folder's generation_config.json.
@@ -32,14 +32,14 @@ def chat_ends(tokenizer: Any, folder: str | Path | None = None) -> tuple[int, ..
 
 
 def eos_ids(tokenizer: Any, folder: str | Path | None) -> tuple[int, ...]:
-    """Return the tokenizer's EOS id and those in the folder's generation_config.json, without the chat template's."""
+    """Returns the tokenizer's EOS id and those in the folder's generation_config.json, without the chat template's."""
     own = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
     folder = folder if folder is not None else tokenizer.name_or_path  # empty if it was not loaded from a folder
     return tuple(dict.fromkeys([*own, *(configured_ends(Path(folder)) if folder else ())]))
 
 
 def configured_ends(folder: Path) -> tuple[int, ...]:
-    """Return the `eos_token_id` of the folder's generation_config.json, one or several; empty if it has none.
+    """Returns the `eos_token_id` of the folder's generation_config.json, one or several; empty if it has none.
 
     Raises:
         ConfigError: the value is not a token id or a list of them.
@@ -54,12 +54,12 @@ def configured_ends(folder: Path) -> tuple[int, ...]:
 
 
 def without_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
-    """Return a response's tokens without the token that ended it, if it has one."""
+    """Returns a response's tokens without the token that ended it, if it has one."""
     return list(ids[:-1] if ids and ids[-1] in ends else ids)
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
-    """Return the settings in the folder's generation_config.json; empty if the file does not exist.
+    """Returns the settings in the folder's generation_config.json; empty if the file does not exist.
 
     Raises:
         ConfigError: the file is unreadable or not a JSON object.
@@ -69,6 +69,6 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
 
 
 def write_ends(folder: Path, ends: Sequence[int]) -> None:
-    """Set `eos_token_id` in the folder's generation_config.json, so that generation ends with any of `ends`."""
+    """Sets `eos_token_id` in the folder's generation_config.json, so that generation ends with any of `ends`."""
     settings = {**read_generation_config(folder), "eos_token_id": list(ends)}
     (folder / GENERATION_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -47,7 +47,7 @@ class ChatFormat:
         self._normalizes = any(added[id].normalized for id in self._mark_ids)
 
     def check(self, messages: Messages) -> None:
-        """Reject a chat with turns out of order, an empty turn, or control tokens in its contents.
+        """Rejects a chat with turns out of order, an empty turn, or control tokens in its contents.
 
         Raises:
             DataError: see `check_messages`.
@@ -61,7 +61,7 @@ class ChatFormat:
                 raise DataError(f"chat: turn {index}: is encoded with the reserved mark '{mark}'; remove it")
 
     def prompt(self, messages: Messages) -> list[int]:
-        """Return the token ids of a chat that awaits a response, including the generation prompt.
+        """Returns the token ids of a chat that awaits a response, including the generation prompt.
 
         Raises:
             DataError: see `check`; or the last turn is the assistant's.
@@ -72,7 +72,7 @@ class ChatFormat:
         return tokenize(self._tokenizer, self._finder.prompt(messages)).ids
 
     def encode(self, messages: Messages) -> Encoded:
-        """Encode a chat as one rendering of the template.
+        """Encodes a chat as one rendering of the template.
 
         Returns:
             `(ids, mask)`: the mask is 1 on every assistant's turn, from after the generation prompt to the token that
@@ -87,7 +87,7 @@ class ChatFormat:
         return self._masked(*self._finder.whole(messages))
 
     def samples(self, messages: Messages, last_response_only: bool = False) -> list[Encoded]:
-        """Encode a chat as training samples.
+        """Encodes a chat as training samples.
 
         One sample is the whole chat. If the template renders earlier turns differently when others follow, each
         assistant's turn becomes a sample, together with the chat before it. A last turn that the template leaves open
@@ -111,7 +111,7 @@ class ChatFormat:
         return [self._last(messages[:turn]) for turn in (turns[-1:] if last_response_only else turns)]
 
     def response(self, messages: Messages) -> tuple[list[int], list[int]]:
-        """Encode a chat that ends with the assistant's turn, split before it.
+        """Encodes a chat that ends with the assistant's turn, split before it.
 
         Returns:
             `(prompt_ids, response_ids)`: the response includes the token that ends the turn, and nothing after it.
@@ -127,12 +127,12 @@ class ChatFormat:
         return ids[:start], ids[start : start + sum(mask)]
 
     def _last(self, messages: Messages) -> Encoded:
-        """Encode a chat that ends with the assistant's turn; the mask is 1 on that turn only."""
+        """Encodes a chat that ends with the assistant's turn; the mask is 1 on that turn only."""
         text, span = self._finder.last(messages)
         return self._masked(text, [span], close=True)
 
     def _masked(self, text: str, spans: Sequence[Span], close: bool = False) -> Encoded:
-        """Encode a rendering, with mask 1 on `spans`; `close` adds the end of an open last turn."""
+        """Encodes a rendering, with mask 1 on `spans`; `close` adds the end of an open last turn."""
         tokens = tokenize(self._tokenizer, text)
         mask = [0] * len(tokens.ids)
         for span in spans:
@@ -144,7 +144,7 @@ class ChatFormat:
 
 
 def chat_format(tokenizer: Any) -> ChatFormat:
-    """Return the chat format of a tokenizer; cached per tokenizer and template.
+    """Returns the chat format of a tokenizer; cached per tokenizer and template.
 
     Raises:
         ConfigError: the tokenizer has no chat template, or one that cannot be used; see `ChatFormat`.
@@ -159,10 +159,10 @@ def _format(tokenizer: Any, template: str, size: int, eos: str | None) -> ChatFo
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> Encoded:
-    """Encode a whole chat in the tokenizer's chat format; see `ChatFormat.encode`."""
+    """Encodes a whole chat in the tokenizer's chat format; see `ChatFormat.encode`."""
     return chat_format(tokenizer).encode(messages)
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Encode a chat that awaits a response; see `ChatFormat.prompt`."""
+    """Encodes a chat that awaits a response; see `ChatFormat.prompt`."""
     return chat_format(tokenizer).prompt(messages)

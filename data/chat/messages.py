@@ -19,7 +19,7 @@ class Message(TypedDict):
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]], marks: Sequence[str] = RESERVED, tools: bool = False) -> None:
-    """Check the order of the turns and their contents.
+    """Checks the order of the turns and their contents.
 
     Args:
         messages: an optional system turn, then alternating user and assistant turns, user first.
@@ -58,7 +58,7 @@ def check_messages(messages: Sequence[Mapping[str, Any]], marks: Sequence[str] =
 
 
 def find_mark(text: str, marks: Sequence[str]) -> str | None:
-    """Return the first of `marks` that `text` contains, or None."""
+    """Returns the first of `marks` that `text` contains, or None."""
     if not marks:
         return None
     found = _pattern(tuple(marks)).search(text)

@@ -22,12 +22,12 @@ _DATES = datetime(2001, 2, 3), datetime(2012, 11, 10)
 
 
 def name_of(tokenizer: Any) -> str:
-    """Return the tokenizer's name in messages: the folder that it was loaded from."""
+    """Returns the tokenizer's name in messages: the folder that it was loaded from."""
     return tokenizer.name_or_path or "tokenizer"
 
 
 def template_of(tokenizer: Any) -> str:
-    """Return the chat template: the default one, if there are several.
+    """Returns the chat template: the default one, if there are several.
 
     Raises:
         ConfigError: there is none.
@@ -46,12 +46,12 @@ def template_of(tokenizer: Any) -> str:
 
 
 def knows_tools(tokenizer: Any) -> bool:
-    """Return whether the template handles turns of the role `tool`."""
+    """Returns whether the template handles turns of the role `tool`."""
     return re.search(r"""["']tool["']""", tokenizer.get_chat_template()) is not None
 
 
 def example(tokenizer: Any) -> str:
-    """Render an example chat, with a system turn where the template takes one.
+    """Renders an example chat, with a system turn where the template takes one.
 
     Raises:
         ConfigError: the template cannot render user and assistant turns.
@@ -65,7 +65,7 @@ def example(tokenizer: Any) -> str:
 
 
 def require_no_clock(tokenizer: Any) -> None:
-    """Reject a template whose rendering depends on the date.
+    """Rejects a template whose rendering depends on the date.
 
     Raises:
         ConfigError: the rendering depends on the date; the message names the variable that fixes it, if there is one.
@@ -87,7 +87,7 @@ def require_no_clock(tokenizer: Any) -> None:
 
 
 def turn_ends(tokenizer: Any) -> tuple[int, ...]:
-    """Return the ids of the tokens that end an assistant's turn.
+    """Returns the ids of the tokens that end an assistant's turn.
 
     The first is the one that ends the last turn of a chat. If a template leaves that turn open, as GLM-4's does, it is
     the token that begins the next user's turn.
@@ -109,7 +109,7 @@ def turn_ends(tokenizer: Any) -> tuple[int, ...]:
 
 
 def control_marks(tokenizer: Any, ends: Sequence[int]) -> tuple[str, ...]:
-    """Return the strings that no content may contain, because they would be encoded as control tokens.
+    """Returns the strings that no content may contain, because they would be encoded as control tokens.
 
     These are all special tokens, the ends of turns, and the added tokens that the template writes outside of the
     assistant's turns. Added tokens that occur in responses only, such as `<think>`, are not included.
@@ -125,7 +125,7 @@ def control_marks(tokenizer: Any, ends: Sequence[int]) -> tuple[str, ...]:
 
 
 def _response_start(tokenizer: Any, text: str) -> int:
-    """Return the character of `example` at which the generation prompt before the first response ends."""
+    """Returns the character of `example` at which the generation prompt before the first response ends."""
     for chat in ([SYSTEM, USER], [USER]):
         try:
             prompt = render(tokenizer, chat, add_generation_prompt=True)
@@ -137,7 +137,7 @@ def _response_start(tokenizer: Any, text: str) -> int:
 
 
 def _tail(tokenizer: Any, chat: Sequence[dict[str, str]]) -> str:
-    """Return what the template writes after the assistant's content, up to the next turn's content."""
+    """Returns what the template writes after the assistant's content, up to the next turn's content."""
     text = render(tokenizer, chat)
     _, response, tail = text.partition(ASSISTANT["content"])
     if not response:
@@ -146,7 +146,7 @@ def _tail(tokenizer: Any, chat: Sequence[dict[str, str]]) -> str:
 
 
 def _first_added(tokenizer: Any, text: str) -> int | None:
-    """Return the id of the special or added token that `text` begins with, ignoring whitespace, or None."""
+    """Returns the id of the special or added token that `text` begins with, ignoring whitespace, or None."""
     tokens = tokenize(tokenizer, text)
     for id, start, stop in zip(tokens.ids, tokens.starts, [*tokens.starts, len(text)][1:], strict=True):
         if id in tokenizer.added_tokens_decoder:

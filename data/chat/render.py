@@ -22,7 +22,7 @@ class Tokens:
     """(T,) the character at which each token begins, nondecreasing."""
 
     def between(self, start: int, stop: int) -> range:
-        """Return the indices of the tokens that begin at characters `start` to `stop` - 1.
+        """Returns the indices of the tokens that begin at characters `start` to `stop` - 1.
 
         A token that begins before `start` and extends over it is not included.
         """
@@ -30,7 +30,7 @@ class Tokens:
 
 
 def render(tokenizer: Any, messages: Messages, add_generation_prompt: bool = False, **arguments: Any) -> str:
-    """Render a chat as text.
+    """Renders a chat as text.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
@@ -53,7 +53,7 @@ def render(tokenizer: Any, messages: Messages, add_generation_prompt: bool = Fal
 
 
 def generation_blocks(tokenizer: Any, messages: Messages) -> list[tuple[int, int]]:
-    """Return the character ranges that the template marks with `{% generation %}`, in order."""
+    """Returns the character ranges that the template marks with `{% generation %}`, in order."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     _, blocks = render_jinja_template(
@@ -67,7 +67,7 @@ def generation_blocks(tokenizer: Any, messages: Messages) -> list[tuple[int, int
 
 
 def tokenize(tokenizer: Any, text: str) -> Tokens:
-    """Encode a rendered chat. Nothing is added: the template writes all special tokens itself."""
+    """Encodes a rendered chat. Nothing is added: the template writes all special tokens itself."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     starts, reached = [], 0
     for start, stop in encoded["offset_mapping"]:

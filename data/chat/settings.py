@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def apply_settings(tokenizer: Any, chat: ChatConfig) -> None:
-    """Set the tokenizer's chat template as configured.
+    """Sets the tokenizer's chat template as configured.
 
     Raises:
         ConfigError: there is no such template, none at all for the arguments, or the template does not use an

@@ -39,7 +39,7 @@ class SpanFinder:
         self._has_blocks = re.search(r"\{%-?\s*generation\b", tokenizer.get_chat_template()) is not None
 
     def prompt(self, messages: Messages) -> str:
-        """Render a chat with the generation prompt.
+        """Renders a chat with the generation prompt.
 
         Raises:
             DataError: the template drops the system turn, or rejects the chat.
@@ -50,7 +50,7 @@ class SpanFinder:
         return text
 
     def last(self, messages: Messages) -> tuple[str, Span]:
-        """Render a chat that ends with the assistant's turn, and find that turn.
+        """Renders a chat that ends with the assistant's turn, and finds that turn.
 
         Raises:
             DataError: the rendering does not begin with the rendered prompt of that turn.
@@ -69,7 +69,7 @@ class SpanFinder:
         return text, Span(start, end.end() if end else len(text), end is not None)
 
     def whole(self, messages: Messages) -> tuple[str, list[Span]]:
-        """Render a chat, and find all of the assistant's turns.
+        """Renders a chat, and finds all of the assistant's turns.
 
         Raises:
             UnstableError: the template renders a turn differently when others follow.
@@ -94,7 +94,7 @@ class SpanFinder:
         return whole, spans
 
     def _block_start(self, messages: Messages) -> int:
-        """Return where the last `{% generation %}` block begins.
+        """Returns where the last `{% generation %}` block begins.
 
         Raises:
             DataError: the number of blocks is not the number of responses.

@@ -56,7 +56,7 @@ _FIXED = re.compile(r"\{%- set (\w+) = ((?:(?!-%\}).)*) -%\}\n")
 
 
 def read_template(given: str) -> str:
-    """Return the template that `chat.template` names.
+    """Returns the template that `chat.template` names.
 
     Args:
         given: one of `NAMED`, or the path of a Jinja file.
@@ -78,7 +78,7 @@ def read_template(given: str) -> str:
 
 
 def with_arguments(template: str, arguments: Mapping[str, str | bool | int | float]) -> str:
-    """Set variables at the top of a template, as `{%- set NAME = VALUE -%}` lines.
+    """Sets variables at the top of a template, as `{%- set NAME = VALUE -%}` lines.
 
     Every renderer then uses the values without passing them as arguments. Lines of an earlier call are replaced.
 
@@ -96,7 +96,7 @@ def with_arguments(template: str, arguments: Mapping[str, str | bool | int | flo
 
 
 def variables_of(template: str) -> frozenset[str]:
-    """Return the names that a template reads and does not set itself, such as `tools` or `enable_thinking`."""
+    """Returns the names that a template reads and does not set itself, such as `tools` or `enable_thinking`."""
     from transformers.utils.chat_template_utils import _get_template_variables
 
     names: frozenset[str] = _get_template_variables(template)

@@ -86,7 +86,7 @@ _ABOUT: Final = re.compile(r"type|count|num|id$|类型|数量|个数")
 
 
 def normalized(name: Any) -> str:
-    """Return a column's name in the form in which names are compared."""
+    """Returns a column's name in the form in which names are compared."""
     return unicodedata.normalize("NFKC", str(name)).strip("\ufeff \t\r\n").lower()
 
 
@@ -95,7 +95,7 @@ _NAN: Final = ("", "nan", "<na>", "#n/a")
 
 
 def is_blank(value: Any) -> bool:
-    """Return whether a cell is empty: null, NaN (also as text that pandas writes), white space, or only such values."""
+    """Returns whether a cell is empty: null, NaN (also as pandas writes it), white space, or only such values."""
     if isinstance(value, Mapping):
         return all(map(is_blank, value.values()))
     if isinstance(value, list | tuple):
@@ -108,7 +108,7 @@ def is_blank(value: Any) -> bool:
 
 
 def option_columns(names: Iterable[Any]) -> tuple[Any | None, dict[str, Any]]:
-    """Return the column that holds all options, if there is one, and the columns that hold one each, by label.
+    """Returns the column that holds all options, if there is one, and the columns that hold one each, by label.
 
     A label is a letter, or a number if the columns are numbered. A lone column `A` is not an option.
     """
@@ -125,7 +125,7 @@ def option_columns(names: Iterable[Any]) -> tuple[Any | None, dict[str, Any]]:
 
 
 def unknown_options(names: Iterable[Any]) -> list[Any]:
-    """Return the columns whose names suggest that they hold options, but not in a known layout."""
+    """Returns the columns whose names suggest that they hold options, but not in a known layout."""
     group, single = option_columns(names)
     known = {group, *single.values()}
     return [
@@ -136,7 +136,7 @@ def unknown_options(names: Iterable[Any]) -> list[Any]:
 
 
 def first_filled(record: Mapping[Any, Any], names: Iterable[str]) -> tuple[Any | None, Any]:
-    """Return the first of these columns that is not blank, and its value; if all are blank, the first that exists."""
+    """Returns the first of these columns that is not blank, and its value; if all are blank, the first that exists."""
     by_name = {normalized(name): name for name in reversed(list(record))}
     present = [by_name[name] for name in names if name in by_name]
     filled = next((name for name in present if not is_blank(record[name])), present[0] if present else None)

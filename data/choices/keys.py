@@ -16,7 +16,7 @@ _LETTERED: Final = re.compile(rf"[(\[]?([{LETTERS}])\s*(?:[)\].:、,，]\s*|\s)(
 
 
 def right_options(value: Any, options: Options, first: int | None, column: str) -> tuple[int, ...]:
-    """Return the indices of the options that a key names, ascending.
+    """Returns the indices of the options that a key names, ascending.
 
     Args:
         value: the key, or a list of keys.
@@ -67,7 +67,7 @@ def _named(value: Any, options: Options, first: int | None, column: str) -> set[
 
 
 def _lettered(text: str, options: Options, column: str) -> set[int]:
-    """Return the options named by one or several letters, with or without their texts; none for other text."""
+    """Returns the options named by one or several letters, with or without their texts; none for other text."""
     plain = _OPENING.sub("", unicodedata.normalize("NFKC", text)).strip()
     bare = plain.strip("()[].。、 ").upper()
     labels = [label for label, _ in options]

@@ -30,7 +30,7 @@ _INLINE: Final = r"(?<![A-Za-z0-9])[(（\[]?{letter}\s*[)）\].．、:：][ \t\u
 
 
 def read_options(value: Any, column: str) -> Options:
-    """Return the options that one column holds, without blank ones at the end.
+    """Returns the options that one column holds, without blank ones at the end.
 
     Raises:
         UnusableQuestion: the layout is unknown, an option between others is missing, or there are fewer than 2 or more
@@ -52,7 +52,7 @@ def read_options(value: Any, column: str) -> Options:
 
 
 def checked(options: Options, column: str) -> Options:
-    """Check options that are in the order of their labels, and drop blank ones at the end.
+    """Checks options that are in the order of their labels, and drop blank ones at the end.
 
     If every text begins with its own label and a mark (`B. text`), these are removed.
 
@@ -76,7 +76,7 @@ def checked(options: Options, column: str) -> Options:
 
 
 def text_of(value: Any, column: str) -> str:
-    """Return an option's text; a number is converted to text.
+    """Returns an option's text; a number is converted to text.
 
     Raises:
         UnusableQuestion: the value is neither text nor a number.
@@ -93,7 +93,7 @@ def text_of(value: Any, column: str) -> str:
 
 
 def label_of(value: Any) -> str:
-    """Return a label in the form in which labels are compared: a capital letter or a number; empty if it is neither."""
+    """Returns a label in the form that is compared: a capital letter or a number; empty if it is neither."""
     text = unicodedata.normalize("NFKC", str(value)).strip().strip("().[]、:").upper()
     if len(text) == 1 and text in ascii_uppercase:
         return text
@@ -101,7 +101,7 @@ def label_of(value: Any) -> str:
 
 
 def _parsed(text: str) -> Any:
-    """Parse JSON, or Python literals as pandas writes them to CSV; return the text itself if it is neither."""
+    """Parses JSON, or Python literals as pandas writes them to CSV; returns the text itself if it is neither."""
     stripped = text.strip()
     if stripped[:1] in ("{", "["):
         for parse in (json.loads, ast.literal_eval):
@@ -146,7 +146,7 @@ def _of_list(values: Sequence[Any], column: str) -> Options:
 
 
 def _without_marks(options: Options) -> Options:
-    """Remove the label from every text, if all begin with their own letter and a mark (`B. text`)."""
+    """Removes the label from every text, if all begin with their own letter and a mark (`B. text`)."""
     marks = [re.match(_MARKED.format(letter=label), text) for label, text in options]
     return (
         [(label, text[mark.end() :] if mark else text) for (label, text), mark in zip(options, marks, strict=True)]
@@ -156,7 +156,7 @@ def _without_marks(options: Options) -> Options:
 
 
 def _of_text(text: str, column: str) -> Options:
-    """Read options from a text with a letter before each: at the start of lines, else anywhere if a mark follows."""
+    """Reads options from a text with a letter before each: at the start of lines, else anywhere if a mark follows."""
     for pattern in (_LINE, _INLINE):
         options = _split("\n" + text.strip(), pattern)
         if len(options) > 1:
@@ -167,7 +167,7 @@ def _of_text(text: str, column: str) -> Options:
 
 
 def _split(text: str, pattern: str) -> Options:
-    """Return the parts after A, B, ...; none if letters are missing or repeated, which makes the options ambiguous."""
+    """Returns the parts after A, B, ...; none if letters are missing or repeated, which makes the options ambiguous."""
     marks = [
         (letter, match)
         for letter in ascii_uppercase

@@ -40,7 +40,7 @@ class ChoiceQuestion:
         return "\n".join([self.question, *map(self.lettered, range(len(self.options)))])
 
     def lettered(self, index: int) -> str:
-        """Return an option with its letter, as `B. text`."""
+        """Returns an option with its letter, as `B. text`."""
         return f"{LETTERS[index]}. {self.options[index]}"
 
 

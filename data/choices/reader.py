@@ -32,7 +32,7 @@ Record = Mapping[Any, Any]
 
 
 def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | None:
-    """Return the choice question of a record; None if the record has no options.
+    """Returns the choice question of a record; None if the record has no options.
 
     Args:
         record: the record, in any supported layout.
@@ -67,7 +67,7 @@ def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | No
 
 
 def _check_names(record: Record) -> None:
-    """Reject columns whose normalized names are equal (`answer` and `Answer`) and whose values differ."""
+    """Rejects columns whose normalized names are equal (`answer` and `Answer`) and whose values differ."""
     if len({normalized(name) for name in record}) == len(record):
         return
     filled: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def _check_names(record: Record) -> None:
 
 
 def _flat(record: Record) -> Record:
-    """Return the record with a question that is an object, such as ARC's `{"stem", "choices"}`, expanded to columns."""
+    """Returns the record with a question that is an object, as ARC's `{"stem", "choices"}`, expanded to columns."""
     column, value = first_filled(record, ("question",))
     if not isinstance(value, Mapping) or "stem" not in value:
         return record
@@ -87,7 +87,7 @@ def _flat(record: Record) -> Record:
 
 
 def context_of(record: Record) -> str:
-    """Return the text that a question is about, from a separate column: a text, a list of texts, or PubMedQA's object.
+    """Returns the text that a question is about, from a separate column: a text, a list of texts, or PubMedQA's object.
 
     Raises:
         UnusableQuestion: the column holds something else.
@@ -104,7 +104,7 @@ def context_of(record: Record) -> str:
 
 
 def asks_in_words(record: Record) -> bool:
-    """Return whether the question contains all options and the key is a text, as in PromptCBLUE's `answer_choices`."""
+    """Returns whether the question contains all options and the key is a text, as in PromptCBLUE's `answer_choices`."""
     column, choices = first_filled(record, ("answer_choices",))
     if column is None or not isinstance(choices, list) or option_columns(record) != (column, {}):
         return False
@@ -112,13 +112,13 @@ def asks_in_words(record: Record) -> bool:
 
 
 def key_column(record: Record) -> str:
-    """Return the column that holds, or would hold, a record's key; empty if the record has none."""
+    """Returns the column that holds, or would hold, a record's key; empty if the record has none."""
     column, _ = first_filled(record, (*KEYS, *ANSWERS))
     return "" if column is None else str(column)
 
 
 def count_from(records: Sequence[Record]) -> int | None:
-    """Return whether numeric keys in a file count from 0 or from 1; None unless exactly one of these fits all keys."""
+    """Returns whether numeric keys in a file count from 0 or from 1; None unless exactly one of these fits all keys."""
     numbered = [record for record in records if _fault(record, None) == COUNTED]
     fitting = [first for first in (0, 1) if not any(_fault(record, first) for record in numbered)]
     return fitting[0] if len(fitting) == 1 else None
@@ -155,7 +155,7 @@ def _options(record: Record) -> Options | None:
 
 
 def _listed(record: Record) -> Any | None:
-    """Return a differently named column with a list of options, if the key is a letter or in a column of keys.
+    """Returns a differently named column with a list of options, if the key is a letter or in a column of keys.
 
     An example is HEAD-QA's `answers`.
     """
@@ -177,7 +177,7 @@ def _can_be_options(value: Any) -> bool:
 
 
 def _letters_only(record: Record) -> bool:
-    """Return whether the key is one or more letters, which mean nothing without options."""
+    """Returns whether the key is one or more letters, which mean nothing without options."""
     value = first_filled(record, (*KEYS, *ANSWERS))[1]
     return (
         isinstance(value, str)
@@ -195,7 +195,7 @@ def _question(record: Record) -> str:
 
 
 def _answers(record: Record, options: Options, first: int | None) -> tuple[int, ...]:
-    """Return the options that all key columns together name.
+    """Returns the options that all key columns together name.
 
     An error in a column that can only name options (`answer_idx`) is raised. An error in a column that may also hold a
     text is ignored if another column has a valid key.

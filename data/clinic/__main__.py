@@ -14,7 +14,7 @@ from data.tables import DataError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build the clinic and print its tables; 0 on success, 1 with one line on stderr on bad input."""
+    """Builds the clinic and prints its tables; returns 0, or 1 after one line on stderr for bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m data.clinic",
         description="Write the sample clinic: synthetic text for every stage and evaluation, and its tokenizer. The "

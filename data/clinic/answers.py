@@ -28,7 +28,7 @@ class Answer:
     cut: int = 0  # characters missing from the end
 
     def text(self) -> str:
-        """Return the whole answer."""
+        """Returns the whole answer."""
         whole = f"{self.opening}{self.preface}{self.facts}。{self.filler}{self.safety}"
         return whole[: len(whole) - self.cut]
 
@@ -51,17 +51,17 @@ CRAWLED: Final = Manners(rude=0.35, missing_advice=0.65, cut_off=0.05, preface=0
 
 
 def join(values: tuple[str, ...] | list[str], attribute: str) -> str:
-    """Join values as in prose; advice consists of short sentences and takes commas."""
+    """Joins values as in prose; advice consists of short sentences and takes commas."""
     return ("，" if attribute == "advice" else "、").join(values)
 
 
 def state_facts(name: str, attribute: str, values: tuple[str, ...] | list[str], rng: random.Random) -> str:
-    """Return the sentence, without its full stop, that states the `values` of a condition's attribute."""
+    """Returns the sentence, without its full stop, that states the `values` of a condition's attribute."""
     return rng.choice(phrasing.FACTS[attribute]).format(name=name, values=join(values, attribute))
 
 
 def draw_answer(facts: str, manners: Manners, rng: random.Random) -> Answer:
-    """Return an answer that states `facts`, with parts and flaws drawn from `manners`."""
+    """Returns an answer that states `facts`, with parts and flaws drawn from `manners`."""
     answer = Answer(
         opening=rng.choice(phrasing.RUDE if rng.random() < manners.rude else phrasing.POLITE),
         preface=rng.choice(phrasing.PREFACES) if rng.random() < manners.preface else "",
@@ -73,7 +73,7 @@ def draw_answer(facts: str, manners: Manners, rng: random.Random) -> Answer:
 
 
 def cut(answer: Answer, rng: random.Random) -> Answer:
-    """Cut an answer off in the last third of its facts or later, never at the end of a sentence."""
+    """Cuts an answer off in the last third of its facts or later, never at the end of a sentence."""
     kept = len(answer.opening + answer.preface) + len(answer.facts) * 2 // 3
     longest = len(answer.text()) - kept
     while True:
@@ -83,7 +83,7 @@ def cut(answer: Answer, rng: random.Random) -> Answer:
 
 
 def wrong_values(condition: Condition, attribute: str, knowledge: Knowledge, rng: random.Random) -> tuple[str, ...]:
-    """Return the attribute's values of another condition that shares none of them with this one."""
+    """Returns the attribute's values of another condition that shares none of them with this one."""
     true = set(condition.values(attribute))
     others = [c.values(attribute) for c in knowledge.conditions if true.isdisjoint(c.values(attribute))]
     return rng.choice(others)

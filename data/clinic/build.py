@@ -64,7 +64,7 @@ class Clinic:
 
 
 def make_clinic(knowledge: Knowledge, seed: int, sizes: Sizes) -> Clinic:
-    """Generate all tables and check that nothing held out has leaked: a pure function of its arguments.
+    """Generates all tables and checks that nothing held out has leaked: a pure function of its arguments.
 
     Raises:
         DataError: there is a leak (see `leaks.check_leaks`).
@@ -93,7 +93,7 @@ def make_clinic(knowledge: Knowledge, seed: int, sizes: Sizes) -> Clinic:
 def build(
     out: Path, seed: int, sizes: Sizes, path: Path = CONDITIONS, chat: str = "chimed"
 ) -> tuple[dict[str, Any], bool]:
-    """Write a clinic to the folder `out`, or verify that it is there already.
+    """Writes a clinic to the folder `out`, or verify that it is there already.
 
     Returns:
         The manifest, and whether the clinic was built by this call.
@@ -121,7 +121,7 @@ def build(
 
 
 def _answers(rows: dict[str, list[Row]]) -> frozenset[str]:
-    """Return every answer in the training tables."""
+    """Returns every answer in the training tables."""
     chats = [row["messages"] for row in rows["sft.train"]]
     chats += [row["prompt"] for name in ("preference.train", "prompts.train") for row in rows[name]]
     answers = {message["content"] for chat in chats for message in chat if message["role"] == "assistant"}
@@ -149,7 +149,7 @@ def _write(clinic: Clinic, folder: Path, options: dict[str, Any], vocabulary: in
 
 
 def entity_names(knowledge: Knowledge) -> list[str]:
-    """Return every name that the tokenizer keeps whole: conditions and their values, except advice."""
+    """Returns every name that the tokenizer keeps whole: conditions and their values, except advice."""
     names = [condition.name for condition in knowledge.conditions]
     return names + [value for attribute in ATTRIBUTES if attribute != "advice" for value in knowledge.pool(attribute)]
 
@@ -161,7 +161,7 @@ def _training_texts(rows: dict[str, list[Row]]) -> list[str]:
 
 
 def _find(out: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the manifest of the clinic in `out`, which must be complete and made with `options`."""
+    """Returns the manifest of the clinic in `out`, which must be complete and made with `options`."""
     advice = "choose another folder, or remove this one to build it again"
     try:
         manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text("utf-8"))
@@ -187,7 +187,7 @@ def _difference(key: str, found: Any, wanted: Any) -> str:
 
 
 def _fingerprint(path: Path) -> str:
-    """Return a hash of the knowledge base and of all code that determines what the files hold."""
+    """Returns a hash of the knowledge base and of all code that determines what the files hold."""
     here = Path(__file__).parent
     shared = [
         *sorted((here.parent / "chat").glob("*.py")),

@@ -23,7 +23,7 @@ CHOICE_ATTRIBUTES: Final = tuple(phrasing.CHOICE_QUESTIONS)
 
 
 def make_sft(split: Split, seed: int, count: int, heldout: bool) -> list[Row]:
-    """Return `count` rows of the SFT table, with tasks mixed by `SHARES`, in random order.
+    """Returns `count` rows of the SFT table, with tasks mixed by `SHARES`, in random order.
 
     Held-out chats open with a held-out phrasing; half of them are about held-out pairs.
     """
@@ -43,7 +43,7 @@ def make_sft(split: Split, seed: int, count: int, heldout: bool) -> list[Row]:
 
 
 def chat(questions: list[str], answers: list[str]) -> list[Message]:
-    """Alternate questions and answers; one more question than answers makes a prompt."""
+    """Alternates questions and answers; one more question than answers makes a prompt."""
     messages: list[Message] = []
     for index, question in enumerate(questions):
         messages.append({"role": "user", "content": question})
@@ -53,7 +53,7 @@ def chat(questions: list[str], answers: list[str]) -> list[Message]:
 
 
 def draw_pair(split: Split, rng: random.Random, heldout: bool, attributes: tuple[str, ...]) -> tuple[Condition, str]:
-    """Draw a pair that may be asked about: an open one for training; for evaluation, a held-out one half the time."""
+    """Draws a pair that may be asked about: an open one for training; for evaluation, a held-out one half the time."""
     wanted = heldout and rng.random() < 0.5
     return rng.choice([(c, a) for c, a in split.pairs(heldout=wanted) if a in attributes])
 
@@ -63,7 +63,7 @@ def draw_question(condition: Condition, attribute: str, rng: random.Random, held
 
 
 def question_chat(split: Split, rng: random.Random, heldout: bool, manners: Manners = CRAWLED) -> Row:
-    """Return a chat with one question: about one attribute, or sometimes from symptoms to the condition."""
+    """Returns a chat with one question: about one attribute, or sometimes from symptoms to the condition."""
     condition, attribute = draw_pair(split, rng, heldout, ATTRIBUTES)
     if attribute == "symptoms" and rng.random() < 0.4:
         question, facts = _diagnosis(condition, rng, heldout)
@@ -74,7 +74,7 @@ def question_chat(split: Split, rng: random.Random, heldout: bool, manners: Mann
 
 
 def dialogue_chat(split: Split, rng: random.Random, heldout: bool, manners: Manners = CRAWLED) -> Row:
-    """Return a chat of two or three turns on one condition; later questions do not name it.
+    """Returns a chat of two or three turns on one condition; later questions do not name it.
 
     One chat in ten has a system turn.
     """
@@ -95,14 +95,14 @@ def dialogue_chat(split: Split, rng: random.Random, heldout: bool, manners: Mann
 
 
 def choice_chat(split: Split, rng: random.Random, heldout: bool) -> Row:
-    """Return an examination question, answered by one right value and nothing else."""
+    """Returns an examination question, answered by one right value and nothing else."""
     condition, attribute = draw_pair(split, rng, heldout, CHOICE_ATTRIBUTES)
     question = rng.choice(phrasing.CHOICE_QUESTIONS[attribute].of(heldout)).format(name=condition.name)
     return _row("choice", [question], [rng.choice(condition.values(attribute))])
 
 
 def prompt_chat(split: Split, rng: random.Random, heldout: bool) -> tuple[list[Message], Condition, str]:
-    """Return a chat that awaits an answer about one attribute of a condition.
+    """Returns a chat that awaits an answer about one attribute of a condition.
 
     One training chat in seven has an earlier turn with a good answer; held-out ones have none, since a later question
     ("那吃什么药好？") has no held-out phrasing.
@@ -122,7 +122,7 @@ def prompt_chat(split: Split, rng: random.Random, heldout: bool) -> tuple[list[M
 
 
 def _told(values: tuple[str, ...], rng: random.Random) -> list[str]:
-    """Return the values that an answer names: mostly all, in the base's order."""
+    """Returns the values that an answer names: mostly all, in the base's order."""
     if len(values) == 1 or rng.random() < 0.85:
         return list(values)
     kept = sorted(rng.sample(range(len(values)), len(values) - 1))

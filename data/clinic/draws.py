@@ -12,7 +12,7 @@ FRUITLESS: Final = 2000  # consecutive draws without a new item after which draw
 
 
 def draw_distinct(count: int, what: str, draw: Callable[[int], tuple[Hashable, T] | None]) -> list[T]:
-    """Call `draw(number of items so far)` until it has returned `count` items with different keys.
+    """Calls `draw(number of items so far)` until it has returned `count` items with different keys.
 
     Args:
         count: the number of items.

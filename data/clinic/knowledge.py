@@ -37,7 +37,7 @@ class Condition:
     advice: tuple[str, ...]
 
     def values(self, attribute: str) -> tuple[str, ...]:
-        """Return the values of one of `ATTRIBUTES`; the department is a tuple of one."""
+        """Returns the values of one of `ATTRIBUTES`; the department is a tuple of one."""
         value = getattr(self, attribute)
         return (value,) if isinstance(value, str) else value
 
@@ -49,16 +49,16 @@ class Knowledge:
     conditions: tuple[Condition, ...]
 
     def pool(self, attribute: str) -> tuple[str, ...]:
-        """Return every distinct value of an attribute over all conditions, in order of appearance."""
+        """Returns every distinct value of an attribute over all conditions, in order of appearance."""
         return tuple(dict.fromkeys(value for c in self.conditions for value in c.values(attribute)))
 
     def having(self, attribute: str, value: str) -> tuple[Condition, ...]:
-        """Return the conditions that have `value` as a value of `attribute`."""
+        """Returns the conditions that have `value` as a value of `attribute`."""
         return tuple(c for c in self.conditions if value in c.values(attribute))
 
 
 def load_knowledge(path: str | Path = CONDITIONS) -> Knowledge:
-    """Load a knowledge base and check it.
+    """Loads a knowledge base and checks it.
 
     Raises:
         DataError: the file is missing or not YAML; a field is missing, unknown, empty, of the wrong type or length;
@@ -115,7 +115,7 @@ def _check_text(value: Any, length: tuple[int, int], where: str) -> None:
 
 
 def _check_names(knowledge: Knowledge, path: Path) -> None:
-    """Check that each name stands for one thing and is not part of another name or of a piece of advice."""
+    """Checks that each name stands for one thing and is not part of another name or of a piece of advice."""
     names = [c.name for c in knowledge.conditions]
     for name in names:
         if names.count(name) > 1:

@@ -18,7 +18,7 @@ _SEPARATOR = "\0"  # occurs in no text, so that no match spans two texts
 
 
 def check_leaks(tables: Tables, split: Split) -> None:
-    """Check all tables of a clinic.
+    """Checks all tables of a clinic.
 
     Raises:
         DataError: a held-out text or pair is in a training text; the message names both.
@@ -43,7 +43,7 @@ def _check_pairs(name: str, texts: Iterable[str], split: Split) -> None:
 
 
 def _text(row: Mapping[str, Any]) -> str:
-    """Return all text of a training row."""
+    """Returns all text of a training row."""
     parts = [row["text"]] if "text" in row else []
     parts += [message["content"] for message in row.get("messages", row.get("prompt", ()))]
     parts += [row[column] for column in ("chosen", "rejected") if column in row]
@@ -51,7 +51,7 @@ def _text(row: Mapping[str, Any]) -> str:
 
 
 def _heldout_texts(tables: Tables) -> Iterable[tuple[str, str]]:
-    """Yield every text that must be new to a model, with its table's name.
+    """Yields every text that must be new to a model, with its table's name.
 
     For a chat, this is the opening question: later questions ("那吃什么药好？") and short answers occur in all chats.
     """

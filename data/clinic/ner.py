@@ -112,12 +112,12 @@ class Sentence:
     entities: tuple[Entity, ...]
 
     def as_row(self) -> dict[str, Any]:
-        """Return the sentence as a row of the NER table."""
+        """Returns the sentence as a row of the NER table."""
         return {"text": self.text, "entities": [vars(entity) for entity in self.entities]}
 
 
 def format_entities(entities: Iterable[tuple[str, str]]) -> str:
-    """Return the answer that lists `(type, text)` pairs, in the format of this module's docstring.
+    """Returns the answer that lists `(type, text)` pairs, in the format of this module's docstring.
 
     Raises:
         ValueError: a type is not one of `TYPES`.
@@ -132,12 +132,12 @@ def format_entities(entities: Iterable[tuple[str, str]]) -> str:
 
 
 def ner_question(text: str) -> str:
-    """Return the user's turn that asks for the entities of a sentence, in training and in evaluation."""
+    """Returns the user's turn that asks for the entities of a sentence, in training and in evaluation."""
     return INSTRUCTION.format(text=text)
 
 
 def make_sentences(split: Split, seed: int, count: int, heldout: bool) -> list[Sentence]:
-    """Return `count` different sentences with randomly drawn entities, which must be read and cannot be memorized.
+    """Returns `count` different sentences with randomly drawn entities, which must be read and cannot be memorized.
 
     Half of the training sentences follow a template, half are clauses in any order; none of them contains both a
     held-out pair's condition and one of its values. Held-out sentences use separate templates; as every draw is from

@@ -18,7 +18,7 @@ class Phrasings:
     heldout: tuple[str, ...]
 
     def of(self, heldout: bool) -> tuple[str, ...]:
-        """Return the phrasings for training, or those held out."""
+        """Returns the phrasings for training, or those held out."""
         return self.heldout if heldout else self.train
 
 

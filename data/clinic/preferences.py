@@ -35,7 +35,7 @@ TRIES: Final = 200
 def make_preferences(
     split: Split, seed: int, count: int, heldout: bool, known: frozenset[str] = frozenset()
 ) -> list[Row]:
-    """Return `count` rows of the preference table, alternating the flaws and which side is longer.
+    """Returns `count` rows of the preference table, alternating the flaws and which side is longer.
 
     Args:
         known: answers of training; no chosen answer is one of them.
@@ -51,7 +51,7 @@ def make_preferences(
 
 
 def make_prompts(split: Split, seed: int, count: int, heldout: bool) -> list[Row]:
-    """Return `count` different rows of the prompts table."""
+    """Returns `count` different rows of the prompts table."""
     rng = random.Random(f"{seed}/prompts/{heldout}")
 
     def draw(_: int) -> tuple[str, Row]:

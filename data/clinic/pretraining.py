@@ -86,7 +86,7 @@ OPENERS: Final = ("关于{name}。", "{name}简介。", "今天介绍{name}。",
 
 
 def make_documents(knowledge: Knowledge, seed: int, count: int, apart_from: Sequence[str] = ()) -> list[str]:
-    """Return `count` different documents.
+    """Returns `count` different documents.
 
     Args:
         apart_from: the training documents, to make held-out ones: no held-out document is part of one of these, and
@@ -105,7 +105,7 @@ def make_documents(knowledge: Knowledge, seed: int, count: int, apart_from: Sequ
 
 
 def _ordered(values: tuple[str, ...], rng: random.Random) -> list[str]:
-    """Return the base's order for half of the texts, any order for the rest."""
+    """Returns the base's order for half of the texts, any order for the rest."""
     return list(values) if rng.random() < 0.5 else rng.sample(values, len(values))
 
 
@@ -123,7 +123,7 @@ def _statement(condition: Condition, attribute: str, rng: random.Random) -> str:
 
 
 def _entry(knowledge: Knowledge, rng: random.Random) -> str:
-    """An encyclopedia's entry: all or most attributes, in any order."""
+    """Returns an encyclopedia's entry: all or most attributes, in any order."""
     condition = rng.choice(knowledge.conditions)
     attributes = rng.sample(ATTRIBUTES, rng.randint(3, 5))
     opener = rng.choice(OPENERS).format(name=condition.name)
@@ -131,7 +131,7 @@ def _entry(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _listing(knowledge: Knowledge, rng: random.Random) -> str:
-    """A card with one labeled line per attribute."""
+    """Returns a card with one labeled line per attribute."""
     condition = rng.choice(knowledge.conditions)
     mark = rng.choice(("：", "——", "："))
     lines = [
@@ -154,7 +154,7 @@ def _asked(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _case(knowledge: Knowledge, rng: random.Random) -> str:
-    """A case note that runs from symptoms over examinations to the diagnosis and its treatment."""
+    """Returns a case note that runs from symptoms over examinations to the diagnosis and its treatment."""
     condition = rng.choice(knowledge.conditions)
     symptoms = "、".join(rng.sample(condition.symptoms, rng.randint(2, len(condition.symptoms))))
     examinations = "、".join(_ordered(condition.examinations, rng))
@@ -184,7 +184,7 @@ def _reversed(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _pair(knowledge: Knowledge, rng: random.Random) -> str:
-    """Two conditions side by side on one or two attributes."""
+    """Returns two conditions side by side on one or two attributes."""
     one, other = rng.sample(knowledge.conditions, 2)
     sentences = [f"{one.name}与{other.name}的区别。"]
     for attribute in rng.sample(ATTRIBUTES, rng.randint(1, 2)):
@@ -204,7 +204,7 @@ def _sorting(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _lecture(knowledge: Knowledge, rng: random.Random) -> str:
-    """Held out: a talk that connects the attributes in sentences that no other document has."""
+    """Returns a held-out talk that connects the attributes in sentences that no other document has."""
     c = rng.choice(knowledge.conditions)
     return (
         f"说说{c.name}。有{'、'.join(c.symptoms)}的人，可到{c.department}做{'、'.join(c.examinations)}，"

@@ -18,7 +18,7 @@ OPTIONS: Final = 4
 
 
 def make_choices(split: Split, seed: int, count: int) -> list[Row]:
-    """Return `count` rows of the choice table: one right value among three of other conditions, at a uniform position.
+    """Returns `count` rows of the choice table: one right value among three of other conditions, at a uniform position.
 
     The phrasings are held out; nearly half of the questions are about held-out pairs.
     """
@@ -40,7 +40,7 @@ def make_choices(split: Split, seed: int, count: int) -> list[Row]:
 
 
 def make_open(split: Split, seed: int, count: int) -> list[Row]:
-    """Return `count` open questions with reference answers.
+    """Returns `count` open questions with reference answers.
 
     Only held-out (condition, attribute) pairs are used, so no reference answer occurs in the training data.
 

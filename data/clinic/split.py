@@ -27,7 +27,7 @@ class Split:
     heldout: frozenset[tuple[str, str]]
 
     def pairs(self, heldout: bool) -> list[tuple[Condition, str]]:
-        """Return the held-out pairs, or the others, in the base's order."""
+        """Returns the held-out pairs, or the others, in the base's order."""
         return self._pairs[heldout]
 
     @cached_property
@@ -36,12 +36,12 @@ class Split:
         return {side: [(c, a) for c, a in every if self.is_open(c, a) != side] for side in (False, True)}
 
     def is_open(self, condition: Condition, attribute: str) -> bool:
-        """Return whether training may ask for and state this attribute of this condition."""
+        """Returns whether training may ask for and state this attribute of this condition."""
         return (condition.name, attribute) not in self.heldout
 
 
 def make_split(knowledge: Knowledge, seed: int) -> Split:
-    """Hold out `HELDOUT_SHARE` of the pairs, equally many of each attribute and at most one of each condition.
+    """Holds out `HELDOUT_SHARE` of the pairs, equally many of each attribute and at most one of each condition.
 
     Raises:
         DataError: the base is too small to hold out two pairs of each attribute and to draw wrong answers from.

@@ -20,7 +20,7 @@ _UNDECODED: Final = re.compile("[\udc80-\udcff]")
 
 
 def begins_list(path: str) -> bool:
-    """Return whether the first character of a file, white space aside, opens a JSON list."""
+    """Returns whether the first character of a file, white space aside, opens a JSON list."""
     try:
         for chunk in chunks(Path(path)):
             text = without_mark(chunk).lstrip()
@@ -32,7 +32,7 @@ def begins_list(path: str) -> bool:
 
 
 def elements(path: str, encoding: str, longest: int) -> Iterator[tuple[int, Any, str]]:
-    """Yield the elements of the list in a file as `(line, value, why it is bad)`.
+    """Yields the elements of the list in a file as `(line, value, why it is bad)`.
 
     After an element that is not JSON, reading continues at the next object that has a key in common with the list's
     first object.
@@ -81,7 +81,7 @@ class _Text:
         self._text = self._text.removeprefix("\ufeff")
 
     def _grow(self) -> bool:
-        """Read more text, at least doubling the window, so that even a long element is parsed only a few times."""
+        """Reads more text, at least doubling the window, so that even a long element is parsed only a few times."""
         wanted = max(CHUNK, len(self._text) - self._place)
         new: list[str] = []
         while not self._ended and sum(map(len, new)) < wanted:
@@ -95,7 +95,7 @@ class _Text:
         return any(new)
 
     def more(self) -> bool:
-        """Return whether any text is left.
+        """Returns whether any text is left.
 
         Raises:
             Unreadable: at the end of the readable part of a damaged file.
@@ -111,7 +111,7 @@ class _Text:
         return self._text.startswith(character, self._place)
 
     def skip(self, pattern: re.Pattern[str]) -> None:
-        """Skip the text that matches `pattern`."""
+        """Skips the text that matches `pattern`."""
         while True:
             fits = pattern.match(self._text, self._place)
             self._pass(fits.end() if fits else self._place)
@@ -119,7 +119,7 @@ class _Text:
                 return
 
     def element(self, longest: int) -> tuple[Any, str]:
-        """Return the value at the current position, and why it cannot be used.
+        """Returns the value at the current position, and why it cannot be used.
 
         The position moves past the value. If no value can be parsed, None is returned for it and the position does not
         move.
@@ -151,7 +151,7 @@ class _Text:
             return value, bad
 
     def find_next(self, known: set[str]) -> bool:
-        """Move to the start of the next element after a bad one; return False if there is none."""
+        """Moves to the start of the next element after a bad one; returns False if there is none."""
         while True:
             fits = _NEXT.search(self._text, self._place)
             if fits is None:

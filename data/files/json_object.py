@@ -10,7 +10,7 @@ from configs.errors import ConfigError
 
 
 def read_json_object(path: Path, advice: str, what: str = "") -> dict[str, Any]:
-    """Return the content of a JSON file.
+    """Returns the content of a JSON file.
 
     Args:
         path: of the file, in UTF-8.

@@ -16,7 +16,7 @@ _OPENING: Final = re.compile(r"[\[{]")
 
 
 def parse(text: str) -> Any:
-    """Parse the JSON value in `text`.
+    """Parses the JSON value in `text`.
 
     Raises:
         DataError: the text is not JSON, or holds a value that cannot be stored downstream; the message is the reason
@@ -36,7 +36,7 @@ def parse(text: str) -> Any:
 
 
 def with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object and reject duplicate keys; json alone would silently keep the last of them.
+    """Builds an object and rejects duplicate keys; json alone would silently keep the last of them.
 
     Raises:
         ValueError: a key is given twice.
@@ -49,7 +49,7 @@ def with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def unusable(value: Any, text: str) -> str:
-    """Return why a parsed value cannot be used, although its `text` is valid JSON; empty if it can."""
+    """Returns why a parsed value cannot be used, although its `text` is valid JSON; empty if it can."""
     if len(_OPENING.findall(text)) > DEEPEST and _is_deep(value):
         return TOO_DEEP
     if _SURROGATE.search(text):

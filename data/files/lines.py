@@ -28,7 +28,7 @@ class Unreadable(Exception):
 
 
 def chunks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """Yield the bytes from `start` to `end` of a file's content, at most `CHUNK` at a time, up to any damage.
+    """Yields the bytes from `start` to `end` of a file's content, at most `CHUNK` at a time, up to any damage.
 
     Content is decompressed according to the file's suffix: .gz, .zst or none.
 
@@ -54,7 +54,7 @@ def _plain(path: Path, start: int, end: int | None) -> Iterator[bytes]:
 
 
 def _gunzipped(path: Path, start: int, end: int | None) -> Iterator[bytes]:
-    """Yield the content of all members of a gzip file.
+    """Yields the content of all members of a gzip file.
 
     Unlike the gzip module, this also yields what was decompressed before damage.
     """
@@ -93,7 +93,7 @@ def _unzstd(path: Path, start: int, end: int | None) -> Iterator[bytes]:
 
 
 def _before_damage(parts: Iterator[bytes]) -> bytes:
-    """Return the bytes before the error that ends `parts`, which yields single bytes: a failed read returns nothing."""
+    """Returns the bytes before the error that ends `parts`. It yields single bytes: a failed read returns nothing."""
     found = bytearray()
     with suppress(OSError, zlib.error, pa.ArrowException):
         for part in parts:
@@ -102,7 +102,7 @@ def _before_damage(parts: Iterator[bytes]) -> bytes:
 
 
 def detect_encoding(path: Path) -> str:
-    """Return the encoding of a text file, `utf-8` or `gb18030`.
+    """Returns the encoding of a text file, `utf-8` or `gb18030`.
 
     The first chunk with non-ASCII bytes decides: the encoding is the first in which the whole chunk is valid, else the
     one in which more of its non-ASCII lines are. Lines that are valid in UTF-8 count four times: bytes are seldom
@@ -130,7 +130,7 @@ def detect_encoding(path: Path) -> str:
 
 
 def without_mark(content: bytes) -> bytes:
-    """Return the beginning of a file without its byte order mark."""
+    """Returns the beginning of a file without its byte order mark."""
     for mark in _BYTE_ORDER_MARKS:
         content = content.removeprefix(mark)
     return content
@@ -145,7 +145,7 @@ def _decodes(text: bytes, encoding: str) -> bool:
 
 
 def lines(parts: Iterator[bytes], encoding: str, longest: int) -> Iterator[tuple[int, str, str]]:
-    """Yield lines as `(number from 1, text without end, why it is bad)`; lines of more than `longest` bytes are bad.
+    """Yields lines as `(number from 1, text without end, why it is bad)`; lines of more than `longest` bytes are bad.
 
     Raises:
         Unreadable: see `chunks`; all complete lines before the damage have been yielded.
@@ -169,7 +169,7 @@ def lines(parts: Iterator[bytes], encoding: str, longest: int) -> Iterator[tuple
 
 
 def _all_decoded(whole: bytes, encoding: str, longest: int) -> Iterable[tuple[str, str]]:
-    """Decode the lines of one chunk to `(text, why it is bad)`: all at once if all are valid, else one by one."""
+    """Decodes the lines of one chunk to `(text, why it is bad)`: all at once if all are valid, else one by one."""
     if len(whole) <= longest and b"\0" not in whole:
         try:
             text = whole.decode(encoding)
@@ -194,7 +194,7 @@ def _decoded(line: bytes, size: int, encoding: str, longest: int) -> tuple[str, 
 
 
 def line_starts(path: Path, step: int) -> list[int]:
-    """Return offsets that split an uncompressed file into stretches of about `step` bytes, each beginning with a line.
+    """Returns offsets that split an uncompressed file into stretches of about `step` bytes, each beginning with a line.
 
     The first offset is 0; a line longer than a stretch makes its stretch longer.
     """

@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file as `(number from 1, text)`.
+    """Yields the lines of a file as `(number from 1, text)`.
 
     Raises:
         DataError: the file cannot be opened or is not text, or a line is not in the file's encoding or holds a null
@@ -33,7 +33,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def whole_text(path: Path) -> str:
-    """Return the text of a file without its byte order mark; CR LF becomes LF.
+    """Returns the text of a file without its byte order mark; CR LF becomes LF.
 
     Raises:
         DataError: see `text_lines`.
@@ -44,7 +44,7 @@ def whole_text(path: Path) -> str:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield the values of a file with one JSON value per line as `(line, value)`; blank lines are skipped.
+    """Yields the values of a file with one JSON value per line as `(line, value)`; blank lines are skipped.
 
     Raises:
         DataError: see `text_lines`; or a line is not usable JSON.
@@ -60,7 +60,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def json_records(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield the elements of a JSON list, or the values of JSON Lines, as `(first line, value)`.
+    """Yields the elements of a JSON list, or the values of JSON Lines, as `(first line, value)`.
 
     Raises:
         DataError: see `json_lines`; or the list is truncated or damaged.
@@ -73,7 +73,7 @@ def json_records(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def csv_head(path: Path) -> list[str]:
-    """Return the column names in the header of a CSV file; none for an empty file.
+    """Returns the column names in the header of a CSV file; none for an empty file.
 
     Raises:
         DataError: see `csv_rows`.
@@ -82,7 +82,7 @@ def csv_head(path: Path) -> list[str]:
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows below the header of a CSV file as `(first line, cell by column name)`.
+    """Yields the rows below the header of a CSV file as `(first line, cell by column name)`.
 
     Raises:
         DataError: see `text_lines`; or a row does not have as many cells as the header.
@@ -99,7 +99,7 @@ def _encoding(path: Path) -> str:
 
 
 def _strict(path: Path, found: Iterable[tuple[int, Value, str]]) -> Iterator[tuple[int, Any]]:
-    """Yield the values of a reader of `(line, value, why it is bad)`; raise DataError for the first bad one."""
+    """Yields the values of a reader of `(line, value, why it is bad)`; raises DataError for the first bad one."""
     line = 0
     try:
         for line, value, bad in found:

@@ -18,7 +18,7 @@ INSTALL: Final = (
 
 
 def require_reader() -> None:
-    """Check that the package that reads workbooks is installed.
+    """Checks that the package that reads workbooks is installed.
 
     Raises:
         ConfigError: it is not.
@@ -30,7 +30,7 @@ def require_reader() -> None:
 
 
 def read_sheets(path: Path) -> Iterator[tuple[int, dict[str, str] | None, str]]:
-    """Yield records as `(row, record, why it is bad)`; row numbers continue from sheet to sheet.
+    """Yields records as `(row, record, why it is bad)`; row numbers continue from sheet to sheet.
 
     The first row of a sheet with anything in it names the columns. Numbers are given as stored, in a percent format
     with the percent sign, and dates in ISO 8601. Reported as bad are a formula whose result is not stored, an error

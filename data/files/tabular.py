@@ -15,7 +15,7 @@ _LARGEST_CELL: Final = 2**31 - 1  # the largest limit that the csv module accept
 def read_csv(
     texts: Iterator[tuple[int, str, str]], delimiter: str, longest: int
 ) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
-    """Yield records as `(line, record, why it is bad)` from numbered lines `(line, text, why it is bad)`.
+    """Yields records as `(line, record, why it is bad)` from numbered lines `(line, text, why it is bad)`.
 
     The first line is the header, whose names are the keys of each record. If a record cannot be read, its first line
     is bad and reading continues with its second.
@@ -56,7 +56,7 @@ def read_csv(
 
 
 def head_of(texts: Iterator[tuple[int, str, str]], delimiter: str) -> list[str]:
-    """Return the column names in a file's header; none if there is no line, or if a quote is not closed."""
+    """Returns the column names in a file's header; none if there is no line, or if a quote is not closed."""
     taken = _next_record(deque(), texts, delimiter, None)
     return _cells("\n".join(text for _, text, _ in taken), delimiter) or []
 
@@ -67,7 +67,7 @@ def _next_record(
     delimiter: str,
     head: list[str] | None,
 ) -> list[tuple[int, str, str]]:
-    """Return the lines of the next record: one, or more while a quote is open; empty at the end.
+    """Returns the lines of the next record: one, or more while a quote is open; empty at the end.
 
     A quote inside a cell that does not begin with one is an ordinary character and opens nothing.
     """

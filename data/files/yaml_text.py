@@ -15,7 +15,7 @@ class StrictLoader(yaml.SafeLoader):
     """Rejects duplicate keys, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping.
+        """Builds a mapping.
 
         Raises:
             YAMLError: a key is given twice; the message has the line.
@@ -28,7 +28,7 @@ class StrictLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = StrictLoader) -> Any:
-    """Return the value of a YAML file, whose encoding is detected as for all text files.
+    """Returns the value of a YAML file, whose encoding is detected as for all text files.
 
     Raises:
         DataError: the file cannot be read, is not YAML, is nested too deeply, or gives a key twice.

@@ -25,7 +25,7 @@ MOST_SAID = 10
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the command line parser; its defaults are those of `Options`."""
+    """Builds the command line parser; its defaults are those of `Options`."""
     default = Options("text")
     found = argparse.ArgumentParser(
         prog=PROG,
@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_steps(parser: argparse.ArgumentParser, default: Options) -> None:
-    """Add the options that choose cleaning steps."""
+    """Adds the options that choose cleaning steps."""
     add = parser.add_argument
     add(
         "--skip",
@@ -114,7 +114,7 @@ def _add_steps(parser: argparse.ArgumentParser, default: Options) -> None:
 
 
 def _add_limits(parser: argparse.ArgumentParser, default: Options) -> None:
-    """Add the thresholds of cleaning."""
+    """Adds the thresholds of cleaning."""
     add = parser.add_argument
     add(
         "--min-chars",
@@ -166,7 +166,7 @@ def _add_limits(parser: argparse.ArgumentParser, default: Options) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a preparation, and print a summary of what came in, what came out and where the report is."""
+    """Runs a preparation, and prints a summary of what came in, what came out and where the report is."""
     given = parser().parse_args(arguments)
     configure("data.prepare")
     with one_line_errors(PROG):
@@ -180,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextmanager
 def _pool(workers: int | None, size: int, insecure: bool) -> Iterator[Pool]:
-    """Yield the Ray cluster of `$RAY_ADDRESS`, which a submitted job always has, else the pool of this machine.
+    """Yields the Ray cluster of `$RAY_ADDRESS`, which a submitted job always has, else the pool of this machine.
 
     `--workers` selects this machine in any case.
     """

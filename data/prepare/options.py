@@ -104,11 +104,11 @@ class Options:
         return _MIN_CHARS[self.kind] if self.min_chars is None else self.min_chars
 
     def takes(self, step: str) -> bool:
-        """Return whether a step is on."""
+        """Returns whether a step is on."""
         return step not in self.skip
 
     def as_json(self) -> dict[str, Any]:
-        """Return the options as the manifest has them; equal options give equal JSON."""
+        """Returns the options as the manifest has them; equal options give equal JSON."""
         found = asdict(self)
         return {
             **found,

@@ -30,16 +30,16 @@ class Reasons:
     first: dict[str, str] = field(default_factory=dict)
 
     def count(self, where: str, reason: str, kind: str = "") -> None:
-        """Count one bad record; its kind is derived from the reason unless it is given."""
+        """Counts one bad record; its kind is derived from the reason unless it is given."""
         self._add(kind or kind_of_reason(reason), 1, f"{where}: {reason}")
 
     def add(self, other: Reasons) -> None:
-        """Add the counts of another part of the records."""
+        """Adds the counts of another part of the records."""
         for kind, count in other.counts.items():
             self._add(kind, count, other.first[kind])
 
     def total(self) -> int:
-        """Return the number of bad records."""
+        """Returns the number of bad records."""
         return self.counts.total()
 
     def _add(self, kind: str, count: int, first: str) -> None:
@@ -50,7 +50,7 @@ class Reasons:
 
 
 def kind_of_reason(reason: str) -> str:
-    """Return a reason without what is specific to one record: quoted texts and numbers."""
+    """Returns a reason without what is specific to one record: quoted texts and numbers."""
     for pattern, instead in _PARTICULAR:
         reason = pattern.sub(instead, reason)
     return reason

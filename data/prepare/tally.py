@@ -17,7 +17,7 @@ BINS: Final = 40
 
 
 def length_bin(characters: int) -> int:
-    """Return the bin of a text of this many characters."""
+    """Returns the bin of a text of this many characters."""
     return min(BINS - 1, int(2 * math.log2(max(characters, 1))))
 
 
@@ -59,7 +59,7 @@ class Tally:
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     def add(self, other: Tally) -> None:
-        """Add the counts of `other`."""
+        """Adds the counts of `other`."""
         self.bad.add(other.bad)
         for name in ("records", "rows", "removed", "changed", "overlap", "lengths", "masked", "mapped"):
             getattr(self, name).update(getattr(other, name))
@@ -73,25 +73,25 @@ class Tally:
                 self.show(step, **one)
 
     def show(self, step: str, where: str, why: str, text: str, kept: str = "") -> None:
-        """Keep an example of a step, unless there are enough already."""
+        """Keeps an example of a step, unless there are enough already."""
         ones = self.examples.setdefault(step, [])
         if len(ones) < (PAIRS if kept else EXAMPLES):
             ones.append({"where": where, "why": why, "text": shortened(text), "kept": shortened(kept)})
 
     def keep(self, source: str, characters: int) -> None:
-        """Count an output row."""
+        """Counts an output row."""
         self.rows[source] += 1
         self.characters += characters
         self.lengths[length_bin(characters)] += 1
 
     def drop(self, source: str, characters: int) -> None:
-        """Undo `keep` for a row that a later step removes."""
+        """Undoes `keep` for a row that a later step removes."""
         self.rows[source] -= 1
         self.characters -= characters
         self.lengths[length_bin(characters)] -= 1
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts as the report has them."""
+        """Returns the counts as the report has them."""
         return {
             "records": sum(self.records.values()),
             "rows": sum(self.rows.values()),
@@ -111,5 +111,5 @@ class Tally:
 
 
 def shortened(text: str) -> str:
-    """Return the beginning of an example's text."""
+    """Returns the beginning of an example's text."""
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"

@@ -28,7 +28,7 @@ PROG: Final = "python -m data.tokenizer"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the command line parser."""
+    """Builds the command line parser."""
     found = argparse.ArgumentParser(prog=PROG, description="Train a tokenizer, or extend one with more tokens.")
     commands = found.add_subparsers(required=True, dest="command")
     train = commands.add_parser("train", help="train a new byte-level BPE tokenizer")
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train or extend a tokenizer, and print its statistics on the texts. An error ends the command with one line."""
+    """Trains or extends a tokenizer, and prints its statistics on the texts; an error is one line."""
     given = parser().parse_args(arguments)
     with one_line_errors(PROG):
         if given.out.exists():
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextmanager
 def _folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which is renamed to `out` on success and removed otherwise."""
+    """Yields a temporary folder, which is renamed to `out` on success and removed otherwise."""
     aside = out.with_name(f"{out.name}.new")
     with writing(aside):
         shutil.rmtree(aside, ignore_errors=True)
@@ -82,7 +82,7 @@ def _folder(out: Path) -> Iterator[Path]:
 
 
 def figures(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], most: int = 1000) -> dict[str, float]:
-    """Return the vocabulary's size, and the characters per token in the first `most` texts."""
+    """Returns the vocabulary's size, and the characters per token in the first `most` texts."""
     some = [text for text, _ in zip(texts, range(most), strict=False)]
     tokens = sum(map(len, tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]))
     return {"vocabulary": len(tokenizer), "characters_a_token": round(sum(map(len, some)) / tokens, 3)}

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Return whether a model's folder contains a tokenizer."""
+    """Returns whether a model's folder contains a tokenizer."""
     return any((folder / name).is_file() for name in _FILES)
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Read the tokenizer in `folder`; a checkpoint's own code is never run.
+    """Reads the tokenizer in `folder`; a checkpoint's own code is never run.
 
     Raises:
         ConfigError: there is none, or the installed Transformers and tokenizers cannot read it.

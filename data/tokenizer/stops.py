@@ -9,7 +9,7 @@ from configs.errors import ConfigError
 
 
 def single_tokens(tokenizer: Any, texts: Iterable[str], key: str) -> tuple[int, ...]:
-    """Return the id of each text, which must be one token: an entry of the vocabulary, or text that encodes to one.
+    """Returns the id of each text, which must be one token: an entry of the vocabulary, or text that encodes to one.
 
     Raises:
         ConfigError: a text is not exactly one token; the message names the setting `key`.

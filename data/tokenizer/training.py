@@ -40,7 +40,7 @@ BOUNDARIES: Final = r"[，。：；、？！“”\n\s;:,]|\d"
 def train_tokenizer(
     texts: Iterable[str], names: Sequence[str], vocabulary: int, chat: str = "chimed"
 ) -> PreTrainedTokenizerFast:
-    """Train a tokenizer.
+    """Trains a tokenizer.
 
     Args:
         texts: training text, without role markers and special tokens.
@@ -77,7 +77,7 @@ def train_tokenizer(
 
 
 def wrap(tokenizer: Tokenizer, chat: str = "chimed") -> PreTrainedTokenizerFast:
-    """Wrap a tokenizer for Transformers, with the roles of special tokens, the chat template and the context length."""
+    """Wraps a tokenizer for Transformers, with the roles of special tokens, the chat template, the context length."""
     settings: dict[str, Any] = {
         "unk_token": "<unk>",
         "bos_token": "<s>",
@@ -93,7 +93,7 @@ def wrap(tokenizer: Tokenizer, chat: str = "chimed") -> PreTrainedTokenizerFast:
 
 
 def texts_in(paths: Sequence[str | Path]) -> Iterator[str]:
-    """Yield every text of tables that `data.prepare` wrote, given as files or folders; reads one batch at a time.
+    """Yields every text of tables that `data.prepare` wrote, given as files or folders; reads one batch at a time.
 
     Raises:
         DataError: a path is not such a table.
@@ -112,7 +112,7 @@ def texts_in(paths: Sequence[str | Path]) -> Iterator[str]:
 
 
 def load(folder: Path) -> PreTrainedTokenizerFast:
-    """Return the tokenizer in a folder in Hugging Face's format.
+    """Returns the tokenizer in a folder in Hugging Face's format.
 
     Raises:
         ConfigError: there is no usable tokenizer, or it has no tokenizer.json.
@@ -124,7 +124,7 @@ def load(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def save_extended(old: PreTrainedTokenizerFast, new: Tokenizer, folder: Path) -> None:
-    """Write `new` with all settings of `old`, from which it was extended.
+    """Writes `new` with all settings of `old`, from which it was extended.
 
     Raises:
         DataError: the result has another size when it is read back.

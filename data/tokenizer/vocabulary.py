@@ -33,7 +33,7 @@ Pair = tuple[str, str]
 def extend(
     tokenizer: Tokenizer, texts: Callable[[], Iterable[str]], more: int, character_share: float = 0.5
 ) -> Tokenizer:
-    """Return a tokenizer with `more` additional pieces, whose ids follow the old ones.
+    """Returns a tokenizer with `more` additional pieces, whose ids follow the old ones.
 
     Args:
         tokenizer: a byte-pair encoding, of bytes or of characters; it is not modified.
@@ -71,7 +71,7 @@ def extend(
 
 
 def old_pieces(old: Tokenizer, new: Tokenizer) -> dict[int, list[int]]:
-    """Map every id that only the new tokenizer has to the old ids that stand for the same text, in order.
+    """Maps every id that only the new tokenizer has to the old ids that stand for the same text, in order.
 
     Raises:
         DataError: the new tokenizer is not an extension of the old one: an old id stands for something else.
@@ -99,7 +99,7 @@ def old_pieces(old: Tokenizer, new: Tokenizer) -> dict[int, list[int]]:
 
 
 def _unknown(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> list[str]:
-    """Return the characters for which the tokenizer has no piece, the most frequent first."""
+    """Returns the characters for which the tokenizer has no piece, the most frequent first."""
     vocabulary, counts = tokenizer.get_vocab(), Counter[str]()
     for text in texts:
         counts.update(text)
@@ -108,7 +108,7 @@ def _unknown(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> list[str]
 
 
 def _merges(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> list[Pair]:
-    """Return merges of the tokenizer's pieces in the order in which they are trained, at most `most`."""
+    """Returns merges of the tokenizer's pieces in the order in which they are trained, at most `most`."""
     pieces = {number: piece for piece, number in tokenizer.get_vocab().items()}
     letters: Tokenizer = Tokenizer(BPE())
     letters.pre_tokenizer = pre_tokenizers.Split(_BETWEEN, "removed")
@@ -128,7 +128,7 @@ def _merges(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> list[Pair]
 
 
 def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[str]:
-    """Yield stretches of text that merges may not cross, as characters that stand for pieces.
+    """Yields stretches of text that merges may not cross, as characters that stand for pieces.
 
     Added tokens and single bytes are left out.
     """
@@ -150,6 +150,6 @@ def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[str]:
 
 
 def _pairs(model: dict[str, Any]) -> list[Pair]:
-    """Return the merges of a byte-pair encoding's saved state."""
+    """Returns the merges of a byte-pair encoding's saved state."""
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
     return [(left, right) for left, right in pairs]

@@ -130,7 +130,7 @@ class EndpointRespondent:
             tried += 1
 
     def _post_once(self, request: dict[str, Any]) -> dict[str, Any] | str:
-        """One attempt of `_post`. Raises RequestFailed if it gets no usable reply."""
+        """Returns one attempt of `_post`. Raises RequestFailed if it gets no usable reply."""
         try:
             answer = self._client.post(f"{self._url}/chat/completions", json=request)
         except httpx.HTTPError as error:

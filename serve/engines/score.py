@@ -76,4 +76,4 @@ class Scorer(OnNodeAddress):
         return scores
 
     async def check_health(self) -> None:
-        """Called periodically by Serve. A replica that responds is healthy."""
+        """Tells Serve, which calls it periodically, that the replica is healthy: one that responds is."""

@@ -52,5 +52,5 @@ class Gateway(OnNodeAddress):
         logger.info("API keys: %s", ", ".join(key.name for key in keys) or "none, local requests only")
 
     async def check_health(self) -> None:
-        """Called by Serve every few seconds. A gateway that responds is healthy; also refreshes the queue metric."""
+        """Refreshes the queue metric. Serve calls it every few seconds; a gateway that responds is healthy."""
         self._gate.change()

@@ -45,7 +45,7 @@ def rloo(scores: Floats, groups: NDArray[np.int64]) -> Floats:
 
 
 def generalized_advantages(rewards: Floats, values: Floats, gamma: float, lam: float) -> Floats:
-    """Generalized advantage estimation (GAE) for one row (Schulman et al. 2016, eq. 16).
+    """Computes generalized advantage estimates (GAE) of one row (Schulman et al. 2016, eq. 16).
 
     A_t = sum over l of (gamma lam)^l delta_{t+l}, with delta_t = r_t + gamma V_{t+1} - V_t. The value after the last
     token is 0, because the response ends there.

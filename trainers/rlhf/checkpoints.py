@@ -62,7 +62,7 @@ class Checkpoints:
 
     @contextmanager
     def saved_when_stopped(self, step: int) -> Iterator[None]:
-        """Context for the part of `step` before its update: saves a checkpoint of its initial state on Stopped."""
+        """On Stopped inside the block, which comes before the update of `step`, saves the step's initial state."""
         state = self._state()
         try:
             yield

@@ -144,7 +144,7 @@ class Rollouts:
         del self._asked[step]
 
     def _dynamically_sampled(self, step: int, responses: ResponseCollector) -> pa.Table:
-        """Dynamic sampling (DAPO, Yu et al. 2025, section 3.2): keeps groups whose responses differ in reward.
+        """Keeps groups whose responses differ in reward: dynamic sampling (DAPO, Yu et al. 2025, section 3.2).
 
         Generates up to `dynamic_sampling` further batches until there are enough. If there are still too few, fills the
         step with groups of equal rewards.

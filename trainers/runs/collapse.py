@@ -19,7 +19,7 @@ class CollapseError(RunError):
 
 @contextmanager
 def keeping_rows(folder: Path) -> Iterator[None]:
-    """Context that writes the rows of a DivergedError to `folder`/not_finite.parquet.
+    """Writes the rows of a DivergedError inside the block to `folder`/not_finite.parquet.
 
     Raises:
         RunError: in place of the DivergedError; the message names the file.

@@ -89,7 +89,7 @@ def require_model(
 
 
 def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) -> None:
-    """The part of `require_model` that only reads the configuration files in the folder `path`. Raises ConfigError."""
+    """Checks what `require_model` checks in the configuration files of the folder `path` alone. Raises ConfigError."""
     config = read_config(path, key)
     require_trainable(config, path, key)
     if kind == "scorer":

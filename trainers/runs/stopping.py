@@ -47,7 +47,7 @@ class StopRequests:
 
     @contextmanager
     def may_interrupt(self) -> Iterator[None]:
-        """Context for work that can be interrupted at any point: a stop request raises Stopped in the middle of it."""
+        """Lets a stop request raise Stopped inside the block: for work that can be interrupted at any point."""
         self._may_interrupt = True
         try:
             self.check()
@@ -57,7 +57,7 @@ class StopRequests:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Context, within `may_interrupt`, for work that must complete: a stop request does not interrupt it."""
+        """Defers stop requests until the block ends: for work, within `may_interrupt`, that must complete."""
         before, self._may_interrupt = self._may_interrupt, False
         try:
             yield

@@ -152,7 +152,7 @@ def fit(job: Job, examples: Examples, queue: Queue) -> None:
 
 
 def work(settings: dict[str, Any]) -> None:
-    """The function that Ray Train runs on every rank."""
+    """Runs on every rank, called by Ray Train."""
     job, queue = settings["job"], settings["queue"]
     config: SupervisedConfig = job.stage.config
     rank = get_context().get_world_rank()

@@ -29,7 +29,7 @@ class PairBatch(PackedBatch):
         return cls(packed.input_ids, packed.lengths, packed.predict, torch.tensor(margins, dtype=torch.float32))
 
     def to(self, device: torch.device | str) -> PairBatch:
-        """The same batch on `device`."""
+        """Returns the same batch on `device`."""
         moved = super().to(device)
         return replace(self, input_ids=moved.input_ids, predict=moved.predict, margins=self.margins.to(device))
 
@@ -79,7 +79,7 @@ class ResponseBatch(PackedBatch):
         return cls(packed.input_ids, packed.lengths, packed.predict, reference)
 
     def to(self, device: torch.device | str) -> ResponseBatch:
-        """The same batch on `device`."""
+        """Returns the same batch on `device`."""
         moved = super().to(device)
         return replace(self, input_ids=moved.input_ids, predict=moved.predict, reference=self.reference.to(device))
 

@@ -116,7 +116,7 @@ def reliability(differences: Floats) -> list[dict[str, float]]:
 
 
 def calibration_error(rows: list[dict[str, float]]) -> float:
-    """Expected calibration error: mean over pairs of |accuracy - confidence| of their bin (Guo et al. 2017, eq. 3)."""
+    """Computes the expected calibration error: mean |accuracy - confidence| over pairs (Guo et al. 2017, eq. 3)."""
     pairs = sum(row["pairs"] for row in rows)
     return sum(row["pairs"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / pairs
 

@@ -198,7 +198,7 @@ class _Reader(HTMLParser):
 
 
 def strip_html(text: str, plain: Callable[[str], str] = str) -> str:
-    """Return the text without tags, comments, scripts, style sheets and SVG images, with its entities decoded.
+    """Returns the text without tags, comments, scripts, style sheets and SVG images, with its entities decoded.
 
     Blocks begin a line, table cells are separated by a blank, and superscripts and subscripts are converted by
     `script`. Everything else stays, character by character.
@@ -230,7 +230,7 @@ def strip_html(text: str, plain: Callable[[str], str] = str) -> str:
 
 
 def _without_xml(text: str) -> str:
-    """Return the text with MathML formulas written out, and without XML constructs that are not HTML elements."""
+    """Returns the text with MathML formulas written out, and without XML constructs that are not HTML elements."""
     if "math" in text or "MATH" in text:
         text = formulas_as_text(text)
     if "<!" in text or "<?" in text:
@@ -255,7 +255,7 @@ def _decoded(text: str, plain: Callable[[str], str]) -> str:
 
 
 def _markup(text: str) -> list[_Tag]:
-    """Return the HTML tags of a text, in order; superscripts and subscripts nest properly, scripts are one tag each."""
+    """Returns the HTML tags of a text, in order; superscripts and subscripts nest properly, a script is one tag."""
     tags = _without_hidden(list(_tags(text)))
     partner = _partners(tags)
     kept = []
@@ -274,7 +274,7 @@ def _markup(text: str) -> list[_Tag]:
 
 
 def _apart(text: str, tag: _Tag) -> bool:
-    """Return whether a tag without an end tag is HTML; `x<hr>y`, between two quantities, may compare three of them."""
+    """Returns whether a tag without an end tag is HTML; `x<hr>y`, between two quantities, may compare three of them."""
     if len(tag.name) > _SHORT or tag.name == "br":
         return True
     around = text[tag.start - 1 : tag.start], text[tag.end : tag.end + 1]
@@ -282,7 +282,7 @@ def _apart(text: str, tag: _Tag) -> bool:
 
 
 def _tags(text: str) -> Iterator[_Tag]:
-    """Yield everything that has the form of a tag or a comment, in order."""
+    """Yields everything that has the form of a tag or a comment, in order."""
     place = 0
     comments = True  # False after a comment without an end, since no later one can have an end either
     while found := _OPENS.search(text, place):
@@ -305,7 +305,7 @@ def _tags(text: str) -> Iterator[_Tag]:
 
 
 def _start_tag(text: str, start: int, name: str) -> _Tag | None:
-    """Return the start tag at `start`; None if there are words where a tag has attributes."""
+    """Returns the start tag at `start`; None if there are words where a tag has attributes."""
     bare = start + 1 + len(name)
     if text.startswith(">", bare):
         return _Tag(start, bare + 1, name, "open")
@@ -323,7 +323,7 @@ def _start_tag(text: str, start: int, name: str) -> _Tag | None:
 
 
 def _without_hidden(tags: list[_Tag]) -> list[_Tag]:
-    """Return the tags, with each script, style sheet or SVG image and all that is in it replaced by one comment."""
+    """Returns the tags, with each script, style sheet or SVG image and all that is in it replaced by one comment."""
     ends = {name: [tag for tag in reversed(tags) if tag.name == name and tag.kind == "close"] for name in _HIDDEN}
     kept: list[_Tag] = []
     place = 0
@@ -342,7 +342,7 @@ def _without_hidden(tags: list[_Tag]) -> list[_Tag]:
 
 
 def _partners(tags: list[_Tag]) -> set[int]:
-    """Return the indices of the start and end tags that belong together.
+    """Returns the indices of the start and end tags that belong together.
 
     Superscripts and subscripts share one stack, because they must nest.
     """

@@ -22,7 +22,7 @@ _DEEPEST: Final = 64
 
 
 def formulas_as_text(text: str) -> str:
-    """Return the text with formulas written out; what is not well-formed MathML stays."""
+    """Returns the text with formulas written out; what is not well-formed MathML stays."""
     return _FORMULA.sub(lambda found: _formula(found[0]), text)
 
 
@@ -70,5 +70,5 @@ def _written(element: Element) -> str:
 
 
 def _grouped(part: str) -> str:
-    """Return a part of a formula, in brackets unless it is one name or number."""
+    """Returns a part of a formula, in brackets unless it is one name or number."""
     return part if len(part) < 2 or part.replace(".", "").isalnum() else f"({part})"

@@ -27,7 +27,7 @@ _NOTATION: Final = {"sup": "^({})", "sub": "_({})"}
 
 
 def script(name: str, content: str) -> str:
-    """Convert the content of a `<sup>` or `<sub>` element to text.
+    """Converts the content of a `<sup>` or `<sub>` element to text.
 
     The result has Unicode superscripts or subscripts if every character has one, else it is `^(...)` or `_(...)`. A
     reference in brackets, and signs without letters or digits such as ®, stay as they are, since they are not

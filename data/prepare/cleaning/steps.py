@@ -32,7 +32,7 @@ class Removed:
 def clean(
     row: Row, options: Options, where: str, tally: Tally, labels: Collection[str] = ()
 ) -> Iterator[Row | Removed]:
-    """Yield the cleaned row, in several parts if it is a document of more than `max_chars`, or why it is removed.
+    """Yields the cleaned row, in several parts if it is a document of more than `max_chars`, or why it is removed.
 
     Args:
         row: a row of `options.schema`.
@@ -58,7 +58,7 @@ def clean(
 
 
 def _rewritten(row: Row, options: Options, where: str, tally: Tally, labels: Collection[str]) -> Row:
-    """Return the row after the steps that change texts."""
+    """Returns the row after the steps that change texts."""
     before = texts_of(row)
     if options.takes("unicode"):
         row = _changed("unicode", row, before, [normalize(text) for text in before], tally)
@@ -89,7 +89,7 @@ def _changed(step: str, row: Row, before: list[str], after: list[str], tally: Ta
 
 
 def cut_text(text: str, longest: int) -> list[str]:
-    """Split a text into parts of at most `longest` characters.
+    """Splits a text into parts of at most `longest` characters.
 
     Each part ends after the last newline in the second half of the `longest` characters; if there is none, after the
     last `。` there; otherwise at `longest` characters.
@@ -118,7 +118,7 @@ def _judged(row: Row, options: Options) -> Row | Removed:
 
 
 def repeated_share(text: str) -> float:
-    """Return the share of a text's windows of ten characters that occur earlier in it; 0 for less than 100 characters.
+    """Returns the share of a text's windows of ten characters that occur earlier in it; 0 for less than 100 characters.
 
     In the spirit of the repetition filters of Rae et al. 2021 (Gopher, appendix A.1.1), for text without spaces.
     """

@@ -30,7 +30,7 @@ _EMPTY_LINES: Final = re.compile(r"\n{3,}")
 
 
 def normalize(text: str) -> str:
-    """Normalize characters, line ends and blanks.
+    """Normalizes characters, line ends and blanks.
 
     Applies Unicode NFC; converts full-width letters and digits to ASCII, but keeps full-width punctuation, which
     Chinese uses; removes invisible characters; leaves one kind of line end and blank, and at most one empty line in a
@@ -40,7 +40,7 @@ def normalize(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Apply the part of `normalize` that does not depend on a character's position."""
+    """Applies the part of `normalize` that does not depend on a character's position."""
     text = unicodedata.normalize("NFC", text)
     if _ODD.search(text):  # one search for all of them
         text = _WIDE.sub(lambda found: "".join(chr(ord(one) - _WIDE_BY) for one in found[0]), text)
@@ -54,14 +54,14 @@ def _plain(text: str) -> str:
 
 
 def _trimmed(text: str) -> str:
-    """Leave at most one empty line in a row, and none at the ends."""
+    """Leaves at most one empty line in a row, and none at the ends."""
     if "\n\n\n" in text:  # ten times as fast as a search with the pattern
         text = _EMPTY_LINES.sub("\n\n", text)
     return text.strip()
 
 
 def remove_markup(text: str, labels: Collection[str] = ()) -> str:
-    """Return the text without HTML, even if escaped, and without digitized classics' marks and section `labels`."""
+    """Returns the text without HTML, even if escaped, and without digitized classics' marks and section `labels`."""
     for _ in range(_ESCAPED):
         if "<" not in text and "&" not in text:
             break

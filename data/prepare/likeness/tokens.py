@@ -55,17 +55,17 @@ class Tokens:
     kinds: NDArray[np.uint8]
 
     def only(self, keep: NDArray[np.bool_]) -> Tokens:
-        """Return the tokens that a mask, (T,), selects."""
+        """Returns the tokens that a mask, (T,), selects."""
         return Tokens(self.hashes[keep], self.starts[keep], self.ends[keep], self.kinds[keep])
 
 
 def codes_of(text: str) -> NDArray[np.uint32]:
-    """Return the code points of a text, (len(text),)."""
+    """Returns the code points of a text, (len(text),)."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def tokenize(text: str) -> Tokens:
-    """Tokenize a text.
+    """Tokenizes a text.
 
     The characters `. , : / ~ + -`, the Unicode minus, and the en dash are tokens between two digits. Plus, minus, and
     dash are also tokens directly before a digit. Elsewhere, all of them are ignored.
@@ -74,7 +74,7 @@ def tokenize(text: str) -> Tokens:
 
 
 def tokens_of(codes: NDArray[np.uint32], dropped: int = NOTHING) -> Tokens:
-    """Like `tokenize`, for code points, (len(text),); leaves out the tokens of the kind `dropped`."""
+    """Tokenizes code points, (len(text),), like `tokenize`; leaves out the tokens of the kind `dropped`."""
     folded, table = _tables()
     inside = np.minimum(codes, _BMP - 1)
     kinds, units = table[inside], folded[inside]
@@ -109,7 +109,7 @@ def tokens_of(codes: NDArray[np.uint32], dropped: int = NOTHING) -> Tokens:
 
 
 def windows(hashes: Hashes, size: int) -> Hashes:
-    """Return a 64-bit hash of each window of `size` values, (len(hashes) - size + 1,); empty if there are fewer values.
+    """Returns a 64-bit hash of each window of `size` values, (len(hashes) - size + 1,); empty with fewer values.
 
     This is a polynomial in an odd base modulo 2^64, as in Rabin-Karp, with the high bits folded onto the low ones.
     """
@@ -117,7 +117,7 @@ def windows(hashes: Hashes, size: int) -> Hashes:
 
 
 def stretch_hashes(hashes: Hashes, starts: Places, ends: Places) -> Hashes:
-    """Return a 64-bit hash of the values from `starts[i]` to `ends[i]`, (len(starts),); 0 for an empty range."""
+    """Returns a 64-bit hash of the values from `starts[i]` to `ends[i]`, (len(starts),); 0 for an empty range."""
     powers, inverses = _powers(1 << len(hashes).bit_length())
     sums = np.zeros(len(hashes) + 1, np.uint64)
     np.cumsum(hashes * powers[: len(hashes)], out=sums[1:])
@@ -125,7 +125,7 @@ def stretch_hashes(hashes: Hashes, starts: Places, ends: Places) -> Hashes:
 
 
 def _polynomials(hashes: Hashes, size: int) -> Hashes:
-    """Return, for every window, the polynomial with its `size` values as coefficients, from half as long windows."""
+    """Returns, for every window, the polynomial with its `size` values as coefficients, from half as long windows."""
     if size == 1:
         return hashes.copy()
     half = size // 2
@@ -154,7 +154,7 @@ def _spread(codes: NDArray[np.uint32]) -> Hashes:
 
 @cache
 def _powers(count: int) -> tuple[Hashes, Hashes]:
-    """Return the first `count` powers of the base, and of its inverse modulo 2^64, (count,) each."""
+    """Returns the first `count` powers of the base, and of its inverse modulo 2^64, (count,) each."""
     bases = (np.full(count, base, np.uint64) for base in (_BASE, _INVERSE))
     powers, inverses = (np.cumprod(np.append(np.uint64(1), base[1:])) for base in bases)
     return powers, inverses
@@ -162,7 +162,7 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
 
 @cache
 def _tables() -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    """Return, for every code point below 2^16, the code point that it is compared as, and its kind, (2^16,) each."""
+    """Returns, for every code point below 2^16, the code point that it is compared as, and its kind, (2^16,) each."""
     folded, kinds = np.arange(_BMP, dtype=np.uint32), np.full(_BMP, HAN, np.uint8)
     for code in (*range(_IDEOGRAPHS[0]), *range(_IDEOGRAPHS[1], _BMP), *map(ord, _FUNCTION + _MARKS)):
         letter = chr(code - _TO_FULL_WIDTH if _FULL_WIDTH[0] <= code < _FULL_WIDTH[1] else code)

@@ -100,7 +100,7 @@ Signatures = NDArray[np.uint32]  # (N, PERMUTATIONS)
 
 
 def compared(row: Row, answers: str) -> tuple[list[str], list[str]]:
-    """Return the texts of a row that are compared: those of its body, and its answers.
+    """Returns the texts of a row that are compared: those of its body, and its answers.
 
     Answers are the assistant's turns and `chosen`. If `answers` is `any`, they and `rejected` are left out.
     """
@@ -115,7 +115,7 @@ def compared(row: Row, answers: str) -> tuple[list[str], list[str]]:
 
 
 def fingerprints(rows: Sequence[Row], answers: str) -> tuple[Fingerprints, Signatures]:
-    """Return the hashes by which rows with the same statement are found, for N rows, at least one.
+    """Returns the hashes by which rows with the same statement are found, for N rows, at least one.
 
     Returns:
         Two hashes per row, (N, 2): of its tokens without function characters, in order, and of its clauses, in any
@@ -138,7 +138,7 @@ def _telling(text: str) -> Tokens:
 
 
 def _clauses(codes: NDArray[np.uint32], tokens: Tokens, starts: Places, ends: Places) -> Hashes:
-    """Return, for each row, the sum of its clauses' hashes, each weighted by the number of its text, (rows,)."""
+    """Returns, for each row, the sum of its clauses' hashes, each weighted by the number of its text, (rows,)."""
     separators = tokens.hashes == _SEPARATOR
     bound = np.zeros(len(separators) + 1, bool)
     bound[:-1] |= separators
@@ -170,7 +170,7 @@ def _signatures(hashes: Hashes, starts: Places, ends: Places) -> Signatures:
 
 
 def alike(kept: Row, removed: Row, answers: str, threshold: float) -> bool:
-    """Return whether two long rows make the same statement except for a few words.
+    """Returns whether two long rows make the same statement except for a few words.
 
     Their answers must be equal. At least a share of `threshold` of either row's tokens must be in windows that the
     other row has, too. The remaining tokens must not be numbers, negations or Latin words, must not form runs of more
@@ -200,7 +200,7 @@ def alike(kept: Row, removed: Row, answers: str, threshold: float) -> bool:
 
 
 def _own(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
-    """Return a mask of the tokens that are in none of the windows of the others, (T,)."""
+    """Returns a mask of the tokens that are in none of the windows of the others, (T,)."""
     shared = np.isin(windows(hashes, _OVERLAP), windows(others, _OVERLAP))
     covered = np.zeros(len(hashes), bool)
     for place in range(_OVERLAP):
@@ -217,7 +217,7 @@ def _are_words(tokens: Tokens, own: NDArray[np.bool_], threshold: float) -> bool
 
 
 def _runs(own: NDArray[np.bool_]) -> Places:
-    """Return the start and end of each run of true values, (R, 2)."""
+    """Returns the start and end of each run of true values, (R, 2)."""
     return np.flatnonzero(np.diff(own, prepend=False, append=False)).reshape(-1, 2)
 
 
@@ -230,7 +230,7 @@ class _Word(NamedTuple):
 
 
 def _words(text: str, tokens: Tokens, own: NDArray[np.bool_]) -> list[_Word]:
-    """Return the words that only this row has, except those that repeat adjacent characters, as in 反反复复."""
+    """Returns the words that only this row has, except those that repeat adjacent characters, as in 反反复复."""
     characters = [text[start:end] for start, end in zip(tokens.starts, tokens.ends, strict=True)]
     found = []
     for first, last in _runs(own).tolist():
@@ -242,7 +242,7 @@ def _words(text: str, tokens: Tokens, own: NDArray[np.bool_]) -> list[_Word]:
 
 
 def _stand_for(ones: Sequence[_Word], others: Sequence[_Word]) -> bool:
-    """Return whether every word, on either side, has a counterpart on the other side or may be missing."""
+    """Returns whether every word, on either side, has a counterpart on the other side or may be missing."""
     left = list(others)
     for one in ones:
         partner = next((other for other in left if _same_word(one, other)), None)
@@ -254,7 +254,7 @@ def _stand_for(ones: Sequence[_Word], others: Sequence[_Word]) -> bool:
 
 
 def _same_word(one: _Word, other: _Word) -> bool:
-    """Return whether two words are synonyms, or written with the same characters."""
+    """Returns whether two words are synonyms, or written with the same characters."""
     return set(one.alone) == set(other.alone) or any(
         word in _SYNONYMS and _SYNONYMS[word] == _SYNONYMS.get(another)
         for word, another in zip(one, other, strict=True)

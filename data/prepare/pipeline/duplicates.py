@@ -47,7 +47,7 @@ class Repeats:
 
 
 def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Options, folder: Path) -> Repeats:
-    """Find the earlier rows that the N rows of `files` repeat.
+    """Finds the earlier rows that the N rows of `files` repeat.
 
     Args:
         files: the pieces' rows, in order.
@@ -76,7 +76,7 @@ def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Optio
 
 
 def shared_ids(files: Sequence[Path], counts: Sequence[int]) -> Rows:
-    """Return, for each of the N rows of `files`, the first row of its source with the same id, or `NONE`, (N,)."""
+    """Returns, for each of the N rows of `files`, the first row of its source with the same id, or `NONE`, (N,)."""
     found = np.full(sum(counts), NONE)
     if len(found):
         ids, there = _read_digests(files, counts, ID)
@@ -93,7 +93,7 @@ def _find_reworded(
     options: Options,
     folder: Path,
 ) -> None:
-    """Set `found.near` of long rows that repeat another except for a few words; considers only `alone` rows, (N,)."""
+    """Sets `found.near` of long rows that repeat another except for a few words; considers only `alone` rows, (N,)."""
     stored, stored_rows, place = Stored(folder), list[Rows](), 0
     for batch in _batches(files, counts, SIGNATURE):
         signatures = _numbers(batch, np.dtype("<u4"))
@@ -117,14 +117,14 @@ def _find_reworded(
 
 
 def _of(rows: Rows, found: Rows) -> Rows:
-    """Convert indices into `rows`, or `NONE`, to rows."""
+    """Converts indices into `rows`, or `NONE`, to rows."""
     return np.where(found == NONE, NONE, rows[found]) if len(rows) else found
 
 
 def _read_digests(
     files: Sequence[Path], counts: Sequence[int], column: str
 ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Return the digests of all N rows as 64-bit numbers, (N, 2) or wider, and a mask of rows that have one, (N,)."""
+    """Returns the digests of all N rows as 64-bit numbers, (N, 2) or wider, and a mask of rows that have one, (N,)."""
     read = [(_numbers(batch, np.dtype("<u8")), batch.is_valid()) for batch in _batches(files, counts, column)]
     return np.concatenate([one for one, _ in read]), np.concatenate([there for _, there in read])
 
@@ -137,7 +137,7 @@ def _batches(files: Sequence[Path], counts: Sequence[int], column: str) -> Itera
 
 
 def exact_duplicates(digests: NDArray[np.uint64]) -> Rows:
-    """Return, for each row of (N, 2) digests, the first row with the same digest, or `NONE` for the first, (N,)."""
+    """Returns, for each row of (N, 2) digests, the first row with the same digest, or `NONE` for the first, (N,)."""
     order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: equal digests stay in the order of rows
     ordered = digests[order]
     opens = np.ones(len(order), bool)
@@ -149,7 +149,7 @@ def exact_duplicates(digests: NDArray[np.uint64]) -> Rows:
 
 
 def same_wording(prints: NDArray[np.uint64]) -> Rows:
-    """Return, for each row of (N, 2) fingerprints, the first row that shares one of them, or `NONE`, (N,)."""
+    """Returns, for each row of (N, 2) fingerprints, the first row that shares one of them, or `NONE`, (N,)."""
     firsts = np.arange(len(prints))
     for column in prints.T:
         found = exact_duplicates(np.stack([column, column], axis=1))
@@ -168,18 +168,18 @@ class Stored:
             path.touch()
 
     def add(self, signatures: Signatures) -> None:
-        """Append (R, PERMUTATIONS) signatures."""
+        """Appends (R, PERMUTATIONS) signatures."""
         for value, path in zip(signatures.T, self._values, strict=True):
             with path.open("ab") as file:
                 file.write(value.tobytes())
 
     def __iter__(self) -> Iterator[NDArray[np.uint32]]:
-        """Yield each value of all rows, (rows,)."""
+        """Yields each value of all rows, (rows,)."""
         return (np.fromfile(path, np.uint32) for path in self._values)
 
 
 def candidates(stored: Stored) -> Rows:
-    """Return pairs of an earlier and a later row that share many rare signature values, (P, 2), ordered by the later.
+    """Returns pairs of an earlier and a later row that share many rare signature values, (P, 2), ordered by the later.
 
     A pair shares at least `PERMUTATIONS // 2` rare values. A value that more than `_RARE` rows have indicates a
     template, not a similarity. For every other value, each row is paired with the first row that has it and with the
@@ -201,12 +201,12 @@ def candidates(stored: Stored) -> Rows:
 
 
 def _numbered(earlier: Rows, later: Rows) -> Rows:
-    """Return one number per pair, ordered by the later row and then the earlier one."""
+    """Returns one number per pair, ordered by the later row and then the earlier one."""
     return (later << 32) | earlier
 
 
 def _numbers(column: pa.Array[Any], kind: np.dtype[np.generic]) -> NDArray[np.generic]:
-    """Convert a column of byte strings of equal length to numbers, (rows, numbers per string)."""
+    """Converts a column of byte strings of equal length to numbers, (rows, numbers per string)."""
     width = column.type.byte_width
     buffer = column.buffers()[1]
     assert buffer is not None

@@ -88,7 +88,7 @@ class Evaluation:
         self._lines = {count: _frequent_out(keys) for count, keys in sorted(lines.items())}
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
-        """Return what each text has in common with items: spans in order, without overlaps."""
+        """Returns what each text has in common with items: spans in order, without overlaps."""
         whole = SEPARATOR.join(texts)
         tokens = _unlabeled(whole)
         ends = np.cumsum([len(text) + 1 for text in texts])
@@ -104,7 +104,7 @@ class Evaluation:
         return found
 
     def _passages(self, tokens: Tokens) -> Iterable[tuple[int, int]]:
-        """Return ranges of tokens that items' n-grams cover, at least one of them of a question or of a single text."""
+        """Returns ranges of tokens that items' n-grams cover, at least one of them of a question or a single text."""
         grams = windows(tokens.hashes, self.ngram)
         hits = np.flatnonzero(_among(grams, self._all))
         if not len(hits):
@@ -114,7 +114,7 @@ class Evaluation:
         return [(int(run[0]), int(run[-1]) + self.ngram) for run in runs]
 
     def _whole_lines(self, tokens: Tokens, text: str) -> Iterable[tuple[int, int]]:
-        """Return ranges of tokens that are whole lines and together form an item."""
+        """Returns ranges of tokens that are whole lines and together form an item."""
         if not self._lines or not len(tokens.hashes):
             return []
         firsts, lasts, hashes = _line_hashes(tokens, text)
@@ -128,7 +128,7 @@ class Evaluation:
 
 
 def _keys(item: Item) -> set[tuple[int, int]]:
-    """Return `(number of lines, sum of their hashes)` of each form that a question with its options may have.
+    """Returns `(number of lines, sum of their hashes)` of each form that a question with its options may have.
 
     In a sum, the order of lines does not count. The forms are one option per line, all in one line, each of these with
     one of the options repeated as the answer, and the question with one option alone.
@@ -157,7 +157,7 @@ def _hashes_of(text: str) -> Hashes:
 
 
 def _line_hashes(tokens: Tokens, text: str) -> tuple[Places, Places, Hashes]:
-    """Return the first tokens of lines that have tokens, the ends of these lines, and a hash of each, all (lines,)."""
+    """Returns the first tokens of lines that have tokens, the ends of these lines, and a hash of each, all (lines,)."""
     ends = np.searchsorted(tokens.starts, np.flatnonzero(codes_of(text) == ord("\n")))
     apart = np.flatnonzero(tokens.hashes == _SEPARATOR)
     bounds = np.unique(np.concatenate([[0], ends, apart, apart + 1, [len(tokens.hashes)]]))
@@ -165,7 +165,7 @@ def _line_hashes(tokens: Tokens, text: str) -> tuple[Places, Places, Hashes]:
 
 
 def _unlabeled(text: str) -> Tokens:
-    """Return the tokens of a text without the letters that label options, as in `A. text`."""
+    """Returns the tokens of a text without the letters that label options, as in `A. text`."""
     tokens = tokenize(text)
     letters = np.flatnonzero((tokens.kinds == LETTER) & (tokens.ends - tokens.starts == 1))
     letters = letters[np.isin(tokens.hashes[letters], _LABELS)] if len(letters) else letters
@@ -180,7 +180,7 @@ def _unlabeled(text: str) -> Tokens:
 
 
 def _with_clause_end(text: str, start: int, end: int) -> int:
-    """Return the end of a passage, including the mark that ends its clause if the passage begins with a clause."""
+    """Returns the end of a passage, including the mark that ends its clause if the passage begins with a clause."""
     if start and text[start - 1].isalnum():
         return end
     while end < len(text) and text[end] in _CLAUSE_ENDS:
@@ -189,12 +189,12 @@ def _with_clause_end(text: str, start: int, end: int) -> int:
 
 
 def _frequent_out(counts: Mapping[int, int]) -> Hashes:
-    """Return the hashes that at most `_COMMON` items have, sorted."""
+    """Returns the hashes that at most `_COMMON` items have, sorted."""
     return np.array(sorted(one for one, count in counts.items() if count <= _COMMON), np.uint64)
 
 
 def _among(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
-    """Return a mask of the hashes that are among `others`, which are sorted."""
+    """Returns a mask of the hashes that are among `others`, which are sorted."""
     if not len(others):
         return np.zeros(len(hashes), bool)
     return others[np.minimum(np.searchsorted(others, hashes), len(others) - 1)] == hashes
@@ -215,7 +215,7 @@ class Cleaned(NamedTuple):
 def decontaminated(
     cleaned: Iterable[Cleaned], evaluation: Evaluation | None, options: Options, tally: Tally
 ) -> Iterator[Cleaned]:
-    """Yield the same outcomes in the same order, without the text that evaluation items also have.
+    """Yields the same outcomes in the same order, without the text that evaluation items also have.
 
     The text is cut out of documents. Other rows, and documents of which too little is left, become `Removed`.
     """
@@ -244,7 +244,7 @@ def _looked_through(
 
 
 def _without(row: Row, text: str, spans: Sequence[Span], options: Options, where: str, tally: Tally) -> Row | Removed:
-    """Return a document without its passages of items, each replaced by a line end.
+    """Returns a document without its passages of items, each replaced by a line end.
 
     Rows of other kinds are removed, and so are documents of which fewer than `options.shortest` characters are left.
     """

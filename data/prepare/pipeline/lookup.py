@@ -36,7 +36,7 @@ class Lookup:
         return groups, np.cumsum(sizes)
 
     def rows(self, numbers: Iterable[int]) -> dict[int, Row]:
-        """Return the rows with these numbers; each row group is read once."""
+        """Returns the rows with these numbers; each row group is read once."""
         wanted = np.unique(np.fromiter(numbers, np.int64))
         found: dict[int, Row] = {}
         if not len(wanted):

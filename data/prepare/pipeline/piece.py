@@ -76,7 +76,7 @@ class Done:
 
 
 def aside_schema(options: Options) -> pa.Schema:
-    """Return the columns of a piece's rows: the table's own, then those that identify a row and find its duplicates."""
+    """Returns the columns of a piece's rows: the table's own, then those that identify a row or find its duplicates."""
     extra = [(LINE, pa.int64()), (SIZE, pa.int32()), (ID, pa.binary(DIGEST_BYTES))]
     if options.takes("exact") or options.takes("near"):
         extra.append((DIGEST, pa.binary(DIGEST_BYTES * (1 + options.takes("near")))))  # followed by the fingerprints
@@ -86,7 +86,7 @@ def aside_schema(options: Options) -> pa.Schema:
 
 
 def prepare_piece(task: Task) -> Done:
-    """Read, recognize and clean the records of a piece.
+    """Reads, recognize and clean the records of a piece.
 
     Raises:
         OSError: its rows cannot be written.
@@ -130,7 +130,7 @@ def _digest(text: str) -> bytes:
 
 
 def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
-    """Yield the rows that are kept, with the columns of `aside_schema` except those computed for many rows at once."""
+    """Yields the rows that are kept, with the columns of `aside_schema` except those computed for many rows at once."""
     source, tally = task.piece.source.path, done.tally
     last = 0
     for line, where, outcome, key in decontaminated(
@@ -149,7 +149,7 @@ def _rows(task: Task, done: Done, rejects: IO[str]) -> Iterator[Row]:
 
 
 def _cleaned(task: Task, done: Done, rejects: IO[str]) -> Iterator[Cleaned]:
-    """Yield the rows of a piece's records, and what cleaning removed from them."""
+    """Yields the rows of a piece's records, and what cleaning removed from them."""
     options, source, tally = task.options, task.piece.source.path, done.tally
     tally.records[source] += 0
     records = read(task.piece, options)

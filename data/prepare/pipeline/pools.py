@@ -27,7 +27,7 @@ class Pool(Protocol):
     """Runs a function over items; `map` yields the results in the order of the items."""
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Yield the results of `work` for each of `items`, in order."""
+        """Yields the results of `work` for each of `items`, in order."""
         ...
 
 
@@ -89,7 +89,7 @@ class OnRay:
 
 
 def _from_here(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
-    """Wrap `work` to run in this process's working folder if a node has it, since paths may be relative to it."""
+    """Wraps `work` to run in this process's working folder if a node has it, since paths may be relative to it."""
     here = os.getcwd()
 
     def done_there(item: Item) -> Result:
@@ -101,7 +101,7 @@ def _from_here(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
 
 @contextmanager
 def open_pool(workers: int | None, size: int) -> Iterator[Pool]:
-    """Yield the pool of this machine for an input of `size` bytes.
+    """Yields the pool of this machine for an input of `size` bytes.
 
     Args:
         workers: number of processes; by default one per CPU, or only this process for an input that is read sooner

@@ -27,7 +27,7 @@ WHAT: Final = {
 
 
 def render(report: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """Return the page's HTML, from `report.json` and the request `asked`; all text is escaped."""
+    """Returns the page's HTML, from `report.json` and the request `asked`; all text is escaped."""
     order = ["bad", *STEPS[:3], "length", "repetition", "decontamination", "exact", "near"]
     return render_page(
         Path(__file__).with_name("report.html.jinja"),
@@ -42,7 +42,7 @@ def render(report: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 
 def labels_of(report: Mapping[str, Any]) -> dict[str, int]:
-    """Return the labels that were removed from sections of classics, with the number of these sections in all files."""
+    """Returns the labels that were removed from sections of classics, with the number of these sections."""
     found: Counter[str] = Counter()
     for labels in report["section_labels"].values():
         found.update(labels)
@@ -50,7 +50,7 @@ def labels_of(report: Mapping[str, Any]) -> dict[str, int]:
 
 
 def histogram(lengths: Mapping[int, int]) -> BarChart:
-    """Return the histogram of rows' lengths, from its first bin with rows to its last."""
+    """Returns the histogram of rows' lengths, from its first bin with rows to its last."""
     bins = range(min(lengths), max(lengths) + 1) if lengths else ()
     bars = [Bar(_label(index), lengths.get(index, 0), f"{lengths.get(index, 0):,}") for index in bins]
     return BarChart("", "", bars, Scale(0.0, max(lengths.values(), default=1)), ticks=[])

@@ -58,7 +58,7 @@ class Outcome:
 def prepare(
     inputs: Sequence[str], out: Path, options: Options, pool: Pool, decontaminate: Sequence[str] = ()
 ) -> Outcome:
-    """Prepare files for one stage of training and write them to the folder `out`.
+    """Prepares files for one stage of training and writes them to the folder `out`.
 
     The same files under the same names and the same options give the same bytes in any pool. The output is written to
     a temporary folder, which is renamed to `out`; an earlier preparation there is replaced if its inputs or options
@@ -147,7 +147,7 @@ def _build(
 
 
 def _shared_ids(tasks: Sequence[Task], counts: Sequence[int], repeats: Repeats, places: Places) -> dict[str, Any]:
-    """Count the kept rows that have the `id` of an earlier row of their file, and locate the first one and that row."""
+    """Counts kept rows that have the `id` of an earlier row of their file, and locates the first one and that row."""
     earlier = shared_ids([task.rows for task in tasks], counts)
     rows = np.flatnonzero((earlier != NONE) & repeats.kept)
     return {"rows": len(rows), "first": [places[one] for row in rows[:1].tolist() for one in (row, int(earlier[row]))]}
@@ -166,13 +166,13 @@ def _bad(where: str, reason: str) -> DataError:
 
 
 def _why(tally: Tally) -> str:
-    """Return the most frequent reasons, each as its first record has it, and the steps that removed the most rows."""
+    """Returns the most frequent reasons, each as its first record has it, and the steps that removed the most rows."""
     bad = [f"{count} {_reason(tally.bad.first[kind])}" for kind, count in tally.bad.counts.most_common(3)]
     return ", ".join([*bad, *(f"{count} removed by {step}" for step, count in tally.removed.most_common(3))])
 
 
 def _reason(first: str) -> str:
-    """Convert `FILE:LINE: reason` to `reason (first at FILE:LINE)`."""
+    """Converts `FILE:LINE: reason` to `reason (first at FILE:LINE)`."""
     where, _, reason = first.partition(": ")
     return f"{reason} (first at {where})"
 
@@ -182,7 +182,7 @@ class _NoRowLeft(DataError):
 
 
 def _keep_rejects(folder: Path, out: Path) -> Path:
-    """Move `rejects.jsonl` of a preparation without rows to `out`, or next to it if `out` holds an earlier one."""
+    """Moves `rejects.jsonl` of a preparation without rows to `out`, or next to it if `out` holds an earlier one."""
     if (out / MANIFEST).exists():
         kept = out.with_name(f"{out.name}.rejects.jsonl")
         os.replace(folder / REJECTS, kept)
@@ -220,7 +220,7 @@ def _overlap(evaluation: Evaluation, tally: Tally) -> dict[str, int]:
 
 
 def _tool(options: Options) -> dict[str, str]:
-    """Return what else determines the output: a hash of this code, and the versions of packages that write and hash."""
+    """Returns what else determines the output: a hash of this code, and the versions of packages that write or hash."""
     here = Path(__file__).parent.parent
     code = [
         *sorted(here.rglob("*.py")),
@@ -236,7 +236,7 @@ def _tool(options: Options) -> dict[str, str]:
 
 
 def _earlier(out: Path, asked: dict[str, Any]) -> tuple[str, Outcome | None]:
-    """Return what differs between the preparation in `out` and the requested one; or the former, if nothing does."""
+    """Returns what differs between the preparation in `out` and the requested one; or the former, if nothing does."""
     if not out.is_dir():
         raise DataError(f"{out}: is a file; name a folder")
     if {file.name for file in out.iterdir()} <= {REJECTS}:
@@ -267,7 +267,7 @@ def _aside(out: Path) -> Iterator[Path]:
 
 
 def _swap(folder: Path, out: Path) -> None:
-    """Replace `out` by the finished folder; `out` never holds a part of one."""
+    """Replaces `out` by the finished folder; `out` never holds a part of one."""
     if out.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
         os.replace(out, old)

@@ -45,7 +45,7 @@ class Shard:
 def plan_shards(
     tasks: Sequence[Task], done: Sequence[Done], keep: NDArray[np.bool_], options: Options, folder: Path
 ) -> list[Shard]:
-    """Assign consecutive row groups to a shard until it has `options.shard_bytes` of text.
+    """Assigns consecutive row groups to a shard until it has `options.shard_bytes` of text.
 
     Nothing else determines where a shard ends. `keep`, (N,), says which of all N rows are kept.
     """
@@ -70,7 +70,7 @@ def plan_shards(
 
 
 def write_shard(shard: Shard) -> dict[str, Any]:
-    """Write a shard, one row group at a time, and return its name, rows, bytes and hash."""
+    """Writes a shard, one row group at a time, and returns its name, rows, bytes and hash."""
     rows = 0
     with open(shard.path, "wb") as file, pq.ParquetWriter(file, shard.schema, compression="zstd") as writer:
         for part in shard.parts:
@@ -96,7 +96,7 @@ class Places:
             self.offsets.append(self.offsets[-1] + done[index - 1].lines if goes_on else 0)
 
     def __getitem__(self, row: int) -> str:
-        """Return `file:line`."""
+        """Returns `file:line`."""
         of = int(np.searchsorted(self.starts, row, side="right")) - 1
         return f"{self._tasks[of].piece.source.path}:{int(self.lines[row]) + self.offsets[of]}"
 
@@ -104,7 +104,7 @@ class Places:
 def write_rejects(
     path: Path, tasks: Sequence[Task], done: Sequence[Done], repeats: Repeats, places: Places, tally: Tally
 ) -> None:
-    """Write `rejects.jsonl`: file and line of what was left out, and why. Takes repeated rows out of the tally."""
+    """Writes `rejects.jsonl`: file and line of what was left out, and why. Takes repeated rows out of the tally."""
     kept = repeats.kept
     lookup = Lookup([task.rows for task in tasks], tasks[0].options.schema.names)
     with path.open("w", encoding="utf-8") as file:
@@ -131,7 +131,7 @@ def write_rejects(
 
 
 def _texts_again(repeats: Repeats, lookup: Lookup, rows: NDArray[np.int64], tally: Tally) -> dict[int, str]:
-    """Return the texts of near duplicates, of the rows they duplicate, and of a few exact duplicates."""
+    """Returns the texts of near duplicates, of the rows they duplicate, and of a few exact duplicates."""
     near = rows[repeats.near[rows] != NONE]
     few = rows[repeats.near[rows] == NONE][: 2 * EXAMPLES]
     wanted = np.concatenate(
@@ -141,7 +141,7 @@ def _texts_again(repeats: Repeats, lookup: Lookup, rows: NDArray[np.int64], tall
 
 
 def _why_again(repeats: Repeats, places: Places, row: int) -> tuple[str, str]:
-    """Return the step that removes a row that repeats another, and the reason."""
+    """Returns the step that removes a row that repeats another, and the reason."""
     if repeats.exact[row] != NONE:
         return "exact", f"repeats {places[repeats.exact[row]]}"
     return "near", f"near duplicate of {places[repeats.near[row]]}"

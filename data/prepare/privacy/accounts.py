@@ -42,14 +42,14 @@ _LONG_ENOUGH: Final = 4
 
 
 def find_emails(text: str) -> Iterator[Span]:
-    """Yield e-mail addresses."""
+    """Yields e-mail addresses."""
     if "@" in text or "＠" in text:
         for found in _EMAIL.finditer(text):
             yield Span(*found.span(), "email")
 
 
 def find_wechats(text: str) -> Iterator[Span]:
-    """Yield WeChat names that follow a label."""
+    """Yields WeChat names that follow a label."""
     if not _WECHAT_LABEL.search(text):
         return
     for found in _WECHAT.finditer(text):
@@ -57,14 +57,14 @@ def find_wechats(text: str) -> Iterator[Span]:
 
 
 def find_qqs(text: str) -> Iterator[Span]:
-    """Yield QQ numbers that follow a label."""
+    """Yields QQ numbers that follow a label."""
     for found in _QQ.finditer(text):
         if not is_measured(text, found.end()):
             yield Span(*found.span(1), "qq")
 
 
 def find_record_numbers(text: str) -> Iterator[Span]:
-    """Yield numbers of records that follow hospitals' names for them.
+    """Yields numbers of records that follow hospitals' names for them.
 
     Numbers of registered trials, which follow some of these names, too, are left out.
     """
@@ -75,7 +75,7 @@ def find_record_numbers(text: str) -> Iterator[Span]:
 
 
 def find_insurance_numbers(text: str) -> Iterator[Span]:
-    """Yield numbers of health insurance that follow a label."""
+    """Yields numbers of health insurance that follow a label."""
     for found in _INSURANCE.finditer(text):
         if len(found[1]) > _LONG_ENOUGH:
             yield Span(*found.span(1), "insurance_number")

@@ -37,7 +37,7 @@ _NONE: Final = re.compile("不详|不明|未|同上|同前|略|无$|保密|见|�
 
 
 def find_addresses(text: str) -> Iterator[Span]:
-    """Yield postal addresses.
+    """Yields postal addresses.
 
     After a label and a colon, an address names an administrative area, a street or a building, unless the label is a
     person's, such as 住址. After a label alone it contains a house number, and after 家住 or the like it ends with
@@ -57,7 +57,7 @@ def find_addresses(text: str) -> Iterator[Span]:
 
 
 def _cut(value: str) -> str:
-    """Return an address without the text after its house number."""
+    """Returns an address without the text after its house number."""
     end = _HOUSE_ENDS.search(value)
     return (value[: end.start()] if end else value).rstrip(" (（-—")
 

@@ -25,10 +25,10 @@ _BEFORE: Final = 16
 
 
 def is_measured(text: str, end: int) -> bool:
-    """Return whether a number is followed by a unit or decimals, or by a range's other bound with a unit."""
+    """Returns whether a number is followed by a unit or decimals, or by a range's other bound with a unit."""
     return _MEASURED.match(text, end) is not None
 
 
 def is_other_number(text: str, start: int) -> bool:
-    """Return whether the label before a number is that of something else: an order, a product, an article."""
+    """Returns whether the label before a number is that of something else: an order, a product, an article."""
     return _OTHER_NUMBER.search(text[max(0, start - _BEFORE) : start]) is not None

@@ -45,7 +45,7 @@ _HAS_WIDE: Final = re.compile("[０-９Ａ-Ｚａ-ｚ＠]")
 
 
 def find_personal(text: str) -> list[Span]:
-    """Return all personal data of a text, in order, without overlaps."""
+    """Returns all personal data of a text, in order, without overlaps."""
     if _HAS_WIDE.search(text):
         text = text.translate(_WIDE)
     skipped = set() if _DIGITS.search(text) else set(_NUMBERS)
@@ -65,7 +65,7 @@ def find_personal(text: str) -> list[Span]:
 
 
 def mask(text: str, kinds: Collection[str] = KINDS) -> tuple[str, Counter[str]]:
-    """Return the text with personal data of these kinds replaced by placeholders, and the count of each kind.
+    """Returns the text with personal data of these kinds replaced by placeholders, and the count of each kind.
 
     Data of another kind is kept, even if a part of it has the form of one of these.
     """

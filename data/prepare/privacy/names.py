@@ -92,7 +92,7 @@ _SEX_BEHIND: Final = re.compile(r"[，,、 （(|]*(?:男|女|性别)")
 
 
 def find_names(text: str) -> Iterator[Span]:
-    """Yield names after a label or before a sex or an age.
+    """Yields names after a label or before a sex or an age.
 
     The search begins with what every text has, such as a colon, and then checks the label before it, which is faster
     than a search for each of many labels.
@@ -115,7 +115,7 @@ def find_names(text: str) -> Iterator[Span]:
 
 
 def _is_labeled(text: str, found: re.Match[str]) -> bool:
-    """Return whether the label before a colon, and the text after the name, show that it is a name."""
+    """Returns whether the label before a colon, and the text after the name, show that it is a name."""
     before = text[max(0, found.start() - _LONGEST_LABEL) : found.start()]
     if _ROLE.search(before):
         return _ENDS_NAME.match(text, found.end(1)) is not None
@@ -131,7 +131,7 @@ def _names(pattern: re.Pattern[str], text: str, words: re.Pattern[str] | None = 
 
 
 def _span(found: re.Match[str], text: str) -> Iterator[Span]:
-    """Yield the first group of a match, if it can be a name."""
+    """Yields the first group of a match, if it can be a name."""
     start, end = found.span(1)
     name = found[1]
     if name[-1] in "男女" and len(name) > 2 and not _SEX_BEHIND.match(text, end):

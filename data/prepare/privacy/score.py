@@ -34,16 +34,16 @@ class Score:
     wrong: list[tuple[str, list[str], list[str]]] = field(default_factory=list)
 
     def precision(self, kind: str) -> float:
-        """Return the share of matches of a kind that are marked."""
+        """Returns the share of matches of a kind that are marked."""
         return self.right[kind] / self.found[kind] if self.found[kind] else 1.0
 
     def recall(self, kind: str) -> float:
-        """Return the share of marks of a kind that are found."""
+        """Returns the share of marks of a kind that are found."""
         return self.right[kind] / self.marked[kind] if self.marked[kind] else 1.0
 
 
 def read_marked(line: str) -> tuple[str, set[Span]]:
-    """Return the text of a marked line, and its personal data.
+    """Returns the text of a marked line, and its personal data.
 
     Raises:
         DataError: a mark has an unknown kind; the message is the reason alone.
@@ -60,7 +60,7 @@ def read_marked(line: str) -> tuple[str, set[Span]]:
 
 
 def score(lines: Iterable[str]) -> Score:
-    """Compare what masking finds in marked lines with their marks."""
+    """Compares what masking finds in marked lines with their marks."""
     result = Score()
     for line in lines:
         text, marked = read_marked(line)
@@ -79,7 +79,7 @@ def _shown(text: str, spans: Iterable[Span]) -> list[str]:
 
 
 def table(result: Score) -> str:
-    """Return a table with one row per kind: marks, precision, recall."""
+    """Returns a table with one row per kind: marks, precision, recall."""
     rows = [f"{'kind':<18}{'marked':>8}{'precision':>11}{'recall':>8}"]
     rows += [
         f"{kind:<18}{result.marked[kind]:>8}{result.precision(kind):>11.3f}{result.recall(kind):>8.3f}"
@@ -89,7 +89,7 @@ def table(result: Score) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a marked file, without empty ones.
+    """Returns the lines of a marked file, without empty ones.
 
     Raises:
         DataError: the file cannot be read, or a mark has an unknown kind.
@@ -107,7 +107,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table, and every line whose masking differs from its marks."""
+    """Prints the table, and every line whose masking differs from its marks."""
     parser = argparse.ArgumentParser(
         prog=PROG, description="Measure precision and recall of masking personal data, by kind."
     )

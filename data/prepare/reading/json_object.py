@@ -34,7 +34,7 @@ _NOT_JSON: Final = object()
 
 
 def object_records(lines: Iterator[tuple[int, str, str]], longest: int) -> list[Any] | None:
-    """Return the records of the object in these numbered lines, or None if they are JSON Lines.
+    """Returns the records of the object in these numbered lines, or None if they are JSON Lines.
 
     Args:
         lines: `(number, text, why it is bad)`.
@@ -66,7 +66,7 @@ def object_records(lines: Iterator[tuple[int, str, str]], longest: int) -> list[
 
 
 def unwrapped(value: Mapping[str, Any]) -> list[Any]:
-    """Return the records of an object.
+    """Returns the records of an object.
 
     These are its only list of records, its rows if it has columns, its values if all are objects, or the object
     itself. A value under a key gets the key as its `id`, unless it has one.
@@ -90,7 +90,7 @@ def unwrapped(value: Mapping[str, Any]) -> list[Any]:
 
 
 def _of_columns(value: Mapping[str, Any]) -> list[Any]:
-    """Return the rows of an object of columns, as pandas and `datasets` write them; empty if it is no such object.
+    """Returns the rows of an object of columns, as pandas and `datasets` write them; empty if it is no such object.
 
     A column has cells by row number, or a list of cells.
     """
@@ -112,7 +112,7 @@ def _of_columns(value: Mapping[str, Any]) -> list[Any]:
 
 
 def _holds_records(value: Any) -> bool:
-    """Return whether a value is a list of objects or lists that are not a conversation's turns."""
+    """Returns whether a value is a list of objects or lists that are not a conversation's turns."""
     if not isinstance(value, list) or not value:
         return False
     return all(isinstance(one, list) or (isinstance(one, Mapping) and not _TURN & set(one)) for one in value)

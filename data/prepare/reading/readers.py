@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 
 def read(piece: Piece, options: Options) -> Iterator[Found]:
-    """Yield the records of a piece, in order; lines are counted from the piece's beginning."""
+    """Yields the records of a piece, in order; lines are counted from the piece's beginning."""
     if piece.source.unreadable:
         yield Found(1, None, piece.source.unreadable)
         return
@@ -50,7 +50,7 @@ def read(piece: Piece, options: Options) -> Iterator[Found]:
 
 
 def text_lines(piece: Piece, options: Options) -> Iterator[tuple[int, str, str]]:
-    """Yield lines as `(number, text, why it is bad)`."""
+    """Yields lines as `(number, text, why it is bad)`."""
     source = piece.source
     return lines(chunks(Path(source.path), piece.start, piece.end), source.encoding, options.max_row_bytes)
 
@@ -86,7 +86,7 @@ _OPENS: Final = (_PART, "<篇名>")
 
 
 def _text(piece: Piece, options: Options) -> Iterator[Found]:
-    """Yield the documents of a text file (see `Options.text_unit`); classics are split into <篇名> sections."""
+    """Yields the documents of a text file (see `Options.text_unit`); classics are split into <篇名> sections."""
     unit, most = options.text_unit, options.max_chars
     kept: list[str] = []
     first, size, titled = 1, 0, False
@@ -120,7 +120,7 @@ _SPEAKERS: Final = {"P": "user", "D": "assistant"}
 
 
 def _dialog(piece: Piece, options: Options) -> Iterator[Found]:
-    """Yield dialogues of tab-separated lines: `P` is the patient, `D` the doctor; a blank line separates dialogues.
+    """Yields dialogues of tab-separated lines: `P` is the patient, `D` the doctor; a blank line separates dialogues.
 
     Consecutive lines of one speaker are one turn. Other lines (`id`, `SUM1`, ...) describe the dialogue and are
     ignored. A dialogue of more than `max_row_bytes` is bad, like a line of that size, and is not kept.
@@ -150,7 +150,7 @@ def _dialog(piece: Piece, options: Options) -> Iterator[Found]:
 
 
 def _parquet(piece: Piece, options: Options) -> Iterator[Found]:
-    """Yield the rows of a piece's row groups; damage loses the rest of its row group."""
+    """Yields the rows of a piece's row groups; damage loses the rest of its row group."""
     try:
         file = pq.ParquetFile(piece.source.path)
         groups = range(file.num_row_groups) if piece.end is None else range(piece.start, piece.end)
@@ -170,7 +170,7 @@ def _parquet(piece: Piece, options: Options) -> Iterator[Found]:
 
 
 def _arrow(piece: Piece, options: Options) -> Iterator[Found]:
-    """Yield the rows of Arrow streams, as in a saved `datasets` folder, and of Arrow files."""
+    """Yields the rows of Arrow streams, as in a saved `datasets` folder, and of Arrow files."""
     try:
         with pa.memory_map(piece.source.path) as file:
             if bytes(file.read(6)) == b"ARROW1":

@@ -76,7 +76,7 @@ class Piece:
 
 
 def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the files that `inputs` name, sorted and without repetitions, and those that are left out.
+    """Returns the files that `inputs` name, sorted and without repetitions, and those that are left out.
 
     `inputs` are files, folders, patterns, and hf://datasets/... Hidden files, and in a folder files of no known
     format, are left out.
@@ -119,7 +119,7 @@ def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def describe(path: str) -> Source:
-    """Return a file's size, hash and encoding; reads a megabyte at a time.
+    """Returns a file's size, hash and encoding; reads a megabyte at a time.
 
     Raises:
         DataError: the file cannot be read.
@@ -144,7 +144,7 @@ def describe(path: str) -> Source:
 
 
 def pieces_of(source: Source, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
-    """Return the pieces of a source: large files are split at line ends or between row groups, if possible."""
+    """Returns the pieces of a source: large files are split at line ends or between row groups, if possible."""
     path = Path(source.path)
     if source.unreadable or path.suffix in _PACKED or source.bytes <= piece_bytes:
         return [Piece(source)]
@@ -161,14 +161,14 @@ def pieces_of(source: Source, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
 
 
 def lines_in(piece: Piece) -> int:
-    """Return the number of lines in a part of a text file; 0 for other pieces, after which no line numbers continue."""
+    """Returns the number of lines in a part of a text file; 0 for other pieces, after which line numbers restart."""
     if piece.end is None or piece.source.format not in _BY_LINES:
         return 0
     return sum(chunk.count(b"\n") for chunk in chunks(Path(piece.source.path), piece.start, piece.end))
 
 
 def _files_in(folder: Path, seen: set[Path] | None = None) -> list[str]:
-    """List the files below a folder, each once, even if symbolic links lead to it repeatedly or in a cycle.
+    """Lists the files below a folder, each once, even if symbolic links lead to it repeatedly or in a cycle.
 
     Of a saved `datasets` folder, lists the files that its state names, in that order.
     """

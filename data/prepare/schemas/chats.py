@@ -31,7 +31,7 @@ _LABELS: Final = ("label", "kto_tag", "desirable")
 
 
 def chat_of(record: Mapping[str, Any], options: Options, answered: bool = True) -> Row | None:
-    """Return the chat of a record, `{"messages", "task"}`, or None if the record holds none.
+    """Returns the chat of a record, `{"messages", "task"}`, or None if the record holds none.
 
     Args:
         record: the record.
@@ -54,12 +54,12 @@ def chat_of(record: Mapping[str, Any], options: Options, answered: bool = True) 
 
 
 def task_of(turns: Messages) -> str:
-    """Return `qa` for one question, else `dialogue`."""
+    """Returns `qa` for one question, else `dialogue`."""
     return "qa" if sum(turn["role"] == "user" for turn in turns) == 1 else "dialogue"
 
 
 def is_chat(value: Any) -> bool:
-    """Return whether a value is a list of objects, which may be turns."""
+    """Returns whether a value is a list of objects, which may be turns."""
     return isinstance(value, list) and bool(value) and all(isinstance(turn, Mapping) for turn in value)
 
 
@@ -78,7 +78,7 @@ def _conversation(record: Mapping[str, Any]) -> Row | None:
 
 
 def _unnamed_conversation(record: Mapping[str, Any]) -> Row | None:
-    """Return the only list of turns in a record, whatever its column, after the text that it is about.
+    """Returns the only list of turns in a record, whatever its column, after the text that it is about.
 
     An example is a case of CMB-Clin.
     """
@@ -100,7 +100,7 @@ def _with_system(record: Mapping[str, Any], turns: Messages) -> Row:
 
 
 def _zipped(value: Any) -> Any:
-    """Convert an object of equally long lists, as Parquet has MedDialog's turns, to a list of objects."""
+    """Converts an object of equally long lists, as Parquet has MedDialog's turns, to a list of objects."""
     columns = list(value.values()) if isinstance(value, Mapping) else []
     if columns and all(isinstance(one, list) for one in columns) and len({len(one) for one in columns}) == 1:
         return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
@@ -108,7 +108,7 @@ def _zipped(value: Any) -> Any:
 
 
 def _exam_question(record: Mapping[str, Any], options: Options, answered: bool) -> Row | None:
-    """Return a question with lettered options.
+    """Returns a question with lettered options.
 
     The answer has the right options' letters and texts, followed by the explanation.
     """
@@ -138,7 +138,7 @@ def _answer(choice: ChoiceQuestion, record: Mapping[str, Any]) -> str:
 
 
 def _exchange(record: Mapping[str, Any], answered: bool) -> Row | None:
-    """Return a question with its answer, after earlier turns from `history` or from a question that is a transcript."""
+    """Returns a question with its answer, after earlier turns from `history` or a question that is a transcript."""
     question = next((name for name in QUESTIONS if name in record), None)
     answer = next((name for name in ANSWERS if name in record), None)
     spoken = False
@@ -165,7 +165,7 @@ def _exchange(record: Mapping[str, Any], answered: bool) -> Row | None:
 
 
 def _asked(record: Mapping[str, Any], question: str | None, answer: str | None) -> list[str] | None:
-    """Return what is asked, in one column or several; None if the record asks nothing."""
+    """Returns what is asked, in one column or several; None if the record asks nothing."""
     context = context_of(record) if "context" in record else ""
     if question is not None:
         asked = string(record[question], question)
@@ -196,7 +196,7 @@ def _history(record: Mapping[str, Any]) -> Messages:
 
 
 def _refuse_bad_example(record: Mapping[str, Any]) -> None:
-    """Reject an answer that its label marks as bad, as half of KTO's are: SFT would train on it."""
+    """Rejects an answer that its label marks as bad, as half of KTO's are: SFT would train on it."""
     for name in _LABELS:
         if record.get(name) is False or str(record.get(name)).strip().lower() == "false":
             raise DataError(f"{name} is false: the answer is marked as bad; drop the row, or use --kind prompts")

@@ -37,12 +37,12 @@ _COVERED: Final = 0.9  # minimum share of sections that a book's labels begin to
 
 
 def is_section(text: str) -> bool:
-    """Return whether a text is from a digitized classic."""
+    """Returns whether a text is from a digitized classic."""
     return _SECTION in text
 
 
 def strip_section(text: str, labels: Collection[str] = ()) -> str:
-    """Return a section's text without the digitizer's marks; lines that the printed page's width cut are joined.
+    """Returns a section's text without the digitizer's marks; lines that the printed page's width cut are joined.
 
     Args:
         text: the section.
@@ -62,7 +62,7 @@ def _unlabeled(found: re.Match[str], labels: Collection[str]) -> str:
 
 
 def _joined(text: str) -> str:
-    """Join lines that were cut at the page's width: a long line that ends no sentence continues in the next."""
+    """Joins lines that were cut at the page's width: a long line that ends no sentence continues in the next."""
     joined = ""
     goes_on = False
     for line in text.split("\n"):
@@ -73,7 +73,7 @@ def _joined(text: str) -> str:
 
 
 def section_labels(texts: Iterable[str], known: Collection[str] = ()) -> dict[str, int]:
-    """Return the labels that nearly all sections begin with, such as 内容： or 属性：, and how many begin with each.
+    """Returns the labels that nearly all sections begin with, such as 内容： or 属性：, and how many begin with each.
 
     A label that begins only some sections, such as 主治：, is part of their content. One section, a book's first, may
     begin with a label that no other has, such as 书名：.
@@ -95,7 +95,7 @@ def section_labels(texts: Iterable[str], known: Collection[str] = ()) -> dict[st
 
 
 def with_labels(records: Iterable[Found]) -> Iterator[tuple[Found, Mapping[str, int]]]:
-    """Yield each record with the labels of the sections around it; records without sections are passed on.
+    """Yields each record with the labels of the sections around it; records without sections are passed on.
 
     Sections are processed in blocks, so that a file with several books gives the labels of each, and a file of any
     size takes the memory of a block. The counts of a block come with its first record; the others have 0.

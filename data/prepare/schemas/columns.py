@@ -38,7 +38,7 @@ _READ: Final = frozenset(
 
 
 def renamed(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the record with its columns under the names that are read: `Question` and `user` become `question`.
+    """Returns the record with its columns under the names that are read: `Question` and `user` become `question`.
 
     A column keeps its name if the record already has a column of the new name.
     """

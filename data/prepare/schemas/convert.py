@@ -27,7 +27,7 @@ _CHIP: Final = "|||"
 
 
 def row_of(record: Any, options: Options) -> Row:
-    """Return the row that a record becomes, in the columns of `options.schema`.
+    """Returns the row that a record becomes, in the columns of `options.schema`.
 
     Raises:
         DataError: no schema fits, a value is missing, empty or of a wrong type, a chat is not valid, or the answers of
@@ -56,13 +56,13 @@ def row_of(record: Any, options: Options) -> Row:
 
 
 def id_of(record: Any) -> str:
-    """Return a record's `id`; empty if it has none."""
+    """Returns a record's `id`; empty if it has none."""
     value = record.get("id") if isinstance(record, Mapping) else None
     return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def texts_of(row: Row) -> list[str]:
-    """Return every text of a row, in order."""
+    """Returns every text of a row, in order."""
     if "text" in row:
         return [row["text"]]
     turns = [turn["content"] for name in ("messages", "prompt") for turn in row.get(name, ())]
@@ -70,7 +70,7 @@ def texts_of(row: Row) -> list[str]:
 
 
 def with_texts(row: Row, texts: Sequence[str]) -> Row:
-    """Return the row with other texts, given in the order of `texts_of`."""
+    """Returns the row with other texts, given in the order of `texts_of`."""
     rest = iter(texts)
     new = dict(row)
     for name in ("messages", "prompt"):
@@ -83,7 +83,7 @@ def with_texts(row: Row, texts: Sequence[str]) -> Row:
 
 
 def check_row(row: Row) -> None:
-    """Reject what the stages would reject, or misread, later.
+    """Rejects what the stages would reject, or misread, later.
 
     Raises:
         DataError: an empty text, a reserved mark, turns out of order, equal answers, or text that UTF-8 cannot encode.

@@ -29,7 +29,7 @@ class Item:
 
 
 def item_of(record: Any, options: Options) -> Item:
-    """Return the item in a record of any layout; its key is not needed, and may have any form."""
+    """Returns the item in a record of any layout; its key is not needed, and may have any form."""
     texts = tuple(_strings(record))
     if isinstance(record, Mapping):
         keyless = {name: value for name, value in record.items() if normalized(name) not in (*KEYS, *ANSWERS)}
@@ -42,7 +42,7 @@ def item_of(record: Any, options: Options) -> Item:
 
 
 def _question(record: Any, options: Options) -> str:
-    """Return a record's question, or its text if it has only one; else an empty string."""
+    """Returns a record's question, or its text if it has only one; else an empty string."""
     for kind in ("prompts", "text"):
         try:
             row = row_of(record, replace(options, kind=kind, columns=(), min_chars=None))

@@ -17,7 +17,7 @@ _ALONE: Final = (*TEXTS, *CHATS, *DIALOGUES)
 
 @lru_cache(maxsize=16)
 def schemas_of(columns: Columns) -> tuple[dict[str, str], ...]:
-    """Return the schemas that `(field, column)` pairs define, each a dict from field to column.
+    """Returns the schemas that `(field, column)` pairs define, each a dict from field to column.
 
     The first columns of all fields are one schema, the second columns another, and so on; a field with fewer columns
     uses its last one in all further schemas. Texts and conversations are schemas of one field.
@@ -33,7 +33,7 @@ def schemas_of(columns: Columns) -> tuple[dict[str, str], ...]:
 
 
 def mapped(record: Mapping[str, Any], columns: Columns) -> Mapping[str, Any]:
-    """Return the record with its mapped columns renamed to their fields; unchanged if it has none of them.
+    """Returns the record with its mapped columns renamed to their fields; unchanged if it has none of them.
 
     Raises:
         DataError: the record has some columns of a schema but not all, or two columns for one field.

@@ -54,7 +54,7 @@ class _Pair(NamedTuple):
 
 
 def preference_of(record: Mapping[str, Any], options: Options) -> Row | None:
-    """Return the pair of a record, in the columns of `PREFERENCE_WITH_MARGIN`; None if the record holds none.
+    """Returns the pair of a record, in the columns of `PREFERENCE_WITH_MARGIN`; None if the record holds none.
 
     Raises:
         DataError: the prompt is missing or not common to both sides, or a value has a wrong type.
@@ -86,7 +86,7 @@ def preference_of(record: Mapping[str, Any], options: Options) -> Row | None:
 
 @lru_cache(maxsize=256)
 def _sides(columns: tuple[Any, ...]) -> _Pair | None:
-    """Return the columns whose names say which answer is better: both, or only the worse one, as in ms-swift."""
+    """Returns the columns whose names say which answer is better: both, or only the worse one, as in ms-swift."""
     by_name = {normalized(name).replace("-", "_"): name for name in reversed(columns)}
     for better, worse in _WORDS:
         pairs = [
@@ -106,7 +106,7 @@ def _sides(columns: tuple[Any, ...]) -> _Pair | None:
 
 
 def _judged(record: Mapping[str, Any]) -> _Pair | None:
-    """Return two answers in numbered columns, of which another column, or a score of each, says which is better.
+    """Returns two answers in numbered columns, of which another column, or a score of each, says which is better.
 
     Raises:
         DataError: no column says so, or both are equally good.
@@ -158,7 +158,7 @@ def _ordered(
 
 
 def _turns_or_text(value: Any) -> Any:
-    """Return the turns of a transcript; any other value unchanged."""
+    """Returns the turns of a transcript; any other value unchanged."""
     return transcript_of(value) or value if isinstance(value, str) else value
 
 
@@ -172,7 +172,7 @@ def _pair(record: Mapping[str, Any], pair: _Pair, prompt: Messages, chosen: str,
 
 
 def _margin(record: Mapping[str, Any], pair: _Pair) -> float:
-    """Return by how much the chosen answer is better: as given, or the difference of two scores, or 0."""
+    """Returns by how much the chosen answer is better: as given, or the difference of two scores, or 0."""
     scores = pair.scores or SCORES
     if record.get("margin") is not None:
         margin = number(record["margin"], "margin")

@@ -18,7 +18,7 @@ _RANKS: Final = ("rank", "ranks")
 
 
 def records_of(record: Any, options: Options) -> Iterator[Any]:
-    """Yield the records of one row each that a record holds; the record itself if it is one row.
+    """Yields the records of one row each that a record holds; the record itself if it is one row.
 
     `questions` and `answers`, lists of texts of which one list has one text (Huatuo-26M's knowledge sets), give a
     record for each question and answer. Under `--kind preference`, answers with scores (higher is better) or ranks (1
@@ -60,7 +60,7 @@ def _knowledge(record: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _flat(value: Any, name: str) -> list[str]:
-    """Flatten a list of texts and lists of texts."""
+    """Flattens a list of texts and lists of texts."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list) or not value:
@@ -88,7 +88,7 @@ def _ranked(record: Mapping[str, Any], name: str) -> Iterator[Any]:
 
 
 def _marks(record: Mapping[str, Any], name: str) -> list[float]:
-    """Return how good each answer is; higher is better."""
+    """Returns how good each answer is; higher is better."""
     for keys, sign in ((_SCORES, 1), (_RANKS, -1)):
         for key in keys:
             if isinstance(record.get(key), list):

@@ -13,7 +13,7 @@ from data.tables import DataError
 
 
 def dialogues(found: Iterator[Found], options: Options) -> Iterator[Found]:
-    """Yield a record for each run of records with one value in the column `options.dialogue_id`, on its first line.
+    """Yields a record for each run of records with one value in the column `options.dialogue_id`, on its first line.
 
     A record without a value there is bad. A whole dialogue is bad if one of its records holds no turns, or if its
     value occurred in earlier records that were not adjacent.
@@ -48,7 +48,7 @@ def _dialogue(first: int, turns: Messages, bad: str) -> Found:
 
 
 def _turns(record: Mapping[str, Any], options: Options) -> Messages:
-    """Return the turns of a record: one with its speaker, or a question and its answer."""
+    """Returns the turns of a record: one with its speaker, or a question and its answer."""
     if any(name in record for name in ROLE_KEYS):
         return turns_of([record], "turn")
     chat = chat_of(record, options)

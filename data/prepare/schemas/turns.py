@@ -59,7 +59,7 @@ _SPACED: Final = re.compile(rf"(?:^|\s)({'|'.join(name for name in _SPEAKERS if 
 
 
 def turns_of(value: Any, name: str) -> Messages:
-    """Return the turns of a column.
+    """Returns the turns of a column.
 
     The value is a list of objects with role and text, a list of objects with a question and its answer, a list of
     alternating texts, or a transcript.
@@ -83,7 +83,7 @@ def turns_of(value: Any, name: str) -> Messages:
 
 
 def are_turns(value: Any, name: str = "") -> bool:
-    """Return whether a value is a list of objects that all have a speaker and a text, or a question and its answer.
+    """Returns whether a value is a list of objects that all have a speaker and a text, or a question and its answer.
 
     A list of questions with answers may also be a list of separate records: it counts as turns only if the `name` of
     its column says so.
@@ -97,7 +97,7 @@ def are_turns(value: Any, name: str = "") -> bool:
 
 
 def transcript_of(text: str) -> Messages | None:
-    """Return the turns of a text of `Human:` and `Assistant:` paragraphs, as in HH; None if it begins otherwise."""
+    """Returns the turns of a text of `Human:` and `Assistant:` paragraphs, as in HH; None if it begins otherwise."""
     marks = list(_TRANSCRIPT.finditer(text))
     if not marks or text[: marks[0].start()].strip() or marks[0][1] != "Human":
         return None
@@ -105,7 +105,7 @@ def transcript_of(text: str) -> Messages | None:
 
 
 def spoken_turns(text: str, answer: Any) -> Messages | None:
-    """Return the turns before an answer in a text of lines such as 病人：…, as in BianQue; None for other texts.
+    """Returns the turns before an answer in a text of lines such as 病人：…, as in BianQue; None for other texts.
 
     A last, empty turn for the answer is left out. The text is no such transcript if it does not begin with a speaker,
     if it has only one turn and the answer has no speaker, or if it ends with a text of the assistant, so that it asks
@@ -122,7 +122,7 @@ def spoken_turns(text: str, answer: Any) -> Messages | None:
 
 
 def _spoken(text: str) -> Messages:
-    """Return the turns of a text that begins with a speaker's name and a colon, one per line or paragraph.
+    """Returns the turns of a text that begins with a speaker's name and a colon, one per line or paragraph.
 
     Return an empty list for any other text.
     """
@@ -136,7 +136,7 @@ def _spoken(text: str) -> Messages:
 
 
 def without_speaker(text: str) -> str:
-    """Return an answer without the assistant's name before it; unchanged if there is none."""
+    """Returns an answer without the assistant's name before it; unchanged if there is none."""
     mark = _LINE.match(text)
     return text[mark.end() :].strip() if mark and ROLES[mark[1].lower()] == "assistant" else text
 
@@ -150,7 +150,7 @@ def _cut(text: str, marks: Sequence[re.Match[str]]) -> Messages:
 
 
 def merged(turns: Sequence[dict[str, str]]) -> Messages:
-    """Merge consecutive turns of one speaker into one turn, with one line for each."""
+    """Merges consecutive turns of one speaker into one turn, with one line for each."""
     found: Messages = []
     for turn in turns:
         if found and found[-1]["role"] == turn["role"]:
@@ -169,7 +169,7 @@ def _speaker_key(turn: Mapping[str, Any]) -> str | None:
 
 
 def _of_object(turn: Mapping[str, Any], where: str) -> Messages:
-    """Return the turn of an object with a role and a text, or the two turns of an exchange."""
+    """Returns the turn of an object with a role and a text, or the two turns of an exchange."""
     named = _speaker_key(turn)
     asked, answered = _key(turn, _ASKED), _key(turn, _ANSWERED)
     if named is None and asked and answered:
@@ -189,20 +189,20 @@ def _of_object(turn: Mapping[str, Any], where: str) -> Messages:
 
 
 def _role(given: Any) -> str | None:
-    """Return the role of a speaker's name, which may be in the plural; None if it is unknown."""
+    """Returns the role of a speaker's name, which may be in the plural; None if it is unknown."""
     name = given.strip().lower() if isinstance(given, str) else ""
     return ROLES.get(name) or ROLES.get(name.removesuffix("s"))
 
 
 def _of_exchange(turn: Mapping[str, Any], asked: str, answered: str, where: str) -> Messages:
-    """Return a question and its answer, after the exchange's `system` text, as in XTuner; blank ones are left out."""
+    """Returns a question and its answer, after the exchange's `system` text, as in XTuner; blank ones are left out."""
     given = [("system", turn.get("system")), ("user", turn[asked]), ("assistant", turn[answered])]
     texts = [(role, "" if value is None else string(value, where)) for role, value in given]
     return [{"role": role, "content": text} for role, text in texts if text.strip()]
 
 
 def _of_texts(texts: Sequence[str], name: str) -> Messages:
-    """Return the turns of texts that each begin with their speaker (`患者：...`), or else alternate, user first."""
+    """Returns the turns of texts that each begin with their speaker (`患者：...`), or else alternate, user first."""
     spoken = [_SPOKEN.fullmatch(text) for text in texts]
     if all(spoken):
         return merged([{"role": ROLES[one[1].lower()], "content": one[2].strip()} for one in spoken if one])

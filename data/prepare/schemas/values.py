@@ -18,7 +18,7 @@ class UnknownColumnsError(DataError):
 
 
 def string(value: Any, name: str) -> str:
-    """Return a text, which may be in a list of one text, in a single turn, or in parts of type `text`.
+    """Returns a text, which may be in a list of one text, in a single turn, or in parts of type `text`.
 
     Raises:
         DataError: the value is something else.
@@ -37,18 +37,18 @@ def string(value: Any, name: str) -> str:
 
 
 def _is_part(value: Any) -> bool:
-    """Return whether a value is a part of a message as in OpenAI's API: a text, an image or a sound."""
+    """Returns whether a value is a part of a message as in OpenAI's API: a text, an image or a sound."""
     return isinstance(value, Mapping) and isinstance(value.get("type"), str) and "role" not in value
 
 
 def optional_string(record: Mapping[str, Any], name: str) -> str:
-    """Return a column's text; empty if the column is missing or null."""
+    """Returns a column's text; empty if the column is missing or null."""
     value = record.get(name)
     return "" if value is None else string(value, name)
 
 
 def number(value: Any, name: str) -> float:
-    """Return a finite number, which may be written as a text, as in CSV.
+    """Returns a finite number, which may be written as a text, as in CSV.
 
     Raises:
         DataError: the value is not a finite number.
@@ -63,7 +63,7 @@ def number(value: Any, name: str) -> float:
 
 
 def kind_of(value: Any) -> str:
-    """Return what a value is, for a message."""
+    """Returns what a value is, for a message."""
     if isinstance(value, list):
         return f"a list of {len(value)}"
     names = {
