@@ -212,9 +212,23 @@ def pytest_collection_finish() -> None:
     _exempt_modules_from_collection()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Orders the tests, and marks those that pytest-xdist must run in one process: a file's, and the endpoint's."""
+    uses_world = {item.path for item in items if "world" in getattr(item, "fixturenames", ())}
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long")}
     # vLLM's engine joins this process's torch.distributed world and, when it is closed, ends it: so ours comes first.
-    items.sort(key=lambda item: "world" not in getattr(item, "fixturenames", ()))
+    # The processes take files in this order, so that none is left with a slow one at the end.
+    items.sort(
+        key=lambda item: (
+            item.path not in uses_world,
+            item.path not in slow,
+            "world" not in getattr(item, "fixturenames", ()),
+        )
+    )
+    for item in items:
+        shares_endpoint = "endpoint" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("endpoint" if shares_endpoint else item.nodeid.partition("::")[0]))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
