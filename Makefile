@@ -1,6 +1,8 @@
 # Everything one types. `make` alone lists it.
 
 python := .venv/bin/python
+# Two processes of pytest-xdist, each with one file at a time, in the order that tests/conftest.py chooses.
+parallel := -n 2 --dist loadgroup --no-loadscope-reorder
 packages := actors benchmarks cluster configs data evals reporting serve storage trainers
 
 .DEFAULT_GOAL := help
@@ -19,10 +21,10 @@ quickstart: env ## the whole regime on the sample clinic; ARGS='--seed=1' overri
 	@$(python) -m trainers.quickstart $(ARGS)
 
 test: env ## every test but the long ones and those that need a GPU
-	@$(python) -m pytest -m "not long and not gpu and not real" $(ARGS)
+	@$(python) -m pytest $(parallel) -m "not long and not gpu and not real" $(ARGS)
 
 test-fast: env ## the tests of a few seconds
-	@$(python) -m pytest -m "not slow and not long and not gpu and not real" $(ARGS)
+	@$(python) -m pytest $(parallel) -m "not slow and not long and not gpu and not real" $(ARGS)
 
 test-long: env env-clients ## whole runs that are killed, rolled over and measured
 	@$(python) -m pytest -m "long and not gpu" $(ARGS)

@@ -120,6 +120,26 @@ def require(table: pa.Table, names: Iterable[str], who: str) -> None:
             raise TableError(f"{who} needs the column {name}, which {column_of(name).by} adds")
 
 
+def require_schema(table: pa.Table, schema: pa.Schema, point: str) -> pa.Table:
+    """Returns `table` after checking that it has the columns of `schema`, in any order, and no others.
+
+    Args:
+        table: the table at this point of a step.
+        schema: its columns.
+        point: what the table is there, for the error: "responses".
+
+    Raises:
+        TableError: a column is missing, is not expected, or has another type; names the column.
+    """
+    require(table, schema.names, f"the table of {point}")
+    for field in table.schema:
+        if field.name not in schema.names:
+            raise TableError(f"{field.name}: the table of {point} has no such column with these settings")
+        if field.type != schema.field(field.name).type:
+            raise TableError(f"{field.name}: has the type {field.type}, not {schema.field(field.name).type}")
+    return table
+
+
 def _require_per_token(table: pa.Table, name: str) -> None:
     found, wanted = (np.diff(_offsets(table.column(one))) for one in (name, "response"))
     if (wrong := np.flatnonzero(found != wanted)).size:

@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from actors.config import FrozenRoleConfig, TrainedRoleConfig
 from actors.groups.role_groups import RoleGroups, RoleGroupsConfig
 from actors.model_folder.checks import require_rows
 from actors.model_folder.compatibility import require_same_format
@@ -66,7 +67,7 @@ def read_prompts(config: PPOConfig) -> PromptStream:
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     tokenizer = load_chat_tokenizer(config.policy.model, config.chat)
     for role, settings in config.roles.items():
-        if hasattr(settings, "model"):
+        if isinstance(settings, TrainedRoleConfig | FrozenRoleConfig):
             key = f"{role}.model"
             folder = require_model(settings.model, longest, f"{LONGEST} =", key, KINDS.get(f"ppo.{key}", "language"))
             require_rows(tokenizer, read_config(folder, key), f"{key}: {folder}")

@@ -13,9 +13,8 @@ from actors.groups.batching import Plan, forward_rows, minibatch_plans, rows_at,
 from actors.groups.group import ColumnsInFlight, WorkerGroup
 from actors.groups.role_groups import LEARNERS, RoleGroups
 from actors.modeling.rows import lengths, trained_rows
-from actors.roles.learner import TrainBatch, Update
+from actors.roles.learner import TableLoss, Update
 from actors.zero.diverged import DivergedError, NotFiniteError
-from actors.zero.model import Loss
 
 
 class Learners:
@@ -42,7 +41,7 @@ class Learners:
         ]
 
     def update(
-        self, table: pa.Table, losses: Mapping[str, Loss[TrainBatch]], epochs: int
+        self, table: pa.Table, losses: Mapping[str, TableLoss], epochs: int
     ) -> dict[str, list[dict[str, float]]]:
         """Runs the optimizer steps of the roles in `losses` concurrently; returns the metrics of each step, by role.
 

@@ -17,8 +17,6 @@ from actors.zero.model import ZeroModel
 class Critic(Learner):
     """One rank of the critic. Adds the column `values`: the value of the state before each response token."""
 
-    loss_columns = ("weights", "values", "returns")
-
     @classmethod
     def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
         """See `Worker`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 from torch import Tensor
@@ -16,7 +16,7 @@ from actors.modeling.rows import pack, tokens
 from actors.roles.worker import ForwardWorker
 from actors.table import require
 from actors.zero.diverged import NotFiniteError
-from actors.zero.model import Loss, ZeroModel
+from actors.zero.model import ZeroModel
 from cluster.memory import return_free_memory
 
 
@@ -39,19 +39,23 @@ class TrainBatch:
     def __getitem__(self, name: str) -> Tensor:
         return self.columns[name]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.columns
+
+class TableLoss(Protocol):
+    """A loss over rows of the table. It is sent to every rank, so it must be picklable."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of one value per response token that the loss reads."""
+
+    def __call__(self, outputs: Any, batch: TrainBatch, /) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the loss of a micro-batch and its metrics, all scalars; see `actors.zero.model.Loss`."""
 
 
 class Learner(ForwardWorker):
-    """A role trained with DeepSpeed.
-
-    Subclasses set `zero`, and `loss_columns`: the columns that their loss reads if they are in the table.
-    """
+    """A role trained with DeepSpeed. Subclasses set `zero`."""
 
     trains = True
     zero: ZeroModel
-    loss_columns: tuple[str, ...] = ()
 
     def run_model(self, engine: Any, batch: TrainBatch) -> Any:
         """Runs the model on a micro-batch and returns what the loss needs.
@@ -60,19 +64,21 @@ class Learner(ForwardWorker):
         """
         raise NotImplementedError
 
-    def update(self, table: pa.Table, updates: list[Update], loss: Loss[TrainBatch]) -> list[dict[str, float]]:
+    def update(self, table: pa.Table, updates: list[Update], loss: TableLoss) -> list[dict[str, float]]:
         """Runs the optimizer steps of `updates` in order and returns the metrics of each.
 
         Raises:
             NotFiniteError: a loss or gradient is not finite; `update` of the error is the index in `updates`.
-            TableError: `prompt`, `response`, or `weights` is missing.
+            TableError: `prompt`, `response`, or a column that the loss reads is missing.
         """
-        require(table, ("prompt", "response", "weights"), f"the update of {type(self).__name__}")
+        require(table, ("prompt", "response", *loss.columns), f"the update of {type(self).__name__}")
         metrics = []
         for index, update in enumerate(updates):
             try:
                 metrics.append(
-                    self.zero.update(self._batches(table, update), self.run_model, loss, update.has_trained_rows)
+                    self.zero.update(
+                        self._batches(table, update, loss.columns), self.run_model, loss, update.has_trained_rows
+                    )
                 )
             except NotFiniteError as error:
                 error.update = index
@@ -81,13 +87,12 @@ class Learner(ForwardWorker):
             return_free_memory()  # a quarter to a half of the process's memory, which the other roles need next
         return metrics
 
-    def _batches(self, table: pa.Table, update: Update) -> list[TrainBatch]:
+    def _batches(self, table: pa.Table, update: Update, columns: tuple[str, ...]) -> list[TrainBatch]:
         target = device()
-        names = [name for name in self.loss_columns if name in table.column_names]
         return [
             TrainBatch(
                 pack(table, rows).to(target),
-                {name: tokens(table, name, rows).to(target) for name in names},
+                {name: tokens(table, name, rows).to(target) for name in columns},
                 self.zero.world_size,
             )
             for rows in update.micro_batches

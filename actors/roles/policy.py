@@ -19,8 +19,6 @@ from actors.zero.model import ZeroModel
 class Policy(Learner):
     """One rank of the policy. Adds the column `logprobs`."""
 
-    loss_columns = ("weights", "advantages", "logprobs", "rollout_logprobs", "ref_logprobs")
-
     @classmethod
     def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
         """See `Worker`."""

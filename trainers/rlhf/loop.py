@@ -12,6 +12,7 @@ from contextlib import closing
 import pyarrow as pa
 
 from actors.groups.group import joined
+from actors.table import require_schema
 from actors.weight_sync.publisher import Published
 from trainers.rlhf.advantages import with_advantages
 from trainers.rlhf.losses import losses
@@ -57,6 +58,7 @@ class Loop(RunParts):
                 table = self.score(generated)
         with phase("update"), keeping_rows(self.run.path):
             table = with_advantages(table, self.config, self.shaper, kl_coef)
+            require_schema(table, self.schemas.trainable, "trainable rows")
             updates = self.learners.update(table, losses(self.config, step, kl_coef), self.config.algorithm.epochs)
         with phase("wait"):
             self.rollouts.settle()
@@ -84,7 +86,7 @@ class Loop(RunParts):
         """Returns the responses with every column that an update needs, except those that the driver adds."""
         learners = self.learners.submit_columns(generated.table)  # they compute while the frozen roles score
         table = self.rollouts.scoring(generated, again).join(generated.table)
-        return joined(table, learners)
+        return require_schema(joined(table, learners), self.schemas.scored, "scored responses")
 
     @recoverable
     def publish(self, version: int, again: bool) -> Published | None:

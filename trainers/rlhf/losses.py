@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from actors.modeling.openrlhf import PolicyLoss, ValueLoss, compute_approx_kl
-from actors.roles.learner import TrainBatch
-from actors.zero.model import Loss
+from actors.roles.learner import TableLoss, TrainBatch
 from trainers.config.rlhf import AlgorithmConfig, PPOConfig
 
 
@@ -22,8 +21,8 @@ class ClippedPolicyLoss:
 
     Optional terms: dual clip (Ye et al. 2020, eq. 4); the KL to the reference; an entropy bonus; truncated importance
     sampling (TIS) weights of policy over engine, which together with the surrogate's ratio to the policy before the
-    step form the decoupled objective (Hilton et al. 2022, eq. 3). Without a column `logprobs`, the current policy
-    stands in for the policy before the step, so the ratio is 1.
+    step form the decoupled objective (Hilton et al. 2022, eq. 3). With `skips_old_logprobs`, the
+    current policy stands in for the policy before the step, so the ratio is 1.
 
     Metrics, each this micro-batch's part of the weighted mean over the step's tokens: `kl`, the k1 estimate of
     KL(old || new); `ratio_deviation`, |ratio - 1|; `clip_fraction`; `entropy` in nats; and, if enabled, `kl_loss` and
@@ -32,17 +31,27 @@ class ClippedPolicyLoss:
 
     algorithm: AlgorithmConfig
     kl_coef: float
+    skips_old_logprobs: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the loss reads."""
+        read = {
+            "logprobs": not self.skips_old_logprobs,
+            "rollout_logprobs": self._truncates,
+            "ref_logprobs": self._has_kl,
+        }
+        return ("weights", "advantages", *(name for name, is_read in read.items() if is_read))
 
     def __call__(self, outputs: tuple[Tensor, Tensor], batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         logprobs, entropy = outputs  # (N,) each
         algorithm, weights = self.algorithm, batch["weights"]
-        before = batch["logprobs"] if "logprobs" in batch else logprobs.detach()
-        truncated = algorithm.rollout_correction == "truncated"
+        before = logprobs.detach() if self.skips_old_logprobs else batch["logprobs"]
         surrogate = PolicyLoss(
             algorithm.clip_eps,
             algorithm.clip_eps if algorithm.clip_eps_high is None else algorithm.clip_eps_high,
             algorithm.dual_clip,
-            is_correction_level="token" if truncated else "off",
+            is_correction_level="token" if self._truncates else "off",
             is_correction_mode="clip",
             is_correction_threshold=[0.0, algorithm.rollout_correction_cap],
         )
@@ -51,12 +60,12 @@ class ClippedPolicyLoss:
             before,
             batch["advantages"],
             weights,
-            rollout_log_probs=batch["rollout_logprobs"] if truncated else None,
+            rollout_log_probs=batch["rollout_logprobs"] if self._truncates else None,
             dp_size=batch.world_size,
             batch_num_tokens=1.0,
         )
         metrics = self._metrics(logprobs.detach(), before, batch) | {"entropy": (entropy.detach() * weights).sum()}
-        if algorithm.kl_in == "loss" and self.kl_coef > 0:
+        if self._has_kl:
             kl = (
                 compute_approx_kl(logprobs, batch["ref_logprobs"], kl_estimator=algorithm.kl_estimator) * weights
             ).sum()
@@ -77,10 +86,18 @@ class ClippedPolicyLoss:
             "ratio_deviation": ((ratio - 1.0).abs() * weights).sum(),
             "clip_fraction": (worse * weights).sum(),
         }
-        if algorithm.rollout_correction == "truncated":
+        if self._truncates:
             weight = (before - batch["rollout_logprobs"]).exp().clamp(max=algorithm.rollout_correction_cap)
             metrics["rollout_correction"] = (weight * weights).sum()
         return metrics
+
+    @property
+    def _truncates(self) -> bool:
+        return self.algorithm.rollout_correction == "truncated"
+
+    @property
+    def _has_kl(self) -> bool:
+        return self.algorithm.kl_in == "loss" and self.kl_coef > 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,11 @@ class ClippedValueLoss:
     """Clipped value loss: half the squared error to the returns, the larger of the clipped and the unclipped one."""
 
     clip_eps: float
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the loss reads."""
+        return ("weights", "values", "returns")
 
     def __call__(self, values: Tensor, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         loss = ValueLoss(self.clip_eps)(
@@ -101,11 +123,11 @@ class ClippedValueLoss:
         return loss, {}
 
 
-def losses(config: PPOConfig, step: int, kl_coef: float) -> dict[str, Loss[TrainBatch]]:
+def losses(config: PPOConfig, step: int, kl_coef: float) -> dict[str, TableLoss]:
     """Returns the loss of each role that is updated in `step`, by role."""
-    chosen: dict[str, Loss[TrainBatch]] = {}
+    chosen: dict[str, TableLoss] = {}
     if step >= config.critic_warmup_steps:
-        chosen["policy"] = ClippedPolicyLoss(config.algorithm, kl_coef)
+        chosen["policy"] = ClippedPolicyLoss(config.algorithm, kl_coef, config.skips_old_logprobs)
     if config.algorithm.has_critic:
         chosen["critic"] = ClippedValueLoss(config.algorithm.value_clip_eps)
     return chosen

@@ -21,6 +21,7 @@ from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.recovery import Recovery
 from trainers.rlhf.rewards import KLController, RewardShaper
 from trainers.rlhf.rollouts import Rollouts
+from trainers.rlhf.schemas import Schemas
 from trainers.runs.evaluation import Evaluator
 from trainers.runs.export import export_model
 from trainers.runs.folder import Run
@@ -47,6 +48,7 @@ class RunParts:
     ) -> None:  # fmt: skip
         self.config, self.run, self.prompts, self.roles = config, run, prompts, roles
         self.recovery, self.stop, self.observers = recovery, stop, observers
+        self.schemas = Schemas.of(config)
         self.journal = Journal(run.path, fingerprint(config))
         self.learners = Learners(roles, config.algorithm.minibatches, config.skips_old_logprobs)
         scorers = Scorers(

@@ -18,11 +18,13 @@ from actors.groups.responses import ResponseCollector
 from actors.groups.scoring import FROZEN, REWARDING, Scorers, Scoring
 from actors.modeling.rows import flat, lengths
 from actors.roles.rollout import Rollout
+from actors.table import require_schema
 from configs.errors import RunError
 from trainers.config.rlhf import PPOConfig
 from trainers.rlhf.journal import Journal
 from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.rewards import add_reward
+from trainers.rlhf.schemas import Schemas
 
 
 class Generated(NamedTuple):
@@ -45,6 +47,7 @@ class Rollouts:
     ) -> None:
         self._config, self._engines, self._scorers = config, engines, scorers
         self._prompts, self._journal = prompts, journal
+        self._schemas = Schemas.of(config)
         self._in_flight = config.rollout.in_flight != "none"
         self._asked: dict[int, tuple[int, ResponseCollector]] = {}  # step -> weights version, pending responses
         self._finished: dict[int, Generated] = {}
@@ -86,14 +89,14 @@ class Rollouts:
         if step in self._asked:
             self._finish(step)
         if step in self._finished:
-            return self._finished.pop(step)
+            return self._checked(self._finished.pop(step))
         table = self._journal.recall(step, self.version(step), newest=step if self._in_flight else None)
         if table is None:
             raise RunError(
                 f"{self._journal.path(step)} is missing, and the weights that generated step {step} no longer "
                 "exist: delete the run's newest checkpoint to continue from an older one"
             )
-        return Generated(table)
+        return self._checked(Generated(table))
 
     def scoring(self, generated: Generated, again: bool) -> Scoring:
         """Returns the scores of a step's responses by the frozen roles, which may still be pending.
@@ -127,7 +130,12 @@ class Rollouts:
 
     def _batch(self, step: int, attempt: int = 0) -> pa.Table:
         """Returns the prompts of an attempt. Every step has 1 + `dynamic_sampling` batches of its own."""
-        return self._prompts.batch(step * (1 + self._config.algorithm.dynamic_sampling) + attempt)
+        batch = self._prompts.batch(step * (1 + self._config.algorithm.dynamic_sampling) + attempt)
+        return require_schema(batch, self._schemas.prompts, "prompts")
+
+    def _checked(self, generated: Generated) -> Generated:
+        require_schema(generated.table, self._schemas.responses, "responses")
+        return generated
 
     def _request(self, batch: pa.Table, version: int) -> ResponseCollector:
         # With dynamic sampling, only the responses that are kept need log-probabilities of the reference.

@@ -118,7 +118,7 @@ def test_without_old_logprobs_the_policy_is_its_own_and_the_gradient_is_reinforc
     data = {name: parts for name, parts in columns().items() if name != "logprobs"}
     one = batch(data, [0, 1, 2, 3], sum(COUNTS))
     new = one["new"].clone().requires_grad_()
-    loss, metrics = ClippedPolicyLoss(AlgorithmConfig(), 0.0)((new, one["entropy"]), one)
+    loss, metrics = ClippedPolicyLoss(AlgorithmConfig(), 0.0, skips_old_logprobs=True)((new, one["entropy"]), one)
     loss.backward()
     torch.testing.assert_close(new.grad, -one["advantages"] / sum(COUNTS))
     assert metrics["ratio_deviation"].item() == 0.0
