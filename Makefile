@@ -3,7 +3,6 @@
 python := .venv/bin/python
 # Two processes of pytest-xdist, each with one file at a time, in the order that tests/conftest.py chooses.
 parallel := -n 2 --dist loadgroup --no-loadscope-reorder
-packages := actors benchmarks cluster configs data evals reporting serve storage trainers
 
 .DEFAULT_GOAL := help
 .PHONY: help env env-clients quickstart test test-fast test-long test-real chaos lint

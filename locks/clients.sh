@@ -31,7 +31,7 @@ for candidate in ${PYTHON:-python3.11 python3.12 python3 python}; do
 done
 [ -n "${python:-}" ] || fail "no Python 3.11 or 3.12 with venv found; install one or name it with PYTHON=..."
 
-# Anew, since pip without its resolver leaves what an older lock had.
+# Starts from an empty environment: without its resolver, pip keeps what an older lock installed.
 "$python" -m venv --clear "$venv" || fail "$python cannot make a virtual environment in $venv"
 say "installing $(grep -cv '^#' "$lock") packages"
 "$venv/bin/python" -m pip install --no-deps --no-compile --no-input --disable-pip-version-check --progress-bar off -qq -r "$lock" \

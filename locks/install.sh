@@ -60,7 +60,7 @@ if [ "$device" = gpu ]; then
   [ "${found%%.*}" -ge "$driver" ] || fail "DEVICE=gpu: NVIDIA's driver is $found; CUDA 13 needs $driver or newer"
 fi
 
-# An environment that was made elsewhere, or with another Python, names that place in its scripts: begin anew.
+# The scripts of an environment contain its path and its Python: one that was moved or made with another is replaced.
 if [ -d "$venv" ] && { [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$root" ] ||
   [ "$(cat "$venv/device" 2>/dev/null || echo cpu)" != "$device" ] ||
   [ "$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" != "$version" ]; }; then
@@ -107,23 +107,26 @@ for job in "${running[@]}"; do
 done
 if [ -n "${failed:-}" ]; then
   cat "$log" >&2
-  fail "pip could not install the packages (its words are above); run make env again when that is mended"
+  fail "pip could not install the packages (its output is above); repair the cause and run make env again"
 fi
 
-# The first import compiles what is used of the packages (all of them: a minute more), and shows that they fit.
+# The first import compiles the modules that are used (compiling all would take another minute) and tests the installation.
 say "importing the engines once"
 env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -c 'import deepspeed, ray.train, torch, transformers.models.llama.modeling_llama, vllm.v1.engine.async_llm' \
   >>"$log" 2>&1 || {
   tail -n 20 "$log" >&2
-  fail "the packages are installed but do not import (last words above); see $log"
+  fail "the packages are installed but do not import (last lines above); see $log"
 }
 "$venv/bin/python" - "$root" <<'EOF'
 import pathlib
 import sys
 import sysconfig
 
-# The project itself, importable from anywhere; a job's own copy comes earlier on the path.
+# Makes the project importable from any folder. The copy of a submitted job comes earlier on the path.
 pathlib.Path(sysconfig.get_path("purelib"), "chimed-rlhf.pth").write_text(sys.argv[1] + "\n")
+command = pathlib.Path(sysconfig.get_path("scripts"), "chimed")
+command.write_text(f"#!{sys.executable}\nimport sys\n\nfrom chimed.__main__ import main\n\nsys.exit(main())\n")
+command.chmod(0o755)
 EOF
 printf '%s\n' "$wanted" >"$stamp"
 say "ready after $((SECONDS - began)) s"

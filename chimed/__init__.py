@@ -1,0 +1,1 @@
+"""The command `chimed`: one name for the commands of all packages."""

@@ -1,0 +1,62 @@
+"""chimed COMMAND [ARGUMENT ...]: runs a command of this project, from any folder."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import runpy
+import sys
+from collections.abc import Sequence
+
+from chimed.commands import COMMANDS, usage
+
+_ENGINES = ("torch", "ray", "deepspeed", "transformers", "openrlhf")
+_SUPPORTED = ((3, 11), (3, 12))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that the first argument names; returns 2 after one line on stderr if there is none.
+
+    Args:
+        argv: command-line arguments; default: those of this process.
+
+    Raises:
+        SystemExit: the command ended with an exit status.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        return _fail(f"{name}: no such command; " + (f"did you mean {close[0]}?" if close else "see chimed --help"))
+    if problem := _environment_problem():
+        return _fail(problem)
+    module = COMMANDS[name].module
+    sys.argv = [module, *rest]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    return 0
+
+
+def _environment_problem() -> str | None:
+    """Returns why this Python cannot run the commands, and what to do; None if it can."""
+    if sys.version_info[:2] not in _SUPPORTED:
+        supported = " or ".join(f"{major}.{minor}" for major, minor in _SUPPORTED)
+        found = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        return (
+            f"{sys.executable} is Python {found}, and the engines need {supported}: run make env, then .venv/bin/chimed"
+        )
+    missing = [name for name in _ENGINES if importlib.util.find_spec(name) is None]
+    if missing:
+        return f"{sys.executable} has no {', '.join(missing)}: run make env, then .venv/bin/chimed"
+    return None
+
+
+def _fail(problem: str) -> int:
+    print(f"chimed: error: {problem}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
