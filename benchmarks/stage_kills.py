@@ -1,10 +1,17 @@
-"""python -m benchmarks.stage_kills: kills the worker or driver of SFT at random times; the result must not change.
+"""python -m benchmarks.stage_kills: kills or interrupts SFT at random times; the result must not change.
 
-Every run has one SIGKILL, of driver and worker alternately, at a random time between the start and the end of the
-command: one in four while Ray starts and the model is loaded, the others after a random step, during whatever follows
-it: a step, an evaluation, a checkpoint, or an export. The same command is then repeated until it finishes. Its weights
-and losses must be bit for bit those of an undisturbed run. Exits with status 1 if they are not, or if no kill came in
-time.
+Every run is disturbed once, at a random time between the start and the end of the command: one in four while Ray starts
+and the model is loaded, the others after a random step, during whatever follows it: a step, an evaluation, a
+checkpoint, or an export. The disturbances take turns:
+
+    driver, worker   SIGKILL
+    interrupt        Ctrl-C: SIGINT to the driver
+    terminate        SIGTERM to the driver
+    group            SIGTERM to the driver's process group, as from `timeout`
+
+A driver that gets a signal must lose no step that it has logged. The same command is then repeated until it finishes.
+Its weights and losses must be bit for bit those of an undisturbed run. Exits with status 1 if they are not, or if no
+disturbance came in time.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +41,18 @@ from configs.base import dump
 from data.tables import SFT, write_table
 from trainers.config.supervised import SftConfig
 from trainers.runs.folder import read_metrics
+from trainers.runs.stopping import EXIT_CODE, INTERRUPTED
 
 PROG = "python -m benchmarks.stage_kills"
 PATIENCE_S = 600.0
-TARGETS = ("driver", "worker")
+ENDS = {
+    "driver": {-signal.SIGKILL},
+    "worker": set[int](),  # it is replaced
+    "interrupt": {INTERRUPTED},
+    "terminate": {EXIT_CODE, -signal.SIGTERM},  # the latter before training begins, when there is nothing to save
+    "group": {EXIT_CODE, -signal.SIGTERM},
+}
+"""The exit statuses of a command that a disturbance may end, by disturbance."""
 CHATS, EPOCHS, BATCH = 96, 3, 4
 STEPS = CHATS * EPOCHS // BATCH
 STARTING = 0.25
@@ -45,9 +61,9 @@ STARTING = 0.25
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill of a `target` process, `delay_s` seconds after `step` steps were logged (0: after the command started).
+    """A disturbance, one of `ENDS`, `delay_s` seconds after `step` steps were logged (0: after the command started).
 
-    If there is no such process then, it is killed as soon as it exists.
+    If there is no worker to kill then, it is killed as soon as it exists.
     """
 
     target: str
@@ -60,20 +76,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=10, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=10, help="number of disturbed runs (default: %(default)s)")
+    parser.add_argument("--targets", default=",".join(ENDS), help="disturbances, in turn (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times (default: %(default)s)")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="work there and remove nothing")
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="chimed-kills-"))
     folder.mkdir(parents=True, exist_ok=True)
-    good = kills(folder, options.kills, random.Random(options.seed))
+    targets = options.targets.split(",")
+    if unknown := set(targets) - ENDS.keys():
+        parser.error(f"--targets: {unknown.pop()}: give some of {', '.join(ENDS)}")
+    good = kills(folder, options.kills, targets, random.Random(options.seed))
     if good and not options.keep:
         shutil.rmtree(folder)
     sys.exit(not good)
 
 
-def kills(folder: Path, count: int, draw: random.Random) -> bool:
-    """Makes `count` runs with kills in `folder`; returns whether all ended with the undisturbed run's result."""
+def kills(folder: Path, count: int, targets: Sequence[str], draw: random.Random) -> bool:
+    """Makes `count` disturbed runs in `folder`; returns whether all ended with the undisturbed run's result."""
     make_inputs(folder)
     rows = [
         {"messages": [_turn("user", f"病人{n}头痛怎么办"), _turn("assistant", "多休息，" * (1 + n % 4))], "task": "qa"}
@@ -87,7 +107,7 @@ def kills(folder: Path, count: int, draw: random.Random) -> bool:
     identical = struck = 0
     for number in range(count):
         step = 0 if draw.random() < STARTING else draw.randrange(1, STEPS)
-        kill = Kill(TARGETS[number % len(TARGETS)], step, draw.uniform(0.0, 0.5 if step else 0.3 * whole_s))
+        kill = Kill(targets[number % len(targets)], step, draw.uniform(0.0, 0.5 if step else 0.3 * whole_s))
         began = time.monotonic()
         name = f"run-{number:02}"
         reached = run(folder, name, kill)
@@ -95,7 +115,7 @@ def kills(folder: Path, count: int, draw: random.Random) -> bool:
         identical += not differing
         struck += reached is not None
         print(
-            f"{name}: {kill.target} killed {kill.delay_s:.2f} s after step {kill.step}, "
+            f"{name}: {kill.target} {kill.delay_s:.2f} s after step {kill.step}, "
             f"{'which was too late' if reached is None else f'{reached} steps done'}; "
             f"{' and '.join(f'OTHER {what}' for what in differing) or 'identical'}, {time.monotonic() - began:.1f} s",
             flush=True,
@@ -105,12 +125,12 @@ def kills(folder: Path, count: int, draw: random.Random) -> bool:
 
 
 def run(folder: Path, name: str, kill: Kill | None) -> int | None:
-    """Repeats the command until it finishes, with one kill.
+    """Repeats the command until it finishes, with one disturbance.
 
-    Returns the number of steps logged when it was killed; None if it was not.
+    Returns the number of steps logged when it was disturbed; None if it was not.
 
     Raises:
-        RuntimeError: the command failed for another reason.
+        RuntimeError: the command failed for another reason, or an interrupted one lost a step that it had logged.
         subprocess.TimeoutExpired: the command did not end.
     """
     recipe, output = folder / f"{name}.yaml", folder / f"{name}.out"
@@ -128,14 +148,17 @@ def run(folder: Path, name: str, kill: Kill | None) -> int | None:
                 },
                 stdout=out,
                 stderr=out,
+                process_group=0,
             )
         if kill is not None and reached is None:
             reached = _inject(driver, kill, folder / "runs" / name)
         code = driver.wait(PATIENCE_S)
         if code == 0:
             return reached
-        if code != -signal.SIGKILL:
+        if kill is None or reached is None or code not in ENDS[kill.target]:
             raise RuntimeError(f"{name} ended with status {code}; its output: {output}")
+        if kill.target != "driver" and (saved := _saved(folder / "runs" / name)) < reached:
+            raise RuntimeError(f"{name} lost steps: {reached} were logged, {saved} saved; its output: {output}")
 
 
 def differences(run: Path, other: Path) -> list[str]:
@@ -153,10 +176,17 @@ def _inject(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> int | Non
     time.sleep(kill.delay_s)
     while driver.poll() is None:
         family = psutil.Process(driver.pid).children(recursive=True)
-        targets = [one for one in family if _is_worker(one)] if kill.target == "worker" else [driver]
-        if targets:
+        workers = [one for one in family if _is_worker(one)]
+        if kill.target != "worker" or workers:
             steps = _steps(run)
-            targets[0].kill()
+            if kill.target == "worker":
+                workers[0].kill()
+            elif kill.target == "group":
+                os.killpg(driver.pid, signal.SIGTERM)
+            else:
+                driver.send_signal(
+                    {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM}.get(kill.target, signal.SIGKILL)
+                )
             if kill.target == "driver":
                 _end(family)
             return steps
@@ -166,6 +196,11 @@ def _inject(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> int | Non
 
 def _steps(run: Path) -> int:
     return max((line["step"] for line in read_metrics(run)), default=0)
+
+
+def _saved(run: Path) -> int:
+    """Returns the steps of the newest checkpoint; 0 if there is none."""
+    return max((int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*")), default=0)
 
 
 def _is_worker(process: psutil.Process) -> bool:

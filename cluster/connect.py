@@ -103,14 +103,15 @@ def _start(**options: Any) -> None:
     os.environ.update(for_local_cluster())
     import ray
 
-    from cluster.ray_internals import ray_constants
+    from cluster.ray_internals import ray_constants, separate_process_groups
 
     # Only with this switch off does Ray use 127.0.0.1 as its node's address and listen nowhere else. Ray reads the
     # switch from the environment when it is first imported, which may have been earlier.
     multi_node = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        ray.init(address="local", dashboard_host="127.0.0.1", **options)
+        with separate_process_groups():
+            ray.init(address="local", dashboard_host="127.0.0.1", **options)
     except Exception as error:  # Ray raises a bare Exception if a node does not start in time
         raise ConfigError(f"Ray cannot start here: {error}") from error
     finally:

@@ -6,10 +6,14 @@ Importing this file imports Ray, which reads its environment variables then.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants as ray_constants
+from ray._private import services
 from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager as NvidiaGPUAcceleratorManager
 from ray._private.authentication.authentication_token_setup import (
     _enable_token_auth,
@@ -43,6 +47,26 @@ AUTOSCALER_CONFIG_KEY: str = ray._raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY
 def reread_token_mode() -> None:
     """Applies RAY_AUTH_MODE as it is in the environment now; Ray reads it when it is imported."""
     _enable_token_auth()
+
+
+@contextmanager
+def separate_process_groups() -> Iterator[None]:
+    """Gives every Ray process that is started inside the block its own process group.
+
+    A signal to this process's group, such as Ctrl-C, a shell's `kill %1`, or that of `timeout`, then reaches only this
+    process, which needs Ray's processes to save a checkpoint. They still end with this process.
+    """
+    original = services.ConsolePopen
+
+    class Detached(original):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, process_group=0, **options)
+
+    services.ConsolePopen = Detached
+    try:
+        yield
+    finally:
+        services.ConsolePopen = original
 
 
 def session_folder() -> Path:

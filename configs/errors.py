@@ -29,13 +29,16 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def one_line_errors(prog: str) -> Iterator[None]:
-    """Prints a `ConfigError` or `RunError` as one line on stderr and exit.
+    """Prints a `ConfigError` or `RunError`, or that Ctrl-C was pressed, as one line on stderr, and exits.
 
     Raises:
-        SystemExit: in place of the error; status 2 for a `ConfigError`, 1 for a `RunError`.
+        SystemExit: in place of the error; status 2 for a `ConfigError`, 1 for a `RunError`, 130 for Ctrl-C.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
     except (ConfigError, RunError) as error:
         print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error

@@ -119,23 +119,25 @@ class _Ledger:
 def _status_of(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Runs a command and returns its exit status.
 
-    Forwards a SIGTERM of this process to the command, and then raises Stopped when the command has ended.
+    Forwards SIGTERM and Ctrl-C of this process to the command, and raises Stopped when the command has ended.
     """
     asked: list[int] = []
-    with subprocess.Popen(command, env=environment) as process:
+    # In a process group of its own, so that a signal of the terminal reaches the command once, through this process.
+    with subprocess.Popen(command, env=environment, process_group=0) as process:
 
         def stop(number: int, _: FrameType | None) -> None:
             asked.append(number)
             process.send_signal(number)
 
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             status = process.wait()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     if asked:
         logger.info("stopped; run the same command to continue")
-        raise Stopped("SIGTERM")
+        raise Stopped(signal.Signals(asked[0]).name)
     return status
 
 

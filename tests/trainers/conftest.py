@@ -27,7 +27,10 @@ def data(clinic: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def train(world: None) -> Callable[..., list[Message]]:
-    """Runs a stage's one rank in this process; what it sent. With `die_at` it dies when that step has been reported."""
+    """Runs a stage's one rank in this process; what it sent.
+
+    With `die_at` it dies when that step has been reported, with `stop_at` it is asked to stop.
+    """
     from trainers.supervised.driver import total_steps
     from trainers.supervised.rank import Rank
     from trainers.supervised.stage import Job
@@ -37,6 +40,7 @@ def train(world: None) -> Callable[..., list[Message]]:
         folder: Path,
         die_at: int | None = None,
         wait_logged: Callable[[int], None] = lambda _: None,
+        stop_at: int | None = None,
     ) -> list[Message]:
         examples = stage.examples()
         sent: list[Message] = []
@@ -52,6 +56,7 @@ def train(world: None) -> Callable[..., list[Message]]:
             examples.heldout,
             send,
             wait_logged,
+            lambda: sent[-1][:2] == ("step", stop_at),
         )
         try:
             rank.run()

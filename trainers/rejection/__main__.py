@@ -48,6 +48,7 @@ from trainers.rlhf.rewards import add_reward
 from trainers.runs.export import export_model, load_chat_tokenizer, require_model
 from trainers.runs.folder import Run, already_finished, write_atomically
 from trainers.runs.pinning import fetch_on_nodes, pin
+from trainers.runs.stopping import StopRequests
 from trainers.supervised import driver
 from trainers.supervised.tasks.sft import SftStage
 
@@ -63,7 +64,9 @@ def train(config: RejectionConfig, run: Run, prompts: PromptStream) -> None:
     rounds = [Round(config, run.path, number) for number in range(config.rounds)]
     for one in rounds:
         if not one.chosen.exists():
-            select(one, prompts, sample(one, run, prompts))
+            with StopRequests() as stop, stop.may_interrupt():  # finished steps are in the journal
+                samples = sample(one, run, prompts)
+            select(one, prompts, samples)
         tuning = one.fine_tuning()
         with logging_context(tuning.recipe_key, tuning.name):
             if not already_finished(tuning.name, tuning):

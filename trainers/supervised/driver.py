@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
@@ -35,6 +36,7 @@ from trainers.runs.collapse import keeping_rows
 from trainers.runs.evaluation import check_tasks
 from trainers.runs.folder import Run, already_finished
 from trainers.runs.pinning import fetch_on_nodes, pin
+from trainers.runs.stopping import StopRequests
 from trainers.supervised.metrics_channel import MetricsChannel, Sender
 from trainers.supervised.stage import Examples, Job, Stage
 from trainers.supervised.torch_world import WorldConfig
@@ -66,6 +68,7 @@ def train(stage: Stage[Any, Any]) -> None:
     Raises:
         ConfigError: a setting or input is invalid, or workers failed too often.
         RunError: a loss or gradient is not finite.
+        Stopped: a stop was requested; a checkpoint has been saved.
     """
     config: SupervisedConfig = stage.config
     check_tasks(config.evaluation)
@@ -79,8 +82,13 @@ def train(stage: Stage[Any, Any]) -> None:
         with Run(config.name, config) as run, run.shown():
             for note in examples.notes:
                 logger.info("%s", note)
-            with keeping_rows(run.path), MetricsChannel(run, steps, stage.show) as queue:
-                fit(Job(stage, run.path, steps, examples.order), examples, queue)
+            with StopRequests() as stop, keeping_rows(run.path):
+                channel = MetricsChannel(run, steps, stage.show, stop)
+                with channel as queue:
+                    fit(Job(stage, run.path, steps, examples.order), examples, queue)
+                if channel.stopped_at is not None:
+                    logger.info("stopped after step %d; run the same command to continue", channel.stopped_at)
+                    stop.check()
             run.finish({"steps": steps, **run.metrics()[-1]})
             print(f"{config.recipe_key}: done, {run.path / 'model'}", flush=True)
 
@@ -137,8 +145,9 @@ def fit(job: Job, examples: Examples, queue: Queue) -> None:
         ),
     )
     try:
-        with Waiting():
-            trainer.fit()
+        # In a thread, because in the main thread `fit` replaces the handler of Ctrl-C by one that drops the current step.
+        with Waiting(), ThreadPoolExecutor(1) as pool:
+            pool.submit(trainer.fit).result()
     except TrainingFailedError as error:
         trace = job.folder / "error.txt"
         trace.write_text(str(error))
@@ -164,6 +173,6 @@ def work(settings: dict[str, Any]) -> None:
     sender = Sender(queue, config.cluster.collective_timeout_s)
     try:
         with Heartbeat(config.name, "trainer", rank):
-            Rank(job, train, heldout, sender.send, sender.wait_logged).run()
+            Rank(job, train, heldout, sender.send, sender.wait_logged, sender.stop_requested).run()
     except DivergedError as error:  # raised on every rank; a retry would diverge again
         queue.put(("diverged", 0, {"error": error}))

@@ -15,6 +15,7 @@ from ray.util.queue import Empty, Queue
 from configs.errors import RunError
 from trainers.runs.folder import Run
 from trainers.runs.progress import Progress
+from trainers.runs.stopping import StopRequests
 
 logger = logging.getLogger(__name__)
 
@@ -22,16 +23,23 @@ logger = logging.getLogger(__name__)
 class MetricsChannel:
     """A context that logs the metrics that the ranks send to `run`, in a background thread. Entering returns the queue.
 
+    The acknowledgments that the first rank receives also say whether a stop was requested.
+
     Leaving it waits until everything sent has been logged. Then it raises the first error: DivergedError if training
     diverged, or an exception raised by logging itself.
 
     Args:
         steps: optimizer steps of the whole stage.
         show: names of the metrics that the progress bar shows.
+        stop: requests to stop the run.
+
+    Attributes:
+        stopped_at: the step after which the ranks saved a checkpoint and ended, if they did so.
     """
 
-    def __init__(self, run: Run, steps: int, show: tuple[str, ...]) -> None:
-        self.run, self.steps, self.show = run, steps, show
+    def __init__(self, run: Run, steps: int, show: tuple[str, ...], stop: StopRequests) -> None:
+        self.run, self.steps, self.show, self.stop = run, steps, show, stop
+        self.stopped_at: int | None = None
         self.queue = Queue(actor_options={"num_cpus": 0})
         self._thread = threading.Thread(target=self._listen, name="mailbox", daemon=True)
         self._progress: Progress | None = None
@@ -75,8 +83,10 @@ class MetricsChannel:
                 self.run.log(done, metrics)
             finally:
                 with suppress(RayActorError):  # the sender is dead; its successor sends `start`
-                    self._receipts.put(done)
+                    self._receipts.put((done, self.stop.requested))
             self._progress.update(done, metrics)
+        elif kind == "stopped":
+            self.stopped_at = done
         else:
             raise metrics["error"]
 
@@ -92,7 +102,7 @@ class Sender:
     def __init__(self, queue: Queue, timeout_s: float) -> None:
         self._queue, self._timeout_s = queue, timeout_s
         self._receipts: Queue | None = None
-        self._logged = 0
+        self._logged, self._stop_requested = 0, False
 
     def send(self, kind: str, done: int, metrics: dict[str, Any]) -> None:
         """Puts a message into the queue; see `trainers.supervised.rank.Send`."""
@@ -103,13 +113,27 @@ class Sender:
 
     def wait_logged(self, step: int) -> None:
         """Waits until the driver has logged `step`, and so all steps before it. Raises RunError after `timeout_s`."""
-        assert self._receipts is not None, "`start` comes first"
         deadline = time.monotonic() + self._timeout_s
         while self._logged < step:
             try:
-                self._logged = self._receipts.get(timeout=max(0.0, deadline - time.monotonic()))
+                self._receive(max(0.0, deadline - time.monotonic()))
             except Empty:
                 raise RunError(
                     f"the driver did not log step {step} within {self._timeout_s:.0f} s; raise "
                     "cluster.collective_timeout_s if the disk of runs/ is slow"
                 ) from None
+
+    def stop_requested(self) -> bool:
+        """Returns whether the driver has announced a stop with one of the acknowledgments so far; does not wait."""
+        with suppress(Empty):
+            while self._receipts is not None:  # only the first rank has them
+                self._receive(0.0)
+        return self._stop_requested
+
+    def _receive(self, timeout_s: float) -> None:
+        assert self._receipts is not None, "`start` comes first"
+        if timeout_s:
+            self._logged, stop = self._receipts.get(timeout=timeout_s)
+        else:
+            self._logged, stop = self._receipts.get_nowait()
+        self._stop_requested = self._stop_requested or stop

@@ -31,10 +31,16 @@ from trainers.supervised.reference_logprobs import with_start_columns
 from trainers.supervised.stage import Evaluation, Job
 
 Send = Callable[[str, int, dict[str, Any]], None]
-"""Sends (kind, completed steps, metrics) to the driver. Kinds: `start`, `step`, and `diverged`, with its `error`."""
+"""Sends (kind, completed steps, metrics) to the driver.
+
+Kinds: `start`, `step`, `stopped`, and `diverged`, with its `error`.
+"""
 
 WaitLogged = Callable[[int], None]
 """Waits until the driver has logged a step that was sent."""
+
+StopRequested = Callable[[], bool]
+"""Returns whether the driver was asked to stop the run; does not wait."""
 
 
 class Rank:
@@ -45,11 +51,13 @@ class Rank:
         heldout: the encoded held-out rows.
         send: sends a message to the driver; used on the first rank only.
         wait_logged: waits until the driver has logged a step.
+        stop_requested: whether to end after the current step; used on the first rank only.
     """
 
     def __init__(
-        self, job: Job, train: pa.Table, heldout: pa.Table, send: Send, wait_logged: WaitLogged = lambda _: None
-    ) -> None:
+        self, job: Job, train: pa.Table, heldout: pa.Table, send: Send, wait_logged: WaitLogged = lambda _: None,
+        stop_requested: StopRequested = lambda: False,
+    ) -> None:  # fmt: skip
         self.job, self.train, self.heldout = job, train, heldout
         self.stage, self.config = job.stage, job.stage.config
         self.host = open_host_group(self.config.cluster.host_timeout_s)
@@ -65,13 +73,17 @@ class Rank:
         timeout_s = self.config.cluster.collective_timeout_s
         self.evaluator = Evaluator(self.config.evaluation, job.folder, job.steps, timeout_s)
         self.send: Send = send if self.model.rank == 0 else lambda *_: None
-        self.wait_logged = wait_logged
+        self.wait_logged, self.stop_requested = wait_logged, stop_requested
         self.sizes: list[int] = column_values(train, "size")
         self.weights: list[int] = column_values(train, "weight")
         self.heldout_plan = self.plan(column_values(heldout, "size"))
 
     def run(self) -> None:
-        """Trains to the end and exports the model. Raises DivergedError, on every rank."""
+        """Trains to the end and exports the model, or ends with a checkpoint after a stop request.
+
+        Raises:
+            DivergedError: a loss or gradient is not finite; raised on every rank.
+        """
         if self.stage.start_columns:
             self.train, self.heldout = with_start_columns(self)
         newest = self.newest()
@@ -99,8 +111,15 @@ class Rank:
             if self.evaluator.due(done):
                 metrics |= self.ask_tasks(done)
             self.send("step", done, metrics)
-            if done % self.config.checkpoint_every == 0 and done < self.job.steps:
+            if done == self.job.steps:
+                break
+            stopping = self.host.of_first_rank(self.stop_requested(), f"stop requests after step {done}")
+            if stopping or done % self.config.checkpoint_every == 0:
                 self.save(done)
+            if stopping:
+                self.commit()
+                self.send("stopped", done, {})
+                return
         if self.config.export == "best":
             self.copy_best()
         else:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -28,6 +30,32 @@ def test_a_request_is_heard_in_the_middle_of_what_may_be_interrupted() -> None:
         assert (end.value.code, end.value.reason) == (75, "SIGTERM")
     assert done == []
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ctrl_c_has_an_exit_status_of_its_own() -> None:
+    with StopRequests() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped) as end:
+            stop.check()
+    assert (end.value.code, end.value.reason) == (130, "SIGINT")
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
+    program = (
+        "import os, signal\n"
+        "from trainers.runs.stopping import StopRequests\n"
+        "with StopRequests():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('still here', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('never', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (130, "still here\n")
+    assert done.stderr == "interrupted again: ending without a checkpoint of the current step\n"
 
 
 def test_a_request_waits_for_what_may_not_be_interrupted() -> None:

@@ -115,6 +115,20 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_stop_request_saves_the_step_and_the_same_command_continues(
+    train: Any, trained: Trained, stage: Callable[..., SftStage], tmp_path: Path
+) -> None:
+    whole, folder = trained
+    first = train(stage(checkpoint_every=100), tmp_path, stop_at=5)
+    assert first[-1] == ("stopped", 5, {})
+    assert not (tmp_path / "model").exists()
+    resumed = train(stage(checkpoint_every=100), tmp_path)
+    assert resumed[0] == ("start", 5, {})
+    assert losses(first) | losses(resumed) == losses(whole)
+    mine, theirs = (load_file(path / "model" / "model.safetensors") for path in (tmp_path, folder))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
 def test_the_best_weights_are_kept_and_exported(
     train: Any, stage: Callable[..., SftStage], data: Any, tmp_path: Path
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from actors.zero.checkpoint import CheckpointStore
 from configs.errors import RunError
 from trainers.config.supervised import SftConfig
 from trainers.runs.folder import Run, read_metrics
+from trainers.runs.stopping import Stopped, StopRequests
 from trainers.supervised.metrics_channel import MetricsChannel, Sender
 from trainers.supervised.tasks.sft import SftStage
 
@@ -37,7 +40,7 @@ def test_whoever_waits_for_a_step_finds_it_logged(
         log(run, step, metrics)
 
     monkeypatch.setattr(Run, "log", log_slowly)
-    with Run(config.name, config) as run, MetricsChannel(run, 3, ("loss",)) as queue:
+    with Run(config.name, config) as run, MetricsChannel(run, 3, ("loss",), StopRequests()) as queue:
         sender = Sender(queue, timeout_s=60)
         sender.send("start", 0, {})
         for step in (1, 2):
@@ -53,7 +56,7 @@ def test_whoever_waits_for_a_step_finds_it_logged(
 
 
 def test_workers_that_begin_anew_evaluate_the_start_anew(config: SftConfig, runs: Path, ray_cluster: None) -> None:
-    with Run(config.name, config) as run, MetricsChannel(run, 3, ()) as queue:
+    with Run(config.name, config) as run, MetricsChannel(run, 3, (), StopRequests()) as queue:
         for loss in (1.0, 2.0):
             sender = Sender(queue, timeout_s=60)
             sender.send("start", 0, {})
@@ -61,6 +64,30 @@ def test_workers_that_begin_anew_evaluate_the_start_anew(config: SftConfig, runs
                 sender.send("step", step, {"loss": loss})
             sender.wait_logged(1)
         assert [(line["step"], line["loss"]) for line in read_metrics(run.path)] == [(0, 2.0), (1, 2.0)]
+
+
+def test_a_stop_request_reaches_the_first_rank_with_the_next_receipt(
+    config: SftConfig, runs: Path, ray_cluster: None
+) -> None:
+    with StopRequests() as stop, Run(config.name, config) as run:
+        channel = MetricsChannel(run, 3, (), stop)
+        with channel as queue:
+            sender = Sender(queue, timeout_s=60)
+            assert not sender.stop_requested()  # before anything was sent, as on the other ranks
+            sender.send("start", 0, {})
+            sender.send("step", 1, {})
+            sender.wait_logged(1)
+            assert not sender.stop_requested()
+            os.kill(os.getpid(), signal.SIGINT)
+            sender.send("step", 2, {})
+            sender.wait_logged(2)
+            assert sender.stop_requested()
+            assert sender.stop_requested()
+            sender.send("stopped", 2, {})
+        assert channel.stopped_at == 2
+        with pytest.raises(Stopped) as end:
+            stop.check()
+        assert end.value.code == 130
 
 
 def test_a_driver_that_logs_nothing_is_named(ray_cluster: None) -> None:
