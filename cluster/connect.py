@@ -78,6 +78,7 @@ def connect(
         yield _connection(started_here=False)
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
+    logger.info("starting Ray on this machine" if address == "local" else f"joining the Ray cluster at {address}")
     options: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
     try:
         if address == "local":

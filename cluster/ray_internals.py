@@ -58,7 +58,7 @@ def separate_process_groups() -> Iterator[None]:
     """
     original = services.ConsolePopen
 
-    class Detached(original):
+    class Detached(original):  # type: ignore[valid-type, misc]
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, process_group=0, **options)
 

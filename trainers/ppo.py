@@ -30,6 +30,7 @@ from trainers.rlhf.observer import Observer
 from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.recovery import Recovery
 from trainers.rlhf.restart import starting_again
+from trainers.runs.ending import ending
 from trainers.runs.evaluation import check_tasks
 from trainers.runs.export import load_chat_tokenizer, load_tokenizer, require_model
 from trainers.runs.folder import Run, already_finished
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None, observers: Sequence[Observer] = ()) 
             fetch_on_nodes(config)
             with Run(config.name, config) as run, run.shown():
                 train(config, run, prompts, observers)
-                print(f"ppo: done, {run.path / 'model'}", flush=True)
+                print(ending(run), flush=True)
 
 
 if __name__ == "__main__":

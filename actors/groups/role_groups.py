@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from actors.roles.worker import RunContext, Worker
 from cluster.liveness.watch import Watch
 from cluster.placement import placed_again, release, reserve
 from cluster.waiting import RoleDied
+
+logger = logging.getLogger(__name__)
 
 WORKERS: Mapping[str, type[Worker]] = {
     "rollout": Rollout,
@@ -68,6 +71,8 @@ class RoleGroups:
         self.groups: dict[str, WorkerGroup[Any]] = {}
         self.watch = Watch(config.run, config.hang_timeout_s)
         self.updated: set[str] = set()
+        began = time.monotonic()
+        logger.info("reserving resources for %s", ", ".join(config.context.roles))
         self._reserved = reserve(
             {f"{config.run}/{spec.name}": spec.bundles() for spec in config.placement_groups}, config.start_timeout_s
         )
@@ -80,7 +85,9 @@ class RoleGroups:
                     self.groups[role] = WorkerGroup(
                         config.run, role, worker, spec, reserved, config.call_timeout_s, calls, self.watch
                     )
+            logger.info("starting processes and loading models")
             self._load({role: self._all(role) for role in self.groups})
+            logger.info("all roles are ready after %.0f s", time.monotonic() - began)
         except BaseException:
             self.stop()
             raise

@@ -45,6 +45,7 @@ from trainers.rlhf.journal import Journal, fingerprint
 from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.restart import starting_again
 from trainers.rlhf.rewards import add_reward
+from trainers.runs.ending import ending
 from trainers.runs.export import export_model, load_chat_tokenizer, require_model
 from trainers.runs.folder import Run, already_finished, write_atomically
 from trainers.runs.pinning import fetch_on_nodes, pin
@@ -220,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             fetch_on_nodes(config)
             with Run(config.name, config) as run, run.shown():
                 starting_again(config.max_failures, lambda: train(config, run, prompts))
-                print(f"rejection: done, {run.path / 'model'}", flush=True)
+                print(ending(run), flush=True)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ class Checkpoints:
             for name, part in self._driver.items():
                 part.restore(state[name])
         self._journal.truncate_at_gap(step, self._ahead)
+        logger.info("resuming from step %d of %d" if step else "starting at step %d of %d", step, self._steps)
         return step
 
     def _state(self) -> dict[str, Any]:

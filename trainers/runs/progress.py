@@ -1,4 +1,4 @@
-"""Progress of a stage: a bar on a terminal, otherwise a plain line every ten seconds."""
+"""Progress of a stage: a bar on a terminal, otherwise a plain line every ten seconds; a line per held-out evaluation."""
 
 from __future__ import annotations
 
@@ -47,17 +47,20 @@ class Progress:
         return self
 
     def update(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Shows that `step` steps are completed."""
+        """Shows that `step` steps are completed, and the held-out metrics among `metrics`, if any."""
         text = "  ".join(
             [f"{step}/{self.total}", f"eta {clock(self.seconds_left(step))}"]
             + [f"{name} {value:.4g}" for name, value in (metrics or {}).items() if name in self.show]
         )
         now = time.monotonic()
+        if held_out := held_out_metrics(metrics or {}):
+            figures = "  ".join(f"{name} {value:.4g}" for name, value in held_out.items())
+            self._print(f"{self.stage}  {step}/{self.total}  {figures}")
         if self._bar:
             self._bar.update(self._task, completed=step, text=text)
         elif step >= self.total or now - self._line_at >= _SECONDS_BETWEEN_LINES:
             self._line_at = now
-            print(f"{self.stage}  {text}", file=self._out, flush=True)
+            self._print(f"{self.stage}  {text}")
 
     def seconds_left(self, step: int) -> float | None:
         """Returns the seconds until the end at this process's mean speed; None before its first step."""
@@ -67,11 +70,30 @@ class Progress:
             return None
         return (time.monotonic() - self._began) / (step - self.start) * (self.total - step)
 
+    def _print(self, line: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        if self._bar:
+            self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        else:
+            print(line, file=self._out, flush=True)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._bar:
             self._bar.stop()
+
+
+def held_out_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Returns the metrics of a held-out evaluation among those of a step, by name; empty if there was none.
+
+    Metrics of parts of the held-out data, such as `heldout_accuracy/rude`, are omitted.
+    """
+    return {
+        name: value
+        for name, value in metrics.items()
+        if name.startswith("eval/") or (name.startswith("heldout_") and "/" not in name)
+    }
 
 
 def clock(seconds: float | None) -> str:

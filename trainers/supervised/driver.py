@@ -33,6 +33,7 @@ from trainers.config.stages import STAGES
 from trainers.config.supervised import SupervisedConfig
 from trainers.preflight.needs import require_fit
 from trainers.runs.collapse import keeping_rows
+from trainers.runs.ending import ending
 from trainers.runs.evaluation import check_tasks
 from trainers.runs.folder import Run, already_finished
 from trainers.runs.pinning import fetch_on_nodes, pin
@@ -90,7 +91,7 @@ def train(stage: Stage[Any, Any]) -> None:
                     logger.info("stopped after step %d; run the same command to continue", channel.stopped_at)
                     stop.check()
             run.finish({"steps": steps, **run.metrics()[-1]})
-            print(f"{config.recipe_key}: done, {run.path / 'model'}", flush=True)
+            print(ending(run), flush=True)
 
 
 def total_steps(config: SupervisedConfig, examples: Examples) -> int:
@@ -143,6 +144,13 @@ def fit(job: Job, examples: Examples, queue: Queue) -> None:
                 max_failures=config.max_failures, controller_failure_limit=config.max_failures
             ),
         ),
+    )
+    logger.info(
+        "reserving %d ranks of %g CPUs and %g GPUs; loading %s",
+        placement.ranks,
+        placement.cpus_per_rank,
+        gpus,
+        config.model or "a new model",
     )
     try:
         # In a thread, because in the main thread `fit` replaces the handler of Ctrl-C by one that drops the current step.

@@ -73,6 +73,7 @@ class MetricsChannel:
             self._receipts = metrics["receipts"]
             self.run.rewind(done or -1)  # a run that starts over also repeats the evaluation logged as step 0
             if self._progress is None:
+                logger.info("resuming from step %d of %d" if done else "starting at step %d of %d", done, self.steps)
                 self._progress = stack.enter_context(self.run.progress(self.steps, done, self.show))
             else:
                 logger.warning("workers were replaced; continuing from step %d", done)
