@@ -32,7 +32,7 @@ class RetryPolicy:
     """Exponential backoff that respects Retry-After."""
 
     tries: int
-    """Largest number of attempts, the first included."""
+    """Maximum number of attempts, including the first."""
     statuses: Collection[int]
     """HTTP statuses that are retried."""
 

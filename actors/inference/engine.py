@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 Bar = bool | Callable[..., Any]
-"""False for no progress bar, True for tqdm's, or a factory of progress bars (called like tqdm)."""
+"""False for no progress bar, True for tqdm's, or a factory of progress bars that is called like tqdm."""
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # scheduler in this process: 20 times as fast on two cores

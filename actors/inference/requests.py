@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
 
 SPARE = 4
-"""Extra concurrent sequences of an engine with in-flight weight updates, so that the probe waits for no response."""
+"""Number of sequences in addition to `places`, so that the probe does not wait for responses to finish."""
 
 
 @dataclass

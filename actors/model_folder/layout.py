@@ -22,22 +22,22 @@ from configs.errors import ConfigError
 Shapes = Mapping[str, tuple[int, ...]]
 
 LM_HEAD = "lm_head."
-"""Prefix of the output embedding's names; a scorer has none."""
+"""Prefix of the names of the output embedding's parameters; a scorer has no output embedding."""
 CONVERTED = "Transformers converts its tensors while it reads them"
 _FLOATS = ("F32", "F16", "BF16")
 _RECOMPUTED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|\.attn\.bias$")
-"""Buffers in old checkpoints that models now compute themselves."""
+"""Matches the names of buffers in old checkpoints that models now compute themselves."""
 
 
 class Differences(NamedTuple):
     """Names of the tensors that differ between a model and a checkpoint's files; three empty lists if none differ."""
 
     missing: list[str]
-    """The model has it, and the files lack it."""
+    """Tensors that the model has and the files lack."""
     unexpected: list[str]
-    """The files have it, and the model lacks it."""
+    """Tensors that the files have and the model lacks."""
     reshaped: list[str]
-    """Both have it, with different shapes."""
+    """Tensors that both have, with different shapes."""
 
 
 def differences(model: Shapes, files: Shapes) -> Differences:

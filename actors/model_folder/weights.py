@@ -20,7 +20,7 @@ class Stored(NamedTuple):
 
     file: Path
     dtype: str
-    """Name in safetensors, such as `BF16`."""
+    """The dtype's name in safetensors, such as `BF16`."""
     shape: tuple[int, ...]
 
 

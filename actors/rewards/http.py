@@ -112,7 +112,7 @@ class RemoteReward:
         try:
             async with asyncio.timeout(
                 self._config.timeout_s
-            ):  # of the whole exchange; httpx's timeouts apply to each chunk
+            ):  # limits the whole exchange; httpx's timeouts apply to each chunk
                 async with client.stream("POST", self._url, content=batch.body) as stream:
                     response = await self._whole(stream)
         except TimeoutError as error:

@@ -22,7 +22,7 @@ class Sample(TypedDict):
     response: str
     """The response as text, without special tokens."""
     finished: bool
-    """Whether the response ended with an end token; False if it was cut at the length limit."""
+    """Whether the response ended with an end token; False if it was truncated at the length limit."""
     prompt_id: int
     """Index of the prompt in its table, from 0."""
     sample: int

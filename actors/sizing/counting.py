@@ -30,13 +30,16 @@ class Counts:
     matrices: int
     """Elements of the layers' matrices that a token is multiplied with; of experts, only those that it is routed to."""
     activations: int
-    """Upper bound of a token's elements kept in the widest layer for the backward pass, with fused attention."""
+    """Upper bound of the elements that one token keeps in any layer for the backward pass, with fused attention."""
     linears: Mapping[str, int] = field(hash=False)
-    """Sum of input and output widths of all linear layers with a name, such as `q_proj`; LoRA's rank multiplies it."""
+    """Sum of the input and output widths of all linear layers of the same name, by name, such as `q_proj`.
+
+    Multiplied by LoRA's rank, it is the number of LoRA's parameters.
+    """
     sizes: Mapping[str, int] = field(hash=False)
     """Sizes from the config, by the field names of `actors.sizing.shape.Shape`."""
     shapes: Mapping[str, tuple[int, ...]] = field(hash=False)
-    """The shape of every parameter, by name; a tied one once."""
+    """The shape of every parameter, by name; each tied parameter occurs once."""
     converted: bool
     """Whether Transformers renames, splits, or joins the tensors of its checkpoints while it reads them."""
 

@@ -230,7 +230,7 @@ class ZeroModel:
         Raises:
             DiskError: the folder cannot be written.
         """
-        with writing(folder, named=False):  # errors of copied files name the source
+        with writing(folder, named=False):  # the error of copying a file would name its source
             self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
 
     def saved(self, folder: Path) -> dict[str, str]:
