@@ -115,6 +115,7 @@ def require_gpus_of_their_own(placement: PlacementConfig, todo: str) -> None:
     """Rejects a placement that could put several ranks of one world on the same GPU.
 
     Args:
+        placement: the placement to check.
         todo: the advice that ends the error message.
 
     Raises:
@@ -239,7 +240,7 @@ class RolloutConfig(Section):
 
     @property
     def calls_at_once(self) -> int:
-        """Concurrent calls of an engine's actor."""
+        """Number of concurrent calls that an engine's actor accepts."""
         return 1
 
     @model_validator(mode="after")
@@ -293,7 +294,7 @@ class OverlappedRolloutConfig(RolloutConfig):
 
     @property
     def calls_at_once(self) -> int:
-        """See `RolloutConfig`; with more than 1, updates, probe, and ping run during generation."""
+        """See `RolloutConfig`. Above 1, weight updates, `probe`, and `ping` run during generation."""
         return 1 if self.in_flight == "none" else self.ahead + 4
 
 

@@ -1,4 +1,4 @@
-"""The retry policy of HTTP requests: which failures are retried, how often, and the wait before each retry."""
+"""The retry policy of HTTP requests: which failures are retried, how often, and how long to wait before each retry."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LONGEST_WAIT_S = 60.0  # limit of a wait, even if Retry-After is longer
 
 
 class RequestFailed(Exception):
-    """An attempt without a usable response.
+    """An attempt that got no usable response.
 
     Attributes:
         again: whether a retry can succeed.
-        wait_s: seconds to wait before it as requested by the endpoint, if it did.
+        wait_s: seconds to wait before a retry, as requested by the endpoint; None if it requested no wait.
     """
 
     def __init__(self, text: str, *, again: bool, wait_s: float | None = None) -> None:
@@ -32,16 +32,16 @@ class RetryPolicy:
     """Exponential backoff that respects Retry-After."""
 
     tries: int
-    """Largest number of attempts, the first included."""
+    """Maximum number of attempts, including the first."""
     statuses: Collection[int]
     """HTTP statuses that are retried."""
 
     def wait_s(self, failed: RequestFailed, tried: int) -> float | None:
-        """Seconds to wait before the next attempt; None if there is none.
+        """Returns the seconds to wait before the next attempt; None if there should be no further attempt.
 
         Args:
             failed: the last attempt's failure.
-            tried: number of attempts made, the last included.
+            tried: number of attempts so far, including the last one.
         """
         if not failed.again or tried >= self.tries:
             return None
@@ -55,7 +55,10 @@ class RetryPolicy:
 
 
 def _retry_after_s(value: str) -> float | None:
-    """Seconds to wait by a Retry-After header with a number or date (RFC 9110, 10.2.3); None if it has neither."""
+    """Returns the seconds to wait that a Retry-After header requests; None if its value is not valid.
+
+    The value is a number of seconds or a date (RFC 9110, section 10.2.3).
+    """
     if re.fullmatch(r"\d{1,9}", value):
         return float(value)
     try:

@@ -1,7 +1,7 @@
 """Resolves `dtype: auto` to bfloat16 on GPUs and float32 on CPUs. Imports no torch.
 
-It is resolved when settings are validated, depending on whether the role has GPUs: config.yaml, the preflight, and
-checkpoints hold the resolved value, never `auto`.
+The value is resolved when settings are validated, depending on whether the role has GPUs, so config.yaml, the
+preflight, and checkpoints contain the resolved value, never `auto`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Declares the columns of the RLHF table: one Arrow table, one row per response, to which each role adds columns.
+"""Declares the columns of the RLHF table: an Arrow table with one row per response, to which each role adds columns.
 
 A list column has one value per token of the row's response, except `prompt` and `response`, which hold token ids.
 """
@@ -74,7 +74,7 @@ def column_of(name: str) -> Column:
 
 
 def reward_sources(table: pa.Table) -> list[str]:
-    """Names of the columns that hold the reward of one source."""
+    """Returns the names of the columns that each hold the rewards of one source."""
     return [name for name in table.column_names if name.startswith(SOURCE)]
 
 
@@ -110,10 +110,10 @@ def extended(table: pa.Table, added: pa.Table | Mapping[str, pa.Array[Any]], by:
 
 
 def require(table: pa.Table, names: Iterable[str], who: str) -> None:
-    """Checks that `table` has all columns `names`; `who` is named in the error as what needs them.
+    """Checks that `table` has all columns in `names`; the error message says that `who` needs them.
 
     Raises:
-        TableError: a column is missing; names the first one and what adds it.
+        TableError: a column is missing; the message names the first one and what adds it.
     """
     for name in names:
         if name not in table.column_names:
@@ -125,11 +125,11 @@ def require_schema(table: pa.Table, schema: pa.Schema, point: str) -> pa.Table:
 
     Args:
         table: the table at this point of a step.
-        schema: its columns.
-        point: what the table is there, for the error: "responses".
+        schema: the expected columns and their types.
+        point: what the table holds at this point, for the error message, e.g. "responses".
 
     Raises:
-        TableError: a column is missing, is not expected, or has another type; names the column.
+        TableError: a column is missing, is not expected, or has another type; the message names the column.
     """
     require(table, schema.names, f"the table of {point}")
     for field in table.schema:
@@ -148,7 +148,7 @@ def _require_per_token(table: pa.Table, name: str) -> None:
 
 
 def _offsets(column: pa.ChunkedArray[Any]) -> np.ndarray:
-    """Offsets of a list column: the start of each row and the end of the last one, (rows + 1,)."""
+    """Returns the offsets of a list column, (rows + 1,): the start of each row and the end of the last one."""
     lists = column.combine_chunks()
     assert isinstance(lists, pa.ListArray)
     return lists.offsets.to_numpy()

@@ -53,9 +53,16 @@ def prepare_process(threads: int) -> None:
 
 
 def join_world(rank: int, world_size: int, master_address: str, master_port: int, timeout_s: float) -> None:
-    """Joins the role's torch.distributed world: NCCL on GPUs, gloo on CPUs. Waits at most `timeout_s` seconds.
+    """Joins the role's torch.distributed world: NCCL on GPUs, gloo on CPUs.
 
-    Also opens the world's host group, before any rank starts work that the others would wait for.
+    Also opens the host group (gloo) now, because opening it later would block on a rank that is busy with host work.
+
+    Args:
+        rank: this process's rank.
+        world_size: number of ranks.
+        master_address: address of rank 0, which serves the rendezvous store.
+        master_port: port of the rendezvous store.
+        timeout_s: time limit of joining and of each collective, in seconds.
     """
     from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Waits for work of another rank on its host: reading, writing, evaluating.
+"""Waits for another rank's work on its host, such as reading, writing, and evaluating.
 
 Such work takes longer than any collective, and NCCL's watchdog kills processes that wait for it in an NCCL collective.
 So ranks wait in a gloo group with a separate time limit, which blocks no CUDA stream.
@@ -40,7 +40,7 @@ class HostGroup:
             timeout_s: longest wait, in seconds; at most the group's limit, which is the default.
 
         Raises:
-            RunError: a rank did not arrive in time; names the work and the rank that waited.
+            RunError: a rank did not arrive in time; the message names the work and the rank that waited.
             ValueError: `timeout_s` exceeds the group's limit.
         """
         limit = self.timeout_s if timeout_s is None else timeout_s
@@ -58,21 +58,21 @@ class HostGroup:
             ) from error
 
     def of_first_rank(self, value: T, doing: str) -> T:
-        """Broadcasts rank 0's `value` to all ranks, after rank 0 has finished `doing` its work; see `barrier`."""
+        """Broadcasts rank 0's `value` to all ranks, after waiting for its work, `doing`, with `barrier`."""
         self.barrier(doing)
         values = [value]
         torch.distributed.broadcast_object_list(values, src=0, group=self.group, device=torch.device("cpu"))
         return values[0]
 
     def of_every_rank(self, value: T, doing: str) -> list[T]:
-        """Gathers every rank's `value`, in rank order, on all ranks, after all have finished `doing`; see `barrier`."""
+        """Gathers every rank's `value` on all ranks, in rank order, after waiting for their work with `barrier`."""
         self.barrier(doing)
         values: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(values, value, group=self.group)
         return values
 
     def largest(self, value: int) -> int:
-        """Returns the largest `value` of all ranks, which run in lockstep; a timeout names no work."""
+        """Returns the largest `value` of all ranks; unlike in `barrier`, the error of a timeout names no work."""
         found = torch.tensor(value)
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self.group)
         return int(found)

@@ -32,7 +32,7 @@ def open_store(rank: int, world_size: int, host: str, port: int, timeout: timede
 
 
 def bind_stores_to_their_host() -> None:
-    """Makes every store that this process opens from now on, also in libraries, listen as in `open_store`."""
+    """Makes every store that this process opens from now on, also in libraries, listen on one address only."""
     module: Any = import_module("torch.distributed.rendezvous")  # the package has a function of that name
     module._create_c10d_store = _at_host
 

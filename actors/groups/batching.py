@@ -1,4 +1,4 @@
-"""Plans: rows of a table split into ranks and micro-batches with balanced token counts.
+"""Plans that split the rows of a table between ranks and micro-batches with balanced token counts.
 
 The driver makes a plan from the rows' lengths alone, so that the forward pass and the update after it use the same
 micro-batches and therefore compute the same numbers.
@@ -20,8 +20,8 @@ def balanced_plan(lengths: Sequence[int], ranks: int, max_tokens: int) -> Plan:
     empty.
 
     Args:
-        lengths: tokens of each row.
-        ranks: ranks to split the rows between.
+        lengths: number of tokens of each row.
+        ranks: number of ranks to split the rows between.
         max_tokens: limit of a micro-batch, in tokens; a longer row exceeds it.
 
     Raises:
@@ -58,7 +58,12 @@ def rows_of(plan_of_rank: list[list[int]]) -> list[int]:
 
 
 def rows_at(plan: Plan, micro_batches: Sequence[Sequence[int]]) -> list[int]:
-    """Returns the rows of the micro-batches in ascending order; `micro_batches[rank]` are indices of that rank's."""
+    """Returns the rows of the given micro-batches, in ascending order.
+
+    Args:
+        plan: the plan that has the micro-batches.
+        micro_batches: indices of the micro-batches, by rank.
+    """
     chosen = [plan[rank][index] for rank, indices in enumerate(micro_batches) for index in indices]
     return sorted(row for rows in chosen for row in rows)
 
@@ -66,7 +71,7 @@ def rows_at(plan: Plan, micro_batches: Sequence[Sequence[int]]) -> list[int]:
 def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_tokens: int) -> list[Plan]:
     """Returns one plan for each of `minibatches` optimizer steps, over the same number of consecutive rows each.
 
-    Rows of a remainder are in no plan.
+    If the rows cannot be divided evenly, the last ones are in no plan.
     """
     size = len(lengths) // minibatches
     plans = []
@@ -92,7 +97,7 @@ def row_chunks(rows: int, minibatches: int, chunk_rows: int | None) -> list[list
 
 
 def frozen_plan(lengths: Sequence[int], ranks: int, max_tokens: int) -> Plan:
-    """Returns a `balanced_plan` for ranks that work independently: with fewer rows than ranks, some get none."""
+    """Returns a `balanced_plan` for ranks that work independently; if rows are fewer than ranks, some get none."""
     busy = min(ranks, len(lengths))
     return balanced_plan(lengths, busy, max_tokens) + [[] for _ in range(ranks - busy)]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _groups(given: Any) -> Any:
-    """Converts lists to tuples. Raises one ValueError for invalid groups; pydantic would report each union arm."""
+    """Converts lists to tuples. Raises one ValueError for invalid groups; pydantic would report each union member."""
     if given in ("none", "all"):
         return given
     if isinstance(given, list | tuple) and given and all(isinstance(group, list | tuple) for group in given):
@@ -64,7 +64,7 @@ class PlacementGroupSpec:
         ]
 
     def shares_gpu(self, role: str) -> bool:
-        """Whether `role` shares its GPUs with other roles."""
+        """Returns whether `role` shares its GPUs with other roles."""
         return bool(self.roles[role].gpus_per_rank and len(self.on_gpu()) > 1)
 
     def on_gpu(self) -> list[str]:
@@ -82,7 +82,7 @@ def placement_group_specs(colocate: Colocate, placements: Mapping[str, Placement
 
     Raises:
         ValueError: a group has fewer than two roles, an unknown role, or a role of another group; or its roles cannot
-            share a GPU. One line that names the key.
+            share a GPU. The message is one line and names the key.
     """
     groups = (tuple(placements),) if colocate == "all" else () if colocate == "none" else colocate
     for group in groups:
@@ -118,7 +118,7 @@ def require_memory_share(spec: PlacementGroupSpec, rollout: RolloutConfig) -> No
     The default would leave the other roles too little memory.
 
     Raises:
-        ValueError: the setting is not given. One line that names the key.
+        ValueError: the setting is not given. The message is one line and names the key.
     """
     if "rollout" not in spec.roles or not spec.shares_gpu("rollout"):
         return

@@ -120,7 +120,8 @@ class WorkerGroup(Generic[W]):
     def wait(self, refs: list[ray.ObjectRef], doing: str) -> list[Any]:
         """Waits for `refs` and returns their values, in order; `doing` names the work in errors.
 
-        Raises RoleDied, naming the role, on a timeout or if a rank is dead or hangs.
+        Raises:
+            RoleDied: the wait timed out, or a rank is dead or hung; the message names the role.
         """
         return get(refs, f"{self.role}: {doing}", self._longest_wait(), self.poll)
 
@@ -155,7 +156,7 @@ class WorkerGroup(Generic[W]):
         ]
 
     def submit_streams(self, method: str, table: ray.ObjectRef, parts: Sequence[Any], *more: Any) -> list[Any]:
-        """Calls a method that yields: returns one generator of references for every rank that has rows."""
+        """Calls a generator method on every rank that has rows; returns one generator of references for each."""
         return [
             getattr(actor, method).options(num_returns="streaming").remote(table, mine, *more)
             for actor, mine in zip(self.actors, parts, strict=True)

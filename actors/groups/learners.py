@@ -51,7 +51,7 @@ class Learners:
             epochs: passes over the rows.
 
         Raises:
-            DivergedError: a role's loss or gradient is not finite; has the affected rows of `table`.
+            DivergedError: a role's loss or gradient is not finite; the error holds the affected rows of `table`.
         """
         shared = ray.put(table)
         trained = trained_rows(table)
@@ -75,7 +75,7 @@ class Learners:
         return metrics
 
     def save(self, folder: Path) -> None:
-        """Starts writing policy and critic below `folder`; training can continue immediately."""
+        """Starts writing policy and critic below `folder`; training can continue when it returns."""
         self._call("save", folder)
 
     def saved(self, folder: Path) -> dict[str, str]:

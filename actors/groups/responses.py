@@ -59,7 +59,7 @@ class ResponseCollector:
     def join(self) -> pa.Table:
         """Waits for all responses and returns the prompts with the rollout's columns.
 
-        Raises the error of a failed generation, or RoleDied if no engine reports within the call timeout.
+        Raises the error of a failed generation, or RoleDied if the responses are not complete within the call timeout.
         """
         limit = self._engines.timeout_s
         if not wait([self._all], limit).done:
@@ -71,7 +71,7 @@ class ResponseCollector:
         self._dropped.set()
 
     def _collect(self, streams: list[ray.ObjectRefGenerator], numbers: list[list[int]]) -> pa.Table:
-        """Collects until everything has arrived, an engine fails, hangs, or is silent too long, or `drop` is called."""
+        """Collects until all responses have arrived, an engine fails, hangs, or times out, or `drop` is called."""
         role, limit = self._engines.role, self._engines.timeout_s
         whole: dict[int, pa.Table] = {}
         engine_of = {stream: engine for engine, stream in enumerate(streams)}

@@ -1,4 +1,4 @@
-"""The processes of all roles of a run, each role in its own or a shared placement group: start, find lost ones, replace."""
+"""Starts the processes of all roles of a run in their placement groups, finds lost processes, and replaces them."""
 
 from __future__ import annotations
 
@@ -64,8 +64,10 @@ class RoleGroups:
         """Reserves all placement groups, starts every process, and loads every model.
 
         Raises:
-            PlacementError: the cluster lacks resources.
-            RoleError: a role did not start. Both name the role, within the time limits of `config`.
+            PlacementError: the cluster did not provide the resources within `start_timeout_s` of `config`; the message
+                names the roles.
+            RoleError: a role's process died or did not load its model within `call_timeout_s` of `config`; the message
+                names the role.
         """
         self.config = config
         self.groups: dict[str, WorkerGroup[Any]] = {}
@@ -130,20 +132,20 @@ class RoleGroups:
         return lost or {error.role: list(range(self.groups[error.role].ranks))}
 
     def to_restart(self, lost: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-        """Returns the ranks to restart, by role, if those of `lost` are: includes all other ranks of the same world."""
+        """Returns the ranks to restart, by role: those of `lost` and all other ranks of their NCCL or gloo worlds."""
         ranks = {role: self._all(role) if role in LEARNERS else list(some) for role, some in lost.items()}
         if self.config.context.native_transfer and ranks.keys() & {*LEARNERS, "rollout"}:
             ranks |= {role: self._all(role) for role in ("policy", "rollout")}  # one NCCL world, opened once
         return ranks
 
     def replace(self, ranks: Mapping[str, Sequence[int]]) -> None:
-        """Replaces the processes of `ranks`, a result of `to_restart`, by new ones with the initial models.
+        """Replaces the processes of `ranks`, a result of `to_restart`, with new ones that load the initial models.
 
         If a node was lost, waits until Ray has placed its placement groups on another node.
 
         Raises:
             PlacementError: the placement groups were not placed again in time.
-            RoleDied: a process died meanwhile.
+            RoleDied: a new process died or did not load its model in time.
         """
         for role, some in ranks.items():
             self.groups[role].stop(some)

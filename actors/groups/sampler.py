@@ -14,19 +14,24 @@ from actors.groups.scoring import REWARDING, Samples, Scorers
 
 
 class Sampler:
-    """Engines and the roles that compute rewards, for one model. A context manager; `stop` frees resources for training."""
+    """Engines and the roles that compute rewards, for one model.
+
+    A context manager; `stop` releases the resources, e.g. for training.
+    """
 
     def __init__(self, config: RoleGroupsConfig, version: int, samples: Samples) -> None:
         """Starts the roles. Engines load the weights of `config.context.model`, which count as version `version`.
 
         Args:
             config: settings of the roles.
-            version: number of the weights.
+            version: version number of the weights.
             samples: converts rows to the samples that reward functions take.
 
         Raises:
-            PlacementError: the cluster lacks resources.
-            RoleError: a role did not start. Both within the time limits of `config`.
+            PlacementError: the cluster did not provide the resources within `start_timeout_s` of `config`; the message
+                names the roles.
+            RoleError: a role's process died or did not load its model within `call_timeout_s` of `config`; the message
+                names the role.
         """
         self._roles, self._version = RoleGroups(config), version
         self._scorers = Scorers(self._roles.groups, config.context.roles, samples)
@@ -37,7 +42,7 @@ class Sampler:
             raise
 
     def samples(self, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yields each batch of prompts, in order, with the rollout's columns and a `reward_NAME` of every source.
+        """Yields each batch of prompts, in order, with the rollout's columns and one `reward_NAME` column per source.
 
         The engines already generate the next batch while one is scored and while the caller uses it.
         """

@@ -32,14 +32,14 @@ class Scorers:
         minibatches: int = 1,
         chunk_rows: int | None = None,
     ) -> None:
-        """Computes nothing yet.
+        """Selects the frozen roles that `settings` has; `begin` and `score` use them.
 
         Args:
             groups: the roles' processes, by role.
             settings: settings of the roles to use, by role; those that do not score are ignored.
             samples: converts a chunk to samples for the role `reward_function`.
             minibatches: parts of a step's rows, which chunks do not cross.
-            chunk_rows: rows of a chunk; None for a chunk per minibatch.
+            chunk_rows: rows of a chunk; None for one chunk per minibatch.
         """
         self._groups = {role: groups[role] for role in FROZEN if role in settings}
         self._settings, self._samples = settings, samples
@@ -57,7 +57,7 @@ class Scorers:
         return Scoring(groups, self._settings, self._samples, chunks)
 
     def score(self, table: pa.Table, roles: Sequence[str] = FROZEN) -> Scoring:
-        """Submits all rows of `table`, which has all responses; does not block."""
+        """Submits all rows of `table`, which has all responses, and returns their scoring; does not block."""
         scoring = self.begin(len(table), roles)
         for number, rows in enumerate(scoring.chunks):
             scoring.submit(number, table.take(rows).combine_chunks())
@@ -65,7 +65,10 @@ class Scorers:
 
 
 class Scoring:
-    """Scores that `groups` compute for the chunks of a table. Call `submit` once per chunk, in any order, then `join`."""
+    """Scores that the frozen roles compute for the chunks of a table.
+
+    Call `submit` once per chunk, in any order, and then `join`.
+    """
 
     def __init__(
         self,
@@ -74,7 +77,7 @@ class Scoring:
         samples: Samples,
         chunks: list[list[int]],
     ) -> None:
-        """Computes nothing yet.
+        """Prepares the scoring of `chunks`; `submit` starts it.
 
         Args:
             groups: the scoring roles' processes, by role.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 Bar = bool | Callable[..., Any]
-"""False for no progress bar, True for tqdm's, or a factory of progress bars (called like tqdm)."""
+"""False for no progress bar, True for tqdm's, or a factory of progress bars that is called like tqdm."""
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # scheduler in this process: 20 times as fast on two cores
@@ -29,9 +29,9 @@ ENVIRONMENT = {
 }
 CPU_ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",  # vLLM compiles two small functions even with enforce_eager, up to 20 s
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS decides; binding would fight other roles for a core
-    # oneDNN compiles a multiplication for every number of rows. Its default of 1,024 kept ones made an engine grow by
-    # 1.1 GB.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS applies; binding would make roles compete for cores
+    # oneDNN compiles and caches a matrix multiplication for every number of rows. With its default capacity of 1,024,
+    # an engine's memory grew by 1.1 GB.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
 }
 
@@ -54,7 +54,7 @@ class Response:
 
     tokens: list[int]  # including the end-of-sequence or stop token, if generated
     logprobs: list[float]  # of each token under the distribution it was sampled from, nats; empty if not requested
-    finished: bool  # ended by an end-of-sequence or stop token; False: cut at the length limit
+    finished: bool  # ended by an end-of-sequence or stop token; False: truncated at the length limit
     weights: int = 0  # number of weight changes of the engine before the request was submitted
     changes: tuple[int, ...] = ()  # tokens that the response had at every weight change since then
 
@@ -97,12 +97,12 @@ class Engine:
         Args:
             model: a Hugging Face folder or Hub id.
             config: the engine's settings.
-            seed: of the engine; used by requests without a seed of their own.
+            seed: the engine's seed, for requests without a seed.
             weight_transfer: vLLM's weight-transfer backend ("nccl", "ipc"), if weights are sent through one.
             in_flight: what happens to running requests when weights change.
 
         Raises:
-            ConfigError: no such model; one line.
+            ConfigError: the model does not exist or cannot be loaded; see `model_dir`.
         """
         folder = model_dir(model, "engine model")
         os.environ.update(ENVIRONMENT)
@@ -208,9 +208,9 @@ class Engine:
             yield request.index, _response(request, output)
 
     def score(self, sequences: Sequence[Sequence[int]], progress: Bar = False) -> list[list[float]]:
-        """Log-probabilities (nats) of every token but the first of each sequence, under the raw model.
+        """Returns the log-probabilities (nats) of every token but the first of each sequence, under the raw model.
 
-        A sequence may have at most one token less than the context, because vLLM always generates one.
+        A sequence must be at least one token shorter than the context, because vLLM always generates a token.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -315,8 +315,8 @@ class Engine:
         cleanup_dist_env_and_memory()
 
 
-# These run in the engine's worker: they install the CPU sampler, and split vLLM's `reload_weights`, which needs all
-# weights at once, into parts.
+# The following functions run in the engine's worker: they install the CPU sampler, and split vLLM's `reload_weights`,
+# which needs all weights at once, into parts.
 def _draw_by_races(worker: Any) -> None:
     from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
 
 SPARE = 4
-"""Extra concurrent sequences of an engine with in-flight weight updates, so that the probe waits for no response."""
+"""Number of sequences in addition to `places`, so that the probe does not wait for responses to finish."""
 
 
 @dataclass
@@ -43,12 +43,13 @@ class Requests:
     """Submits requests to one engine and steps it. Several threads may submit; one of them steps the engine for all."""
 
     def __init__(self, engine: Any, in_flight: InFlight, places: int) -> None:
-        """Submits nothing yet.
+        """Creates an empty queue of requests; `outputs` submits to it.
 
         Args:
             engine: vLLM's `LLMEngine`.
             in_flight: what happens to running requests when weights change.
-            places: concurrent requests with in-flight weight updates; without them vLLM alone sets the limit.
+            places: maximum number of concurrent requests with in-flight weight updates; otherwise only vLLM limits
+                their number.
         """
         self.lock = FairLock()
         self._engine, self._in_flight = engine, in_flight
@@ -99,8 +100,8 @@ class Requests:
         """Invalidates what the old weights computed, and records how many tokens every request has.
 
         New requests reuse no prefix of the old weights. Running requests keep their KV cache (`keep`) or have it
-        recomputed (`recompute`). With `none`, no request may be running. Where requests may be running, the caller
-        holds `turns`.
+        recomputed (`recompute`). With `none`, no request may be running. If requests may be running, the caller
+        must hold `lock`.
 
         Raises RuntimeError if requests are running with `none`.
         """

@@ -1,4 +1,4 @@
-"""PEFT adapters as models: an adapter is merged once into its base model, which gives an ordinary model folder."""
+"""Merges PEFT adapters into their base models, once each, so that they can be used like any other model folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OF_TOKENIZER = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "me
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder contains a PEFT adapter and no model."""
+    """Returns whether a folder contains a PEFT adapter and no model."""
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
 
 
@@ -50,17 +50,18 @@ def adapter_base(folder: Path, what: str) -> tuple[str, str]:
 
 
 def merged_dir(folder: Path, what: str, model_dir: Callable[[str, str], Path]) -> Path:
-    """Returns the folder of the adapter merged into its base model by peft; created once and kept in runs/.merged.
+    """Merges an adapter into its base model with peft, and returns the folder of the merged model.
 
-    A base model on the Hub without a revision is the newest at the time of merging.
+    The folder is created once and kept in runs/.merged. If the base model is on the Hub and has no revision, its newest
+    commit at the time of merging is used.
 
     Args:
-        folder: of the adapter.
+        folder: the adapter's folder.
         what: purpose of the model, for messages.
-        model_dir: returns the folder of the base model from its name and label.
+        model_dir: returns the folder of the base model, given its name and label.
 
     Raises:
-        ConfigError: no weights, a missing base model, or an adapter that does not fit it.
+        ConfigError: the adapter has no weights, its base model is missing, or the adapter does not fit it.
         DiskError: the merged model cannot be written.
     """
     weights = next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()), None)
@@ -116,7 +117,10 @@ def _merged(base: Path, folder: Path, weights: Path, what: str) -> Any:
 
 
 def _write(model: Any, base: Path, folder: Path, out: Path) -> None:
-    """Writes the model with the base's other files; the adapter's tokenizer files replace those of the same name."""
+    """Writes the merged model, together with the base model's other files, such as the tokenizer.
+
+    The adapter's tokenizer files replace those of the same name.
+    """
     out.mkdir()
     others = {*weight_names([path.name for path in base.iterdir()]), CONFIG, GENERATION_CONFIG}
     for source in (base, folder):
@@ -131,7 +135,11 @@ def _settings(folder: Path, what: str) -> dict[str, Any]:
 
 
 def _key(folder: Path, base: str) -> str:
-    """Returns the merged folder's name: a hash of the adapter's files, the base's name, and a local base's files."""
+    """Returns the merged folder's name: a hash that changes whenever the adapter or its base model does.
+
+    It covers the contents of the adapter's files and the base model's name. For a local base model, it also covers the
+    names, sizes, and modification times of the files.
+    """
     lines = [f"{sha256(file)}  {file.name}" for file in sorted(folder.iterdir()) if file.is_file()]
     local = resolve(base)
     if local.is_dir():

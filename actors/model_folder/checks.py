@@ -1,4 +1,4 @@
-"""Early checks of a checkpoint's folder, from its small files and the headers of its weights."""
+"""Checks of a checkpoint's folder that read only its small files and the headers of its weight files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def require_supported(folder: Path, what: str) -> None:
     """Rejects a checkpoint whose architecture the installed Transformers does not support.
 
     Args:
-        folder: the checkpoint.
-        what: the setting that names it, for the message.
+        folder: the checkpoint's folder.
+        what: the setting that names the folder, for the message.
 
     Raises:
         ConfigError: Transformers has no class for the model type or architecture, the checkpoint needs custom Python
@@ -55,7 +55,7 @@ def require_supported(folder: Path, what: str) -> None:
 
 
 def require_trainable(config: Mapping[str, Any], folder: Path, what: str) -> None:
-    """Rejects quantized weights, which neither training nor a reward model can start from, and invalid dropout."""
+    """Rejects invalid dropout settings, and quantized weights, which only engines can load."""
     require_probabilities(config, folder, what)
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
@@ -73,21 +73,21 @@ def require_probabilities(config: Mapping[str, Any], folder: Path, what: str) ->
 
 
 def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
-    """Returns the number of embedding rows according to config.json; None if it does not have it."""
+    """Returns the number of embedding rows according to config.json; None if it does not specify one."""
     rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     return None if rows is None else int(rows)
 
 
 def window_of(config: Mapping[str, Any]) -> int:
-    """Returns the size of the sliding window in tokens; 0 for a model without one."""
+    """Returns the size of the sliding window in tokens; 0 if the model has none."""
     return int(config.get("sliding_window") or 0) if config.get("use_sliding_window", True) else 0
 
 
 def require_rows(tokenizer: Any, config: Mapping[str, Any], what: str) -> None:
     """Rejects a tokenizer with ids that the model's embedding has no row for.
 
-    Special tokens are exempt if neither the chat template nor the bos, eos, unk, and pad tokens use them, such as the
-    image token in Gemma 3's text models.
+    Special tokens that are not used, such as the image token in Gemma 3's text models, are exempt. A special token is
+    used if it occurs in the chat template or is the bos, eos, unk, or pad token.
     """
     rows, vocabulary = vocabulary_rows(config), tokenizer.get_vocab()
     added = tokenizer.added_tokens_decoder
@@ -107,7 +107,7 @@ def require_rows(tokenizer: Any, config: Mapping[str, Any], what: str) -> None:
 
 
 def is_scorer(config: Mapping[str, Any]) -> bool:
-    """Whether a model has a head for sequence classification instead of a language-model head."""
+    """Returns whether a model has a head for sequence classification instead of a language-model head."""
     return any("SequenceClassification" in name for name in config.get("architectures") or ())
 
 
@@ -135,12 +135,12 @@ def require_one_output(folder: Path, what: str) -> None:
 
 
 def _labels(config: Mapping[str, Any]) -> int:
-    """Returns the number of labels in config.json, which omits it if it is two, Transformers' default."""
+    """Returns the number of labels according to config.json; two, Transformers' default, if it specifies none."""
     return int(config.get("num_labels") or len(config.get("id2label") or ()) or 2)
 
 
 def generic_name(decoder: str) -> str:
-    """Returns the name of the scalar-head class in `scorer.py` of a decoder class without a classifier."""
+    """Returns the name of the scalar-head class that `scorer.py` creates for a decoder class without a classifier."""
     return f"{decoder.removesuffix('ForCausalLM')}ForSequenceClassification"
 
 

@@ -1,4 +1,4 @@
-"""Whether two models can process the same token ids."""
+"""Checks that two models can process the same token ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def require_same_format(model: str | Path, tokenizer: Any, other: str | Path, ot
     """Rejects two models with different vocabularies or chat formats.
 
     Raises:
-        ConfigError: vocabularies or chat formats differ; names both folders.
+        ConfigError: the vocabularies or chat formats differ; the message names both folders.
     """
     if tokenizer.get_vocab() != other_tokenizer.get_vocab():
         raise ConfigError(f"{resolve(model)} and {resolve(other)} have different vocabularies; use models of one")

@@ -30,8 +30,8 @@ def require_complete(folder: Path, what: str) -> None:
     other tensors are compared; `load_complete` finds missing ones. Quantized checkpoints are not checked.
 
     Raises:
-        ConfigError: a tensor is missing, unexpected, or of another shape (names the first one), or Transformers cannot
-            build the model of config.json.
+        ConfigError: a tensor is missing, is unexpected, or has another shape (the message names the first one), or
+            Transformers cannot build the model that config.json describes.
     """
     config = read_config(folder, what)
     if config.get("quantization_config"):
@@ -54,7 +54,7 @@ def require_complete(folder: Path, what: str) -> None:
                 "config.json that belongs to them"
             )
     if not differ.unexpected:
-        # A parameter, unlike a buffer, cannot be computed; a tied one is stored once.
+        # Only parameters are required: the model computes its buffers, and a tied parameter is stored once.
         missing = set(differ.missing)
         _require_none(folder, what, [name for name, _ in model.named_parameters() if name in missing])
 
@@ -66,8 +66,8 @@ def load_complete(
 
     Args:
         load: `from_pretrained` of a class.
-        folder: of the checkpoint.
-        new: parameters that may be missing.
+        folder: the checkpoint's folder.
+        new: names of the parameters that may be missing.
         settings: further arguments of `load`.
 
     Raises:

@@ -16,7 +16,11 @@ CONFIG: Final = "config.json"
 
 
 def read_config(folder: Path, what: str) -> dict[str, Any]:
-    """Returns the content of config.json. Raises ConfigError, starting with `what`, if it is not a JSON object."""
+    """Returns the content of config.json.
+
+    Raises:
+        ConfigError: the file is missing or is not a JSON object; the message starts with `what`.
+    """
     if not (folder / CONFIG).exists():
         raise ConfigError(f"{what}: no {CONFIG} in {folder}; name a folder in Hugging Face format")
     return read_json_object(folder / CONFIG, "export the model again", what)
@@ -35,7 +39,7 @@ def transformers_config(folder: Path, what: str, **settings: Any) -> PretrainedC
     """Returns the config object of the model in `folder`; a checkpoint's own code is never run. Imports Transformers.
 
     Args:
-        folder: of the checkpoint.
+        folder: the checkpoint's folder.
         what: purpose of the model, for messages.
         settings: entries that override those of config.json.
 

@@ -1,4 +1,4 @@
-"""A model's folder in Hugging Face format: checks and properties that do not need the model to be loaded."""
+"""A model's folder in Hugging Face format: checks and properties that do not require loading the model."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ class ModelFolder:
     """The folder of a model: config.json, weights, and a tokenizer.
 
     Args:
-        path: as the user wrote it: a path, a Hub id, or a PEFT adapter; see `actors.model_folder.source`.
+        path: the model as the user named it: a path or Hub id, also of a PEFT adapter; see
+            `actors.model_folder.source`.
         what: purpose of the folder, for messages.
 
     Raises:
-        ConfigError: no such model, or one that cannot be loaded; a classifier with several outputs or quantized
-            weights.
+        ConfigError: the model does not exist or cannot be loaded, or it is a sequence classifier with several outputs,
+            quantized weights, or an invalid dropout setting.
     """
 
     def __init__(self, path: str | Path, what: str = "model") -> None:
@@ -62,7 +63,11 @@ class ModelFolder:
 
     @property
     def context(self) -> int:
-        """Length of the longest sequence, in tokens. Raises ConfigError if config.json does not have it."""
+        """Length of the longest sequence, in tokens.
+
+        Raises:
+            ConfigError: config.json does not specify it.
+        """
         return int(self._setting("max_position_embeddings"))
 
     @cached_property
@@ -75,7 +80,7 @@ class ModelFolder:
         """The folder's tokenizer.
 
         Raises:
-            ConfigError: there is none, or it does not fit the model.
+            ConfigError: the folder has no tokenizer, or the tokenizer does not fit the model.
         """
         tokenizer: Any = read_tokenizer(self.path)
         require_rows(tokenizer, self.config, str(self.path))

@@ -1,4 +1,4 @@
-"""Generation settings of a checkpoint: reading, checking, and repairing them before they are saved again."""
+"""Reads and checks a checkpoint's generation settings, and repairs them before they are saved again."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _RANGES: Mapping[str, Callable[[float], bool]] = {
 
 
 def make_generation_config_valid(model: PreTrainedModel) -> None:
-    """Changes the model's generation settings in place so that Transformers saves them; logs what it changes.
+    """Repairs the model's generation settings in place so that Transformers can save them; logs what it changes.
 
-    Transformers loads a generation_config.json that sets sampling parameters without `do_sample`, as many LLaMA
-    checkpoints have, but refuses to save it. Such a file intends sampling, so `do_sample` is set. Settings that are
-    still invalid are replaced by the token ids alone.
+    Many LLaMA checkpoints have a generation_config.json that sets sampling parameters without `do_sample`. Transformers
+    loads such a file but does not save it. It is meant for sampling, so `do_sample` is set. If the settings are still
+    invalid, only the token ids are kept.
     """
     if not model.can_generate():
         return
@@ -59,11 +59,12 @@ def require_readable(folder: Path, key: str) -> None:
     """Rejects a checkpoint whose generation_config.json Transformers cannot load or whose end tokens are invalid.
 
     Args:
-        folder: of the checkpoint.
+        folder: the checkpoint's folder.
         key: the setting that names the folder, for the message.
 
     Raises:
-        ConfigError: names the file and the reason.
+        ConfigError: the file cannot be loaded, or its end tokens are invalid; the message names the file and the
+            reason.
     """
     path = folder / GENERATION_CONFIG
     if not path.is_file():
@@ -79,14 +80,14 @@ def require_readable(folder: Path, key: str) -> None:
 
 
 def _token_ids(value: Any) -> Any:
-    """Removes invalid token ids from the value, such as the -1 that some LLaMA checkpoints have for padding."""
+    """Returns `value` without invalid token ids, such as the -1 that some LLaMA checkpoints have for padding."""
     if isinstance(value, list):
         return [one for one in value if _token_ids(one) is not None] or None
     return value if isinstance(value, int) and value >= 0 else None
 
 
 def _fault(settings: GenerationConfig) -> str | None:
-    """Returns why Transformers cannot save the settings, or engines cannot sample with them; None if valid."""
+    """Returns why Transformers cannot save the settings or engines cannot sample with them; None if they can."""
     for name, fits in _RANGES.items():
         value = getattr(settings, name, None)
         if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and fits(value)):

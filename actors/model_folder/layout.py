@@ -1,8 +1,6 @@
 """Compares a checkpoint's tensors with the model's, and decides whether ranks can read it into shards.
 
-They can if its files hold the model's parameters one to one.
-
-Imports no torch.
+Ranks can read it into shards if its files hold exactly the model's parameters. Imports no torch.
 """
 
 from __future__ import annotations
@@ -24,22 +22,22 @@ from configs.errors import ConfigError
 Shapes = Mapping[str, tuple[int, ...]]
 
 LM_HEAD = "lm_head."
-"""Prefix of the output embedding's names; a scorer has none."""
+"""Prefix of the names of the output embedding's parameters; a scorer has no output embedding."""
 CONVERTED = "Transformers converts its tensors while it reads them"
 _FLOATS = ("F32", "F16", "BF16")
 _RECOMPUTED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|\.attn\.bias$")
-"""Buffers in old checkpoints that models now compute themselves."""
+"""Matches the names of buffers in old checkpoints that models now compute themselves."""
 
 
 class Differences(NamedTuple):
-    """Names of tensors that differ between a model and a checkpoint's files; all are empty if they are the same."""
+    """Names of the tensors that differ between a model and a checkpoint's files; three empty lists if none differ."""
 
     missing: list[str]
-    """The model has it, and the files lack it."""
+    """Tensors that the model has and the files lack."""
     unexpected: list[str]
-    """The files have it, and the model lacks it."""
+    """Tensors that the files have and the model lacks."""
     reshaped: list[str]
-    """Both have it, with different shapes."""
+    """Tensors that both have, with different shapes."""
 
 
 def differences(model: Shapes, files: Shapes) -> Differences:
@@ -60,10 +58,10 @@ def whole_because(parameters: Shapes, stored: Mapping[str, Stored] | None, score
     """Returns why every rank must read the whole checkpoint instead of a shard; empty if shards are possible.
 
     Args:
-        parameters: shapes of the model's parameters, by name; a tied one once.
+        parameters: shapes of the model's parameters, by name; each tied parameter occurs once.
         stored: the checkpoint's tensors, by name; None if they are not in safetensors files.
-        scorer: whether the model has a scalar head. If the files have none, it is new, and their output embedding is
-            ignored.
+        scorer: whether the model has a scalar head. If the files have no head, the model gets a new one, and the
+            files' output embedding is ignored.
     """
     if stored is None:
         return "its weights are not in safetensors files"
@@ -86,10 +84,10 @@ def whole_because(parameters: Shapes, stored: Mapping[str, Stored] | None, score
 
 
 def reads_whole(name: str, scorer: bool) -> str | None:
-    """Returns the same as `whole_because`, for the model `name`; None if its files are not on this machine.
+    """Returns the reason of `whole_because` for the model `name`; None if its files are not on this machine.
 
     Raises:
-        ConfigError: config.json or weights cannot be read.
+        ConfigError: config.json or the weights cannot be read.
     """
     folder = local_dir(name)
     if folder is None:
@@ -112,15 +110,17 @@ def _reads_whole(folder: Path, scorer: bool, _: int) -> str | None:
 
 
 def parameter_shapes(config: Mapping[str, Any], where: str, scorer: bool = False) -> Shapes:
-    """Returns the shape of every parameter of the model that a config.json describes, by name; a tied one once.
+    """Returns the shape of every parameter of the model that a config.json describes, by name.
+
+    A tied parameter occurs once.
 
     Args:
         config: content of config.json.
-        where: name of the config in errors.
+        where: name of the config in error messages.
         scorer: whether a scalar head replaces the output embedding.
 
     Raises:
-        ConfigError: as `shape_of`.
+        ConfigError: see `shape_of`.
     """
     shape = shape_of(config, where)
     shapes = _closed_form(config, where) if shape.counts is None else dict(shape.counts.shapes)
@@ -156,9 +156,9 @@ def _closed_form(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, 
 
 
 def _complete(folder: Path) -> bool:
-    """Whether a folder has config.json and all weights; a repository may not be completely downloaded."""
+    """Returns whether a folder has config.json and all weights; a repository may be only partly downloaded."""
     try:
         weight_files(folder, "")
-    except ConfigError:  # where the weights are needed, it is raised again and names the setting
+    except ConfigError:  # raised again where the weights are needed, with the setting's name
         return False
     return (folder / CONFIG).is_file()

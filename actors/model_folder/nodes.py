@@ -1,4 +1,4 @@
-"""Downloads Hub models on every node of a cluster, once per node and before any role reserves resources there."""
+"""Downloads Hub models on every node of a cluster, once per node, before any role reserves resources."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ logger = logging.getLogger(__name__)
 def fetch(names: Sequence[str], same_folder: bool = False) -> None:
     """Downloads the Hub models among `names` on all other nodes in parallel, and waits for them.
 
-    Nodes that share a cache folder (`HF_HOME`) find the models there. Nodes that join later need such a folder.
+    Nodes that share a cache folder (`HF_HOME`) find the models there. Nodes that join the cluster later need a shared
+    cache folder.
 
     Args:
         names: names of models; local folders are skipped.
         same_folder: whether every node must have the models in the same folder as this one.
 
     Raises:
-        ConfigError: a node cannot download a model, or has it in another folder; names the node's address.
+        ConfigError: a node cannot download a model or has it in another folder; the message names the node's address.
     """
     import ray
     from huggingface_hub import constants
@@ -62,7 +63,7 @@ def _pinned(repository: Repository) -> Repository:
 
 
 def _fetch_there(names: Sequence[str]) -> list[str]:
-    """Runs `_fetch` in a process of another node."""
+    """Ray task: runs `_fetch` on the node that it is scheduled on."""
     configure("download")
     return _fetch(names)
 

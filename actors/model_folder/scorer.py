@@ -1,4 +1,4 @@
-"""The sequence classifier (scalar head) class of any decoder: the family's own in Transformers, or its generic one."""
+"""Finds a decoder's sequence-classifier class (scalar head): its family's own in Transformers, or a generic one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from configs.errors import ConfigError
 def scorer_class(config: PretrainedConfig, where: str) -> type[PreTrainedModel]:
     """Returns the class whose `from_pretrained` loads a decoder with this config and a head `score`.
 
-    Raises ConfigError, starting with `where`, if the config is not of a decoder-only language model.
+    Raises:
+        ConfigError: the config is not that of a decoder-only language model; the message starts with `where`.
     """
     if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return _first(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)])

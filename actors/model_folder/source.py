@@ -31,7 +31,7 @@ def model_dir(name: str | Path, what: str = "model") -> Path:
         what: purpose of the model, for messages, e.g. "reward.model".
 
     Raises:
-        ConfigError: no such model, or it is incomplete, or Transformers cannot load it.
+        ConfigError: the model does not exist, is incomplete, or cannot be loaded by Transformers.
     """
     repository = repository_of(name)
     folder = require_dir(name, what, HINT) if repository is None else snapshot(repository, what, weights=False)
@@ -44,15 +44,17 @@ def model_dir(name: str | Path, what: str = "model") -> Path:
     require_supported(folder, what)
     if repository is not None:
         folder = snapshot(repository, what)
-    tensor_shapes(folder, what)  # refuses weights that are missing or truncated
+    tensor_shapes(folder, what)  # rejects weights that are missing or truncated
     return folder
 
 
 def config_dir(name: str | Path, what: str = "model") -> Path:
-    """Returns the local folder with config.json of the model `name` or of an adapter's base; downloads no weights.
+    """Returns the local folder with config.json of the model `name`; downloads no weights.
+
+    For an adapter, returns that of its base model.
 
     Raises:
-        ConfigError: as `model_dir`.
+        ConfigError: the model cannot be found, or the adapter names no base model.
     """
     repository = repository_of(name)
     folder = require_dir(name, what, HINT) if repository is None else snapshot(repository, what, weights=False)
@@ -62,10 +64,10 @@ def config_dir(name: str | Path, what: str = "model") -> Path:
 def tokenizer_dir(name: str | Path, what: str = "tokenizer") -> Path:
     """Returns the local folder with the tokenizer of the model `name`; downloads no weights.
 
-    For an adapter without a tokenizer, the folder of its base model's tokenizer.
+    For an adapter without a tokenizer, returns the folder of its base model's tokenizer.
 
     Raises:
-        ConfigError: as `model_dir`.
+        ConfigError: the model cannot be found, or the adapter names no base model.
     """
     repository = repository_of(name)
     folder = require_dir(name, what, HINT) if repository is None else snapshot(repository, what, weights=False)
@@ -75,9 +77,10 @@ def tokenizer_dir(name: str | Path, what: str = "tokenizer") -> Path:
 
 
 def local_dir(name: str | Path) -> Path | None:
-    """Returns the folder with those files of the model `name` that are on this machine; makes no request.
+    """Returns the folder with those files of the model `name` that are on this machine; sends no request.
 
-    None if the folder does not exist, nothing of the repository has been downloaded, or models come from ModelScope.
+    Returns None if the folder does not exist, nothing of the repository has been downloaded, or models come from
+    ModelScope.
     """
     if (folder := resolve(name)).is_dir():
         return folder
@@ -86,14 +89,17 @@ def local_dir(name: str | Path) -> Path | None:
 
 
 def repository_of(name: str | Path) -> Repository | None:
-    """Returns the repository `name`; None for a local path, also if it looks like a repository's name."""
+    """Returns the repository that `name` refers to; None if it does not have the form of a repository's name.
+
+    A path that exists locally takes precedence: the result is then None, too.
+    """
     if resolve(name).exists():
         return None
     return parse_model(str(name))
 
 
 def uses_modelscope() -> bool:
-    """Whether models are downloaded from ModelScope.
+    """Returns whether models are downloaded from ModelScope.
 
     Raises:
         ConfigError: the environment variable has an unknown value.
@@ -105,10 +111,11 @@ def uses_modelscope() -> bool:
 
 
 def snapshot(repository: Repository, what: str, weights: bool = True) -> Path:
-    """Downloads a model's repository, its small files and optionally its weights, and returns the local folder.
+    """Downloads the small files of a model's repository and, optionally, its weights; returns the local folder.
 
     Raises:
-        ConfigError: a repository or file cannot be downloaded; the message starts with `what`.
+        ConfigError: the repository or a file cannot be downloaded, `CHIMED_HUB` has an unknown value, or the package
+            modelscope is missing.
     """
     if uses_modelscope():
         return _from_modelscope(repository, what, weights)

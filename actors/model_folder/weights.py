@@ -20,7 +20,7 @@ class Stored(NamedTuple):
 
     file: Path
     dtype: str
-    """Name in safetensors, such as `BF16`."""
+    """The dtype's name in safetensors, such as `BF16`."""
     shape: tuple[int, ...]
 
 
@@ -82,7 +82,7 @@ def tensor_shapes(folder: Path, what: str) -> Mapping[str, tuple[int, ...]]:
     """Returns the shape of every tensor in a model's folder, by name. Of safetensors files, only headers are read.
 
     Raises:
-        ConfigError: as `weight_files`, or a file is truncated or has another format.
+        ConfigError: a file is missing (see `weight_files`), is truncated, or has another format.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(folder, what):
@@ -91,12 +91,12 @@ def tensor_shapes(folder: Path, what: str) -> Mapping[str, tuple[int, ...]]:
 
 
 def stored_tensors(folder: Path, what: str) -> Mapping[str, Stored] | None:
-    """Returns every tensor in a model's folder, by name, from headers only; None if they are not in safetensors files.
+    """Returns every tensor in a model's folder, by name, from headers only; None if not all are in safetensors files.
 
     If several files have a tensor of the same name, the last file's is used, as in Transformers.
 
     Raises:
-        ConfigError: as `tensor_shapes`.
+        ConfigError: see `tensor_shapes`.
     """
     tensors: dict[str, Stored] = {}
     for file in weight_files(folder, what):
@@ -108,7 +108,11 @@ def stored_tensors(folder: Path, what: str) -> Mapping[str, Stored] | None:
 
 
 def shapes_in(file: Path, what: str) -> Mapping[str, tuple[int, ...]]:
-    """Returns the shape of every tensor of one file. Raises ConfigError, as `tensor_shapes`."""
+    """Returns the shape of every tensor in one file, by name.
+
+    Raises:
+        ConfigError: the file is truncated or has another format.
+    """
     if file.suffix == ".safetensors":
         return {name: tuple(entry["shape"]) for name, entry in _readable(_header, file, what).items()}
     return _readable(_pickled, file, what)

@@ -118,12 +118,15 @@ def packed_attention(
     is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Computes attention inside each sequence of a packed row: (1, T, H, D_v).
+    """Computes attention inside each sequence of a packed row.
 
     On GPUs in half precision, one fused kernel computes all sequences: torch's variable-length FlashAttention, or
     FlexAttention if scores are soft-capped or have sinks. Otherwise, and where runs are long enough to keep a GPU busy,
     one call computes each run of neighboring sequences of the same length, so batches sorted by length need the fewest
     calls. The result of a sequence does not depend on the others.
+
+    Returns:
+        The attention's output, (1, T, H, D_v), and None in place of the attention weights.
 
     Raises:
         ValueError: a mask is given, attention is not causal, or an argument is unknown.
@@ -162,7 +165,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scores:
 
 @cache
 def _grouped_heads() -> dict[str, Any]:
-    """Arguments for grouped heads: torch 2.13 and newer require `enable_gqa`; earlier versions lack the argument."""
+    """Returns the arguments for grouped heads: torch 2.13 and newer require `enable_gqa`; earlier versions lack it."""
     from torch.nn.attention.varlen import varlen_attn
 
     return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
@@ -237,7 +240,7 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Ten
 
 
 def _explicit(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
-    """Computes attention with explicit scores, a piece of the queries at a time; backward recomputes the scores.
+    """Computes attention with explicit scores, a piece of the queries at a time; the backward pass recomputes them.
 
     Shapes are (sequences, heads, L, D), as in `_by_runs`.
     """
@@ -271,9 +274,10 @@ def _piece(
 
 
 def _visible(offset: int, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Returns the mask of the keys that each query attends to, (queries, keys) bool: up to its position, in the window.
+    """Returns the mask of the keys that each query attends to, (queries, keys) bool.
 
-    `offset` is the position of the first query relative to the first key.
+    These are the keys up to the query's position that are in its window. `offset` is the position of the first query
+    relative to the first key.
     """
     query = torch.arange(offset, offset + queries, device=device)[:, None]
     key = torch.arange(keys, device=device)

@@ -40,14 +40,14 @@ def last_hidden_states(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tup
 
 
 def logits_of(model: PreTrainedModel, decoder: str, hidden: Tensor) -> Tensor:
-    """Logits, (N, V), of last hidden states, (N, hidden); `decoder` is the decoder's name in `model`."""
+    """Returns the logits, (N, V), of last hidden states, (N, hidden); `decoder` is the decoder's name in `model`."""
     with _giving(model, decoder, hidden[None]):
         logits: Tensor = model(inputs_embeds=hidden[None], use_cache=False).logits[0]
     return logits
 
 
 def _around_embeddings(model: PreTrainedModel) -> list[str]:
-    """Names of the modules between `model` and its token embeddings, outermost first."""
+    """Returns the names of the modules between `model` and its token embeddings, outermost first."""
     embeddings = model.get_input_embeddings()
     path = next(name for name, module in model.named_modules() if module is embeddings).split(".")
     return [".".join(path[:depth]) for depth in range(1, len(path))]

@@ -20,7 +20,7 @@ PIECE_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}  # 2 MiB of fp32, about a core's 
 def token_logprobs(
     logits: Tensor, targets: Tensor, temperature: float = 1.0, entropy: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of `targets` under softmax(logits / temperature), and the entropies of that distribution.
+    """Computes the log-probabilities of `targets` under softmax(logits / temperature), and that softmax's entropies.
 
     Args:
         logits: (N, V), any floating type.
@@ -78,12 +78,15 @@ class _TokenLogprobs(torch.autograd.Function):
 
 
 def _normalizers(logits: Tensor, temperature: float | Tensor) -> Tensor:
-    """Logarithms of the softmax's normalizers, (n,)."""
+    """Returns the logarithms of the softmax's normalizers, (n,)."""
     return _scaled(logits, temperature).logsumexp(dim=-1)
 
 
 def _entropies(logits: Tensor, temperature: float | Tensor, normalizers: Tensor) -> Tensor:
-    """Entropies of the softmax, (n,). A separate pass keeps log-probabilities bit-identical with and without it."""
+    """Returns the entropies of the softmax, (n,).
+
+    They have a separate pass, so that log-probabilities are bit-identical with and without entropies.
+    """
     scaled = _scaled(logits, temperature)
     return normalizers - (scaled.softmax(dim=-1) * scaled).sum(dim=-1)
 
@@ -125,7 +128,11 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _pieces(tensor: Tensor, logits: Tensor | None = None) -> tuple[Tensor, ...]:
-    """Splits `tensor` into groups of as many rows as fit the cache in `logits` (default: `tensor` itself)."""
+    """Splits `tensor`, (N, ...), into pieces of n rows each.
+
+    The n rows of `logits`, (N, V), have at most `PIECE_ELEMENTS` elements, unless n is 1. By default, `logits` is
+    `tensor` itself.
+    """
     logits = tensor if logits is None else logits
     rows = max(1, PIECE_ELEMENTS[logits.device.type] // logits.shape[1])
     return tensor.split(rows)

@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-WINDOW = 6  # of a sliding window or an attention chunk, in tokens
-SOFT_CAP = 1.0  # of attention scores, which are smaller in a miniature than in a trained model
+WINDOW = 6  # size of a sliding window or an attention chunk, in tokens
+SOFT_CAP = 1.0  # cap of attention scores, which are smaller in a miniature than in a trained model
 HEAD = 16
 EXPERTS = 4
 VOCABULARY = 64
@@ -60,7 +60,7 @@ def miniature(config: PretrainedConfig, only: str | None = None, head: int = HEA
     """Returns a small model's config: one or two layers of each type, tiny widths, a window shorter than sequences.
 
     Args:
-        config: of the original model.
+        config: the original model's config.
         only: restricts the layers to this type.
         head: size of an attention head.
     """
@@ -91,9 +91,9 @@ def _all_layers(config: PretrainedConfig) -> range:
 
 
 def _chosen_layers(config: PretrainedConfig, only: str | None) -> list[int]:
-    """Indices of the layers to keep: the first with every combination of attention and feed-forward type.
+    """Returns the indices of the layers to keep: the first with every combination of attention and feed-forward type.
 
-    A single one is repeated, unless the model has only one layer.
+    If there is only one, its index is repeated, unless the model has only one layer.
     """
     kinds = [getattr(config, name, None) for name in ("layer_types", "mlp_layer_types")]
     count = len(_all_layers(config))
@@ -107,7 +107,7 @@ def _chosen_layers(config: PretrainedConfig, only: str | None) -> list[int]:
 
 
 def _heads(settings: dict[str, Any], head: int) -> dict[str, int]:
-    """Returns the attention heads, key and value heads, head size, and width in the model's proportions."""
+    """Returns settings for attention heads, key and value heads, head size, and width, in the model's proportions."""
     names = [name for name in ("num_attention_heads", "n_head", "n_heads") if settings.get(name)]
     if not names:
         return {}

@@ -72,7 +72,7 @@ class Pretrained:
         """Returns the causal language model `name`, a folder or Hub id.
 
         Raises:
-            ConfigError: no such model, or one that packed training would compute incorrectly.
+            ConfigError: the model does not exist, or packed training would compute it incorrectly.
         """
         path = model_dir(name)
         check_packing(transformers_config(path, name), name)
@@ -91,7 +91,8 @@ class Pretrained:
     def whole(self, dtype: torch.dtype) -> PreTrainedModel:
         """Loads the model with all its weights on the CPU.
 
-        Raises ConfigError if the checkpoint lacks tensors of the model.
+        Raises:
+            ConfigError: the checkpoint lacks tensors of the model.
         """
         new = [HEAD] if self.new_head else []
         settings = {"dtype": dtype, "attn_implementation": ATTENTION, **self.options}
@@ -117,12 +118,12 @@ def load_causal_lm(folder: str, dtype: torch.dtype, dropout: bool = False) -> Pr
 
     Args:
         folder: a Hugging Face folder or Hub id.
-        dtype: of the parameters.
+        dtype: the parameters' dtype.
         dropout: whether to keep the dropout of the model's config in training mode. Without it, a policy in training
             mode computes the same as the engines, so that the first step's ratio is exactly 1.
 
     Raises:
-        ConfigError: as `Pretrained.causal_lm`; one line.
+        ConfigError: see `Pretrained.causal_lm`.
     """
     model = Pretrained.causal_lm(folder).whole(dtype)
     return model if dropout else without_dropout(model)
@@ -135,12 +136,12 @@ def load_scorer(folder: str, dtype: torch.dtype, seed: int, dropout: bool = Fals
 
     Args:
         folder: a Hugging Face folder or Hub id.
-        dtype: of the parameters.
+        dtype: the parameters' dtype.
         seed: sets torch's random generator before loading.
         dropout: see `load_causal_lm`.
 
     Raises:
-        ConfigError: as `Pretrained.scorer`.
+        ConfigError: see `Pretrained.causal_lm`.
     """
     found = Pretrained.scorer(folder)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The only import of openrlhf: its established implementations of losses, KL estimators, and length balancing.
+"""The only module that imports openrlhf: its established losses, KL estimators, and length balancing.
 
 openrlhf's API changes between patch releases, so no other module imports it, and
 `tests/actors/modeling/test_openrlhf.py` checks what this one relies on.
@@ -21,8 +21,8 @@ from actors.distributed.devices import choose_accelerator
 def _bare_packages(*names: str) -> Iterator[None]:
     """Makes modules of openrlhf's subpackages importable without running the subpackages' `__init__`, inside the block.
 
-    An `__init__` imports all of openrlhf's models, and with them flash-attn, which exists for CUDA only, and peft and
-    half of Transformers, which take every process seconds to import.
+    Their `__init__` would import all of openrlhf's models, and with them flash-attn, which exists for CUDA only, and
+    peft and half of Transformers, which take seconds to import in every process.
     """
     root = Path(openrlhf.__path__[0])
     bare = {f"openrlhf.{name}": root / name for name in names if f"openrlhf.{name}" not in sys.modules}

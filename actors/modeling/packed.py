@@ -70,7 +70,7 @@ class PackedBatch:
 
     @property
     def last_positions(self) -> Tensor:
-        """Position of each sequence's last token, (S,)."""
+        """Position of each sequence's last token, (S,) int64."""
         return torch.tensor(list(accumulate(self.lengths)), device=self.input_ids.device) - 1
 
     @property
@@ -122,7 +122,7 @@ class PackedLM(PackedModule):
         self._logits = logits
 
     def forward(self, batch: PackedBatch, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the predicted tokens and entropies of their distributions, (N,) fp32 each, in nats.
+        """Returns log-probabilities of the predicted tokens and entropies of their distributions, (N,) fp32, in nats.
 
         Logits are computed only at predicted positions, so a prompt costs no vocabulary projection. If they exceed the
         limit, they are computed in pieces. Entropies are an empty tensor unless `entropy` is true.
@@ -144,7 +144,7 @@ class PackedLM(PackedModule):
         hidden, decoder = last_hidden_states(self.model, batch.model_inputs())
         head = partial(logits_of, self.model, decoder)
         arguments = (hidden[batch.predict], batch.targets, temperature, entropy)
-        # ZeRO-3's hooks expect one backward pass a step, so a sharded head never counts as frozen.
+        # ZeRO-3's hooks expect one backward pass per step, so a sharded head never counts as frozen.
         frozen = not sharded and not any(parameter.requires_grad for parameter in output_head.parameters())
         return logprobs_in_pieces(head, *arguments, pieces, frozen)
 

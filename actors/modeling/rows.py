@@ -22,7 +22,7 @@ def lengths(table: pa.Table, *columns: str) -> np.ndarray:
 
 
 def trained_rows(table: pa.Table) -> np.ndarray:
-    """Whether any token of a row's response has a weight other than 0 in the loss: (rows,) bool."""
+    """Returns whether any token of each row's response has a nonzero weight in the loss, (rows,) bool."""
     counts = lengths(table, "weights")
     rows = np.repeat(np.arange(len(table)), counts)
     return np.bincount(rows[flat(table, "weights") != 0], minlength=len(table)) > 0

@@ -1,9 +1,9 @@
 """Checks that an architecture computes the same on packed rows as its own Transformers code does sequence by sequence.
 
 A miniature of the model (`actors.modeling.miniature`) with random weights runs both ways, on sequences longer than its
-window. An architecture that differs would be trained incorrectly without an error, so it is rejected: layers that
-attend across sequences, positions that do not follow `position_ids`, masks that are passed only to other attention
-implementations.
+window. An architecture whose results differ would be trained incorrectly without an error, so it is rejected. Possible
+causes are layers that attend across sequences, positions that do not follow `position_ids`, and masks that are passed
+only to other attention implementations.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from configs.errors import ConfigError, first_line
 
 LENGTHS = (19, 19, 7, 1, 26, 3)
 PIECE = 13  # predicted tokens whose logits are computed at a time, in the second of two passes
-MARKS = 4  # number of first ids, which some embeddings treat as special
-TOLERANCE = 1e-4  # of a log-probability in fp32, in nats; rounding causes about 1e-6
+MARKS = 4  # number of unused lowest token ids, which some embeddings treat as special
+TOLERANCE = 1e-4  # largest allowed difference of a log-probability in fp32, in nats; rounding causes about 1e-6
 
 _OTHER_INPUTS = ("text_config", "vision_config", "audio_config", "speech_config")
-# Settings of state-space and other recurrent layers. A miniature would also show that they cannot be packed, but in
-# minutes.
+# Settings of state-space and other recurrent layers. A miniature would also show that they cannot be packed, but only
+# after minutes.
 _RECURRENT = (
     "state_size",
     "ssm_state_size",
@@ -44,11 +44,12 @@ def check_packing(config: PretrainedConfig, where: str) -> None:
     """Rejects an architecture that packed training would compute incorrectly. Takes at most 1 s for any model size.
 
     Args:
-        config: of the checkpoint.
+        config: the checkpoint's config.
         where: name of the checkpoint in messages.
 
     Raises:
-        ConfigError: one line with the offending type of layer or setting.
+        ConfigError: the architecture cannot be trained on packed rows; the message names the offending layer type or
+            setting.
     """
     problem = _problem(config.model_type, config.to_json_string(use_diff=False))
     if problem:
@@ -106,9 +107,9 @@ def packed_difference(config: PretrainedConfig, only: str | None = None, where: 
     Computed in fp32 on a miniature of the model.
 
     Args:
-        config: of the original model.
+        config: the original model's config.
         only: restricts the miniature's layers to this type.
-        where: the device.
+        where: the device to compute on.
     """
     small = miniature(config, only)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -124,7 +125,10 @@ def packed_difference(config: PretrainedConfig, only: str | None = None, where: 
 
 
 def plain_logprobs(model: PreTrainedModel, sequence: Tensor) -> Tensor:
-    """Log-probabilities (nats) of all tokens but the first, (L - 1,), from the model's own forward pass on (L,) ids."""
+    """Returns the log-probabilities (nats) of all tokens but the first, (L - 1,), by the model's own forward pass.
+
+    `sequence` holds token ids, (L,) int64.
+    """
     logits = model(input_ids=sequence[None], use_cache=False).logits[0, :-1].float()
     return logits.log_softmax(-1).gather(1, sequence[1:, None]).squeeze(1)
 
@@ -135,7 +139,11 @@ def _new_model(config: PretrainedConfig, attention: str) -> PreTrainedModel:
 
 
 def randomize(model: PreTrainedModel) -> None:
-    """Randomizes the weights in place, so that attention is uneven, which exposes a wrong mask, and vectors vary."""
+    """Randomizes the weights in place, with attention far from uniform so that a wrong mask changes the output.
+
+    Matrices are drawn from a normal distribution. Noise is added to 1-D parameters (biases, norm weights), which
+    otherwise are constants.
+    """
     for parameter in model.parameters():
         if parameter.dim() >= 2:
             parameter.normal_(0.0, scale_of(parameter.shape[-1]))

@@ -26,7 +26,11 @@ class Form:
     """Example of a response, for messages."""
 
     def encode(self, where: str, samples: Sequence[Sample]) -> bytes:
-        """Returns the request body for `samples`. Raises RewardFunctionError with the column if a value is not JSON."""
+        """Returns the request body for `samples`.
+
+        Raises:
+            RewardFunctionError: a value cannot be represented in JSON; the message names its column and sample.
+        """
         try:
             return _json(self.write(samples))
         except (TypeError, ValueError) as error:
@@ -66,7 +70,7 @@ def _json(value: object) -> bytes:
 
 
 def _unsendable(samples: Sequence[Sample]) -> str:
-    """Describes the first column that cannot be JSON, and its sample."""
+    """Describes the first value that cannot be represented in JSON by its column and its sample."""
     for sample in samples:
         for name, value in {**sample, **sample["row"]}.items():
             try:

@@ -28,8 +28,8 @@ class PythonReward:
         """Imports the file.
 
         Args:
-            name: of the reward.
-            config: file and function.
+            name: the reward's name.
+            config: the file and the function's name.
 
         Raises:
             ConfigError: the file does not exist or raises on import, or the function does not exist or does not take
@@ -110,9 +110,9 @@ class PythonReward:
         raise ConfigError(f"{self._label}: {self._path}: there is no function '{name}'; {has}")
 
     def _takes_one(self, name: str) -> bool:
-        """Whether the function takes a single sample, determined by its parameter's name.
+        """Returns whether the function takes a single sample, as its parameter's name indicates.
 
-        Raises ConfigError if it is a coroutine or generator, or has other parameters.
+        Raises ConfigError if the function is a coroutine or generator, or has other parameters.
         """
         where = f"{self._label}: {self._path}: {name}"
         kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
@@ -130,7 +130,7 @@ class PythonReward:
         return parameters[0].name == "sample"
 
     def _where(self, error: BaseException) -> str:
-        """Returns `file:line` of an exception's innermost frame in the user's file, or only the file without one."""
+        """Returns `file:line` of an exception's innermost frame in the user's file; only the file if it has none."""
         file = str(self._path)
         if isinstance(error, SyntaxError) and error.filename == file:
             return f"{file}:{error.lineno}"
@@ -139,5 +139,5 @@ class PythonReward:
 
 
 def _words(error: BaseException) -> str:
-    """Returns an exception as in the last line of its traceback, at most 300 characters."""
+    """Returns the last line of an exception's traceback, at most 300 characters."""
     return "".join(traceback.format_exception_only(error)[-1:]).strip()[:300]

@@ -17,8 +17,8 @@ from actors.rewards.config import HttpRewardConfig
 from actors.rewards.sample import RewardFunctionError, Sample, beginning, checked, describe, label_of
 from configs.errors import ConfigError
 
-_RETRIED = (429, *range(500, 1000))  # statuses
-BODY_CHARACTERS = 200  # of a response, in messages
+_RETRIED = (429, *range(500, 1000))  # HTTP statuses that are retried
+BODY_CHARACTERS = 200  # characters of a response's body that a message quotes
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class RemoteReward:
         """Reads the API key; sends no request yet.
 
         Args:
-            name: of the reward.
+            name: the reward's name.
             config: URL, limits, and retries.
 
         Raises:
@@ -53,14 +53,15 @@ class RemoteReward:
         self._label = f"{label_of(name)}: {self._url.copy_with(query=None, fragment=None)}"
         self._form = CONVERSATIONS if config.takes_conversations else SAMPLES
         self._key = _read_key(label_of(name), config.api_key_variable)
-        # Without TLS there is no certificate to verify, and loading the known ones takes 0.2 s.
+        # Without TLS there is no certificate to verify, and loading the trusted ones takes 0.2 s.
         self._verify = httpx.create_ssl_context() if self._url.scheme == "https" else False
 
     def score(self, samples: list[Sample]) -> list[float]:
         """Returns one finite number per sample, in order. Call it in a thread without a running event loop.
 
         Raises:
-            RewardFunctionError: all attempts of a batch failed, or its response does not have one finite number per sample.
+            RewardFunctionError: all attempts of a batch failed, or its response does not have one finite number per
+                sample.
         """
         return asyncio.run(self._score(self._cut(samples)))
 
@@ -94,7 +95,7 @@ class RemoteReward:
         return [reward for task in tasks for reward in task.result()]
 
     async def _answer(self, client: httpx.AsyncClient, batch: _Batch) -> httpx.Response:
-        """Returns the first 2xx response in `retries` + 1 attempts. Raises RewardFunctionError after the last."""
+        """Returns the first 2xx response in `retries` + 1 attempts. Raises RewardFunctionError if there is none."""
         tried = 1
         while True:
             try:
@@ -111,7 +112,7 @@ class RemoteReward:
         try:
             async with asyncio.timeout(
                 self._config.timeout_s
-            ):  # of the whole exchange; httpx's timeouts apply to each chunk
+            ):  # limits the whole exchange; httpx's timeouts apply to each chunk
                 async with client.stream("POST", self._url, content=batch.body) as stream:
                     response = await self._whole(stream)
         except TimeoutError as error:
@@ -152,7 +153,7 @@ class RemoteReward:
         return checked(where, batch.samples, rewards)
 
     def _hint(self, response: httpx.Response, batch: _Batch) -> str:
-        """Details of an error response: the target of a redirect, or the sample that `serve` rejected."""
+        """Returns details of an error response, if any: a redirect's target, or the sample that `serve` rejected."""
         if response.has_redirect_location:
             return f", to {response.headers['Location']}, which the url must name itself"
         refused = re.search(r'"conversations\.(\d{1,9})\b', response.text)

@@ -22,7 +22,7 @@ class Sample(TypedDict):
     response: str
     """The response as text, without special tokens."""
     finished: bool
-    """Whether the response ended with an end token; False if it was cut at the length limit."""
+    """Whether the response ended with an end token; False if it was truncated at the length limit."""
     prompt_id: int
     """Index of the prompt in its table, from 0."""
     sample: int
@@ -61,8 +61,8 @@ def checked(reward_function: str, samples: Sequence[Sample], returned: object) -
         returned: should be a list, tuple, or one-dimensional array (numpy, torch) of numbers.
 
     Raises:
-        RewardFunctionError: `returned` has another type or length, or a value is not a number, not finite, or beyond float32;
-            names the sample.
+        RewardFunctionError: `returned` has another type or length, or a value is not a number, is not finite, or
+            exceeds the range of float32; the message names the sample.
     """
     values = _plain(returned)
     if not isinstance(values, list | tuple):
@@ -85,7 +85,11 @@ def checked(reward_function: str, samples: Sequence[Sample], returned: object) -
 
 
 def describe(samples: Sequence[Sample]) -> str:
-    """Describes one sample by its numbers and the beginning of its texts, or several by the first and the last."""
+    """Describes samples for an error message.
+
+    One sample is described by its prompt id, its sample number, and the beginning of its prompt and response; several
+    by their number and the ids of the first and the last.
+    """
     first, last = samples[0], samples[-1]
     if len(samples) > 1:
         return f"{len(samples)} samples, from {_numbers(first)} to {_numbers(last)}"

@@ -32,5 +32,5 @@ class Critic(Learner):
         return {"values": self.zero.forward(batch)[batch.predict]}
 
     def run_model(self, engine: Any, batch: TrainBatch) -> Tensor:
-        """Values before each response token, (N,)."""
+        """Returns the values before each response token, (N,)."""
         return engine(batch.packed)[batch.packed.predict]

@@ -45,7 +45,7 @@ class TableLoss(Protocol):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of one value per response token that the loss reads."""
+        """Names of the columns that the loss reads, each with one value per response token."""
 
     def __call__(self, outputs: Any, batch: TrainBatch, /) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a micro-batch and its metrics, all scalars; see `actors.zero.model.Loss`."""
@@ -68,7 +68,7 @@ class Learner(ForwardWorker):
         """Runs the optimizer steps of `updates` in order and returns the metrics of each.
 
         Raises:
-            NotFiniteError: a loss or gradient is not finite; `update` of the error is the index in `updates`.
+            NotFiniteError: a loss or gradient is not finite; the error's `update` is the index in `updates`.
             TableError: `prompt`, `response`, or a column that the loss reads is missing.
         """
         require(table, ("prompt", "response", *loss.columns), f"the update of {type(self).__name__}")

@@ -40,7 +40,7 @@ class Policy(Learner):
         return engine(batch.packed, self.temperature, True)
 
     def probe(self, sequences: list[list[int]]) -> list[list[float]]:
-        """Log-probabilities, in nats at temperature 1, of every token but the first of each sequence."""
+        """Returns the log-probabilities of every token but the first of each sequence, in nats, at temperature 1."""
         batch = PackedBatch.of(sequences).to(device())
         logprobs, _ = self.zero.forward(batch)
         return [part.tolist() for part in logprobs.split(batch.target_counts)]
@@ -51,7 +51,7 @@ class Policy(Learner):
             yield block if device().type == "cpu" else to_host(block)
 
     def open_weight_transfer(self, engines: list[Any], host: str, port: int) -> None:
-        """Joins vLLM's NCCL transfer group: this role's first rank, which sends, and the engine actors."""
+        """Joins vLLM's NCCL transfer group, which consists of the sender, this role's first rank, and the engines."""
         from actors.zero.sharded_source import open_sender
 
         self._sender = open_sender(self.zero, engines, host, port)

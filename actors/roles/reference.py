@@ -23,7 +23,7 @@ class Reference(ForwardWorker):
         return context.roles[role], context.roles["rollout"].temperature
 
     def setup(self, config: FrozenRoleConfig, temperature: float) -> None:
-        """Loads the model. Logits are divided by `temperature`, the rollout's."""
+        """Loads the model. Logits are divided by `temperature`, which is the rollout's."""
         self.module = PackedLM(load_causal_lm(config.model, DTYPES[config.dtype])).to(device()).eval()
         self.temperature = temperature
 

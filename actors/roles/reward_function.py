@@ -32,7 +32,7 @@ class RewardFunctionWorker(Worker):
         """Scores `samples`: one column `reward_NAME` per source.
 
         Raises:
-            RewardFunctionError: a source failed; names source and sample.
+            RewardFunctionError: a source failed; the message names the source and the sample.
         """
         return pa.table(
             {f"reward_{source.name}": pa.array(source.score(samples), pa.float32()) for source in self.sources}

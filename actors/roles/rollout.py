@@ -51,7 +51,7 @@ class Rollout(Worker):
         Args:
             config: settings of generation and of the engine.
             model: a Hugging Face folder or Hub id.
-            seed: of the engine; every row also has its own seed.
+            seed: the engine's seed; every row also has its own seed.
             weight_transfer: vLLM's weight-transfer backend, if weights are sent through one.
             end_ids: tokens that end a response, in addition to those of `config.stop`.
             in_flight: what happens to running requests when weights change.
@@ -65,9 +65,9 @@ class Rollout(Worker):
         self._hold(-1)
 
     def generate(self, table: pa.Table, rows: list[int], version: int) -> pa.Table:
-        """Generates responses to the prompts of `rows`, each with its own `seed`, with weights `version`; see `stream`.
+        """Generates responses to the prompts of `rows`, each with its own `seed`, with weights `version`.
 
-        Raises RuntimeError if the engine holds another version.
+        See `stream`, which also documents the RuntimeError for a wrong version.
         """
         ((_, answered),) = self.stream(table, [rows], version)
         return answered
@@ -158,7 +158,7 @@ class Rollout(Worker):
         self.engine.control("init_weight_transfer_engine", request)
 
     def start_weight_update(self) -> None:
-        """Pauses the engine between two steps, ready to receive weights."""
+        """Pauses the engine between two steps, and prepares it to receive weights."""
         self._stop_engine()
         self.engine.control("start_weight_update")
 

@@ -32,9 +32,9 @@ class RunContext:
     Attributes:
         roles: settings of each role to start, from actors/config.py.
         model: folder or Hub id of the weights with which engines start.
-        seed: of the engines and of new value heads.
+        seed: seed of the engines and of new value heads.
         end_ids: tokens that end a response.
-        updates: optimizer steps of the whole run; 0 without learners.
+        updates: optimizer steps of the whole run; 0 if there are no learners.
         native_transfer: vLLM's weight-transfer backend, if weights are sent through one.
         in_flight: what happens to an engine's running requests when its weights change.
     """
@@ -57,7 +57,10 @@ class Worker:
     """Whether the role's ranks train together, in one torch.distributed world."""
 
     def __init__(self, threads: int, place: Place | None = None) -> None:
-        """Sets the number of threads. With a `place`, which needs a Ray actor, logs and sends heartbeats under it."""
+        """Sets the number of threads; with a `place`, also sets up logging and starts heartbeats for it.
+
+        A `place` requires a Ray actor.
+        """
         prepare_process(threads)
         if place is not None:
             run, role, rank = place
@@ -71,7 +74,7 @@ class Worker:
 
     @classmethod
     def calls_at_once(cls, settings: Any) -> int:
-        """Returns how many concurrent calls that a process with these settings of its role must accept."""
+        """Returns how many concurrent calls a process with these settings of its role must accept."""
         return 1
 
     def address(self) -> tuple[str, int]:
@@ -86,7 +89,7 @@ class Worker:
         join_world(rank, world_size, host, port, timeout_s)
 
     def ping(self) -> dict[str, Any]:
-        """Liveness check: process id and resident memory in bytes."""
+        """Returns the process id and the resident memory in bytes; serves as a liveness check."""
         return {"pid": os.getpid(), "rss_bytes": resident_bytes()}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from configs.errors import ConfigError, first_line
 
-# Transformers' parameter names of a decoder layer, and of one of several experts in a layer.
+# Names of parameters in Transformers: those of a decoder layer, and those of one of a layer's experts.
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.(.+)$")
 _EXPERT = re.compile(r"(?:^|\.)experts\.\d+\.")
 _ATTENTION = re.compile(r"attn|attention|mixer")
@@ -30,13 +30,16 @@ class Counts:
     matrices: int
     """Elements of the layers' matrices that a token is multiplied with; of experts, only those that it is routed to."""
     activations: int
-    """Upper bound of a token's elements kept in the widest layer for the backward pass, with fused attention."""
+    """Upper bound of the elements that one token keeps in any layer for the backward pass, with fused attention."""
     linears: Mapping[str, int] = field(hash=False)
-    """Sum of input and output widths of all linear layers with a name, such as `q_proj`; LoRA's rank multiplies it."""
+    """Sum of the input and output widths of all linear layers of the same name, by name, such as `q_proj`.
+
+    Multiplied by LoRA's rank, it is the number of LoRA's parameters.
+    """
     sizes: Mapping[str, int] = field(hash=False)
     """Sizes from the config, by the field names of `actors.sizing.shape.Shape`."""
     shapes: Mapping[str, tuple[int, ...]] = field(hash=False)
-    """The shape of every parameter, by name; a tied one once."""
+    """The shape of every parameter, by name; each tied parameter occurs once."""
     converted: bool
     """Whether Transformers renames, splits, or joins the tensors of its checkpoints while it reads them."""
 
@@ -46,10 +49,10 @@ def count(config: Mapping[str, Any], where: str) -> Counts:
 
     Args:
         config: content of config.json.
-        where: name of the config in errors.
+        where: name of the config in error messages.
 
     Raises:
-        ConfigError: Transformers has no causal language model for it, or cannot build it.
+        ConfigError: Transformers has no causal language model for the config, or cannot build it.
     """
     return _count(json.dumps(config, sort_keys=True), where)
 
@@ -87,7 +90,7 @@ def _count(text: str, where: str) -> Counts:
 
 
 def converts(model: Any) -> bool:
-    """Whether Transformers renames, splits, or joins the tensors of this model's checkpoints while it reads them."""
+    """Returns whether Transformers renames, splits, or joins the tensors of this model's checkpoints on reading."""
     from transformers.conversion_mapping import get_model_conversion_mapping
 
     return bool(get_model_conversion_mapping(model, add_legacy=False))  # the legacy ones are for obsolete names
@@ -133,7 +136,7 @@ def _layers(shapes: Mapping[str, tuple[int, ...]], config: Any) -> dict[str, Any
 
 
 def _share(config: Any, experts: int) -> float:
-    """Returns the fraction of a layer's experts that a token is routed to; 1 if the config does not have it."""
+    """Returns the fraction of a layer's experts that a token is routed to; 1 if the config does not specify it."""
     experts = experts or _setting(config, _EXPERTS)
     chosen = _setting(config, _CHOSEN)
     return min(1.0, chosen / experts) if chosen and experts else 1.0
@@ -143,12 +146,12 @@ def _activations(layer: Mapping[str, tuple[int, ...]], config: Any, share: float
     """Returns an upper bound of the elements that one token keeps in a layer for the backward pass.
 
     A norm keeps its input, the normalized, and the scaled values. A matrix keeps its output, and its input unless that
-    is a norm's output. Attention and the feed-forward layer keep the widest of their outputs once more, activated or
-    copied to another memory layout.
+    is a norm's output. Attention and the feed-forward layer each keep their widest output a second time: after the
+    activation function, or copied to another memory layout.
     """
     hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
     total = 0.0
-    widest = {True: 0.0, False: 0.0}  # of attention, of the rest
+    widest = {True: 0.0, False: 0.0}  # widest output of attention (True), and of all other matrices (False)
     for name, shape in layer.items():
         attention = _ATTENTION.search(name) is not None
         if len(shape) == 1 and name.endswith("weight"):

@@ -33,7 +33,7 @@ LOGITS = {
 # pages of libraries, which the processes of a node share: 150 to 230 MiB, depending on the page cache.
 SHARED_LIBRARIES = 200 * MIB
 TRAINED_PROCESS, FROZEN_PROCESS, ENGINE_PROCESS = (SHARED_LIBRARIES + own * MIB for own in (470, 335, 570))
-# Memory of activations relative to the sum of the kept ones: the heap does not release freed blocks between kept ones.
+# The heap's memory relative to the activations kept in it: it does not release freed blocks between kept ones.
 HEAP_FACTOR = 1.8
 # Not measured, because no GPU was available: CUDA's context, library workspaces, and NCCL's buffers; the host process.
 GPU_CONTEXT, GPU_PROCESS = 2 * GIB, 4 * GIB
@@ -100,7 +100,7 @@ class Work:
 
 
 def read_into_shards(zero: ZeroConfig, work: Work) -> bool:
-    """Whether ranks read the model into shards, so that none ever holds the full model."""
+    """Returns whether ranks read the model into shards, so that no rank ever holds the full model."""
     return zero.stage == 3 and not work.whole
 
 
@@ -135,7 +135,7 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
     kept = _activations(shape, work, b, zero, gpu)
     copies = (
         4 if b == 2 and not gpu else 2
-    )  # with their gradient; in bfloat16, CPUs reorder both for the multiplication
+    )  # logits and their gradient; in bfloat16, CPUs reorder both for the multiplication
     logits = [] if work.scorer else [_logits(shape, work.tokens, copies * b, gpu)]
     if gpu:
         bucket = min(trained_parameters, BUCKET_ELEMENTS)
@@ -187,12 +187,14 @@ def frozen(shape: Shape, config: FrozenRoleConfig, work: Work, gpu: bool) -> Foo
 
 
 def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | None, through_store: bool) -> Footprint:
-    """Returns the memory of one vLLM engine. On a GPU it takes its share for any model; the rest is KV cache.
+    """Returns the memory of one vLLM engine.
+
+    On a GPU, an engine takes the same share of the memory for any model; what the model leaves of it is the KV cache.
 
     Args:
-        shape: of the model.
+        shape: shape of the model.
         config: the engine's settings.
-        tokens: of one forward pass.
+        tokens: number of tokens of one forward pass.
         gpu_bytes: memory of the GPU; None on CPUs.
         through_store: whether weights are sent through the object store.
     """
@@ -223,7 +225,7 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
     matrix = b * shape.vocab * shape.hidden
     of_one = f"{b} B x {shape.vocab:,} x {shape.hidden:,}"
     parts.append(Part("packed", 2 * matrix, f"2 x {of_one}: oneDNN's copies of embedding and head"))
-    if through_store:  # vLLM copies from there layer by layer
+    if through_store:  # vLLM copies the weights from the object store layer by layer
         parts.append(Part("published", 4 * count, "4 B x P mapped from the object store"))
         new = 2 if shape.tied else 3
         parts.append(Part("replaced", new * matrix, f"{new} x {of_one}: new embedding and head until they are packed"))
@@ -231,7 +233,7 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
 
 
 def kv_bytes(shape: Shape, config: EngineConfig, tokens: int) -> int:
-    """Bytes of the KV cache that `tokens` tokens take."""
+    """Returns the bytes that `tokens` tokens take in the KV cache."""
     return BYTES[config.dtype] * shape.kv_elements * tokens
 
 
@@ -243,7 +245,11 @@ def _process(kind: str, gpu: bool) -> Part:
 
 
 def _activations(shape: Shape, work: Work, b: int, zero: ZeroConfig, gpu: bool) -> Part:
-    """Activations kept for the backward pass: of every layer or, with checkpointing, layer inputs and one layer."""
+    """Returns the memory of the activations that are kept for the backward pass.
+
+    These are the activations of all layers plus those of one layer or, with gradient checkpointing, the inputs of all
+    layers plus the activations of one layer.
+    """
     a = shape.fused_activations if zero.liger else shape.layer_activations
     if zero.gradient_checkpointing:
         kept, which = shape.layers * shape.hidden + a, f"({shape.layers} x {shape.hidden:,} + {a:,})"

@@ -1,7 +1,7 @@
-"""The shape of a decoder from its config.json alone: parameters, and the activations and KV cache of a token.
+"""The shape of a decoder from its config.json alone: its parameters, and the activations and KV cache of a token.
 
-Four families have a closed form, which imports no torch. For all others, Transformers' own class is built without
-memory and its parameters are counted; see `actors.sizing.counting`.
+Four families have a closed form, which imports no torch. For all other families, Transformers' own class is built on
+the `meta` device, which takes no memory, and its parameters are counted; see `actors.sizing.counting`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ FAMILIES: dict[str, tuple[bool, bool]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder, of LLaMA's kind or counted.
+    """Sizes of a decoder: of a LLaMA-like one in closed form, of any other one with counted parameters.
 
-    LLaMA's kind has RMS norms, rotary positions, and a gated feed-forward layer (Touvron et al. 2023).
+    A LLaMA-like decoder has RMS norms, rotary position embeddings, and gated feed-forward layers (Touvron et al. 2023).
     """
 
     hidden: int
@@ -41,11 +41,11 @@ class Shape:
     kv_heads: int = 0  # 0: as many as heads
     head_dim: int = 0  # 0: hidden / heads
     context: int = 4096
-    tied: int = 0  # one matrix for input and output embedding
+    tied: int = 0  # 1: input and output embedding share one matrix
     qkv_bias: int = 0
     qk_norm: int = 0
-    other_bias: int = 0  # of the attention's output projection and the feed-forward layer, elements a layer
-    counts: Counts | None = None  # of a family without a closed form; used instead of it
+    other_bias: int = 0  # bias elements per layer, in attention's output projection and the feed-forward layer
+    counts: Counts | None = None  # counted sizes of a family without a closed form
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kv_heads", self.kv_heads or self.heads)
@@ -109,7 +109,7 @@ class Shape:
 
         Each norm keeps its input, the normalized, and the scaled values; attention keeps q, k, v, and its output, which
         counts twice because it is copied to another memory layout; the feed-forward layer keeps gate, its activation,
-        up, and their product. For a counted family, an upper bound for its widest layer.
+        up, and their product. For a counted family, this is an upper bound for its widest layer.
         """
         if self.counts is not None:
             return self.counts.activations
@@ -118,10 +118,10 @@ class Shape:
 
     @property
     def fused_activations(self) -> int:
-        """Like `layer_activations`, with Liger's kernels.
+        """Number of elements that one token keeps in one layer for the backward pass, with Liger's kernels.
 
         Norms keep their input and output, rotary embeddings work in place, and the feed-forward layer keeps gate, up,
-        and their product.
+        and their product. For a counted family, this is the upper bound of `layer_activations`.
         """
         if self.counts is not None:
             return self.counts.activations
@@ -134,7 +134,7 @@ def shape_of(given: Mapping[str, Any], where: str) -> Shape:
 
     Args:
         given: content of config.json.
-        where: name of the config in errors.
+        where: name of the config in error messages.
 
     Raises:
         ConfigError: a setting is missing, or Transformers cannot build the model.
@@ -194,7 +194,8 @@ def vocabulary(folder: Path) -> int:
 def parse_shape(text: str) -> Shape:
     """Parses `hidden=5120,layers=40,intermediate=13824,heads=40,vocab=39424`, with the field names of `Shape`.
 
-    Raises ConfigError if a name is unknown or missing, or a value is not a number.
+    Raises:
+        ConfigError: a name is unknown or missing, or a value is not a valid number.
     """
     known = {field.name for field in fields(Shape)} - {"counts"}
     given: dict[str, Any] = {}

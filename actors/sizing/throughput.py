@@ -1,7 +1,7 @@
 """Utilization of a machine: floating-point operations (FLOPs) of training, and measured FLOP/s of a linear layer.
 
-A multiply-add counts as two operations. T tokens, M elements of a decoder's matrices; of a mixture of experts, only
-those that a token is routed to.
+A multiply-add counts as two operations. Symbols: T tokens, M elements of a decoder's matrices; of a mixture of experts,
+M counts only the experts that a token is routed to.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ ENOUGH_S = 0.3
 def training_flops(shape: Shape, lengths: Sequence[int], predicted: int, frozen: bool = False) -> float:
     """Returns the FLOPs of training on sequences: one forward and one backward pass.
 
-    Forward: 2 M T in the matrices; 4 operations per layer and dimension of the heads for every pair of a token and one
-    that it attends to; and the output embedding for the predicted tokens. The backward pass costs twice that (Kaplan et
-    al. 2020, section 2.1); in frozen matrices, which gradients only pass through, it costs as much as the forward pass.
-    Recomputed activations do not count, as in Chowdhery et al. 2022, appendix B.
+    The forward pass takes 2 M T operations in the matrices; 4 operations per layer and dimension of the heads for every
+    pair of a token and one that it attends to; and the product with the output embedding for the predicted tokens. The
+    backward pass takes twice that (Kaplan et al. 2020, section 2.1); in frozen matrices, which gradients only pass
+    through, it takes as much as the forward pass. Recomputed activations do not count, as in Chowdhery et al. 2022,
+    appendix B.
 
     Args:
-        shape: of the model.
-        lengths: tokens of each sequence.
+        shape: shape of the model.
+        lengths: number of tokens of each sequence.
         predicted: number of tokens that logits are computed for.
         frozen: whether the matrices are not trained, as with LoRA.
     """
@@ -40,9 +41,10 @@ def training_flops(shape: Shape, lengths: Sequence[int], predicted: int, frozen:
 
 
 def matmul_flops(tokens: int, inner: int, outer: int, dtype: torch.dtype, device: torch.device | str) -> float:
-    """Returns the FLOP/s that this process achieves in (tokens, inner) by (outer, inner), forward and both gradients.
+    """Returns the FLOP/s that this process achieves in the forward and backward pass of a linear layer.
 
-    Uses the median time of `median_seconds`.
+    Multiplies inputs, (tokens, inner), by a weight, (outer, inner), and computes the gradients of both. The time is
+    that of `median_seconds`.
     """
     inputs = torch.randn(tokens, inner, dtype=dtype, device=device)
     weight = torch.randn(outer, inner, dtype=dtype, device=device)
@@ -57,9 +59,9 @@ def matmul_flops(tokens: int, inner: int, outer: int, dtype: torch.dtype, device
 
 
 def median_seconds(work: Callable[[], object]) -> float:
-    """Returns the median seconds of `work`, including its GPU kernels.
+    """Returns the median duration of `work` in seconds, including its GPU kernels.
 
-    Measures 3 to 20 repetitions, more than 3 only within 0.3 s in total, after one warm-up call.
+    After one warm-up call, repeats `work` 3 times, and then until 0.3 s have passed or 20 repetitions are measured.
     """
     _timed(work)
     taken: list[float] = []

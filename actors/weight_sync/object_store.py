@@ -1,4 +1,4 @@
-"""Sends weights through Ray's object store, on CPU or GPU: the policy puts blocks, and every engine maps them."""
+"""Sends weights through Ray's object store, on CPU or GPU: the policy stores blocks, which every engine maps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from actors.weight_sync.transport import WeightTransport
 
 
 class ObjectStoreTransport(WeightTransport):
-    """Engines load one block while the policy gathers the next; the object stores hold a few blocks at a time."""
+    """Transport through Ray's object store: engines load one block while the policy gathers the next.
+
+    The object stores hold a few blocks at a time.
+    """
 
     def send(self, version: int) -> None:
         """See `WeightTransport`."""

@@ -1,4 +1,4 @@
-"""Publishing: sends a numbered version of the weights to the engines within a time limit, and checks it on a probe."""
+"""Publishes numbered versions of the weights: sends them to the engines in limited time, and checks them on a probe."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ TRANSPORTS: dict[str, type[WeightTransport]] = {
 class Rounding:
     """Allowed rounding difference of a token's log-probability, in nats, for the coarser dtype of engine and policy.
 
-    The difference between two correct programs grows with a model's depth and width, so it is measured on the first
-    published version. That one may differ by `largest`; later ones by `factor` times its difference, or `least` if
-    larger.
+    The difference between two correct implementations grows with a model's depth and width, so it is measured on the
+    first published version. The first version may differ by up to `largest`; later versions by up to `factor` times the
+    first version's difference or, if that is larger, up to `least`.
     """
 
     least: float
@@ -46,7 +46,7 @@ class Published:
     """Result of one publish."""
 
     version: int
-    seconds: float  # of the transfer, without the check
+    seconds: float  # duration of the transfer, without the check
     drift: float  # largest difference of a probe token's log-probability between an engine and the policy, nats
 
 
@@ -75,7 +75,7 @@ class Publisher:
         self.transport = TRANSPORTS[config.transport](policy, engines)
 
     def publish(self, version: int) -> Published:
-        """Sends and checks version `version`.
+        """Sends the policy's current weights as version `version`, and checks every engine.
 
         Raises:
             PublishError: an engine holds another version, or differs on the probe by more than the tolerance.
@@ -92,7 +92,8 @@ class Publisher:
         The first check sets the tolerance of later ones if the config has none.
 
         Raises:
-            PublishError: as `publish`; names the engine.
+            PublishError: an engine holds another version, or differs by more than the tolerance; the message names the
+                engine.
         """
         allowed = self._rounding.largest if self._tolerance is None else self._tolerance
         mine = self._policy.submit("probe", self._probe)

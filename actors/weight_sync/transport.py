@@ -10,7 +10,7 @@ from actors.roles.rollout import Rollout
 
 
 class WeightTransport(ABC):
-    """Transfers the policy's full weights to every engine.
+    """Base class of weight transports, which send the policy's full weights to every engine.
 
     A transport is responsible for the transfer only; `Publisher` handles versions, the check afterwards, and failures.
     Invariant: when `send(version)` returns, every engine has loaded all weights that the policy had at the call, and

@@ -10,7 +10,10 @@ from cluster.waiting import get
 
 
 class VllmNcclTransport(WeightTransport):
-    """Opens vLLM's transfer group once; for every version, all ranks of the policy gather and the first broadcasts."""
+    """Transport through vLLM's NCCL transfer group, which is opened once.
+
+    For every version, all ranks of the policy gather the weights, and the first rank broadcasts them.
+    """
 
     def __init__(self, policy: WorkerGroup[Policy], engines: WorkerGroup[Rollout]) -> None:
         super().__init__(policy, engines)

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "SHA256SUMS"
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8})")
-_THREADS = 8  # that read and hash files concurrently
+_THREADS = 8  # threads that read and hash files concurrently
 
 
 class DamagedCheckpoint(RunError):
@@ -41,11 +41,11 @@ class CheckpointStore:
         self.keep = keep
 
     def aside(self, step: int) -> Path:
-        """Returns the temporary folder for step `step` until it is committed."""
+        """Returns the temporary folder that holds step `step` until it is committed."""
         return self.root / f"aside-{step:08d}"
 
     def begin(self, step: int) -> Path:
-        """Creates an empty `aside(step)`, and removes leftovers of interrupted writers."""
+        """Creates and returns an empty `aside(step)`, after removing leftovers of interrupted writers."""
         folder = self.aside(step)
         with writing(folder):
             for left in [*self.root.glob("aside-*"), *self.root.glob("discarded-*")]:
@@ -56,14 +56,14 @@ class CheckpointStore:
     def commit(self, step: int, state: dict[str, Any], digests: Mapping[str, str] | None = None) -> Path:
         """Commits `aside(step)` as the checkpoint of `step`, then removes the oldest beyond `keep`.
 
-        Once `commit` has returned, a crash at any time leaves this checkpoint or a later one; until then, the earlier
-        ones.
+        A crash before `commit` returns leaves the earlier checkpoints; a crash afterwards leaves this one or a later
+        one.
 
         Args:
             step: the step to commit.
             state: state of the driver, as JSON values.
-            digests: SHA-256 by path of files that their writers have hashed and synced; all others are hashed and
-                synced here.
+            digests: SHA-256 of each file that its writer has hashed and synced, by path below the folder; all other
+                files are hashed and synced here.
 
         Raises:
             DiskError: a file cannot be written.
@@ -86,15 +86,15 @@ class CheckpointStore:
         return final
 
     def steps(self) -> list[int]:
-        """Steps of the committed checkpoints, oldest first."""
+        """Returns the steps of the committed checkpoints, oldest first."""
         if not self.root.is_dir():
             return []
         return sorted(int(m[1]) for path in self.root.iterdir() if (m := _NAME.fullmatch(path.name)))
 
     def good(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Yields folder and state of every undamaged checkpoint, newest first.
+        """Yields the folder and state of every undamaged checkpoint, newest first.
 
-        Each is read completely before it is yielded. Damaged ones are skipped and logged, with the damaged file.
+        Verifies all files of a checkpoint before yielding it. Skips damaged checkpoints and logs the damaged file.
         """
         for step in reversed(self.steps()):
             folder = self._folder(step)
@@ -123,10 +123,11 @@ class CheckpointStore:
 def verify(folder: Path) -> None:
     """Verifies the checksum of every file of a checkpoint.
 
-    Call it before DeepSpeed loads the checkpoint: its files are pickles, which execute code when they are loaded.
+    Call it before DeepSpeed loads the checkpoint: its files are pickles, which can execute code when they are loaded.
 
     Raises:
-        DamagedCheckpoint: a file is missing, truncated, changed, or not listed in the checksums; names the first one.
+        DamagedCheckpoint: a file is missing, truncated, changed, or not listed in the checksums; the message names
+            the first such file.
     """
     expected = _read_manifest(folder / MANIFEST)
     for path in sorted(folder.rglob("*")):
@@ -150,7 +151,10 @@ def _wrong(path: Path, digest: str) -> str | None:
 
 
 def _manifest(folder: Path, digests: Mapping[str, str]) -> str:
-    """Returns one line per file as sha256sum prints it; files that are not in `digests` are hashed and synced here."""
+    """Returns the manifest: one line per file, in the format of sha256sum.
+
+    Files that are not in `digests` are hashed and synced here.
+    """
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
     for name in sorted(set(digests) - names):
         raise RunError(f"{folder / name}: written, but not here: all machines must share one runs folder")
@@ -160,7 +164,11 @@ def _manifest(folder: Path, digests: Mapping[str, str]) -> str:
 
 
 def _read_manifest(path: Path) -> dict[str, str]:
-    """Returns SHA-256 by file. Raises DamagedCheckpoint if the manifest cannot be read or fails its own checksum."""
+    """Returns the SHA-256 of each file, by path below the checkpoint's folder.
+
+    Raises:
+        DamagedCheckpoint: the manifest cannot be read or fails its own checksum.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:

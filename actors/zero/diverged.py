@@ -1,4 +1,4 @@
-"""Errors for a loss or gradient that is not finite: what it was, whose, and the rows it came from."""
+"""Errors for a loss or gradient that is not finite; they identify the role, the step, and the affected rows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class NotFiniteError(RunError):
 
     Attributes:
         what: what was not finite.
-        step: the optimizer step, from 1.
-        micro_batches: by rank, the indices of the offending micro-batches; all of them if it is the gradient.
-        update: index of the step among those of one call.
+        step: number of the optimizer step, from 1.
+        micro_batches: the indices of the offending micro-batches of each rank; all indices if the gradient is not
+            finite.
+        update: index of the optimizer step among those of one call; set by the caller.
     """
 
     update: int = 0
@@ -31,7 +32,13 @@ class NotFiniteError(RunError):
 
 
 class DivergedError(RunError):
-    """A role's loss or gradient is not finite; `who` is the role, `rows` are the affected rows with all columns."""
+    """A role's loss or gradient is not finite.
+
+    Attributes:
+        who: the role.
+        said: what was not finite, and at which optimizer step.
+        rows: the affected rows, with all columns.
+    """
 
     def __init__(self, who: str, said: str, rows: pa.Table) -> None:
         super().__init__(who, said, rows)
@@ -48,7 +55,7 @@ class DivergedError(RunError):
 
 
 def not_finite_columns(table: pa.Table) -> list[str]:
-    """Names of the columns of floats, or of lists of floats, that contain a NaN or an infinity."""
+    """Returns the names of the columns of floats, or of lists of floats, that contain a NaN or an infinity."""
     found = []
     for name in table.column_names:
         values: Any = table.column(name).combine_chunks()

@@ -1,4 +1,4 @@
-"""Loads a model for training: into shards where ZeRO-3 allows it, otherwise in full on every rank."""
+"""Loads a model for training: into ZeRO-3 shards if possible, otherwise in full on every rank."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Module = TypeVar("Module", bound=PackedModule)
 
 
 def load_to_train(kind: type[Module], folder: str, zero: ZeroConfig, seed: int = 0, dropout: bool = False) -> Module:
-    """Loads the model in `folder` on this rank's device, for `actors.zero.model.ZeroModel` with the same `zero`.
+    """Loads the model in `folder` onto this rank's device, for `actors.zero.model.ZeroModel` with the same `zero`.
 
-    Under ZeRO-3 it is loaded into shards, and no rank ever holds the full model. Where that is not possible
-    (`whole_because`), every rank reads the full model, and rank 0 prints why. The weights are the same either way.
+    Under ZeRO-3, the model is loaded into shards, and no rank ever holds the full model. If that is not possible (see
+    `whole_because`), every rank reads the full model, and rank 0 logs why. The weights are the same either way.
     Collective: all ranks call it.
 
     Args:
@@ -39,7 +39,7 @@ def load_to_train(kind: type[Module], folder: str, zero: ZeroConfig, seed: int =
         dropout: whether to keep the dropout of the model's config in training mode; see `load_causal_lm`.
 
     Raises:
-        ConfigError: no such model, or one that cannot be trained.
+        ConfigError: the model does not exist or cannot be trained.
     """
     scorer = issubclass(kind, PackedScorer)
     found = Pretrained.scorer(folder) if scorer else Pretrained.causal_lm(folder)

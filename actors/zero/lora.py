@@ -23,7 +23,7 @@ def add_lora(model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
     """Adds LoRA matrices to the layers named in `lora.targets`; freezes everything else except a scalar head.
 
     Raises:
-        ConfigError: no linear layer of the model has the last name of a target.
+        ConfigError: a target is not the last part of the name of any linear layer of the model.
     """
     from peft import LoraConfig as Settings
     from peft import inject_adapter_in_model
@@ -49,11 +49,12 @@ def merged(model: PreTrainedModel, block: Mapping[str, Tensor]) -> dict[str, Ten
     """Merges LoRA matrices into the weights of `block`, in the same way as peft.
 
     Args:
-        model: has the LoRA matrices, gathered.
+        model: the model with its LoRA matrices, gathered.
         block: full weights of `model`, by name.
 
     Returns:
-        Weights by the names of the model without LoRA. Without LoRA, the weights of `block` unchanged.
+        The weights, by their names in the model without LoRA. If `model` has no LoRA matrices, these are the weights of
+        `block`, unchanged.
     """
     weights = {}
     for name, tensor in block.items():

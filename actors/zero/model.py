@@ -1,4 +1,4 @@
-"""One rank of a model trained with DeepSpeed: forward, update, full weights, checkpoints; algorithm-independent."""
+"""One rank of a model trained with DeepSpeed: forward passes, updates, full weights, and checkpoints."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class ZeroModel:
     Every method is collective: all ranks call it in the same order, with the same number of micro-batches.
 
     Args:
-        module: in full on every rank or already sharded (`actors.zero.loading`); `module.model` is the Transformers
-            model whose weights are exported.
+        module: the module, in full on every rank or already sharded (see `actors.zero.loading`); `module.model` is the
+            Transformers model whose weights are exported.
         zero: ZeRO settings.
         optimizer: AdamW and learning-rate settings.
         total_steps: optimizer steps of the whole run, for the learning-rate schedule.
@@ -97,7 +97,7 @@ class ZeroModel:
         for state in adamw.state.values():
             state["step"].zero_()
         if zero.stage == 0 and torch.distributed.get_world_size() == 1:
-            self.engine.enable_backward_allreduce = False  # otherwise all gradients are copied twice for no sum
+            self.engine.enable_backward_allreduce = False  # otherwise gradients are copied twice, with nothing to sum
         self._stage = zero.stage
         from actors.zero.snapshot import SnapshotEngine  # imports DeepSpeed, which needs a prepared process
 
@@ -124,8 +124,8 @@ class ZeroModel:
             micro_batches: this rank's micro-batches; the same number on every rank.
             run: `run(engine, batch)` calls the model.
             loss: computes loss and metrics from the model's output.
-            has_trained_rows: False if no rank has anything to train on. Weights and optimizer state then stay unchanged (AdamW
-                would move the weights even with a zero gradient), and the step still counts for the learning-rate
+            has_trained_rows: False if no rank has anything to train on. Weights and optimizer state then stay unchanged
+                (AdamW would change the weights even with a zero gradient), but the step counts for the learning-rate
                 schedule.
 
         Returns:
@@ -133,8 +133,8 @@ class ZeroModel:
             `lr`.
 
         Raises:
-            NotFiniteError: the loss or the gradient is not finite. The weights are unchanged for the loss, and
-                unreliable for the gradient.
+            NotFiniteError: the loss or the gradient is not finite. If it is the loss, the weights are unchanged; if it
+                is the gradient, they are unreliable.
         """
         self.engine.train()
         lr = learning_rate(self._optimizer, self.steps_done, self._total_steps)
@@ -197,8 +197,8 @@ class ZeroModel:
         """
         import deepspeed
 
-        # A forward pass may leave a prefetched parameter in flight, and gathering that one fails. The engine's method
-        # of this name would also run Python's garbage collector, which takes longer than the gathering.
+        # A forward pass may leave a prefetched parameter in flight, and gathering it would fail. The engine's method of
+        # this name would also run Python's garbage collector, which takes longer than the gathering.
         if hasattr(self.engine.optimizer, "empty_partition_cache"):  # ZeRO-3's
             self.engine.optimizer.empty_partition_cache()
         seen: set[int] = set()
@@ -223,23 +223,30 @@ class ZeroModel:
         return state
 
     def save(self, folder: Path) -> None:
-        """Copies every rank's shard of weights and optimizer, and the step count, and starts writing them to `folder`.
+        """Copies this rank's shard of weights and optimizer state, and the step count, and starts writing them to disk.
 
-        Training can continue immediately; `saved` waits for the disk. Raises DiskError.
+        Training can continue immediately; `saved` waits for the disk.
+
+        Raises:
+            DiskError: the folder cannot be written.
         """
-        with writing(folder, named=False):  # errors of copied files name the source
+        with writing(folder, named=False):  # the error of copying a file would name its source
             self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
 
     def saved(self, folder: Path) -> dict[str, str]:
-        """Waits until this rank's shard is on disk; returns the SHA-256 of its files, by path below `folder`."""
+        """Waits until this rank's shard is on disk; returns the SHA-256 of its files, by path below `folder`.
+
+        Raises:
+            DiskError: a file cannot be written.
+        """
         return {str(Path(path).relative_to(folder)): digest for path, digest in self._snapshot.finish().items()}
 
     def load(self, folder: Path, ranks: int | None = None) -> None:
         """Restores what `save` wrote.
 
         Args:
-            folder: as for `save`.
-            ranks: number of ranks that wrote it, if another than the current number.
+            folder: the folder that was given to `save`.
+            ranks: number of ranks that wrote the checkpoint; None if it is the current number.
 
         Raises:
             FileNotFoundError: there is no checkpoint in `folder`.
@@ -264,7 +271,10 @@ def _norms(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, list[tuple[str, torch.nn.Parameter]]]]:
-    """Yields the model's parameters in groups: one per decoder layer, and those before and after the layers."""
+    """Yields the model's parameters in groups: one per decoder layer, and those before and after the layers.
+
+    Each group is a prefix of its parameters' names, which is always empty, and a list of (name, parameter) pairs.
+    """
     group: list[tuple[str, torch.nn.Parameter]] = []
     current: str | None = None
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""Loads a DeepSpeed checkpoint with another number of ranks than wrote it, through DeepSpeed's universal checkpoints.
+"""Loads a DeepSpeed checkpoint on a different number of ranks than wrote it, through DeepSpeed's universal checkpoints.
 
 A universal checkpoint holds every parameter unsharded, with AdamW's two moments; each rank loads its share (Lian et al.
 2024).
@@ -22,9 +22,12 @@ from storage.durable import writing
 
 @contextmanager
 def resharded(folder: Path) -> Iterator[Path]:
-    """Converts the checkpoint in `folder`/zero to a universal one in a temporary sibling folder; removes it on exit.
+    """Converts the checkpoint in `folder`/zero to a universal one in a sibling folder; removes it if no error occurs.
 
-    Collective: all ranks enter, rank 0 converts. Raises DiskError.
+    Collective: all ranks enter the context, and rank 0 converts.
+
+    Raises:
+        DiskError: the universal checkpoint cannot be written.
     """
     aside = folder.with_name(f"aside-universal-{folder.name}")
     first = torch.distributed.get_rank() == 0
@@ -44,8 +47,8 @@ def load_universal(engine: Any, folder: Path) -> dict[str, Any]:
     """Loads a universal checkpoint into `engine`; returns the client state that was saved with it.
 
     DeepSpeed then gives every parameter group the settings of the first, and under ZeRO-3 one shared step counter,
-    which every parameter would increment. This restores each group's weight decay and gives every parameter its own
-    counter.
+    which every parameter would increment. This function restores each group's weight decay and gives every parameter a
+    separate counter.
     """
     decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
     engine._config.load_universal_checkpoint = True

@@ -1,4 +1,4 @@
-"""DeepSpeed's import, without a C++ op that is not needed, and its ZeRO configuration."""
+"""Imports DeepSpeed without compiling an unused C++ op, and creates its ZeRO configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from actors.sizing.memory import BUCKET_ELEMENTS
 
 
 def import_deepspeed() -> Any:
-    """Imports DeepSpeed and returns the module. Call `actors.distributed.devices.prepare_process` before."""
+    """Imports DeepSpeed and returns the module. Call `actors.distributed.devices.prepare_process` first."""
     import deepspeed
 
     # A C++ op for all-reduce in tensor-parallel inference, which is not used here and takes a minute to compile.
@@ -20,7 +20,7 @@ def import_deepspeed() -> Any:
 
 
 def steps_adamw_itself(zero: ZeroConfig) -> bool:
-    """Whether DeepSpeed steps AdamW directly instead of wrapping it in an optimizer of its own."""
+    """Returns whether DeepSpeed steps AdamW directly instead of wrapping it in another optimizer."""
     return zero.stage == 0 and zero.dtype == "float32"
 
 
@@ -31,7 +31,7 @@ def deepspeed_settings(zero: ZeroConfig, max_grad_norm: float, trained: int) -> 
     section |= dict.fromkeys(("reduce_bucket_size", "allgather_bucket_size"), min(BUCKET_ELEMENTS, trained))
     if not torch.cuda.is_available():
         # DeepSpeed (until its pull request 8539) waits only for the last of several concurrent gathers, and gloo,
-        # unlike a CUDA stream, finishes them in any order: occasionally a parameter was read before it had arrived.
+        # unlike a CUDA stream, finishes them in any order, so a parameter could be read before it had arrived.
         section["stage3_allgather_sequential"] = True
     if zero.offload_optimizer:
         section["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}

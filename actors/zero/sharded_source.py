@@ -22,7 +22,7 @@ class ShardedWeights(WeightSource):
         self._zero = zero
 
     def metadata(self) -> list[ParamMeta]:
-        """Names, dtypes and full shapes, without gathering anything."""
+        """Returns the names, dtypes, and full shapes of all parameters, without gathering them."""
         return [
             ParamMeta(name, parameter.dtype, tuple(getattr(parameter, "ds_shape", parameter.shape)))
             for name, parameter in self._zero.model.named_parameters()
@@ -45,7 +45,7 @@ class EngineClient(RayVLLMWeightSyncClient):
 
     @property
     def world_size(self) -> int:
-        """Ranks of the transfer group, the sender included."""
+        """Number of ranks in the transfer group, including the sender."""
         return 1 + self._ranks * len(self.handles)
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
@@ -60,9 +60,9 @@ class EngineClient(RayVLLMWeightSyncClient):
 
 
 def open_sender(zero: ZeroModel, engines: list[Any], host: str, port: int) -> Any:
-    """Creates vLLM's trainer-side transfer engine for this rank; returns when the engines have joined.
+    """Creates vLLM's trainer-side transfer engine for this rank, and returns it once the engines have joined.
 
-    Collective: all ranks call it. The first rank is NCCL rank 0, followed by the engine actors, with one GPU each.
+    Collective: all ranks call it. The first rank is NCCL rank 0; the engine actors, with one GPU each, follow it.
     """
     client = EngineClient(engines)
     return WeightTransferTrainerFactory.trainer_init(

@@ -1,4 +1,4 @@
-"""Reads weights into ZeRO-3 shards: rank 0 reads and broadcasts one parameter at a time, each rank keeps its shard."""
+"""Reads weights into ZeRO-3 shards: rank 0 broadcasts one parameter at a time, and each rank keeps its shard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from actors.zero.settings import deepspeed_settings, import_deepspeed
 
 
 def whole_shape(parameter: Parameter) -> torch.Size:
-    """Returns the full shape of a parameter, also if this rank holds only a shard of it."""
+    """Returns the full shape of a parameter, even if this rank holds only a shard of it."""
     shape: torch.Size = parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape
     return shape
 
@@ -31,9 +31,9 @@ def fill_shards(model: PreTrainedModel, stored: Mapping[str, Stored], zero: Zero
     parameter. Buffers are moved to this rank's device.
 
     Args:
-        model: changed in place.
-        stored: the checkpoint's tensors, by name; only rank 0's is used. Parameters that it lacks become zero.
-        zero: settings, with stage 3.
+        model: the model to fill; changed in place.
+        stored: the checkpoint's tensors, by name; only rank 0's are used. Parameters without a tensor become zero.
+        zero: ZeRO settings, with stage 3.
     """
     deepspeed = import_deepspeed()
     deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
@@ -47,8 +47,8 @@ def fill_shards(model: PreTrainedModel, stored: Mapping[str, Stored], zero: Zero
         if reads:
             found = next((name for name in its_names if name in stored), None)
             whole.zero_() if found is None else whole.copy_(_read(stored[found].file, found))
-        # NCCL measures a broadcast's timeout from when it is queued, and ranks that read nothing would queue all at
-        # once.
+        # NCCL measures a broadcast's timeout from when it is queued, and ranks that read nothing would queue all
+        # broadcasts at once.
         host_group().barrier(f"reading {its_names[0]}")
         parameter = Parameter(whole, requires_grad=empty.requires_grad)
         # Broadcasts rank 0's tensor, then replaces the full tensor by this rank's shard.
@@ -64,6 +64,6 @@ def fill_shards(model: PreTrainedModel, stored: Mapping[str, Stored], zero: Zero
 def _read(file: Path, name: str) -> Tensor:
     with safe_open(
         file, framework="pt"
-    ) as tensors:  # opened for one tensor only: mapped pages count as the process's memory
+    ) as tensors:  # opened for each tensor anew, because mapped pages count as the process's memory
         tensor: Tensor = tensors.get_tensor(name)
     return tensor

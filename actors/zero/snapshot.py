@@ -43,13 +43,17 @@ class SnapshotEngine(TorchCheckpointEngine):
         self._written = {}
 
     def finish(self) -> dict[str, str]:
-        """Waits until all files are on disk; returns the SHA-256 of each, by path. Raises DiskError."""
+        """Waits until all files are on disk; returns the SHA-256 of each, by path.
+
+        Raises:
+            DiskError: a file cannot be written.
+        """
         written, self._written = self._written, {}
         return {path: future.result() for path, future in written.items()}
 
 
 def on_host(state: Any) -> Any:
-    """Copies nested containers with every tensor on the CPU; tensors that share storage still share it in the copy."""
+    """Returns a copy of nested containers on the CPU; tensors that share storage also share it in the copy."""
     copied = _copy(state, {})
     if torch.cuda.is_available():
         torch.cuda.current_stream().synchronize()
