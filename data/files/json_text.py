@@ -19,8 +19,8 @@ def parse(text: str) -> Any:
     """Parses the JSON value in `text`.
 
     Raises:
-        DataError: the text is not JSON, or holds a value that cannot be stored downstream; the message is the reason
-            alone.
+        DataError: the text is not JSON, or holds a value that cannot be stored downstream; the message contains only
+            the reason.
     """
     try:
         value = json.loads(text, object_pairs_hook=with_keys_once)

@@ -117,7 +117,7 @@ def windows(hashes: Hashes, size: int) -> Hashes:
 
 
 def stretch_hashes(hashes: Hashes, starts: Places, ends: Places) -> Hashes:
-    """Returns a 64-bit hash of the values from `starts[i]` to `ends[i]`, (len(starts),); 0 for an empty range."""
+    """Returns a 64-bit hash of each range `hashes[starts[i]:ends[i]]`, (len(starts),); 0 for an empty range."""
     powers, inverses = _powers(1 << len(hashes).bit_length())
     sums = np.zeros(len(hashes) + 1, np.uint64)
     np.cumsum(hashes * powers[: len(hashes)], out=sums[1:])

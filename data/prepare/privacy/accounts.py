@@ -1,4 +1,4 @@
-"""Finds a person's accounts and numbers: e-mail, WeChat, QQ, hospital records, health insurance."""
+"""Finds a person's accounts and numbers: e-mail, WeChat, QQ, hospital records, and health insurance."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def find_qqs(text: str) -> Iterator[Span]:
 
 
 def find_record_numbers(text: str) -> Iterator[Span]:
-    """Yields numbers of records that follow hospitals' names for them.
+    """Yields numbers of hospital records that follow a label, such as 住院号.
 
-    Numbers of registered trials, which follow some of these names, too, are left out.
+    Registration numbers of clinical trials, which may follow such a label, too, are left out.
     """
     for label in _RECORD.finditer(text):
         found = _RECORD_VALUE.match(text, label.end())
@@ -75,7 +75,7 @@ def find_record_numbers(text: str) -> Iterator[Span]:
 
 
 def find_insurance_numbers(text: str) -> Iterator[Span]:
-    """Yields numbers of health insurance that follow a label."""
+    """Yields health insurance numbers that follow a label."""
     for found in _INSURANCE.finditer(text):
         if len(found[1]) > _LONG_ENOUGH:
             yield Span(*found.span(1), "insurance_number")
