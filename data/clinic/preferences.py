@@ -28,7 +28,7 @@ PADDED: Final = Manners(preface=0.4, filler=0.4)
 # Held-out pairs have each flaw equally often.
 TRAIN_CYCLE: Final = tuple(each for flaw in FLAWS if flaw != "wrong_fact" for each in (flaw, *("wrong_fact",) * 3))
 HELDOUT_CYCLE: Final = FLAWS
-LARGEST_EXCESS: Final = 10  # characters, for either side, so that the size of a difference reveals as little as its sign
+LARGEST_EXCESS: Final = 10  # characters, for either side, so that a difference's size reveals as little as its sign
 TRIES: Final = 200
 
 
