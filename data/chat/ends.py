@@ -32,7 +32,7 @@ def chat_ends(tokenizer: Any, folder: str | Path | None = None) -> tuple[int, ..
 
 
 def eos_ids(tokenizer: Any, folder: str | Path | None) -> tuple[int, ...]:
-    """Returns the tokenizer's EOS id and the EOS ids in generation_config.json, but not the ends of the template's turns.
+    """Returns the tokenizer's EOS id and the EOS ids in generation_config.json, without the chat template's turn ends.
 
     Args:
         tokenizer: a Hugging Face tokenizer.

@@ -125,7 +125,7 @@ def control_marks(tokenizer: Any, ends: Sequence[int]) -> tuple[str, ...]:
 
 
 def _response_start(tokenizer: Any, text: str) -> int:
-    """Returns the position in `text`, the rendered example, where the generation prompt before the first response ends."""
+    """Returns the position in `text`, a rendered example, at which the first response's generation prompt ends."""
     for chat in ([SYSTEM, USER], [USER]):
         try:
             prompt = render(tokenizer, chat, add_generation_prompt=True)

@@ -26,7 +26,7 @@ QUESTIONS: Final = (
     "prompt",
 )
 CONTINUED: Final = ("input",)
-"""Columns that continue the question of another column, or hold the whole question if there is no other column for it."""
+"""Columns that continue the question of another column, or hold the whole question if there is no such column."""
 CONTEXTS: Final = (
     "context",
     "contexts",

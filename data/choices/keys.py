@@ -67,7 +67,7 @@ def _named(value: Any, options: Options, first: int | None, column: str) -> set[
 
 
 def _lettered(text: str, options: Options, column: str) -> set[int]:
-    """Returns the indices of the options that `text` names by letter, with or without their texts; empty for other text.
+    """Returns the indices of the options that a text names by letter, with or without their texts; empty if none.
 
     Raises:
         UnusableQuestion: a letter occurs twice or is not the label of an option.

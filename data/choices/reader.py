@@ -120,7 +120,7 @@ def key_column(record: Record) -> str:
 
 
 def count_from(records: Sequence[Record]) -> int | None:
-    """Returns the number of the first option, 0 or 1, in a file's numeric keys; None unless exactly one fits all keys."""
+    """Returns the number of the first option, 0 or 1, in a file's numeric keys; None unless exactly one fits them."""
     numbered = [record for record in records if _fault(record, None) == COUNTED]
     fitting = [first for first in (0, 1) if not any(_fault(record, first) for record in numbered)]
     return fitting[0] if len(fitting) == 1 else None

@@ -193,7 +193,7 @@ def _pair(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _sorting(knowledge: Knowledge, rng: random.Random) -> str:
-    """Returns random values, listed and then sorted by kind; they can be predicted only by copying, which this trains."""
+    """Returns random values, listed and then sorted by kind, which trains a model to copy from the context."""
     drawn = [(a, value) for a in KINDS for value in rng.sample(knowledge.pool(a), rng.randint(1, 2))]
     rng.shuffle(drawn)
     listed = rng.choice(("出现的词语有", "词语：", "记录中提到")) + "、".join(value for _, value in drawn) + "。"

@@ -93,7 +93,10 @@ def _unzstd(path: Path, start: int, end: int | None) -> Iterator[bytes]:
 
 
 def _before_damage(parts: Iterator[bytes]) -> bytes:
-    """Returns the bytes before the error that ends `parts`, which yields one byte per read: a failed read returns none."""
+    """Returns the bytes before the error that ends `parts`.
+
+    `parts` must read one byte at a time, because a read that fails returns nothing.
+    """
     found = bytearray()
     with suppress(OSError, zlib.error, pa.ArrowException):
         for part in parts:

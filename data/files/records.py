@@ -99,7 +99,11 @@ def _encoding(path: Path) -> str:
 
 
 def _strict(path: Path, found: Iterable[tuple[int, Value, str]]) -> Iterator[tuple[int, Any]]:
-    """Yields `(line, value)` for each `(line, value, why it is bad)` of a reader; raises DataError at the first bad one."""
+    """Yields `(line, value)` for each `(line, value, why it is bad)` of a reader.
+
+    Raises:
+        DataError: a value is bad, or the file is not readable.
+    """
     line = 0
     try:
         for line, value, bad in found:

@@ -1,4 +1,4 @@
-"""The options of a preparation: everything except the input files that determines the output, and nothing else."""
+"""The options of a preparation, which together with the input files determine its output."""
 
 from __future__ import annotations
 

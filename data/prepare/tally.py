@@ -1,4 +1,4 @@
-"""Counts of what happened to records and rows; tallies of pieces are small and are merged in the order of the pieces."""
+"""Counts of what happened to records and rows; the tallies of pieces are small and merged in the pieces' order."""
 
 from __future__ import annotations
 

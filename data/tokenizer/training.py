@@ -77,7 +77,7 @@ def train_tokenizer(
 
 
 def wrap(tokenizer: Tokenizer, chat: str = "chimed") -> PreTrainedTokenizerFast:
-    """Wraps a tokenizer for Transformers, with the roles of special tokens, the chat template, and the context length."""
+    """Wraps a tokenizer for Transformers, with special tokens' roles, the chat template, and the context length."""
     settings: dict[str, Any] = {
         "unk_token": "<unk>",
         "bos_token": "<s>",

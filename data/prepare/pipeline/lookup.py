@@ -26,7 +26,7 @@ class Lookup:
 
     @cached_property
     def _groups(self) -> tuple[list[tuple[Path, int]], NDArray[np.int64]]:
-        """All row groups as (file, index in the file), and the global row number at which each begins, then the total."""
+        """All G row groups as (file, index in the file), and their first global row numbers and the total, (G + 1,)."""
         groups: list[tuple[Path, int]] = []
         sizes = [0]
         for path in self._files:

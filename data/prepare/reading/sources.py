@@ -163,7 +163,7 @@ def pieces_of(source: Source, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
 
 
 def lines_in(piece: Piece) -> int:
-    """Returns the number of lines in a part of a text file; 0 for other pieces, which count from the file's beginning."""
+    """Returns the number of lines in a part of a text file; 0 for pieces whose lines count from the file's start."""
     if piece.end is None or piece.source.format not in _BY_LINES:
         return 0
     return sum(chunk.count(b"\n") for chunk in chunks(Path(piece.source.path), piece.start, piece.end))

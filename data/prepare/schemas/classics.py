@@ -63,7 +63,7 @@ def _unlabeled(found: re.Match[str], labels: Collection[str]) -> str:
 
 
 def _joined(text: str) -> str:
-    """Joins lines that were broken at the page width: a long line that does not end a sentence continues in the next."""
+    """Joins lines that were broken at the page width: a long line that ends no sentence continues in the next line."""
     joined = ""
     goes_on = False
     for line in text.split("\n"):

@@ -1,4 +1,4 @@
-"""The file format of attitude scales: statements, points of agreement, subscales. CAMI is included."""
+"""The file format of attitude scales: statements, points of agreement, and subscales; the CAMI scale is included."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Scale(Section):
 
     name: str
     source: str
-    """Where it was published."""
+    """The publication of the scale."""
     acknowledgement: str = ""
     changes: list[str] = Field([])
     """What differs from the published instrument; reported with the results."""
     points: dict[str, int] = Field(min_length=2, max_length=len(LETTERS))
-    """The answer options, in the order of the letters, and the score of each."""
+    """The score of each response option, by its text, in the order of the letters."""
     subscales: dict[str, Subscale] = Field(min_length=1)
     items: list[Item] = Field(min_length=1)
     phrasings: list[Annotated[str, Field(pattern=r"\{item\}")]] = PHRASINGS
@@ -101,7 +101,7 @@ def read_scale(path: Path) -> Scale:
     """Reads a scale from a YAML or JSON file.
 
     Raises:
-        DataError: the file is not a valid scale; names the offending key.
+        DataError: the file is not a valid scale; the message names the offending key.
     """
     try:
         return Scale.model_validate(read_yaml(path))
