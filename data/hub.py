@@ -1,6 +1,6 @@
 """Repositories of the Hugging Face Hub: names, commits, file lists, and local copies in huggingface_hub's own cache.
 
-`HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` and `HF_TOKEN` have the same meaning as in huggingface_hub. Importing this
+`HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE`, and `HF_TOKEN` have the same meaning as in huggingface_hub. Importing this
 module imports neither huggingface_hub nor torch.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m evals.run --model DIR`: evaluates models on held-out data, prints a table, saves results and a report.
+"""`python -m evals.run --model DIR`: evaluates models on held-out data, and prints and saves the results.
 
 Several models (`--model sft=DIR --model ppo=DIR ...`) share one engine, whose weights are reloaded in between.
 Responses are cached until the results are written: if the process is killed, the same command resumes the evaluation

@@ -157,7 +157,7 @@ def _without_marks(options: Options) -> Options:
 
 
 def _of_text(text: str, column: str) -> Options:
-    """Reads options from a text with a letter before each: at line starts, else anywhere if a mark follows the letter."""
+    """Reads options from a text with a letter before each: at line starts, else anywhere if followed by a mark."""
     for pattern in (_LINE, _INLINE):
         options = _split("\n" + text.strip(), pattern)
         if len(options) > 1:
@@ -168,7 +168,7 @@ def _of_text(text: str, column: str) -> Options:
 
 
 def _split(text: str, pattern: str) -> Options:
-    """Returns the parts after A, B, ...; empty if a letter is missing or repeated, as the options are then ambiguous."""
+    """Returns the parts after A, B, ...; empty if a letter is missing or repeated, since this makes them ambiguous."""
     marks = [
         (letter, match)
         for letter in ascii_uppercase

@@ -48,7 +48,7 @@ class UnusableQuestion(DataError):
     """A record with options that cannot be read as a choice question.
 
     Attributes:
-        kind: the kind of error: `NO_QUESTION`, `NO_OPTION`, `NO_ANSWER`, `COUNTED` or `UNCLEAR`.
+        kind: the kind of error: `NO_QUESTION`, `NO_OPTION`, `NO_ANSWER`, `COUNTED`, or `UNCLEAR`.
     """
 
     def __init__(self, kind: str, reason: str) -> None:

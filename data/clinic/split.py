@@ -1,7 +1,8 @@
 """Chooses the held-out (condition, attribute) pairs by seed; the held-out phrasings are in `phrasing.py`.
 
 A held-out pair's facts are in the pretraining text, since a model could not know them otherwise, but no fine-tuning
-dialogue, preference or prompt asks for them or states them. Answering about them requires knowledge, not imitation.
+dialogue, preference pair, or prompt asks for them or states them. Answering about them requires knowledge, not
+imitation.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Unreadable(Exception):
 def chunks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
     """Yields the bytes from `start` to `end` of a file's content, at most `CHUNK` at a time, up to any damage.
 
-    Content is decompressed according to the file's suffix: .gz, .zst or none.
+    Content is decompressed according to the file's suffix: .gz, .zst, or any other, which means no compression.
 
     Raises:
         Unreadable: the file cannot be opened, or its compressed data is truncated or damaged.

@@ -1,4 +1,4 @@
-"""Strict readers of text files: yield every line or record with its line number, or raise a `DataError` for a bad one.
+"""Strict readers of text files, which yield every line or record with its number, or raise a `DataError` for a bad one.
 
 All of them read UTF-8, with or without a byte order mark, and GB18030; the error for UTF-16 names the encoding. Lines
 end with LF or CR LF only. `data.prepare` uses the same underlying readers, but skips bad records.

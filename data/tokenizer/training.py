@@ -33,7 +33,7 @@ CHAT_TOKENS: Final = {"chimed": (HUMAN, BOT), "chatml": ("<|im_start|>", "<|im_e
 """The additional tokens of a chat format, by the name of its template."""
 LONGEST_TOKEN: Final = 18  # bytes: six Chinese characters, the longest entity name
 CONTEXT: Final = 4096
-# Tokens do not cross punctuation or white space, and each digit is a separate token.
+# Tokens do not cross punctuation or whitespace, and each digit is a separate token.
 BOUNDARIES: Final = r"[，。：；、？！“”\n\s;:,]|\d"
 
 

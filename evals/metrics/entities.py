@@ -91,7 +91,7 @@ def micro_scores(found: Sequence[Iterable[Entity]], gold: Sequence[Iterable[Enti
         gold: for each sentence, the gold entities.
 
     Returns:
-        `precision`, `recall`, `f1`, and the counts `right`, `found` and `gold`.
+        `precision`, `recall`, `f1`, and the counts `right`, `found`, and `gold`.
     """
     pairs = [(Counter(one), Counter(other)) for one, other in zip(found, gold, strict=True)]
     right = sum((one & other).total() for one, other in pairs)

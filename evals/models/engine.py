@@ -118,7 +118,7 @@ class Engine:
             prompts: token ids, each of length 1 to context - 2.
             max_tokens: longest response, in tokens; less if the context ends earlier, so that `score` accepts prompt +
                 response.
-            temperature: 0 is greedy. Otherwise response i depends only on its prompt, `seed` and i, not on the other
+            temperature: 0 is greedy. Otherwise, response i depends only on its prompt, `seed`, and i, not on the other
                 prompts.
             seed: seed for sampling.
             label: text of the progress bar.

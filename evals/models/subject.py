@@ -54,7 +54,7 @@ class Settings(Section):
     choice_tokens: int = 16
     """Longest generated response to a choice question, in tokens."""
     max_model_len: int | None = None
-    """Context length of the engine, in tokens; None is the model's context length, at most 4,096."""
+    """Context length of the engine, in tokens; None: the model's, at most 4,096."""
     dtype: Dtype | None = "auto"
     """Precision of the engine and the reward model; None for an endpoint, whose precision is unknown."""
 

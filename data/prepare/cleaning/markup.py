@@ -198,7 +198,7 @@ class _Reader(HTMLParser):
 
 
 def strip_html(text: str, plain: Callable[[str], str] = str) -> str:
-    """Returns the text without tags, comments, scripts, style sheets and SVG images, with its entities decoded.
+    """Returns the text without tags, comments, scripts, style sheets, and SVG images, with its entities decoded.
 
     Blocks begin a line, table cells are separated by a blank, and superscripts and subscripts are converted by
     `script`. Everything else remains unchanged.

@@ -30,7 +30,7 @@ _EMPTY_LINES: Final = re.compile(r"\n{3,}")
 
 
 def normalize(text: str) -> str:
-    """Normalizes characters, line ends and blanks.
+    """Normalizes characters, line ends, and blanks.
 
     Applies Unicode NFC; converts full-width letters and digits to ASCII, but keeps full-width punctuation, which
     Chinese uses; removes invisible characters; leaves one kind of line end and blank, and at most one empty line in a

@@ -2,12 +2,12 @@
 
 Texts are compared as tokens (see `data.prepare.likeness.tokens`), without the letters that label options. A match is
 
-* text that has `ngram` consecutive tokens in common with a question, an option, an answer or any other text of an
+* text that has `ngram` consecutive tokens in common with a question, an option, an answer, or any other text of an
   item, as in GPT-3's decontamination (Brown et al. 2020, appendix C); the options count where they follow their
   question;
 * a question with its options or one of them, or a question without options, that is whole lines, however short.
 
-What more than `_COMMON` items have in common is a template and identifies none of them.
+N-grams and questions that more than `_COMMON` items have in common are considered to be templates and are ignored.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Evaluation:
         ngram: number of consecutive tokens in common that count as a match.
 
     Attributes:
-        ngram: as given.
+        ngram: number of consecutive tokens in common that count as a match.
         items: number of items.
         only_whole: number of items that are found only as whole lines.
         too_short: number of items that are too short to be searched for.

@@ -12,7 +12,7 @@ from data.prepare.privacy.kinds import Span
 _EMAIL: Final = re.compile(
     r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}[@＠][A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.[A-Za-z]{2,24}"
 )
-# After a label, a word without digit, dash or underscore is more often English than an account, except after 微信号：.
+# After a label, a word without digits, dashes, or underscores is more often English than an account, except after 微信号：.
 _WECHAT: Final = re.compile(
     r"(?:(?:微信|薇信|威信|徽信|v信|加微|加V|wechat|weixin|(?<![A-Za-z])(?:vx|wx|v(?=[:：])))(?:公众)?(?:号码|号|id)?(?:是|为)?[ :：]*"
     r"(?=[-_A-Za-z0-9]{0,19}[0-9_-])|(?:微信|v信)(?:号码|号|id)?[ ]?[:：][ ]?)(?!wechat|weixin)([A-Za-z][-_A-Za-z0-9]{5,19})(?![-_A-Za-z0-9])",

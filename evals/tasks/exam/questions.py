@@ -61,7 +61,7 @@ class Exam:
     """The questions of a benchmark, and the few-shot examples of each subject."""
 
     name: str
-    """Selects the prompt's wording: `cmmlu`, `ceval` or another."""
+    """Name that selects the wording of the prompt: `cmmlu`, `ceval`, or another."""
     questions: list[Question]
     examples: dict[str, list[Question]]
     faults: list[Fault] = field(default_factory=list)

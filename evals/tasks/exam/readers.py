@@ -75,8 +75,8 @@ def read_exam(path: Path) -> Exam:
     """Reads an exam from a file, or from a folder with one file per subject.
 
     In a folder, `NAME.dev.*` and `NAME_dev.*` contain the few-shot examples for the questions in `NAME.*`,
-    `NAME.test.*`, `NAME_val.*` or `NAME_test.*`. A folder that contains only `test/` (or `val/`) and `dev/` is read
-    like CMMLU's (C-Eval's): one file per subject, the examples in `dev/`.
+    `NAME.test.*`, `NAME_val.*`, or `NAME_test.*`. A folder that contains only `test/` (or `val/`) and `dev/` is read
+    like CMMLU's (or C-Eval's) folder, with one file per subject and the examples in `dev/`.
 
     Raises:
         DataError: there are no questions, or a file is unusable.

@@ -48,12 +48,12 @@ class Scale(Section):
 
     name: str
     source: str
-    """The publication of the scale."""
+    """Where it was published."""
     acknowledgement: str = ""
     changes: list[str] = Field([])
     """What differs from the published instrument; reported with the results."""
     points: dict[str, int] = Field(min_length=2, max_length=len(LETTERS))
-    """The score of each response option, by its text, in the order of the letters."""
+    """The answer options, in the order of the letters, and the score of each."""
     subscales: dict[str, Subscale] = Field(min_length=1)
     items: list[Item] = Field(min_length=1)
     phrasings: list[Annotated[str, Field(pattern=r"\{item\}")]] = PHRASINGS
