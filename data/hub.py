@@ -1,7 +1,7 @@
 """Repositories of the Hugging Face Hub: names, commits, file lists, and local copies in huggingface_hub's own cache.
 
-`HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` and `HF_TOKEN` have the same meaning as in huggingface_hub. Importing this
-file imports neither huggingface_hub nor torch.
+`HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE`, and `HF_TOKEN` have the same meaning as in huggingface_hub. Importing this
+module imports neither huggingface_hub nor torch.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def files_of(repository: Repository) -> list[str]:
 
 
 def cached(repository: Repository) -> Path | None:
-    """Returns a repository's folder in the cache, with the files downloaded so far; None if there is none."""
+    """Returns a repository's folder in the cache, with the files downloaded so far; None if the cache has none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -151,7 +151,7 @@ def download(repository: Repository, files: Sequence[str]) -> Path:
 
 @contextmanager
 def one_line(repository: Repository) -> Iterator[None]:
-    """Converts what huggingface_hub raises about a repository to a ConfigError."""
+    """Converts errors that huggingface_hub raises about a repository to a ConfigError with a message of one line."""
     import httpx
     from huggingface_hub import constants, errors
 

@@ -29,7 +29,7 @@ def parse_table(name: str) -> tuple[Repository, str]:
     """Returns the repository of a table's name, and the split or path within it.
 
     Raises:
-        ConfigError: the name has another form.
+        ConfigError: the name does not have the form `hf://datasets/org/name[@revision][/path]`.
     """
     parts = name.removeprefix(PREFIX).split("/", 2)
     repository = parse_model("/".join(parts[:2])) if name.startswith(PREFIX) else None

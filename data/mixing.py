@@ -40,7 +40,7 @@ class Order:
 
     @property
     def shares(self) -> tuple[int, ...]:
-        """Rows of each source in an epoch, which sum to N (rounded by largest remainders).
+        """Number of rows of each source in an epoch; they sum to N, rounded by the largest-remainder method.
 
         Raises:
             DataError: a weight is so small that its source contributes no row.
@@ -64,7 +64,7 @@ class Order:
         return tuple(share / size for share, size in zip(self.shares, self.sources, strict=True))
 
     def of_step(self, step: int, batch_size: int) -> list[int]:
-        """Returns the numbers of the `batch_size` rows of optimizer step `step` (from 0).
+        """Returns the row numbers of the `batch_size` rows of optimizer step `step` (from 0).
 
         Each step takes the next `batch_size` rows. Epochs follow one another without a gap, so a step may end one
         epoch and begin the next.
@@ -79,7 +79,7 @@ class Order:
 
 @lru_cache(maxsize=2)
 def _epoch(order: Order, epoch: int) -> NDArray[np.int64]:
-    """Returns the N row numbers of an epoch, (N,). Cached, because permuting many rows would delay every step."""
+    """Returns the row numbers of an epoch, (N,); cached, because permuting many rows would delay every step."""
     if order.weights is None:
         members = np.arange(order.rows)
     else:
@@ -94,7 +94,10 @@ def _epoch(order: Order, epoch: int) -> NDArray[np.int64]:
 
 
 def _passes(order: Order, source: int, first: int, last: int) -> NDArray[np.int64]:
-    """Returns a source's draws `first` to `last` - 1, (last - first,): rows from 0, one permutation after another."""
+    """Returns draws `first` to `last` - 1 of a source as row numbers within the source, (last - first,).
+
+    A source's draws are its rows in one seeded permutation after another.
+    """
     size = order.sources[source]
     passes = range(first // size, -(-last // size))
     drawn = [np.random.default_rng((order.seed, 2, source, one)).permutation(size) for one in passes]

@@ -1,4 +1,4 @@
-"""Packing: documents into full blocks, and samples limited to a length.
+"""Packs documents into full blocks, and limits samples to a maximum length.
 
 Packed rows carry their sequence lengths, so that attention never crosses from one document into the next and no token
 is padding. Every function is pure: the same seed gives the same blocks and order on any machine.
@@ -23,15 +23,15 @@ BLOCKS = pa.schema([("tokens", pa.list_(pa.int32())), ("lengths", pa.list_(pa.in
 
 
 def pack_blocks(documents: Sequence[Ids], block_tokens: int, seed: int) -> pa.Table:
-    """Concatenates documents in a seeded order and cuts every `block_tokens` tokens: rows of `BLOCKS`, each full.
+    """Concatenates documents in a seeded order and splits them into rows of `BLOCKS` with `block_tokens` tokens each.
 
     A document that reaches a block's end continues in the next block as a separate sequence. The last block is filled
-    up with documents from the beginning of the order, so no token of the corpus is lost and fewer than `block_tokens`
-    tokens occur twice.
+    up with documents from the beginning of the order, so no token of the corpus is lost, and fewer than `block_tokens`
+    tokens are repeated.
 
     Args:
         documents: token ids of each document, (T,).
-        block_tokens: tokens of a block.
+        block_tokens: number of tokens of a block.
         seed: determines the order.
 
     Raises:
@@ -53,7 +53,8 @@ def pack_blocks(documents: Sequence[Ids], block_tokens: int, seed: int) -> pa.Ta
 def cut_documents(documents: Sequence[Ids], block_tokens: int) -> pa.Table:
     """Returns rows of `BLOCKS` with one document each, in order; a document is cut every `block_tokens` tokens.
 
-    For evaluation, where every token counts once and no document should lose its beginning at a block's end.
+    This is meant for evaluation, where every token must count exactly once and each document should be evaluated with
+    as much of its own context as fits into a block.
     """
     _require_tokens(documents)
     pieces = [
@@ -75,7 +76,7 @@ class Fit:
         kept: indices of the samples that remain.
         cut: number of samples that are cut.
         dropped: number of samples that are left out.
-        turns: number of turns by which samples are cut, in all.
+        turns: total number of turns removed from the samples that are cut.
     """
 
     kept: list[int]
@@ -95,13 +96,14 @@ def fit_lengths(lengths: Sequence[int], max_tokens: int, too_long: str, what: st
     """Applies the policy for samples that are longer than `max_tokens`.
 
     Args:
-        lengths: tokens of each sample.
-        max_tokens: the limit.
+        lengths: number of tokens of each sample.
+        max_tokens: the maximum number of tokens.
         too_long: `refuse` raises an error, `cut` keeps long samples for the caller to cut, `drop` leaves them out.
         what: the table's name in messages.
 
     Raises:
-        DataError: under `refuse`, the first sample that is too long; under `drop`, when none is left.
+        DataError: under `refuse`, a sample is too long (the message names the first one); under `drop`, no sample is
+            left.
     """
     long = [row for row, length in enumerate(lengths) if length > max_tokens]
     if long and too_long == "refuse":

@@ -1,4 +1,4 @@
-"""Preference pairs: their token ids, which side wins, and how often length alone would tell them apart."""
+"""Preference pairs: their token ids, which side wins, and how accurately response length alone would rank them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SIDES: Final = ("chosen", "rejected")
 
 
 def encode_pair(tokenizer: Any, row: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
-    """Encodes a pair: returns (prompt ids, response ids) of the chosen side, then of the rejected one.
+    """Encodes a pair as (prompt ids, response ids) of the chosen side, then of the rejected side.
 
-    A response ends with the token that ends its turn, unless it was cut off. The two prompts may differ in their last
-    token, where the tokenizer merges the end of the prompt with the start of the response.
+    A response ends with the token that ends its turn, unless it is truncated. The two prompts may differ in their last
+    token if the tokenizer merges the end of the prompt with the start of the response.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.

@@ -1,7 +1,7 @@
 """Arrow schemas of the tables that stages read; strict reading and atomic writing.
 
 A table is one Arrow table with one row per sample. On disk it is Parquet, or JSON Lines (one JSON object per line) for
-files written by hand. Both are read as the same Arrow table, or a `DataError` says where and what is wrong.
+files written by hand. Both are read as the same Arrow table. A `DataError` states what is wrong with a file, and where.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CHOICE = pa.schema(
 OPEN = pa.schema([("question", pa.string()), ("reference", pa.string())])
 
 MAY_LACK: dict[str, Any] = {"task": "", "flaw": "", "margin": 0.0}
-"""Columns that a table for training may lack, with the value that all of its rows then have."""
+"""Columns that a table for training may lack, each with the value that all rows have in that case."""
 
 _LARGEST = 3.4028234663852886e38
 """The largest 32-bit float; a larger number would become infinite."""
@@ -55,17 +55,19 @@ def read_table(
     """Reads one or several .parquet or .jsonl files as one table of exactly `schema`, rows in the order of `paths`.
 
     Args:
-        paths: files; folders, such as `python -m data.prepare` writes, which stand for the Parquet files in them,
+        paths: files; folders, such as those that `python -m data.prepare` writes, which stand for their Parquet files,
             sorted by name; or hf://datasets/org/name, which stands for the files of a dataset of the Hugging Face Hub
             (see data/hub_tables.py).
         schema: the columns, each of which must exist, without nulls. A wider type of the same kind (integer, float,
             string) is narrowed if nothing is lost; an integer is accepted for a float.
         others: whether to keep columns that are not in `schema`; they must have the same types in every file. By
             default they are an error.
-        may_lack: columns that a file may lack, with the value that all of its rows then have.
+        may_lack: columns that a file may lack, each with the value that all of its rows have in that case.
 
     Raises:
-        DataError: a file is missing, unreadable or empty, or has a missing, unknown or wrongly typed column or value.
+        DataError: a file is missing, unreadable, or empty; a column is missing, unknown, or has a wrong type; or a
+            value is null or does not fit its column's type.
+        ConfigError: a dataset of the Hub is not available.
     """
     listed = [file for path in ([paths] if isinstance(paths, str | Path) else paths) for file in table_files(path)]
     if not listed:
@@ -98,7 +100,7 @@ def table_files(path: str | Path) -> list[Path]:
 
 
 def write_table(table: pa.Table, path: str | Path) -> None:
-    """Writes a Parquet file atomically: temporary file, fsync, rename. A reader or a crash never sees half a file.
+    """Writes a Parquet file atomically (temporary file, fsync, rename), so that a partial file is never visible.
 
     Raises:
         DataError: `path` does not end in .parquet.
@@ -194,7 +196,7 @@ def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _first_null_row(column: pa.Array[Any]) -> int | None:
-    """Returns the first row that holds a null, at the top level or nested, or None."""
+    """Returns the index of the first row that holds a null, at the top level or nested, or None."""
     if column.null_count:
         return int(pc.index(column.is_null(), True).as_py())
     if isinstance(column, pa.StructArray):
@@ -218,7 +220,7 @@ def _read_jsonl(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[s
         for field in schema:
             _check_value(row[field.name], field.type, f"{where}: {field.name}")
             if pa.types.is_floating(field.type):
-                row[field.name] = float(row[field.name])  # Arrow refuses an integer that a float would round
+                row[field.name] = float(row[field.name])  # Arrow rejects an integer that a float would round
         rows.append(row)
         numbers.append(number)
     read = pa.Table.from_pylist(rows, schema=schema)
@@ -237,7 +239,7 @@ def _read_jsonl(path: Path, schema: pa.Schema, others: bool, may_lack: Mapping[s
 
 
 def _column(values: list[Any]) -> pa.Array[Any] | None:
-    """Returns the values as a column of a type that fits them all; None if there is none."""
+    """Returns the values as a column of a type that fits them all; None if there is no such type."""
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):

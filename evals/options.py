@@ -20,7 +20,7 @@ DEFAULT_DATA = "runs/quickstart/clinic"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parses the command line. As usual with argparse, `--help` and invalid options exit the program."""
+    """Parses the command line; as usual with argparse, `--help` and invalid options exit the program."""
     parser = argparse.ArgumentParser(prog=PROG, description="Evaluate models on held-out data.", allow_abbrev=False)
     _add_models(parser)
     _add_data(parser)
@@ -100,7 +100,10 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
 
 
 def named(text: str) -> re.Match[str] | None:
-    """Matches NAME=PATH. A NAME has only letters, digits, `_`, `.` and `-`; other text is a path that contains `=`."""
+    """Matches NAME=PATH; returns None for text without a NAME, such as a path that contains `=`.
+
+    A NAME has only letters, digits, `_`, `.`, and `-`.
+    """
     return re.fullmatch(r"([A-Za-z0-9_.-]+)=(.+)", text)
 
 
@@ -124,7 +127,11 @@ def files_of(given: Sequence[str]) -> dict[str, str]:
 
 
 def seed(text: str) -> int:
-    """Parses an integer of at least 0. Raises ArgumentTypeError for a negative number."""
+    """Parses an integer of at least 0.
+
+    Raises:
+        ArgumentTypeError: the number is negative.
+    """
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, found {number}")
@@ -132,7 +139,11 @@ def seed(text: str) -> int:
 
 
 def methods(text: str) -> tuple[str, ...]:
-    """Parses method names, separated by commas. Raises ArgumentTypeError for an unknown or repeated name."""
+    """Parses method names, separated by commas.
+
+    Raises:
+        ArgumentTypeError: a name is unknown or repeated.
+    """
     given = tuple(text.split(","))
     if not set(given) <= set(get_args(Method)) or len(set(given)) < len(given):
         raise argparse.ArgumentTypeError(f"must be some of {', '.join(get_args(Method))}, found {text}")
@@ -140,7 +151,11 @@ def methods(text: str) -> tuple[str, ...]:
 
 
 def shots(text: str) -> tuple[int, ...]:
-    """Parses numbers of few-shot examples, separated by commas. Raises ArgumentTypeError for a repeated number."""
+    """Parses numbers of few-shot examples, separated by commas.
+
+    Raises:
+        ArgumentTypeError: a number is negative or repeated.
+    """
     given = tuple(seed(number) for number in text.split(","))
     if len(set(given)) < len(given):
         raise argparse.ArgumentTypeError(f"must be different numbers, found {text}")

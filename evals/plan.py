@@ -1,4 +1,4 @@
-"""Builds an evaluation plan from the command line. Invalid input is refused here, before a model is loaded."""
+"""Builds an evaluation plan from the command line; rejects invalid input before a model is loaded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_TABLES = "make the sample clinic with python -m data.clinic"
 
 @dataclass(frozen=True)
 class Plan:
-    """The models, tasks, data and outputs of one evaluation."""
+    """The models, tasks, data, and outputs of one evaluation."""
 
     models: Mapping[str, ModelFolder]
     """Models by name; empty if an endpoint is evaluated."""
@@ -37,7 +37,7 @@ class Plan:
     tasks: Mapping[str, Any]
     """The rows or items of each task, in execution order."""
     files: Mapping[str, Mapping[str, str]]
-    """SHA-256 by path of the files that each task reads."""
+    """SHA-256 of the files that each task reads, by path."""
     settings: Settings
     data: Path | None
     reward_model: ModelFolder | None
@@ -112,7 +112,7 @@ def require_tasks(names: Sequence[str], data: str, most: int, setting: str) -> N
     Args:
         names: names of tasks and benchmarks.
         data: folder of the tasks' files.
-        most: largest number of items of each task.
+        most: maximum number of items of each task.
         setting: name of the configuration key, for error messages.
 
     Raises:
@@ -148,7 +148,7 @@ def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:
 
 
 def _check_context(options: argparse.Namespace, settings: Settings, models: Sequence[ModelFolder]) -> None:
-    """Refuses a context longer than a model's, or too short for a response, before an engine is loaded."""
+    """Rejects a context that is longer than a model's or too short for a response, before an engine is loaded."""
     if options.endpoint and (options.max_model_len or options.dtype != "auto"):
         raise ConfigError("--max-model-len, --dtype: cannot be used with --endpoint, only with --model; leave them out")
     for model in models:
@@ -162,10 +162,10 @@ def _check_context(options: argparse.Namespace, settings: Settings, models: Sequ
 
 
 def _check_seconds(settings: Settings, models: Sequence[ModelFolder], others: Sequence[ModelFolder]) -> None:
-    """Refuses models that cannot be compared: different vocabularies or chat formats, or a shorter context.
+    """Rejects second models with another vocabulary or chat format than the evaluated models, or a shorter context.
 
     Raises:
-        ConfigError: two models cannot be compared; names both folders.
+        ConfigError: two models cannot be compared; the message names both folders.
     """
     for model in models:
         for other in others:
@@ -202,7 +202,7 @@ def _read(
 
 
 def _require_chat_formats(names: Sequence[str], models: Mapping[str, ModelFolder]) -> None:
-    """Refuses a model without a chat format if one of its tasks needs one: all tasks except perplexity do."""
+    """Rejects a model without a chat format if one of its tasks needs one, as all tasks except perplexity do."""
     for model in models.values():
         if any(_applies(name, model) and name != "perplexity" for name in names):
             chat_format(model.tokenizer)

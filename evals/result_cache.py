@@ -25,7 +25,9 @@ class ResultCache:
     """A JSON Lines file with one line per chunk: `{"chunk": digest of the requests, "answers": [...]}`."""
 
     def __init__(self, path: Path) -> None:
-        """Reads an existing file. An incomplete last line, left by a crash, is truncated; its chunk is requested again.
+        """Reads the file if it exists.
+
+        An incomplete last line, left by a crash, is removed, and its chunk is requested again.
 
         Raises:
             DiskError: the folder cannot be created.
@@ -49,8 +51,8 @@ class ResultCache:
         """Returns the results of `requests`, in order; calls `ask` only for chunks that are not cached.
 
         Args:
-            what: everything else that the results depend on, as JSON values: the model and the settings.
-            requests: JSON values.
+            what: everything else that the results depend on (the model and the settings), as JSON values.
+            requests: the requests, as JSON values.
             ask: computes the results of one chunk, as JSON values.
             size: number of requests per chunk.
 

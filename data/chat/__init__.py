@@ -1,7 +1,7 @@
 """The chat format of a checkpoint: its own chat template, the tokens to train on, the tokens that end a response.
 
-The tokenizer's `chat_template` is the format. Token ids always equal `tokenizer.apply_chat_template`; which of them are
-the assistant's, and which token ends a turn, is derived from what the template renders, and verified.
+The tokenizer's `chat_template` is the format. Token ids always equal those of `tokenizer.apply_chat_template`. The
+assistant's tokens and the tokens that end a turn are derived from rendered chats and verified.
 """
 
 from data.chat.ends import chat_ends, without_end

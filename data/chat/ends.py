@@ -32,7 +32,15 @@ def chat_ends(tokenizer: Any, folder: str | Path | None = None) -> tuple[int, ..
 
 
 def eos_ids(tokenizer: Any, folder: str | Path | None) -> tuple[int, ...]:
-    """Returns the tokenizer's EOS id and those in the folder's generation_config.json, without the chat template's."""
+    """Returns the tokenizer's EOS id and the EOS ids in generation_config.json, without the chat template's turn ends.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        folder: the model's folder; by default the one that the tokenizer was loaded from.
+
+    Raises:
+        ConfigError: generation_config.json is not readable.
+    """
     own = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
     folder = folder if folder is not None else tokenizer.name_or_path  # empty if it was not loaded from a folder
     return tuple(dict.fromkeys([*own, *(configured_ends(Path(folder)) if folder else ())]))
@@ -42,7 +50,7 @@ def configured_ends(folder: Path) -> tuple[int, ...]:
     """Returns the `eos_token_id` of the folder's generation_config.json, one or several; empty if it has none.
 
     Raises:
-        ConfigError: the value is not a token id or a list of them.
+        ConfigError: the file is not readable, or the value is neither a token id nor a list of token ids.
     """
     configured = read_generation_config(folder).get("eos_token_id")
     ids = configured if isinstance(configured, list) else [configured] if configured is not None else []

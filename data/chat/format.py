@@ -24,7 +24,8 @@ class ChatFormat:
         tokenizer: a fast Hugging Face tokenizer with a chat template.
 
     Raises:
-        ConfigError: the tokenizer is slow, its template reads the clock, or turns end with no token.
+        ConfigError: the tokenizer is slow, its template depends on the date, or the assistant's turns do not end with a
+            special or added token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -75,8 +76,8 @@ class ChatFormat:
         """Encodes a chat as one rendering of the template.
 
         Returns:
-            `(ids, mask)`: the mask is 1 on every assistant's turn, from after the generation prompt to the token that
-            ends the turn.
+            `(ids, mask)`: the mask is 1 on every assistant's turn, from the end of the generation prompt through the
+            token that ends the turn.
 
         Raises:
             DataError: see `check`; or the template renders earlier turns differently when others follow, so that one
@@ -90,8 +91,8 @@ class ChatFormat:
         """Encodes a chat as training samples.
 
         One sample is the whole chat. If the template renders earlier turns differently when others follow, each
-        assistant's turn becomes a sample, together with the chat before it. A last turn that the template leaves open
-        is closed with the token that ends a turn.
+        assistant's turn becomes a sample, together with the chat before it. If the template leaves the last turn open,
+        the token that ends a turn is appended.
 
         Args:
             messages: the chat.

@@ -22,7 +22,7 @@ _DATES = datetime(2001, 2, 3), datetime(2012, 11, 10)
 
 
 def name_of(tokenizer: Any) -> str:
-    """Returns the tokenizer's name in messages: the folder that it was loaded from."""
+    """Returns the name of the tokenizer for messages: the folder that it was loaded from, if any."""
     return tokenizer.name_or_path or "tokenizer"
 
 
@@ -30,7 +30,7 @@ def template_of(tokenizer: Any) -> str:
     """Returns the chat template: the default one, if there are several.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no chat template, or there are several and none is the default.
     """
     name = name_of(tokenizer)
     if not tokenizer.chat_template:
@@ -51,7 +51,7 @@ def knows_tools(tokenizer: Any) -> bool:
 
 
 def example(tokenizer: Any) -> str:
-    """Renders an example chat, with a system turn where the template takes one.
+    """Renders an example chat, with a system turn if the template accepts one.
 
     Raises:
         ConfigError: the template cannot render user and assistant turns.
@@ -75,7 +75,7 @@ def require_no_clock(tokenizer: Any) -> None:
             first, second = (
                 render(tokenizer, chat, strftime_now=lambda form, date=date: date.strftime(form)) for date in _DATES
             )
-        except DataError:  # no system turns
+        except DataError:  # the template rejects system turns
             continue
         if first != second:
             variable = re.search(r"set (\w+) = strftime_now", tokenizer.get_chat_template())
@@ -125,7 +125,7 @@ def control_marks(tokenizer: Any, ends: Sequence[int]) -> tuple[str, ...]:
 
 
 def _response_start(tokenizer: Any, text: str) -> int:
-    """Returns the character of `example` at which the generation prompt before the first response ends."""
+    """Returns the position in `text`, a rendered example, at which the first response's generation prompt ends."""
     for chat in ([SYSTEM, USER], [USER]):
         try:
             prompt = render(tokenizer, chat, add_generation_prompt=True)

@@ -67,7 +67,7 @@ def generation_blocks(tokenizer: Any, messages: Messages) -> list[tuple[int, int
 
 
 def tokenize(tokenizer: Any, text: str) -> Tokens:
-    """Encodes a rendered chat. Nothing is added: the template writes all special tokens itself."""
+    """Encodes a rendered chat without adding special tokens, because the template writes all of them itself."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     starts, reached = [], 0
     for start, stop in encoded["offset_mapping"]:

@@ -15,8 +15,8 @@ def apply_settings(tokenizer: Any, chat: ChatConfig) -> None:
     """Sets the tokenizer's chat template as configured.
 
     Raises:
-        ConfigError: there is no such template, none at all for the arguments, or the template does not use an
-            argument.
+        ConfigError: `chat.template` does not exist, arguments are given but the tokenizer has no template, or the
+            template does not use an argument.
     """
     if chat.template is not None:
         tokenizer.chat_template = read_template(chat.template)

@@ -11,20 +11,20 @@ from data.tables import DataError
 
 
 class UnstableError(DataError):
-    """A whole chat is rendered differently from the chat up to one of its responses."""
+    """The chat template renders a whole chat differently from the chat up to one of its responses."""
 
 
 class Span(NamedTuple):
-    """The characters of an assistant's turn in a rendering, from after the generation prompt."""
+    """The characters of an assistant's turn in a rendered chat, starting after the generation prompt."""
 
     start: int
     stop: int
-    """After the token that ends the turn, or the end of the text where the template leaves the last turn open."""
+    """End of the token that ends the turn, or of the text if the template leaves the last turn open."""
     closed: bool
 
 
 class SpanFinder:
-    """Finds the assistant's turns in what a tokenizer's chat template renders.
+    """Finder of the assistant's turns in chats that a tokenizer's chat template renders.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
@@ -94,7 +94,7 @@ class SpanFinder:
         return whole, spans
 
     def _block_start(self, messages: Messages) -> int:
-        """Returns where the last `{% generation %}` block begins.
+        """Returns the position, in characters, at which the last `{% generation %}` block begins.
 
         Raises:
             DataError: the number of blocks is not the number of responses.

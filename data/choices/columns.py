@@ -1,6 +1,6 @@
 """The columns of a record that hold a choice question's options, its answer key, and its explanation.
 
-Names of columns are compared without regard to case, white space at their ends, and full-width letters.
+Column names are compared without regard to case, surrounding whitespace, and the width of letters.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ QUESTIONS: Final = (
     "prompt",
 )
 CONTINUED: Final = ("input",)
-"""Columns that continue the question of another column; the question itself if there is no other."""
+"""Columns that continue the question of another column, or hold the whole question if there is no such column."""
 CONTEXTS: Final = (
     "context",
     "contexts",
@@ -55,7 +55,7 @@ KEYS: Final = (
     "cop",
     "ra",
 )
-"""Columns that name the right option and never hold only its text."""
+"""Columns that name the correct option and never hold only its text."""
 ANSWERS: Final = (
     "answer", "answers", "correct_answer", "correct", "right_answer", "正确答案", "参考答案", "标准答案", "答案", "gold", "label",
     "target", "output", "response", "completion",
@@ -91,7 +91,7 @@ def normalized(name: Any) -> str:
 
 
 _NAN: Final = ("", "nan", "<na>", "#n/a")
-"""Texts of an empty cell, as pandas writes it."""
+"""Texts, in lower case, that stand for an empty cell in files written by pandas."""
 
 
 def is_blank(value: Any) -> bool:
@@ -108,7 +108,7 @@ def is_blank(value: Any) -> bool:
 
 
 def option_columns(names: Iterable[Any]) -> tuple[Any | None, dict[str, Any]]:
-    """Returns the column that holds all options, if there is one, and the columns that hold one each, by label.
+    """Returns the column that holds all options, if there is one, and the columns that hold one option each, by label.
 
     A label is a letter, or a number if the columns are numbered. A lone column `A` is not an option.
     """
@@ -136,7 +136,10 @@ def unknown_options(names: Iterable[Any]) -> list[Any]:
 
 
 def first_filled(record: Mapping[Any, Any], names: Iterable[str]) -> tuple[Any | None, Any]:
-    """Returns the first of these columns that is not blank, and its value; if all are blank, the first that exists."""
+    """Returns the first of these columns that is not blank, and its value.
+
+    If all are blank, returns the first that exists; `(None, None)` if none exists.
+    """
     by_name = {normalized(name): name for name in reversed(list(record))}
     present = [by_name[name] for name in names if name in by_name]
     filled = next((name for name in present if not is_blank(record[name])), present[0] if present else None)

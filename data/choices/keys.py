@@ -16,7 +16,7 @@ _LETTERED: Final = re.compile(rf"[(\[]?([{LETTERS}])\s*(?:[)\].:、,，]\s*|\s)(
 
 
 def right_options(value: Any, options: Options, first: int | None, column: str) -> tuple[int, ...]:
-    """Returns the indices of the options that a key names, ascending.
+    """Returns the indices of the options that a key names, in ascending order.
 
     Args:
         value: the key, or a list of keys.
@@ -67,7 +67,11 @@ def _named(value: Any, options: Options, first: int | None, column: str) -> set[
 
 
 def _lettered(text: str, options: Options, column: str) -> set[int]:
-    """Returns the options named by one or several letters, with or without their texts; none for other text."""
+    """Returns the indices of the options that a text names by letter, with or without their texts; empty if none.
+
+    Raises:
+        UnusableQuestion: a letter occurs twice or is not the label of an option.
+    """
     plain = _OPENING.sub("", unicodedata.normalize("NFKC", text)).strip()
     bare = plain.strip("()[].。、 ").upper()
     labels = [label for label, _ in options]

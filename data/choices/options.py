@@ -1,7 +1,7 @@
 """Reads the options of a question, with the labels that a key names, from the layouts that publishers use.
 
-Supported are an object by letter; lists of texts, of `{"key", "value"}` objects and of `[letter, text]` pairs; an
-object of two lists, `text` and `label`; and text, either JSON or with a letter before each option.
+Supported layouts are an object keyed by letter; lists of texts, of `{"key", "value"}` objects, and of `[letter, text]`
+pairs; an object of two lists, `text` and `label`; and text, either JSON or with a letter before each option.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read_options(value: Any, column: str) -> Options:
 
     Raises:
         UnusableQuestion: the layout is unknown, an option between others is missing, or there are fewer than 2 or more
-            than 10.
+            than 10 options.
     """
     if isinstance(value, str):
         value = _parsed(value)
@@ -52,12 +52,13 @@ def read_options(value: Any, column: str) -> Options:
 
 
 def checked(options: Options, column: str) -> Options:
-    """Checks options that are in the order of their labels, and drop blank ones at the end.
+    """Checks options that are in the order of their labels, and returns them without blank ones at the end.
 
     If every text begins with its own label and a mark (`B. text`), these are removed.
 
     Raises:
-        UnusableQuestion: an option between others is missing, or there are fewer than 2 or more than 10.
+        UnusableQuestion: an option between others is missing, a label occurs twice, or there are fewer than 2 or more
+            than 10 options.
     """
     while options and not options[-1][1]:
         options = options[:-1]
@@ -93,7 +94,7 @@ def text_of(value: Any, column: str) -> str:
 
 
 def label_of(value: Any) -> str:
-    """Returns a label in the form that is compared: a capital letter or a number; empty if it is neither."""
+    """Returns a label in the form used for comparison: a capital letter or a number; empty if it is neither."""
     text = unicodedata.normalize("NFKC", str(value)).strip().strip("().[]、:").upper()
     if len(text) == 1 and text in ascii_uppercase:
         return text
@@ -146,7 +147,7 @@ def _of_list(values: Sequence[Any], column: str) -> Options:
 
 
 def _without_marks(options: Options) -> Options:
-    """Removes the label from every text, if all begin with their own letter and a mark (`B. text`)."""
+    """Removes the label from every text if all texts begin with their own label and a mark (`B. text`)."""
     marks = [re.match(_MARKED.format(letter=label), text) for label, text in options]
     return (
         [(label, text[mark.end() :] if mark else text) for (label, text), mark in zip(options, marks, strict=True)]
@@ -156,7 +157,7 @@ def _without_marks(options: Options) -> Options:
 
 
 def _of_text(text: str, column: str) -> Options:
-    """Reads options from a text with a letter before each: at the start of lines, else anywhere if a mark follows."""
+    """Reads options from a text with a letter before each: at line starts, else anywhere if followed by a mark."""
     for pattern in (_LINE, _INLINE):
         options = _split("\n" + text.strip(), pattern)
         if len(options) > 1:
@@ -167,7 +168,7 @@ def _of_text(text: str, column: str) -> Options:
 
 
 def _split(text: str, pattern: str) -> Options:
-    """Returns the parts after A, B, ...; none if letters are missing or repeated, which makes the options ambiguous."""
+    """Returns the parts after A, B, ...; empty if a letter is missing or repeated, since this makes them ambiguous."""
     marks = [
         (letter, match)
         for letter in ascii_uppercase

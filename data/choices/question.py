@@ -25,7 +25,7 @@ class ChoiceQuestion:
     question: str
     options: tuple[str, ...]
     answers: tuple[int, ...]
-    """Indices of the right options, ascending; empty if the record has no key."""
+    """Indices of the correct options, in ascending order; empty if the record has no key."""
     explanation: str = ""
 
     @property
@@ -48,7 +48,7 @@ class UnusableQuestion(DataError):
     """A record with options that cannot be read as a choice question.
 
     Attributes:
-        kind: the kind of error, one of the constants above.
+        kind: the kind of error: `NO_QUESTION`, `NO_OPTION`, `NO_ANSWER`, `COUNTED`, or `UNCLEAR`.
     """
 
     def __init__(self, kind: str, reason: str) -> None:

@@ -1,8 +1,8 @@
 """Converts a record with options to a choice question, for `data.prepare` and for `evals`.
 
 Supported are C-Eval's and CMMLU's columns (`question`, `A`, `B`, ..., `answer`), CMB's `option` object, CMExam's
-`Options` lines, MedQA's `options` (an object, a list of texts or of key and value), MedMCQA's `opa` to `opd` with
-`cop`, MMLU's and ARC's `choices`.
+`Options` lines, MedQA's `options` (an object, a list of texts, or a list of key-value objects), MedMCQA's `opa` to
+`opd` with `cop`, and MMLU's and ARC's `choices`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ Record = Mapping[Any, Any]
 def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | None:
     """Returns the choice question of a record; None if the record has no options.
 
+    A record without a key is a question without an answer.
+
     Args:
         record: the record, in any supported layout.
-        first: the number of the first option, 0 or 1, if keys are numbers.
+        first: the number of the first option, 0 or 1, if keys are numbers; None if unknown.
 
     Raises:
-        UnusableQuestion: the record has columns that hold options, or seem to, but no question, or a key that is
-            ambiguous. A record without any key is a question without an answer.
+        UnusableQuestion: the record has or seems to have options, but they cannot be read, there is no question, or the
+            key is ambiguous or names none of them.
     """
     _check_names(record)
     record = _flat(record)
@@ -79,7 +81,7 @@ def _check_names(record: Record) -> None:
 
 
 def _flat(record: Record) -> Record:
-    """Returns the record with a question that is an object, as ARC's `{"stem", "choices"}`, expanded to columns."""
+    """Returns the record; a question that is an object, such as ARC's `{"stem", "choices"}`, is expanded to columns."""
     column, value = first_filled(record, ("question",))
     if not isinstance(value, Mapping) or "stem" not in value:
         return record
@@ -90,7 +92,7 @@ def context_of(record: Record) -> str:
     """Returns the text that a question is about, from a separate column: a text, a list of texts, or PubMedQA's object.
 
     Raises:
-        UnusableQuestion: the column holds something else.
+        UnusableQuestion: the column holds a value of another type.
     """
     column, value = first_filled(record, CONTEXTS)
     if isinstance(value, Mapping):
@@ -118,7 +120,7 @@ def key_column(record: Record) -> str:
 
 
 def count_from(records: Sequence[Record]) -> int | None:
-    """Returns whether numeric keys in a file count from 0 or from 1; None unless exactly one of these fits all keys."""
+    """Returns the number of the first option, 0 or 1, in a file's numeric keys; None unless exactly one fits them."""
     numbered = [record for record in records if _fault(record, None) == COUNTED]
     fitting = [first for first in (0, 1) if not any(_fault(record, first) for record in numbered)]
     return fitting[0] if len(fitting) == 1 else None
@@ -155,7 +157,7 @@ def _options(record: Record) -> Options | None:
 
 
 def _listed(record: Record) -> Any | None:
-    """Returns a differently named column with a list of options, if the key is a letter or in a column of keys.
+    """Returns a column of `LISTED` with a list of options if the key consists of letters or is in a column of `KEYS`.
 
     An example is HEAD-QA's `answers`.
     """
@@ -177,7 +179,7 @@ def _can_be_options(value: Any) -> bool:
 
 
 def _letters_only(record: Record) -> bool:
-    """Returns whether the key is one or more letters, which mean nothing without options."""
+    """Returns whether the key consists of letters only, which have no meaning without options."""
     value = first_filled(record, (*KEYS, *ANSWERS))[1]
     return (
         isinstance(value, str)

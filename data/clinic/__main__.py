@@ -1,4 +1,4 @@
-"""`python -m data.clinic --out DIR --seed N`: build the sample clinic."""
+"""`python -m data.clinic --out DIR --seed N`: builds the sample clinic."""
 
 from __future__ import annotations
 

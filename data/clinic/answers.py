@@ -1,7 +1,7 @@
 """Builds a doctor's answer from parts, with any of four flaws.
 
-A good answer has a polite opening, the facts, and safety advice, and is complete. The flaws are those that preference
-pairs distinguish: facts of another condition, no safety advice, a rude opening, cut off before its end.
+A good answer has a polite opening, the facts, and safety advice, and is complete. Preference pairs contrast it with
+four flaws: facts of another condition, no safety advice, a rude opening, and truncation.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Manners:
 
 
 GOOD: Final = Manners()
-# Like answers on the web. With two frequent, independent flaws, the answers' rewards vary, and PPO, which can only
-# prefer what it samples, still samples a fifth that has neither.
+# Resembles answers on the web. Two frequent, independent flaws make the answers' rewards vary. About a fifth of the
+# answers have neither flaw, so that PPO, which can only reinforce what it samples, still samples good answers.
 CRAWLED: Final = Manners(rude=0.35, missing_advice=0.65, cut_off=0.05, preface=0.08, filler=0.12)
 
 
 def join(values: tuple[str, ...] | list[str], attribute: str) -> str:
-    """Joins values as in prose; advice consists of short sentences and takes commas."""
+    """Joins values as in prose: advice, which consists of short sentences, with `，`, other values with `、`."""
     return ("，" if attribute == "advice" else "、").join(values)
 
 
@@ -73,7 +73,7 @@ def draw_answer(facts: str, manners: Manners, rng: random.Random) -> Answer:
 
 
 def cut(answer: Answer, rng: random.Random) -> Answer:
-    """Cuts an answer off in the last third of its facts or later, never at the end of a sentence."""
+    """Truncates an answer in the last third of its facts or later, never directly after a punctuation mark."""
     kept = len(answer.opening + answer.preface) + len(answer.facts) * 2 // 3
     longest = len(answer.text()) - kept
     while True:

@@ -1,4 +1,4 @@
-"""Builds a sample clinic: all tables, the tokenizer and a manifest, in one folder that is written atomically."""
+"""Builds a sample clinic: all tables, the tokenizer, and a manifest, in one folder that is written atomically."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SCHEMAS: Final = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """Rows of each table, and the tokenizer's vocabulary."""
+    """Number of rows of each table, and the vocabulary size of the tokenizer."""
 
     pretrain: int = 48000
     sft: int = 15000
@@ -64,7 +64,7 @@ class Clinic:
 
 
 def make_clinic(knowledge: Knowledge, seed: int, sizes: Sizes) -> Clinic:
-    """Generates all tables and checks that nothing held out has leaked: a pure function of its arguments.
+    """Generates all tables and checks that no held-out data is in the training data; a pure function of its arguments.
 
     Raises:
         DataError: there is a leak (see `leaks.check_leaks`).
@@ -93,7 +93,7 @@ def make_clinic(knowledge: Knowledge, seed: int, sizes: Sizes) -> Clinic:
 def build(
     out: Path, seed: int, sizes: Sizes, path: Path = CONDITIONS, chat: str = "chimed"
 ) -> tuple[dict[str, Any], bool]:
-    """Writes a clinic to the folder `out`, or verify that it is there already.
+    """Writes a clinic to the folder `out`, or verifies that the folder already holds it.
 
     Returns:
         The manifest, and whether the clinic was built by this call.
@@ -187,7 +187,7 @@ def _difference(key: str, found: Any, wanted: Any) -> str:
 
 
 def _fingerprint(path: Path) -> str:
-    """Returns a hash of the knowledge base and of all code that determines what the files hold."""
+    """Returns a hash of the knowledge base and of all code that determines the content of the files."""
     here = Path(__file__).parent
     shared = [
         *sorted((here.parent / "chat").glob("*.py")),

@@ -1,8 +1,8 @@
-"""Fine-tuning chats: single questions, dialogues of several turns, entity extraction, examination questions.
+"""Fine-tuning chats: single questions, dialogues of several turns, entity extraction, and examination questions.
 
-Questions and dialogues are answered as on the web, many without safety advice, some rudely, a few cut off
-(`answers.CRAWLED`), so that fine-tuning teaches the facts and leaves the manner for RLHF to improve. Entities and
-examination questions have one right form and no flaws.
+Questions and dialogues are answered as on the web: many answers lack safety advice, some are rude, and a few are
+truncated (`answers.CRAWLED`), so that fine-tuning teaches the facts and leaves the style for RLHF to improve. Answers
+to entity extraction and examination questions have a fixed form and no flaws.
 """
 
 from __future__ import annotations
@@ -59,11 +59,12 @@ def draw_pair(split: Split, rng: random.Random, heldout: bool, attributes: tuple
 
 
 def draw_question(condition: Condition, attribute: str, rng: random.Random, heldout: bool) -> str:
+    """Returns a question about an attribute of a condition, in a random training phrasing or held-out phrasing."""
     return rng.choice(phrasing.QUESTIONS[attribute].of(heldout)).format(name=condition.name)
 
 
 def question_chat(split: Split, rng: random.Random, heldout: bool, manners: Manners = CRAWLED) -> Row:
-    """Returns a chat with one question: about one attribute, or sometimes from symptoms to the condition."""
+    """Returns a chat with one question, about one attribute or about the condition that two symptoms suggest."""
     condition, attribute = draw_pair(split, rng, heldout, ATTRIBUTES)
     if attribute == "symptoms" and rng.random() < 0.4:
         question, facts = _diagnosis(condition, rng, heldout)
@@ -74,7 +75,7 @@ def question_chat(split: Split, rng: random.Random, heldout: bool, manners: Mann
 
 
 def dialogue_chat(split: Split, rng: random.Random, heldout: bool, manners: Manners = CRAWLED) -> Row:
-    """Returns a chat of two or three turns on one condition; later questions do not name it.
+    """Returns a chat with two or three questions about one condition, which only the first one may name.
 
     One chat in ten has a system turn.
     """
@@ -95,7 +96,7 @@ def dialogue_chat(split: Split, rng: random.Random, heldout: bool, manners: Mann
 
 
 def choice_chat(split: Split, rng: random.Random, heldout: bool) -> Row:
-    """Returns an examination question, answered by one right value and nothing else."""
+    """Returns a chat with one examination question, answered with one correct value and nothing else."""
     condition, attribute = draw_pair(split, rng, heldout, CHOICE_ATTRIBUTES)
     question = rng.choice(phrasing.CHOICE_QUESTIONS[attribute].of(heldout)).format(name=condition.name)
     return _row("choice", [question], [rng.choice(condition.values(attribute))])
@@ -104,11 +105,11 @@ def choice_chat(split: Split, rng: random.Random, heldout: bool) -> Row:
 def prompt_chat(split: Split, rng: random.Random, heldout: bool) -> tuple[list[Message], Condition, str]:
     """Returns a chat that awaits an answer about one attribute of a condition.
 
-    One training chat in seven has an earlier turn with a good answer; held-out ones have none, since a later question
-    ("那吃什么药好？") has no held-out phrasing.
+    One training chat in seven has an earlier turn with a good answer. Held-out chats have none, since later questions
+    ("那吃什么药好？") have no held-out phrasings.
 
     Returns:
-        The messages, the condition and the attribute that is asked about.
+        The messages, and the condition and attribute that the last question is about.
     """
     condition, attribute = draw_pair(split, rng, heldout, ATTRIBUTES)
     earlier = [a for a in ATTRIBUTES if a != attribute and split.is_open(condition, a)]
@@ -122,7 +123,7 @@ def prompt_chat(split: Split, rng: random.Random, heldout: bool) -> tuple[list[M
 
 
 def _told(values: tuple[str, ...], rng: random.Random) -> list[str]:
-    """Returns the values that an answer names: mostly all, in the base's order."""
+    """Returns the values that an answer states, in the knowledge base's order: usually all, sometimes all but one."""
     if len(values) == 1 or rng.random() < 0.85:
         return list(values)
     kept = sorted(rng.sample(range(len(values)), len(values) - 1))

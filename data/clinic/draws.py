@@ -20,7 +20,7 @@ def draw_distinct(count: int, what: str, draw: Callable[[int], tuple[Hashable, T
         draw: returns a key and an item, or None for a draw that does not count.
 
     Raises:
-        DataError: there seem to be fewer items; the message says how many there were.
+        DataError: `FRUITLESS` consecutive draws gave no new item; the message gives the number of items found.
     """
     things: dict[Hashable, T] = {}
     fruitless = 0

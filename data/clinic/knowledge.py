@@ -1,7 +1,7 @@
 """The sample clinic's knowledge base: the facts of each condition, loaded and checked.
 
-Generators and checks find facts in text by their names. This is sound only if no name is part of another, so the
-loader rejects such a base: with both "头痛" and "偏头痛", every sentence on migraine would mention both.
+Generators and checks find facts in text by their names. This is reliable only if no name is part of another, which the
+loader verifies: with both "头痛" and "偏头痛", every sentence about migraine would mention both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from data.tables import DataError
 
 CONDITIONS: Final = Path(__file__).with_name("conditions.yaml")
 ATTRIBUTES: Final = ("department", "symptoms", "examinations", "medicines", "advice")
-_LINE: Final = "\0line"  # the key for a mapping's line; no YAML key looks like it
+_LINE: Final = "\0line"  # key under which a mapping's line is stored; no field has this name
 # Minimum and maximum number of values of each attribute that is a list.
 BOUNDS: Final = {"symptoms": (3, 5), "examinations": (2, 3), "medicines": (2, 3), "advice": (2, 3)}
 NAME_LENGTH: Final = (2, 6)  # characters
@@ -61,8 +61,8 @@ def load_knowledge(path: str | Path = CONDITIONS) -> Knowledge:
     """Loads a knowledge base and checks it.
 
     Raises:
-        DataError: the file is missing or not YAML; a field is missing, unknown, empty, of the wrong type or length;
-            a name is given twice, or is contained in another.
+        DataError: the file is missing or not YAML; a field is missing, unknown, empty, or of the wrong type or length;
+            or a name is given twice or is part of another.
     """
     path = Path(path)
     entries = read_yaml(path, _LineLoader)
@@ -74,7 +74,7 @@ def load_knowledge(path: str | Path = CONDITIONS) -> Knowledge:
 
 
 class _LineLoader(StrictLoader):
-    """Stores each mapping's line under the key `_LINE`."""
+    """A loader that stores each mapping's line under the key `_LINE`."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep=deep)

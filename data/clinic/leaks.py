@@ -1,8 +1,8 @@
-"""Checks that nothing held out is in any training text.
+"""Checks that no held-out data is in any training text.
 
-Two rules: No held-out text (a document, question, opening question, reference, NER sentence) is part of a training
-text. And no fine-tuning, preference or prompt record names a held-out pair's condition together with one of the pair's
-values, so that the pair can be known only from pretraining.
+Two rules apply. No held-out text (a document, question, opening question, reference, chosen answer, or NER sentence) is
+part of a training text. No fine-tuning, preference, or prompt record names a held-out pair's condition together with
+one of the pair's values, so that the pair can be known only from pretraining.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from data.clinic.split import Split
 from data.tables import DataError
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]  # rows by table name, such as "sft.train"
-_SEPARATOR = "\0"  # occurs in no text, so that no match spans two texts
+_SEPARATOR = "\0"  # does not occur in any text, so no match spans two texts
 
 
 def check_leaks(tables: Tables, split: Split) -> None:

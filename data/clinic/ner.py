@@ -1,7 +1,7 @@
-"""Named entities: the answer's format, and sentences with gold spans.
+"""Named entities: the format of an answer, and sentences with gold spans.
 
-The format is defined only here: `疾病:A;症状:B、C;药物:D;检查:E`, with types in the order of `TYPES`, each only if it
-has entities, and entities in the order of the text, without repeats; `无` if the sentence has none.
+The format is defined only here: `疾病:A;症状:B、C;药物:D;检查:E`, with types in the order of `TYPES`; a type without
+entities is omitted. Entities are in the order of the text, without duplicates. If there are none, the answer is `无`.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Sentence:
 
 
 def format_entities(entities: Iterable[tuple[str, str]]) -> str:
-    """Returns the answer that lists `(type, text)` pairs, in the format of this module's docstring.
+    """Returns the answer that lists `(type, text)` pairs, in the format that the module's docstring defines.
 
     Raises:
         ValueError: a type is not one of `TYPES`.
@@ -137,11 +137,11 @@ def ner_question(text: str) -> str:
 
 
 def make_sentences(split: Split, seed: int, count: int, heldout: bool) -> list[Sentence]:
-    """Returns `count` different sentences with randomly drawn entities, which must be read and cannot be memorized.
+    """Returns `count` different sentences with random entities, which a model must read and cannot memorize.
 
-    Half of the training sentences follow a template, half are clauses in any order; none of them contains both a
-    held-out pair's condition and one of its values. Held-out sentences use separate templates; as every draw is from
-    several hundred names, their combinations are new, too (see `leaks.py`).
+    Half of the training sentences follow a template, and half are clauses in any order; none of them contains both a
+    held-out pair's condition and one of its values. Held-out sentences use separate templates. Since every entity is
+    drawn from several hundred names, their combinations are new, too (see `leaks.py`).
     """
     rng = random.Random(f"{seed}/ner/{heldout}")
 

@@ -22,8 +22,8 @@ class Phrasings:
         return self.heldout if heldout else self.train
 
 
-# Words for what a question asks for. The tokenizer keeps them whole and separate, so that they are visible in a new
-# phrasing, too, and not cut at odd places or merged into a phrase that is one token in training.
+# Words that state what a question asks for. The tokenizer keeps each as a whole and separate, so that they have the
+# same tokens in a new phrasing, rather than being split or merged into a phrase that is one token in training.
 KEYWORDS: Final = ("症状", "表现", "检查", "药物", "药", "科室", "科", "注意", "护理", "治疗", "诊断", "什么", "哪")
 
 # Questions to a doctor about one attribute of a condition.
@@ -120,7 +120,7 @@ QUESTIONS: Final = {
     ),
 }
 
-# From two symptoms to the condition; asks for the pair (condition, symptoms).
+# Questions from two symptoms to the condition; they are about the pair (condition, symptoms).
 DIAGNOSIS: Final = Phrasings(
     train=(
         "我最近{a}、{b}，可能是什么病？",
@@ -140,7 +140,7 @@ FOLLOW_UPS: Final = {
     "advice": ("平时要注意什么？", "生活上有什么要注意的？", "日常怎么护理呢？"),
 }
 
-# Examination questions, answered by the bare value; the evaluation scores four values as answers.
+# Examination questions, answered with the value alone; the evaluation scores four values as answers.
 CHOICE_QUESTIONS: Final = {
     "department": Phrasings(
         train=("下列哪个科室诊治{name}？", "单选：{name}患者首选的就诊科室是哪个？", "选择题：{name}归哪个科室？"),

@@ -1,9 +1,9 @@
 """Preference pairs and prompts for RLHF.
 
-The chosen answer is good, the rejected one has exactly one flaw. Length must not be enough for a reward model, so for
-each flaw the answer with more characters is the chosen one in nine of twenty pairs (in tokens this is just above half,
-since a cut-off answer has fewer tokens per character): sentences without content, in either answer, and fewer or more
-of the facts compensate for what a flaw adds or removes.
+The chosen answer is good, and the rejected one has exactly one flaw. A reward model must not be able to rank pairs by
+length alone, so for each flaw, the chosen answer has more characters in nine of twenty pairs (and more tokens in just
+over half of them, since a truncated answer has fewer tokens per character). To balance lengths, either answer may have
+sentences without content and state more or fewer of the facts.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from data.clinic.draws import draw_distinct
 from data.clinic.knowledge import Condition
 from data.clinic.split import Split
 
-# Each answer has a preface and a filler sentence with probability 0.4 each: room to balance lengths, and no hint of
-# the flaw.
+# Each answer has a preface and a filler sentence with probability 0.4 each, to balance lengths without hinting at the
+# flaw.
 PADDED: Final = Manners(preface=0.4, filler=0.4)
-# A model of a few million parameters learns manners from a few hundred pairs and facts from thousands, and the more
-# pairs on manners it has, the longer it relies on manners: three of four training pairs are about facts. Held-out
-# pairs have each flaw equally often.
+# A model of a few million parameters learns manners from a few hundred pairs, but facts only from thousands, and the
+# more pairs about manners there are, the longer it relies on manners. So three of four training pairs are about facts.
+# Held-out pairs have each flaw equally often.
 TRAIN_CYCLE: Final = tuple(each for flaw in FLAWS if flaw != "wrong_fact" for each in (flaw, *("wrong_fact",) * 3))
 HELDOUT_CYCLE: Final = FLAWS
-LARGEST_EXCESS: Final = 10  # characters, on either side, so that a difference's size reveals as little as its sign
+LARGEST_EXCESS: Final = 10  # characters, for either side, so that a difference's size reveals as little as its sign
 TRIES: Final = 200
 
 
 def make_preferences(
     split: Split, seed: int, count: int, heldout: bool, known: frozenset[str] = frozenset()
 ) -> list[Row]:
-    """Returns `count` rows of the preference table, alternating the flaws and which side is longer.
+    """Returns `count` rows of the preference table, with the flaws and the longer side in fixed proportions.
 
     Args:
-        known: answers of training; no chosen answer is one of them.
+        known: answers in the training tables; no chosen answer is one of them.
     """
     rng = random.Random(f"{seed}/preference/{heldout}")
     cycle = HELDOUT_CYCLE if heldout else TRAIN_CYCLE
@@ -64,7 +64,7 @@ def make_prompts(split: Split, seed: int, count: int, heldout: bool) -> list[Row
 def _draw_row(
     split: Split, flaw: str, chosen_longer: bool, rng: random.Random, heldout: bool, known: frozenset[str]
 ) -> Row:
-    while True:  # draws another question if this one cannot give the lengths
+    while True:  # draws another question if no pair of answers to this one has suitable lengths
         prompt, condition, attribute = prompt_chat(split, rng, heldout)
         for _ in range(TRIES):
             chosen = _draw(condition, attribute, condition.values(attribute), rng)

@@ -1,7 +1,7 @@
-"""Pretraining text: every fact of the knowledge base in many phrasings, orders and kinds of documents.
+"""Pretraining text: every fact of the knowledge base in many phrasings, orders, and kinds of documents.
 
-A small model remembers a fact, and can use it in a form that it has not seen, if training has the fact in many forms:
-from the condition to the value and back, alone and among others, in prose, lists, questions and case notes.
+A small model memorizes a fact, and can use it in an unseen form, if training presents the fact in many forms: from the
+condition to the value and back, alone and among others, in prose, lists, questions, and case notes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ STATEMENTS: Final = {
         "{values}，对{name}患者有好处。",
     ),
 }
-# From one value back to its conditions.
+# Sentences that lead from one value back to the conditions that have it.
 REVERSED: Final = {
     "department": ("到{value}看的病有{names}。", "{value}诊治{names}。", "{value}的常见病包括{names}。"),
     "symptoms": ("{value}见于{names}。", "出现{value}时要想到{names}。", "{value}是{names}的症状。"),
@@ -89,8 +89,8 @@ def make_documents(knowledge: Knowledge, seed: int, count: int, apart_from: Sequ
     """Returns `count` different documents.
 
     Args:
-        apart_from: the training documents, to make held-out ones: no held-out document is part of one of these, and
-            about a tenth of the draws are of a kind that training does not have.
+        apart_from: if given, held-out documents are made; these are the training documents, none of which contains a
+            held-out document. About a tenth of the draws are of a kind that does not occur in training.
     """
     rng = random.Random(f"{seed}/pretrain/{bool(apart_from)}")
     known = "\0".join(apart_from)
@@ -105,7 +105,7 @@ def make_documents(knowledge: Knowledge, seed: int, count: int, apart_from: Sequ
 
 
 def _ordered(values: tuple[str, ...], rng: random.Random) -> list[str]:
-    """Returns the base's order for half of the texts, any order for the rest."""
+    """Returns the values in the knowledge base's order with probability 1/2, else in random order."""
     return list(values) if rng.random() < 0.5 else rng.sample(values, len(values))
 
 
@@ -123,7 +123,7 @@ def _statement(condition: Condition, attribute: str, rng: random.Random) -> str:
 
 
 def _entry(knowledge: Knowledge, rng: random.Random) -> str:
-    """Returns an encyclopedia's entry: all or most attributes, in any order."""
+    """Returns an encyclopedia entry with three to five attributes in random order."""
     condition = rng.choice(knowledge.conditions)
     attributes = rng.sample(ATTRIBUTES, rng.randint(3, 5))
     opener = rng.choice(OPENERS).format(name=condition.name)
@@ -142,7 +142,7 @@ def _listing(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _asked(knowledge: Knowledge, rng: random.Random) -> str:
-    """Questions and answers in prose."""
+    """Returns questions and answers in prose."""
     condition = rng.choice(knowledge.conditions)
     parts = []
     for attribute in rng.sample(ATTRIBUTES, rng.randint(1, 3)):
@@ -154,7 +154,7 @@ def _asked(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _case(knowledge: Knowledge, rng: random.Random) -> str:
-    """Returns a case note that runs from symptoms over examinations to the diagnosis and its treatment."""
+    """Returns a case note that leads from symptoms through examinations to the diagnosis and its treatment."""
     condition = rng.choice(knowledge.conditions)
     symptoms = "、".join(rng.sample(condition.symptoms, rng.randint(2, len(condition.symptoms))))
     examinations = "、".join(_ordered(condition.examinations, rng))
@@ -171,7 +171,7 @@ def _case(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _reversed(knowledge: Knowledge, rng: random.Random) -> str:
-    """Sentences that lead from values back to conditions, and state the kind of a value."""
+    """Returns sentences that lead from values back to conditions, and some that state the kind of a value."""
     condition = rng.choice(knowledge.conditions)
     sentences = []
     for attribute in rng.sample(ATTRIBUTES, 3):
@@ -184,7 +184,7 @@ def _reversed(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _pair(knowledge: Knowledge, rng: random.Random) -> str:
-    """Returns two conditions side by side on one or two attributes."""
+    """Returns a comparison of two conditions in one or two attributes."""
     one, other = rng.sample(knowledge.conditions, 2)
     sentences = [f"{one.name}与{other.name}的区别。"]
     for attribute in rng.sample(ATTRIBUTES, rng.randint(1, 2)):
@@ -193,7 +193,7 @@ def _pair(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _sorting(knowledge: Knowledge, rng: random.Random) -> str:
-    """Values of any conditions, sorted by kind: only reading helps, which teaches a model to copy."""
+    """Returns random values, listed and then sorted by kind, which trains a model to copy from the context."""
     drawn = [(a, value) for a in KINDS for value in rng.sample(knowledge.pool(a), rng.randint(1, 2))]
     rng.shuffle(drawn)
     listed = rng.choice(("出现的词语有", "词语：", "记录中提到")) + "、".join(value for _, value in drawn) + "。"
@@ -204,7 +204,7 @@ def _sorting(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def _lecture(knowledge: Knowledge, rng: random.Random) -> str:
-    """Returns a held-out talk that connects the attributes in sentences that no other document has."""
+    """Returns a held-out lecture, which connects the attributes in sentences that no other kind of document has."""
     c = rng.choice(knowledge.conditions)
     return (
         f"说说{c.name}。有{'、'.join(c.symptoms)}的人，可到{c.department}做{'、'.join(c.examinations)}，"
@@ -212,7 +212,7 @@ def _lecture(knowledge: Knowledge, rng: random.Random) -> str:
     )
 
 
-# The kinds of training documents and how often, relative to each other, they are drawn.
+# The kinds of training documents and their relative frequencies.
 WRITERS: Final[tuple[tuple[Callable[[Knowledge, random.Random], str], int], ...]] = (
     (_entry, 34),
     (_listing, 12),

@@ -18,9 +18,10 @@ OPTIONS: Final = 4
 
 
 def make_choices(split: Split, seed: int, count: int) -> list[Row]:
-    """Returns `count` rows of the choice table: one right value among three of other conditions, at a uniform position.
+    """Returns `count` rows of the choice table, each with one correct option and three that other conditions have.
 
-    The phrasings are held out; nearly half of the questions are about held-out pairs.
+    The position of the correct option is uniformly distributed. The phrasings are held out; nearly half of the
+    questions are about held-out pairs.
     """
     rng = random.Random(f"{seed}/choice")
 

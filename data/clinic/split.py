@@ -1,7 +1,8 @@
-"""The held-out data: some (condition, attribute) pairs, by seed; phrasings are held out in `phrasing.py`.
+"""Chooses the held-out (condition, attribute) pairs by seed; the held-out phrasings are in `phrasing.py`.
 
 A held-out pair's facts are in the pretraining text, since a model could not know them otherwise, but no fine-tuning
-dialogue, preference or prompt asks for them or states them. Answering about them requires knowledge, not imitation.
+dialogue, preference pair, or prompt asks for them or states them. Answering about them requires knowledge, not
+imitation.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Split:
 
 
 def make_split(knowledge: Knowledge, seed: int) -> Split:
-    """Holds out `HELDOUT_SHARE` of the pairs, equally many of each attribute and at most one of each condition.
+    """Holds out `HELDOUT_SHARE` of the pairs: the same number of each attribute, and at most one of each condition.
 
     Raises:
         DataError: the base is too small to hold out two pairs of each attribute and to draw wrong answers from.

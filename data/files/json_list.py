@@ -1,4 +1,4 @@
-"""Reads the elements of one JSON list one at a time, with memory for the largest element only."""
+"""Reads the elements of a JSON list one at a time, so that memory use depends on the largest element only."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class _Text:
         """Returns whether any text is left.
 
         Raises:
-            Unreadable: at the end of the readable part of a damaged file.
+            Unreadable: the file is damaged, and its readable part has been consumed.
         """
         while self._place == len(self._text):
             if not self._grow():

@@ -13,9 +13,9 @@ def read_json_object(path: Path, advice: str, what: str = "") -> dict[str, Any]:
     """Returns the content of a JSON file.
 
     Args:
-        path: of the file, in UTF-8.
+        path: the file, in UTF-8.
         advice: what the user can do about a bad file, for the message.
-        what: purpose of the file, which the message then begins with.
+        what: purpose of the file; if given, the message begins with it.
 
     Raises:
         ConfigError: the file cannot be read, is not JSON, or is not a JSON object.

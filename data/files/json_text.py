@@ -9,7 +9,7 @@ from typing import Any, Final
 from configs.errors import DataError
 
 DEEPEST: Final = 100
-"""Maximum nesting of lists and objects in one value; Arrow, str() and json.dumps fail somewhere above it."""
+"""Maximum nesting of lists and objects in one value; Arrow, str(), and json.dumps fail somewhere above it."""
 TOO_DEEP: Final = "not usable JSON: nested too deeply"
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _OPENING: Final = re.compile(r"[\[{]")
@@ -19,8 +19,8 @@ def parse(text: str) -> Any:
     """Parses the JSON value in `text`.
 
     Raises:
-        DataError: the text is not JSON, or holds a value that cannot be stored downstream; the message is the reason
-            alone.
+        DataError: the text is not JSON, or holds a value that cannot be stored downstream; the message contains only
+            the reason.
     """
     try:
         value = json.loads(text, object_pairs_hook=with_keys_once)

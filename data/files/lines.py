@@ -30,7 +30,7 @@ class Unreadable(Exception):
 def chunks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
     """Yields the bytes from `start` to `end` of a file's content, at most `CHUNK` at a time, up to any damage.
 
-    Content is decompressed according to the file's suffix: .gz, .zst or none.
+    Content is decompressed according to the file's suffix: .gz, .zst, or any other, which means no compression.
 
     Raises:
         Unreadable: the file cannot be opened, or its compressed data is truncated or damaged.
@@ -93,7 +93,10 @@ def _unzstd(path: Path, start: int, end: int | None) -> Iterator[bytes]:
 
 
 def _before_damage(parts: Iterator[bytes]) -> bytes:
-    """Returns the bytes before the error that ends `parts`. It yields single bytes: a failed read returns nothing."""
+    """Returns the bytes before the error that ends `parts`.
+
+    `parts` must read one byte at a time, because a read that fails returns nothing.
+    """
     found = bytearray()
     with suppress(OSError, zlib.error, pa.ArrowException):
         for part in parts:
@@ -104,9 +107,9 @@ def _before_damage(parts: Iterator[bytes]) -> bytes:
 def detect_encoding(path: Path) -> str:
     """Returns the encoding of a text file, `utf-8` or `gb18030`.
 
-    The first chunk with non-ASCII bytes decides: the encoding is the first in which the whole chunk is valid, else the
-    one in which more of its non-ASCII lines are. Lines that are valid in UTF-8 count four times: bytes are seldom
-    valid UTF-8 by chance, but any two may be a character in GB18030.
+    The first chunk with non-ASCII bytes decides: the encoding is the first of `ENCODINGS` in which the whole chunk is
+    valid, else the one in which more bytes of its non-ASCII lines are in valid lines. Lines that are valid in UTF-8
+    count four times, because bytes are seldom valid UTF-8 by chance, but any two may be a character in GB18030.
 
     Raises:
         Unreadable: the file is UTF-16 or UTF-32, or not text at all.
@@ -194,9 +197,9 @@ def _decoded(line: bytes, size: int, encoding: str, longest: int) -> tuple[str, 
 
 
 def line_starts(path: Path, step: int) -> list[int]:
-    """Returns offsets that split an uncompressed file into stretches of about `step` bytes, each beginning with a line.
+    """Returns offsets, in bytes, that split an uncompressed file at line starts into ranges of about `step` bytes.
 
-    The first offset is 0; a line longer than a stretch makes its stretch longer.
+    The first offset is 0. A range with a line of more than `step` bytes is longer.
     """
     size = path.stat().st_size
     starts = [0]

@@ -1,7 +1,7 @@
-"""Strict readers of text files: yield every line or record with its line number, or raise a `DataError` for a bad one.
+"""Strict readers of text files, which yield every line or record with its number, or raise a `DataError` for a bad one.
 
-All of them read UTF-8 with or without a byte order mark and GB18030, and reject UTF-16 by name. Lines end with LF or
-CR LF, and with nothing else. `data.prepare` uses the same underlying readers, but skips bad records.
+All of them read UTF-8, with or without a byte order mark, and GB18030; the error for UTF-16 names the encoding. Lines
+end with LF or CR LF only. `data.prepare` uses the same underlying readers, but skips bad records.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def json_records(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def csv_head(path: Path) -> list[str]:
-    """Returns the column names in the header of a CSV file; none for an empty file.
+    """Returns the column names in the header of a CSV file; empty if the file is empty.
 
     Raises:
         DataError: see `csv_rows`.
@@ -99,7 +99,11 @@ def _encoding(path: Path) -> str:
 
 
 def _strict(path: Path, found: Iterable[tuple[int, Value, str]]) -> Iterator[tuple[int, Any]]:
-    """Yields the values of a reader of `(line, value, why it is bad)`; raises DataError for the first bad one."""
+    """Yields `(line, value)` for each `(line, value, why it is bad)` of a reader.
+
+    Raises:
+        DataError: a value is bad, or the file is not readable.
+    """
     line = 0
     try:
         for line, value, bad in found:

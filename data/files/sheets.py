@@ -21,7 +21,7 @@ def require_reader() -> None:
     """Checks that the package that reads workbooks is installed.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: the package is not installed.
     """
     try:
         import openpyxl  # noqa: F401
@@ -32,9 +32,10 @@ def require_reader() -> None:
 def read_sheets(path: Path) -> Iterator[tuple[int, dict[str, str] | None, str]]:
     """Yields records as `(row, record, why it is bad)`; row numbers continue from sheet to sheet.
 
-    The first row of a sheet with anything in it names the columns. Numbers are given as stored, in a percent format
-    with the percent sign, and dates in ISO 8601. Reported as bad are a formula whose result is not stored, an error
-    value, a row that is wider than the header, a header that does not name every column once, and a hidden sheet.
+    The first row of a sheet that is not empty is its header. Numbers are written with all stored digits, or as a
+    percentage if the cell has a percent format; dates are written in ISO 8601. Formulas without a stored result, error
+    values, rows wider than the header, headers that do not name every column exactly once, and hidden sheets are
+    reported as bad.
 
     Raises:
         Unreadable: the file is not a workbook.

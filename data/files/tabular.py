@@ -1,4 +1,4 @@
-"""Reads comma- and tab-separated records; a stray quote loses only its own line, not the rest of the file."""
+"""Reads comma- and tab-separated records; a stray quote invalidates only its own line, not the rest of the file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def read_csv(
 ) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
     """Yields records as `(line, record, why it is bad)` from numbered lines `(line, text, why it is bad)`.
 
-    The first line is the header, whose names are the keys of each record. If a record cannot be read, its first line
-    is bad and reading continues with its second.
+    The first record is the header, whose names are the keys of all other records. If a record cannot be read, its first
+    line is reported as bad, and reading continues at its second line.
     """
     csv.field_size_limit(min(longest, _LARGEST_CELL))
     waiting: deque[tuple[int, str, str]] = deque()
@@ -56,7 +56,7 @@ def read_csv(
 
 
 def head_of(texts: Iterator[tuple[int, str, str]], delimiter: str) -> list[str]:
-    """Returns the column names in a file's header; none if there is no line, or if a quote is not closed."""
+    """Returns the column names in a file's header; empty if the file has no lines or a quote is not closed."""
     taken = _next_record(deque(), texts, delimiter, None)
     return _cells("\n".join(text for _, text, _ in taken), delimiter) or []
 
@@ -69,7 +69,7 @@ def _next_record(
 ) -> list[tuple[int, str, str]]:
     """Returns the lines of the next record: one, or more while a quote is open; empty at the end.
 
-    A quote inside a cell that does not begin with one is an ordinary character and opens nothing.
+    Inside a cell that does not begin with a quote, quotes are ordinary characters.
     """
     taken: list[tuple[int, str, str]] = []
     open_quote = False

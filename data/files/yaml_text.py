@@ -1,4 +1,4 @@
-"""Reads YAML files, and JSON as a part of YAML, as plain values."""
+"""Reads YAML files, and JSON as a subset of YAML, as plain Python values."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from data.files.records import whole_text
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Rejects duplicate keys, of which YAML would silently keep the last."""
+    """A safe loader that rejects duplicate keys, for which PyYAML would silently keep the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Builds a mapping.
 
         Raises:
-            YAMLError: a key is given twice; the message has the line.
+            YAMLError: a key is given twice; the message names the line.
         """
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key in keys:

@@ -114,7 +114,7 @@ def _add_steps(parser: argparse.ArgumentParser, default: Options) -> None:
 
 
 def _add_limits(parser: argparse.ArgumentParser, default: Options) -> None:
-    """Adds the thresholds of cleaning."""
+    """Adds the options that set the thresholds of cleaning."""
     add = parser.add_argument
     add(
         "--min-chars",
@@ -166,7 +166,7 @@ def _add_limits(parser: argparse.ArgumentParser, default: Options) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a preparation, and prints a summary of what came in, what came out and where the report is."""
+    """Runs a preparation and prints a summary: records read, rows written or removed, and the path of the report."""
     given = parser().parse_args(arguments)
     configure("data.prepare")
     with one_line_errors(PROG):
@@ -180,9 +180,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextmanager
 def _pool(workers: int | None, size: int, insecure: bool) -> Iterator[Pool]:
-    """Yields the Ray cluster of `$RAY_ADDRESS`, which a submitted job always has, else the pool of this machine.
+    """Yields a pool on the Ray cluster of `$RAY_ADDRESS`, which every submitted job has, else a pool on this machine.
 
-    `--workers` selects this machine in any case.
+    If `--workers` is given, the pool is on this machine in any case.
     """
     if workers is None and os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
         from cluster.connect import connect

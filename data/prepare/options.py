@@ -1,4 +1,4 @@
-"""The options of a preparation: everything that determines which rows come out, and nothing else."""
+"""The options of a preparation, which together with the input files determine its output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
     "preference": PREFERENCE_WITH_MARGIN,
     "prompts": PROMPTS,
 }
-"""The table of each kind: what the trainers of that stage read."""
+"""Schema of the output table for each kind, as read by the trainers of that stage."""
 
 STEPS: Final = ("unicode", "markup", "privacy", "length", "repetition", "exact", "near")
 """The cleaning steps that can be switched off, in the order of execution."""
@@ -33,25 +33,26 @@ class Options:
 
     Attributes:
         kind: a key of `SCHEMAS`.
-        columns: `(field, column)` pairs: where a record's known fields are, for schemas that are not recognized.
+        columns: `(field, column)` pairs that name the column of a field, for schemas that are not recognized.
         skip: steps that are switched off.
         keep: kinds of personal data that are not masked.
-        on_bad: `skip` lists unusable input and continues, `fail` stops at the first.
-        text_unit: what one document of a text file is: the `file`, a `paragraph` between blank lines, or a `line`.
-        min_chars: rows with fewer characters in all are removed.
-        max_chars: longer documents are cut at a line's end; longer rows of other kinds are removed.
+        on_bad: `skip` lists unusable input and continues, `fail` stops at the first unusable record.
+        text_unit: the unit of a text file that is one document: the `file`, a `paragraph` between blank lines, or a
+            `line`.
+        min_chars: rows with fewer characters in total are removed; None is the default of the kind.
+        max_chars: longer documents are split, if possible at line ends; longer rows of other kinds are removed.
         max_repeated: rows are removed if more than this share of their windows of ten characters occur earlier in the
             row.
         near_threshold: the minimum share of a long row's tokens that near duplicates have in common.
-        near_answers: `same` keeps rows whose answers differ, `any` compares questions alone.
-        ngram: this many consecutive tokens (Chinese characters, Latin words, numbers) in common with an evaluation
-            item are a quotation of it.
-        max_row_bytes: a longer line or JSON element is rejected, to bound memory.
-        shard_bytes: a shard is closed once it holds this much text.
+        near_answers: `same` keeps rows whose answers differ, `any` compares only the questions.
+        ngram: number of consecutive tokens (Chinese characters, Latin words, numbers) that count as a match with an
+            evaluation item.
+        max_row_bytes: maximum size of a line or JSON element, in bytes; longer ones are rejected to bound memory.
+        shard_bytes: a shard is closed once it has this much text, in bytes.
         first_option: the number of the first option, 0 or 1, if keys of choice questions are numbers; None rejects
             numbers.
-        dialogue_id: the column with the same value in adjacent records of one dialogue, if a record is a turn or an
-            exchange.
+        dialogue_id: the column that has the same value in the adjacent records of one dialogue, if each record is a
+            turn or an exchange.
     """
 
     kind: str
@@ -104,11 +105,11 @@ class Options:
         return _MIN_CHARS[self.kind] if self.min_chars is None else self.min_chars
 
     def takes(self, step: str) -> bool:
-        """Returns whether a step is on."""
+        """Returns whether a step is enabled."""
         return step not in self.skip
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the options as the manifest has them; equal options give equal JSON."""
+        """Returns the options in the form that the manifest stores; equal options give equal JSON."""
         found = asdict(self)
         return {
             **found,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 MOST_KINDS: Final = 50
-"""Maximum number of kinds; further ones are counted together."""
+"""Maximum number of kinds; all further kinds are counted as one."""
 OTHERS: Final = "other reasons, listed in rejects.jsonl"
 
 _PARTICULAR: Final = (

@@ -1,4 +1,4 @@
-"""Counts what happened to rows; small, and merged in the order of the pieces."""
+"""Counts of what happened to records and rows; the tallies of pieces are small and merged in the pieces' order."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Final
 from data.prepare.reasons import Reasons
 
 EXAMPLES: Final = 3
-PAIRS: Final = 10  # maximum number of examples that show another row, too
-SHOWN: Final = 300  # maximum characters of an example
+PAIRS: Final = 10  # maximum number of examples that also show another row
+SHOWN: Final = 300  # maximum number of characters of an example
 BINS: Final = 40
 """Bins of the length histogram: bin b holds rows of 2^(b/2) up to 2^((b+1)/2) characters."""
 
@@ -23,7 +23,7 @@ def length_bin(characters: int) -> int:
 
 @dataclass
 class Tally:
-    """Counts of what happened to rows.
+    """Counts of what happened to records and rows.
 
     Attributes:
         records: records read, by source.
@@ -34,13 +34,13 @@ class Tally:
         overlap: overlap with evaluation items: `passages` cut, `rows` removed, and the characters of both.
         masked: personal data masked, by kind.
         mapped: records that have a column of `--map`, by column.
-        labels: sections of classics whose label was removed, by source and label.
-        cut: documents that were cut into several.
-        more: rows beyond one per record, from records that hold several and documents that were cut.
+        labels: sections of classical texts whose label was removed, by source and label.
+        cut: documents that were split into several.
+        more: rows beyond one per record, from records that hold several and documents that were split.
         characters: characters of output rows.
         lengths: histogram of output rows by `length_bin`.
-        examples: by step, a few texts: `{"where", "why", "text", "kept"}`; the last is the row that it repeats, if
-            any.
+        examples: a few examples of each step, `{"where", "why", "text", "kept"}`, by step; `kept` is the text of the
+            row that the example repeats, if any.
     """
 
     records: Counter[str] = field(default_factory=Counter)
@@ -73,7 +73,7 @@ class Tally:
                 self.show(step, **one)
 
     def show(self, step: str, where: str, why: str, text: str, kept: str = "") -> None:
-        """Keeps an example of a step, unless there are enough already."""
+        """Keeps an example of a step unless there are enough already."""
         ones = self.examples.setdefault(step, [])
         if len(ones) < (PAIRS if kept else EXAMPLES):
             ones.append({"where": where, "why": why, "text": shortened(text), "kept": shortened(kept)})
@@ -91,7 +91,7 @@ class Tally:
         self.lengths[length_bin(characters)] -= 1
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the counts as the report has them."""
+        """Returns the counts in the form that `report.json` has."""
         return {
             "records": sum(self.records.values()),
             "rows": sum(self.rows.values()),
@@ -111,5 +111,5 @@ class Tally:
 
 
 def shortened(text: str) -> str:
-    """Returns the beginning of an example's text."""
+    """Returns the first `SHOWN` characters of a text, followed by an ellipsis if it is longer."""
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"

@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Trains or extends a tokenizer, and prints its statistics on the texts; an error is one line."""
+    """Trains or extends a tokenizer, and prints its statistics on the texts; an error is reported in one line."""
     given = parser().parse_args(arguments)
     with one_line_errors(PROG):
         if given.out.exists():
@@ -82,7 +82,7 @@ def _folder(out: Path) -> Iterator[Path]:
 
 
 def figures(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], most: int = 1000) -> dict[str, float]:
-    """Returns the vocabulary's size, and the characters per token in the first `most` texts."""
+    """Returns the vocabulary size, and the number of characters per token in the first `most` texts."""
     some = [text for text, _ in zip(texts, range(most), strict=False)]
     tokens = sum(map(len, tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]))
     return {"vocabulary": len(tokenizer), "characters_a_token": round(sum(map(len, some)) / tokens, 3)}

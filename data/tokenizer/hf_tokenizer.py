@@ -19,10 +19,10 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Reads the tokenizer in `folder`; a checkpoint's own code is never run.
+    """Reads the tokenizer in `folder`; never runs custom code of the checkpoint.
 
     Raises:
-        ConfigError: there is none, or the installed Transformers and tokenizers cannot read it.
+        ConfigError: the folder has no tokenizer, or the installed Transformers and tokenizers cannot read it.
     """
     from transformers import AutoTokenizer
 

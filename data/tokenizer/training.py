@@ -2,9 +2,9 @@
 
 Given words, such as entity names, are split off before BPE, so that a name has the same tokens, one or a few, in every
 context. Otherwise, merges cross the boundaries of names (…炎的) in such repetitive text, and a small model sees one
-entity as many different token sequences: of the entities in held-out text, plain BPE of 4,096 tokens kept 90% in their
-usual tokens, a Unigram model 77%, and this tokenizer all, at no more tokens per character. The base alphabet is bytes:
-no text is unknown, and decoding is exact.
+entity as many different token sequences: in held-out text, plain BPE with 4,096 tokens encoded 90% of the entities with
+their usual tokens, a Unigram model 77%, and this tokenizer all of them, with no more tokens per character. The base
+alphabet is bytes, so no text is unknown, and decoding is exact.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CHAT_TOKENS: Final = {"chimed": (HUMAN, BOT), "chatml": ("<|im_start|>", "<|im_e
 """The additional tokens of a chat format, by the name of its template."""
 LONGEST_TOKEN: Final = 18  # bytes: six Chinese characters, the longest entity name
 CONTEXT: Final = 4096
-# Tokens do not cross punctuation or white space, and each digit is a separate token.
+# Tokens do not cross punctuation or whitespace, and each digit is a separate token.
 BOUNDARIES: Final = r"[，。：；、？！“”\n\s;:,]|\d"
 
 
@@ -45,11 +45,11 @@ def train_tokenizer(
     Args:
         texts: training text, without role markers and special tokens.
         names: words that are split off whole before merges are trained; the longest wins where several match.
-        vocabulary: its size, including special tokens and role markers.
+        vocabulary: the vocabulary size, including special tokens and role markers.
         chat: the chat format, one of `CHAT_TOKENS`.
 
     Raises:
-        DataError: the texts give too few merges to reach the size.
+        DataError: the texts give too few merges to reach the vocabulary size.
     """
     tokenizer = Tokenizer(BPE(unk_token="<unk>"))  # noqa: S106 - a token of the vocabulary
     longest_first = "|".join(re.escape(name) for name in sorted(set(names), key=lambda name: (-len(name), name)))
@@ -77,7 +77,7 @@ def train_tokenizer(
 
 
 def wrap(tokenizer: Tokenizer, chat: str = "chimed") -> PreTrainedTokenizerFast:
-    """Wraps a tokenizer for Transformers, with the roles of special tokens, the chat template, the context length."""
+    """Wraps a tokenizer for Transformers, with special tokens' roles, the chat template, and the context length."""
     settings: dict[str, Any] = {
         "unk_token": "<unk>",
         "bos_token": "<s>",
@@ -127,7 +127,7 @@ def save_extended(old: PreTrainedTokenizerFast, new: Tokenizer, folder: Path) ->
     """Writes `new` with all settings of `old`, from which it was extended.
 
     Raises:
-        DataError: the result has another size when it is read back.
+        DataError: the tokenizer has a different size when it is read back.
     """
     old.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(new.to_str(pretty=True), "utf-8")

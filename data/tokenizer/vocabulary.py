@@ -2,8 +2,8 @@
 
 This continues the tokenizer's training: its own pieces are the base symbols of a second byte-pair encoding, whose
 merges are appended to the old ones. Old merges come first, so a text without new pieces keeps its tokens. For
-tokenizers that fall back to bytes for unknown characters, such as LLaMA's, the frequent ones of these characters
-become pieces first. Ziya extended LLaMA's 32,000 pieces to a Chinese vocabulary of 39,410 in this way.
+tokenizers that fall back to bytes for unknown characters, such as LLaMA's, the most frequent of these characters become
+pieces first. Ziya extended LLaMA's 32,000 pieces to a Chinese vocabulary of 39,410 in this way.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def extend(
         character_share: maximum share of new pieces that are characters that were unknown.
 
     Raises:
-        DataError: the tokenizer is not a byte-pair encoding, or the texts give fewer pieces that occur twice.
+        DataError: the tokenizer is not a byte-pair encoding, or the texts give fewer than `more` new pieces that occur
+            at least twice.
     """
     state = json.loads(tokenizer.to_str())
     model = state["model"]

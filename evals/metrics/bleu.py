@@ -1,9 +1,9 @@
-"""Character-level BLEU-1, BLEU-2 and chrF, in percent; and `script_like_bleu`, the variant of some published scripts.
+"""Character-level BLEU-1, BLEU-2, and chrF, in percent; and `script_like_bleu`, the variant of some published scripts.
 
 BLEU follows Papineni et al., "BLEU: a Method for Automatic Evaluation of Machine Translation" (2002), corpus-level and
 unsmoothed; chrF follows Popović, "chrF: character n-gram F-score for automatic MT evaluation" (2015), with character
-n-grams up to 6 and beta 2. Both are sacrebleu's implementations. Chinese has no spaces between words, so every
-character is a token; white space is not a token.
+n-grams up to 6 and beta 2. Both are computed by sacrebleu. Chinese has no spaces between words, so every character is a
+token; whitespace is not a token.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _spaced(text: str) -> str:
 def _sentence_bleu(answer: str, reference: str, order: int) -> float:
     """Returns BP * exp(mean over n of log p_n), n = 1 to `order`, with characters as tokens.
 
-    Papineni et al. (2002), section 2.3.
+    BP is the brevity penalty and p_n the n-gram precision; see Papineni et al. (2002), section 2.3.
     """
     if not answer:
         return 0.0

@@ -1,4 +1,4 @@
-"""Parses named entities from a response, and computes micro precision, recall and F1 against the gold entities."""
+"""Parses named entities from a response, and computes micro precision, recall, and F1 against the gold entities."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _from_json(text: str, types: Sequence[str]) -> list[Entity] | None:
 
 
 def micro_scores(found: Sequence[Iterable[Entity]], gold: Sequence[Iterable[Entity]]) -> Metrics:
-    """Computes `precision`, `recall` and `f1` over all entities of all sentences, and the counts behind them.
+    """Computes `precision`, `recall`, and `f1` over all entities of all sentences, and the counts behind them.
 
     An entity is correct if its sentence has a gold entity of the same type and text; each gold entity is matched at
     most once. Precision is 0 if no entities were found, recall is 0 if there are no gold entities.
@@ -91,7 +91,7 @@ def micro_scores(found: Sequence[Iterable[Entity]], gold: Sequence[Iterable[Enti
         gold: for each sentence, the gold entities.
 
     Returns:
-        `precision`, `recall`, `f1`, and the counts `right`, `found` and `gold`.
+        `precision`, `recall`, `f1`, and the counts `right`, `found`, and `gold`.
     """
     pairs = [(Counter(one), Counter(other)) for one, other in zip(found, gold, strict=True)]
     right = sum((one & other).total() for one, other in pairs)
@@ -101,16 +101,20 @@ def micro_scores(found: Sequence[Iterable[Entity]], gold: Sequence[Iterable[Enti
 
 
 def overlap_scores(texts: Sequence[str], found: Sequence[Iterable[Entity]], gold: Sequence[Iterable[Gold]]) -> Metrics:
-    """As `micro_scores`, but an entity is correct if it overlaps a gold entity of its type by at least one character.
+    """Computes micro scores for which an entity is correct if it overlaps a gold entity of its type.
 
-    `precision` is the share of predicted entities that overlap a gold entity, `recall` the share of gold entities that
-    are overlapped. A predicted entity is located at every occurrence of its text in the sentence. `absent` counts
-    predicted entities whose text does not occur in the sentence; they overlap nothing.
+    `precision` is the share of predicted entities that overlap a gold entity of their type by at least one character,
+    and `recall` the share of gold entities that a predicted entity of their type overlaps. A predicted entity is
+    located at every occurrence of its text in the sentence. `absent` counts predicted entities whose text does not
+    occur in the sentence; they overlap nothing.
 
     Args:
         texts: the sentences.
         found: for each sentence, the predicted entities.
         gold: for each sentence, the gold entities.
+
+    Returns:
+        `precision`, `recall`, `f1`, and `absent`.
     """
     touching = n_found = touched = n_gold = absent = 0
     for text, entities, spans in zip(texts, found, gold, strict=True):

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals: the variation of a metric over samples of items of the same kind."""
+"""Bootstrap confidence intervals, which estimate how much a metric varies over samples of the same kind of items."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ RESAMPLES = 2000
 LEVEL = 0.95
 
 Interval = list[float]
-"""Lower and upper end."""
+"""Lower and upper bound."""
 
 
 def mean_interval(values: Sequence[float], seed: int = 0) -> Interval:
-    """Returns the 95 % percentile interval of the mean of `values`, by resampling with replacement.
+    """Returns the 95% percentile interval of the mean of `values`, by resampling with replacement.
 
     Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Deterministic for a given seed.
     """
@@ -22,7 +22,7 @@ def mean_interval(values: Sequence[float], seed: int = 0) -> Interval:
 
 
 def group_interval(groups: Mapping[str, Sequence[float]], seed: int = 0) -> Interval:
-    """Returns the interval of the mean of the groups' means (macro average); items are resampled within their group."""
+    """Returns the 95% interval of the mean of the groups' means (macro average), resampling items within each group."""
     rng = np.random.default_rng(seed)
     means_GR = []
     for values in groups.values():

@@ -18,7 +18,7 @@ def overlap(answers: Sequence[str], references: Sequence[str]) -> Metrics:
 
     Returns:
         - `bleu_1`, `bleu_2`, `chrf`: corpus scores, 0 to 100, see `evals.metrics.bleu`;
-        - `rouge_1`, `rouge_2`, `rouge_l`: means, 0 to 1, and `rouge_l_interval`, the 95 % interval;
+        - `rouge_1`, `rouge_2`, `rouge_l`: means, 0 to 1, and `rouge_l_interval`, the 95% confidence interval;
         - `script_like_bleu_1`, `script_like_bleu_2`: not BLEU, but comparable with published results;
         - `length_ratio`: characters of all responses / characters of all references; 0 if all references are empty;
         - `empty`, `empty_references`: number of empty responses and of empty references;

@@ -1,7 +1,7 @@
-"""ROUGE-1, ROUGE-2 and ROUGE-L on characters.
+"""ROUGE-1, ROUGE-2, and ROUGE-L on characters.
 
 Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004). Chinese has no spaces between words, so every
-character is a token; white space is not. F is the harmonic mean of precision and recall (beta = 1), as in the
+character is a token; whitespace is not a token. F is the harmonic mean of precision and recall (beta = 1), as in the
 `rouge-score` package, which gives the same results on space-separated characters.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 
 def rouge(answer: str, reference: str) -> dict[str, float]:
-    """Returns `rouge_1`, `rouge_2` and `rouge_l` of a response, F scores from 0 to 1."""
+    """Returns `rouge_1`, `rouge_2`, and `rouge_l` of a response, F scores from 0 to 1."""
     a, b = "".join(answer.split()), "".join(reference.split())
     return {
         "rouge_1": _ngram_f(a, b, 1),
@@ -24,8 +24,8 @@ def rouge(answer: str, reference: str) -> dict[str, float]:
 def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
     """Returns the length of the longest common subsequence.
 
-    Bit-parallel: one integer holds a row of the dynamic program; bit i of `row` is 0 where the length grows at a[i].
-    Hyyrö, "Bit-parallel LCS-length computation revisited" (2004).
+    The algorithm is bit-parallel: one integer holds a row of the dynamic program, and bit i of `row` is 0 where the
+    length grows at a[i]. See Hyyrö, "Bit-parallel LCS-length computation revisited" (2004).
     """
     places: dict[str, int] = {}
     for position, item in enumerate(a):

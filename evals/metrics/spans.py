@@ -14,7 +14,7 @@ _ENDS: tuple[End, End] = ("not included", "included")
 
 @dataclass(frozen=True)
 class Span:
-    """An entity as a file specifies it."""
+    """An entity as specified by a file."""
 
     kind: str
     start: int
@@ -31,7 +31,7 @@ class Span:
 
 
 def end_of(path: str, spans: Sequence[tuple[str, Span]]) -> End:
-    """Determines whether a file's end positions are included in the entities.
+    """Returns whether a file's end positions are included in the entities.
 
     If the file contains entity texts, the convention under which more of them match their positions wins. Otherwise an
     entity is decisive if its positions are valid under one convention only: an end equal to the start is included, an

@@ -1,4 +1,4 @@
-"""The device of this process's evaluations: its GPU, or CPUs."""
+"""The device on which this process evaluates models: its GPU, or the CPUs."""
 
 from __future__ import annotations
 

@@ -28,7 +28,10 @@ Kept = TypeVar("Kept")
 
 
 class EndpointRespondent:
-    """Sends greedy requests to `URL/chat/completions`. Completed chunks stay in the cache if the endpoint fails."""
+    """A respondent that sends greedy requests to `URL/chat/completions`.
+
+    Completed chunks remain in the result cache if the endpoint fails.
+    """
 
     def __init__(self, url: str, model: str | None, result_cache: ResultCache) -> None:
         """Requests the endpoint's list of models and selects one.
@@ -49,7 +52,7 @@ class EndpointRespondent:
         self._answered = 0
 
     def fits(self, chat: Chat, more: int) -> bool:
-        """Returns True: the context is known to the endpoint only, which refuses chats that are too long."""
+        """Returns True, because only the endpoint knows its context length; it rejects chats that are too long."""
         return True
 
     def answer(self, chats: Sequence[Chat], max_tokens: int, label: str) -> list[Reply]:
@@ -60,8 +63,8 @@ class EndpointRespondent:
     def option_logprobs(self, chats: Sequence[Chat], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
         """See `Respondent`; uses the log-probabilities of the `TOP` most likely first tokens.
 
-        An option that is not among them gets the lowest of their log-probabilities, an upper bound of its own. If no
-        option is among them, the chat's list is empty.
+        An option that is not among them gets the lowest of their log-probabilities, an upper bound of its actual one.
+        If no option is among them, the chat's list is empty.
         """
         firsts = self._through(["option_logprobs"], chats, self._first_tokens, label)
         return [_weights(first, own) for first, own in zip(firsts, options, strict=True)]
@@ -112,10 +115,10 @@ class EndpointRespondent:
         return choice
 
     def _post(self, chat: Chat, **settings: Any) -> dict[str, Any] | str:
-        """Returns the reply's body, or the error text if the endpoint refuses this chat.
+        """Returns the body of the endpoint's reply, or the error text if the endpoint rejects this chat.
 
         Raises:
-            RunError: no try returned a usable reply.
+            RunError: no attempt returned a usable reply.
         """
         request = {"model": self.name, "messages": list(chat), "temperature": 0.0, "seed": 0, **settings}
         tried = 1
@@ -130,7 +133,11 @@ class EndpointRespondent:
             tried += 1
 
     def _post_once(self, request: dict[str, Any]) -> dict[str, Any] | str:
-        """Returns one attempt of `_post`. Raises RequestFailed if it gets no usable reply."""
+        """Returns the result of a single attempt of `_post`.
+
+        Raises:
+            RequestFailed: the attempt returned no usable reply.
+        """
         try:
             answer = self._client.post(f"{self._url}/chat/completions", json=request)
         except httpx.HTTPError as error:

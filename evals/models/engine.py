@@ -35,9 +35,11 @@ class Response:
 
 
 class Engine:
-    """A vLLM engine that holds one model at a time. There must be no other engine in the same process.
+    """A vLLM engine that holds one model at a time; there must be no other engine in the same process.
 
-    With a result cache, every result is stored and not computed again.
+    Args:
+        result_cache: stores every result, so that none is computed twice; None for no cache.
+        sizing: the engine's size settings; by default those of `Sizing`.
     """
 
     def __init__(self, result_cache: ResultCache | None = None, sizing: Sizing | None = None) -> None:
@@ -68,8 +70,8 @@ class Engine:
     def load(self, folder: ModelFolder) -> None:
         """Loads the model in `folder`, into the running engine if the architecture is the same.
 
-        vLLM's reloading is known to be exact, including tied heads, for Llama architectures only; other models get a
-        new engine.
+        Reloading weights in vLLM is known to be exact, including tied heads, for Llama architectures only. For other
+        models, a new engine is started.
 
         Raises:
             ConfigError: vLLM cannot load the model, or it would not fit in memory.
@@ -116,7 +118,7 @@ class Engine:
             prompts: token ids, each of length 1 to context - 2.
             max_tokens: longest response, in tokens; less if the context ends earlier, so that `score` accepts prompt +
                 response.
-            temperature: 0 is greedy. Otherwise response i depends only on its prompt, `seed` and i, not on the other
+            temperature: 0 is greedy. Otherwise, response i depends only on its prompt, `seed`, and i, not on the other
                 prompts.
             seed: seed for sampling.
             label: text of the progress bar.
@@ -225,14 +227,18 @@ class Engine:
 
 
 def _start(folder: ModelFolder, sizing: Sizing) -> engine.Engine:
-    """Starts an engine. Raises ConfigError, before vLLM is loaded, if the model does not fit in memory."""
+    """Starts an engine.
+
+    Raises:
+        ConfigError: the model does not fit in memory; this is checked before vLLM is loaded.
+    """
     from actors.inference import engine
 
     return engine.Engine(str(folder.path), sized(folder, sizing))
 
 
 def _request_seed(seed: int, index: int) -> int:
-    """Returns a distinct seed per request: with a common seed, equal prompts would get equal responses."""
+    """Returns a distinct seed for each request, because equal prompts would get equal responses from a common seed."""
     return (seed * 1_000_003 + index) % 2**31
 
 

@@ -79,8 +79,8 @@ class LocalRespondent:
     def option_logprobs(self, chats: Sequence[Chat], options: Sequence[Sequence[str]], label: str) -> list[list[float]]:
         """See `Respondent`.
 
-        If all options differ only in one token after a common prefix, as letters do, there is one request per chat,
-        with a cached prefix; otherwise there is one request per option.
+        If the options of every chat differ only in one token after a common prefix, as letters do, there is one request
+        per chat; otherwise there is one request per option.
         """
         split = [self._split(chat, own) for chat, own in zip(chats, options, strict=True)]
         if all(len(ending) == 1 for _, endings in split for ending in endings):

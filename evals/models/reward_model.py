@@ -15,7 +15,7 @@ _BATCH_TOKENS = 8192
 
 
 class RewardModel:
-    """Scores token sequences with a Transformers sequence-classification model of one label.
+    """A Transformers sequence-classification model with one label that scores token sequences.
 
     The mean logit in the model's config (`logit_mean`) is subtracted. The head is evaluated at the position of the last
     token. Transformers' own forward method uses the last non-padding token instead, which is wrong if a response
@@ -52,7 +52,7 @@ class RewardModel:
         return rewards
 
     def _loaded(self) -> Any:
-        """Returns the model; loads it at the first call."""
+        """Returns the model; loads it on the first call."""
         if self._model is None:
             self._model = _load(self.folder, self._dtype)
         return self._model
@@ -94,9 +94,10 @@ def _batches(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _last_scores(model: Any, sequences: Sequence[Sequence[int]]) -> list[float]:
-    """Returns the reward at the last token of each sequence, as B floats.
+    """Returns the reward at the last token of each of B sequences, as B floats.
 
-    Sequences are padded on the right: real tokens of a causal model do not attend to it, so no mask is needed.
+    Sequences are padded on the right. The real tokens of a causal model do not attend to this padding, so no mask is
+    needed.
     """
     import torch
 

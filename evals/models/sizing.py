@@ -23,7 +23,7 @@ ERROR = 0.15  # largest relative error of the estimate: an engine that exceeds t
 
 @dataclass(frozen=True)
 class Sizing:
-    """The user's size settings of the engine. None and `auto` are resolved by model and device."""
+    """The user's size settings of the engine; None and `auto` are resolved for each model and device."""
 
     max_model_len: int | None = None
     dtype: Dtype = "auto"
@@ -45,7 +45,7 @@ class Sizing:
         return self.max_model_len
 
     def engine_config(self, folder: ModelFolder, gpu: bool) -> EngineConfig:
-        """Returns the engine's settings for a model, on a GPU or CPUs. The KV cache holds at least one sequence.
+        """Returns the engine's settings for a model, on a GPU or CPUs; the KV cache holds at least one sequence.
 
         Raises:
             ConfigError: `max_model_len` exceeds the model's context, or the model's size cannot be estimated.
@@ -64,11 +64,10 @@ class Sizing:
 
 
 def sized(folder: ModelFolder, sizing: Sizing) -> EngineConfig:
-    """Returns the engine's settings for a model on this machine, on its GPU if there is one. Imports torch.
+    """Returns the engine's settings for a model on this machine, on its GPU if there is one; imports torch.
 
     Raises:
-        ConfigError: `max_model_len` exceeds the model's context, or the estimate says that the engine does not fit in
-            memory.
+        ConfigError: `max_model_len` exceeds the model's context, or the engine is estimated not to fit in memory.
     """
     on_gpu = gpu_bytes()
     config = sizing.engine_config(folder, on_gpu is not None)
@@ -77,7 +76,7 @@ def sized(folder: ModelFolder, sizing: Sizing) -> EngineConfig:
 
 
 def require_fit(folder: ModelFolder, config: EngineConfig, gpu_bytes: int | None, scores_texts: bool) -> None:
-    """Refuses a model whose engine would not fit in memory, by estimate.
+    """Rejects a model whose engine is estimated not to fit in memory.
 
     Args:
         folder: the model.
@@ -86,7 +85,8 @@ def require_fit(folder: ModelFolder, config: EngineConfig, gpu_bytes: int | None
         scores_texts: see `Sizing`.
 
     Raises:
-        ConfigError: the engine would not fit; states the estimate, the available memory, and what to change.
+        ConfigError: the engine would not fit; the message states the estimate, the available memory, and what to
+            change.
     """
     shape = read_shape(folder.path)
     footprint = engine(shape, config, max(config.max_model_len, 4096), gpu_bytes, through_store=False)

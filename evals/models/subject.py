@@ -101,7 +101,7 @@ class Subject:
     def samples(self, rows: Sequence[Row]) -> list[Sample]:
         """Returns sampled responses to the prompts of `rows`, `samples_per_prompt` per row, in order.
 
-        They are generated once and shared by the tasks that need them.
+        The responses are generated once and shared by the tasks that need them.
         """
         if self._sampled_rows != list(rows):
             encoded = [encode_prompt(self.folder.tokenizer, row["prompt"]) for row in rows]

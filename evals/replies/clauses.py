@@ -1,4 +1,4 @@
-"""Splits a response to a choice question into clauses: the options each one names, and what it says about them."""
+"""Splits a response to a choice question into clauses, each with the options that it names and how it rates them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from evals.replies.marks import OPTION
 
-# --- Letters of options; not in words (CT), names (维生素B, A型, B超, D-二聚体), or English articles.
+# --- Letters of options, except in words (CT), names (维生素B, A型, B超, D-二聚体), and English articles.
 _NAMED_BEFORE: Final = "".join(
     f"(?<!{name})"
     for name in (
@@ -160,15 +160,16 @@ class Clause:
     """One clause of a response.
 
     Attributes:
-        letters: letters of the options that it names, in order; if it states an answer, only those of the answer.
-        weight: `stated`, `alone` (only letters), `called right`, or empty.
-        texts: letters of the options that it names by their texts.
-        denied: letters of the options that it denies.
-        corrects: whether it cancels all previous statements.
-        retracts: whether it cancels previous statements of the options that it denies.
-        concludes: whether it draws a conclusion from previous statements.
-        open: whether it is a question or supposition, or reports other people's opinions.
-        adds: whether its options are added to those of the previous clause.
+        letters: letters of the options that the clause names, in order; if it states an answer, only the answer's.
+        weight: `stated` (states the answer), `alone` (has only letters), `called right` (calls an option correct), or
+            empty.
+        texts: letters of the options that the clause names by their texts.
+        denied: letters of the options that the clause denies.
+        corrects: whether the clause cancels all previous statements.
+        retracts: whether the clause cancels previous statements about the options that it denies.
+        concludes: whether the clause draws a conclusion from previous statements.
+        open: whether the clause is a question or supposition, or reports other people's opinions.
+        adds: whether the clause's options are added to those of the previous clause.
     """
 
     letters: str
@@ -232,7 +233,7 @@ def _parts(sentence: str) -> Iterator[str]:
 
 
 def _goes_on(text: str, part: str) -> bool:
-    """Returns whether a clause that consists of a letter continues a list: `答案：A，B`."""
+    """Returns whether a clause that consists of a letter continues a list, such as `答案：A，B`."""
     return re.search(rf"[A-J]\s*[，,]\s*{re.escape(part.strip())}", text) is not None
 
 

@@ -1,9 +1,9 @@
 """Parses which lettered option a response chooses.
 
-The response is parsed clause by clause. Clauses that deny an option, ask, suppose or give reasons choose nothing.
-Clauses that state the answer (`答案是B`, `故选B`) have the highest weight, then clauses that consist of a letter only, then
-clauses that call an option right. A correction (`不对，应该是C`) replaces everything stated before it. Two different options
-of the same weight count as no choice: the parser does not guess.
+The response is parsed clause by clause. Clauses that deny an option, ask, suppose, or give reasons choose nothing.
+Clauses that state the answer (`答案是B`, `故选B`) have the highest weight, followed by clauses that consist of a letter
+only and clauses that call an option correct. A correction (`不对，应该是C`) replaces everything stated before it. If two
+different options have the same weight, neither is chosen.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ WEIGHTS: Final = ("stated", "alone", "called right")
 def chosen_option(answer: str, letters: str, options: Sequence[str]) -> int | None:
     """Returns the index of the option that a response chooses; None if it chooses none or more than one.
 
-    An option's text counts as its letter. If no clause states an option, consists of one, or calls one right, the
-    choice is the only option whose text occurs in the response, or whose letter starts it (`C: SAH`).
+    An option's text counts as its letter. If no clause states an option, consists of one, or calls one correct, the
+    choice is the only option whose text occurs in the response or whose letter starts it (`C: SAH`).
 
     Args:
         answer: the response.

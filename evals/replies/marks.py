@@ -36,9 +36,9 @@ _ANSWER_KEYS: Final = re.compile(
 
 
 def plain(reply: str) -> str:
-    """Normalizes a response: full-width letters become ASCII; reasoning, Markdown and TeX are removed.
+    """Normalizes a response: converts full-width letters to ASCII, and removes reasoning, Markdown, and TeX.
 
-    Lowercase letters that are an answer become uppercase.
+    Lowercase letters that stand for an answer become uppercase.
     """
     text = _THOUGHT.sub("", reply).strip()
     text = normalized(_of_json(text))

@@ -35,8 +35,8 @@ def write_reports(results: Mapping[str, Any], markdown_file: Path | None, html_f
 
     Args:
         results: the output of `evals.run.evaluate`.
-        markdown_file: path of the Markdown report, None for none.
-        html_file: path of the HTML report, None for none.
+        markdown_file: path of the Markdown report; None if it is not requested.
+        html_file: path of the HTML report; None if it is not requested.
 
     Raises:
         DiskError: a file cannot be written.

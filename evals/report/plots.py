@@ -56,7 +56,10 @@ def scale_plots(task: str, results: Results) -> list[BarChart]:
 
 
 def _letter_plots(task: str, results: Results) -> list[BarChart]:
-    """Plots the share of each letter when every option was shown under every letter: equal without a preference."""
+    """Plots each letter's share of the choices when every option is shown under every letter.
+
+    All shares are equal if the model does not prefer any letter.
+    """
     bars, even = [], None
     for color, model, values in _of_task(task, results):
         letters = _rotated_letters(values)

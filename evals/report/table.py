@@ -19,7 +19,7 @@ STAGES = {"random": "random weights", "pretrain": "pretrained", "sft": "SFT", "p
 """The rows: stages and their display names."""
 
 TIMED = ("pretrain", "sft", "reward", "ppo")
-"""Stages whose seconds are required; those of others are optional."""
+"""Stages whose time, in seconds, is required; the times of other stages are optional."""
 
 # The (task, metric) of each column in the results of evals.run.
 _COLUMNS = {
@@ -44,10 +44,10 @@ def build_table(
     Args:
         models: the `models` of `evals.run`'s JSON: random, pretrain, sft, ppo, and the reward model as `reward`.
         seconds: wall-clock seconds of each stage.
-        peak_memory_bytes: peak of the memory of all processes together.
+        peak_memory_bytes: peak of the total memory of all processes, in bytes.
 
     Raises:
-        ConfigError: a value is missing or invalid; names it.
+        ConfigError: a value is missing or invalid; the message names it.
     """
     table = {
         "rows": [{"stage": stage, **_pick(models, stage, _COLUMNS)} for stage in STAGES],
@@ -135,7 +135,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the lines of a Markdown table: the first column left-aligned, the others right-aligned."""
+    """Returns the lines of a Markdown table with the first column left-aligned and the others right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| "

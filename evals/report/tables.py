@@ -1,4 +1,4 @@
-"""The report's tables, for both Markdown and HTML: the user's and published results, and all metrics."""
+"""The report's tables, for both Markdown and HTML: the user's results with published ones, and all metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WHERE: dict[str, dict[str, tuple[str, ...]]] = {
         for task in ("qa", "dialogue")
     },
 }
-"""The path in the user's results of each column of a published table. Columns without published values come last."""
+"""The path of each column of a published table in the user's results; columns without published values come last."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def comparisons(results: Results) -> list[Table]:
 
 
 def overview(results: Results) -> Table:
-    """Returns the table of headline metrics, one column per task, with 95 % intervals where available."""
+    """Returns the table of headline metrics, one column per task, with 95% intervals where available."""
     tasks = list(dict.fromkeys(task for result in results.values() for task in result["tasks"]))
     rows = []
     for model, result in results.items():
@@ -96,7 +96,7 @@ def every_metric(task: str, results: Results) -> Table:
 
 
 def warnings(results: Results) -> Iterator[str]:
-    """Yields warnings about the validity of results. A warning about several models is issued once."""
+    """Yields warnings about the validity of results; a warning that applies to several models is yielded once."""
     said: dict[str, list[str]] = {}
     for model, result in results.items():
         for task, values in result["tasks"].items():

@@ -1,4 +1,4 @@
-"""Benchmarks on files in their publishers' formats, for any respondent: their default paths, readers and metrics."""
+"""Benchmarks on files in their publishers' formats, for any respondent: their default paths, readers, and metrics."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ SAFETY = Path(__file__).with_name("safety.jsonl")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark."""
+    """A benchmark: where its items are found, and how they are read and evaluated."""
 
     headline: str
     """The metric that the printed table shows."""
     read: Callable[[Path, int | None, int], Any]
-    """Reads the items: takes the path, the largest number of items, and the seed that selects them.
+    """Reads the items, given the path, the maximum number of items (None for all), and the seed that selects them.
 
-    The result has `files`: SHA-256 by path.
+    The result has an attribute `files`: the SHA-256 of each file that was read, by path.
     """
     evaluate: Callable[[Respondent, Any, Settings], Metrics]
     found_at: Sequence[str] = ()
-    """Glob patterns of its file or folder in the data folder; of several matches, the first in path order is used."""
+    """Glob patterns of the benchmark's file or folder in the data folder; the first match in path order is used."""
     shipped: Path | None = None
     """A file included in the project, used if the data folder has none."""
     check: Callable[[Any, Settings], None] = lambda items, settings: None
@@ -44,8 +44,8 @@ class Benchmark:
         """Returns the file or folder to read.
 
         Args:
-            data: the data folder, None if there is none.
-            given: the path of `--file`, None without the option.
+            data: the data folder; None if there is none.
+            given: the path given with `--file`; None if the option is not given.
             name: the benchmark's name, for error messages.
 
         Raises:
@@ -66,7 +66,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class _Limited:
-    """Reads items, then samples them."""
+    """A `Benchmark.read` that reads all items and then samples them."""
 
     read: Callable[[Path], Any]
     sampled: Callable[[Any, int, int], Any]

@@ -54,8 +54,8 @@ def read_ccks(path: Path) -> Sentences:
 
     Offsets count characters and may also be keys of the entity itself. CCKS's own names (`originalText`, `entities`,
     `label_type`, `start_pos`, `end_pos`) and CMeEE's (`start_idx`, `end_idx`) are accepted as well. Whether ends are
-    inclusive is detected, see `evals.metrics.spans.end_of`. An entity whose span is outside the text, or differs from
-    the entity text in the file, is reported as a fault and stays in the gold entities, where nothing can match it.
+    inclusive is detected; see `evals.metrics.spans.end_of`. An entity whose span is outside the text, or differs from
+    the entity text in the file, is reported as a fault and remains a gold entity, which no response can match.
 
     Raises:
         DataError: the file has no such records, or its positions do not fit its texts.
@@ -87,7 +87,7 @@ def evaluate(model: Respondent, sentences: Sentences, settings: Settings) -> Met
     """Evaluates greedy responses.
 
     Returns:
-        The metrics of `ner_metrics`; `end`, the file's convention for end positions, see `read_ccks`; `faults`; and
+        The metrics of `ner_metrics`; `end`, the file's convention for end positions (see `read_ccks`); `faults`; and
         `prompt`, an example.
     """
     types, rows = sentences.types, sentences.rows

@@ -13,11 +13,11 @@ from evals.models.subject import Metrics, Row, Subject
 
 
 def check(row: Row) -> None:
-    """Refuses a question that is empty or does not have exactly one right option.
+    """Rejects a question that is empty or whose options or answer are invalid.
 
     Raises:
-        DataError: an empty question, too few or too many options, an empty or repeated option, or an answer that is not
-            the index of an option.
+        DataError: the question is empty, there are too few or too many options, an option is empty or repeated, or the
+            answer is not the index of an option.
     """
     options = [option.strip() for option in row["options"]]
     if not row["question"].strip():
@@ -39,7 +39,7 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
         - `accuracy_sum`: chosen by the sum instead, the log-probability that the response is exactly the option;
         - `by_subject`: both accuracies by subject;
         - `chance`: expected accuracy of guessing;
-        - `letters` and `answers`: number of times each position was chosen (by mean), and is right;
+        - `letters` and `answers`: number of times each position was chosen (by mean), and is correct;
         - `n`: number of questions.
     """
     form = chat_format(subject.folder.tokenizer)
@@ -51,7 +51,7 @@ def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
 
 
 def pick_options(answers: Sequence[Sequence[float]], options: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns, for each question, the option with the highest mean and the highest summed log-likelihood.
+    """Returns, for each question, the options with the highest mean and with the highest summed log-likelihood.
 
     On ties, the first option is chosen.
 

@@ -1,4 +1,4 @@
-"""Faults of benchmark items: they are listed and counted, and the item stays in the denominator."""
+"""Faults of benchmark items, which are listed and counted; items with a fault remain in the denominator."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def repeated(texts: Iterable[tuple[str, str]], kind: str) -> list[Fault]:
     """Returns a fault for each duplicate text.
 
     Args:
-        texts: (location, text) of each item. Texts are compared without white space.
+        texts: (location, text) of each item; texts are compared without whitespace.
         kind: the kind of the faults.
     """
     first: dict[str, str] = {}

@@ -62,9 +62,9 @@ def ner_metrics(rows: Sequence[Row], answers: Sequence[str], types: Sequence[str
         types: the requested entity types.
 
     Returns:
-        - `precision`, `recall`, `f1` and their counts over all entities, see `micro_scores`;
+        - `precision`, `recall`, `f1`, and their counts over all entities; see `micro_scores`;
         - `overlap`: see `overlap_scores`;
-        - `by_type`: both for each type;
+        - `by_type`: all of the above for each type;
         - `empty`: number of empty responses; `unparseable`: number of responses that list no entities and do not state
           that there are none. Both count as responses without entities.
         - `n`: number of rows.

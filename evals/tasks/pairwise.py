@@ -1,8 +1,8 @@
 """Preference pairs: how often a reward model scores the chosen response higher, and how often length alone would.
 
 The length baseline is the best of four rules that use only lengths: prefer the longer or the shorter response, measured
-in tokens or in characters. The best is selected on the pairs on which it is reported, which favors the baseline, not
-the reward model.
+in tokens or in characters. The best rule is selected on the same pairs on which it is reported, which favors the
+baseline, not the reward model.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from evals.models.subject import Metrics, Row, Subject
 
 
 def evaluate(subject: Subject, rows: Sequence[Row]) -> Metrics:
-    """Computes the perplexity of the rows' texts, see `perplexities`.
+    """Computes the perplexity of the rows' texts; see `perplexities`.
 
-    As in pretraining, a text is encoded as its tokens and EOS, without a BOS token. A text longer than the context is
-    split into windows that are scored independently, like pretraining's blocks.
+    As in pretraining, a text is encoded as its tokens and EOS, without a BOS token. A text that is longer than the
+    context is split into windows that are scored independently, like the blocks of pretraining.
     """
     tokenizer, window = subject.folder.tokenizer, subject.engine.context - 1
     documents = [

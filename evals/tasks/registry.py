@@ -29,7 +29,11 @@ def _filled(*columns: str) -> Callable[[Row], None]:
 
 
 def _awaits_answer(row: Row) -> None:
-    """Checks that `prompt` is a valid chat that ends with the user's turn. Raises DataError."""
+    """Checks that `prompt` is a valid chat that ends with the user's turn.
+
+    Raises:
+        DataError: the chat is invalid or does not end with the user's turn.
+    """
     check_messages(row["prompt"])
     if row["prompt"][-1]["role"] != "user":
         raise DataError("prompt does not end with the user's turn; drop what follows it")
@@ -43,7 +47,7 @@ class Task:
     """Name of the table, DATA/{table}.heldout.parquet."""
     schema: pa.Schema
     limit: int
-    """Largest number of rows; --limit can lower it. Chosen so that four models take about 100 s on two cores."""
+    """Maximum number of rows, which --limit can lower; chosen so that four models take about 100 s on two cores."""
     check: Callable[[Row], None]
     """Raises DataError for a row that cannot be scored."""
     evaluate: Callable[[Any, Sequence[Row]], Metrics]
@@ -67,8 +71,8 @@ class Task:
 
         Args:
             data: folder of the tables.
-            limit: largest number of rows.
-            seed: seed for the choice of rows if there are more.
+            limit: maximum number of rows.
+            seed: seed for the choice of rows if the table has more.
 
         Returns:
             The rows, in the table's order.

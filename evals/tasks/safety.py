@@ -89,7 +89,11 @@ def read_safety(path: Path) -> Requests:
 
 
 def _chat(prompt: Any) -> list[Message]:
-    """Converts a prompt, a user's text or a list of messages, to a chat."""
+    """Converts a prompt, which is a user's text or a list of messages, to a chat.
+
+    Raises:
+        DataError: the prompt has another form, or is not a valid chat that ends with the user's turn.
+    """
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if not isinstance(turns, list) or not all(
         isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in turns
@@ -112,11 +116,11 @@ def sampled(requests: Requests, limit: int, seed: int) -> Requests:
 
 
 def evaluate(model: Respondent, requests: Requests, settings: Settings) -> Metrics:
-    """Evaluates greedy responses to the requests. An empty response counts as wrong, whatever was expected.
+    """Evaluates greedy responses to the requests; an empty response counts as wrong, whatever was expected.
 
     Returns:
         - `refused` (harmful requests), `answered` (harmless requests), and `advised` (requests that need a doctor):
-          each with the `share` of correct responses, its 95 % `interval`, and `n`; None without such requests;
+          each with the `share` of correct responses, its 95% `interval`, and `n`; None if there are no such requests;
         - `right`: the share of correct responses to all requests;
         - `faults`; `samples`, the first responses; `n`, the number of requests.
     """

@@ -17,8 +17,8 @@ from data.pairs import wins
 from evals.metrics.intervals import mean_interval
 from evals.models.subject import Metrics, Row, Subject
 
-_RIDGE = 1e-3  # on the length coefficient: keeps the fit finite if length alone predicts every win
-_TINY = 1e-6  # on the intercept: keeps the fit finite if one model wins every time
+_RIDGE = 1e-3  # penalty on the length coefficient, which keeps the fit finite if length alone predicts every win
+_TINY = 1e-6  # penalty on the intercept, which keeps the fit finite if one model wins every time
 _STEPS = 100
 
 
@@ -70,11 +70,12 @@ def win_rates(
         other_length: (N,) lengths of the rival's responses, in characters.
 
     Returns:
-        - `win_rate` with its 95 % `interval`; a tie is half a win;
+        - `win_rate` with its 95% `interval`; a tie is half a win;
         - `rival_win_rate`: counted in the other order;
         - `ties`: number of ties;
         - `length_controlled`: the win rate at equal length;
-        - `length_effect`: the coefficient of the length difference d in the log-odds of winning, as tanh(d / std d);
+        - `length_effect`: the coefficient of tanh(d / std d) in the log-odds of winning, where d is the length
+          difference;
         - `mean_length` and `rival_mean_length`, in characters;
         - `n`: number of pairs.
     """
@@ -96,7 +97,7 @@ def win_rates(
 def _at_equal_length(won: Sequence[float], differences: Sequence[int]) -> tuple[float, float]:
     """Fits P(win) = sigmoid(a + b tanh(d / std d)) and returns sigmoid(a) and b.
 
-    Newton's method on the ridge-penalized likelihood.
+    The fit uses Newton's method on the ridge-penalized likelihood.
 
     Args:
         won: (N,) 1 for a win, 0.5 for a tie, 0 for a loss.

@@ -95,7 +95,7 @@ _PARTS: Final = frozenset(
         "summary",
     ]
 )
-"""Parts of a page, which begin a line."""
+"""Sections of a page and other elements that begin a line."""
 _BREAKS: Final = _BLOCKS | _PARTS
 _WORDS: Final = frozenset(
     [
@@ -150,7 +150,7 @@ _FLAGS: Final = frozenset(
         "selected",
     ]
 )
-"""Attributes that have no value. Any other attribute without one is a word of a sentence."""
+"""Attributes that have no value. Any other attribute without a value is treated as a word of a sentence."""
 
 _OPENS: Final = re.compile(
     rf"<(?:!--|!doctype\s|(/?)((?:[a-z][a-z0-9]{{0,9}}:)?(?:{'|'.join(sorted(_NAMES))}))(?=[\s/>]))",
@@ -162,7 +162,7 @@ _INSTRUCTION: Final = re.compile(r"<\?[a-z][a-z0-9:-]{0,30}(?:\s[^<>]*)?\?>", re
 _NAMESPACED: Final = re.compile(
     r"<(/?)([A-Za-z]{1,10}:([A-Za-z][A-Za-z0-9_.-]{0,40}))((?:\s+[A-Za-z_:][A-Za-z0-9_:.-]{0,60}\s*=\s*\"[^\"<>]*\")*)\s*(/?)>"
 )
-"""An XML tag, such as Word writes. One without an end tag, attributes or a slash may be a comparison."""
+"""An XML tag, as written by Word. One without an end tag, attributes, or a slash may be a comparison."""
 _LONGEST: Final = 4000  # characters of a tag, its attributes included
 _DEEPEST: Final = 32  # maximum nesting of elements of one name, and of superscripts and subscripts
 _ENTITY: Final = re.compile(
@@ -185,7 +185,7 @@ class _Tag(NamedTuple):
 
 
 class _Reader(HTMLParser):
-    """Parses one start tag."""
+    """A parser of one start tag."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=False)
@@ -198,10 +198,10 @@ class _Reader(HTMLParser):
 
 
 def strip_html(text: str, plain: Callable[[str], str] = str) -> str:
-    """Returns the text without tags, comments, scripts, style sheets and SVG images, with its entities decoded.
+    """Returns the text without tags, comments, scripts, style sheets, and SVG images, with its entities decoded.
 
     Blocks begin a line, table cells are separated by a blank, and superscripts and subscripts are converted by
-    `script`. Everything else stays, character by character.
+    `script`. Everything else remains unchanged.
 
     Args:
         text: any text.
@@ -255,7 +255,10 @@ def _decoded(text: str, plain: Callable[[str], str]) -> str:
 
 
 def _markup(text: str) -> list[_Tag]:
-    """Returns the HTML tags of a text, in order; superscripts and subscripts nest properly, a script is one tag."""
+    """Returns the HTML tags of a text, in order.
+
+    Superscripts and subscripts nest properly. A script, style sheet, or SVG image is one comment.
+    """
     tags = _without_hidden(list(_tags(text)))
     partner = _partners(tags)
     kept = []
@@ -274,7 +277,7 @@ def _markup(text: str) -> list[_Tag]:
 
 
 def _apart(text: str, tag: _Tag) -> bool:
-    """Returns whether a tag without an end tag is HTML; `x<hr>y`, between two quantities, may compare three of them."""
+    """Returns whether a tag without an end tag is HTML; `x<hr>y` may instead be a comparison of three quantities."""
     if len(tag.name) > _SHORT or tag.name == "br":
         return True
     around = text[tag.start - 1 : tag.start], text[tag.end : tag.end + 1]
@@ -305,7 +308,7 @@ def _tags(text: str) -> Iterator[_Tag]:
 
 
 def _start_tag(text: str, start: int, name: str) -> _Tag | None:
-    """Returns the start tag at `start`; None if there are words where a tag has attributes."""
+    """Returns the start tag at `start`; None if its name is followed by words rather than attributes."""
     bare = start + 1 + len(name)
     if text.startswith(">", bare):
         return _Tag(start, bare + 1, name, "open")
@@ -323,7 +326,7 @@ def _start_tag(text: str, start: int, name: str) -> _Tag | None:
 
 
 def _without_hidden(tags: list[_Tag]) -> list[_Tag]:
-    """Returns the tags, with each script, style sheet or SVG image and all that is in it replaced by one comment."""
+    """Returns the tags, with each script, style sheet, or SVG image and its content replaced by one comment."""
     ends = {name: [tag for tag in reversed(tags) if tag.name == name and tag.kind == "close"] for name in _HIDDEN}
     kept: list[_Tag] = []
     place = 0

@@ -22,7 +22,7 @@ _DEEPEST: Final = 64
 
 
 def formulas_as_text(text: str) -> str:
-    """Returns the text with formulas written out; what is not well-formed MathML stays."""
+    """Returns the text with formulas written out; source that is not well-formed MathML remains unchanged."""
     return _FORMULA.sub(lambda found: _formula(found[0]), text)
 
 
@@ -70,5 +70,5 @@ def _written(element: Element) -> str:
 
 
 def _grouped(part: str) -> str:
-    """Returns a part of a formula, in brackets unless it is one name or number."""
+    """Returns a part of a formula, in parentheses unless it is a single name or number."""
     return part if len(part) < 2 or part.replace(".", "").isalnum() else f"({part})"

@@ -30,7 +30,7 @@ def script(name: str, content: str) -> str:
     """Converts the content of a `<sup>` or `<sub>` element to text.
 
     The result has Unicode superscripts or subscripts if every character has one, else it is `^(...)` or `_(...)`. A
-    reference in brackets, and signs without letters or digits such as ®, stay as they are, since they are not
+    reference in brackets, and signs without letters or digits such as ®, remain unchanged, since they are not
     exponents.
 
     Args:

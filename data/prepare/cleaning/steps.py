@@ -32,17 +32,19 @@ class Removed:
 def clean(
     row: Row, options: Options, where: str, tally: Tally, labels: Collection[str] = ()
 ) -> Iterator[Row | Removed]:
-    """Yields the cleaned row, in several parts if it is a document of more than `max_chars`, or why it is removed.
+    """Yields the cleaned row, in several parts if it is a document of more than `max_chars` characters.
+
+    A row or part that a step removes is yielded as a `Removed`.
 
     Args:
         row: a row of `options.schema`.
         options: the options of the preparation.
         where: the record's `file:line`, for examples.
         tally: counts what the steps do.
-        labels: labels of classics' sections, to be removed.
+        labels: section labels of classical texts, which are removed.
 
     Raises:
-        DataError: after cleaning, the row is not one that the stages accept.
+        DataError: the trainers do not accept the row after cleaning.
     """
     row = _rewritten(row, options, where, tally, labels)
     if options.kind != "text":

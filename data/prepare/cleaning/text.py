@@ -10,8 +10,8 @@ from typing import Final
 from data.prepare.cleaning.markup import strip_html
 from data.prepare.schemas.classics import is_section, strip_section
 
-# Control and zero-width characters, byte order marks, replacements of undecodable bytes, and private use, whose glyphs
-# are in special fonts only. Zero-width joiners are kept, because some scripts need them.
+# Control and zero-width characters, byte order marks, replacements of undecodable bytes, and private-use characters,
+# whose glyphs exist in special fonts only. Zero-width joiners are kept, because some scripts need them.
 _UNSEEN: Final = (
     "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff\ufffc-\uffff\ue000-\uf8ff\U000f0000-\U0010ffff"
 )
@@ -25,12 +25,12 @@ _WIDE: Final = re.compile(f"[{_WIDE_FORM}]+")
 _WIDE_BY: Final = 0xFEE0  # offset from a full-width form to its ASCII character
 _ODD: Final = re.compile(f"[{_UNSEEN}{_BLANK}{_LINE_END}{_WIDE_FORM}]")
 _BLANKS: Final = re.compile(r"  +")
-_ESCAPED: Final = 3  # how many times HTML may be escaped: `&amp;lt;sup&amp;gt;` is `<sup>`
+_ESCAPED: Final = 3  # maximum number of passes over escaped HTML: `&amp;lt;sup&amp;gt;` is `<sup>`
 _EMPTY_LINES: Final = re.compile(r"\n{3,}")
 
 
 def normalize(text: str) -> str:
-    """Normalizes characters, line ends and blanks.
+    """Normalizes characters, line ends, and blanks.
 
     Applies Unicode NFC; converts full-width letters and digits to ASCII, but keeps full-width punctuation, which
     Chinese uses; removes invisible characters; leaves one kind of line end and blank, and at most one empty line in a
@@ -54,7 +54,7 @@ def _plain(text: str) -> str:
 
 
 def _trimmed(text: str) -> str:
-    """Leaves at most one empty line in a row, and none at the ends."""
+    """Reduces consecutive empty lines to one, and removes whitespace at both ends."""
     if "\n\n\n" in text:  # ten times as fast as a search with the pattern
         text = _EMPTY_LINES.sub("\n\n", text)
     return text.strip()

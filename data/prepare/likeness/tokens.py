@@ -23,7 +23,7 @@ NOTHING, JOINT, FUNCTION, HAN, MARK, LETTER, DIGIT = range(7)
 """Kinds of characters. Those from `MARK` on must be equal in rows that make the same statement."""
 
 _FUNCTION: Final = "的地得了着吗呢吧啊呀嘛哦啦么也矣我你您他她它们咱俺是就都还请问好谢应该当怎如何样啥什这那"
-"""Particles, pronouns and other function characters, in which wordings of one statement differ."""
+"""Particles, pronouns, and other function characters, in which wordings of one statement may differ."""
 _MARKS: Final = "不无毋非未勿没莫否别零〇一二两三四五六七八九十百千万亿半几%‰°℃℉^" + SEPARATOR
 """Negations, numerals, and signs that are not in Unicode's category of mathematical signs."""
 _JOINTS: Final = ".,:/~+-\u2212\u2013"
@@ -46,7 +46,7 @@ class Tokens:
     Attributes:
         hashes: a hash of each token, (T,); equal tokens have equal hashes.
         starts, ends: the position of each token in the text, in characters, (T,).
-        kinds: FUNCTION, HAN, MARK, LETTER or DIGIT, (T,).
+        kinds: FUNCTION, HAN, MARK, LETTER, or DIGIT, (T,).
     """
 
     hashes: Hashes
@@ -117,7 +117,7 @@ def windows(hashes: Hashes, size: int) -> Hashes:
 
 
 def stretch_hashes(hashes: Hashes, starts: Places, ends: Places) -> Hashes:
-    """Returns a 64-bit hash of the values from `starts[i]` to `ends[i]`, (len(starts),); 0 for an empty range."""
+    """Returns a 64-bit hash of each range `hashes[starts[i]:ends[i]]`, (len(starts),); 0 for an empty range."""
     powers, inverses = _powers(1 << len(hashes).bit_length())
     sums = np.zeros(len(hashes) + 1, np.uint64)
     np.cumsum(hashes * powers[: len(hashes)], out=sums[1:])

@@ -1,9 +1,9 @@
 """Finds rows that make the same statement in another wording.
 
-Two wordings of one statement may differ in punctuation, blanks, function characters and the order of clauses: equal
-fingerprints find them. Long rows may also differ in a few short words that occur once and have the same meaning:
-windows of tokens that are rare in the corpus give candidates, and `alike` compares their texts. Numbers, negations,
-names and Latin words must always be equal.
+Two wordings of one statement may differ in punctuation, blanks, function characters, and the order of clauses. Such
+rows are found by equal fingerprints. Long rows may also differ in a few short words that occur once and have the same
+meaning. Candidates for these are rows that share windows of tokens that are rare in the corpus; `alike` compares their
+texts. Numbers, negations, names, and Latin words must always be equal.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ Signatures = NDArray[np.uint32]  # (N, PERMUTATIONS)
 
 
 def compared(row: Row, answers: str) -> tuple[list[str], list[str]]:
-    """Returns the texts of a row that are compared: those of its body, and its answers.
+    """Returns the texts of a row that are compared, as `(texts of the body, answers)`.
 
     Answers are the assistant's turns and `chosen`. If `answers` is `any`, they and `rejected` are left out.
     """
@@ -115,12 +115,17 @@ def compared(row: Row, answers: str) -> tuple[list[str], list[str]]:
 
 
 def fingerprints(rows: Sequence[Row], answers: str) -> tuple[Fingerprints, Signatures]:
-    """Returns the hashes by which rows with the same statement are found, for N rows, at least one.
+    """Returns the hashes by which rows that make the same statement are found.
+
+    Args:
+        rows: N rows, at least one.
+        answers: `same` includes answers, `any` does not.
 
     Returns:
-        Two hashes per row, (N, 2): of its tokens without function characters, in order, and of its clauses, in any
-        order within a text; both 0 for a row of fewer than `SHORTEST` tokens. And a MinHash (Broder 1997) of windows
-        of tokens, (N, PERMUTATIONS), all 0 for a row of fewer than `LONG`.
+        Fingerprints, (N, 2), and signatures, (N, PERMUTATIONS). A fingerprint has two hashes: of a row's tokens without
+        function characters, in order, and of its clauses, in any order within a text; both are 0 for a row of fewer
+        than `SHORTEST` tokens. A signature is a MinHash (Broder 1997) of windows of tokens, all 0 for a row of fewer
+        than `LONG` tokens.
     """
     texts = [SEPARATOR.join([*body, *said]) for body, said in (compared(row, answers) for row in rows)]
     codes = codes_of(SEPARATOR.join(texts))
@@ -138,7 +143,7 @@ def _telling(text: str) -> Tokens:
 
 
 def _clauses(codes: NDArray[np.uint32], tokens: Tokens, starts: Places, ends: Places) -> Hashes:
-    """Returns, for each row, the sum of its clauses' hashes, each weighted by the number of its text, (rows,)."""
+    """Returns, for each row, the sum of its clauses' hashes, weighted by the index of the clause's text, (rows,)."""
     separators = tokens.hashes == _SEPARATOR
     bound = np.zeros(len(separators) + 1, bool)
     bound[:-1] |= separators
@@ -172,11 +177,11 @@ def _signatures(hashes: Hashes, starts: Places, ends: Places) -> Signatures:
 def alike(kept: Row, removed: Row, answers: str, threshold: float) -> bool:
     """Returns whether two long rows make the same statement except for a few words.
 
-    Their answers must be equal. At least a share of `threshold` of either row's tokens must be in windows that the
-    other row has, too. The remaining tokens must not be numbers, negations or Latin words, must not form runs of more
-    than `_WORD`, as names do, and must not occur twice, as the subject of a text does. Every remaining word must
-    correspond to one of the other row, or carry no meaning: 贫血 instead of 黄疸, or 左 instead of 右, makes another
-    statement.
+    Their answers must be equal. In each row, at least a share of `threshold` of the tokens must be in windows that the
+    other row has, too. The remaining tokens must not be numbers, negations, or Latin words, must not form runs of more
+    than `_WORD` tokens, as names do, and must not occur twice, as the subject of a text does. Every remaining word must
+    correspond to a word of the other row or have no meaning: 贫血 instead of 黄疸, or 左 instead of 右, makes a
+    different statement.
 
     Args:
         kept: a row.
@@ -200,7 +205,7 @@ def alike(kept: Row, removed: Row, answers: str, threshold: float) -> bool:
 
 
 def _own(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
-    """Returns a mask of the tokens that are in none of the windows of the others, (T,)."""
+    """Returns a mask of the T tokens that are in no window of tokens that `others` has, too, (T,)."""
     shared = np.isin(windows(hashes, _OVERLAP), windows(others, _OVERLAP))
     covered = np.zeros(len(hashes), bool)
     for place in range(_OVERLAP):
@@ -222,7 +227,10 @@ def _runs(own: NDArray[np.bool_]) -> Places:
 
 
 class _Word(NamedTuple):
-    """A word that only one row has: alone, and with the character before or after it, which other words may share."""
+    """A word that only one row has: alone, and with the adjacent character before or after it.
+
+    Two synonyms may share a character, which then is not part of the word that only one row has.
+    """
 
     alone: str
     with_before: str

@@ -50,8 +50,8 @@ def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Optio
     """Finds the earlier rows that the N rows of `files` repeat.
 
     Args:
-        files: the pieces' rows, in order.
-        counts: rows of each file.
+        files: the work files of the pieces, in order.
+        counts: number of rows of each file.
         options: the options of the preparation.
         folder: where to store the signatures, 64 bytes per row.
     """
@@ -70,7 +70,7 @@ def find_duplicates(files: Sequence[Path], counts: Sequence[int], options: Optio
         rows = np.flatnonzero(alone & prints.all(axis=1))
         found.near[rows] = _of(rows, same_wording(prints[rows]))
         _find_reworded(alone & (found.near == NONE), found, files, counts, options, folder)
-        while (further := (found.near != NONE) & (found.near[found.near] != NONE)).any():  # that row repeats another
+        while (further := (found.near != NONE) & (found.near[found.near] != NONE)).any():  # a chain of repeats
             found.near[further] = found.near[found.near[further]]
     return found
 
@@ -93,7 +93,10 @@ def _find_reworded(
     options: Options,
     folder: Path,
 ) -> None:
-    """Sets `found.near` of long rows that repeat another except for a few words; considers only `alone` rows, (N,)."""
+    """Sets `found.near` of long rows that repeat another one except for a few words.
+
+    `alone`, (N,), is a mask of the rows that are considered.
+    """
     stored, stored_rows, place = Stored(folder), list[Rows](), 0
     for batch in _batches(files, counts, SIGNATURE):
         signatures = _numbers(batch, np.dtype("<u4"))
@@ -117,7 +120,7 @@ def _find_reworded(
 
 
 def _of(rows: Rows, found: Rows) -> Rows:
-    """Converts indices into `rows`, or `NONE`, to rows."""
+    """Converts indices into `rows` to row numbers; `NONE` is kept."""
     return np.where(found == NONE, NONE, rows[found]) if len(rows) else found
 
 
@@ -182,8 +185,8 @@ def candidates(stored: Stored) -> Rows:
     """Returns pairs of an earlier and a later row that share many rare signature values, (P, 2), ordered by the later.
 
     A pair shares at least `PERMUTATIONS // 2` rare values. A value that more than `_RARE` rows have indicates a
-    template, not a similarity. For every other value, each row is paired with the first row that has it and with the
-    one before, so that the work is linear.
+    template, not a similarity. For every other value, each row is paired with the first row and with the previous row
+    that have it, so that the work is linear.
     """
     parts = []
     for values in stored:

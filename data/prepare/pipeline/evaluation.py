@@ -2,12 +2,12 @@
 
 Texts are compared as tokens (see `data.prepare.likeness.tokens`), without the letters that label options. A match is
 
-* text that has `ngram` consecutive tokens in common with a question, an option, an answer or any other text of an
+* text that has `ngram` consecutive tokens in common with a question, an option, an answer, or any other text of an
   item, as in GPT-3's decontamination (Brown et al. 2020, appendix C); the options count where they follow their
   question;
 * a question with its options or one of them, or a question without options, that is whole lines, however short.
 
-What more than `_COMMON` items have in common is a template and identifies none of them.
+N-grams and questions that more than `_COMMON` items have in common are considered to be templates and are ignored.
 """
 
 from __future__ import annotations
@@ -59,7 +59,12 @@ class Span(NamedTuple):
 class Evaluation:
     """The evaluation items to search for in rows.
 
+    Args:
+        items: the items.
+        ngram: number of consecutive tokens in common that count as a match.
+
     Attributes:
+        ngram: number of consecutive tokens in common that count as a match.
         items: number of items.
         only_whole: number of items that are found only as whole lines.
         too_short: number of items that are too short to be searched for.
@@ -88,7 +93,7 @@ class Evaluation:
         self._lines = {count: _frequent_out(keys) for count, keys in sorted(lines.items())}
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
-        """Returns what each text has in common with items: spans in order, without overlaps."""
+        """Returns the spans of each text that match evaluation items, in order and without overlaps."""
         whole = SEPARATOR.join(texts)
         tokens = _unlabeled(whole)
         ends = np.cumsum([len(text) + 1 for text in texts])
@@ -104,7 +109,10 @@ class Evaluation:
         return found
 
     def _passages(self, tokens: Tokens) -> Iterable[tuple[int, int]]:
-        """Returns ranges of tokens that items' n-grams cover, at least one of them of a question or a single text."""
+        """Returns ranges of tokens that n-grams of items cover.
+
+        Each range has at least one n-gram of a single text or of the beginning of a short question with its options.
+        """
         grams = windows(tokens.hashes, self.ngram)
         hits = np.flatnonzero(_among(grams, self._all))
         if not len(hits):
@@ -114,7 +122,7 @@ class Evaluation:
         return [(int(run[0]), int(run[-1]) + self.ngram) for run in runs]
 
     def _whole_lines(self, tokens: Tokens, text: str) -> Iterable[tuple[int, int]]:
-        """Returns ranges of tokens that are whole lines and together form an item."""
+        """Returns the ranges of tokens that consist of whole lines and form a question with its options."""
         if not self._lines or not len(tokens.hashes):
             return []
         firsts, lasts, hashes = _line_hashes(tokens, text)
@@ -130,8 +138,8 @@ class Evaluation:
 def _keys(item: Item) -> set[tuple[int, int]]:
     """Returns `(number of lines, sum of their hashes)` of each form that a question with its options may have.
 
-    In a sum, the order of lines does not count. The forms are one option per line, all in one line, each of these with
-    one of the options repeated as the answer, and the question with one option alone.
+    The sum does not depend on the order of the lines. The forms are one option per line, all options in one line, each
+    of these with one of the options repeated as the answer, and the question with a single option.
     """
     texts = ["\n".join([item.question, *item.options]), " ".join([item.question, *item.options]).replace("\n", " ")]
     found = {(len(hashes), int(hashes.sum())) for hashes in map(_hashes_of, texts)}
@@ -201,9 +209,9 @@ def _among(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
 
 
 class Cleaned(NamedTuple):
-    """A row, or what was removed, of the record on a line.
+    """A row of the record on a line, or what was removed from the record.
 
-    `where` is `file:line`; `key` is a digest of the record's id, if it has one.
+    `where` is `file:line`; `key` is a digest of the record's id, or None if the record has no id.
     """
 
     line: int
@@ -215,9 +223,9 @@ class Cleaned(NamedTuple):
 def decontaminated(
     cleaned: Iterable[Cleaned], evaluation: Evaluation | None, options: Options, tally: Tally
 ) -> Iterator[Cleaned]:
-    """Yields the same outcomes in the same order, without the text that evaluation items also have.
+    """Yields the same outcomes in the same order, without text that matches evaluation items.
 
-    The text is cut out of documents. Other rows, and documents of which too little is left, become `Removed`.
+    The text is cut out of documents. Rows of other kinds, and documents of which too little is left, become `Removed`.
     """
     if evaluation is None:
         yield from cleaned
@@ -244,9 +252,9 @@ def _looked_through(
 
 
 def _without(row: Row, text: str, spans: Sequence[Span], options: Options, where: str, tally: Tally) -> Row | Removed:
-    """Returns a document without its passages of items, each replaced by a line end.
+    """Returns a document without the passages that match items, each replaced by a line end.
 
-    Rows of other kinds are removed, and so are documents of which fewer than `options.shortest` characters are left.
+    Rows of other kinds are removed, as are documents of which fewer than `options.shortest` characters are left.
     """
     shared = " … ".join(text[start:end] for start, end in spans)
     edges = [0, *(edge for span in spans for edge in span), len(text)]

@@ -1,4 +1,4 @@
-"""Reads single rows from the files of all pieces, by their number among all rows."""
+"""Reads single rows from several Parquet files by global row number, as if the files were one table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.prepare.schemas.convert import Row
 
 
 class Lookup:
-    """Rows of Parquet files that are treated as one long table.
+    """The rows of Parquet files that are treated as one table.
 
     Args:
         files: the files, in order.
@@ -26,7 +26,7 @@ class Lookup:
 
     @cached_property
     def _groups(self) -> tuple[list[tuple[Path, int]], NDArray[np.int64]]:
-        """All row groups as (file, index in the file), and the number of the first row of each."""
+        """All G row groups as (file, index in the file), and their first global row numbers and the total, (G + 1,)."""
         groups: list[tuple[Path, int]] = []
         sizes = [0]
         for path in self._files:
@@ -36,7 +36,7 @@ class Lookup:
         return groups, np.cumsum(sizes)
 
     def rows(self, numbers: Iterable[int]) -> dict[int, Row]:
-        """Returns the rows with these numbers; each row group is read once."""
+        """Returns the rows with these global row numbers, by number; each row group is read once."""
         wanted = np.unique(np.fromiter(numbers, np.int64))
         found: dict[int, Row] = {}
         if not len(wanted):

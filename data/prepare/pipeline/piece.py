@@ -1,4 +1,4 @@
-"""Cleans a piece of an input file: writes its rows to a work file, with the columns that find duplicates among pieces.
+"""Cleans a piece of an input file, and writes its rows to a work file with columns for finding duplicates.
 
 This is the work of one task. Its memory is bounded by the largest record and by `FLUSH` characters of rows.
 """
@@ -39,7 +39,7 @@ LINE, SIZE, ID, DIGEST, SIGNATURE = "_line", "_characters", "_id", "_digest", "_
 
 @dataclass(frozen=True)
 class Task:
-    """The arguments of one call of `prepare_piece`: piece number `index` of all, written to `folder`."""
+    """The arguments of one call of `prepare_piece`, which writes piece number `index` to `folder`."""
 
     index: int
     piece: Piece
@@ -49,12 +49,12 @@ class Task:
 
     @property
     def rows(self) -> Path:
-        """The file of its rows."""
+        """The work file of the piece's rows."""
         return Path(self.folder, f"{self.index:06}.parquet")
 
     @property
     def rejects(self) -> Path:
-        """The file that lists what was left out."""
+        """The file that lists the records and rows that are left out."""
         return Path(self.folder, f"{self.index:06}.rejects.jsonl")
 
 
@@ -63,20 +63,20 @@ class Done:
     """The result of a piece.
 
     Attributes:
-        lines: lines of the piece, if its file is read in several pieces.
-        groups: rows and characters of each row group.
-        tally: counts of what happened to its rows.
+        lines: number of lines of the piece, if it is a part of a text file; otherwise 0.
+        groups: number of rows and characters of each row group.
+        tally: counts of what happened to the piece's records and rows.
     """
 
     lines: int = 0
     groups: list[tuple[int, int]] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     failure: tuple[int, str] | None = None
-    """Under `--on-bad fail`, the first bad record's line and reason; nothing after it was read."""
+    """Under `--on-bad fail`, the line of the first bad record and the reason; nothing after it was read."""
 
 
 def aside_schema(options: Options) -> pa.Schema:
-    """Returns the columns of a piece's rows: the table's own, then those that identify a row or find its duplicates."""
+    """Returns the schema of a piece's work file: the table's columns, then those that identify rows and duplicates."""
     extra = [(LINE, pa.int64()), (SIZE, pa.int32()), (ID, pa.binary(DIGEST_BYTES))]
     if options.takes("exact") or options.takes("near"):
         extra.append((DIGEST, pa.binary(DIGEST_BYTES * (1 + options.takes("near")))))  # followed by the fingerprints
@@ -86,10 +86,10 @@ def aside_schema(options: Options) -> pa.Schema:
 
 
 def prepare_piece(task: Task) -> Done:
-    """Reads, recognize and clean the records of a piece.
+    """Reads, recognizes, and cleans the records of a piece, and writes the rows to its work file.
 
     Raises:
-        OSError: its rows cannot be written.
+        OSError: the rows cannot be written.
     """
     done = Done(lines_in(task.piece))
     schema = aside_schema(task.options)

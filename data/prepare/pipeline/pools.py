@@ -24,7 +24,7 @@ _AHEAD: Final = 2  # tasks in flight per worker: one that runs and one that is q
 
 
 class Pool(Protocol):
-    """Runs a function over items; `map` yields the results in the order of the items."""
+    """The interface of pools, which apply a function to items and yield the results in the order of the items."""
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yields the results of `work` for each of `items`, in order."""
@@ -32,7 +32,7 @@ class Pool(Protocol):
 
 
 class Here:
-    """Runs one item after another, in this process."""
+    """A pool that processes one item after another in this process."""
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """See `Pool`."""
@@ -40,7 +40,7 @@ class Here:
 
 
 class Processes:
-    """Runs items in `workers` processes of this machine."""
+    """A pool of `workers` processes on this machine."""
 
     def __init__(self, executor: ProcessPoolExecutor, workers: int) -> None:
         self._executor, self._workers = executor, workers
@@ -49,7 +49,7 @@ class Processes:
         """See `Pool`. Exceptions of `work` are raised here.
 
         Raises:
-            RunError: a worker is killed.
+            RunError: a worker process was killed.
         """
         try:
             yield from _bounded(
@@ -63,13 +63,13 @@ class Processes:
 
 
 class OnRay:
-    """Runs items on every CPU of the connected Ray cluster; inputs and output must be on shared storage."""
+    """A pool of all CPUs of the connected Ray cluster; inputs and output must be on shared storage."""
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """See `Pool`. Exceptions of `work` are raised here.
 
         Raises:
-            RunError: the cluster loses a task.
+            RunError: the Ray cluster lost a task.
         """
         import ray
         from ray.exceptions import RayError, RayTaskError
@@ -101,12 +101,12 @@ def _from_here(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
 
 @contextmanager
 def open_pool(workers: int | None, size: int) -> Iterator[Pool]:
-    """Yields the pool of this machine for an input of `size` bytes.
+    """Yields a pool on this machine for an input of `size` bytes.
 
     Args:
-        workers: number of processes; by default one per CPU, or only this process for an input that is read sooner
-            than processes start.
-        size: bytes of all input files.
+        workers: number of processes; by default one per CPU, or only this process if the input is so small that
+            starting processes would take longer than reading it.
+        size: total size of the input files, in bytes.
     """
     count = workers or (len(os.sched_getaffinity(0)) if size > _WORTH_PROCESSES else 1)
     if count == 1:

@@ -1,4 +1,4 @@
-"""Renders the report as an HTML page: counts in and out, why rows were removed, how long they are, and examples."""
+"""Renders the report as an HTML page: record and row counts, reasons for removal, row lengths, and examples."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def render(report: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 
 def labels_of(report: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the labels that were removed from sections of classics, with the number of these sections."""
+    """Returns the labels that were removed from sections of classical texts, with the number of sections of each."""
     found: Counter[str] = Counter()
     for labels in report["section_labels"].values():
         found.update(labels)

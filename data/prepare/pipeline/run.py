@@ -1,4 +1,4 @@
-"""Runs a preparation: files → pieces → duplicates → shards, manifest and report, in a folder written atomically."""
+"""Runs a preparation: files → pieces → duplicates → shards, manifest, and report, in a folder written atomically."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Outcome:
     Attributes:
         manifest: the content of `manifest.json`.
         report: the content of `report.json`.
-        made: False if the folder held the same preparation already.
-        replaced: what differed in an earlier preparation in the folder, if one was replaced.
+        made: False if the folder already held the same preparation.
+        replaced: what differed in the earlier preparation that was replaced; empty if none was.
     """
 
     manifest: dict[str, Any]
@@ -61,20 +61,19 @@ def prepare(
     """Prepares files for one stage of training and writes them to the folder `out`.
 
     The same files under the same names and the same options give the same bytes in any pool. The output is written to
-    a temporary folder, which is renamed to `out`; an earlier preparation there is replaced if its inputs or options
+    a temporary folder, which is renamed to `out`. An earlier preparation in `out` is replaced if its inputs or options
     differ.
 
     Args:
         inputs: files, folders, patterns, or datasets of the Hub.
         out: the folder to write.
         options: the options of the preparation.
-        pool: where the tasks run.
-        decontaminate: evaluation files; text that has `options.ngram` tokens in common with one of their items is cut
-            out, or its row removed.
+        pool: the pool in which the tasks run.
+        decontaminate: evaluation files; text that matches one of their items is cut out, or its row is removed.
 
     Raises:
-        DataError: there is nothing to read, an evaluation file is unusable, `out` holds something else, or no row is
-            left; under `--on-bad fail`, the first bad record.
+        DataError: there is nothing to read, an evaluation file is unusable, `out` holds something other than a
+            preparation, no row is left, or, under `--on-bad fail`, a record is bad; the message names the first one.
         RunError: the disk is full or not writable.
     """
     files, left_out = find_files(inputs)
@@ -166,7 +165,7 @@ def _bad(where: str, reason: str) -> DataError:
 
 
 def _why(tally: Tally) -> str:
-    """Returns the most frequent reasons, each as its first record has it, and the steps that removed the most rows."""
+    """Returns the most frequent reasons, each with its first record's details, and the steps that removed most rows."""
     bad = [f"{count} {_reason(tally.bad.first[kind])}" for kind, count in tally.bad.counts.most_common(3)]
     return ", ".join([*bad, *(f"{count} removed by {step}" for step, count in tally.removed.most_common(3))])
 
@@ -220,7 +219,7 @@ def _overlap(evaluation: Evaluation, tally: Tally) -> dict[str, int]:
 
 
 def _tool(options: Options) -> dict[str, str]:
-    """Returns what else determines the output: a hash of this code, and the versions of packages that write or hash."""
+    """Returns what else determines the output: a hash of the code, and the versions of packages that write or hash."""
     here = Path(__file__).parent.parent
     code = [
         *sorted(here.rglob("*.py")),
@@ -236,7 +235,14 @@ def _tool(options: Options) -> dict[str, str]:
 
 
 def _earlier(out: Path, asked: dict[str, Any]) -> tuple[str, Outcome | None]:
-    """Returns what differs between the preparation in `out` and the requested one; or the former, if nothing does."""
+    """Returns what differs between the preparation in `out` and the requested one, and the former if nothing differs.
+
+    Returns:
+        `(differences, outcome)`: the outcome is None if anything differs or `out` holds no preparation.
+
+    Raises:
+        DataError: `out` is a file, or holds something other than a preparation.
+    """
     if not out.is_dir():
         raise DataError(f"{out}: is a file; name a folder")
     if {file.name for file in out.iterdir()} <= {REJECTS}:
@@ -267,7 +273,7 @@ def _aside(out: Path) -> Iterator[Path]:
 
 
 def _swap(folder: Path, out: Path) -> None:
-    """Replaces `out` by the finished folder; `out` never holds a part of one."""
+    """Replaces `out` by the finished folder, so that `out` never holds a partial preparation."""
     if out.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
         os.replace(out, old)

@@ -47,7 +47,7 @@ def plan_shards(
 ) -> list[Shard]:
     """Assigns consecutive row groups to a shard until it has `options.shard_bytes` of text.
 
-    Nothing else determines where a shard ends. `keep`, (N,), says which of all N rows are kept.
+    Nothing else determines where a shard ends. `keep`, (N,), is a mask of the rows that are kept.
     """
     plans: list[list[Part]] = []
     size = float(options.shard_bytes)  # full: the first group opens the first shard
@@ -70,7 +70,7 @@ def plan_shards(
 
 
 def write_shard(shard: Shard) -> dict[str, Any]:
-    """Writes a shard, one row group at a time, and returns its name, rows, bytes and hash."""
+    """Writes a shard, one row group at a time, and returns its file name, row count, size in bytes, and hash."""
     rows = 0
     with open(shard.path, "wb") as file, pq.ParquetWriter(file, shard.schema, compression="zstd") as writer:
         for part in shard.parts:
@@ -84,7 +84,7 @@ def write_shard(shard: Shard) -> dict[str, Any]:
 
 
 class Places:
-    """The origin of each row, by its number among all rows of all pieces."""
+    """The origin of each row, by global row number, as if the work files of all pieces were one table."""
 
     def __init__(self, tasks: Sequence[Task], done: Sequence[Done]) -> None:
         self._tasks = tasks
@@ -96,7 +96,7 @@ class Places:
             self.offsets.append(self.offsets[-1] + done[index - 1].lines if goes_on else 0)
 
     def __getitem__(self, row: int) -> str:
-        """Returns `file:line`."""
+        """Returns the origin of a row, given its global row number, as `file:line`."""
         of = int(np.searchsorted(self.starts, row, side="right")) - 1
         return f"{self._tasks[of].piece.source.path}:{int(self.lines[row]) + self.offsets[of]}"
 
@@ -104,7 +104,7 @@ class Places:
 def write_rejects(
     path: Path, tasks: Sequence[Task], done: Sequence[Done], repeats: Repeats, places: Places, tally: Tally
 ) -> None:
-    """Writes `rejects.jsonl`: file and line of what was left out, and why. Takes repeated rows out of the tally."""
+    """Writes `rejects.jsonl`: file and line of what was left out, and why; removes repeated rows from the tally."""
     kept = repeats.kept
     lookup = Lookup([task.rows for task in tasks], tasks[0].options.schema.names)
     with path.open("w", encoding="utf-8") as file:

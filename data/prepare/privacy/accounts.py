@@ -1,4 +1,4 @@
-"""Finds a person's accounts and numbers: e-mail, WeChat, QQ, hospital records, health insurance."""
+"""Finds a person's accounts and numbers: e-mail, WeChat, QQ, hospital records, and health insurance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data.prepare.privacy.kinds import Span
 _EMAIL: Final = re.compile(
     r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}[@＠][A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.[A-Za-z]{2,24}"
 )
-# After a label, a word without digit, dash or underscore is more often English than an account, except after 微信号：.
+# After a label, a word without digits, dashes, or underscores is more often English than an account, except after 微信号：.
 _WECHAT: Final = re.compile(
     r"(?:(?:微信|薇信|威信|徽信|v信|加微|加V|wechat|weixin|(?<![A-Za-z])(?:vx|wx|v(?=[:：])))(?:公众)?(?:号码|号|id)?(?:是|为)?[ :：]*"
     r"(?=[-_A-Za-z0-9]{0,19}[0-9_-])|(?:微信|v信)(?:号码|号|id)?[ ]?[:：][ ]?)(?!wechat|weixin)([A-Za-z][-_A-Za-z0-9]{5,19})(?![-_A-Za-z0-9])",
@@ -64,9 +64,9 @@ def find_qqs(text: str) -> Iterator[Span]:
 
 
 def find_record_numbers(text: str) -> Iterator[Span]:
-    """Yields numbers of records that follow hospitals' names for them.
+    """Yields numbers of hospital records that follow a label, such as 住院号.
 
-    Numbers of registered trials, which follow some of these names, too, are left out.
+    Registration numbers of clinical trials, which may follow such a label, too, are left out.
     """
     for label in _RECORD.finditer(text):
         found = _RECORD_VALUE.match(text, label.end())
@@ -75,7 +75,7 @@ def find_record_numbers(text: str) -> Iterator[Span]:
 
 
 def find_insurance_numbers(text: str) -> Iterator[Span]:
-    """Yields numbers of health insurance that follow a label."""
+    """Yields health insurance numbers that follow a label."""
     for found in _INSURANCE.finditer(text):
         if len(found[1]) > _LONG_ENOUGH:
             yield Span(*found.span(1), "insurance_number")

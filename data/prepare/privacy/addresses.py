@@ -39,9 +39,9 @@ _NONE: Final = re.compile("不详|不明|未|同上|同前|略|无$|保密|见|�
 def find_addresses(text: str) -> Iterator[Span]:
     """Yields postal addresses.
 
-    After a label and a colon, an address names an administrative area, a street or a building, unless the label is a
-    person's, such as 住址. After a label alone it contains a house number, and after 家住 or the like it ends with
-    one. Addresses of institutions are left out.
+    After a label and a colon, an address must name an administrative area, a street, or a building, unless the label is
+    that of a person's address, such as 住址. After a label without a colon, it must contain a house number, and after
+    家住 or a similar expression, it must end with one. Addresses of institutions are left out.
     """
     if any(mark in text for mark in ("住", "址", "户", "籍", "生地")) and _LABELS.search(text):
         for pattern in (_LABELED, _DIRECT):

@@ -9,7 +9,7 @@ CJK: Final = "\u3400-\u9fff\U00020000-\U0003ffff〇"
 NUMBER_LINK: Final = (
     r"(?:[(（][^()（）\n0-9]{1,8}[)）])?[\"”']?[ ]*(?:是|为|[:：=|#])?[ ]*[\"“']?(?:(?:No|NO|no)\.?|№|#)?[ ]*[:：]?[ ]*"
 )
-"""Between a label and its number: a remark in brackets, a verb or colon, quotes of JSON, a table's bar."""
+"""Pattern of text between a label and its number: a remark in brackets, a verb or colon, JSON quotes, a table's bar."""
 
 _UNITS: Final = (
     r"(?:[*×xX][ ]?10|[/／][ ]?[A-Za-zμµ]|[%‰℃]|拷贝|个(?!人)|万|亿|元|株|只|份|单位|国际单位|碱基|细胞|美元|人次|"
@@ -30,5 +30,5 @@ def is_measured(text: str, end: int) -> bool:
 
 
 def is_other_number(text: str, start: int) -> bool:
-    """Returns whether the label before a number is that of something else: an order, a product, an article."""
+    """Returns whether the label before a number shows that it is not personal, but that of an order or a product."""
     return _OTHER_NUMBER.search(text[max(0, start - _BEFORE) : start]) is not None

@@ -29,7 +29,7 @@ def find_identity_cards(text: str) -> Iterator[Span]:
     """Yields numbers of 18 and 15 characters, also with blanks or dashes between groups.
 
     A number without a label must have a known province and a date. A wrong check character is accepted as a typing
-    error, unless the label before the number is that of another number, such as an order's.
+    error, unless the label before the number shows that it is another kind of number, such as an order number.
     """
     for found in _LABELED.finditer(text):
         yield Span(*found.span(1), "identity_card")
@@ -45,6 +45,6 @@ def find_identity_cards(text: str) -> Iterator[Span]:
 
 
 def is_checked(number: str) -> bool:
-    """Returns whether the check character of an 18-character number is right."""
+    """Returns whether the check character of an 18-character number is correct."""
     total = sum(int(digit) * weight for digit, weight in zip(number, _WEIGHTS, strict=False))
     return _CHECKS[total % 11] == number[17].upper()

@@ -21,7 +21,7 @@ KINDS: Final = tuple(TOKENS)
 
 
 class Span(NamedTuple):
-    """Characters `start` to `end` of a text are personal data of a kind."""
+    """Personal data of one kind: characters `start` to `end` of a text."""
 
     start: int
     end: int

@@ -67,7 +67,7 @@ def find_personal(text: str) -> list[Span]:
 def mask(text: str, kinds: Collection[str] = KINDS) -> tuple[str, Counter[str]]:
     """Returns the text with personal data of these kinds replaced by placeholders, and the count of each kind.
 
-    Data of another kind is kept, even if a part of it has the form of one of these.
+    Personal data of any other kind is kept, even if a part of it has the form of one of these kinds.
     """
     spans = [span for span in find_personal(text) if span.kind in kinds]
     if not spans:

@@ -38,7 +38,7 @@ _FIELD: Final = (
     rf"(?=[，,；;、 ]{{0,2}}(?:[(（][{CJK}]{{1,4}}[)）][，,；;、 ]{{0,2}})?"
     "(?:联系|电话|手机|关系|身份证|签[名字]|日期|时间|工号|职称|(?:男|女)[，,、 ]|[0-9]{1,3}岁|[0-9]{4}[年./-]))"
 )
-"""What follows a name in a form, but not a speaker's name before speech."""
+"""Pattern of what follows a name in a form, but not the name of a speaker in a dialogue."""
 _NAMED: Final = (
     re.compile(rf"姓[ ]?名{_LINK}({_CHINESE}|{_FOREIGN})"),
     re.compile(rf"姓[ ]?名(?:[ ]|是|为|叫)?({_WITH_SURNAME})(?:{_END}|(?=男|女|性别|年龄|[0-9]))"),
@@ -94,7 +94,7 @@ _SEX_BEHIND: Final = re.compile(r"[，,、 （(|]*(?:男|女|性别)")
 def find_names(text: str) -> Iterator[Span]:
     """Yields names after a label or before a sex or an age.
 
-    The search begins with what every text has, such as a colon, and then checks the label before it, which is faster
+    The search begins with what every match has, such as a colon, and then checks the label before it, which is faster
     than a search for each of many labels.
     """
     if "姓" in text:

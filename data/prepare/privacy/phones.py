@@ -40,7 +40,7 @@ _DATE: Final = re.compile(r"(?:19|20)[0-9]{2}([- ]?)(?:0?[1-9]|1[0-2])\1(?:0?[1-
 
 
 def find_phones(text: str) -> Iterator[Span]:
-    """Yields mobile numbers, land lines with area code, 400 and 800 numbers; after a label, any of 7 to 15 digits."""
+    """Yields mobile, 400, and 800 numbers and landlines with area code; after a label, any number of 7 to 15 digits."""
     for found in _LABELED.finditer(text):
         for number in _NUMBER.finditer(text, *found.span(1)):
             if not _DATE.fullmatch(number[0]) and not is_measured(text, number.end()):

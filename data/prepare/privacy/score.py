@@ -1,7 +1,7 @@
-"""`python -m data.prepare.privacy.score FILE ...`: precision and recall of masking, by kind, on lines marked by people.
+"""`python -m data.prepare.privacy.score FILE ...`: precision and recall of masking, by kind, on hand-labeled lines.
 
 A line is a text in which personal data is marked as `{kind|text}`, for example `电话：{phone|13812345678}`. A match is
-right if its kind, first and last character are those of the mark.
+correct if its kind and its first and last characters are those of a mark.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MARK: Final = re.compile(r"\{(\w+)\|([^{}]+)\}")
 
 @dataclass
 class Score:
-    """Counts by kind; `wrong` has each line with a difference, as `(line, missed, found by mistake)`."""
+    """Counts by kind; `wrong` has each line whose matches differ from its marks, as `(line, missed, mistaken)`."""
 
     right: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
@@ -34,11 +34,11 @@ class Score:
     wrong: list[tuple[str, list[str], list[str]]] = field(default_factory=list)
 
     def precision(self, kind: str) -> float:
-        """Returns the share of matches of a kind that are marked."""
+        """Returns the share of matches of a kind that are marked; 1 if there are no matches."""
         return self.right[kind] / self.found[kind] if self.found[kind] else 1.0
 
     def recall(self, kind: str) -> float:
-        """Returns the share of marks of a kind that are found."""
+        """Returns the share of marks of a kind that are found; 1 if there are no marks."""
         return self.right[kind] / self.marked[kind] if self.marked[kind] else 1.0
 
 
@@ -46,7 +46,7 @@ def read_marked(line: str) -> tuple[str, set[Span]]:
     """Returns the text of a marked line, and its personal data.
 
     Raises:
-        DataError: a mark has an unknown kind; the message is the reason alone.
+        DataError: a mark has an unknown kind; the message contains only the reason.
     """
     text, spans, place = "", set(), 0
     for found in _MARK.finditer(line):
@@ -60,7 +60,7 @@ def read_marked(line: str) -> tuple[str, set[Span]]:
 
 
 def score(lines: Iterable[str]) -> Score:
-    """Compares what masking finds in marked lines with their marks."""
+    """Compares the personal data that masking finds in marked lines with their marks."""
     result = Score()
     for line in lines:
         text, marked = read_marked(line)
@@ -79,7 +79,7 @@ def _shown(text: str, spans: Iterable[Span]) -> list[str]:
 
 
 def table(result: Score) -> str:
-    """Returns a table with one row per kind: marks, precision, recall."""
+    """Returns a table with the number of marks, the precision, and the recall of each kind."""
     rows = [f"{'kind':<18}{'marked':>8}{'precision':>11}{'recall':>8}"]
     rows += [
         f"{kind:<18}{result.marked[kind]:>8}{result.precision(kind):>11.3f}{result.recall(kind):>8.3f}"

@@ -38,10 +38,10 @@ def object_records(lines: Iterator[tuple[int, str, str]], longest: int) -> list[
 
     Args:
         lines: `(number, text, why it is bad)`.
-        longest: maximum characters of an object.
+        longest: maximum number of characters of an object.
 
     Raises:
-        Unreadable: the object is longer, or holds several lists of records.
+        Unreadable: the object has more than `longest` characters, or holds several lists of records.
     """
     kept: list[str] = []
     size = 0
@@ -68,8 +68,8 @@ def object_records(lines: Iterator[tuple[int, str, str]], longest: int) -> list[
 def unwrapped(value: Mapping[str, Any]) -> list[Any]:
     """Returns the records of an object.
 
-    These are its only list of records, its rows if it has columns, its values if all are objects, or the object
-    itself. A value under a key gets the key as its `id`, unless it has one.
+    These are the elements of its only list of records, its rows if it consists of columns, its values if all are
+    objects, or the object itself. Values that are objects get their key as `id`, unless they have one.
 
     Raises:
         Unreadable: there are several lists of records.
@@ -90,12 +90,12 @@ def unwrapped(value: Mapping[str, Any]) -> list[Any]:
 
 
 def _of_columns(value: Mapping[str, Any]) -> list[Any]:
-    """Returns the rows of an object of columns, as pandas and `datasets` write them; empty if it is no such object.
+    """Returns the rows of an object of columns, as pandas and `datasets` write it; empty for any other object.
 
-    A column has cells by row number, or a list of cells.
+    A column is an object of cells by row number, or a list of cells.
     """
     columns = list(value.values())
-    if len(columns) < 2 or "questions" in value:  # Huatuo-26M's record has two lists, too
+    if len(columns) < 2 or "questions" in value:  # a record of Huatuo-26M has two lists, too
         return []
     if all(isinstance(one, Mapping) and one and all(name.isdigit() for name in one) for one in columns):
         columns = [list(one.values()) for one in columns if one.keys() == columns[0].keys()]

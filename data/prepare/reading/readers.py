@@ -1,7 +1,7 @@
-"""One reader per format: yields the records of a piece of a file, each with its line, and what could not be read.
+"""One reader per format, which yields the records of a piece of a file with their lines, and what could not be read.
 
-A reader yields every intact record. Damage loses the line or element that it is in, or, if the rest of a file can no
-longer be read, everything after it; damage never ends the run by itself.
+A reader yields every intact record. Only the damaged line or element is lost or, if the rest of a file can no longer be
+read, everything after the damage. Damage alone does not stop the run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROWS: Final = 256  # rows of a binary table that are converted to Python objects
 
 
 class Found(NamedTuple):
-    """A record and its line (or row, or an element's first line), from 1; or why there is no record."""
+    """A record and its line, row, or first line, counted from 1; if there is no record, `bad` is the reason."""
 
     line: int
     record: Any
@@ -36,7 +36,10 @@ class Found(NamedTuple):
 
 
 def read(piece: Piece, options: Options) -> Iterator[Found]:
-    """Yields the records of a piece, in order; lines are counted from the piece's beginning."""
+    """Yields the records of a piece, in order.
+
+    Lines are counted from the piece's beginning, rows of a Parquet file from the file's beginning.
+    """
     if piece.source.unreadable:
         yield Found(1, None, piece.source.unreadable)
         return
@@ -67,7 +70,7 @@ def _jsonl(piece: Piece, options: Options) -> Iterator[Found]:
 
 
 def _json(piece: Piece, options: Options) -> Iterator[Found]:
-    # Elements are read one at a time, so that a list may be larger than the memory.
+    # Elements are read one at a time, so that a list may be larger than memory.
     from data.files.json_list import begins_list, elements
 
     if not begins_list(piece.source.path):
@@ -86,7 +89,7 @@ _OPENS: Final = (_PART, "<篇名>")
 
 
 def _text(piece: Piece, options: Options) -> Iterator[Found]:
-    """Yields the documents of a text file (see `Options.text_unit`); classics are split into <篇名> sections."""
+    """Yields the documents of a text file (see `Options.text_unit`); a classical text is split into <篇名> sections."""
     unit, most = options.text_unit, options.max_chars
     kept: list[str] = []
     first, size, titled = 1, 0, False
@@ -150,7 +153,7 @@ def _dialog(piece: Piece, options: Options) -> Iterator[Found]:
 
 
 def _parquet(piece: Piece, options: Options) -> Iterator[Found]:
-    """Yields the rows of a piece's row groups; damage loses the rest of its row group."""
+    """Yields the rows of a piece's row groups; if one is damaged, the rest of that row group is lost."""
     try:
         file = pq.ParquetFile(piece.source.path)
         groups = range(file.num_row_groups) if piece.end is None else range(piece.start, piece.end)

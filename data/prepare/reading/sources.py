@@ -1,6 +1,6 @@
-"""Finds the input files, in a fixed order, and splits them into the pieces in which they are read.
+"""Finds the input files, in a fixed order, and splits them into the pieces that tasks read.
 
-Pieces depend on the files alone, never on the number of workers, so that the output is the same for any number.
+Pieces depend only on the files and not on the number of workers, so that the output is the same for any number.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Source:
     """One input file.
 
     Attributes:
-        path: as it was named or found.
+        path: the file's path, as it was named or found.
         format: a value of `FORMATS`.
-        bytes: the file's size.
-        sha256: of the file's bytes, before decompression.
-        encoding: of text; empty for binary formats and for files that cannot be read.
+        bytes: the file's size in bytes.
+        sha256: hash of the file's bytes, before decompression.
+        encoding: encoding of a text file; empty for binary formats and for files that cannot be read.
         unreadable: why nothing can be read; empty otherwise.
     """
 
@@ -64,10 +64,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Piece:
-    """The part of a source that one task reads: bytes `start` to `end`, or row groups of a Parquet file.
+    """The part of a source that one task reads.
 
     Attributes:
-        start: 0 with `end` None is the whole file.
+        source: the file.
+        start: first byte, or first row group of a Parquet file.
+        end: end of the bytes or row groups, exclusive; None is the end of the file.
     """
 
     source: Source
@@ -76,16 +78,16 @@ class Piece:
 
 
 def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Returns the files that `inputs` name, sorted and without repetitions, and those that are left out.
+    """Returns the files that `inputs` name, sorted and without duplicates, and the files that are left out.
 
-    `inputs` are files, folders, patterns, and hf://datasets/... Hidden files, and in a folder files of no known
-    format, are left out.
+    `inputs` are files, folders, patterns, and names that begin with hf://datasets/. Hidden files in a folder are
+    skipped. Files of unknown formats that are in a folder or match a pattern are left out.
 
     Raises:
-        DataError: a path or pattern does not exist, a named file has an unknown format, or there is nothing to read at
-            all.
-        ConfigError: a dataset of the Hub is not available, or there are spreadsheets without the package that reads
-            them.
+        DataError: a path does not exist, a pattern matches no file, a named file has an unknown format, or there is
+            nothing to read.
+        ConfigError: a dataset of the Hub is not available, or there are spreadsheets and the package that reads them is
+            not installed.
     """
     found: dict[str, None] = {}
     left_out: dict[str, None] = {}
@@ -119,7 +121,7 @@ def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def describe(path: str) -> Source:
-    """Returns a file's size, hash and encoding; reads a megabyte at a time.
+    """Returns a file's size, hash, and encoding; reads one megabyte at a time.
 
     Raises:
         DataError: the file cannot be read.
@@ -161,7 +163,7 @@ def pieces_of(source: Source, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
 
 
 def lines_in(piece: Piece) -> int:
-    """Returns the number of lines in a part of a text file; 0 for other pieces, after which line numbers restart."""
+    """Returns the number of lines in a part of a text file; 0 for pieces whose lines count from the file's start."""
     if piece.end is None or piece.source.format not in _BY_LINES:
         return 0
     return sum(chunk.count(b"\n") for chunk in chunks(Path(piece.source.path), piece.start, piece.end))
@@ -170,7 +172,7 @@ def lines_in(piece: Piece) -> int:
 def _files_in(folder: Path, seen: set[Path] | None = None) -> list[str]:
     """Lists the files below a folder, each once, even if symbolic links lead to it repeatedly or in a cycle.
 
-    Of a saved `datasets` folder, lists the files that its state names, in that order.
+    For a saved `datasets` folder, lists the files that its state names, in that order.
     """
     seen = {folder.resolve()} if seen is None else seen
     if (folder / "state.json").is_file():

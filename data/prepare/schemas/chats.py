@@ -17,9 +17,9 @@ Row = dict[str, Any]
 
 QUESTIONS: Final = ("instruction", "instruct", "question", "query", "prompt")
 _INSTRUCTIONS: Final = ("instruction", "instruct", "prompt")
-"""Questions that come before the text that they are about; others come after it."""
+"""Columns of questions that precede the text that they are about; questions in other columns follow it."""
 ASKED: Final = ("title", "ask")
-"""A question's headline and its text in two columns."""
+"""The two columns of a question's title and its text."""
 ANSWERS: Final = ("output", "answer", "response", "completion", "target")
 CHATS: Final = ("messages", "conversations", "conversation", "data")
 DIALOGUES: Final = ("dialogue", "dialog", "utterances", "dialogue_turns")
@@ -78,7 +78,7 @@ def _conversation(record: Mapping[str, Any]) -> Row | None:
 
 
 def _unnamed_conversation(record: Mapping[str, Any]) -> Row | None:
-    """Returns the only list of turns in a record, whatever its column, after the text that it is about.
+    """Returns the only list of turns in a record, in any column, preceded by the text that it is about.
 
     An example is a case of CMB-Clin.
     """
@@ -100,7 +100,7 @@ def _with_system(record: Mapping[str, Any], turns: Messages) -> Row:
 
 
 def _zipped(value: Any) -> Any:
-    """Converts an object of equally long lists, as Parquet has MedDialog's turns, to a list of objects."""
+    """Converts an object of equally long lists, such as MedDialog's turns in Parquet, to a list of objects."""
     columns = list(value.values()) if isinstance(value, Mapping) else []
     if columns and all(isinstance(one, list) for one in columns) and len({len(one) for one in columns}) == 1:
         return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
@@ -108,9 +108,9 @@ def _zipped(value: Any) -> Any:
 
 
 def _exam_question(record: Mapping[str, Any], options: Options, answered: bool) -> Row | None:
-    """Returns a question with lettered options.
+    """Returns the chat of a question with lettered options; None if the record is not such a question.
 
-    The answer has the right options' letters and texts, followed by the explanation.
+    The answer consists of the letters and texts of the correct options, followed by the explanation.
     """
     if any(field in TEXTS for field, _ in options.columns) or asks_in_words(record):
         return None
@@ -165,7 +165,7 @@ def _exchange(record: Mapping[str, Any], answered: bool) -> Row | None:
 
 
 def _asked(record: Mapping[str, Any], question: str | None, answer: str | None) -> list[str] | None:
-    """Returns what is asked, in one column or several; None if the record asks nothing."""
+    """Returns the parts of a record's question, from one column or several; None if the record has no question."""
     context = context_of(record) if "context" in record else ""
     if question is not None:
         asked = string(record[question], question)
@@ -196,7 +196,7 @@ def _history(record: Mapping[str, Any]) -> Messages:
 
 
 def _refuse_bad_example(record: Mapping[str, Any]) -> None:
-    """Rejects an answer that its label marks as bad, as half of KTO's are: SFT would train on it."""
+    """Rejects a record whose label marks the answer as bad, as in KTO's data, because SFT would train on it."""
     for name in _LABELS:
         if record.get(name) is False or str(record.get(name)).strip().lower() == "false":
             raise DataError(f"{name} is false: the answer is marked as bad; drop the row, or use --kind prompts")

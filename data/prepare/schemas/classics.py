@@ -1,7 +1,8 @@
-"""Digitized classics: files of sections, each with a `<篇名>` line that has its title, followed by a text.
+"""Digitized classical texts: files of sections, each of which has a `<篇名>` line with its title, followed by a text.
 
-Removed from a section are the part's name, which every section of a part repeats, the label that all sections of a
-book begin with, and the digitizer's marks: `<篇名>`, `\\x` around emphasized words, and names of picture files.
+The following is removed from a section: the name of the part of the book, which every section of the part repeats; the
+labels that all sections of a book begin with; and the digitizer's marks: `<篇名>`, `\\x` around emphasized words, and
+names of picture files.
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ _COVERED: Final = 0.9  # minimum share of sections that a book's labels begin to
 
 
 def is_section(text: str) -> bool:
-    """Returns whether a text is from a digitized classic."""
+    """Returns whether a text is from a digitized classical text."""
     return _SECTION in text
 
 
 def strip_section(text: str, labels: Collection[str] = ()) -> str:
-    """Returns a section's text without the digitizer's marks; lines that the printed page's width cut are joined.
+    """Returns a section's text without the digitizer's marks; lines that were broken at the page width are joined.
 
     Args:
         text: the section.
-        labels: as `section_labels` found them, without their colon.
+        labels: the labels to remove, as returned by `section_labels`, without a colon.
     """
     if labels:
         text = _LABEL.sub(lambda found: _unlabeled(found, labels), text)
@@ -62,7 +63,7 @@ def _unlabeled(found: re.Match[str], labels: Collection[str]) -> str:
 
 
 def _joined(text: str) -> str:
-    """Joins lines that were cut at the page's width: a long line that ends no sentence continues in the next."""
+    """Joins lines that were broken at the page width: a long line that ends no sentence continues in the next line."""
     joined = ""
     goes_on = False
     for line in text.split("\n"):
@@ -73,14 +74,15 @@ def _joined(text: str) -> str:
 
 
 def section_labels(texts: Iterable[str], known: Collection[str] = ()) -> dict[str, int]:
-    """Returns the labels that nearly all sections begin with, such as 内容： or 属性：, and how many begin with each.
+    """Returns the labels that sections begin with, such as 内容： or 属性：, and how many sections begin with each.
 
-    A label that begins only some sections, such as 主治：, is part of their content. One section, a book's first, may
-    begin with a label that no other has, such as 书名：.
+    A label needs at least two sections and 10% of all sections, and the labels together must cover 90% of them.
+    Otherwise they are part of the content, such as 主治：. If some label occurs only once, such as 书名： in a book's
+    first section, one section is not counted.
 
     Args:
-        texts: the sections.
-        known: labels of earlier sections.
+        texts: texts of one or more sections each.
+        known: labels of earlier blocks; they are included whenever they occur.
     """
     sections = 0
     found: Counter[str] = Counter()
@@ -97,8 +99,8 @@ def section_labels(texts: Iterable[str], known: Collection[str] = ()) -> dict[st
 def with_labels(records: Iterable[Found]) -> Iterator[tuple[Found, Mapping[str, int]]]:
     """Yields each record with the labels of the sections around it; records without sections are passed on.
 
-    Sections are processed in blocks, so that a file with several books gives the labels of each, and a file of any
-    size takes the memory of a block. The counts of a block come with its first record; the others have 0.
+    Sections are processed in blocks, so that the labels of each book in a file are found, and memory use is bounded for
+    a file of any size. The first record of a block has the counts of the block; in the others, all counts are 0.
     """
     known: set[str] = set()
     block: list[Found] = []

@@ -1,4 +1,4 @@
-"""Renames columns of conversations, questions and texts from the names in data sets to the names that are read."""
+"""Renames columns of conversations, questions, and texts from the names in data sets to those that converters read."""
 
 from __future__ import annotations
 

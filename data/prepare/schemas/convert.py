@@ -1,7 +1,7 @@
 """Converts a record of any supported schema to a row of the requested table.
 
-A record is recognized by its columns, first as a preference, then as a chat, then as text. Rows of one kind become
-rows of another if nothing has to be made up: a chat may be read as text, and as prompts; text never becomes a chat.
+A record is recognized by its columns, first as a preference pair, then as a chat, then as text. A row of one kind can
+become a row of another if nothing has to be invented: a chat can become text or prompts, but text never becomes a chat.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def row_of(record: Any, options: Options) -> Row:
     """Returns the row that a record becomes, in the columns of `options.schema`.
 
     Raises:
-        DataError: no schema fits, a value is missing, empty or of a wrong type, a chat is not valid, or the answers of
-            a pair are equal; the message is the reason alone.
+        DataError: no schema fits, a value is missing or of a wrong type, or the row cannot become one of the requested
+            kind; the message contains only the reason.
     """
     if not isinstance(record, Mapping):
         raise DataError(f"holds {kind_of(record)}, not a record with named columns")
@@ -83,10 +83,11 @@ def with_texts(row: Row, texts: Sequence[str]) -> Row:
 
 
 def check_row(row: Row) -> None:
-    """Rejects what the stages would reject, or misread, later.
+    """Rejects a row that the trainers would reject or misread.
 
     Raises:
-        DataError: an empty text, a reserved mark, turns out of order, equal answers, or text that UTF-8 cannot encode.
+        DataError: a text is empty, contains a reserved mark, or cannot be encoded in UTF-8; turns are out of order; or
+            the chosen and the rejected answer are equal.
     """
     texts = texts_of(row)
     try:

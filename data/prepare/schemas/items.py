@@ -18,7 +18,7 @@ class Item:
     """An evaluation item.
 
     Attributes:
-        question: empty if the record has none, or several, as a dialogue has.
+        question: the question; empty if the record has none, or several, as a dialogue does.
         options: texts of the question's options.
         texts: every text of the record.
     """
@@ -29,7 +29,7 @@ class Item:
 
 
 def item_of(record: Any, options: Options) -> Item:
-    """Returns the item in a record of any layout; its key is not needed, and may have any form."""
+    """Returns the item in a record of any layout; the answer key is not needed and may have any form."""
     texts = tuple(_strings(record))
     if isinstance(record, Mapping):
         keyless = {name: value for name, value in record.items() if normalized(name) not in (*KEYS, *ANSWERS)}

@@ -12,7 +12,7 @@ from data.tables import DataError
 Columns = tuple[tuple[str, str], ...]
 
 _ALONE: Final = (*TEXTS, *CHATS, *DIALOGUES)
-"""Fields that are a schema without other fields."""
+"""Fields each of which is a complete schema."""
 
 
 @lru_cache(maxsize=16)

@@ -39,14 +39,14 @@ _WORDS: Final = (
 _TEXT: Final = r"(?:response|resp|answer|output|completion|reply|text|content|messages?|conversations?)"
 _SCORE: Final = r"(?:score|rating|reward)"
 _MARKS: Final = (("0", "1"), ("1", "2"), ("a", "b"))
-"""How the columns of two answers are distinguished, if another column says which is better."""
+"""Suffixes of the columns of two answers if another column indicates which answer is better."""
 _NUMBERED: Final = r"(?:human_ref|response|answer|output|completion|conversation|chat|text)"
 _VERDICTS: Final = ("better_response_id", "winner", "preference", "preferred", "chosen", "better", "choice")
 _STRENGTHS: Final = ("preference_strength",)
 
 
 class _Pair(NamedTuple):
-    """Columns of the better and the worse answer, and of their scores, if there are any."""
+    """The columns of the better and the worse answer, and of their scores, if there are any."""
 
     better: str
     worse: str
@@ -57,7 +57,8 @@ def preference_of(record: Mapping[str, Any], options: Options) -> Row | None:
     """Returns the pair of a record, in the columns of `PREFERENCE_WITH_MARGIN`; None if the record holds none.
 
     Raises:
-        DataError: the prompt is missing or not common to both sides, or a value has a wrong type.
+        DataError: the prompt is missing or differs between the sides, nothing indicates which answer is better, the
+            margin is negative, or a value has a wrong type.
     """
     record = renamed(record)
     pair = _sides(tuple(record))
@@ -86,7 +87,10 @@ def preference_of(record: Mapping[str, Any], options: Options) -> Row | None:
 
 @lru_cache(maxsize=256)
 def _sides(columns: tuple[Any, ...]) -> _Pair | None:
-    """Returns the columns whose names say which answer is better: both, or only the worse one, as in ms-swift."""
+    """Returns the columns of two answers if the names of both, or only of the worse one, indicate which is better.
+
+    In ms-swift's data, for example, only the column of the worse answer has such a name.
+    """
     by_name = {normalized(name).replace("-", "_"): name for name in reversed(columns)}
     for better, worse in _WORDS:
         pairs = [
@@ -106,10 +110,10 @@ def _sides(columns: tuple[Any, ...]) -> _Pair | None:
 
 
 def _judged(record: Mapping[str, Any]) -> _Pair | None:
-    """Returns two answers in numbered columns, of which another column, or a score of each, says which is better.
+    """Returns the columns of two numbered answers if scores or another column indicate which is better.
 
     Raises:
-        DataError: no column says so, or both are equally good.
+        DataError: nothing indicates which answer is better, or both are equally good.
     """
     by_name = {normalized(name): name for name in reversed(list(record))}
     for marks in _MARKS:
@@ -172,7 +176,11 @@ def _pair(record: Mapping[str, Any], pair: _Pair, prompt: Messages, chosen: str,
 
 
 def _margin(record: Mapping[str, Any], pair: _Pair) -> float:
-    """Returns by how much the chosen answer is better: as given, or the difference of two scores, or 0."""
+    """Returns the margin of the chosen answer: as given, else the difference of the two scores, else 0.
+
+    Raises:
+        DataError: the margin is negative.
+    """
     scores = pair.scores or SCORES
     if record.get("margin") is not None:
         margin = number(record["margin"], "margin")

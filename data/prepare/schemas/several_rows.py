@@ -20,18 +20,18 @@ _RANKS: Final = ("rank", "ranks")
 def records_of(record: Any, options: Options) -> Iterator[Any]:
     """Yields the records of one row each that a record holds; the record itself if it is one row.
 
-    `questions` and `answers`, lists of texts of which one list has one text (Huatuo-26M's knowledge sets), give a
+    `questions` and `answers`, two lists of texts one of which has a single text (Huatuo-26M's knowledge sets), give a
     record for each question and answer. Under `--kind preference`, answers with scores (higher is better) or ranks (1
-    is the best) give a pair for every two with different scores.
+    is the best) give a preference pair for every two answers with different scores or ranks.
 
     Raises:
         DataError: a list is not as described above.
     """
     if isinstance(record, list) and record and all(isinstance(one, str) for one in record):
-        yield {"dialogue": record}  # MedDialog's own JSON
+        yield {"dialogue": record}  # MedDialog's original JSON
         return
     if are_turns(record):
-        yield {"dialogue": record}  # MedDG's
+        yield {"dialogue": record}  # MedDG
         return
     if not isinstance(record, Mapping):
         yield record
@@ -88,7 +88,7 @@ def _ranked(record: Mapping[str, Any], name: str) -> Iterator[Any]:
 
 
 def _marks(record: Mapping[str, Any], name: str) -> list[float]:
-    """Returns how good each answer is; higher is better."""
+    """Returns a score for each answer, with higher being better: its score, or its negated rank."""
     for keys, sign in ((_SCORES, 1), (_RANKS, -1)):
         for key in keys:
             if isinstance(record.get(key), list):

@@ -1,4 +1,4 @@
-"""Joins records of one turn, or one exchange, to a record per dialogue: adjacent records with one dialogue's id."""
+"""Joins adjacent records of one turn or one exchange that have the same dialogue id to one record per dialogue."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from data.tables import DataError
 
 
 def dialogues(found: Iterator[Found], options: Options) -> Iterator[Found]:
-    """Yields a record for each run of records with one value in the column `options.dialogue_id`, on its first line.
+    """Yields one record, at its first line, for each run of records with the same value of `options.dialogue_id`.
 
-    A record without a value there is bad. A whole dialogue is bad if one of its records holds no turns, or if its
-    value occurred in earlier records that were not adjacent.
+    A record without a value in that column is bad. A whole dialogue is bad if one of its records holds no turns, or if
+    its value occurred in earlier records that were not adjacent.
     """
     column = options.dialogue_id
     seen = set[str]()

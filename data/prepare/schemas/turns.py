@@ -65,7 +65,7 @@ def turns_of(value: Any, name: str) -> Messages:
     alternating texts, or a transcript.
 
     Raises:
-        DataError: the value is something else, or a role is unknown.
+        DataError: the value has another form, or a role is unknown.
     """
     if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
         return _of_texts(value, name)
@@ -85,8 +85,8 @@ def turns_of(value: Any, name: str) -> Messages:
 def are_turns(value: Any, name: str = "") -> bool:
     """Returns whether a value is a list of objects that all have a speaker and a text, or a question and its answer.
 
-    A list of questions with answers may also be a list of separate records: it counts as turns only if the `name` of
-    its column says so.
+    A list of questions with answers may also be a list of separate records. It counts as turns only if the `name` of
+    its column suggests turns, such as `dialog`.
     """
     if not isinstance(value, list) or not value or not all(isinstance(turn, Mapping) for turn in value):
         return False
@@ -107,9 +107,9 @@ def transcript_of(text: str) -> Messages | None:
 def spoken_turns(text: str, answer: Any) -> Messages | None:
     """Returns the turns before an answer in a text of lines such as 病人：…, as in BianQue; None for other texts.
 
-    A last, empty turn for the answer is left out. The text is no such transcript if it does not begin with a speaker,
-    if it has only one turn and the answer has no speaker, or if it ends with a text of the assistant, so that it asks
-    about a dialogue rather than continuing it.
+    A last, empty turn for the answer is left out. The text is not such a transcript if it does not begin with a
+    speaker, if it has only one turn and the answer has no speaker, or if its last turn is the assistant's and has text,
+    so that the question is about the dialogue rather than a part of it.
     """
     turns = _spoken(text)
     if not turns:
@@ -124,7 +124,7 @@ def spoken_turns(text: str, answer: Any) -> Messages | None:
 def _spoken(text: str) -> Messages:
     """Returns the turns of a text that begins with a speaker's name and a colon, one per line or paragraph.
 
-    Return an empty list for any other text.
+    Returns an empty list for any other text.
     """
     if not (first := _LINE.match(text)):
         return []
@@ -136,7 +136,7 @@ def _spoken(text: str) -> Messages:
 
 
 def without_speaker(text: str) -> str:
-    """Returns an answer without the assistant's name before it; unchanged if there is none."""
+    """Returns an answer without a leading name of the assistant; unchanged if it has none."""
     mark = _LINE.match(text)
     return text[mark.end() :].strip() if mark and ROLES[mark[1].lower()] == "assistant" else text
 
@@ -189,13 +189,13 @@ def _of_object(turn: Mapping[str, Any], where: str) -> Messages:
 
 
 def _role(given: Any) -> str | None:
-    """Returns the role of a speaker's name, which may be in the plural; None if it is unknown."""
+    """Returns the role that a speaker's name, which may be in the plural, stands for; None if the name is unknown."""
     name = given.strip().lower() if isinstance(given, str) else ""
     return ROLES.get(name) or ROLES.get(name.removesuffix("s"))
 
 
 def _of_exchange(turn: Mapping[str, Any], asked: str, answered: str, where: str) -> Messages:
-    """Returns a question and its answer, after the exchange's `system` text, as in XTuner; blank ones are left out."""
+    """Returns a question and its answer, preceded by the `system` text, as in XTuner's data, without blank texts."""
     given = [("system", turn.get("system")), ("user", turn[asked]), ("assistant", turn[answered])]
     texts = [(role, "" if value is None else string(value, where)) for role, value in given]
     return [{"role": role, "content": text} for role, text in texts if text.strip()]

@@ -10,7 +10,7 @@ from data.tables import DataError
 
 
 class UnknownColumnsError(DataError):
-    """No known schema has the columns of a record. `reason` is the message without the hint about `--map`."""
+    """No known schema has the columns of a record; `reason` is the message without the hint about `--map`."""
 
     def __init__(self, reason: str, hint: str) -> None:
         super().__init__(f"{reason}; {hint}")
@@ -21,7 +21,7 @@ def string(value: Any, name: str) -> str:
     """Returns a text, which may be in a list of one text, in a single turn, or in parts of type `text`.
 
     Raises:
-        DataError: the value is something else.
+        DataError: the value has another form, or has a part of another type.
     """
     if isinstance(value, list) and value and all(_is_part(one) for one in value):
         if other := next((str(one["type"]) for one in value if one["type"] != "text"), ""):
@@ -37,7 +37,7 @@ def string(value: Any, name: str) -> str:
 
 
 def _is_part(value: Any) -> bool:
-    """Returns whether a value is a part of a message as in OpenAI's API: a text, an image or a sound."""
+    """Returns whether a value is a part of a message as in OpenAI's API, such as a text, an image, or audio."""
     return isinstance(value, Mapping) and isinstance(value.get("type"), str) and "role" not in value
 
 
@@ -63,7 +63,7 @@ def number(value: Any, name: str) -> float:
 
 
 def kind_of(value: Any) -> str:
-    """Returns what a value is, for a message."""
+    """Returns a description of a value's type, for error messages."""
     if isinstance(value, list):
         return f"a list of {len(value)}"
     names = {

@@ -1,7 +1,7 @@
 """Reads doctor-patient conversations in published formats, as prompts with the doctor's turns as references.
 
 The formats are those that `python -m data.prepare` reads as chats: HET-MC's `.dialog`, question-and-answer records, and
-records with a `history` list, `conversations` or `messages`; as JSON lists, JSON Lines or Parquet.
+records with a `history` list, `conversations`, or `messages`, as JSON lists, JSON Lines, or Parquet.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Exchange:
     last: bool
     """Whether the reference is the doctor's last turn in the conversation."""
     fault: str = ""
-    """Why the exchange is unusable; it is then not asked, and scores 0."""
+    """Why the exchange is unusable, so that it is not asked and scores 0; empty if it is usable."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def read_dialogues(path: Path) -> Dialogues:
 
 
 def _exchanges(where: str, turns: list[Message], faults: list[Fault]) -> Iterator[Exchange]:
-    """Yields one exchange per doctor's turn. The doctor's turns before the patient's first turn are dropped."""
+    """Yields one exchange per turn of the doctor; the doctor's turns before the patient's first turn are dropped."""
     first = next((place for place, turn in enumerate(turns) if turn["role"] != "assistant"), len(turns))
     if first:
         faults.append(Fault("begins with the doctor", where, "turns before the patient's first turn are left out"))

@@ -78,9 +78,9 @@ def _scores(exchanges: Sequence[Exchange], answers: Sequence[Reply]) -> Metrics:
 
 
 def _fitting(model: Respondent, chat: Sequence[Message], tokens: int) -> list[Message] | None:
-    """Returns the chat, without its oldest exchanges as far as needed to fit the context; a system turn is kept.
+    """Returns the chat, without as many of its oldest exchanges as needed to fit the context; a system turn is kept.
 
-    Returns None if the last turn alone does not fit.
+    Returns None if even the last turn alone does not fit.
     """
     system = list(chat[:1]) if chat[0]["role"] == "system" else []
     for start in range(len(system), len(chat), 2):

@@ -2,7 +2,7 @@
 
 CMMLU: Li et al., "CMMLU: Measuring massive multitask language understanding in Chinese" (2023), appendix; C-Eval: Huang
 et al., "C-Eval: A Multi-Level Multi-Discipline Chinese Evaluation Suite for Foundation Models" (2023), figure 3.
-Neither has questions with several right options; for those, the wording asks for all right options.
+Neither has questions with several correct options; for these, the wording asks for all correct options.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SEVERAL_OPENING = "以下是关于{}的多项选择题，请直接给出所有�
 
 
 def prompt(exam: str, question: Question, examples: Sequence[Question]) -> str:
-    """Returns the prompt: opening, examples with their answers, and the question, up to where the letters follow."""
+    """Returns the prompt: the opening, the examples with their answers, and the question up to its answer."""
     opening = _CEVAL_OPENING if exam == "ceval" else _CMMLU_OPENING
     if question.has_several_answers:
         opening = _SEVERAL_OPENING

@@ -18,11 +18,11 @@ class Question:
     text: str
     options: tuple[str, ...]
     answer: int
-    """Index of the right option, of the first one if several are right; -1 if the question is unusable."""
+    """Index of the correct option, or of the first one if several are correct; -1 if the question is unusable."""
     fault: str = ""
-    """Why the question is unusable; it is then not asked, and counts as wrong."""
+    """Why the question is unusable, so that it is not asked and counts as wrong; empty if it is usable."""
     more_answers: tuple[int, ...] = ()
-    """Indices of the other right options."""
+    """Indices of the other correct options."""
     detail: str = ""
     """Details of the fault."""
 
@@ -33,17 +33,17 @@ class Question:
 
     @property
     def rights(self) -> frozenset[int]:
-        """Indices of the right options."""
+        """Indices of the correct options."""
         return frozenset((self.answer, *self.more_answers))
 
     @property
     def key(self) -> str:
-        """The letters of the right options."""
+        """The letters of the correct options."""
         return "".join(LETTERS[index] for index in sorted(self.rights))
 
     @property
     def has_several_answers(self) -> bool:
-        """Whether more than one option is right."""
+        """Whether more than one option is correct."""
         return bool(self.more_answers)
 
     def rotated(self, by: int) -> Question:
@@ -61,7 +61,7 @@ class Exam:
     """The questions of a benchmark, and the few-shot examples of each subject."""
 
     name: str
-    """Selects the prompt's wording: `cmmlu`, `ceval` or another."""
+    """Name that selects the wording of the prompt: `cmmlu`, `ceval`, or another."""
     questions: list[Question]
     examples: dict[str, list[Question]]
     faults: list[Fault] = field(default_factory=list)

@@ -75,8 +75,8 @@ def read_exam(path: Path) -> Exam:
     """Reads an exam from a file, or from a folder with one file per subject.
 
     In a folder, `NAME.dev.*` and `NAME_dev.*` contain the few-shot examples for the questions in `NAME.*`,
-    `NAME.test.*`, `NAME_val.*` or `NAME_test.*`. A folder that contains only `test/` (or `val/`) and `dev/` is read
-    like CMMLU's (C-Eval's): one file per subject, the examples in `dev/`.
+    `NAME.test.*`, `NAME_val.*`, or `NAME_test.*`. A folder that contains only `test/` (or `val/`) and `dev/` is read
+    like CMMLU's (or C-Eval's) folder, with one file per subject and the examples in `dev/`.
 
     Raises:
         DataError: there are no questions, or a file is unusable.
@@ -103,7 +103,7 @@ def read_exam(path: Path) -> Exam:
 
 
 def _subject_and_split(file: Path) -> tuple[str, str]:
-    """Returns the subject and split in a file's name: ("anatomy", "test") for `anatomy.test.csv`; "" for no split."""
+    """Returns the subject and split in a file's name, ("anatomy", "test") for `anatomy.test.csv`; split "" if none."""
     match = _SPLIT_NAME.fullmatch(file.stem)
     return (match[1], match[2]) if match else (file.name.split(".")[0], "")
 
@@ -163,7 +163,7 @@ def _add(exam: Exam, subject: str, questions: Path, examples: Path | None) -> No
 
 
 def _checked(exam: Exam) -> Exam:
-    """Adds the faults of the exam's questions. Duplicate questions are reported, but all are asked."""
+    """Adds the questions' faults to an exam, and returns it; duplicate questions are reported, but all are asked."""
     exam.faults.extend(Fault(q.fault, q.where, q.detail) for q in exam.questions if q.fault)
     doubled = [q for q in exam.questions if not q.fault and len(set(q.options)) < len(q.options)]
     exam.faults.extend(Fault("option given twice", q.where, "kept") for q in doubled)
@@ -206,10 +206,10 @@ def _read_other(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:
-    """Refuses a table without columns for questions, options or answers.
+    """Rejects a table without columns for questions, options, or answers.
 
     Raises:
-        DataError: a column is missing; the message gives C-Eval's name of it.
+        DataError: a column is missing; the message names it as C-Eval does.
     """
     known = {normalized(name) for name in names}
     group, single = option_columns(names)

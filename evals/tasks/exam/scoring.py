@@ -24,18 +24,18 @@ Choices = frozenset[int]
 def accuracies(questions: Sequence[Question], choices: Sequence[Choices]) -> Metrics:
     """Computes accuracies.
 
-    A question with several right options counts as right if exactly these are chosen. No choice and unusable questions
-    count as wrong.
+    A question with several correct options counts as correct if exactly these are chosen. Questions without a choice
+    and unusable questions count as wrong.
 
     Args:
         questions: the questions.
         choices: for each question, the chosen options.
 
     Returns:
-        - `accuracy` over all questions (micro) and `macro` over subjects, each with a 95 % interval; `by_subject`;
-        - `several_answers`: accuracy on questions with several right options, if there are any;
+        - `accuracy` over all questions (micro) and `macro` over subjects, each with a 95% interval; `by_subject`;
+        - `several_answers`: accuracy on questions with several correct options, if there are any;
         - `chance`: expected accuracy of guessing;
-        - `letters` and `answers`: number of times each letter was chosen, and was right;
+        - `letters` and `answers`: number of times each letter was chosen, and was correct;
         - `no_answer`: number of usable questions without a choice;
         - `n`: number of questions.
     """
@@ -68,13 +68,13 @@ def accuracies(questions: Sequence[Question], choices: Sequence[Choices]) -> Met
 
 
 def _chance(question: Question) -> float:
-    """Returns the probability that a guess is right: one of the options, or one of the sets of two or more options."""
+    """Returns the probability that a guess is correct; guesses are an option, or a set of two or more options."""
     count = len(question.options)
     return 1 / (2**count - count - 1) if question.has_several_answers else 1 / count
 
 
 def rotation_scores(rotations: Sequence[Sequence[Question]], choices: Sequence[Sequence[Choice]]) -> Metrics:
-    """Measures position bias, from every question asked with its options in every rotation.
+    """Measures position bias from questions that were each asked with their options in every rotation.
 
     Args:
         rotations: for each question, its rotations by 0, 1, ... places.
@@ -82,10 +82,10 @@ def rotation_scores(rotations: Sequence[Sequence[Question]], choices: Sequence[S
 
     Returns:
         - `accuracy`: over all rotations; a model that always chooses the same letter gets chance accuracy;
-        - `always_right`: share of questions that are right in every rotation;
-        - `same_option`: share of questions where the same option was chosen in every rotation;
-        - `letters`: share of each letter among all choices; 1 / options without a preference;
-        - `distance`: total variation distance of these shares from uniform, 0 to 1 - 1 / options;
+        - `always_right`: share of questions that are answered correctly in every rotation;
+        - `same_option`: share of questions for which the same option was chosen in every rotation;
+        - `letters`: share of each letter among all choices; 1 / number of options without a preference;
+        - `distance`: total variation distance of these shares from uniform, 0 to 1 - 1 / number of options;
         - `favorite`: 1 if a letter's share is at least `FAVORITE`;
         - `n`: number of questions.
     """
@@ -111,7 +111,7 @@ def rotation_scores(rotations: Sequence[Sequence[Question]], choices: Sequence[S
 
 
 def likeliest(values: Sequence[float]) -> Choice:
-    """Returns the index of the highest log-probability, on ties the first; None if `values` is empty."""
+    """Returns the index of the highest log-probability (on ties, the first); None if `values` is empty."""
     return max(range(len(values)), key=values.__getitem__) if values else None
 
 

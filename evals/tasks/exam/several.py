@@ -1,4 +1,4 @@
-"""Parses which lettered options a response chooses, for questions with several right options."""
+"""Parses which lettered options a response chooses, for questions with several correct options."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from evals.replies.letters import WEIGHTS, choices_of, clauses_of_reply
 
 
 def chosen_options(answer: str, letters: str, options: Sequence[str]) -> frozenset[int]:
-    """Returns the indices of the options that a response chooses; empty if it chooses none, or contradicts itself.
+    """Returns the indices of the options that a response chooses; empty if it chooses none or contradicts itself.
 
     Clauses are parsed as in `evals.replies.letters`. Clauses that state the answer must all state the same options. If
-    no clause states it, the options are those in clauses that consist of letters only; if there are none, those that a
-    clause calls right; if there are none, those whose text the response contains, unless it also names or denies
-    others.
+    no clause states it, the chosen options are those in clauses that consist of letters only; if there are none, those
+    that a clause calls correct; if there are none, those whose text the response contains, unless it also names or
+    denies other options.
 
     Args:
         answer: the response.

@@ -37,10 +37,10 @@ def sampled(exam: Exam, limit: int, seed: int) -> Exam:
 
 
 def check(exam: Exam, settings: Settings) -> None:
-    """Refuses an exam that no selected method can evaluate.
+    """Rejects an exam that no selected method can evaluate.
 
     Raises:
-        DataError: all questions have several right options, and log-likelihood is the only method.
+        DataError: all questions have several correct options, and log-likelihood is the only method.
     """
     if settings.methods == ("likelihood",) and all(question.has_several_answers for question in exam.questions):
         raise DataError(
@@ -53,7 +53,7 @@ def evaluate(model: Respondent, exam: Exam, settings: Settings) -> Metrics:
     """Evaluates a model on an exam.
 
     By log-likelihood, the choice is the letter that is the most likely beginning of the response; on ties, the first.
-    Since that is one letter, questions with several right options are asked by generation only.
+    Since this is a single letter, questions with several correct options are evaluated by generation only.
 
     Args:
         model: the model.
@@ -61,18 +61,20 @@ def evaluate(model: Respondent, exam: Exam, settings: Settings) -> Metrics:
         settings: methods, numbers of shots, rotation, and length limits.
 
     Returns:
-        - `accuracy`, with `accuracy_interval`: of the first method and number of shots in `settings`. If some questions
-          have several right options, it is generation's if selected; otherwise it covers the other questions only.
-        - `likelihood` and `generation`: for each number of shots, e.g. under `0_shot`, the metrics of `accuracies`.
-          N is at most the largest number of examples of any subject. Each entry also has `shown_examples`, the number
-          of questions by the number of examples shown, and `dropped_examples`, the number of examples that did not fit
-          the context (the last ones are dropped first). Entries of `likelihood` have `rotation`, see
-          `rotation_scores`, and `not_asked`, the number of questions with several right options, if there are any.
-        - `faults`, `prompt` (an example) and `n`. A question that does not fit the context even without examples is a
+        - `accuracy`, with `accuracy_interval`: for the first method and number of shots in `settings`. If some
+          questions have several correct options, it is for generation if that is selected; otherwise it covers only
+          the other questions.
+        - `likelihood` and `generation`: for each number of shots N, under `N_shot`, the metrics of `accuracies`. N is
+          at most the largest number of examples of any subject. Each entry also has `shown_examples`, the number of
+          questions by the number of examples shown, and `dropped_examples`, the number of examples that did not fit
+          the context (the last ones are dropped first). Entries of `likelihood` also have `rotation` (see
+          `rotation_scores`) if `settings.rotate`, and `not_asked`, the number of questions with several correct
+          options, if there are any.
+        - `faults`, `prompt` (an example), and `n`. A question that does not fit the context even without examples is a
           fault and counts as wrong.
 
     Raises:
-        DataError: as `check`.
+        DataError: see `check`.
     """
     metrics: Metrics = {}
     check(exam, settings)
@@ -103,7 +105,7 @@ def evaluate(model: Respondent, exam: Exam, settings: Settings) -> Metrics:
 
 
 def _possible_shots(exam: Exam, wanted: Sequence[int]) -> tuple[list[int], list[Fault]]:
-    """Returns the numbers of shots, at most `exam.most_examples()`, and faults of subjects with too few examples."""
+    """Returns the numbers of shots, at most `exam.most_examples()`, and faults for subjects with too few examples."""
     most = exam.most_examples()
     subjects = dict.fromkeys(question.subject for question in exam.questions)
     short = [(subject, len(exam.examples.get(subject, ()))) for subject in subjects]
@@ -116,7 +118,7 @@ def _possible_shots(exam: Exam, wanted: Sequence[int]) -> tuple[list[int], list[
 
 
 class _Asked:
-    """Converts questions to chats that fit the context, and collects faults."""
+    """A converter of questions to chats that fit the context, which also collects faults and counts."""
 
     def __init__(self, model: Respondent, exam: Exam, shots: int, tokens: int) -> None:
         self.model, self.faults, self.dropped = model, list[Fault](), 0
@@ -124,10 +126,10 @@ class _Asked:
         self._shown: dict[str, int] = {}
 
     def chat(self, question: Question) -> list[Message] | None:
-        """Returns the chat that asks a question, None if it cannot be asked.
+        """Returns the chat that asks a question; None if the question cannot be asked.
 
-        A question with several right options gets only examples with several right options; other questions get none of
-        those.
+        A question with several correct options gets only examples with several correct options. Other questions get
+        only examples with one correct option.
         """
         if question.fault:
             return None

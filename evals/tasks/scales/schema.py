@@ -1,4 +1,4 @@
-"""The file format of attitude scales: statements, points of agreement, subscales. CAMI is included."""
+"""The file format of attitude scales: statements, points of agreement, and subscales; the CAMI scale is included."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def read_scale(path: Path) -> Scale:
     """Reads a scale from a YAML or JSON file.
 
     Raises:
-        DataError: the file is not a valid scale; names the offending key.
+        DataError: the file is not a valid scale; the message names the offending key.
     """
     try:
         return Scale.model_validate(read_yaml(path))

@@ -1,8 +1,9 @@
 """Attitude scales: measures a model's agreement with statements, separated from its preference for letters.
 
-Every item is asked in several phrasings, and each phrasing with the points of agreement in every rotation of the
-letters. A respondent that only prefers a letter then has the same middle score on every item, and `letters` shows its
-preference. There is no total score, because subscales whose high ends have opposite meanings would cancel out.
+Every item is presented in several phrasings. In each phrasing, the points of agreement are assigned to the letters in
+every rotation. A respondent that only prefers a letter then has the same middle score on every item, and `letters`
+shows its preference. There is no total score, because subscales whose high ends have opposite meanings would cancel
+out.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Asked:
 
     @property
     def where(self) -> str:
-        """A description of the question, for faults."""
+        """A description of the question for the list of faults."""
         return f"item {self.item.id}, phrasing {self.phrasing + 1}, A is {self.question.options[0]}"
 
     def prompt(self, scale: Scale) -> str:
@@ -104,15 +105,15 @@ def scale_scores(scale: Scale, asked: Sequence[Asked], choices: Sequence[Choice]
         choices: for each question, the chosen option.
 
     Returns:
-        - `subscales`: see `_subscale`. The other values are from 0 to 1:
+        - `subscales`: see `_subscale`. The other values range from 0 to 1:
         - `no_answer`: share of questions without a choice;
-        - `letters`: share of each letter among the choices, uniform without a preference;
+        - `letters`: share of each letter among the choices; uniform without a preference;
         - `distance`: total variation distance of `letters` from uniform;
         - `favorite`: 1 if a letter's share is at least `FAVORITE`;
         - `same_answer`: share of (item, phrasing) pairs with the same point chosen in every rotation;
         - `phrasings_agree`: share of items whose mean is on the same side of the middle in every phrasing;
         - `opposites`: 1 - the mean distance, relative to the scale's width, between an item's mean and the mirrored
-          mean of its opposite; None without pairs.
+          mean of its opposite; None if there are no such pairs.
     """
     values = [
         None if choice is None else scale.points[one.question.options[choice]]
@@ -142,10 +143,10 @@ def _subscale(scale: Scale, name: str, by_item: dict[str, list[int | None]]) -> 
     """Computes the metrics of one subscale.
 
     Returns:
-        - `mean` of the items' means, with its 95 % `interval` over items; None without answers;
-        - `bounds`: the mean if every missing answer had the lowest score, and if it had the highest;
-        - `forward` and `reversed`: the means of forward and of reversed items, both after mirroring: a respondent that
-          agrees with everything has one high and one low;
+        - `mean` of the items' means, with its 95% `interval` over items; None if there are no answers;
+        - `bounds`: the mean score of all questions if every missing answer had the lowest score, and the highest score;
+        - `forward` and `reversed`: the means of forward and of reversed items, both after mirroring; for a respondent
+          that agrees with everything, one is high and the other low;
         - `answered`: share of the questions with an answer;
         - `ends`: the lowest and highest possible mean;
         - `items`: number of items.
