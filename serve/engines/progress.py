@@ -26,7 +26,7 @@ class Progress:
         self._answers: dict[str, int] = {}
 
     def counts(self) -> tuple[int, int]:
-        """Returns prompt tokens and response tokens so far, over all sequences; ended ones keep their last count."""
+        """Returns the prompt and response tokens so far, over all sequences; ended sequences keep their last count."""
         for name in self._names:
             for sequence in self._processor.external_req_ids.get(name, ()):
                 state = self._processor.request_states.get(sequence)

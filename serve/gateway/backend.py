@@ -67,8 +67,8 @@ class ServeBackend:
     async def answer(self, model: str, request: EngineRequest) -> AsyncGenerator[Reply, None]:
         """See `Backend`. If the engine dies before its first event, the request is retried once on another engine.
 
-        It is not retried if Serve stopped the engine, as after failed health checks: the request may have caused the
-        failure.
+        It is not retried if Serve stopped the engine, e.g. after failed health checks, because the request may have
+        caused the failure.
 
         Raises ApiError.
         """
@@ -126,9 +126,10 @@ class ServeBackend:
 
 
 async def _died_by_itself(error: Exception) -> bool:
-    """Returns whether the replica named by `error` is known to have died without being stopped by Serve.
+    """Returns whether the replica that `error` refers to crashed, rather than being stopped by Serve.
 
-    Causes are a crash, a kill from outside, or out of memory.
+    Causes are a crashed or killed worker, a lost node, or an out-of-memory kill. Waits up to `DEATH_KNOWN_S` seconds
+    until Ray reports the cause, and returns False if it does not.
     """
     if isinstance(error, OutOfMemoryError):
         return True

@@ -120,7 +120,7 @@ def make_app(
     add_error_handlers(app)
     app.add_middleware(Turns)  # for parsing and validation, after the body has been received
     app.add_middleware(BodyLimit, most_bytes=limits.body_bytes, seconds=limits.body_seconds)
-    app.add_middleware(Turns)  # for refusals; its turn ends before the body is received
+    app.add_middleware(Turns)  # for rejections; its turn ends before the body is received
     app.add_middleware(Guard, gate=gate, limits=limits)
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
@@ -271,10 +271,11 @@ class Answers:
     async def generate(
         self, body: Sampling | ResponsesRequest, kind: Kind, settings: dict[str, Any], call: Call
     ) -> Response:
-        """Returns a streamed or a complete response, as `body.stream` says.
+        """Returns a streamed response if `body.stream` is true, else a complete one.
 
         Raises:
-            ApiError: the request was refused, or the engine failed, before the first token; it sets the HTTP status.
+            ApiError: the request was rejected or the engine failed before the first token; the error sets the HTTP
+                status.
         """
         request = EngineRequest(kind, settings, call.id, body.wants_usage())
         if not body.stream:
@@ -288,7 +289,7 @@ class Answers:
         return StreamingResponse(_chain(first, events), media_type="text/event-stream", headers=headers)
 
     async def whole(self, request: EngineRequest, call: Call) -> Response:
-        """Returns the engine's single reply unchanged. Raises ApiError, as `reply`."""
+        """Returns the engine's single reply unchanged. Raises ApiError as `reply` does."""
         return Response((await self.reply(request, call)).json, media_type="application/json")
 
     async def reply(self, request: EngineRequest, call: Call) -> Whole:
