@@ -23,7 +23,7 @@ _Process = tuple[int, int]
 
 
 class PeakMemory(PollingThread):
-    """Samples the memory of a process tree while its `with` block runs.
+    """The peak memory of a process tree, sampled while the `with` block runs.
 
         with PeakMemory() as memory:
             ...

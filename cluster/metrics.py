@@ -1,4 +1,4 @@
-"""All metrics of this project, which Prometheus scrapes, and which the dashboard and the alerts use.
+"""All metrics of this project. Prometheus scrapes them; the dashboard and the alerts use them.
 
 Metrics go through `ray.util.metrics`: each process sends its metrics to the agent of its node, whose Prometheus port
 Ray lists for Prometheus' service discovery. Ray prefixes names with `ray_`, so `chimed_step` is queried as
@@ -60,7 +60,7 @@ class Counter(Metric):
 
 @dataclass(frozen=True)
 class Histogram(Metric):
-    """Counts observations at or below each upper bound in `buckets`."""
+    """Counts of the observations at or below each upper bound in `buckets`."""
 
     buckets: tuple[float, ...] = ()
 

@@ -93,7 +93,7 @@ def serve_until_stopped(config: ServeConfig, options: argparse.Namespace) -> Non
 
 
 class _Server:
-    """Runs the endpoint on a cluster that this process has joined."""
+    """The endpoint on a cluster that this process has joined."""
 
     def __init__(self, config: ServeConfig, options: argparse.Namespace, head: Any, stop: threading.Event) -> None:
         from serve.starting.running import Endpoint, Record

@@ -28,9 +28,10 @@ class FairQueue:
     """Slots for sequences. A free slot goes to the waiting key with the fewest slots in use relative to its weight."""
 
     def __init__(self, slots: int, waiting: int, key_share: Callable[[], float]) -> None:
-        """
+        """Initializes the queue with all slots free.
+
         Args:
-            slots: sequences that the engines of the model decode concurrently.
+            slots: number of sequences that the engines of the model decode concurrently.
             waiting: maximum number of waiting requests. If keys share the engines, one key may have half of them.
             key_share: fraction of the slots that one key may use even if no other key is waiting. The rest stays free,
                 so that another key does not have to wait for a long response to end.

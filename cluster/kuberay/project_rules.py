@@ -1,4 +1,4 @@
-"""This project's rules, for what the operator accepts but would later fail or wait forever."""
+"""This project's rules, for manifests that the operator accepts but that would later fail or wait forever."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def whole_at_start(manifest: Manifest, _: Path) -> Iterator[Found]:
 def disruption(manifest: Manifest, _: Path) -> Iterator[Found]:
     """Checks that a PodDisruptionBudget for Ray's pods gives `minAvailable` as a number.
 
-    Other forms need the scale of the pods' owner, and the owner of Ray's pods has none.
+    Other forms require that the pods' owner has a scale subresource, and the owner of Ray's pods has none.
     """
     labels = mapping(manifest.at("spec", "selector", "matchLabels"))
     if manifest.kind != "PodDisruptionBudget" or not any(str(label).startswith("ray.io/") for label in labels):

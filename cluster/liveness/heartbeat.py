@@ -46,7 +46,7 @@ class Heartbeat(PollingThread):
         self._news = False
 
     def start(self) -> Self:
-        """Starts the thread. A process that replaces another of the same job, role and rank counts as a restart."""
+        """Starts the thread. A process that replaces one of the same job, role, and rank counts as a restart."""
         before = last_of(self.notice.run, self.notice.role, self.notice.rank)
         if before is not None and before.job == self.notice.job:
             self.notice.restarts = before.restarts + 1

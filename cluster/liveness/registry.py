@@ -39,7 +39,7 @@ class Progress:
     step: int = 0
     steps: int | None = None
     step_at: float = field(default_factory=time.time)
-    """Unix time at which the last step was done, in seconds; before the first step, at which the run started."""
+    """Unix time of the end of the last step, in seconds; before the first step, of the run's start."""
     figures: dict[str, float] = field(default_factory=dict)
     """Metrics of the last step, by name."""
 

@@ -20,7 +20,7 @@ Place = tuple[str, int]
 
 
 class Watch:
-    """Watches the processes of one run, and keeps the last record of each for crash reports.
+    """A watch over the processes of one run, which keeps the last record of each for crash reports.
 
     Args:
         run: the run's name.
@@ -40,7 +40,7 @@ class Watch:
         self._actors[place] = actor._actor_id.hex()
 
     def poll(self, roles: Iterable[str]) -> None:
-        """Raises RoleDied if a process of `roles` hangs. Queries the head at most once a second, for all threads."""
+        """Raises RoleDied if a process of `roles` hangs. Threads together query the head at most once a second."""
         if time.monotonic() - self._looked_at < POLL_S or not self._looking.acquire(blocking=False):
             return
         try:

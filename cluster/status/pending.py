@@ -44,7 +44,7 @@ def seconds_pending(group: PlacementGroupTableData) -> float:
 
 
 class Waiting(PollingThread):
-    """While its `with` block runs, logs which placement groups of this job are pending, and why."""
+    """A thread that logs, while its `with` block runs, which placement groups of this job are pending, and why."""
 
     def __init__(self) -> None:
         super().__init__("waiting", _POLL_S)

@@ -13,10 +13,11 @@ REPORT_S = 0.5  # interval at which counts are sent on their own while there is 
 
 
 class Progress:
-    """Counts the tokens of one request in vLLM's output processor."""
+    """The token counts of one request, read from vLLM's output processor."""
 
     def __init__(self, processor: Any, request: EngineRequest) -> None:
-        """
+        """Initializes the counts to zero.
+
         Args:
             processor: vLLM's `OutputProcessor`, which runs in this process and holds the state of each sequence.
             request: the request whose tokens are counted.

@@ -45,7 +45,9 @@ class Abilities:
     tool_parser: str = ""
 
     def check(self, body: ChatRequest) -> None:
-        """Rejects a chat that the template would partly drop or misread, or that cannot be continued as requested.
+        """Rejects a chat that this model cannot respond to as requested.
+
+        Checks what the template supports, whether the last turn allows a response, and whether tool calls can be parsed.
 
         Raises:
             ApiError: 400; `param` is the offending part of the body.

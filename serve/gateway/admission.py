@@ -20,7 +20,7 @@ TEXT, TEXT_KINDS, TEXT_SLOTS, TEXT_REST = "text of", ("tokenize", "detokenize"),
 
 
 class Admission:
-    """Applies the endpoint's limits, and holds the queue of every model."""
+    """The endpoint's limits, and the queue of every model."""
 
     def __init__(self, gate: Gate, config: LimitsConfig, contexts: Mapping[str, int], slots: Mapping[str, int]) -> None:
         self._gate, self._config, self._contexts, self._slots = gate, config, contexts, slots

@@ -95,7 +95,7 @@ class Call:
 
 
 class Gate:
-    """Identifies the keys of requests, and counts running requests."""
+    """The endpoint's keys and rate limits, and the number of running requests."""
 
     def __init__(self, keyring: Keyring, limits: RateLimits) -> None:
         self.keyring, self.limits = keyring, limits

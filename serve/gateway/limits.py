@@ -52,7 +52,7 @@ class Reservation:
 
 
 class RateLimits:
-    """Limits the requests and tokens per minute of each key."""
+    """Limits on the requests and tokens per minute of each key."""
 
     def __init__(self, config: LimitsConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config, self._clock = config, clock

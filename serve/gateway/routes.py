@@ -263,7 +263,7 @@ def engine_version() -> str:
 
 
 class Answers:
-    """Converts an engine's replies to HTTP responses, complete or streamed."""
+    """HTTP responses, complete or streamed, from an engine's replies."""
 
     def __init__(self, backend: Backend, admission: Admission, seconds: float) -> None:
         self._backend, self._admission, self._seconds = backend, admission, seconds
@@ -293,7 +293,7 @@ class Answers:
         return Response((await self.reply(request, call)).json, media_type="application/json")
 
     async def reply(self, request: EngineRequest, call: Call) -> Whole:
-        """Returns the engine's single reply. Raises ApiError on a refusal or if the engine ends without a reply."""
+        """Returns the engine's single reply. Raises ApiError for a Refusal, or if the engine ends without a reply."""
         async with aclosing(self._replies(request, call)) as replies:
             async for reply in replies:
                 if isinstance(reply, Part):
@@ -320,7 +320,7 @@ class Answers:
                 yield f"{named}data: {json.dumps(error.body(path), ensure_ascii=False)}\n\n"
 
     async def _replies(self, request: EngineRequest, call: Call) -> AsyncGenerator[Whole | Part, None]:
-        """Yields the engine's replies. Raises ApiError for a refusal, and 504 after `seconds`."""
+        """Yields the engine's replies. Raises ApiError for a Refusal, and with status 504 after `seconds`."""
         deadline = time.monotonic() + self._seconds
         async with aclosing(self._admission.replies(self._backend, request, call)) as replies:
             while True:

@@ -95,7 +95,7 @@ class ChatRequest(Sampling):
         return {**given, **({"chat_template_kwargs": variables} if variables else {})}
 
     def settings(self) -> dict[str, Any]:
-        """See `Sampling.settings`."""
+        """Returns the given settings as arguments of vLLM's request; see `Sampling.settings`."""
         given = super().settings()
         for name in (
             "modalities",

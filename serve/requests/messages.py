@@ -105,7 +105,7 @@ class MessagesTool(Part):
 
 
 class MessagesToolChoice(Part):
-    """Whether the model calls a tool, and which one."""
+    """The choice of whether the model calls a tool, and which one."""
 
     type: Literal["auto", "any", "tool", "none"]
     name: Name | None = None

@@ -11,7 +11,7 @@ from cluster.sockets import command_line, listeners
 from configs.errors import ConfigError
 
 _SECONDS = 2.0
-_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with
+_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
 
 
 def require_free_port(host: str, port: int) -> None:

@@ -46,7 +46,7 @@ class Change:
 
 
 class Record:
-    """Reads and writes the record of the endpoint at one port, in the key-value store of one cluster."""
+    """The record of the endpoint at one port, in the key-value store of one cluster."""
 
     def __init__(self, head: Head, port: int) -> None:
         self._head, self._port = head, port
