@@ -47,7 +47,8 @@ class Abilities:
     def check(self, body: ChatRequest) -> None:
         """Rejects a chat that this model cannot respond to as requested.
 
-        Checks what the template supports, whether the last turn allows a response, and whether tool calls can be parsed.
+        Checks what the template supports, whether a response can follow the last turn, and whether tool calls can be
+        parsed.
 
         Raises:
             ApiError: 400; `param` is the offending part of the body.

@@ -67,8 +67,8 @@ class ServeBackend:
     async def answer(self, model: str, request: EngineRequest) -> AsyncGenerator[Reply, None]:
         """Yields one engine's replies; if the engine dies before its first event, retries the request on another one.
 
-        The request is not retried if Serve stopped the engine, e.g. after failed health checks, because the request may have
-        caused the failure.
+        The request is not retried if Serve stopped the engine, e.g. after failed health checks, because the request may
+        have caused the failure.
 
         Raises ApiError.
         """
