@@ -1,4 +1,4 @@
-"""Connect a trainer to Ray: join the cluster at RAY_ADDRESS, or start a local one that only this machine can reach.
+"""Connects a trainer to Ray: joins the cluster at RAY_ADDRESS, or starts a local one that only this machine can reach.
 
 with connect(num_cpus=8) as cluster:
     ...
@@ -32,7 +32,7 @@ class Connection:
 
     Attributes:
         started_here: whether `connect` started the cluster, rather than joining it.
-        dashboard_url: URL of Ray's dashboard; None if it does not run.
+        dashboard_url: URL of Ray's dashboard; None if the cluster has no dashboard.
     """
 
     started_here: bool
@@ -51,15 +51,15 @@ def connect(
     object_store_bytes: int = 512 * MIB,
     insecure: bool = False,
 ) -> Iterator[Connection]:
-    """Joins the cluster at `$RAY_ADDRESS`, which is always set in a submitted job, or else start one on 127.0.0.1.
+    """Joins the cluster at `$RAY_ADDRESS` (always set in a submitted job), or else starts a cluster on 127.0.0.1.
 
     A cluster started here is shut down at the end of the `with` block. A cluster that was joined keeps running, and if
-    this process was already connected, it stays connected. Workers import this project's packages from the job's copy
-    in a job, and from the driver's otherwise.
+    this process was already connected, it stays connected. In a submitted job, workers import this project's packages
+    from the job's copy; otherwise, from the driver's.
 
     Args:
         num_cpus: logical CPUs of a cluster started here; default: all of the machine's. Ignored when joining.
-        num_gpus: the same for GPUs.
+        num_gpus: logical GPUs, likewise.
         dashboard: whether a cluster started here has a dashboard, which takes seconds to start and about 300 MB.
         log_to_driver: whether to copy the output of actors to this process's output.
         object_store_bytes: size of the object store of a cluster started here, in bytes.
@@ -69,7 +69,7 @@ def connect(
         The connection.
 
     Raises:
-        ConfigError: within seconds, if the cluster cannot be joined or none can be started.
+        ConfigError: the cluster cannot be joined, or a local one cannot be started; raised within seconds.
     """
     import ray
 
@@ -106,8 +106,8 @@ def _start(**options: Any) -> None:
 
     from cluster.ray_internals import ray_constants, separate_process_groups
 
-    # Only with this switch off does Ray use 127.0.0.1 as its node's address and listen nowhere else. Ray reads the
-    # switch from the environment when it is first imported, which may have been earlier.
+    # Ray uses 127.0.0.1 as its node's address, and listens nowhere else, only if this switch is off. Ray reads the
+    # switch from the environment when it is first imported, which may have been before this call.
     multi_node = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
@@ -120,7 +120,9 @@ def _start(**options: Any) -> None:
 
 
 def _temporary_folders(object_store_bytes: int) -> dict[str, str]:
-    """Returns `ray.init` options: a temporary folder short enough for socket paths, one with room for the object store.
+    """Returns the `ray.init` options for Ray's temporary folder and, if /dev/shm is too small, for the object store's.
+
+    The path of the temporary folder is short enough for Ray's socket paths.
 
     Raises:
         ConfigError: RAY_TMPDIR is too long.

@@ -14,14 +14,14 @@ from pathlib import Path
 from storage.paths import JOB_VARIABLE, RUNS_VARIABLE, runs_root
 
 EVERYWHERE: Mapping[str, str] = {
-    # An OpenMP thread that spins while it waits occupies the core that the process it waits for needs.
+    # An OpenMP thread that spins while it waits occupies a core that another process may need.
     "KMP_BLOCKTIME": "0",
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
     # Hub models are downloaded before the roles start, and the roles load them from the cache.
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
-    # FlashInfer's sampler is compiled with nvcc on first use, which machines without the CUDA toolkit lack.
+    # FlashInfer compiles its sampler on first use with nvcc, which machines without the CUDA toolkit lack.
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -33,29 +33,30 @@ EVERYWHERE: Mapping[str, str] = {
 _SPINS = "1000000"
 """How many times an idle OpenMP thread polls for work before it sleeps: a few milliseconds.
 
-Decoding a token runs hundreds of short parallel regions. Threads that sleep between them take half as long again;
-threads that never sleep would occupy cores that another role needs.
+Decoding a token runs hundreds of short parallel regions. If threads slept between them, decoding would take 1.5 times
+as long; if threads never slept, they would occupy cores that another role needs.
 """
 
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 """Maps memory in pages of 2 MiB instead of 4 KiB: each step frees and maps hundreds of megabytes of tensors."""
 
 OF_HUBS = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "CHIMED_HUB")
-"""Variables that say where models are downloaded from and cached. A joined cluster gets the driver's values."""
+"""Variables that specify where models are downloaded from and cached. Workers on a joined cluster get the driver's
+values."""
 
 WORKERS_ON_LOOPBACK: Mapping[str, str] = {"GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
 """Makes gloo and vLLM listen on loopback, in a cluster that only this machine can reach."""
 
 _SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""If 0, Ray uses 127.0.0.1 as the node's address and listens nowhere else. Without it, Ray replaces
-`--node-ip-address=127.0.0.1` by the machine's external address and opens every port on it."""
+"""If 0, Ray uses 127.0.0.1 as the node's address and listens nowhere else. Otherwise, Ray replaces
+`--node-ip-address=127.0.0.1` with the machine's external address and opens every port on it."""
 
 LOOPBACK: Mapping[str, str] = {
     # No token is needed: only this machine can reach the cluster.
     "RAY_AUTH_MODE": "disabled",
     _SWITCH: "0",
-    # How many calls the head keeps for the dashboard. With Ray's default of 100,000 its memory grows for hours, by 3 MB
-    # per thousand calls.
+    # Number of calls that the head keeps for the dashboard. With Ray's default of 100,000, the head's memory grows for
+    # hours, by 3 MB per thousand calls.
     "RAY_task_events_max_num_task_in_gcs": "1000",
     **WORKERS_ON_LOOPBACK,
 }
@@ -73,7 +74,8 @@ def for_local_cluster() -> dict[str, str]:
 def for_joined_cluster(on_loopback: bool = False) -> dict[str, str]:
     """Returns the variables for workers on a running cluster, for `env_vars` of a `runtime_env`.
 
-    Variables that the submitted job sets are omitted, because Ray refuses a variable that both job and driver set.
+    Variables that the submitted job sets are omitted, because Ray rejects a variable that both the job and the driver
+    set.
 
     Args:
         on_loopback: whether the cluster listens on 127.0.0.1 only; its workers then do so too.
@@ -97,9 +99,9 @@ def stay_on_loopback() -> None:
 
 
 def for_computing(threads: int, on_gpus: bool) -> dict[str, str]:
-    """Returns the variables of one computing process, for its own `runtime_env`.
+    """Returns the variables of one computing process, for its `runtime_env`.
 
-    GPUs are hidden from a process that reserves none: Ray hides GPUs only from processes that reserve others.
+    GPUs are hidden from a process that reserves none, because Ray hides GPUs only from processes that reserve others.
 
     Args:
         threads: number of OpenMP threads.

@@ -1,6 +1,6 @@
-"""Detect Ray clusters that other machines can use without a token.
+"""Detects Ray clusters that other machines can use without a token.
 
-Anyone who can reach the head of such a cluster can run code in it, as its user. Joining or starting one is refused
+Anyone who can reach the head of such a cluster can run code in it, as its user. Joining or starting one is an error
 unless the user explicitly allows it.
 """
 
@@ -18,12 +18,12 @@ _SECONDS_TO_ANSWER = 5.0
 
 
 def require_closed(address: str, insecure: bool, allow: str = "--insecure") -> None:
-    """Refuses a cluster that answers without a token and listens on more than loopback.
+    """Rejects a cluster that needs no token and listens on more than loopback.
 
     Args:
         address: HOST:PORT of the head.
         insecure: whether the user accepts such a cluster.
-        allow: the option that accepts it, for the error message.
+        allow: the option with which the user accepts such a cluster, for the error message.
 
     Raises:
         ConfigError: the cluster is open, and `insecure` is false.
@@ -41,7 +41,7 @@ def require_closed(address: str, insecure: bool, allow: str = "--insecure") -> N
 def open_addresses(address: str) -> list[str]:
     """Returns the non-loopback addresses of the cluster's nodes if it needs no token, or else an empty list.
 
-    A cluster that requires TLS refuses the plaintext connection made here, and so counts as closed.
+    A cluster that requires TLS rejects the plaintext connection made here, and so counts as closed.
 
     Args:
         address: HOST:PORT of the head.
@@ -60,7 +60,7 @@ def open_addresses(address: str) -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine's loopback: `localhost`, 127.0.0.0/8 or ::1."""
+    """Returns whether `host` is this machine's loopback: `localhost`, 127.0.0.0/8, or ::1."""
     if host == "localhost":
         return True
     try:
@@ -70,7 +70,10 @@ def is_loopback(host: str) -> bool:
 
 
 def _nodes_without_token(address: str) -> Iterable[str] | None:
-    """Returns the live nodes' addresses, queried without token or TLS; None if the head refuses or does not respond."""
+    """Queries the addresses of the live nodes without a token or TLS.
+
+    Returns None if the head rejects the query or does not respond.
+    """
     with grpc.insecure_channel(address) as channel:
         head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         try:

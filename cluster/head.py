@@ -1,8 +1,8 @@
-"""Query the head of a Ray cluster directly, with a timeout.
+"""Queries the head of a Ray cluster directly, with a timeout.
 
-The head's gRPC service (GCS, at the port in RAY_ADDRESS) answers any machine that can reach it. The client needs no
-Ray node, no `ray.init`, which would make it a job of the cluster, and no dashboard, which `ray.util.state` needs and
-not every cluster has. The messages are those of the pinned Ray version.
+The head's gRPC service (GCS, at the port in RAY_ADDRESS) responds to any machine that can reach it. The client does not
+need a Ray node; it does not need `ray.init`, which would register it as a job of the cluster; and it does not need the
+dashboard, which `ray.util.state` requires and not every cluster has. The messages are those of the pinned Ray version.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _SECONDS_TO_ANSWER = 10.0
 
 
 class HeadError(RunError):
-    """The head did not answer in time, or refused."""
+    """Raised if the head rejects a query or does not respond in time."""
 
 
 class Head:
-    """A connection to a cluster's head: a context manager, or call `close`.
+    """A connection to a cluster's head. Use it as a context manager, or call `close` at the end.
 
-    All queries raise HeadError if the head refuses or does not respond in time.
+    All queries raise HeadError if the head rejects them or does not respond in time.
 
     Args:
         address: HOST:PORT of the head, checked by `cluster.join.require_ray_at`.
@@ -98,7 +98,10 @@ class Head:
         self._ask(self._values.InternalKVPut, request)
 
     def limits(self) -> autoscaler_pb2.ClusterConfig | None:
-        """Returns the nodes that the autoscaler may add, by kind; None if not reported, as under KubeRay."""
+        """Returns the node types that the autoscaler may add, with their limits.
+
+        Returns None if the autoscaler does not report them, as under KubeRay.
+        """
         found = self.value(AUTOSCALER_SPACE, AUTOSCALER_CONFIG_KEY)
         return autoscaler_pb2.ClusterConfig.FromString(found) if found else None
 

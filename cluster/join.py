@@ -1,4 +1,4 @@
-"""Join a running Ray cluster, or fail within seconds with the reason."""
+"""Joins a running Ray cluster, or fails within seconds with the reason."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SECONDS_TO_ANSWER = 10.0
 
 
 def join(address: str, options: Mapping[str, Any], insecure: bool = False) -> None:
-    """Connects to a running cluster by `ray.init`.
+    """Connects to a running cluster with `ray.init`.
 
     Args:
         address: HOST:PORT of the head, or `auto`, as in `$RAY_ADDRESS`.
@@ -37,8 +37,8 @@ def join(address: str, options: Mapping[str, Any], insecure: bool = False) -> No
         insecure: whether to accept a cluster that needs no token and listens on more than loopback.
 
     Raises:
-        ConfigError: not an address, no reply, a wrong or missing token, another version of Ray, or a cluster that is
-            open to other machines.
+        ConfigError: `address` is invalid, no cluster responds there, the token is wrong or missing, the cluster runs
+            another version of Ray, or other machines can use the cluster without a token and `insecure` is false.
     """
     try:
         head = require_ray_at(address, as_ray=True)
@@ -67,17 +67,19 @@ def require_ray_at(
 ) -> str:
     """Checks that a head accepts this process, and returns its HOST:PORT.
 
-    This check comes first because `ray.init` would retry for minutes and then exit the process.
+    Without this check, `ray.init` would retry for minutes and then exit the process.
 
     Args:
         address: HOST:PORT; with `as_ray` also `auto` for the cluster that runs on this machine.
         setting: the setting that the address comes from, for error messages.
-        away: what else the user can do, the end of error messages.
-        as_ray: connect as `ray.init` does, by this node's own address for `localhost`, if the head listens there.
+        away: the end of error messages, which states what else the user can do.
+        as_ray: whether to resolve the address as `ray.init` does, which replaces `localhost` with this node's address;
+            the loopback address is kept if the head listens only there.
 
     Raises:
-        ConfigError: not an address, no reply, a wrong or missing token, or another version of Ray.
-        ConnectionError: `auto`, and no cluster on this machine.
+        ConfigError: `address` is invalid, no cluster responds there, the token is wrong or missing, or the cluster
+            runs another version of Ray.
+        ConnectionError: `address` is `auto`, and no cluster runs on this machine.
     """
     if "://" in address or not (":" in address or (as_ray and address == "auto")):
         raise ConfigError(

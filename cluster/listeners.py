@@ -26,7 +26,7 @@ _WIDTH = 60  # characters of a process's name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the table, or one line of an error."""
+    """Prints one line per listening port, and exits with status 1 if a port is open beyond loopback."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -60,7 +60,7 @@ def ray_processes() -> set[int]:
 
 
 def is_open(listener: Listener) -> bool:
-    """Whether other machines can reach this port, unless a firewall or NetworkPolicy blocks it."""
+    """Returns whether other machines can reach this port, unless a firewall or NetworkPolicy blocks it."""
     return not is_loopback(listener.address)
 
 

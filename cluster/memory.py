@@ -23,7 +23,7 @@ _Process = tuple[int, int]
 
 
 class PeakMemory(PollingThread):
-    """Samples the memory of a process tree while its `with` block runs.
+    """The peak memory of a process tree, sampled while the `with` block runs.
 
         with PeakMemory() as memory:
             ...
@@ -52,7 +52,7 @@ class PeakMemory(PollingThread):
         self.sample()
 
     def stop(self) -> None:
-        """Ends the thread and takes the last sample."""
+        """Stops the thread and takes the last sample."""
         super().stop()
         self.sample()
         del os.environ[self._mark]
@@ -111,8 +111,8 @@ def status_bytes(pid: int, field: str) -> int:
     """Returns a size of `/proc/PID/status` (proc(5)) in bytes; 0 if the process has ended or has no such field.
 
     Args:
-        pid: the process.
-        field: e.g. `VmHWM`, the peak resident size, or `RssAnon`.
+        pid: the process's id.
+        field: the field's name, e.g. `VmHWM`, the peak resident size, or `RssAnon`.
     """
     try:
         lines = (_PROC / str(pid) / "status").read_text(encoding="utf-8").splitlines()
@@ -122,14 +122,17 @@ def status_bytes(pid: int, field: str) -> int:
 
 
 def available_bytes() -> int:
-    """Returns the free memory of this machine, or of this container, in bytes."""
+    """Returns the available memory of this machine, or of this container, in bytes."""
     from cluster.ray_internals import estimate_available_memory
 
     return int(estimate_available_memory())
 
 
 def return_free_memory() -> None:
-    """Returns freed memory to the operating system, if the C library can. glibc's malloc keeps it in pieces."""
+    """Returns freed memory to the operating system, if the C library has `malloc_trim`.
+
+    glibc's malloc otherwise keeps freed blocks for later allocations.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

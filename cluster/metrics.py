@@ -1,11 +1,11 @@
-"""All metrics of this project: recorded by the code, scraped by Prometheus, shown on the dashboard, used by the alerts.
+"""All metrics of this project. Prometheus scrapes them; the dashboard and the alerts use them.
 
 Metrics go through `ray.util.metrics`: each process sends its metrics to the agent of its node, whose Prometheus port
 Ray lists for Prometheus' service discovery. Ray prefixes names with `ray_`, so `chimed_step` is queried as
-`ray_chimed_step`, and adds labels (WorkerId, SessionName, ...). A gauge is exported only while it is being recorded: to
-stay it must be set again every few seconds, as the heartbeat (cluster/liveness/heartbeat.py) does, and it disappears
-half a minute after its process has died. Importing this module does not import ray; a metric is registered when it is
-first recorded, which must be in a process that has joined a cluster.
+`ray_chimed_step`, and adds labels (WorkerId, SessionName, ...). A gauge is exported only while it is being recorded: it
+must be set again every few seconds, as the heartbeat (cluster/liveness/heartbeat.py) does, and it disappears half a
+minute after its process has died. Importing this module does not import ray; a metric is registered when it is first
+recorded, which must be in a process that has joined a cluster.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Metric:
 
     @property
     def queried(self) -> tuple[str, ...]:
-        """Names under which Prometheus has it."""
+        """Names under which Prometheus stores the metric."""
         return (f"ray_{self.name}",)
 
 
 class Gauge(Metric):
-    """A value that goes up and down. Set it again every few seconds, or it disappears."""
+    """A value that goes up and down. It must be set again every few seconds, or it disappears."""
 
     def set(self, value: float, /, **labels: str) -> None:
         """Sets the value for `labels`."""
@@ -60,13 +60,13 @@ class Counter(Metric):
 
 @dataclass(frozen=True)
 class Histogram(Metric):
-    """Counts observations at or below each upper bound in `buckets`."""
+    """Counts of the observations at or below each upper bound in `buckets`."""
 
     buckets: tuple[float, ...] = ()
 
     @property
     def queried(self) -> tuple[str, ...]:
-        """Names under which Prometheus has it."""
+        """Names under which Prometheus stores the metric."""
         return tuple(f"ray_{self.name}_{part}" for part in ("bucket", "sum", "count"))
 
     def observe(self, value: float, /, **labels: str) -> None:
@@ -153,12 +153,12 @@ LOGGED_PHASE = "seconds_"
 
 
 def record_logged(run: str, step: int, figures: Mapping[str, float]) -> None:
-    """Records what a run has logged for a step.
+    """Records the values that a run has logged for a step.
 
     Args:
         run: the run's name.
         step: number of steps done.
-        figures: the logged values by name; those that are no metrics are ignored.
+        figures: the logged values by name; values that are not metrics are ignored.
     """
     STEP.set(step, run=run)
     for name, value in figures.items():

@@ -1,4 +1,4 @@
-"""Named placement groups for all roles, reserved together; waiting prints its reason and has a time limit."""
+"""Named placement groups for all roles, reserved together, with a timeout; logs why a group is still pending."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ _POLL_S = 0.2
 
 
 class PlacementError(RunError):
-    """A role's resources were not available in time; the message says what was requested and what the cluster has."""
+    """Raised if a role's resources are not available in time.
+
+    The message states what was requested and what the cluster has.
+    """
 
 
 def reserve(groups: dict[str, list[Bundle]], timeout_s: float) -> dict[str, PlacementGroup]:
     """Creates one placement group per name, with one bundle per process, and waits until all are placed.
 
-    All groups are requested together, so that an autoscaler sees the whole demand at once. If it takes more than a
-    few seconds, the groups that are still pending are printed.
+    All groups are requested together, so that an autoscaler sees the whole demand at once. If placement takes more than
+    a few seconds, the groups that are still pending are logged.
 
     Args:
         groups: each group's bundles (amounts by Ray's resource names), by the group's name.
@@ -47,9 +50,9 @@ def reserve(groups: dict[str, list[Bundle]], timeout_s: float) -> dict[str, Plac
 
 
 def placed_again(groups: dict[str, PlacementGroup], timeout_s: float) -> None:
-    """Waits until every bundle of `groups` is placed: it returns at once unless Ray must replace a lost node's bundles.
+    """Waits until every bundle of `groups` is placed.
 
-    Prints what is pending, as `reserve` does.
+    Returns at once unless Ray must place the bundles of a lost node again. Logs what is pending, as `reserve` does.
 
     Raises:
         PlacementError: a group is still pending after `timeout_s` seconds.

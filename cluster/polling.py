@@ -14,7 +14,7 @@ class PollingThread(ABC):
     The first call comes after `seconds`. An exception that `poll` raises is printed and ends the calls.
 
     Args:
-        name: of the thread, as debuggers show it.
+        name: the thread's name, as debuggers show it.
         seconds: time between the end of a call and the next call.
         stop_timeout_s: how long `stop` waits for a call that is in progress; None waits until it ends.
     """
@@ -26,7 +26,7 @@ class PollingThread(ABC):
 
     @abstractmethod
     def poll(self) -> None:
-        """Does one round of the work, in the thread."""
+        """Does the periodic work once. The thread calls this method."""
 
     def start(self) -> Self:
         """Starts the thread; can be called once."""

@@ -1,7 +1,7 @@
-"""The one door to Ray's private modules: what this project uses of them, and what may change with every version of Ray.
+"""The parts of Ray's private modules that this project uses; they may change with every version of Ray.
 
-Written for Ray 2.60. Ray Serve's and Ray Serve LLM's internals are used in `serve/replica.py` and `serve/engines/` alone.
-Importing this file imports Ray, which reads its environment variables then.
+Written for Ray 2.60. The internals of Ray Serve and Ray Serve LLM are used only in `serve/replica.py` and
+`serve/engines/`. Importing this module imports Ray, which then reads its environment variables.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ AUTOSCALER_CONFIG_KEY: str = ray._raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY
 
 
 def reread_token_mode() -> None:
-    """Applies RAY_AUTH_MODE as it is in the environment now; Ray reads it when it is imported."""
+    """Applies the current RAY_AUTH_MODE, which Ray otherwise reads only when it is imported."""
     _enable_token_auth()
 
 
@@ -75,17 +75,17 @@ def session_folder() -> Path:
 
 
 def dashboard_url() -> str | None:
-    """Returns `HOST:PORT` of the dashboard of the cluster that this process has joined, None without one."""
+    """Returns `HOST:PORT` of the dashboard of the cluster that this process has joined; None if it has no dashboard."""
     url: str | None = ray._private.worker._global_node.address_info.get("webui_url")
     return url
 
 
 def draining_nodes() -> list[str]:
-    """Ids of the nodes that Ray is emptying, as before a spot node is taken away."""
+    """Returns the ids of nodes that are being drained, e.g. before a spot instance is reclaimed."""
     return list(ray._private.state.state.get_draining_nodes())
 
 
 def drain_node(address: str, node_id: str, reason: int, why: str, deadline_ms: int) -> tuple[bool, str]:
-    """Asks the head at `address` to drain a node: whether it accepts, and why not."""
+    """Requests the head at `address` to drain a node; returns whether it accepts, and the reason if it does not."""
     accepted, refusal = ray._raylet.GcsClient(address=address).drain_node(node_id, reason, why, deadline_ms)
     return accepted, refusal

@@ -1,8 +1,8 @@
-"""Explain why a request waits for resources: what it needs, what the cluster has, and what the autoscaler does.
+"""Explains why a request waits for resources: what it needs, what the cluster has, and what the autoscaler does.
 
 Ray's autoscaler (v2, which KubeRay runs) reports its state to the head: which nodes it is adding, and for which
-placement groups it can add none. Only the autoscaler knows the most that it may add. So a request larger than the
-cluster is refused at once only if there is no autoscaler; if there is one, it is asked, and waited for with a limit.
+placement groups it can add none. Only the autoscaler knows how many nodes it may add. A request larger than the cluster
+is therefore refused at once only if there is no autoscaler; otherwise the request is made, and waits with a timeout.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Reply: TypeAlias = autoscaler_pb2.GetClusterStatusReply
 
 
 def autoscaled(reply: Reply) -> bool:
-    """Whether the cluster has an autoscaler.
+    """Returns whether the cluster has an autoscaler.
 
-    An autoscaler needs nodes with their provider's instance ids, and only then do nodes have one: KubeRay sets it for
-    the pods of clusters with `enableInTreeAutoscaling`. The autoscaler's first report would come too late for this.
+    Nodes have their provider's instance ids only if there is an autoscaler, which needs them: KubeRay sets them for the
+    pods of clusters with `enableInTreeAutoscaling`. The autoscaler's first report would come too late for this check.
     """
     return any(node.instance_id for node in living(reply))
 
@@ -42,7 +42,7 @@ def waiting_for(name: str, bundles: Sequence[Bundle], reply: Reply, group: str =
 
 
 def text_of(bundles: Iterable[Bundle]) -> str:
-    """Formats bundles, e.g. "2 x (1 CPU, 1 GPU) + 4 CPU"; equal ones are counted together."""
+    """Formats bundles, e.g. "2 x (1 CPU, 1 GPU) + 4 CPU"; equal bundles are counted together."""
     shown = Counter(
         ", ".join(f"{amount:g} {name}" for name, amount in sorted(bundle.items()) if amount) or "nothing"
         for bundle in bundles
@@ -83,7 +83,7 @@ def _what_the_autoscaler_does(reply: Reply, group: str) -> str:
 
 
 def _have(reply: Reply, resources: Sequence[str]) -> str:
-    """Returns what living nodes have of each resource, e.g. "4 GPU (1 free)"."""
+    """Returns the amounts of these resources on living nodes, e.g. "4 GPU (1 free)"."""
     parts = []
     for name in resources:
         total = sum(node.total_resources.get(name, 0.0) for node in living(reply))

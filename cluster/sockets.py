@@ -1,4 +1,4 @@
-"""Which processes of this machine accept TCP connections, and at which addresses (Linux, from /proc)."""
+"""Listening TCP sockets of this machine, and the processes that own them (Linux, read from /proc)."""
 
 from __future__ import annotations
 

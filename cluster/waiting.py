@@ -1,4 +1,4 @@
-"""Wait for Ray calls with a timeout; errors name what was waited for."""
+"""Waits for Ray calls with a timeout; error messages name the role and the call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ray.exceptions import (
 
 from configs.errors import ConfigError, RunError, first_line
 
-# How long after one rank's error the death of another rank may become known, in seconds.
+# Time within which the death of another rank becomes known after one rank's error, in seconds.
 DEATH_IS_KNOWN_S = 10.0
 POLL_S = 1.0
 _DEATHS = (RayActorError, NodeDiedError, ObjectLostError, ActorPlacementGroupRemoved)
@@ -29,15 +29,15 @@ Poll = Callable[[], None]
 
 
 class RoleError(RunError):
-    """A role failed, died or did not answer in time; the message names the role and the call."""
+    """Raised if a role fails, dies, or does not respond in time; the message names the role and the call."""
 
 
 class RoleDied(RoleError):
-    """A role's process died or does not respond: its work is lost, but another process can repeat it."""
+    """Raised if a role's process dies or does not respond: its work is lost, but another process can repeat it."""
 
     @property
     def role(self) -> str:
-        """The role that was waited for, which the message begins with: "policy" of "policy: learn: …"."""
+        """The role that was waited for, which the message begins with: "policy" in "policy: update: …"."""
         return str(self).partition(":")[0]
 
 
@@ -51,7 +51,7 @@ def next_of(stream: Any, what: str, timeout_s: float, poll: Poll | None = None) 
         poll: called about once a second while waiting.
 
     Raises:
-        RoleDied: no reference came within `timeout_s`.
+        RoleDied: no reference arrived within `timeout_s` seconds.
     """
     deadline = time.monotonic() + timeout_s
     while not ray.wait([stream], timeout=POLL_S, fetch_local=False)[0]:
@@ -67,17 +67,17 @@ def get(refs: Any, what: str, timeout_s: float, poll: Poll | None = None) -> Any
 
     Args:
         refs: one reference, or a list of them.
-        what: role and call, for error messages, e.g. "policy: learn".
+        what: role and call, for error messages, e.g. "policy: update".
         timeout_s: seconds to wait for all of `refs`.
-        poll: called about once a second while waiting; what it raises is passed on.
+        poll: called about once a second while waiting; exceptions that it raises are propagated.
 
     Returns:
         The value, or a list of values in the order of `refs`.
 
     Raises:
-        RoleDied: the time is over, a process died, or remote code failed because another rank of `refs` died.
-        RunError, ConfigError: remote code raised it.
-        RayTaskError: remote code raised anything else.
+        RoleDied: the timeout expired, a process died, or remote code failed because another rank of `refs` died.
+        RunError, ConfigError: the remote code raised this error.
+        RayTaskError: the remote code raised any other error.
     """
     try:
         return _get(refs, what, timeout_s, poll)

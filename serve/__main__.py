@@ -5,9 +5,9 @@
     python -m serve model=runs/ppo/model weights=runs/longer/model        new weights for the running endpoint
 
 The command joins the Ray cluster of RAY_ADDRESS, or starts one that listens on 127.0.0.1 only; checks that the port is
-free and that the cluster has enough CPUs, GPUs and memory; and logs what it is waiting for. Run again with other
-weights while the endpoint is running, it changes the weights of that endpoint. Ctrl-C or SIGTERM shuts the endpoint
-down. Exit status: 0; 1 if the start or the change of weights failed; 2 for an invalid argument.
+free and that the cluster has enough CPUs, GPUs, and memory; and logs what it is waiting for. If it is run again with
+other weights while the endpoint is running, it changes the weights of that endpoint. Ctrl-C or SIGTERM shuts the
+endpoint down. Exit status: 0; 1 if the start or the change of weights failed; 2 for an invalid argument.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = read_arguments(_arguments(options.settings))
         for argument, text in (("model", config.model), ("reward_model", config.reward_model)):
             if text:
-                named_folders(text, argument)  # refuses names that a route cannot contain
+                named_folders(text, argument)  # rejects names that a route cannot contain
         _silence()
         from serve.starting.port import is_taken, require_free_port
         from serve.starting.running import find, require_only_new_weights
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _silence() -> None:
-    """Suppresses the startup messages of Ray, Serve and vLLM. Serve's warnings and all errors are still logged."""
+    """Suppresses the startup messages of Ray, Serve, and vLLM. Serve's warnings and all errors are still logged."""
     import ray  # noqa: F401 - the import sets logger levels, so it must come first
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -93,7 +93,7 @@ def serve_until_stopped(config: ServeConfig, options: argparse.Namespace) -> Non
 
 
 class _Server:
-    """Runs the endpoint on a cluster that this process has joined."""
+    """The endpoint on a cluster that this process has joined."""
 
     def __init__(self, config: ServeConfig, options: argparse.Namespace, head: Any, stop: threading.Event) -> None:
         from serve.starting.running import Endpoint, Record
@@ -156,7 +156,7 @@ class _Server:
 
 
 def require_no_serve() -> None:
-    """Refuses a cluster where Serve is already running: its port and applications belong to another command.
+    """Rejects a cluster where Serve is already running: its port and applications belong to another command.
 
     Raises:
         ConfigError: Serve is running in the cluster.
@@ -184,8 +184,8 @@ def change_weights(address: str, port: int, weights: str, timeout_s: float) -> N
         timeout_s: longest wait, in seconds.
 
     Raises:
-        RunError: the endpoint refuses the weights, has not loaded them after `timeout_s` seconds, or another command
-            requested other weights in the meantime.
+        RunError: the endpoint rejects the weights or has not loaded them after `timeout_s` seconds, or another command
+            has requested other weights in the meantime.
     """
     from cluster.head import Head
     from serve.starting.running import Change, Record

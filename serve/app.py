@@ -41,7 +41,7 @@ SCORES_AT_A_TIME = 16
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:
-    """Builds the application for `serve run`, `serve deploy` and a RayService; raises as `application`."""
+    """Builds the application for `serve run`, `serve deploy`, and a RayService; raises the errors of `application`."""
     configure("serve")
     return application(read_arguments(arguments))
 
@@ -55,7 +55,7 @@ def application(config: ServeConfig, version: str = "") -> serve.Application:
             the new weights; with another version, or none, every replica is replaced.
 
     Raises:
-        ConfigError: an argument, folder or key is invalid; raised before anything is started, with a one-line message.
+        ConfigError: an argument, folder, or key is invalid; raised before anything is started, with a one-line message.
     """
     folders = {name: ModelFolder(folder, "model") for name, folder in named_folders(config.model, "model").items()}
     _check_models(folders, config)
@@ -84,14 +84,17 @@ def application(config: ServeConfig, version: str = "") -> serve.Application:
 
 
 def _of_version(deployed: Any, version: str) -> Any:
-    """Sets a deployment's version. Without one, Serve replaces all replicas; only `serve deploy` sets one itself."""
+    """Sets a deployment's version.
+
+    Without a version, Serve replaces all replicas. Of Serve's commands, only `serve deploy` sets a version itself.
+    """
     if not version:
         return deployed
     return serve.Application(deployed._bound_deployment.options(_internal=True, version=version))
 
 
 def _limits(config: ServeConfig, keys: int) -> LimitsConfig:
-    """Returns the limits, with `sequences` at most what one key may use of one engine."""
+    """Returns the limits, with `sequences` capped at the number of one engine's sequences that one key may use."""
     share = config.limits.key_share if keys > 1 else 1.0
     most = max(1, int(config.engine.max_concurrent * share))
     return config.limits.model_copy(update={"sequences": min(config.limits.sequences, most)})
@@ -126,7 +129,7 @@ def _reward_model(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> di
     name, folder = next((name, ModelFolder(path, "reward_model")) for name, path in given.items())
     if not folder.is_reward_model:
         raise ConfigError(f"reward_model={name}: {folder.path} has no scalar head; give the folder of a reward model")
-    chat_format(folder.tokenizer)  # refuses an unsuitable chat format
+    chat_format(folder.tokenizer)  # rejects an unsuitable chat format
     folder.require_complete()
     return {name: folder}
 
@@ -168,7 +171,7 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
     replicas, on_gpus = config.replicas, config.replicas.gpus > 0
     deployment: dict[str, Any] = {
         "name": name,
-        "user_config": {"weights": weights},  # running replicas apply a change of it; any other change restarts them
+        "user_config": {"weights": weights},  # running replicas apply a change to it; any other change restarts them
         # At this limit, the next request goes to another engine. The gateway keeps the number of sequences below it,
         # and state requests must not wait for sequences.
         "max_ongoing_requests": config.engine.max_concurrent + POLLS,
@@ -261,7 +264,7 @@ def _gateway(
         name="gateway",
         num_replicas=1,
         max_ongoing_requests=10_000,
-        user_config={"keys": to_plain(keys)},  # the running gateway applies a change of it
+        user_config={"keys": to_plain(keys)},  # the running gateway applies a change to it
         ray_actor_options={"num_cpus": GATEWAY_CPUS, "runtime_env": {"env_vars": dict(WITHOUT_KEYS)}},
         graceful_shutdown_timeout_s=DRAIN_S,
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),

@@ -129,7 +129,7 @@ def named_folders(text: str, argument: str) -> dict[str, str]:
     repository.
 
     Raises:
-        ConfigError: an empty part, a duplicate name, or a name that a route cannot contain.
+        ConfigError: a part is empty, a name occurs twice, or a route cannot contain a name.
     """
     folders: dict[str, str] = {}
     for part in text.split(","):
@@ -149,7 +149,7 @@ def named_folders(text: str, argument: str) -> dict[str, str]:
 
 
 def _own_name(name: str) -> str:
-    """Returns the default name of a folder or of a Hub id; a Hub id's revision is left out."""
+    """Returns the default name of a folder or of a Hub id, without the Hub id's revision."""
     repository = parse_model(name)
     folder = Path(name if repository is None else repository.name)
     return folder.parent.name or DEFAULT_NAME if folder.name == "model" else folder.name

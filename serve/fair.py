@@ -28,10 +28,11 @@ class FairQueue:
     """Slots for sequences. A free slot goes to the waiting key with the fewest slots in use relative to its weight."""
 
     def __init__(self, slots: int, waiting: int, key_share: Callable[[], float]) -> None:
-        """
+        """Initializes the queue with all slots free.
+
         Args:
-            slots: sequences that the engines of the model decode concurrently.
-            waiting: largest number of waiting requests. If keys share the engines, one key may have half of them.
+            slots: number of sequences that the engines of the model decode concurrently.
+            waiting: maximum number of waiting requests. If keys share the engines, one key may have half of them.
             key_share: fraction of the slots that one key may use even if no other key is waiting. The rest stays free,
                 so that another key does not have to wait for a long response to end.
         """
@@ -42,16 +43,16 @@ class FairQueue:
 
     @asynccontextmanager
     async def slots(self, key: Key, count: int, rest: float = 0.0) -> AsyncIterator[None]:
-        """Holds `count` slots, at most one key's limit, while the block runs; first waits until they are free.
+        """Waits for `count` slots, capped at one key's limit, and holds them while the block runs.
 
         Args:
             key: the key of the request.
             count: number of slots.
-            rest: if keys share the engines, the slots are released `rest` times the block's duration after its end, at
-                most `MOST_REST_S` seconds later.
+            rest: if keys share the engines, the slots are released `rest` times the block's duration after its end, but
+                at most `MOST_REST_S` seconds later.
 
         Raises:
-            ApiError: 503 if too many requests are waiting, 429 if too many requests of this key are.
+            ApiError: 503 if too many requests are waiting; 429 if too many requests of this key are waiting.
         """
         waiter = self._enqueue(key, min(count, self._most(key)))
         try:

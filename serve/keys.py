@@ -1,4 +1,4 @@
-"""API keys with names, limits, weights and expiry. Only their SHA-256 digests leave the process that reads them."""
+"""API keys with names, limits, weights, and expiry. Only their SHA-256 digests leave the process that reads them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from storage.paths import require_file
 
 VARIABLE = "CHIMED_API_KEYS"
 WITHOUT_KEYS: Mapping[str, str] = {VARIABLE: ""}
-"""Environment for replicas: the raylet may have inherited the variable from the shell that started it."""
+"""Environment of replicas, without keys: the raylet may have inherited them from the shell that started it."""
 SHORTEST = 16  # characters; a shorter key could be guessed, or found from its digest
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -74,7 +74,7 @@ class KeyConfig(Section):
         return self
 
     def known_as(self, name: str, where: str) -> Key:
-        """Converts to the gateway's form of the key.
+        """Converts these settings to a key as the gateway knows it.
 
         Args:
             name: the key's name.
@@ -94,8 +94,8 @@ def read_keys(file: str) -> list[Key]:
     Removes the variable from this process's environment, so that processes started later do not inherit it.
 
     Raises:
-        ConfigError: an unreadable file, a key that is too short or not printable ASCII, or a key that a YAML file
-            contains twice.
+        ConfigError: `file` cannot be read or contains no keys, a key is too short or not printable ASCII without
+            spaces, or a YAML file contains a key twice.
     """
     keys = [_nameless(text, VARIABLE) for text in os.environ.pop(VARIABLE, "").split(",") if text.strip()]
     if file:
@@ -175,7 +175,7 @@ def to_plain(keys: Sequence[Key]) -> list[dict[str, Any]]:
 
 
 def from_plain(keys: Sequence[Mapping[str, Any]]) -> list[Key]:
-    """Returns the inverse of `to_plain`."""
+    """Converts values returned by `to_plain` back to keys."""
     return [Key(**key) for key in keys]
 
 
@@ -203,7 +203,7 @@ class Keyring:
         """Returns the key in an `Authorization` header; `ANYBODY` if the endpoint has no keys.
 
         Raises:
-            ApiError: 401 for a missing, wrong or expired key.
+            ApiError: 401 for a missing, wrong, or expired key.
         """
         if self.is_empty:
             return ANYBODY

@@ -11,15 +11,15 @@ _NAME = re.compile(rf"\w[\w.-]{{0,{LONGEST - 1}}}")
 
 
 def require_name(name: str, argument: str) -> None:
-    """Refuses a name that cannot be used in routes such as `/v1/models/NAME`, deployment names and metrics.
+    """Rejects a name that cannot be used in routes such as `/v1/models/NAME`, in deployment names, and in metrics.
 
     Args:
         name: the model's name.
         argument: the argument that contains it, for the error message.
 
     Raises:
-        ConfigError: the name contains slashes, spaces, control characters or the like, or has more than `LONGEST`
-            characters.
+        ConfigError: the name contains characters such as slashes, spaces, or control characters, or has more than
+            `LONGEST` characters.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(

@@ -20,7 +20,7 @@ class Share:
     weight: float = 1.0
     """The key's weight in fair queueing."""
     most: float = 1.0
-    """Largest fraction of the engine's sequences that one key may use."""
+    """Maximum fraction of the engine's sequences that one key may use."""
     sequences: int = 1
     """Sequences of this request."""
 

@@ -1,4 +1,4 @@
-"""python -m cluster.kuberay.check PATH…: finds what Kubernetes, KubeRay, Kueue, Volcano or a run would refuse.
+"""python -m cluster.kuberay.check PATH…: finds what Kubernetes, KubeRay, Kueue, Volcano, or a run would reject.
 
 PATH is a YAML file, or a kustomize folder, which is rendered with kubectl or kustomize. No cluster is needed.
 """
@@ -36,8 +36,8 @@ def check(
 
     Args:
         manifest: the object.
-        schemas: KubeRay's schemas; without them, of Ray's kinds only metadata and pods are checked against a schema.
-        project: the folder that must contain a job's programs and recipes.
+        schemas: KubeRay's schemas; if None, only the metadata and pods of Ray's kinds are checked against a schema.
+        project: the project's folder, which must contain the modules and recipes that jobs name.
         kubernetes: the version of Kubernetes, such as "1.32".
     """
     if manifest.kind in RAY_KINDS:

@@ -16,7 +16,7 @@ _PRIORITY_SINCE = (2, 56, 0)
 
 
 def group_sizes(ray: RayClusterView) -> Iterator[Found]:
-    """Checks that `minReplicas` and `maxReplicas` are a valid range, 0 or more."""
+    """Checks that `minReplicas` and `maxReplicas` are not negative and form a valid range."""
     for group in ray.workers:
         least, most = group.spec.get("minReplicas", 0), group.spec.get("maxReplicas", 2**31 - 1)
         for name, value in (("minReplicas", least), ("maxReplicas", most)):
@@ -30,7 +30,7 @@ def group_sizes(ray: RayClusterView) -> Iterator[Found]:
 
 
 def group_resources(ray: RayClusterView) -> Iterator[Found]:
-    """Checks that a group's resources are given in one place only, and its labels in the group's own field."""
+    """Checks that a group's resources are given in one place only, and that its labels are in the group's own field."""
     for group in ray.groups:
         parameters = mapping(group.spec.get("rayStartParams"))
         told = [name for name in _SIZES if parameters.get(name)]
@@ -62,7 +62,10 @@ def container_resources(ray: RayClusterView) -> Iterator[Found]:
 
 
 def autoscaler(ray: RayClusterView) -> Iterator[Found]:
-    """Checks that no option keeps Autoscaler v2, which replaces pods instead of restarting containers, from working."""
+    """Checks the autoscaler's options, and the group settings that depend on autoscaling or on Autoscaler v2.
+
+    Autoscaler v2 replaces pods instead of restarting their containers, so `restartPolicy` must be `Never`.
+    """
     v2 = ray.autoscaler.get("version") == "v2"
     if ray.autoscaling and v2:
         for group in ray.groups:
@@ -91,7 +94,10 @@ def autoscaler(ray: RayClusterView) -> Iterator[Found]:
 
 
 def authentication(ray: RayClusterView) -> Iterator[Found]:
-    """Yields token authentication needs a `rayVersion` that supports it, given explicitly."""
+    """Checks that token authentication has an explicit `rayVersion` that supports it.
+
+    Also checks that `enableK8sTokenAuth` is set only with token authentication.
+    """
     options = mapping(ray.spec.get("authOptions"))
     if options.get("mode") == "token":
         found = version(ray.spec.get("rayVersion"))
@@ -106,7 +112,10 @@ def authentication(ray: RayClusterView) -> Iterator[Found]:
 
 
 def fault_tolerance(ray: RayClusterView) -> Iterator[Found]:
-    """Redis must be configured in `gcsFaultToleranceOptions` only."""
+    """Checks that Redis is configured in `gcsFaultToleranceOptions` only.
+
+    Without these options, a Redis password is accepted elsewhere.
+    """
     environment = ray.head.environment()
     parameters = mapping(ray.head.spec.get("rayStartParams"))
     options = ray.spec.get("gcsFaultToleranceOptions")
@@ -131,7 +140,7 @@ def fault_tolerance(ray: RayClusterView) -> Iterator[Found]:
 
 
 def alpha_fields(ray: RayClusterView) -> Iterator[Found]:
-    """Fields behind feature gates of the operator that are off by default must not be used."""
+    """Checks that no field is used whose feature gate in the operator is off by default."""
     if ray.spec.get("networkPolicy") is not None:
         yield (
             (*ray.key, "networkPolicy"),

@@ -1,4 +1,4 @@
-"""The Ray cluster inside a RayCluster, RayJob, RayService or RayCronJob, and its groups of pods."""
+"""The Ray cluster inside a RayCluster, RayJob, RayService, or RayCronJob, and its groups of pods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLUSTER_KEYS: dict[str, Key] = {
 JOB_KEYS: dict[str, Key] = {"RayJob": ("spec",), "RayCronJob": ("spec", "jobTemplate")}
 
 Found = tuple[Key, str]
-"""A problem: the key in the object, and a text that says what is wrong and what to do."""
+"""A problem: the key in the object, and a text that states what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Group:
             yield (*self.pod_key, "containers", index), mapping(container)
 
     def environment(self) -> dict[str, tuple[Key, Any]]:
-        """Returns the variables of Ray's container by name: key and value (None for `valueFrom`)."""
+        """Returns the Ray container's environment variables by name: key and value (None for `valueFrom`) of each."""
         found: dict[str, tuple[Key, Any]] = {}
         for key, container in list(self.containers())[:1]:
             for index, variable in enumerate(sequence(container.get("env"))):
@@ -95,19 +95,19 @@ class RayClusterView:
 
 
 def ray_cluster(manifest: Manifest) -> RayClusterView | None:
-    """Returns the Ray cluster that an object describes, or None."""
+    """Returns the Ray cluster that an object describes; None if it describes no cluster."""
     key = CLUSTER_KEYS.get(manifest.kind)
     spec = manifest.at(*key) if key else None
     return RayClusterView(key, spec) if key and isinstance(spec, dict) else None
 
 
 def ray_job(manifest: Manifest) -> tuple[Key, dict[str, Any]] | None:
-    """Returns the key and specification of the job that an object describes, or None."""
+    """Returns the key and specification of the job that an object describes; None if it describes no job."""
     key = JOB_KEYS.get(manifest.kind)
     return (key, mapping(manifest.at(*key))) if key else None
 
 
 def version(text: Any) -> tuple[int, ...] | None:
-    """Parses a version such as `2.60.0` to (2, 60, 0); None if it is not one."""
+    """Parses a version such as `2.60.0` into (2, 60, 0); returns None if `text` is not a version."""
     found = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.(\d+))?.*", text) if isinstance(text, str) else None
     return tuple(int(part or 0) for part in found.groups()) if found else None

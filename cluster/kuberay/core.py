@@ -1,4 +1,4 @@
-"""Check Kubernetes' own kinds, and the Kubernetes parts of Ray's kinds, against the schemas of Kubernetes."""
+"""Checks built-in kinds of Kubernetes, and the Kubernetes parts of Ray's kinds, against the schemas of Kubernetes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from configs.recipe import Key
 
 
 def core_problems(manifest: Manifest, kubernetes: str) -> Iterator[Found]:
-    """Yields what an API server of version `kubernetes` (e.g. "1.32") would refuse in an object of a built-in kind."""
+    """Yields what an API server of version `kubernetes` (e.g. "1.32") would reject in an object of a built-in kind."""
     try:
         yield from _validate(manifest.content, kubernetes)
     except kubernetes_validate.utils.SchemaNotFoundError:
@@ -27,13 +27,13 @@ def core_problems(manifest: Manifest, kubernetes: str) -> Iterator[Found]:
 
 
 def metadata_problems(manifest: Manifest, kubernetes: str) -> Iterator[Found]:
-    """Yields what is wrong with the metadata of an object of any kind."""
+    """Yields the problems in the metadata of an object of any kind."""
     stand_in = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest.content.get("metadata")}
     yield from _validate(stand_in, kubernetes)
 
 
 def pod_problems(manifest: Manifest, kubernetes: str) -> Iterator[Found]:
-    """Yields what is wrong with a Ray cluster's pod templates. It replaces KubeRay's schemas if these are missing."""
+    """Yields the problems in a Ray cluster's pod templates. This check is used if KubeRay's schemas are not given."""
     ray = ray_cluster(manifest)
     for group in ray.groups if ray else ():
         stand_in = {"apiVersion": "v1", "kind": "PodTemplate", "template": group.spec.get("template")}

@@ -1,4 +1,4 @@
-"""Read Kubernetes objects from YAML files, or from kustomize folders, which kubectl or kustomize renders."""
+"""Reads Kubernetes objects from YAML files, or from kustomize folders, which kubectl or kustomize renders."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def read(path: str) -> list[Manifest]:
     """Reads the objects of a YAML file, or of a folder with a kustomization.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, has a duplicate key, has an object that is not of Kubernetes, or
-            does not render.
+        ConfigError: the input cannot be read, is not YAML, has a duplicate key, contains something that is not a
+            Kubernetes object, or cannot be rendered.
     """
     where = Path(path)
     if where.is_dir():
@@ -85,7 +85,7 @@ def read(path: str) -> list[Manifest]:
 
 
 def renderer() -> tuple[str, str] | None:
-    """Returns the installed command that renders kustomize folders, or None."""
+    """Returns the installed command that renders kustomize folders; None if none is installed."""
     return next((command for command in _RENDERERS if shutil.which(command[0])), None)
 
 
@@ -95,7 +95,7 @@ def mapping(value: Any) -> dict[Any, Any]:
 
 
 def sequence(value: Any) -> list[Any]:
-    """Returns the value at a key if it is a list, like `mapping`."""
+    """Returns `value` if it is a list, else an empty list, like `mapping`."""
     return value if isinstance(value, list) else []
 
 

@@ -1,4 +1,4 @@
-"""Rules for jobs, services and names that KubeRay's operator enforces beyond its schemas."""
+"""Rules for jobs, services, and names that KubeRay's operator enforces beyond its schemas."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def submission(manifest: Manifest) -> Iterator[Found]:
 
 
 def where_jobs_run(manifest: Manifest) -> Iterator[Found]:
-    """Checks that a job describes or selects a Ray cluster, the latter without `suspend` and `backoffLimit`."""
+    """Checks that a job describes a Ray cluster, or selects one and sets neither `suspend` nor `backoffLimit`."""
     found = ray_job(manifest)
     if found is None:
         return
@@ -76,7 +76,7 @@ def where_jobs_run(manifest: Manifest) -> Iterator[Found]:
 
 
 def deletion(manifest: Manifest) -> Iterator[Found]:
-    """Yields the settings for deleting the Ray cluster after the job must not contradict each other."""
+    """Checks that the settings for deleting the Ray cluster after the job do not contradict each other."""
     key, job = ray_job(manifest) or ((), {})
     strategy = mapping(job.get("deletionStrategy"))
     rules = sequence(strategy.get("deletionRules"))
@@ -101,9 +101,9 @@ def deletion(manifest: Manifest) -> Iterator[Found]:
 
 
 def upgrades(manifest: Manifest) -> Iterator[Found]:
-    """Yields a RayService's upgrade strategy, if set, must be a known type, and its requirements must be met.
+    """Checks that a RayService's upgrade strategy has a known type, and that its requirements are met.
 
-    The head service must not be named, because the operator names it.
+    Also checks that the head service has no name, because the operator chooses it.
     """
     if manifest.kind != "RayService":
         return

@@ -1,4 +1,4 @@
-"""This project's rules: what the operator accepts, but what would later fail or wait forever."""
+"""This project's rules, for manifests that the operator accepts but that would later fail or wait forever."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Rule = Callable[[Manifest, Path], Iterator[Found]]
 
 
 def gpus(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """Checks that GPUs are limits: Ray reads only those, and Kubernetes refuses requests that differ from limits."""
+    """Checks that GPUs are given as limits: Ray reads only these, and Kubernetes rejects requests that differ."""
     ray = ray_cluster(manifest)
     for group in ray.groups if ray else ():
         for key, container in group.containers():
@@ -39,7 +39,7 @@ def gpus(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def settings_said(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """Settings whose defaults differ between versions must be given explicitly."""
+    """Checks that settings whose defaults differ between versions are given explicitly."""
     ray = ray_cluster(manifest)
     if ray is None:
         return
@@ -53,7 +53,7 @@ def settings_said(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def images(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """Yields every image must have the Ray version in `rayVersion`, by its tag: `ray:2.60.0`, `…-ray2.60.0-gpu`."""
+    """Checks that the Ray version in an image's tag, as in `ray:2.60.0` or `…-ray2.60.0-gpu`, equals `rayVersion`."""
     ray = ray_cluster(manifest)
     for group in ray.groups if ray else ():
         for key, container in list(group.containers())[:1]:
@@ -96,7 +96,10 @@ def entrypoints(manifest: Manifest, project: Path) -> Iterator[Found]:
 
 
 def kueue(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """Checks that the size of a job's Ray cluster is fixed: Kueue reserves all of it for as long as the job runs."""
+    """Checks that Kueue can manage the Ray cluster: it must belong to the job, end with it, and have a fixed size.
+
+    Kueue reserves the whole cluster for as long as the job runs.
+    """
     ray, found = ray_cluster(manifest), ray_job(manifest)
     if KUEUE not in mapping(manifest.at("metadata", "labels")):
         return
@@ -117,7 +120,10 @@ def kueue(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def whole_at_start(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """Checks that no pods come later: a queue reserves `replicas` (Kueue) or `minReplicas` (Volcano) at the start."""
+    """Checks that no pods are added later.
+
+    At the start, a queue reserves only `replicas` (Kueue) or `minReplicas` (Volcano) of each group.
+    """
     labels = mapping(manifest.at("metadata", "labels"))
     ray = ray_cluster(manifest)
     queue = next((label for label in (KUEUE, VOLCANO) if label in labels), None)
@@ -132,7 +138,10 @@ def whole_at_start(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def disruption(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """Checks that the PodDisruptionBudget for Ray's pods has a number as `minAvailable`: their owner has no scale."""
+    """Checks that a PodDisruptionBudget for Ray's pods gives `minAvailable` as a number.
+
+    Other forms require that the pods' owner has a scale subresource, and the owner of Ray's pods has none.
+    """
     labels = mapping(manifest.at("spec", "selector", "matchLabels"))
     if manifest.kind != "PodDisruptionBudget" or not any(str(label).startswith("ray.io/") for label in labels):
         return
@@ -144,7 +153,7 @@ def disruption(manifest: Manifest, _: Path) -> Iterator[Found]:
 
 
 def applications(manifest: Manifest, _: Path) -> Iterator[Found]:
-    """Checks that `serveConfigV2`, which the schema takes as any text, is YAML that Ray Serve accepts."""
+    """Checks that `serveConfigV2`, for which the schema accepts any text, is YAML that Ray Serve accepts."""
     if manifest.kind != "RayService":
         return
     key: Key = ("spec", "serveConfigV2")
@@ -183,7 +192,7 @@ def _recipes(words: list[str]) -> Iterator[str]:
 
 
 def _on_a_volume(path: str, group: Group) -> bool:
-    """Whether a path is on a volume of the group's first container, which runs Ray."""
+    """Returns whether a path is on a volume of the group's first container, which runs Ray."""
     first = [container for _, container in group.containers()][:1]
     mounts = [mapping(mount).get("mountPath") for one in first for mount in sequence(one.get("volumeMounts"))]
     return any(PurePosixPath(path).is_relative_to(str(mount)) for mount in mounts)

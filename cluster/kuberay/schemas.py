@@ -1,4 +1,4 @@
-"""Check Ray objects against KubeRay's schemas as an API server does: structure, defaults, and CEL rules.
+"""Checks Ray objects against KubeRay's schemas as an API server does: structure, defaults, and CEL rules.
 
 The schemas are KubeRay's custom resource definitions, which every release publishes as `ray.io_rayjobs.yaml` and so on.
 They are not part of this project.
@@ -51,7 +51,7 @@ class RaySchemas:
                 )
 
     def problems(self, manifest: Manifest) -> Iterator[Found]:
-        """Yields what an API server with these definitions would refuse in a Ray object."""
+        """Yields what an API server with these definitions would reject in a Ray object."""
         version = str(manifest.content["apiVersion"])
         served = _versions(self._folder / _FILES[manifest.kind])
         if version not in served:
@@ -66,7 +66,7 @@ class RaySchemas:
 
 
 def explain(error: ValidationError) -> Iterator[Found]:
-    """Converts a schema error to problems of this check."""
+    """Converts a schema error to problems as this check reports them."""
     key: Key = tuple(error.absolute_path)
     if error.validator == "additionalProperties":
         known = list(mapping(error.schema).get("properties", {}))
@@ -91,8 +91,8 @@ def explain(error: ValidationError) -> Iterator[Found]:
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
     """Converts a structural schema of Kubernetes to a JSON schema.
 
-    Unknown fields, which Kubernetes silently drops, are refused; a property with a default is not required; an object
-    may be null.
+    In the result, unknown fields, which Kubernetes silently drops, are errors; a property with a default is not
+    required; and an object may be null.
     """
     if "properties" not in schema and schema.get("x-kubernetes-preserve-unknown-fields"):
         return {}

@@ -1,4 +1,4 @@
-"""Crash logs of lost processes: the path of the output, and its last line."""
+"""Crash logs of lost processes: the path of each process's output, and its last line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cluster.ray_internals import session_folder
 
 
 def crash_summary(notices: Sequence[ProcessRecord]) -> str:
-    """Returns where the stderr logs of these processes are and, for those on this node, the last line of each."""
+    """Returns the paths of these processes' stderr logs and, for processes on this node, the last line of each."""
     if not notices:
         return "it died before its first heartbeat; see its output with `ray logs`"
     logs = session_folder() / "logs"

@@ -46,7 +46,7 @@ class Heartbeat(PollingThread):
         self._news = False
 
     def start(self) -> Self:
-        """Starts the thread. A process that replaces another of the same job, role and rank counts as a restart."""
+        """Starts the thread. A process that replaces one of the same job, role, and rank counts as a restart."""
         before = last_of(self.notice.run, self.notice.role, self.notice.rank)
         if before is not None and before.job == self.notice.job:
             self.notice.restarts = before.restarts + 1
@@ -73,7 +73,7 @@ class Heartbeat(PollingThread):
             self._news = False
             with suppress(
                 RayError
-            ):  # a silent head is no reason to stop working; watchers notice the missing heartbeat
+            ):  # the process keeps working if the head does not respond; watchers notice the missing heartbeat
                 self.beat()
 
 
@@ -81,11 +81,11 @@ class DriverHeartbeat(Heartbeat):
     """The heartbeat of a run's driver, which also reports the run's progress and the free disk space.
 
     If the `with` block ends without an exception, the run's records are removed; otherwise they stay, and the driver's
-    record says why the run ended.
+    record states why the run ended.
 
     Args:
         run: the run's name.
-        stage: e.g. "ppo".
+        stage: the stage's name, e.g. "ppo".
         folder: the run's folder; its file system's free space is reported.
     """
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 DRIVER = "driver"
-"""The role of the process that runs the algorithm; every run has one, of rank 0."""
+"""The role of the process that runs the algorithm; every run has one, with rank 0."""
 
 NAMESPACE = "chimed"
 _DAY_S = 86_400.0
@@ -28,18 +28,18 @@ class Progress:
     """A run's progress, part of its driver's record.
 
     Attributes:
-        stage: e.g. "ppo".
+        stage: the stage's name, e.g. "ppo".
         step: number of steps done.
         steps: number of steps of the whole run; None until it is known.
     """
 
     stage: str
     state: str = "running"
-    """`running`, or how it ended."""
+    """`running`, or how the run ended."""
     step: int = 0
     steps: int | None = None
     step_at: float = field(default_factory=time.time)
-    """When the last step was done, Unix time; before the first step, when the run started."""
+    """Unix time of the end of the last step, in seconds; before the first step, of the run's start."""
     figures: dict[str, float] = field(default_factory=dict)
     """Metrics of the last step, by name."""
 
@@ -50,9 +50,9 @@ class ProcessRecord:
 
     Attributes:
         pid: the process id on its node.
-        resident_bytes: resident memory, bytes.
+        resident_bytes: resident memory, in bytes.
         restarts: how many times the process was restarted.
-        weights_version: version of the weights that the process holds, if it holds any.
+        weights_version: version of the weights that the process holds; None if it holds none.
         progress: the run's progress, in the driver's record only.
     """
 
@@ -67,7 +67,7 @@ class ProcessRecord:
     actor: str = ""
     """Ray's id of the actor, hex; empty for the driver, which is not an actor."""
     at: float = 0.0
-    """When the record was written, Unix time."""
+    """Unix time at which the record was written, in seconds."""
     resident_bytes: int = 0
     restarts: int = 0
     weights_version: int | None = None
@@ -85,7 +85,11 @@ class ProcessRecord:
 
 
 def put_up(notice: ProcessRecord) -> None:
-    """Writes this process's record over its previous one. Raises RayError if the head does not respond."""
+    """Writes this process's record to the registry, replacing the previous one.
+
+    Raises:
+        RayError: the head does not respond.
+    """
     from ray.experimental.internal_kv import _internal_kv_put
 
     notice.at = time.time()
@@ -102,7 +106,7 @@ def last_of(run: str, role: str, rank: int) -> ProcessRecord | None:
 
 
 def said(run: str, places: Sequence[tuple[str, int]]) -> list[ProcessRecord]:
-    """Returns the last records of these roles and ranks; those without a record are left out.
+    """Returns the last records of these roles and ranks; processes without a record are omitted.
 
     Args:
         run: the run's name.

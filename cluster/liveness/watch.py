@@ -1,4 +1,4 @@
-"""Finds the lost processes of a run: dead according to Ray, or hung, which means without a heartbeat for too long."""
+"""Finds the lost processes of a run: dead according to Ray, or hung, i.e. without a heartbeat for too long."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Place = tuple[str, int]
 
 
 class Watch:
-    """Watches the processes of one run, and keeps the last record of each for crash reports.
+    """A watch over the processes of one run, which keeps the last record of each for crash reports.
 
     Args:
         run: the run's name.
@@ -40,7 +40,7 @@ class Watch:
         self._actors[place] = actor._actor_id.hex()
 
     def poll(self, roles: Iterable[str]) -> None:
-        """Raises RoleDied if a process of `roles` hangs. Queries the head at most once a second, from all threads."""
+        """Raises RoleDied if a process of `roles` hangs. Threads together query the head at most once a second."""
         if time.monotonic() - self._looked_at < POLL_S or not self._looking.acquire(blocking=False):
             return
         try:
@@ -53,12 +53,12 @@ class Watch:
                 raise RoleDied(f"{role}: rank {rank} hangs: no heartbeat for {seconds:.0f} s")
 
     def silent(self) -> dict[Place, float]:
-        """Returns all hung processes with the seconds since their last heartbeat; empty if the head does not respond."""
+        """Returns the seconds since the last heartbeat of each hung process; empty if the head does not respond."""
         now = time.monotonic()
         try:
             notices = said(self.run, list(self._actors))
         except RayError:
-            self._beat.clear()  # no heartbeat could arrive: all limits restart once the head is back
+            self._beat.clear()  # no heartbeat could arrive: all limits restart once the head responds
             return {}
         silent = {}
         for notice in notices:
@@ -76,7 +76,7 @@ class Watch:
         """Returns every process that Ray reports as dead. Retries while the head does not respond.
 
         Raises:
-            HeadError: the head has not answered for `limit_s` seconds.
+            HeadError: the head has not responded for `limit_s` seconds.
         """
         until = time.monotonic() + self.limit_s
         while True:
@@ -90,7 +90,10 @@ class Watch:
                 return sorted(place for place, actor in self._actors.items() if actor in gone)
 
     def leaving(self) -> str | None:
-        """Returns the id of a draining node (such as a spot node) with the driver or a process of the run, or None."""
+        """Returns the id of a node that is being drained and hosts the driver or a process of the run.
+
+        A node is drained e.g. before a spot instance is reclaimed. Returns None if there is no such node.
+        """
         draining = draining_nodes()
         if draining:
             self.silent()
@@ -98,7 +101,7 @@ class Watch:
         return next((node for node in draining if node in mine), None)
 
     def last_of(self, role: str, ranks: Sequence[int]) -> list[ProcessRecord]:
-        """Returns the last records of these ranks of a role; ranks without a record are left out."""
+        """Returns the last records of these ranks of a role; ranks without a record are omitted."""
         return [self.last[role, rank] for rank in ranks if (role, rank) in self.last]
 
 

@@ -1,1 +1,1 @@
-"""Checks before a run reserves anything whether it can work: its needs against what a cluster has or may get."""
+"""Checks, before a run reserves resources, whether its needs fit what a cluster has or may get."""

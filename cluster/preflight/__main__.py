@@ -42,7 +42,7 @@ PROG = "python -m cluster.preflight"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the tables of one stage or all; exits with status 2 and one line of reasons if a stage is refused."""
+    """Prints the tables of one stage or of all; exits with status 2 and one line of reasons if a stage is refused."""
     options, settings = _parse(argv)
     configure("cluster.preflight")
     with one_line_errors(PROG):
@@ -120,7 +120,7 @@ def _stages(recipe: str) -> list[str]:
 
 
 def _pretrain(recipe: str) -> PretrainConfig | None:
-    """Returns the recipe's pretraining settings, if it has any: the other stages' models descend from its model."""
+    """Returns the recipe's pretraining settings, or None. The models of the other stages descend from its model."""
     config: Section | None = read("pretrain", STAGES, ["--config", recipe]) if "pretrain" in _stages(recipe) else None
     assert config is None or isinstance(config, PretrainConfig)
     return config

@@ -1,4 +1,4 @@
-"""The capacity of a cluster, present or possible: nodes with their resources, memory, and GPU memory."""
+"""The capacity of an existing or planned cluster: nodes with their resources, memory, and GPU memory."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ GIB = 2**30
 MANY = 10_000
 """Number of nodes that stands for "unlimited"."""
 
-# Memory in GiB by the data sheet, by Ray's name of the accelerator. Types that come in several sizes are left out.
+# Memory in GiB according to the data sheet, by Ray's name for the accelerator. Types with several sizes are omitted.
 GPU_GIB = {
     "T4": 16, "A10G": 24, "L4": 24, "L40S": 48, "A100-40G": 40, "A100-80G": 80, "H100": 80, "H200": 141, "H20": 96, "B200": 180, "B300": 270,
 }  # fmt: skip
-GPU_USABLE = 0.97  # share that is left after what the driver takes
+GPU_USABLE = 0.97  # fraction that the driver leaves to processes
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """`count` equal nodes: each one's resources by Ray's names, memory, and memory of one GPU; None means unknown."""
+    """`count` identical nodes: each one's resources by Ray's names, memory, and memory of one GPU, in bytes.
+
+    A memory size of None is unknown.
+    """
 
     count: int
     resources: Mapping[str, float]
@@ -36,11 +39,11 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Capacity:
-    """The nodes of a cluster, including those that it may get."""
+    """The nodes of a cluster, including those that its autoscaler may add."""
 
     nodes: tuple[Nodes, ...]
     open_ended: bool = False
-    """Whether an autoscaler may add nodes that only it knows."""
+    """Whether an autoscaler may add further nodes, of which only the autoscaler knows the types and the number."""
 
     def all_of(self, resource: str) -> float:
         """Returns the total amount of a resource over all nodes."""
@@ -75,8 +78,8 @@ def this_machine(num_cpus: int | None, num_gpus: int | None) -> Capacity:
     """Returns the capacity of a local cluster on this machine.
 
     Args:
-        num_cpus: CPUs by the stage's `cluster` settings; None for all of the machine's.
-        num_gpus: the same for GPUs.
+        num_cpus: CPUs according to the stage's `cluster` settings; None for all of the machine's.
+        num_gpus: GPUs, likewise.
     """
     from cluster.ray_internals import NvidiaGPUAcceleratorManager as Gpus
 
@@ -119,7 +122,7 @@ def _parsed(text: str) -> Nodes:
 
 
 def _nodes(count: int, resources: Mapping[str, float], name: str) -> Nodes:
-    """Returns equal nodes. Ray's `memory` is what was free when a node started, less the object store."""
+    """Returns identical nodes. Ray's `memory` is what was free when a node started, minus the object store."""
     memory = resources.get("memory", 0) + resources.get("object_store_memory", 0)
     gpu = next((_usable(GPU_GIB[kind]) for kind in _accelerators(resources) if kind in GPU_GIB), None)
     return Nodes(count, dict(resources), int(memory) or None, gpu, name)

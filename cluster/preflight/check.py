@@ -1,4 +1,4 @@
-"""Check a plan against a capacity: the processes of each role, the memory of nodes and GPUs, and disk space."""
+"""Checks a plan against a capacity: the processes of each role, the memory of nodes and GPUs, and disk space."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from cluster.preflight.capacity import Capacity, Nodes
 from cluster.preflight.needs import Disk, Finding, Level, Need, Place, Plan, gib
 
 ERROR = 0.15
-"""Largest relative error of the estimates, enforced by tests. A need over the limit by less is `tight`, not refused."""
+"""Largest relative error of the estimates, enforced by tests. A need that exceeds the limit by less is `tight`, not
+refused."""
 
 
 def check(plan: Plan, capacity: Capacity) -> list[Finding]:
@@ -51,7 +52,7 @@ def _holds(nodes: Nodes, bundle: Mapping[str, float], most: int) -> int:
 
 
 def _gpu_memory(place: Place, capacity: Capacity) -> Iterator[Finding]:
-    """Checks the GPU of bundle 0, which holds a rank of every role that shares it: no role releases its memory."""
+    """Checks the GPU memory of bundle 0, which holds a rank of every role that shares it, all at the same time."""
     share = place.bundles[0].get("GPU", 0.0)
     size = sum(need.gpu_bytes for need in place.of_rank(0))
     if not share or not size:
@@ -63,7 +64,7 @@ def _gpu_memory(place: Place, capacity: Capacity) -> Iterator[Finding]:
 
 
 def _host_memory(places: Sequence[Place], capacity: Capacity) -> Iterator[Finding]:
-    """Checks the fullest node's memory: bundles go group by group to the first node with room, as PACK places them."""
+    """Checks the fullest node's memory. Bundles go group by group to the first node with room, as with PACK."""
     free = [(nodes, dict(nodes.resources)) for nodes in capacity.nodes for _ in range(min(nodes.count, 4096))]
     held: list[list[Need]] = [[] for _ in free]
     for place in places:
@@ -102,7 +103,7 @@ def _compared(subject: str, size: int, has: int, of: str, who: str) -> Finding:
 
 
 def _space(disk: Disk) -> Finding:
-    """Checks the free space of the folder's disk. What the run has already written is not needed again."""
+    """Checks that the run can write to the folder and that its disk has space for what the run has yet to write."""
     folder = Path(disk.folder)
     written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
     here = next(path for path in (folder, *folder.parents) if path.exists())

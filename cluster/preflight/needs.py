@@ -17,11 +17,11 @@ class Need:
     role: str
     ranks: int
     host_bytes: int = 0  # memory of its node
-    host_shared_bytes: int = 0  # of those, pages that processes of one node share
+    host_shared_bytes: int = 0  # the part of `host_bytes` that the processes of one node share
     gpu_bytes: int = 0  # memory of its GPU
     host: Sequence[Row] = ()
     gpu: Sequence[Row] = ()
-    first: Sequence[Row] = ()  # rank 0's further memory on its node
+    first: Sequence[Row] = ()  # rank 0's additional memory on its node
     moment: str = ""  # description of the moment of peak memory on the device that computes
 
 
@@ -34,7 +34,7 @@ class Place:
     needs: Sequence[Need]
 
     def of_rank(self, rank: int) -> list[Need]:
-        """Returns the needs of the roles that have this rank, including rank 0's further memory."""
+        """Returns the needs of the roles that have this rank, including rank 0's additional memory."""
         here = [need for need in self.needs if rank < need.ranks]
         if rank:
             return here
@@ -43,7 +43,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Disk:
-    """The bytes that a run writes to a folder in all, and what they consist of (`why`)."""
+    """Total bytes that a run writes to a folder; `why` lists the files that they consist of."""
 
     folder: str
     bytes: int
@@ -64,7 +64,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Plan:
-    """All needs of a stage. The placement groups in one entry of `groups` exist at the same time, entries in turn."""
+    """All needs of a stage.
+
+    The placement groups in one entry of `groups` exist at the same time; the entries exist one after another.
+    """
 
     groups: Mapping[str, Sequence[Place]]
     disks: Sequence[Disk] = ()

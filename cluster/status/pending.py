@@ -1,4 +1,4 @@
-"""Pending placement groups: which they are, what they wait for, and a thread that logs that while a driver waits."""
+"""Pending placement groups, what they wait for, and a thread that logs both while a driver waits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pending_groups(head: Head, job: str | None = None) -> list[PlacementGroupTab
 
 
 def describe(group: PlacementGroupTableData, reply: Reply) -> str:
-    """Returns a line that says what a group waits for; `reply` is the head's report on resources."""
+    """Returns a line that states what a group waits for; `reply` is the head's report on resources."""
     lost = [bundle for bundle in group.bundles if not bundle.node_id] or group.bundles
     name = group.name or "a group of workers"  # Ray Train does not name its groups
     return waiting_for(name, [dict(bundle.unit_resources) for bundle in lost], reply, group.placement_group_id.hex())
@@ -44,7 +44,7 @@ def seconds_pending(group: PlacementGroupTableData) -> float:
 
 
 class Waiting(PollingThread):
-    """While its `with` block runs, logs which placement groups of this job are pending, and why."""
+    """A thread that logs, while its `with` block runs, which placement groups of this job are pending, and why."""
 
     def __init__(self) -> None:
         super().__init__("waiting", _POLL_S)
@@ -58,7 +58,7 @@ class Waiting(PollingThread):
         """Returns a line about the first pending group and the number of others; an empty string if none is pending.
 
         Args:
-            names: the groups to look at; all of this job by default.
+            names: names of the groups to consider; by default, all groups of this job.
         """
         groups = [group for group in pending_groups(self._head, self._job) if names is None or group.name in names]
         if not groups:
@@ -67,7 +67,7 @@ class Waiting(PollingThread):
         return describe(groups[0], self._head.resources()) + more
 
     def poll(self) -> None:
-        """Logs what is pending if that changed, and every few seconds otherwise."""
+        """Logs what is pending if that has changed, and every `_REPORT_EVERY_S` seconds otherwise."""
         try:
             words = self.words()
         except HeadError as error:
@@ -81,6 +81,6 @@ class Waiting(PollingThread):
         self._said = words
 
     def stop(self) -> None:
-        """Ends the thread and closes the connection to the head."""
+        """Stops the thread and closes the connection to the head."""
         super().stop()
         self._head.close()

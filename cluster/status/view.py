@@ -27,10 +27,11 @@ class RankView:
     role: str
     rank: int
     state: str
-    """Ray's state of the actor, lower case; `late` if alive without heartbeats, `gone` if Ray has no such actor."""
+    """Ray's state of the actor, in lower case; `late` if it is alive but sends no heartbeats, `gone` if Ray has no such
+    actor."""
     node: str
     bundle: str | None
-    """Placement group and bundle, e.g. `policy+critic 0`; processes with the same one share its CPUs and GPUs."""
+    """Placement group and bundle, e.g. `policy+critic 0`; processes in the same bundle share its CPUs and GPUs."""
     pid: int | None
     restarts: int
     resident_bytes: int | None
@@ -41,7 +42,7 @@ class RankView:
 
 @dataclass(frozen=True)
 class RunView:
-    """One run. Metrics are those of its last step, None if the stage does not have them."""
+    """One run. Metrics are those of its last step; a metric is None if the stage does not have it."""
 
     name: str
     stage: str
@@ -203,7 +204,7 @@ def _not_noticed(actor: Actor, role: str, rank: int, names: dict[str, str], bund
 
 
 def _bundle(actor: Actor, groups: Mapping[bytes, str], run: str) -> str | None:
-    """Returns the placement group and bundle of an actor; None outside named groups."""
+    """Returns the placement group and bundle of an actor; None if it is not in a named group."""
     name = groups.get(actor.placement_group_id, "").removeprefix(f"{run}/")
     for resource in actor.required_resources:
         if name and (found := re.match(r"bundle_group_(\d+)_", resource)):

@@ -12,8 +12,8 @@ Item = TypeVar("Item")
 async def coalesce(source: AsyncGenerator[Item, None], interval_s: float) -> AsyncGenerator[list[Item], None]:
     """Yields the items of `source`, in order, in lists: the first arrivals immediately, then one list per interval.
 
-    Each list costs one message through two processes, each item only its bytes; the first token is not delayed. An
-    exception of `source` is raised after the items before it. Closing this generator closes `source`.
+    Each list is one message through two processes, so the cost per message is shared by its items; the first token is
+    not delayed. An exception of `source` is raised after the items before it. Closing this generator closes `source`.
 
     Args:
         source: the items.

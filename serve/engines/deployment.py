@@ -110,7 +110,7 @@ class Engine(OnNodeAddress, LLMServer):
                     async for reply in replies:
                         refused = isinstance(reply, api.ErrorResponse)
                         yield await self._refused(reply, request) if refused else _whole(reply)
-        except (GenerationError, ValidationError) as error:  # the latter is raised by vLLM's event for the former
+        except (GenerationError, ValidationError) as error:  # vLLM raises the latter if its event reports the former
             logger.warning("request %s failed in the engine: %s", request.request_id, error)
             yield abandoned(request)
 
@@ -187,10 +187,14 @@ class Engine(OnNodeAddress, LLMServer):
 
 
 def with_output_head(model: ModelFolder, aside: Path) -> Path:
-    """Returns a folder from which vLLM can reload `model`: its own, or `aside` if its output head is tied.
+    """Returns a folder from which vLLM can reload `model`: the model's, or `aside` if its output head is tied.
 
-    In `aside`, the output head is a tensor of its own: without one, a reload on CPUs does not update vLLM's repacked
-    copy of the head.
+    In `aside`, the output head is a separate tensor. Without it, a reload on CPUs does not update vLLM's repacked copy
+    of the head.
+
+    Args:
+        model: the model to reload.
+        aside: an empty folder.
     """
     if not model.config.get("tie_word_embeddings"):
         return model.path

@@ -1,4 +1,4 @@
-"""Ray Serve LLM's vLLM engine, extended by an in-process worker and by the Anthropic and the Responses API.
+"""Ray Serve LLM's vLLM engine, extended with an in-process worker, the Anthropic API, and the Responses API.
 
 This module and `serve.engines.deployment` are the only ones that import Ray Serve LLM and, through it, vLLM.
 """
@@ -22,7 +22,7 @@ from serve.engines.tool_use import name_streamed_tool_use, name_tool_use
 
 
 class ResponsesCall(ResponsesRequest):
-    """vLLM's Responses request, with the model's additional end-of-turn tokens besides the tokenizer's EOS."""
+    """vLLM's Responses request, with the model's end-of-turn tokens in addition to the tokenizer's EOS."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 

@@ -13,10 +13,11 @@ REPORT_S = 0.5  # interval at which counts are sent on their own while there is 
 
 
 class Progress:
-    """Counts the tokens of one request in vLLM's output processor."""
+    """The token counts of one request, read from vLLM's output processor."""
 
     def __init__(self, processor: Any, request: EngineRequest) -> None:
-        """
+        """Initializes the counts to zero.
+
         Args:
             processor: vLLM's `OutputProcessor`, which runs in this process and holds the state of each sequence.
             request: the request whose tokens are counted.
@@ -26,7 +27,7 @@ class Progress:
         self._answers: dict[str, int] = {}
 
     def counts(self) -> tuple[int, int]:
-        """Returns prompt tokens and response tokens so far, over all sequences; ended ones keep their last count."""
+        """Returns the prompt and response tokens so far, over all sequences; ended sequences keep their last count."""
         for name in self._names:
             for sequence in self._processor.external_req_ids.get(name, ()):
                 state = self._processor.request_states.get(sequence)

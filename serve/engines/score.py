@@ -21,7 +21,7 @@ BATCH_TOKENS = 8192
 
 
 class Scorer(OnNodeAddress):
-    """The reward model behind /v1/score. It uses PPO's reward role, so its scores are the same."""
+    """The reward model behind /v1/score. It uses PPO's reward role, so its scores equal those in training."""
 
     def __init__(self, folder: str, threads: int, dtype: Precision) -> None:
         model = ModelFolder(folder, "reward_model")
@@ -38,8 +38,8 @@ class Scorer(OnNodeAddress):
             cut_off: for each conversation, whether its last turn was truncated and so has no end-of-turn token.
 
         Returns:
-            `{"scores": one float per conversation, in order, "tokens": number of tokens read}`, or a refusal of an
-            invalid conversation.
+            `{"scores": one float per conversation, in order, "tokens": number of tokens read}`, or a Refusal if a
+            conversation is invalid.
         """
         rows = []
         for index, (messages, cut) in enumerate(zip(conversations, cut_off, strict=True)):
@@ -76,4 +76,4 @@ class Scorer(OnNodeAddress):
         return scores
 
     async def check_health(self) -> None:
-        """Tells Serve, which calls it periodically, that the replica is healthy: one that responds is."""
+        """Reports to Serve, which calls it periodically, that the replica is healthy. A replica that responds is."""

@@ -12,7 +12,7 @@ from serve.replies import EngineRequest, Refusal, Whole
 
 
 class Tokens:
-    """Encodes as the engine does: text as it is, a chat as rendered by its template."""
+    """A tokenizer that encodes as the engine does: text unchanged, a chat as rendered by its template."""
 
     def __init__(self, model: ModelFolder, context: int) -> None:
         self._tokenizer, self._context = model.tokenizer, context

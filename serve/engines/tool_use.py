@@ -1,4 +1,4 @@
-"""Corrects Anthropic's `stop_reason` of responses that call a tool: if the request named it, vLLM sets `end_turn`."""
+"""Corrects Anthropic's `stop_reason` of tool calls: vLLM sets `end_turn` if the request named the tool."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ def name_tool_use(message: Any) -> Any:
 
 
 async def name_streamed_tool_use(events: AsyncIterator[str]) -> AsyncIterator[str]:
-    """As `name_tool_use`, for server-sent events with one data line each."""
+    """Yields the events of a streamed message, corrected as by `name_tool_use`.
+
+    Args:
+        events: server-sent events with one data line each.
+    """
     called = False
     async for event in events:
         name, _, data = event.partition("\ndata: ")

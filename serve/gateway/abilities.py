@@ -1,4 +1,4 @@
-"""The chat features of a model: read from its chat template when the application is built, checked by the gateway."""
+"""The chat features of a model, which are read from its chat template at build time and checked by the gateway."""
 
 from __future__ import annotations
 
@@ -45,10 +45,13 @@ class Abilities:
     tool_parser: str = ""
 
     def check(self, body: ChatRequest) -> None:
-        """Refuses a chat that the template would drop parts of or misread, or that does not ask for a response.
+        """Rejects a chat that this model cannot respond to as requested.
+
+        Checks what the template supports, whether a response can follow the last turn, and whether tool calls can be
+        parsed.
 
         Raises:
-            ApiError: 400, naming the offending part of the body.
+            ApiError: 400; `param` is the offending part of the body.
         """
         self.check_template(body)
         last = body.messages[-1].role
@@ -68,10 +71,10 @@ class Abilities:
             )
 
     def check_template(self, body: ChatRequest) -> None:
-        """Refuses a chat with parts that the template would drop or misread.
+        """Rejects a chat with parts that the template would drop or misread.
 
         Raises:
-            ApiError: 400, naming the offending part of the body.
+            ApiError: 400; `param` is the offending part of the body.
         """
         for where, text in body.texts():
             if (mark := find_mark(text, self.marks)) is not None:
@@ -107,7 +110,8 @@ def abilities_of(folder: ModelFolder, tool_parser: str) -> Abilities:
             `none` for no parser.
 
     Raises:
-        ConfigError: the folder has no usable chat template, or a parser is named but the template takes no tools.
+        ConfigError: the folder has no usable chat template, or `tool_parser` names a parser although the template does
+            not support tools.
     """
     marks = chat_format(folder.tokenizer).marks
     template = template_of(folder.tokenizer)

@@ -20,7 +20,7 @@ TEXT, TEXT_KINDS, TEXT_SLOTS, TEXT_REST = "text of", ("tokenize", "detokenize"),
 
 
 class Admission:
-    """Applies the endpoint's limits, and holds the queue of every model."""
+    """The endpoint's limits, and the queue of every model."""
 
     def __init__(self, gate: Gate, config: LimitsConfig, contexts: Mapping[str, int], slots: Mapping[str, int]) -> None:
         self._gate, self._config, self._contexts, self._slots = gate, config, contexts, slots
@@ -30,7 +30,7 @@ class Admission:
         """Yields an engine's replies and counts their tokens on `call`.
 
         Raises:
-            ApiError: 400, 429 or 503 before the request reaches an engine, and every error of the backend.
+            ApiError: 400, 429, or 503 before the request reaches an engine; also every error of the backend.
         """
         context = self._contexts[call.model]
         cost = cost_of(request, context, self._config.sequences, self._config.characters_per_token)
@@ -56,11 +56,11 @@ class Admission:
         """Reserves tokens of the call's key, and holds slots of its model while the block runs.
 
         Args:
-            is_text: the request only tokenizes or detokenizes. Such requests share one thread, and CPU cores with the
-                engine, but use none of its sequences, so they have a queue of their own.
+            is_text: whether the request only tokenizes or detokenizes. Such requests share one thread, and CPU cores
+                with the engine, but use none of its sequences, so they have a separate queue.
 
         Raises:
-            ApiError: 400 or 429 from the key's rate limit; 503 or 429 if too many requests wait.
+            ApiError: 400 or 429 from the key's rate limit; 503 or 429 if too many requests are waiting.
         """
         call.reserve(self._gate.limits.reserve(call.key, cost.least, cost.most), cost)
         call.end_turn()

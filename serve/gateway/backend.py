@@ -23,7 +23,7 @@ from serve.replies import EngineRequest, EngineState, Part, Refusal, Reply
 
 logger = logging.getLogger("ray.serve")
 
-TRIES = 2  # engines tried one after another, if the first dies before its first event
+TRIES = 2  # engines to which a request is sent, one after another, if the first dies before its first event
 RETRY_S = 0.5
 UNREACHABLE = (RayActorError, OutOfMemoryError, BackPressureError, DeploymentUnavailableError, RayTaskError)
 DEATH_KNOWN_S = 10.0  # after an actor's death, how long the Ray head may take to record its cause
@@ -65,10 +65,10 @@ class ServeBackend:
         self._by_ray = {name: handle.options(stream=True) for name, handle in engines.items()}
 
     async def answer(self, model: str, request: EngineRequest) -> AsyncGenerator[Reply, None]:
-        """See `Backend`. If the engine dies before its first event, the request is retried once on another engine.
+        """Yields one engine's replies; if the engine dies before its first event, retries the request on another one.
 
-        It is not retried if Serve stopped the engine, as after failed health checks: the request may have caused the
-        failure.
+        The request is not retried if Serve stopped the engine, e.g. after failed health checks, because the request may
+        have caused the failure.
 
         Raises ApiError.
         """
@@ -96,7 +96,7 @@ class ServeBackend:
                 replies.cancel()
 
     async def score(self, conversations: list[list[dict[str, str]]], cut_off: list[bool]) -> dict[str, Any] | Refusal:
-        """See `Backend`. Raises ApiError."""
+        """Implements `Backend.score`. Raises ApiError."""
         assert self._scorer is not None
         try:
             return await self._scorer.score.remote(conversations, cut_off)
@@ -104,7 +104,7 @@ class ServeBackend:
             raise _refusal(error) from error
 
     async def ready(self, timeout_s: float) -> dict[str, EngineState]:
-        """See `Backend`. Raises ApiError."""
+        """Implements `Backend.ready`. Raises ApiError."""
         states = {}
         for model, handle in self._plain.items():
             try:
@@ -119,16 +119,17 @@ class ServeBackend:
         return states
 
     async def metrics(self) -> str:
-        """See `Backend`."""
+        """Implements `Backend.metrics`."""
         alive = [node for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
         ports = {node["NodeID"]: f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in alive}
         return await exposition(ports)
 
 
 async def _died_by_itself(error: Exception) -> bool:
-    """Returns whether the replica named by `error` is known to have died without being stopped by Serve.
+    """Returns whether the replica that `error` refers to crashed, rather than being stopped by Serve.
 
-    Causes are a crash, a kill from outside, or out of memory.
+    Causes are a crashed or killed worker, a lost node, or an out-of-memory kill. Waits up to `DEATH_KNOWN_S` seconds
+    until Ray reports the cause, and returns False if it does not.
     """
     if isinstance(error, OutOfMemoryError):
         return True

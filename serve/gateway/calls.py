@@ -95,7 +95,7 @@ class Call:
 
 
 class Gate:
-    """Identifies the keys of requests, and counts running requests."""
+    """The endpoint's keys and rate limits, and the number of running requests."""
 
     def __init__(self, keyring: Keyring, limits: RateLimits) -> None:
         self.keyring, self.limits = keyring, limits
@@ -110,7 +110,7 @@ class Gate:
         """Sets the call's key.
 
         Raises:
-            ApiError: 401 for a missing, wrong or expired key.
+            ApiError: 401 for a missing, wrong, or expired key.
         """
         call.holder = self.keyring.holder(authorization)
 
@@ -121,7 +121,10 @@ class Gate:
 
 
 class Accounts:
-    """The outermost ASGI middleware: creates each request's `Call`; at its end, settles, logs and counts it."""
+    """The outermost ASGI middleware, which creates each request's `Call`.
+
+    When the request ends, it charges its tokens, logs it, and records metrics.
+    """
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app, self._gate = app, gate

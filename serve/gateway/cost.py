@@ -12,7 +12,7 @@ from serve.replies import EngineRequest
 
 # Role and turn markers that a chat template adds: a generous bound, corrected once the engine has counted the prompt.
 TEMPLATE_TOKENS, TURN_TOKENS = 32, 8
-# Characters per token of a text that tokenizes well. Used only to refuse requests that no rate limit can ever admit.
+# Characters per token of a text that tokenizes well. Used only to reject requests that no rate limit can ever admit.
 CHARACTERS_A_TOKEN = 8
 _ASKED = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 COMPLETION_TOKENS = 16  # default max_tokens of a completion in OpenAI's API and in vLLM
@@ -29,7 +29,7 @@ class Cost:
 
     @property
     def least(self) -> int:
-        """Lower bound on the request's prompt tokens, plus the largest number of response tokens."""
+        """Lower bound on the request's prompt tokens, plus the maximum number of response tokens."""
         return self.least_prompt + self.response
 
     @property
@@ -42,9 +42,10 @@ def cost_of(request: EngineRequest, context: int, sequences: int, characters_per
     """Returns the cost bounds of a request to an engine.
 
     Args:
+        request: the request.
         context: the model's context length, in tokens.
-        sequences: largest number of sequences of one request.
-        characters_per_token: longest prompt, in characters per token of the context.
+        sequences: maximum number of sequences per request.
+        characters_per_token: maximum prompt length, in characters per token of the context.
 
     Raises:
         ApiError: 400 for too many sequences or too long a prompt.

@@ -1,4 +1,4 @@
-"""Shares the gateway's own CPU time between keys: parsing and checking takes time even for refused requests."""
+"""Shares the gateway's CPU time between keys: parsing and checking take time even for rejected requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STRANGERS = ""
 # While another key is active, a key pauses after each request for PAUSES times the request's duration, at most
 # MOST_PAUSE_S.
 PAUSES, MOST_PAUSE_S = 3.0, 1.0
-REFUSAL_PAUSE_S = 0.1  # shortest pause after a refused request, whose body the proxy may have received for nothing
+REFUSAL_PAUSE_S = 0.1  # shortest pause after a rejected request, whose body the proxy may have received in vain
 ACTIVE_S = 10.0  # a key counts as active for this long after its last request
 
 
@@ -69,7 +69,9 @@ class Turns:
         return self._holders[name]
 
     def pause(self, name: str, seconds: float) -> None:
-        """Delays the next request of a key if another key is active (requests without a key, as probes, do not count).
+        """Delays the next request of a key if another key is active.
+
+        Requests without a key, such as probes, do not count as active.
 
         Args:
             name: the key's name; empty for requests without a key.

@@ -32,7 +32,7 @@ class GatewaySettings:
 
 @serve.ingress()
 class Gateway(OnNodeAddress):
-    """The single process that handles every request. There is one only: replicas would not share rate limits."""
+    """The process that handles every request. There is only one, because replicas would not share rate limits."""
 
     def __init__(
         self, settings: GatewaySettings, engines: dict[str, DeploymentHandle], scorer: DeploymentHandle | None

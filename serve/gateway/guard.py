@@ -1,4 +1,4 @@
-"""Admits or refuses a request before its body is read: headers, origin, API key, requests per minute."""
+"""Admits or rejects a request before its body is read, by its headers, origin, API key, and requests per minute."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROXIED_PREFIX = "x-forwarded"
 
 
 class Guard:
-    """ASGI middleware that refuses a request, or sets the key of its call and counts it against the rate limit."""
+    """ASGI middleware that rejects a request, or sets the key of its call and counts it against the rate limit."""
 
     def __init__(self, app: ASGIApp, gate: Gate, limits: LimitsConfig) -> None:
         self._app, self._gate, self._limits = app, gate, limits
@@ -63,13 +63,13 @@ class Guard:
 
 
 def check_local(scope: Scope, headers: Headers) -> None:
-    """Refuses a request unless it comes directly from this machine and its Host header is a loopback name.
+    """Rejects a request unless it comes directly from this machine and its Host header is a loopback name.
 
     The Host check prevents DNS rebinding: a web page can make its own host name resolve to this machine, but the
-    browser still sends that name. Proxied requests are refused because a local proxy may forward remote ones.
+    browser still sends that name. Proxied requests are rejected because a local proxy may forward remote ones.
 
     Raises:
-        ApiError: 403.
+        ApiError: 403 for a rejected request.
     """
     client = scope.get("client")
     hosts = headers.getlist("host")

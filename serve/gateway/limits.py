@@ -12,7 +12,10 @@ from serve.keys import Key
 
 
 class Bucket:
-    """A token bucket of capacity `per_minute`, refilled at `per_minute / 60` units per second. May become negative."""
+    """A token bucket of capacity `per_minute`, refilled at `per_minute / 60` units per second.
+
+    Its level may become negative.
+    """
 
     def __init__(self, per_minute: int, now: float) -> None:
         self.capacity = per_minute
@@ -49,7 +52,7 @@ class Reservation:
 
 
 class RateLimits:
-    """Limits the requests and tokens per minute of each key."""
+    """Limits on the requests and tokens per minute of each key."""
 
     def __init__(self, config: LimitsConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config, self._clock = config, clock
@@ -72,9 +75,11 @@ class RateLimits:
         """Takes the tokens that a request may use from its key's bucket, before the request starts.
 
         Args:
-            least: lower bound on the tokens that it may use. A request whose lower bound exceeds the limit can never be
-                admitted.
-            most: upper bound. If it exceeds the limit, the whole limit is taken, which needs a full bucket.
+            key: the key of the request.
+            least: lower bound on the tokens that the request may use. A request whose lower bound exceeds the limit can
+                never be admitted.
+            most: upper bound on these tokens. If it exceeds the limit, the whole limit is taken, which needs a full
+                bucket.
 
         Raises:
             ApiError: 400 if `least` exceeds the limit; 429 with the seconds until enough tokens are available.
@@ -99,7 +104,7 @@ class RateLimits:
         return Reservation(bucket, most, self._clock)
 
     def _bucket(self, key: Key, kind: str) -> Bucket | None:
-        """Returns a key's bucket, None if it has no limit. A changed limit starts a new, full bucket."""
+        """Returns a key's bucket; None if the key has no limit. A changed limit starts a new, full bucket."""
         own, everyones = (
             (key.requests_per_minute, self._config.requests_per_minute)
             if kind == "requests"

@@ -22,7 +22,7 @@ class _Found:
 
 
 class Readiness:
-    """Polls the engines at most once every `kept_s` seconds, regardless of the number of callers."""
+    """A readiness check that polls the engines at most once every `kept_s` seconds, however many callers there are."""
 
     def __init__(self, backend: Backend, kept_s: float = KEPT_S) -> None:
         self._backend, self._kept_s = backend, kept_s

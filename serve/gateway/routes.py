@@ -120,7 +120,7 @@ def make_app(
     add_error_handlers(app)
     app.add_middleware(Turns)  # for parsing and validation, after the body has been received
     app.add_middleware(BodyLimit, most_bytes=limits.body_bytes, seconds=limits.body_seconds)
-    app.add_middleware(Turns)  # for refusals; its turn ends before the body is received
+    app.add_middleware(Turns)  # for rejections; its turn ends before the body is received
     app.add_middleware(Guard, gate=gate, limits=limits)
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
@@ -263,7 +263,7 @@ def engine_version() -> str:
 
 
 class Answers:
-    """Converts an engine's replies to HTTP responses, complete or streamed."""
+    """HTTP responses, complete or streamed, from an engine's replies."""
 
     def __init__(self, backend: Backend, admission: Admission, seconds: float) -> None:
         self._backend, self._admission, self._seconds = backend, admission, seconds
@@ -271,10 +271,11 @@ class Answers:
     async def generate(
         self, body: Sampling | ResponsesRequest, kind: Kind, settings: dict[str, Any], call: Call
     ) -> Response:
-        """Returns a streamed or a complete response, as `body.stream` says.
+        """Returns a streamed response if `body.stream` is true, else a complete one.
 
         Raises:
-            ApiError: the request was refused, or the engine failed, before the first token; it sets the HTTP status.
+            ApiError: the request was rejected or the engine failed before the first token; the error sets the HTTP
+                status.
         """
         request = EngineRequest(kind, settings, call.id, body.wants_usage())
         if not body.stream:
@@ -288,11 +289,11 @@ class Answers:
         return StreamingResponse(_chain(first, events), media_type="text/event-stream", headers=headers)
 
     async def whole(self, request: EngineRequest, call: Call) -> Response:
-        """Returns the engine's single reply unchanged. Raises ApiError, as `reply`."""
+        """Returns the engine's single reply unchanged. Raises ApiError as `reply` does."""
         return Response((await self.reply(request, call)).json, media_type="application/json")
 
     async def reply(self, request: EngineRequest, call: Call) -> Whole:
-        """Returns the engine's single reply. Raises ApiError on a refusal or if the engine ends without a reply."""
+        """Returns the engine's single reply. Raises ApiError for a Refusal, or if the engine ends without a reply."""
         async with aclosing(self._replies(request, call)) as replies:
             async for reply in replies:
                 if isinstance(reply, Part):
@@ -319,7 +320,7 @@ class Answers:
                 yield f"{named}data: {json.dumps(error.body(path), ensure_ascii=False)}\n\n"
 
     async def _replies(self, request: EngineRequest, call: Call) -> AsyncGenerator[Whole | Part, None]:
-        """Yields the engine's replies. Raises ApiError for a refusal, and 504 after `seconds`."""
+        """Yields the engine's replies. Raises ApiError for a Refusal, and with status 504 after `seconds`."""
         deadline = time.monotonic() + self._seconds
         async with aclosing(self._admission.replies(self._backend, request, call)) as replies:
             while True:

@@ -1,4 +1,4 @@
-"""Base classes of all request bodies: unknown keys are refused, null counts as absent, and text is valid Unicode."""
+"""Base classes of all request bodies: unknown keys are rejected, null counts as absent, and text is valid Unicode."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refuse_media(content: Any) -> Any:
     pydantic's own message about a media part, one error for each member of the union, does not explain the problem.
 
     Raises:
-        ValueError: `content` has a media part; names its type.
+        ValueError: `content` has a media part; the message names its type.
     """
     for part in content if isinstance(content, list) else ():
         if isinstance(part, Mapping) and isinstance(kind := part.get("type"), str) and kind in MEDIA:
@@ -72,7 +72,7 @@ def as_one_fault() -> Iterator[None]:
 
 
 class Part(BaseModel):
-    """A JSON object in a body. Unknown keys are refused: a setting without effect would go unnoticed."""
+    """A JSON object in a body. Unknown keys are rejected, because a setting without effect would go unnoticed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -100,7 +100,7 @@ class Body(Part):
     @classmethod
     def _is_text(cls, body: Any) -> Any:
         try:
-            json.dumps(body, ensure_ascii=False, default=str).encode()  # other types are refused later
+            json.dumps(body, ensure_ascii=False, default=str).encode()  # other types are rejected later
         except UnicodeEncodeError:
             raise ValueError(
                 "The body contains an unpaired surrogate (\\ud800 to \\udfff), which is not valid text"

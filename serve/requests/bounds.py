@@ -10,7 +10,7 @@ from typing import Any, Final
 
 LONGEST_SCHEMA: Final = 32_768  # characters of JSON
 DEEPEST: Final = 32
-MOST_REPEATS: Final = 4096  # of one part, multiplied by the repeats of the parts that contain it
+MOST_REPEATS: Final = 4096  # repetitions of one part, multiplied by those of the parts that contain it
 LONGEST_PATTERN: Final = 1024  # characters
 MOST_CHOICES: Final = 1024
 
@@ -19,14 +19,15 @@ _REPEATS: Final = re.compile(r"\{(\d*),?(\d*)\}")
 
 
 def check_schema(schema: Mapping[str, Any], name: str) -> None:
-    """Refuses a JSON schema whose grammar could take long to compile.
+    """Rejects a JSON schema whose grammar could take long to compile.
 
     Args:
         schema: the JSON schema.
-        name: its path in the body, for the error message.
+        name: path of the schema in the request body, for the error message.
 
     Raises:
-        ValueError: the schema is too long, too deep, or has too many repeats.
+        ValueError: the schema is too long or too deep, its repetition bounds multiply to more than `MOST_REPEATS`, or
+            it contains a pattern that `check_pattern` rejects.
     """
     if len(json.dumps(schema, ensure_ascii=False)) > LONGEST_SCHEMA:
         raise ValueError(f"{name}: the schema has more than {LONGEST_SCHEMA:,} characters; make it smaller")
@@ -34,15 +35,15 @@ def check_schema(schema: Mapping[str, Any], name: str) -> None:
 
 
 def check_pattern(pattern: str, name: str, repeats: int = 1) -> None:
-    """Refuses a regular expression whose automaton could be large.
+    """Rejects a regular expression that could compile to a large automaton.
 
     Args:
         pattern: the regular expression.
-        name: its path in the body, for the error message.
-        repeats: repeats of the schema part that contains it.
+        name: path of the pattern in the request body, for the error message.
+        repeats: product of the repetition bounds of the enclosing schema parts.
 
     Raises:
-        ValueError: the pattern is too long or has too many repeats.
+        ValueError: the pattern is too long, or its repetition bounds multiply to more than `MOST_REPEATS`.
     """
     if len(pattern) > LONGEST_PATTERN:
         raise ValueError(f"{name}: the pattern has more than {LONGEST_PATTERN:,} characters; make it shorter")

@@ -78,14 +78,14 @@ class ChatRequest(Sampling):
         return bool(self.tools) and self.tool_choice in (None, "auto")
 
     def texts(self) -> Iterator[tuple[str, str]]:
-        """Yields every text that the chat template may render, with its path in the body: (path, text)."""
+        """Yields every text that the chat template may render as (path in the body, text)."""
         for index, turn in enumerate(self.messages):
             yield from ((f"messages.{index}", text) for text in turn.texts())
         for index, tool in enumerate(self.tools):
             yield f"tools.{index}", json.dumps(tool.model_dump(), ensure_ascii=False)
 
     def rendered(self) -> dict[str, Any]:
-        """Returns the settings that determine the prompt. `reasoning_effort` is passed to the template as vLLM does."""
+        """Returns the settings that determine the prompt. `reasoning_effort` becomes template variables, as in vLLM."""
         names = ("messages", "tools", "continue_final_message", "add_generation_prompt")
         given = {name: value for name, value in self.settings().items() if name in names}
         variables = self.chat_template_kwargs or {}
@@ -95,7 +95,7 @@ class ChatRequest(Sampling):
         return {**given, **({"chat_template_kwargs": variables} if variables else {})}
 
     def settings(self) -> dict[str, Any]:
-        """See `Sampling.settings`."""
+        """Returns the given settings as arguments of vLLM's request; see `Sampling.settings`."""
         given = super().settings()
         for name in (
             "modalities",

@@ -44,7 +44,7 @@ class ToolResult(Part):
     cache_control: dict[str, Any] | None = None
 
     def text(self) -> str:
-        """Returns the result's text, blocks joined."""
+        """Returns the result's text, with its blocks joined."""
         return self.content if isinstance(self.content, str) else "".join(block.text for block in self.content)
 
 
@@ -66,7 +66,7 @@ class MessagesTurn(Part):
     content: Annotated[str | Annotated[list[Block], Field(min_length=1)], BeforeValidator(refuse_media)]
 
     def turns(self) -> list[Turn]:
-        """Converts to turns of a chat: each tool result becomes a separate turn, before the rest of this one."""
+        """Converts this turn to turns of a chat. Each tool result becomes a separate turn, before the rest."""
         blocks = [TextBlock(type="text", text=self.content)] if isinstance(self.content, str) else self.content
         results = [
             Turn(role="tool", content=block.text(), tool_call_id=block.tool_use_id)
@@ -100,12 +100,12 @@ class MessagesTool(Part):
     cache_control: dict[str, Any] | None = None
 
     def tool(self) -> Tool:
-        """Converts to the format of chat requests."""
+        """Converts the tool to the format of chat requests."""
         return Tool(function=Function(name=self.name, description=self.description, parameters=self.input_schema))
 
 
 class MessagesToolChoice(Part):
-    """Whether the model calls a tool, and which one."""
+    """The choice of whether the model calls a tool, and which one."""
 
     type: Literal["auto", "any", "tool", "none"]
     name: Name | None = None
@@ -118,7 +118,7 @@ class MessagesToolChoice(Part):
         return self
 
     def choice(self) -> Any:
-        """Converts to the `tool_choice` of chat requests."""
+        """Converts the choice to the `tool_choice` of chat requests."""
         if self.type == "tool":
             return {"type": "function", "function": {"name": self.name}}
         return {"auto": "auto", "any": "required", "none": "none"}[self.type]
@@ -162,11 +162,11 @@ class CountTokensRequest(Body):
         return self
 
     def chat(self) -> ChatRequest:
-        """Converts to a chat request. If the last turn is the assistant's, it is continued, as in Anthropic's API."""
+        """Converts the body to a chat request. As in Anthropic's API, a last turn of the assistant is continued."""
         return ChatRequest.model_validate({name: value for name, value in self._given().items() if value is not None})
 
     def _given(self) -> dict[str, Any]:
-        """Returns the fields of the chat request; those that are None are left out of it."""
+        """Returns the fields of the chat request; `chat` omits those that are None."""
         system = self.system if isinstance(self.system, str | None) else "".join(block.text for block in self.system)
         turns = [Turn(role="system", content=system)] if system else []
         turns += [turn for given in self.messages for turn in given.turns()]

@@ -1,4 +1,4 @@
-"""Request bodies of completions, tokenize, detokenize and score."""
+"""Request bodies of completions, tokenize, detokenize, and score."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Item(Part):
         return value if isinstance(value, str) else "".join(part.text or part.refusal for part in value or ())
 
     def plain(self) -> dict[str, Any]:
-        """Converts to vLLM's item format. vLLM reads only the first part of a text, so the parts are joined."""
+        """Converts the item to vLLM's format. vLLM reads only the first part of a text, so the parts are joined."""
         if self.type == "function_call":
             return {"type": self.type, "call_id": self.call_id, "name": self.name, "arguments": self.arguments}
         if self.type == "function_call_output":
@@ -76,7 +76,7 @@ class Item(Part):
         return {"type": self.type, "role": role, "content": self.text()}
 
     def turn(self) -> Turn:
-        """Converts to a separate turn, for the validation of chats."""
+        """Converts the item to a separate turn, for the validation of chats."""
         if self.type == "function_call":
             called = CalledFunction(name=self.name or "", arguments=self.arguments or "")
             return Turn(role="assistant", tool_calls=[ToolCall(id=self.call_id or "", function=called)])
@@ -97,7 +97,7 @@ class FlatTool(Part):
     strict: Strict = None
 
     def tool(self) -> Tool:
-        """Converts to the format of chat requests."""
+        """Converts the tool to the format of chat requests."""
         return Tool(function=Function(name=self.name, description=self.description, parameters=self.parameters))
 
 
@@ -183,7 +183,7 @@ class ResponsesRequest(Body):
         return self
 
     def chat(self) -> ChatRequest:
-        """Converts to a chat request, for validation only: the turns, the tools, and the settings of the template."""
+        """Converts the body to a chat request with the turns, tools, and template settings, for validation only."""
         turns = [Turn(role="system", content=self.instructions)] if self.instructions else []
         turns += (
             [Turn(role="user", content=self.input)]

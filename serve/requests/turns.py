@@ -78,7 +78,7 @@ class Turn(Part):
         return self
 
     def text(self) -> str:
-        """Returns the turn's text, parts joined; a refusal if there is no content."""
+        """Returns the turn's text, with its parts joined; the refusal if there is no content."""
         if self.content is None:
             return self.refusal or ""
         if isinstance(self.content, str):
@@ -93,7 +93,7 @@ class Turn(Part):
             yield from (call.id, call.function.name, call.function.arguments)
 
     def message(self) -> dict[str, Any]:
-        """Converts to the message format of chat templates. `developer`, OpenAI's newer name, becomes `system`."""
+        """Converts the turn to a message for chat templates. `developer`, OpenAI's newer name, becomes `system`."""
         message: dict[str, Any] = {
             "role": "system" if self.role == "developer" else self.role,
             "content": self.text(),

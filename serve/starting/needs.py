@@ -49,10 +49,10 @@ def memory_bytes(config: ServeConfig) -> int:
 
 
 def require_room(config: ServeConfig, capacity: Capacity) -> None:
-    """Refuses an endpoint that can never become ready on this cluster.
+    """Rejects an endpoint that can never become ready on this cluster.
 
     Raises:
-        ConfigError: too few CPUs or GPUs, no node that fits one process, or too little memory.
+        ConfigError: the cluster has too few CPUs or GPUs, no node with room for one process, or too little memory.
     """
     if capacity.open_ended:  # only the autoscaler knows which nodes can be added
         return

@@ -11,11 +11,11 @@ from cluster.sockets import command_line, listeners
 from configs.errors import ConfigError
 
 _SECONDS = 2.0
-_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with
+_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
 
 
 def require_free_port(host: str, port: int) -> None:
-    """Refuses a port that is in use.
+    """Rejects a port that is in use.
 
     Raises:
         ConfigError: a process listens on the port, or `host` is not an address of this machine.

@@ -1,4 +1,4 @@
-"""Records of running endpoints in the cluster's key-value store, which also transports requests for new weights.
+"""Records of running endpoints in the cluster's key-value store, which also holds requests for new weights.
 
 The store is on the cluster's head node, so anyone who can reach the head (with its token, if it has one) can request
 new weights.
@@ -46,7 +46,7 @@ class Change:
 
 
 class Record:
-    """Reads and writes the record of the endpoint at one port, in the key-value store of one cluster."""
+    """The record of the endpoint at one port, in the key-value store of one cluster."""
 
     def __init__(self, head: Head, port: int) -> None:
         self._head, self._port = head, port
@@ -57,7 +57,7 @@ class Record:
         self._head.set_value(SPACE, f"{self._port}/endpoint", json.dumps(asdict(endpoint)).encode())
 
     def read(self) -> Endpoint | None:
-        """Returns the endpoint's record; None if there is none, or it was not written for `_STALE_S` seconds."""
+        """Returns the endpoint's record; None if there is none, or it has not been written for `_STALE_S` seconds."""
         text = self._head.value(SPACE, f"{self._port}/endpoint")
         endpoint = Endpoint(**json.loads(text)) if text else None
         return endpoint if endpoint and time.time() - endpoint.at < _STALE_S else None
@@ -67,13 +67,13 @@ class Record:
         self._head.set_value(SPACE, f"{self._port}/change", json.dumps(asdict(change)).encode())
 
     def asked(self) -> Change | None:
-        """Returns the latest request for new weights, None if there is none."""
+        """Returns the latest request for new weights; None if there is none."""
         text = self._head.value(SPACE, f"{self._port}/change")
         return Change(**json.loads(text)) if text else None
 
 
 def find(port: int) -> tuple[str, Endpoint] | None:
-    """Finds the endpoint at a port of this machine; returns its cluster's head address and its record, or None."""
+    """Returns the head address and the record of the endpoint at a port of this machine; None if there is none."""
     for address in _heads():
         try:
             require_ray_at(address, "")
@@ -87,7 +87,7 @@ def find(port: int) -> tuple[str, Endpoint] | None:
 
 
 def require_only_new_weights(endpoint: Endpoint, config: ServeConfig) -> None:
-    """Refuses a second start at the same port unless `weights` is the only setting that differs.
+    """Rejects a second start at the same port unless `weights` is the only setting that differs.
 
     Raises:
         ConfigError: another setting differs, or none does.

@@ -22,7 +22,7 @@ _SAY_S = 15.0
 
 
 class Stopped(Exception):
-    """The user stopped the command while it was waiting."""
+    """Raised if the user stops the command while it is waiting."""
 
 
 def wait_until_running(timeout_s: float, stopped: Callable[[], bool]) -> float:
@@ -58,7 +58,7 @@ def wait_until_running(timeout_s: float, stopped: Callable[[], bool]) -> float:
 
 
 def describe(status: ApplicationStatusOverview | None) -> str:
-    """Describes each deployment's progress, as `gateway ready, engine:ppo 0 of 1 ready (1 starting)`."""
+    """Describes each deployment's progress, e.g. `gateway ready, engine:ppo 0 of 1 ready (1 starting)`."""
     if status is None or not status.deployments:
         return "deploying"
     parts = []
