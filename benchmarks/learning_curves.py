@@ -1,4 +1,4 @@
-"""Learning curves of several algorithms as one SVG: one panel per algorithm, with thin lines for seeds and their mean.
+"""Learning curves of several algorithms as one SVG: per algorithm, a panel with a thin line per seed and their mean.
 
 The file is self-contained and follows the reader's color scheme, light or dark.
 """
@@ -44,7 +44,7 @@ path { fill: none; stroke: #0b7a74; stroke-linejoin: round; stroke-linecap: roun
 
 
 def draw(curves: Curves, y_title: str, last: int) -> str:
-    """Returns the SVG. Next to each title is the seeds' mean over the `last` steps. All panels have the same axes."""
+    """Returns the SVG. All panels have the same axes. Next to each title is the seeds' mean over the `last` steps."""
     rows = -(-len(curves) // ACROSS)
     columns = min(ACROSS, len(curves))
     width, height = LEFT + columns * (WIDTH + GAP), TOP + rows * PANEL + BOTTOM - 34

@@ -1,10 +1,10 @@
 """python -m benchmarks.stage_kills: kills the worker or driver of SFT at random times; the result must not change.
 
-Every run has one SIGKILL, of driver and worker alternately, at a random time between the start and the end of the
-command: one in four while Ray starts and the model is loaded, the others after a random step, during whatever follows
-it: a step, an evaluation, a checkpoint, or an export. The same command is then repeated until it finishes. Its weights
-and losses must be bit for bit those of an undisturbed run. Exits with status 1 if they are not, or if no kill came in
-time.
+In every run, either the driver or the worker, alternately, gets one SIGKILL at a random time. One kill in four comes
+while Ray starts and the model is loaded; the others come after a random step, during whatever follows it (a step, an
+evaluation, a checkpoint, or an export). The same command is then repeated until it finishes. Weights and losses must be
+bit for bit equal to those of an undisturbed run. Exits with status 1 if they are not, or if no process was killed
+before its run ended.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ STARTING = 0.25
 class Kill:
     """One kill of a `target` process, `delay_s` seconds after `step` steps were logged (0: after the command started).
 
-    If there is no such process then, it is killed as soon as it exists.
+    If there is no such process at that time, it is killed as soon as it exists.
     """
 
     target: str
@@ -107,11 +107,11 @@ def kills(folder: Path, count: int, draw: random.Random) -> bool:
 def run(folder: Path, name: str, kill: Kill | None) -> int | None:
     """Repeats the command until it finishes, with one kill.
 
-    Returns the number of steps logged when it was killed; None if it was not.
+    Returns the number of steps logged before the kill; None if no process was killed.
 
     Raises:
         RuntimeError: the command failed for another reason.
-        subprocess.TimeoutExpired: the command did not end.
+        subprocess.TimeoutExpired: the command did not end within `PATIENCE_S` seconds.
     """
     recipe, output = folder / f"{name}.yaml", folder / f"{name}.out"
     dump(_config(folder, name), recipe)
@@ -139,7 +139,7 @@ def run(folder: Path, name: str, kill: Kill | None) -> int | None:
 
 
 def differences(run: Path, other: Path) -> list[str]:
-    """Returns what is not bit for bit equal in the two runs: `WEIGHTS`, `LOSSES` of the steps, both, or nothing."""
+    """Returns what is not bit for bit equal in the two runs: `WEIGHTS`, `LOSSES` (of the steps), both, or nothing."""
     mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (run, other))
     losses = [[(line["step"], line["loss"]) for line in read_metrics(folder)] for folder in (run, other)]
     same = mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
@@ -147,7 +147,10 @@ def differences(run: Path, other: Path) -> list[str]:
 
 
 def _inject(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> int | None:
-    """Waits for the time of the kill, and kills. Returns the steps logged by then; None if the run had ended before."""
+    """Waits for the time of the kill, and kills the target.
+
+    Returns the number of steps logged by then; None if the run had already ended.
+    """
     while driver.poll() is None and _steps(run) < kill.step:
         time.sleep(0.01)
     time.sleep(kill.delay_s)
@@ -175,7 +178,7 @@ def _is_worker(process: psutil.Process) -> bool:
 
 
 def _end(family: list[psutil.Process]) -> None:
-    """Waits for Ray's processes, which end with their driver; kills those that remain and would occupy memory."""
+    """Waits for Ray's processes, which end after their driver; kills those that remain, which would occupy memory."""
     _, left = psutil.wait_procs(family, timeout=30)
     for process in left:
         with suppress(psutil.NoSuchProcess):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class RunError(RuntimeError):
-    """A run failed although its settings are valid. The message says where and what."""
+    """A run failed although its settings are valid. The message says where it failed and why."""
 
 
 class ConfigError(ValueError):
@@ -29,10 +29,10 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def one_line_errors(prog: str) -> Iterator[None]:
-    """Prints a `ConfigError` or `RunError` as one line on stderr and exit.
+    """Prints a `ConfigError` or `RunError` that is raised inside the block as one line on stderr, and exits.
 
     Raises:
-        SystemExit: in place of the error; status 2 for a `ConfigError`, 1 for a `RunError`.
+        SystemExit: replaces the error, with status 2 for a `ConfigError` and 1 for a `RunError`.
     """
     try:
         yield

@@ -20,13 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 class MetricsChannel:
-    """A context that logs the metrics that the ranks send to `run`, in a background thread. Entering returns the queue.
+    """Context manager that receives the ranks' metrics through a queue and logs them in a background thread.
 
-    Leaving it waits until everything sent has been logged. Then it raises the first error: DivergedError if training
-    diverged, or an exception raised by logging itself.
+    Entering the context returns the queue. Leaving it waits until everything sent has been logged, and then raises the
+    first error: DivergedError if training diverged, or an exception raised by logging itself.
 
     Args:
-        steps: optimizer steps of the whole stage.
+        run: the run to which the metrics are logged.
+        steps: number of optimizer steps of the whole stage.
         show: names of the metrics that the progress bar shows.
     """
 
@@ -74,7 +75,7 @@ class MetricsChannel:
             try:
                 self.run.log(done, metrics)
             finally:
-                with suppress(RayActorError):  # the sender is dead; its successor sends `start`
+                with suppress(RayActorError):  # the sender's process died; its replacement sends `start`
                     self._receipts.put(done)
             self._progress.update(done, metrics)
         else:
@@ -82,11 +83,11 @@ class MetricsChannel:
 
 
 class Sender:
-    """The first rank's end of a metrics channel. Steps are logged asynchronously; `wait_logged` waits for it.
+    """The first rank's end of a metrics channel. The driver logs steps asynchronously; `wait_logged` waits for it.
 
     Args:
         queue: the channel's queue.
-        timeout_s: longest wait for an acknowledgment, in seconds.
+        timeout_s: time limit of `wait_logged`, in seconds.
     """
 
     def __init__(self, queue: Queue, timeout_s: float) -> None:
@@ -102,7 +103,11 @@ class Sender:
         self._queue.put((kind, done, metrics))
 
     def wait_logged(self, step: int) -> None:
-        """Waits until the driver has logged `step`, and so all steps before it. Raises RunError after `timeout_s`."""
+        """Waits until the driver has logged `step` and, therefore, all steps before it.
+
+        Raises:
+            RunError: the driver did not log the step within `timeout_s` seconds.
+        """
         assert self._receipts is not None, "`start` comes first"
         deadline = time.monotonic() + self._timeout_s
         while self._logged < step:
