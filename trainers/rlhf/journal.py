@@ -119,7 +119,7 @@ class Journal:
         steps = [step for step in self.steps() if step >= first]
         gap = next((step for step in range(first, steps[-1] + 1) if not self._intact(step)), None) if steps else None
         later = [step for step in steps if gap is not None and step > gap + ahead]
-        for step in reversed(later):  # newest first, so that a crash in between leaves the gap to be found
+        for step in reversed(later):  # newest first, so that the gap is still found after a crash in between
             self.path(step).unlink()
         if later:
             logger.warning(

@@ -71,7 +71,7 @@ def _kl(table: pa.Table, stale: bool) -> dict[str, float]:
         metrics["kl_to_reference_per_token"] = float(kl.mean())
     if known:
         gap = np.abs(rollout - logprobs)
-        pair = "behind" if stale else "engine_trainer"  # the same weights differ only numerically
+        pair = "behind" if stale else "engine_trainer"  # with the same weights, the gap is only numerical
         metrics[f"{pair}_gap_mean"] = float(gap.mean())
         metrics[f"{pair}_gap_max"] = float(gap.max())
         metrics[f"{pair}_kl"] = float((rollout - logprobs).mean())

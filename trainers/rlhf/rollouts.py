@@ -110,7 +110,7 @@ class Rollouts:
         """
         if generated.scoring is not None and not again:
             return generated.scoring
-        rewarded = self._config.algorithm.dynamic_sampling > 0  # the journal has the rewards, too
+        rewarded = self._config.algorithm.dynamic_sampling > 0  # in this case, the journal already has the rewards
         return self._scorers.score(generated.table, ("reference",) if rewarded else FROZEN)
 
     def settle(self) -> None:

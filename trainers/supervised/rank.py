@@ -173,7 +173,7 @@ class Rank:
             if names:
                 found[micro] = outputs
         if names:
-            torch.distributed.all_reduce(found)  # a sum: one rank computed a row, which is 0 on the others
+            torch.distributed.all_reduce(found)  # sums: each row was computed by one rank and is 0 on the others
         rows = self.heldout
         for name, column in zip(names, found.cpu().T, strict=True):
             rows = rows.append_column(name, pa.array(column.numpy()))

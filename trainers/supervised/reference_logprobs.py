@@ -98,7 +98,7 @@ def _outputs(rank: Rank, table: pa.Table, order: list[int], size: int) -> Tensor
             for output, index in zip(outputs, micro, strict=True):
                 if first + index < len(order):
                     found[rows[index]] = output
-    torch.distributed.all_reduce(found)  # a sum: one rank computed a row, which is 0 on the others
+    torch.distributed.all_reduce(found)  # sums: each row was computed by one rank and is 0 on the others
     known = torch.full((table.num_rows, columns), torch.nan)
     known[order] = found.cpu()[order]
     return known
