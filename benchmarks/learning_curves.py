@@ -13,7 +13,7 @@ from reporting.formats import format_number
 from reporting.scale import Scale
 
 Curves = Mapping[str, Sequence[Sequence[float]]]
-"""One curve per seed, by title; values are fractions, one per step."""
+"""The curves of all seeds, by title; each has one value per step, a fraction."""
 
 ACROSS = 4  # panels in a row
 WIDTH, HEIGHT = 204, 118  # plot of a panel

@@ -36,7 +36,7 @@ PROG: Final = "python -m benchmarks.preparing"
 MB: Final = 1_000_000
 FILE_BYTES: Final = 100 * MB
 SHARES: Final = (0.0, 0.005, 0.02, 0.1, 0.4)
-"""Shares of a document's characters that a copy replaces; below 0.02 most copies are near duplicates."""
+"""Shares of a document's characters that are replaced in a copy; below 0.02, most copies are near duplicates."""
 _KEPT: Final = re.compile("<目录>|<篇名>|内容：")
 _EVERY_S: Final = 0.1
 _LOOKS: Final = 10  # polls of resident sets per poll of proportional set sizes

@@ -43,7 +43,7 @@ ROLES = ("Rollout", "Policy", "Reward", "Critic", "Reference")  # in the order i
 RAY = ("gcs_server", "raylet")
 LOOK_S = 2.0
 WARM_UP_S = 240.0
-"""Seconds of a process that are not evaluated: in its first minutes it grows, as caches fill and allocators adapt."""
+"""First seconds of a process that are not evaluated, because it grows while caches fill and allocators adapt."""
 JUDGED_S = 240.0  # shortest time after the warm-up for an evaluation
 GROWTH = 0.05  # allowed relative growth of memory
 FILES = 2  # allowed growth of open files: one file being written, one connection being opened

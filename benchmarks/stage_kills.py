@@ -40,7 +40,7 @@ TARGETS = ("driver", "worker")
 CHATS, EPOCHS, BATCH = 96, 3, 4
 STEPS = CHATS * EPOCHS // BATCH
 STARTING = 0.25
-"""Share of the kills that happen before the first step."""
+"""Probability that a kill happens before the first step."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ LOGGERS = (
     "__main__",  # the module that `python -m` runs
     *("actors", "benchmarks", "cluster", "configs", "data", "evals", "serve", "storage", "trainers"),
 )
-"""The loggers that `configure` changes; those of modules are below them."""
+"""The loggers that `configure` changes; the modules' loggers are their children."""
 
 
 class _OneLine(logging.Formatter):

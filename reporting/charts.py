@@ -15,7 +15,7 @@ from reporting.scale import Scale
 COLORS = 8
 
 Tick = tuple[float, str]
-"""Position along the axis in percent, and the label."""
+"""Position of a tick along the axis, in percent, and its label."""
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from reporting.formats import format_number
 from reporting.scale import Scale, scale_of
 
 MOST_POINTS = 800
-"""Most points drawn per curve; of a longer series, each segment keeps its lowest and its highest."""
+"""Maximum number of points drawn per curve; each segment of a longer series keeps its lowest and highest point."""
 
 FEW_POINTS = 10
 """Up to this many points, a curve connects the raw values without smoothing, which would hide them."""
 
 SPARSE_POINTS = 100
-"""Up to this many points, there is room to draw larger ones."""
+"""Up to this many points, there is room to draw them larger."""
 
 LONGEST_REACH = 100
 

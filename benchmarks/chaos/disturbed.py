@@ -21,7 +21,7 @@ from configs.errors import RunError
 from trainers.runs.stopping import EXIT_CODE
 
 Position = tuple[int, int]
-"""Progress of a run: step, from 0, and index of the phase."""
+"""Progress of a run: the step, counted from 0, and the index of the phase."""
 
 
 class ChaosError(RunError):

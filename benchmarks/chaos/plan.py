@@ -10,9 +10,9 @@ from benchmarks.chaos.workload import PHASES, RANKS
 NODE = ("raylet", 0)
 TARGETS = (*((role, rank) for role, ranks in RANKS.items() for rank in range(ranks)), ("driver", 0), NODE)
 NOTICE = "drain"
-"""The fault of a node's preemption notice, in place of a signal's name."""
+"""Value of `Fault.signal` for a node's preemption notice."""
 SLOTS = (1, 3, 4)
-"""Steps, from 0, in which a fault is injected; checkpoints are written in the first two."""
+"""Steps, counted from 0, in which a fault is injected; checkpoints are written in the first two."""
 
 
 @dataclass(frozen=True)

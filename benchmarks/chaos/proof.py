@@ -13,7 +13,7 @@ from benchmarks.chaos.workload import STEPS
 from trainers.runs.folder import read_metrics
 
 Learned = Counter[tuple[int, int, int]]
-"""How often each response, by (step from 0, prompt, sample), was trained on."""
+"""How many times each response, identified by (step from 0, prompt, sample), was trained on."""
 
 
 def learned(run: Path) -> Learned:

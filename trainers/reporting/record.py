@@ -15,7 +15,7 @@ from reporting.curves import Series
 from trainers.runs.folder import read_metrics
 
 LARGEST = 1e100
-"""Larger values count as infinite, and those below 1/`LARGEST` as 0, so that no sum, difference, or ratio overflows."""
+"""Larger values count as infinite, and values below 1/`LARGEST` as 0, so that no sum, difference, or ratio overflows."""
 
 _YEAR_10000 = 253_402_300_800  # in Unix seconds; later times cannot be formatted
 _NO_METRICS = ("step", "time")

@@ -57,7 +57,7 @@ class Recovery:
         self._roles, self._stop, self._max_failures, self._window_s = roles, stop, max_failures, window_s
         self._losses: dict[str, list[_Loss]] = defaultdict(list)
         self.step = 0
-        """The current step, from 0."""
+        """The current step, counted from 0."""
 
     def finish(self, run: Callable[[], None]) -> None:
         """Calls `run`, which resumes from the newest checkpoint, until it returns; replaces lost processes in between.

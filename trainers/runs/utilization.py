@@ -17,7 +17,7 @@ from trainers.config.supervised import SupervisedConfig
 logger = logging.getLogger(__name__)
 
 TOKENS = 4096
-"""Rows of the matrix that is multiplied, at most `micro_batch_tokens`."""
+"""Number of rows of the matrix that is multiplied, unless `micro_batch_tokens` is smaller."""
 
 
 class Utilization:

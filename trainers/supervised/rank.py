@@ -31,7 +31,7 @@ from trainers.supervised.reference_logprobs import with_start_columns
 from trainers.supervised.stage import Evaluation, Job
 
 Send = Callable[[str, int, dict[str, Any]], None]
-"""Sends (kind, completed steps, metrics) to the driver. Kinds: `start`, `step`, and `diverged`, with its `error`."""
+"""Sends (kind, completed steps, metrics) to the driver. Kinds: `start`, `step`, and `diverged` (metrics: `error`)."""
 
 WaitLogged = Callable[[int], None]
 """Waits until the driver has logged a step that was sent."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Batch = TypeVar("Batch", bound="PackedBatch")
 Config = TypeVar("Config", bound=SupervisedConfig)
 Encode = Callable[[str, tuple[str, ...]], tuple[pa.Table, str]]
-"""Encodes the tables at paths, given after the setting that names them; returns one table and a note for the user."""
+"""Encodes tables, given the setting that names them and their paths; returns one table and a note for the user."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Stage(ABC, Generic[Config, Batch]):
 
     tokenizer: PreTrainedTokenizerBase
     start_export: str | None = None
-    """Folder, within the run's, for an export of the weights before the first step; None for no such export."""
+    """Subfolder of the run's folder for an export of the weights before the first step; None for no such export."""
 
     start_columns: tuple[str, ...] = ()
     """fp32 columns of both tables for the outputs of `run` with the starting model, (rows, columns); NaN at first."""
@@ -139,7 +139,7 @@ class Job:
     folder: Path
     """The run's folder, absolute, on a file system that all ranks and the driver share."""
     steps: int
-    """Optimizer steps of the whole run."""
+    """Number of optimizer steps of the whole run."""
     order: Order
     """The order of the training rows."""
 
