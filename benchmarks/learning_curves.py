@@ -1,4 +1,4 @@
-"""Learning curves of several algorithms as one SVG: per algorithm, a panel with a thin line per seed and their mean.
+"""Learning curves of several algorithms as one SVG: per algorithm, a panel with the curve of each seed and their mean.
 
 The file is self-contained and follows the reader's color scheme, light or dark.
 """

@@ -46,7 +46,7 @@ def train(config: PPOConfig, run: Run, prompts: PromptStream, observers: Sequenc
     """Trains to the end, even if processes of roles die or hang in the meantime; see trainers/rlhf/recovery.py.
 
     Raises:
-        Stopped: a stop was requested; if a step had been completed, a checkpoint has been saved.
+        Stopped: a stop was requested; unless no step was completed, a checkpoint has been saved if possible.
         RunError: processes of a role were lost more often than `max_failures` allows, or the run collapsed.
     """
     with StopRequests() as stop:

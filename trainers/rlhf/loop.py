@@ -31,7 +31,7 @@ class Loop(RunParts):
         """Trains from the newest checkpoint to the end and exports the policy.
 
         Raises:
-            Stopped: a stop was requested; a checkpoint has been saved.
+            Stopped: a stop was requested; unless no step was completed, a checkpoint has been saved if possible.
             CollapseError: a metric is not finite or violates a limit in `stop`.
         """
         steps, first = self.config.steps, self.checkpoints.restore()

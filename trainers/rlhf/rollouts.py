@@ -132,7 +132,7 @@ class Rollouts:
         return np.full(lengths(table, "response").sum(), step - self.version(step))
 
     def _batch(self, step: int, attempt: int = 0) -> pa.Table:
-        """Returns the prompts of an attempt. Every step has 1 + `dynamic_sampling` batches of its own."""
+        """Returns the prompts of an attempt. Every step has 1 + `dynamic_sampling` separate batches."""
         batch = self._prompts.batch(step * (1 + self._config.algorithm.dynamic_sampling) + attempt)
         return require_schema(batch, self._schemas.prompts, "prompts")
 
