@@ -1,7 +1,7 @@
 """python -m benchmarks.choice: choice questions by log-likelihood, with our evaluation and a plain Transformers loop.
 
-All use the same questions, examples, prompts, and tokens, one after the other in one process, with the same number of
-threads:
+All variants use the same questions, examples, prompts, and tokens. They run one after the other in one process, with
+the same number of threads:
 
     ours            evals.models.respondent: one request per question, with shared prefixes computed once
     loop            Transformers, one forward pass per option, one at a time, as published evaluation scripts do
@@ -9,8 +9,8 @@ threads:
 
 Speed is in questions per second, including tokenization, after warm-up. `speedup` is ours relative to each loop.
 `same_choice` is the share of questions for which ours and each loop choose the same letter. `accuracy` is ours.
-`margin` is the smallest difference between the log-probabilities of our two most likely letters, `largest_difference`
-the largest difference between ours and a loop's log-probability of a letter.
+`margin` is the smallest difference between the log-probabilities of our two most likely letters, and
+`largest_difference` is the largest difference between our and a loop's log-probability of a letter, in nats.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns the metrics that the module's docstring names, and the size of the workload."""
+    """Returns the metrics described in the module's docstring, and the size of the workload."""
     from actors.model_folder.folders import ModelFolder
     from evals.models.engine import Engine
     from evals.models.respondent import LocalRespondent
@@ -116,14 +116,14 @@ class _Loop:
         return encode_prompt(self._tokenizer, chat)
 
     def by_option(self, chats: Sequence[Any], letters: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Returns the letters' log-probabilities, from one forward pass of prompt and option per option."""
+        """Returns the letters' log-probabilities, with one forward pass per option, over the prompt and the option."""
         return [
             [float(self._logprobs([*self.encode(chat), self._token(x)], -2)[self._token(x)]) for x in own]
             for chat, own in zip(chats, letters, strict=True)
         ]
 
     def by_question(self, chats: Sequence[Any], letters: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Returns the letters' log-probabilities, from one forward pass per prompt."""
+        """Returns the letters' log-probabilities, with one forward pass per prompt."""
         scores = []
         for chat, own in zip(chats, letters, strict=True):
             told = self._logprobs(self.encode(chat), -1)
@@ -135,7 +135,7 @@ class _Loop:
         return int(token)
 
     def _logprobs(self, ids: list[int], place: int) -> Any:
-        """Returns the log-probabilities of the token that follows position `place`, (V,)."""
+        """Returns the log-probabilities of all V tokens of the vocabulary after position `place`, (V,)."""
         import torch
 
         with torch.inference_mode():

@@ -1,8 +1,9 @@
 """python -m benchmarks.durability: the cost of journal and checkpoints per step of a trainers.ppo run without faults.
 
-Trains one run and compares the seconds of every write with those of the steps. The cost of a step is that of writing
-its journal and rewards, and of its checkpoint: copying policy and critic in one step, and in the next step waiting for
-the part of the write that is not finished yet. Arguments are those of trainers.ppo. Prints JSON.
+Trains one run and compares the seconds of every write with those of the steps. The cost per step is the time to write
+the journal and the rewards, and the time that a checkpoint blocks training: in one step, to copy policy and critic, and
+in the next, to wait for the part of the write that is not finished yet. The arguments are those of trainers.ppo. Prints
+JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from trainers.rlhf.journal import Journal
 from trainers.runs.folder import Run
 
 PROG = "python -m benchmarks.durability"
-WARM_UP = 2  # first steps, left out because of one-time initialization
+WARM_UP = 2  # number of first steps that are excluded because of one-time initialization
 
 
 def main() -> None:
@@ -69,10 +70,12 @@ class Spent:
 def figures(spent: Spent, steps: list[float], checkpoint_every: int) -> dict[str, Any]:
     """Returns the median seconds of a step and of each write, and the writes' share of the time after the warm-up.
 
-    Calls of the warm-up steps are left out, except for checkpoint copies, which most steps do not have.
+    The calls of the warm-up steps are excluded, except for checkpoint copies, which most steps do not have.
 
     Args:
+        spent: seconds of every call.
         steps: seconds of each step.
+        checkpoint_every: steps between checkpoints.
     """
     kept = {name: values[WARM_UP:] for name, values in spent.seconds.items() if name != "checkpoint_copy"}
     kept["checkpoint_copy"] = spent.seconds["checkpoint_copy"]

@@ -1,9 +1,10 @@
 """python -m benchmarks.families [FAMILY …] [--vllm]: compares packed training of each family with Transformers.
 
-For a miniature of each family (its own layer types, random weights, sequences longer than its window) in fp32, prints
-the largest difference of a token's log-probability: before and after one update; for the exported folder loaded by
-Transformers; and with `--vllm` for that folder in vLLM. Families that packed training does not support are listed with
-the reason. The output is a Markdown table; the exit status is 1 if a difference exceeds the limit.
+For a miniature of each family (the family's layer types, random weights, sequences longer than its window) in fp32,
+prints the largest difference between our log-probability of a token and that of Transformers on the exported folder,
+before and after one update; with `--vllm`, also that of vLLM on the folder after the update. Families that packed
+training does not support are listed with the reason. The output is a Markdown table; the exit status is 1 if a
+difference exceeds the limit.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ HEADER = ("family", "packed", "updated", "vLLM")
 
 
 def compare(family: str, folder: Path, vllm: bool) -> tuple[str, ...]:
-    """Returns a row of the table: differences in nats per token, or why the family is refused."""
+    """Returns a row of the table: differences in nats per token, or why packed training rejects the family."""
     config = AutoConfig.for_model(family)
     try:
         check_packing(config, family)

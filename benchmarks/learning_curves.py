@@ -1,4 +1,4 @@
-"""Learning curves of several algorithms as one SVG: one panel per algorithm, with thin lines for seeds and their mean.
+"""Learning curves of several algorithms as one SVG: per algorithm, a panel with the curve of each seed and their mean.
 
 The file is self-contained and follows the reader's color scheme, light or dark.
 """
@@ -13,7 +13,7 @@ from reporting.formats import format_number
 from reporting.scale import Scale
 
 Curves = Mapping[str, Sequence[Sequence[float]]]
-"""One curve per seed, by title; values are fractions, one per step."""
+"""The curves of all seeds, by title; each has one value per step, a fraction."""
 
 ACROSS = 4  # panels in a row
 WIDTH, HEIGHT = 204, 118  # plot of a panel
@@ -44,7 +44,7 @@ path { fill: none; stroke: #0b7a74; stroke-linejoin: round; stroke-linecap: roun
 
 
 def draw(curves: Curves, y_title: str, last: int) -> str:
-    """Returns the SVG. Next to each title is the seeds' mean over the `last` steps. All panels have the same axes."""
+    """Returns the SVG. All panels have the same axes. Next to each title is the seeds' mean over the `last` steps."""
     rows = -(-len(curves) // ACROSS)
     columns = min(ACROSS, len(curves))
     width, height = LEFT + columns * (WIDTH + GAP), TOP + rows * PANEL + BOTTOM - 34

@@ -1,12 +1,12 @@
-"""python -m benchmarks.loading: memory for loading a model, completely on every rank and into the shards of ZeRO-3.
+"""python -m benchmarks.loading: compares the memory for loading a whole model on every rank and in shards of ZeRO-3.
 
 Loads a checkpoint of random weights in bfloat16 (by default 0.67 GB) on two ranks joined by gloo. Each variant runs in
-new processes: every rank loads the whole model in float32, as roles of RLHF did; in `--dtype`, as supervised stages
-did; or into shards. Prints one JSON line per rank: the peak anonymous memory, in MiB above that of the process before,
-until the model is loaded (`read_mib`; per parameter `bytes_per_parameter`) and until DeepSpeed has created the
-optimizer (`made_mib`); the pages of the weight files that the loaded model still uses (`mapped_mib`; parameters are
-such pages unless their dtype is converted); and the seconds to load. The exit status is 1 unless the weights are bit
-for bit equal in all variants.
+new processes: every rank loads the whole model in float32, as the roles of RLHF formerly did; the whole model in
+`--dtype`, as the supervised stages formerly did; or only its shards. Prints one JSON line per rank. `read_mib` is the
+peak anonymous memory until the model is loaded, and `made_mib` until DeepSpeed has created the optimizer, both in MiB
+above the memory before loading; `bytes_per_parameter` is the former in bytes per parameter. `mapped_mib` is the size of
+the pages of the weight files that the loaded model still uses; parameters are such pages unless their dtype is
+converted. `seconds` is the time to load. The exit status is 1 unless the weights are bit for bit equal in all variants.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _POLL_S = 0.002
 
 
 class _Peak(PollingThread):
-    """Context that measures the peak anonymous memory of this process, in bytes above that at its start."""
+    """Context manager that measures this process's peak anonymous memory, in bytes above its size at the start."""
 
     def __init__(self) -> None:
         super().__init__("peak", _POLL_S)
@@ -50,7 +50,15 @@ class _Peak(PollingThread):
 
 
 def measure(rank: int, port: int, folder: str, way: str, dtype: Any) -> dict[str, Any]:
-    """Runs one rank of one variant and returns its metrics."""
+    """Runs one rank of one variant and returns its metrics.
+
+    Args:
+        rank: the rank.
+        port: port at which rank 0 listens.
+        folder: the checkpoint's folder.
+        way: `shards`, or the dtype in which every rank loads the whole model.
+        dtype: the dtype of training.
+    """
     from actors.distributed.devices import DTYPES, join_world, prepare_process
 
     prepare_process(1)
@@ -65,7 +73,7 @@ def measure(rank: int, port: int, folder: str, way: str, dtype: Any) -> dict[str
     from actors.zero.settings import import_deepspeed
     from actors.zero.sharding import whole_shape
 
-    import_deepspeed()  # takes memory itself, so before the measurement
+    import_deepspeed()  # before the measurement, because the import itself takes memory
     zero = ZeroConfig(dtype=dtype)
     files = status_bytes(os.getpid(), "RssFile")
     with _Peak() as peak:
@@ -94,7 +102,7 @@ def measure(rank: int, port: int, folder: str, way: str, dtype: Any) -> dict[str
 
 
 def make(folder: str, layers: int) -> None:
-    """Writes the checkpoint: 65.5 million parameters of embedding and output head, and 16.8 million per layer."""
+    """Writes the checkpoint: 65.5 million parameters in the embedding and output head, and 16.8 million per layer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -2,8 +2,8 @@
 
 Trains models of random weights, with prompts and responses of one length and full micro-batches, so that every role
 reaches the estimated peak. Measures the peak resident size of every role's process (VmHWM in /proc/PID/status) over two
-steps with publishing, a checkpoint, and the export; and how much of it was file pages at most (RssFile), that is
-libraries, of which a process maps more or fewer depending on the page cache. Prints one JSON line per model.
+steps with publishing, a checkpoint, and the export, and the maximum size of its file pages (RssFile): these are pages
+of libraries, whose number depends on the page cache. Prints one JSON line per model.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from trainers.runs.export import export_model, load_tokenizer
 from trainers.runs.folder import Run
 
 PROG = "python -m benchmarks.memory"
-# hidden, intermediate, layers, heads; with the sample clinic's vocabulary 4, 33 and 88 million parameters
+# hidden, intermediate, layers, heads; with the sample clinic's vocabulary, 4, 33, and 88 million parameters
 SIZES = {"4M": (256, 688, 4, 4), "34M": (512, 1376, 10, 8), "90M": (768, 2048, 12, 12)}
 RESPONSE_TOKENS = 32
 _POLL_S = 0.05
 
 
 class Peak(NamedTuple):
-    """Resident bytes of a process; `files` is the part in mapped files."""
+    """Peak resident memory of a process, and the peak of its part in mapped files, `files`, both in bytes."""
 
     whole: int
     files: int
@@ -56,7 +56,7 @@ class Peak(NamedTuple):
 class Compared:
     """Peak memory of one rank of a role, in bytes, measured and estimated.
 
-    `files` bytes of the measured ones can be shared with other processes.
+    Of the measured bytes, up to `files` are in mapped files and can be shared with other processes.
     """
 
     role: str
@@ -74,6 +74,12 @@ def compare(tokenizer: Path, architecture: ArchitectureConfig, micro_batch_token
     """Trains a model of random weights for two steps, and returns the peaks of every role.
 
     Writes the inputs to `folder`, and removes the run's folder at the end.
+
+    Args:
+        tokenizer: folder of the tokenizer.
+        architecture: the shape of the model.
+        micro_batch_tokens: tokens of a micro-batch of every role.
+        folder: folder of the inputs.
     """
     config = _config(tokenizer, architecture, micro_batch_tokens, folder)
     configure("ppo", config.name)
@@ -89,9 +95,9 @@ def compare(tokenizer: Path, architecture: ArchitectureConfig, micro_batch_token
 
 
 class _Watch(PollingThread):
-    """Context that polls the memory peaks of the actors `names`.
+    """Context manager that polls the memory peaks of the actors with the names `names`.
 
-    The kernel records a process's peak, so only one between the last poll and the process's end can be missed.
+    The kernel records a process's peak, so only a peak between the last poll and the end of the process can be missed.
     """
 
     def __init__(self, names: set[str]) -> None:

@@ -1,11 +1,12 @@
 """python -m benchmarks.preparing --input PATH … [--megabytes 2000]: speed and memory of data.prepare on a large text.
 
 The input repeats the given files: in each round, a random share of every document's characters is replaced by others,
-so that some documents repeat an earlier one, some nearly do, and some do not. With `--megabytes 0` the files are used
-as they are. Then the command runs as a user would run it. Prints JSON: MB/s of the whole command including startup, and
-the peak memory of the command and its workers together, as the sum of their resident sets (shared pages counted in each
-process) and of their proportional set sizes (shared pages counted once). The latter are polled only once per second,
-because the system walks all pages for it: polled all the time, that is a quarter of the work of a small input.
+so that some documents are exact duplicates of an earlier one, some are near duplicates, and some are neither. With
+`--megabytes 0`, the files are used unchanged. The command then runs as a user would run it. Prints JSON: MB/s of the
+whole command including startup, and the peak memory of the command and its workers together, as the sum of their
+resident set sizes (shared pages are counted in each process) and of their proportional set sizes (shared pages are
+counted once). The latter are polled only once per second, because the system walks all pages to compute them: with
+continuous polling, this would be a quarter of the work for a small input.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PROG: Final = "python -m benchmarks.preparing"
 MB: Final = 1_000_000
 FILE_BYTES: Final = 100 * MB
 SHARES: Final = (0.0, 0.005, 0.02, 0.1, 0.4)
-"""Shares of a document's characters that a copy replaces; below 0.02 most copies are near duplicates."""
+"""Shares of a document's characters that are replaced in a copy; below 0.02, most copies are near duplicates."""
 _KEPT: Final = re.compile("<目录>|<篇名>|内容：")
 _EVERY_S: Final = 0.1
 _LOOKS: Final = 10  # polls of resident sets per poll of proportional set sizes
@@ -97,12 +98,13 @@ def make_input(files: Iterable[str], folder: Path, size: int, seed: int) -> None
 
 
 def varied(codes: Codes, free: NDArray[np.bool_], lengths: NDArray[np.int64], rng: np.random.Generator) -> Codes:
-    """Replaces a share of each document's `free` characters, drawn from `SHARES`, by other characters of the text.
+    """Replaces a share of each document's `free` characters, drawn from `SHARES`, with other characters of the text.
 
     Args:
-        codes: characters of all documents, (C,).
+        codes: the C characters of all D documents, concatenated, (C,).
         free: which of them may be replaced, (C,).
-        lengths: characters of each document.
+        lengths: number of characters of each document, (D,).
+        rng: the random number generator.
 
     Returns:
         The characters after replacement, (C,).
@@ -115,7 +117,11 @@ def varied(codes: Codes, free: NDArray[np.bool_], lengths: NDArray[np.int64], rn
 
 
 def measure(inputs: list[str], out: Path, options: list[str]) -> dict[str, Any]:
-    """Runs data.prepare and measures its time and memory. Raises RunError if it fails."""
+    """Runs data.prepare and measures its time and memory.
+
+    Raises:
+        RunError: data.prepare failed.
+    """
     command = [sys.executable, "-m", "data.prepare", "--kind", "text", "--out", str(out), *options, "--input", *inputs]
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -2,13 +2,13 @@
 
 Starts `python -m trainers.ppo ARGUMENTS`, kills its roles in turn with SIGKILL, requests a stop at the end, and
 meanwhile polls the memory and open files of the driver, the roles, and Ray's own processes. ARGUMENTS must give the run
-enough steps for the whole time. The run's output is in runs/NAME.out, and every sample of a process (seconds, bytes,
-files) in runs/NAME.looks.json.
+enough steps for the whole time. The run's output is written to runs/NAME.out, and every sample of a process (seconds,
+bytes, files) to runs/NAME.looks.json.
 
-A process that lived long enough is evaluated: its means in the first and in the last quarter of the time after its
-warm-up. Memory is anonymous memory, heaps and stacks (RssAnon), whether at work or idle; pages of libraries are left
-out, because whether they are shared depends on what else runs on the machine. Exits with status 1 if a process grew, or
-if the run did not continue after a kill.
+For a process that lived long enough, the means over the first and the last quarter of the time after its warm-up are
+compared. Memory is anonymous memory, that is, heaps and stacks (RssAnon), of busy and idle processes alike; pages of
+libraries are excluded, because whether they are shared depends on what else runs on the machine. Exits with status 1 if
+a process grew, or if the run did not continue after a kill.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ROLES = ("Rollout", "Policy", "Reward", "Critic", "Reference")  # in the order i
 RAY = ("gcs_server", "raylet")
 LOOK_S = 2.0
 WARM_UP_S = 240.0
-"""Seconds of a process that are not evaluated: in its first minutes it grows, as caches fill and allocators adapt."""
+"""First seconds of a process that are not evaluated, because it grows while caches fill and allocators adapt."""
 JUDGED_S = 240.0  # shortest time after the warm-up for an evaluation
 GROWTH = 0.05  # allowed relative growth of memory
 FILES = 2  # allowed growth of open files: one file being written, one connection being opened
@@ -52,7 +52,7 @@ STOP_S = 300.0
 
 @dataclass(frozen=True)
 class Look:
-    """One sample of a process: seconds since the start, bytes of memory, open files."""
+    """One sample of a process: seconds since the start of the test, bytes of memory, and number of open files."""
 
     at: float
     memory: int
@@ -61,7 +61,12 @@ class Look:
 
 @dataclass(frozen=True)
 class Judged:
-    """A process that lived long enough: its memory and open files, each as (early, late)."""
+    """The evaluation of a process that lived long enough.
+
+    Attributes:
+        seconds: the process's lifetime.
+        memory_mib, files: mean memory and mean number of open files, each in the first and in the last quarter.
+    """
 
     process: str
     seconds: float
@@ -94,12 +99,12 @@ def main() -> None:
 
 
 def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> bool:
-    """Runs the test; returns whether the run continued after every kill, stopped as requested, and did not grow.
+    """Runs the test; returns whether the run continued after every kill and stopped as requested, and no process grew.
 
     Args:
-        arguments: those of trainers.ppo.
+        arguments: the arguments for trainers.ppo.
         run: the run's folder.
-        seconds: duration of the test.
+        seconds: duration of the test, in seconds.
         kill_every: seconds between kills.
     """
     looks: dict[tuple[str, int], list[Look]] = {}
@@ -149,7 +154,7 @@ def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> 
 
 
 def judge(name: str, life: list[Look]) -> Judged | None:
-    """Compares the first with the last quarter after the warm-up; returns None if the process was too short-lived."""
+    """Compares the first and the last quarter after the warm-up; returns None if the process was too short-lived."""
     after = [look for look in life if look.at - life[0].at >= WARM_UP_S]
     if not after or after[-1].at - after[0].at < JUDGED_S:
         return None
@@ -161,7 +166,7 @@ def judge(name: str, life: list[Look]) -> Judged | None:
 
 
 def _processes(driver: int) -> Iterator[tuple[str, psutil.Process]]:
-    """Yields name and process of the driver, and of the roles and Ray processes (`RAY`) that it started."""
+    """Yields the driver, and the roles and Ray processes (`RAY`) that it started, each with its name."""
     root = psutil.Process(driver)
     yield "driver", root
     for process in root.children(recursive=True):

@@ -56,7 +56,7 @@ ENDS = {
 CHATS, EPOCHS, BATCH = 96, 3, 4
 STEPS = CHATS * EPOCHS // BATCH
 STARTING = 0.25
-"""Share of the kills that happen before the first step."""
+"""Probability that a kill happens before the first step."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def run(folder: Path, name: str, kill: Kill | None) -> int | None:
 
 
 def differences(run: Path, other: Path) -> list[str]:
-    """Returns what is not bit for bit equal in the two runs: `WEIGHTS`, `LOSSES` of the steps, both, or nothing."""
+    """Returns what is not bit for bit equal in the two runs: `WEIGHTS`, `LOSSES` (of the steps), both, or nothing."""
     mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (run, other))
     losses = [[(line["step"], line["loss"]) for line in read_metrics(folder)] for folder in (run, other)]
     same = mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
@@ -170,7 +170,10 @@ def differences(run: Path, other: Path) -> list[str]:
 
 
 def _inject(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> int | None:
-    """Waits for the time of the kill, and kills. Returns the steps logged by then; None if the run had ended before."""
+    """Waits for the time of the kill, and kills the target.
+
+    Returns the number of steps logged by then; None if the run had already ended.
+    """
     while driver.poll() is None and _steps(run) < kill.step:
         time.sleep(0.01)
     time.sleep(kill.delay_s)
@@ -210,7 +213,7 @@ def _is_worker(process: psutil.Process) -> bool:
 
 
 def _end(family: list[psutil.Process]) -> None:
-    """Waits for Ray's processes, which end with their driver; kills those that remain and would occupy memory."""
+    """Waits for Ray's processes, which end after their driver; kills those that remain, which would occupy memory."""
     _, left = psutil.wait_procs(family, timeout=30)
     for process in left:
         with suppress(psutil.NoSuchProcess):

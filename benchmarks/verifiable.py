@@ -1,8 +1,8 @@
 """python -m benchmarks.verifiable: compares all algorithms on a task with a verifiable reward.
 
-The reward is in benchmarks/verifiable_reward.py. Trains the quickstart's SFT model for each algorithm, seed, and
-`rollout.ahead`, with the same budget. No prompt repeats within the budget, so the success of a step is measured on
-prompts that were not trained on. Prints a table; can also write all curves as JSON and as one figure.
+The reward function is in benchmarks/verifiable_reward.py. Trains the quickstart's SFT model for each algorithm, seed,
+and value of `rollout.ahead`, with the same budget. No prompt repeats within the budget, so the success rate of a step
+is measured on prompts that were not trained on. Prints a table; can also write all curves as JSON and as one figure.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def by_algorithm(curves: Mapping[str, list[float]]) -> dict[str, list[list[float]]]:
-    """Groups the seeds' curves by algorithm, with `rollout.ahead` in the name if it is not 0."""
+    """Groups the seeds' curves by algorithm and `rollout.ahead`, which is part of the name unless it is 0."""
     found: dict[str, list[list[float]]] = {}
     for name, curve in curves.items():
         algorithm, ahead, _ = name.split("/")

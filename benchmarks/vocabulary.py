@@ -1,9 +1,9 @@
-"""python -m benchmarks.vocabulary: a training step with a vocabulary of 151,936, with all logits at once and in chunks.
+"""python -m benchmarks.vocabulary: a training step with a vocabulary of 151,936, with all logits at once or in chunks.
 
-The model has 0.5 billion random weights in the shape of Qwen2.5-0.5B, with LoRA, bfloat16, ZeRO stage 2, and one rank.
-The variants alternate, each in its own process, on sequences of 512 tokens, of which every token is predicted. Prints
-one JSON line per run: seconds of a step and the process's peak resident size. The exit status is 1 unless the variants'
-losses are equal within the rounding of bfloat16.
+The model has the shape of Qwen2.5-0.5B and random weights; it is trained with LoRA in bfloat16, with ZeRO stage 2 on
+one rank. The variants alternate, each in its own process, on sequences of 512 tokens, of which every token is
+predicted. Prints one JSON line per run: the seconds of a step and the process's peak resident size. The exit status is
+1 unless the variants' losses are equal within the rounding of bfloat16.
 """
 
 from __future__ import annotations
@@ -18,11 +18,18 @@ from typing import Any
 
 PROG = "python -m benchmarks.vocabulary"
 LENGTH = 512
-LIMITS = {"whole": 2**62, "pieces": None}  # logits computed at a time, as a number of elements
+LIMITS = {"whole": 2**62, "pieces": None}  # number of logits computed at a time; None: the default
 
 
 def measure(limit: int | None, tokens: int, layers: int, threads: int) -> dict[str, Any]:
-    """Runs two steps; returns seconds and loss of the second, and the peak memory."""
+    """Runs two steps; returns the seconds and loss of the second, and the peak memory of the process.
+
+    Args:
+        limit: number of logits computed at a time; None for the default.
+        tokens: tokens of the micro-batch.
+        layers: number of layers.
+        threads: number of threads.
+    """
     from actors.distributed.devices import join_world, peak_bytes, prepare_process
 
     prepare_process(threads)

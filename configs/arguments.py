@@ -1,4 +1,4 @@
-"""Types of command-line arguments, for argparse, which prints a function's name in its messages."""
+"""Argument types for argparse, which prints the name of a type's function in its error messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import argparse
 
 
 def count(text: str) -> int:
-    """Parses an integer of at least 1. Raises ArgumentTypeError for a smaller number."""
+    """Parses an integer of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: the integer is smaller.
+    """
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, found {number}")

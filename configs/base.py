@@ -29,7 +29,7 @@ SectionT = TypeVar("SectionT", bound="Section")
 
 
 class Section(BaseModel):
-    """Base of every settings model: rejects unknown keys, converts no types except int to float, and is immutable."""
+    """Base class of settings models. Rejects unknown keys, converts no types except int to float, and is immutable."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -47,11 +47,11 @@ class Section(BaseModel):
 
 
 def load(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str], prog: str) -> Section:
-    """Loads and validate the settings of `stage` from a command line. A trainer's `main` calls this first.
+    """Loads and validates the settings of `stage` from a command line. A trainer's `main` calls this first.
 
     Args:
-        stage: key of the wanted stage in `sections`.
-        sections: every stage a recipe may have, each with its settings model.
+        stage: key of the stage in `sections`.
+        sections: the settings model of every stage that a recipe may have, by stage.
         argv: the arguments after the program's name: `--config FILE`, `--a.b=value` or `--a.b value`, `--help`.
         prog: the program's name in messages and in the help, e.g. `python -m trainers.ppo`.
 
@@ -82,13 +82,13 @@ def read(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str])
 
 
 def from_arguments(stage: str, model: type[SectionT], arguments: Mapping[str, Any]) -> SectionT:
-    """Builds settings from `key=value` arguments instead of a recipe, as `serve run` passes them on.
+    """Builds settings from `key=value` arguments instead of a recipe, in the form in which `serve run` passes them.
 
     A key may name a field of a section (`a.b=value`). A text value is parsed as a YAML scalar or list; other values
     are used unchanged.
 
     Raises:
-        ConfigError: see `read`; the message names the argument.
+        ConfigError: an argument is invalid; the message names it.
     """
     command = _CommandLine()
     for name, given in arguments.items():
@@ -101,7 +101,7 @@ def from_arguments(stage: str, model: type[SectionT], arguments: Mapping[str, An
 
 
 def dump(config: Section, path: Path) -> None:
-    """Writes resolved settings as a recipe of one stage, which `--config` accepts again.
+    """Writes resolved settings as a recipe of one stage, which `--config` accepts.
 
     Raises:
         TypeError: `config` is not the settings of a whole stage: it has no `recipe_key`.
@@ -152,7 +152,7 @@ def find_recipe(name: str) -> Path:
     """Returns the path of a recipe: relative to the working directory, else relative to the repository.
 
     Raises:
-        ConfigError: the file is in neither.
+        ConfigError: the file exists in neither.
     """
     for path in (Path(name), REPOSITORY / name):
         if path.is_file():
@@ -244,7 +244,10 @@ def _key_in(values: Any, loc: Key, *, missing: bool) -> Key:
 
 
 def _did_you_mean(word: str, known: Sequence[str], *, leaf: bool = False) -> str:
-    """Returns `; did you mean ...?` for the closest known word; with `leaf`, compare paths by their last part."""
+    """Returns `; did you mean ...?` for the closest known word; with `leaf`, paths are compared by their last part.
+
+    Returns an empty string if no known word is close.
+    """
     by_name = {path.rsplit(".", 1)[-1] if leaf else path: path for path in known}
     near = difflib.get_close_matches(word, by_name, n=1)
     return f"; did you mean '{by_name[near[0]]}'?" if near else ""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class RunError(RuntimeError):
-    """A run failed although its settings are valid. The message says where and what."""
+    """A run failed although its settings are valid. The message says where it failed and why."""
 
 
 class ConfigError(ValueError):

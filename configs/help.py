@@ -1,4 +1,4 @@
-"""The `--help` of a stage: every setting with its type, default and meaning, grouped by section."""
+"""The `--help` text of a stage: every setting with its type, default, and meaning, grouped by section."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _type_text(annotation: Any) -> str:
 
 
 def _value_text(value: Any) -> str:
-    """Formats a value as in a recipe."""
+    """Formats a value as it is written in a recipe."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
 """Logging of this project's packages: one line per record on stderr, with the command's stage and run.
 
-    17:20:31 WARNING ppo runs/demo: step 7: reward: learn: its process died; restarting reward (rank 0) ...
+    17:20:31 WARNING ppo runs/demo: step 7: reward: add_columns: its process died; restarting reward (rank 0) ...
 
 A module logs to `logging.getLogger(__name__)`; a command calls `configure` once. The root logger and the loggers of
 other libraries are not changed.
@@ -17,7 +17,7 @@ LOGGERS = (
     "__main__",  # the module that `python -m` runs
     *("actors", "benchmarks", "cluster", "configs", "data", "evals", "serve", "storage", "trainers"),
 )
-"""The loggers that `configure` changes; those of modules are below them."""
+"""The loggers that `configure` changes; the modules' loggers are their children."""
 
 
 class _OneLine(logging.Formatter):
@@ -28,7 +28,8 @@ class _OneLine(logging.Formatter):
 class _Stderr(logging.Handler):
     """Writes records to the current `sys.stderr`, which a progress bar or a test may have replaced.
 
-    The context is one for the whole process, not a context variable: threads that a command starts log in it too.
+    `context` is shared by the whole process rather than a context variable, so that it also applies to records of
+    threads that a command starts.
     """
 
     context = ""
@@ -64,7 +65,7 @@ def configure(stage: str, run: str | None = None) -> None:
 
 @contextmanager
 def logging_context(stage: str, run: str) -> Iterator[None]:
-    """Marks the records of a stage that runs within another one's command with its stage and run, inside the block."""
+    """Replaces the stage and run of all records inside the block, for a stage that runs in another stage's command."""
     before, _handler.context = _handler.context, _context(stage, run)
     try:
         yield

@@ -1,7 +1,7 @@
 """Reads recipe files: strict YAML that records the line of every key.
 
-Numbers and booleans follow YAML 1.2 (`1e-5` is a float, `on` is a string), as people expect; PyYAML's YAML 1.1 rules
-would read the first as a string and the second as true.
+Numbers and booleans follow YAML 1.2: `1e-5` is a float, and `on` is a string. PyYAML's YAML 1.1 rules would read the
+first as a string and the second as true.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Recipe:
     numbered: bool = True  # False for a command-line value, which has no lines
 
     def where(self, key: Key) -> str:
-        """Returns `file:line` of a key, or of its nearest enclosing key; only the file if there is none."""
+        """Returns `file:line` of a key or of its nearest enclosing key in the file; only `file` if there is none."""
         while key and key not in self.lines:
             key = key[:-1]
         return self.at(self.lines[key] - 1) if key else self.name

@@ -39,7 +39,7 @@ def field_paths(model: type[BaseModel]) -> list[str]:
 def section_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseModel] | None:
     """Returns the settings model at the path `key`.
 
-    None if the path does not exist or ends at a field that is not a settings model.
+    Returns None if the path does not exist or ends at a field that is not a settings model.
     """
     current: type[BaseModel] | None = model
     for part in key:

@@ -1,4 +1,4 @@
-"""Charts of areas: values that add up, as stacked bars over steps, and histograms."""
+"""Charts of areas: stacked bars over steps, for values that add up, and histograms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ MOST_BARS = 200
 def draw_stack(title: str, members: Sequence[Series], steps: Sequence[int], unit: str) -> Chart:
     """Draws series that add up, such as the seconds of phases, as stacked bars, one per step.
 
-    If there are many steps, a bar is the mean of several. A series without a value at a step counts as 0 there.
+    With more than `MOST_BARS` steps, a bar is the mean of several steps. A series without a value at a step counts as 0
+    there.
     """
     by_step = [dict(zip(one.steps, one.values, strict=True)) for one in members]
     table = np.array([[values.get(step) or 0.0 for step in steps] for values in by_step])  # [series, steps]
@@ -93,14 +94,14 @@ def draw_histogram(title: str, note: str, groups: Mapping[str, Sequence[float]],
 def counted(values: Sequence[float], edges: Sequence[float]) -> list[int]:
     """Counts the values in each half-open bin `[edge, next edge)`; the last bin is closed.
 
-    A value that rounding puts beyond the outer edges counts in the outer bin.
+    A value outside all bins, for example because of rounding, is counted in the nearest one.
     """
     counts: list[int] = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0].tolist()
     return counts
 
 
 def _outline(y: Scale, below: Sequence[float], above: Sequence[float]) -> str:
-    """Returns the outline of adjacent bars of equal width: along their tops, and back along their bottoms."""
+    """Returns the outline of adjacent bars of equal width as SVG path data: along their tops, then their bottoms."""
     last = len(above)
     there = "".join(f"V{coordinate(1 - y.at(top))}H{coordinate((n + 1) / last)}" for n, top in enumerate(above))
     feet = reversed(list(enumerate(below)))

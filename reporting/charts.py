@@ -1,7 +1,7 @@
-"""What charts.html.jinja draws: SVG paths in a square of 1000 by 1000, y downward, and horizontal bars.
+"""Charts that charts.html.jinja draws: SVG paths in a square of 1000 by 1000, with y pointing down, and bar charts.
 
-The page stretches the square. Text is not part of it, because stretching would distort it: the page places tick labels
-by percentage. Series have the colors 0 to `COLORS` - 1 in turn.
+The page stretches the square to the size of the chart. Text is not part of the square, because stretching would distort
+it: the page positions tick labels by percentage. Series use the colors 0 to `COLORS` - 1 in turn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from reporting.scale import Scale
 COLORS = 8
 
 Tick = tuple[float, str]
-"""Position along the axis in percent, and the label."""
+"""Position of a tick along the axis, in percent, and its label."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Mark:
 
     Attributes:
         value: the value in the legend.
-        words: description for screen readers; empty for `value`.
-        sparse: whether there are few dots.
+        words: description for screen readers; if empty, `value` is used.
+        sparse: whether there are few dots, which are then drawn larger.
         gaps: left end and width, in percent, of intervals without a finite value.
     """
 
@@ -45,7 +45,7 @@ class Chart:
 
     Attributes:
         kind: `curves`, `stack`, or `histogram`.
-        points: position on the x axis from 0 to 1, heading, and a text per mark, for each point that shows its values.
+        points: the points that show their values: position on the x axis from 0 to 1, heading, and a text per mark.
         share: whether the y axis is in percent.
     """
 
@@ -78,7 +78,12 @@ class Chart:
 
 @dataclass(frozen=True)
 class Bar:
-    """A value with an optional interval; `text` is the value as printed, `name` the series that it belongs to, if any."""
+    """A value with an optional interval, drawn as one bar.
+
+    Attributes:
+        text: the value as printed.
+        name: the series that the value belongs to; empty if there is none.
+    """
 
     label: str
     value: float
@@ -93,8 +98,8 @@ class BarChart:
     """Horizontal bars on a common axis, one per row.
 
     Attributes:
-        line: value of a dashed line, such as chance; None for no line.
-        filled: whether a bar is drawn from the axis' left end; otherwise a dot at the value.
+        line: value that a dashed line marks, such as chance accuracy; None for no line.
+        filled: whether a value is drawn as a bar from the left end of the axis; otherwise it is drawn as a dot.
     """
 
     title: str

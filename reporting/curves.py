@@ -11,13 +11,13 @@ from reporting.formats import format_number
 from reporting.scale import Scale, scale_of
 
 MOST_POINTS = 800
-"""Most points drawn per curve; of a longer series, each segment keeps its lowest and its highest."""
+"""Maximum number of points drawn per curve; each segment of a longer series keeps its lowest and highest point."""
 
 FEW_POINTS = 10
 """Up to this many points, a curve connects the raw values without smoothing, which would hide them."""
 
 SPARSE_POINTS = 100
-"""Up to this many points, there is room to draw larger ones."""
+"""Up to this many points, there is room to draw them larger."""
 
 LONGEST_REACH = 100
 
@@ -40,7 +40,7 @@ def draw_curves(
 ) -> Chart:
     """Draws series, each as points and a smoothed line.
 
-    Series without a finite value are not an error: their chart has axes and no line.
+    A chart of series without finite values has axes but no lines.
 
     Args:
         note: explanation of the values.
@@ -76,7 +76,11 @@ def sparkline(series: Series) -> str:
 
 
 def thinned(series: Series, most: int = MOST_POINTS) -> list[int]:
-    """Returns the indices of the points to draw: all up to `most`, else the lowest and highest of each segment."""
+    """Returns the indices of the points to draw.
+
+    These are all points of a series of at most `most` points; of a longer series, the first, the last, and the lowest
+    and the highest of each segment.
+    """
     count = len(series.values)
     if count <= most:
         return list(range(count))
@@ -92,9 +96,10 @@ def thinned(series: Series, most: int = MOST_POINTS) -> list[int]:
 def smoothed(values: Sequence[float | None], place: int) -> float | None:
     """Smooths the value at index `place` by locally weighted linear regression with tricube weights.
 
-    Cleveland 1979, "Robust Locally Weighted Regression and Smoothing Scatterplots", without the robust steps. Unlike a
-    moving average, it is not biased at the ends. The result is clamped to the range of the values used. None if the
-    value itself is not finite, so that the line shows where a run broke.
+    The method is that of Cleveland 1979, "Robust Locally Weighted Regression and Smoothing Scatterplots", without the
+    robust steps. Unlike a moving average, it is not biased at the ends. The result is clamped to the range of the
+    values used. It is the value itself if there are at most `FEW_POINTS` values, and None if that value is not finite,
+    so that the line has a gap there.
     """
     here = values[place]
     reach = 0 if len(values) <= FEW_POINTS else min(max(round(len(values) / 25), 2), LONGEST_REACH)
@@ -115,7 +120,7 @@ def smoothed(values: Sequence[float | None], place: int) -> float | None:
 
 
 def step_scale(steps: Sequence[int]) -> Scale:
-    """Returns the scale of the step axis; a single step lies in its middle."""
+    """Returns the scale of the axis of ascending `steps`; a single step lies in its middle."""
     first, last = steps[0], steps[-1]
     return Scale(first, last) if first < last else Scale(first - 1, first + 1)
 
@@ -152,7 +157,7 @@ def _point(x: Scale, y: Scale, step: int, value: float) -> str:
 
 
 def _gaps(series: Series, x: Scale) -> list[tuple[float, float]]:
-    """Returns the intervals of values that are not finite, extended to the neighboring points; see `Mark.gaps`."""
+    """Returns the intervals without finite values, extended to the neighboring points; see `Mark.gaps`."""
     gaps: list[tuple[int, int]] = []
     for place, value in enumerate(series.values):
         if value is not None:

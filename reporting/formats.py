@@ -11,7 +11,11 @@ _CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"
 
 
 def format_number(value: float | None, *, share: bool = False) -> str:
-    """Formats a value with up to four digits: 1,624; 0.7937; 7.39e-6; with `share`, 12.3%."""
+    """Formats a value with three or four significant digits, or as an integer: 1,624; 0.7937; 7.39e-6.
+
+    Args:
+        share: whether the value is a fraction, shown as a percentage such as 12.3%.
+    """
     if value is None or not math.isfinite(value):
         return "not finite"
     if share:
@@ -28,15 +32,18 @@ def format_number(value: float | None, *, share: bool = False) -> str:
 
 
 def format_time(seconds: float | None) -> str:
-    """Formats Unix seconds as UTC, to the minute; None stands for the current time."""
+    """Formats Unix seconds as a date and time in UTC, to the minute; None stands for the current time."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 def readable(text: str) -> str:
-    """Replaces control characters by their Unicode pictures, because browsers drop them or handle them specially."""
+    """Replaces control characters, which browsers drop or interpret, with their Unicode control pictures.
+
+    Tabs and newlines are kept.
+    """
     return text.translate(_CONTROL)
 
 
 def is_chinese(text: str) -> bool:
-    """Returns whether the text needs a Chinese font, because Han characters look different in a Japanese one."""
+    """Returns whether the text contains Han characters, which look wrong in a Japanese font and need a Chinese one."""
     return _CHINESE.search(text) is not None

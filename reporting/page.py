@@ -1,4 +1,4 @@
-"""The shell of every HTML report: one environment for the templates that extend base.html.jinja."""
+"""Rendering of HTML reports: one Jinja environment for the templates that extend base.html.jinja."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ FILES = Path(__file__).resolve().parent
 def render(template: Path, *, hover: bool = False, **values: object) -> str:
     """Renders a report's template as one self-contained HTML page.
 
-    The template escapes every text, and the page's Content Security Policy allows no request, and no script but that
-    of the charts.
+    The template escapes every text, and the page's Content Security Policy blocks all requests and all scripts except
+    that of the charts.
 
     Args:
-        template: extends `base.html.jinja`, and can import the macros of `charts.html.jinja`.
+        template: path of a template that extends `base.html.jinja`; it can import the macros of `charts.html.jinja`.
         hover: whether the page has charts that show values at the pointer.
         values: the template's variables.
     """

@@ -47,11 +47,12 @@ class Scale:
 
 
 def scale_of(values: Iterable[float], *, log_from: float = math.inf, share: bool = False) -> Scale:
-    """Returns a scale that shows all finite `values` with a small margin; it starts at 0 if that is near.
+    """Returns a scale that shows all `values` with a small margin; it starts at 0 if the smallest is near 0.
 
     Args:
-        share: whether values are usually fractions, so that the axis ends at 1 unless a value is larger.
-        log_from: use a logarithmic scale if all values are positive and the largest is at least this many times the
+        values: finite values.
+        share: whether values are usually fractions, so that the axis does not extend beyond 1 unless a value does.
+        log_from: the scale is logarithmic if all values are positive and the largest is at least this many times the
             smallest.
     """
     known = list(values)
@@ -72,6 +73,6 @@ def scale_of(values: Iterable[float], *, log_from: float = math.inf, share: bool
 
 
 def nice_step(rough: float) -> float:
-    """Returns the smallest of 1, 2, 2.5, 5 times a power of ten that is at least `rough` > 0."""
+    """Returns the smallest number of the form 1, 2, 2.5, or 5 times a power of ten that is at least `rough` > 0."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in _NICE if factor * power >= rough * (1 - 1e-9))

@@ -54,7 +54,7 @@ class FairQueue:
         Raises:
             ApiError: 503 if too many requests are waiting; 429 if too many requests of this key are waiting.
         """
-        waiter = self._enqueue(key, min(count, self._most(key)))
+        waiter = self._enqueue(key, min(count, self._most()))
         try:
             await waiter.granted
         except asyncio.CancelledError:
@@ -70,7 +70,7 @@ class FairQueue:
             else:
                 self._release(waiter)
 
-    def _most(self, key: Key) -> int:
+    def _most(self) -> int:
         return max(1, int(self._slots * self._key_share()))
 
     def _enqueue(self, key: Key, count: int) -> _Waiter:
@@ -102,7 +102,7 @@ class FairQueue:
         while True:
             self._forget_cancelled()
             heads = [queue[0] for queue in self._waiting.values()]
-            within = [head for head in heads if self._used.get(head.key.name, 0) + head.slots <= self._most(head.key)]
+            within = [head for head in heads if self._used.get(head.key.name, 0) + head.slots <= self._most()]
             if not within:
                 return
             head = min(within, key=lambda head: (self._used.get(head.key.name, 0) / head.key.weight, head.number))

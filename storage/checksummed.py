@@ -35,7 +35,7 @@ def write_checksummed(path: Path, table: pa.Table, facts: Mapping[str, str], *, 
     Args:
         path: the file to write; its folder is created.
         table: the rows.
-        facts: metadata, returned by `read_checksummed`.
+        facts: the file's metadata, which `read_checksummed` returns.
         synced: whether to fsync, so that the file survives a power failure.
 
     Raises:
@@ -78,8 +78,8 @@ def read_checksummed(path: Path) -> tuple[pa.Table, dict[str, str]]:
 def read_or_set_aside(path: Path, then: str) -> tuple[pa.Table, dict[str, str]] | None:
     """Reads a file like `read_checksummed`, but returns None if it does not exist or is damaged.
 
-    A damaged file is logged, followed by the consequence `then`, and renamed to end in `.damaged`, so that
-    it is ignored from then on.
+    A damaged file is renamed with the suffix `.damaged`, so that it is ignored from then on. The warning that is logged
+    ends with the consequence, `then`.
 
     Raises:
         DiskError: the damaged file cannot be renamed.

@@ -1,6 +1,6 @@
 """Durable files: written to a temporary file, fsynced and renamed, so that they survive crashes and power failures.
 
-A write error is reported in one line.
+A write error raises a `DiskError` with a one-line message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CHECKSUM = "sha256"  # key in JSON files: the SHA-256 of the rest
 
 
 class DiskError(RunError):
-    """A file cannot be written. The message names it, what is wrong, and what to do."""
+    """A file cannot be written. The message says which file, what is wrong, and what to do."""
 
     reason = ""
     """The operating system's error message."""
@@ -35,14 +35,14 @@ class DiskError(RunError):
 
 @contextmanager
 def writing(path: Path, *, named: bool = True) -> Iterator[None]:
-    """Converts an OSError inside the block to a DiskError.
+    """Converts an OSError raised inside the block to a DiskError.
 
     Args:
         path: the file that the message names.
-        named: whether the message names the error's own file instead, if the error has one.
+        named: whether the message names the OSError's own file instead, if it has one.
 
     Raises:
-        DiskError: in place of the system's error.
+        DiskError: an OSError was raised inside the block.
     """
     try:
         yield
@@ -55,7 +55,7 @@ def writing(path: Path, *, named: bool = True) -> Iterator[None]:
 
 
 def replace_file(path: Path, content: bytes | bytearray | memoryview, *, synced: bool = True) -> None:
-    """Replaces the file `path` atomically with `content`: a reader or a crash sees the old or the new one.
+    """Replaces the content of the file `path` atomically: readers see the old or the new one, even after a crash.
 
     Once the call returns, the content survives a power failure, unless `synced` is False.
 
@@ -107,15 +107,15 @@ def sha256(path: Path) -> str:
 
 
 def with_checksum(text: str) -> bytes:
-    """Returns `text` in UTF-8 followed by a line with its SHA-256, which is a comment where `#` begins one."""
+    """Returns `text` in UTF-8, followed by a line with its SHA-256 that begins with `#`, as comments do in YAML."""
     content = text.encode()
     return content + _CHECKSUM_LINE + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
 def checksum_fault(content: bytes, *, required: bool = True) -> str | None:
-    """Returns what is wrong with content that `with_checksum` made, for an error message; None if it is intact.
+    """Returns what is wrong with content produced by `with_checksum`, for an error message; None if it is intact.
 
-    Content without a checksum line is truncated, or was written by other means; this is an error only if `required`.
+    Content without a checksum line is truncated or was written by other means. This is an error only if `required`.
     """
     text, seal, digest = content.rpartition(_CHECKSUM_LINE)
     if not seal:

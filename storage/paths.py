@@ -1,6 +1,6 @@
 """The folder of all runs, and checks with one-line errors that files and folders exist.
 
-A recipe names its inputs and outputs `runs/...` on every machine; `resolve` maps these names to local paths.
+Recipes name inputs and outputs `runs/...`, whatever the machine; `resolve` maps these names to local paths.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def runs_root() -> Path:
     environment.
 
     Raises:
-        ConfigError: in a job whose Python is not from a project's `.venv`, so that no persistent folder is known.
+        ConfigError: the variable is not set, and the process runs in a job whose Python is not from a project's
+            `.venv`, so that no persistent folder is known.
     """
     if chosen := os.environ.get(RUNS_VARIABLE):
         return Path(chosen).expanduser().absolute()
@@ -54,7 +55,7 @@ def resolve(path: str | Path) -> Path:
 
 
 def table_path(name: str | Path) -> str | Path:
-    """Returns `name` unchanged if it is a URL, such as hf://datasets/org/name; otherwise resolve it."""
+    """Returns `name` unchanged if it is a URL, such as hf://datasets/org/name; otherwise resolves it."""
     return name if "://" in str(name) else resolve(name)
 
 
@@ -62,7 +63,7 @@ def require_file(path: str | Path, what: str, hint: str) -> Path:
     """Returns the resolved path of a file, which must exist and be readable.
 
     Args:
-        path: as a recipe names it.
+        path: the path as given in a recipe.
         what: what the file is for, e.g. "SFT table".
         hint: what to do when it is missing, e.g. "make it with python -m data.clinic".
 

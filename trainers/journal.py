@@ -50,9 +50,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def with_rewards(table: pa.Table, path: Path) -> pa.Table:
-    """Returns `table` with the columns of the rewards file `path`, if it has no rewards and the step has been scored.
+    """Returns `table` with the columns of the rewards file `path` added.
 
-    Raises ConfigError if the file has another number of rows.
+    Returns `table` unchanged if it has rewards already, or if the file does not exist because the step has not been
+    scored.
+
+    Raises:
+        ConfigError: the file has a different number of rows.
     """
     if "reward" in table.column_names or not path.exists():
         return table
@@ -68,12 +72,13 @@ def with_rewards(table: pa.Table, path: Path) -> pa.Table:
 
 
 def chosen(table: pa.Table, best: int | None, worst: int | None) -> list[int]:
-    """Returns the rows to print.
+    """Returns the indices of the rows to print.
 
-    These are the `best` rows with the highest rewards, descending; the `worst` rows with the lowest, ascending; or all,
-    in the table's order.
+    These are the `best` rows with the highest rewards, in descending order; the `worst` rows with the lowest rewards,
+    in ascending order; or all rows, in the table's order.
 
-    Raises ConfigError for a selection by reward in a step that has not been scored.
+    Raises:
+        ConfigError: rows are selected by reward, but the step has not been scored.
     """
     if best is None and worst is None:
         return list(range(len(table)))
@@ -85,7 +90,7 @@ def chosen(table: pa.Table, best: int | None, worst: int | None) -> list[int]:
 
 
 def as_text(row: dict[str, Any], tokenizer: Any, ends: Sequence[int]) -> str:
-    """Formats a response with its prompt, decoded without special tokens, below a line with reward and length."""
+    """Formats a line with reward and length, followed by prompt and response, decoded without special tokens."""
     parts = {name.removeprefix("reward_"): row[name] for name in row if name.startswith("reward_")}
     reward = f"reward {row['reward']:.4f}" if "reward" in row else "not scored"
     sources = "".join(f" {name} {value:.4f}" for name, value in parts.items()) if len(parts) > 1 else ""

@@ -46,7 +46,9 @@ LONGEST = "prompts.max_tokens + rollout.max_new_tokens"
 def train(config: PPOConfig, run: Run, prompts: PromptStream, observers: Sequence[Observer] = ()) -> None:
     """Trains to the end, even if processes of roles die or hang in the meantime; see trainers/rlhf/recovery.py.
 
-    Raises Stopped if a stop was requested, after saving a checkpoint.
+    Raises:
+        Stopped: a stop was requested; unless no step was completed, a checkpoint has been saved if possible.
+        RunError: processes of a role were lost more often than `max_failures` allows, or the run collapsed.
     """
     with StopRequests() as stop:
         with stop.may_interrupt():
@@ -63,7 +65,11 @@ def read_prompts(config: PPOConfig) -> PromptStream:
     """Checks the models of all roles, then reads the prompts.
 
     Every model must exist, support the longest possible sequence, and have the policy's vocabulary and chat format
-    according to its tokenizer. Logs a warning for a model without a tokenizer. Raises ConfigError or DataError.
+    according to its tokenizer. Logs a warning for a model without a tokenizer.
+
+    Raises:
+        ConfigError: a model or a setting is invalid.
+        DataError: a prompt cannot be read or encoded, or is too long.
     """
     longest = config.prompts.max_tokens + config.rollout.max_new_tokens
     tokenizer = load_chat_tokenizer(config.policy.model, config.chat)
@@ -100,7 +106,7 @@ def role_groups_config(config: PPOConfig, end_ids: tuple[int, ...]) -> RoleGroup
 
 
 def main(argv: Sequence[str] | None = None, observers: Sequence[Observer] = ()) -> None:
-    """Reads the settings, opens the run, joins the cluster, trains."""
+    """Reads the settings, connects to the cluster, opens the run, and trains."""
     config = load("ppo", STAGES, sys.argv[1:] if argv is None else argv, PROG)
     assert isinstance(config, PPOConfig)
     configure("ppo", config.name)

@@ -1,4 +1,4 @@
-"""python -m trainers.quickstart: the whole pipeline on the sample clinic, from random weights to PPO, and its table.
+"""python -m trainers.quickstart: the whole pipeline on the sample clinic, from random weights to PPO, and its results.
 
 Runs the commands of the stages one after another. Finished stages are skipped, so repeating the command continues where
 it stopped, or only prints the table. Results are in runs/quickstart/.
@@ -89,7 +89,7 @@ def _run_all(options: argparse.Namespace, root: Path) -> None:
 
 
 class _Ledger:
-    """Runs parts of the quickstart, and records the seconds of each and the peak memory of all across restarts."""
+    """Runs the parts of the quickstart; records the seconds of each and the peak memory of all, across restarts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -142,7 +142,7 @@ def _status_of(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def _require_same_options(root: Path, options: argparse.Namespace) -> None:
-    """Checks that the folder was made with the same seed, recipe, and chat format. Raises ConfigError otherwise."""
+    """Raises ConfigError if the folder was created with another seed, recipe, or chat format."""
     wanted = {"seed": options.seed, "config": options.config, "chat": options.chat}
     path = root / "options.json"
     if not path.exists():

@@ -25,7 +25,7 @@ PROG = "python -m trainers.vocabulary"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Extends the model, and prints the vocabulary sizes and the number of new pieces as JSON, or one line of an error."""
+    """Extends the model; prints the vocabulary sizes and the number of new pieces as JSON, or a one-line error."""
     parser = argparse.ArgumentParser(prog=PROG, description="Extend a causal language model to an extended tokenizer.")
     parser.add_argument("--model", required=True, metavar="DIR", help="the model with its old tokenizer")
     parser.add_argument(
@@ -68,6 +68,7 @@ def grow(model: PreTrainedModel, pieces: Mapping[int, Sequence[int]]) -> None:
     probability.
 
     Args:
+        model: the model, which is changed in place.
         pieces: for every new id, the old ids of its parts.
     """
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import ray
@@ -59,12 +59,9 @@ class ResponseCollector:
     def join(self) -> pa.Table:
         """Waits for all responses and returns the prompts with the rollout's columns.
 
-        Raises the error of a failed generation, or RoleDied if the responses are not complete within the call timeout.
+        Raises the error of a failed generation, or RoleDied if no engine sends a response for the call timeout.
         """
-        limit = self._engines.timeout_s
-        if not wait([self._all], limit).done:
-            raise RoleDied(f"{self._engines.role}: generate: no response after {limit:.0f} s")
-        return self._all.result()
+        return self._all.result()  # `_collect` limits the time between two responses
 
     def drop(self) -> None:
         """Stops collecting; the responses are no longer needed."""

@@ -31,6 +31,11 @@ class DamagedCheckpoint(RunError):
     """A checkpoint's files are not as they were written; the message names the file."""
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Returns whether a folder has the name of a committed checkpoint."""
+    return _NAME.fullmatch(folder.name) is not None
+
+
 class CheckpointStore:
     """The `checkpoints/` folder of one run. One process commits; all ranks may write to the temporary folder."""
 

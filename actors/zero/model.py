@@ -202,8 +202,8 @@ class ZeroModel:
         if hasattr(self.engine.optimizer, "empty_partition_cache"):  # ZeRO-3's
             self.engine.optimizer.empty_partition_cache()
         seen: set[int] = set()
-        for prefix, block in _blocks(self.model):
-            named = [(prefix + name, p) for name, p in block if id(p) not in seen]
+        for block in _blocks(self.model):
+            named = [(name, p) for name, p in block if id(p) not in seen]
             seen.update(id(p) for _, p in named)
             sharded = [p for _, p in named if hasattr(p, "ds_id")]
             with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
@@ -270,7 +270,7 @@ def _norms(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [torch.linalg.vector_norm(gradient) for gradient in gradients]
 
 
-def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, list[tuple[str, torch.nn.Parameter]]]]:
+def _blocks(model: PreTrainedModel) -> Iterator[list[tuple[str, torch.nn.Parameter]]]:
     """Yields the model's parameters in groups: one per decoder layer, and those before and after the layers.
 
     Each group is a prefix of its parameters' names, which is always empty, and a list of (name, parameter) pairs.
@@ -281,12 +281,12 @@ def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, list[tuple[str, torch
         parts = name.split(".")
         layer = ".".join(parts[: next((i for i, part in enumerate(parts) if part.isdigit()), -1) + 1])
         if group and layer != current:
-            yield "", group
+            yield group
             group = []
         current = layer
         group.append((name, parameter))
     if group:
-        yield "", group
+        yield group
 
 
 def _decay_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

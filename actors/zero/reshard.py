@@ -17,30 +17,36 @@ from typing import Any
 import torch
 
 from actors.distributed.host_group import host_group
+from actors.zero.checkpoint import is_checkpoint
 from storage.durable import writing
 
 
 @contextmanager
 def resharded(folder: Path) -> Iterator[Path]:
-    """Converts the checkpoint in `folder`/zero to a universal one in a sibling folder; removes it if no error occurs.
+    """Converts the checkpoint in `folder`/zero to a universal one in a temporary folder beside the checkpoint.
 
     Collective: all ranks enter the context, and rank 0 converts.
 
     Raises:
         DiskError: the universal checkpoint cannot be written.
     """
-    aside = folder.with_name(f"aside-universal-{folder.name}")
+    # Not inside the checkpoint, which must have no files but its own; `CheckpointStore.begin` removes what a killed
+    # process leaves here.
+    checkpoint = next((path for path in (folder, *folder.parents) if is_checkpoint(path)), folder)
+    aside = checkpoint.with_name(f"aside-universal-{checkpoint.name}-{folder.name}")
     first = torch.distributed.get_rank() == 0
-    if first:
-        with writing(aside):
+    try:
+        if first:
+            with writing(aside):
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir()
+                _convert(folder / "zero", aside / "zero")
+        host_group().barrier("redistributing the checkpoint")
+        yield aside
+        host_group().barrier("loading the redistributed checkpoint")
+    finally:
+        if first:
             shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir()
-            _convert(folder / "zero", aside / "zero")
-    host_group().barrier("redistributing the checkpoint")
-    yield aside
-    host_group().barrier("loading the redistributed checkpoint")
-    if first:
-        shutil.rmtree(aside)
 
 
 def load_universal(engine: Any, folder: Path) -> dict[str, Any]:

@@ -56,8 +56,9 @@ def chaos(folder: Path, plan: list[list[Fault]], patience_s: float) -> bool:
     """Makes all runs in `folder` and prints their results; returns whether all of them passed.
 
     Args:
+        folder: folder of the inputs and of all runs.
         plan: the faults of each run.
-        patience_s: longest time for one run, in seconds.
+        patience_s: time limit of one run, in seconds.
     """
     counts = {"kills": 0, "runs": 0, "identical": 0, "prompts_lost": 0, "prompts_doubled": 0}
     costs: dict[str, list[float]] = defaultdict(list)

@@ -53,9 +53,10 @@ class TwoNodes:
         self.replace_second()
 
     def drain(self) -> None:
-        """Starts to drain the second node, as Ray's autoscaler does when a spot instance is preempted.
+        """Starts draining the second node, as Ray's autoscaler does when a spot instance is preempted.
 
-        Raises RunError if Ray refuses.
+        Raises:
+            RunError: Ray rejected the request.
         """
         from cluster.ray_internals import autoscaler_pb2, drain_node
 
@@ -66,7 +67,7 @@ class TwoNodes:
             raise RunError(f"Ray does not drain node {self._second.node_id}: {refusal}")
 
     def replace_second(self) -> None:
-        """Adds a node, as an autoscaler would, and ends the processes of the second one."""
+        """Adds a new second node, as an autoscaler would, and kills the processes of the previous one."""
         gone, self._second = self._second, self._add()
         gone.kill_all_processes(check_alive=False, allow_graceful=False)
 

@@ -1,4 +1,4 @@
-"""Runs the workload once with the planned faults, and restarts its driver after it was killed, until the run ends."""
+"""Runs the workload once with the planned faults; restarts its driver after every kill or stop until the run ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from configs.errors import RunError
 from trainers.runs.stopping import EXIT_CODE
 
 Position = tuple[int, int]
-"""Progress of a run: step, from 0, and index of the phase."""
+"""Progress of a run: the step, counted from 0, and the index of the phase."""
 
 
 class ChaosError(RunError):
@@ -30,7 +30,10 @@ class ChaosError(RunError):
 
 @dataclass
 class Course:
-    """The timeline of a run: when it first reached each position, and its faults. Seconds on the monotonic clock."""
+    """The timeline of a run: when it first reached each position, and its faults.
+
+    Times are in seconds on the monotonic clock.
+    """
 
     began: float = field(default_factory=time.monotonic)
     ended: float = 0.0
@@ -43,7 +46,11 @@ class Course:
         return max(self.reached)
 
     def lost(self, undisturbed: Course) -> list[float]:
-        """Returns the seconds lost to each fault: from it to the next fault or the end, minus the undisturbed time."""
+        """Returns the seconds lost to each fault.
+
+        These are the seconds from the fault to the next fault or the end, minus those that the undisturbed run took
+        between the same positions.
+        """
         ends = [*((position, at) for _, position, at in self.struck[1:]), (None, self.ended)]
         return [
             (until - at) - (undisturbed.at(end) - undisturbed.at(position))
@@ -51,11 +58,11 @@ class Course:
         ]
 
     def at(self, position: Position | None) -> float:
-        """Returns when `position` was reached; for None, when the run ended."""
+        """Returns the time at which `position` was reached; for None, the time at which the run ended."""
         return self.ended if position is None else self.reached[position]
 
     def seconds(self, phase: str) -> float:
-        """Returns the seconds of a phase, in the last step that has it."""
+        """Returns the duration of a phase in the last step that has it, in seconds."""
         times = sorted(self.reached.items())
         spans = [later[1] - mine[1] for mine, later in pairwise(times) if mine[0][1] == PHASES.index(phase)]
         return spans[-1]
@@ -64,13 +71,18 @@ class Course:
 def disturbed(
     nodes: TwoNodes, recipe: Path, run: str, faults: list[Fault], patience_s: float, undisturbed: Course | None = None
 ) -> Course:
-    """Runs `recipe`, whose name is `run`, and injects the faults `faults`.
+    """Runs `recipe` to its end, injects faults on the way, and returns the timeline.
 
     Args:
-        undisturbed: the timeline of an undisturbed run, for the time of a fault within its phase.
+        nodes: the cluster.
+        recipe: the recipe to run.
+        run: the run's name in `recipe`.
+        faults: the faults to inject, in order.
+        patience_s: time limit of the run, in seconds.
+        undisturbed: the timeline of an undisturbed run, which determines the time of a fault within its phase.
 
     Raises:
-        ChaosError: the run fails, or does not finish within `patience_s` seconds.
+        ChaosError: the run failed, or did not finish within `patience_s` seconds.
     """
     course, pending, output = Course(), list(faults), recipe.with_suffix(".out")
     while True:

@@ -10,9 +10,9 @@ from benchmarks.chaos.workload import PHASES, RANKS
 NODE = ("raylet", 0)
 TARGETS = (*((role, rank) for role, ranks in RANKS.items() for rank in range(ranks)), ("driver", 0), NODE)
 NOTICE = "drain"
-"""The fault of a node's preemption notice, in place of a signal's name."""
+"""Value of `Fault.signal` for a node's preemption notice."""
 SLOTS = (1, 3, 4)
-"""Steps, from 0, in which a fault is injected; checkpoints are written in the first two."""
+"""Steps, counted from 0, in which a fault is injected; checkpoints are written in the first two."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,15 @@ class Fault:
 def draw(runs: int, seed: int, a_run: int = len(SLOTS), hangs: bool = True) -> list[list[Fault]]:
     """Draws `a_run` faults for each of `runs` runs.
 
-    The full plan kills every target in every phase. With `hangs` it also stops every role once, and sends the
-    preemption notice for the second node in a generate phase and in a learn phase. If there are fewer slots, these are
-    chosen in an order drawn from `seed`; if there are more, the rest are kills drawn at random.
+    The full plan kills every target in every phase. With `hangs`, it also stops every role once, and sends the
+    preemption notice for the second node in a generate phase and in an update phase. If fewer faults are wanted, they
+    are drawn from the full plan; if more are wanted, the rest are random kills.
+
+    Args:
+        runs: number of runs.
+        seed: seed of all random choices.
+        a_run: number of faults per run.
+        hangs: whether to include hangs and preemption notices.
     """
     drawn = random.Random(seed)
     chosen = [(target, phase, "SIGKILL") for target in TARGETS for phase in PHASES]

@@ -13,11 +13,11 @@ from benchmarks.chaos.workload import STEPS
 from trainers.runs.folder import read_metrics
 
 Learned = Counter[tuple[int, int, int]]
-"""How often each response, by (step from 0, prompt, sample), was trained on."""
+"""How many times each response, identified by (step from 0, prompt, sample), was trained on."""
 
 
 def learned(run: Path) -> Learned:
-    """Counts each response in the journal as often as metrics.jsonl has its step."""
+    """Counts each response in the journal as many times as metrics.jsonl contains its step."""
     times = Counter(line["step"] - 1 for line in read_metrics(run))
     found: Learned = Counter()
     for step in range(STEPS):
@@ -28,12 +28,12 @@ def learned(run: Path) -> Learned:
 
 
 def prompts_lost(run: Path, undisturbed: Path) -> int:
-    """Returns the number of responses that the undisturbed run was trained on and this one was not."""
+    """Returns the number of times that the undisturbed run trained on a response in excess of this run's count."""
     return (learned(undisturbed) - learned(run)).total()
 
 
 def prompts_doubled(run: Path, undisturbed: Path) -> int:
-    """Returns the number of responses that this run was trained on more often than the undisturbed one, or alone."""
+    """Returns the number of times that this run trained on a response in excess of the undisturbed run's count."""
     return (learned(run) - learned(undisturbed)).total()
 
 

@@ -22,7 +22,7 @@ PHASES = ("generate", "score", "update", "wait", "publish", "checkpoint")
 RANKS = {"policy": 2, "critic": 1, "reference": 1, "reward": 1, "rollout": 1}
 HANG_TIMEOUT_S = 20.0
 PATIENCE_S = 300.0
-"""Seconds within which a run finishes in spite of its faults; on a machine that is busy otherwise it takes longer."""
+"""Time limit of a run including its faults, in seconds; on a machine with other load, a run takes longer."""
 
 _TEXTS = [f"第{n}号病人头痛，建议多休息，按时服药。" * (1 + n % 3) for n in range(40)]
 _ARCHITECTURE = ArchitectureConfig(hidden_size=64, intermediate_size=128, layers=2, heads=2, kv_heads=1, context=512)

@@ -1,6 +1,6 @@
-"""Checks of the kernels of forward and backward pass: errors against higher precision, and speed.
+"""Checks of the kernels of the forward and backward passes: errors relative to higher precision, and speed.
 
-Shapes: T tokens, H heads, L tokens of a sequence, D head size, N positions, V vocabulary.
+Shapes: T tokens, H heads, L tokens of a sequence, D head size, N positions, V entries of the vocabulary.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from actors.modeling.attention import Packing, packed_attention
 from actors.modeling.logprobs import token_logprobs
 from benchmarks.gpu_check.timing import peak_bytes_of, seconds_of
 
-BF16_ERROR = 1.5e-2  # largest error of a result of bf16 operands, relative to its norm
+BF16_ERROR = 1.5e-2  # largest allowed error of a result of bf16 operands, relative to its norm
 
 
 def attention(gpu: bool) -> dict[str, Any]:
-    """Checks packed attention over heads, head sizes, and windows: largest relative error, TFLOP/s, time vs. SDPA."""
+    """Checks packed attention for several head counts, head sizes, and windows; on a GPU, also measures its speed.
+
+    Returns the largest relative error and, on a GPU, the TFLOP/s and the time relative to SDPA.
+    """
     lengths = (4096, 1, 777, 777, 2, 64, 1025) if gpu else (40, 1, 17, 17, 2)
     windows = (None, 512, 3) if gpu else (None, 9, 3)
     sizes = (64, 128, 256, 80) if gpu else (16,)
@@ -38,7 +41,7 @@ def attention(gpu: bool) -> dict[str, Any]:
 
 
 def flex(gpu: bool) -> dict[str, Any]:
-    """Checks packed attention with soft-capped scores and with attention sinks: largest relative error."""
+    """Checks packed attention with soft-capped scores and with attention sinks; returns the largest relative error."""
     lengths = (1500, 1, 300, 300, 2) if gpu else (40, 1, 17, 17, 2)
     dtype = torch.bfloat16 if gpu else torch.float32
     sinks = torch.randn(8, device=device(), dtype=dtype)
@@ -98,7 +101,7 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, arguments: dict[str, Any])
 
 
 def _attention_speed() -> dict[str, Any]:
-    """Times forward and backward pass of four sequences, 32 heads of size 128: packed, and as a batch with SDPA."""
+    """Times the forward and backward passes of four sequences, 32 heads of size 128: packed, and as a batch in SDPA."""
     count, length, heads, size = 4, 4096, 32, 128
     packing = Packing((length,) * count, device())
     shape = (1, heads, count * length, size)
@@ -124,7 +127,10 @@ def _attention_speed() -> dict[str, Any]:
 
 
 def logprobs(gpu: bool) -> dict[str, Any]:
-    """Checks `token_logprobs` for two vocabularies: errors, memory beyond logits and gradient, time against PyTorch."""
+    """Checks `token_logprobs` for large vocabularies.
+
+    Returns the errors, the memory beyond logits and gradient, and the time relative to PyTorch's cross-entropy.
+    """
     positions = 8192 if gpu else 128
     found: dict[str, Any] = {}
     for vocabulary in (39_410, 151_936) if gpu else (997,):
@@ -160,7 +166,7 @@ def logprobs(gpu: bool) -> dict[str, Any]:
             "logprob_error": error,
             "gradient_error": gradient,
             "logits_gib": round(own, 2),
-            "extra_gib": round(peak_bytes_of(ours) / 2**30 - own, 2),  # minus the gradient, as large as the logits
+            "extra_gib": round(peak_bytes_of(ours) / 2**30 - own, 2),  # without the gradient, as large as the logits
             "cross_entropy_extra_gib": round(peak_bytes_of(theirs) / 2**30 - own, 2),
             "ms": round(seconds * 1e3, 2),
             "time_vs_cross_entropy": round(seconds / reference, 3),

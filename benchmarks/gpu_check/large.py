@@ -26,14 +26,14 @@ from benchmarks.gpu_check.timing import seconds_of
 
 VOCABULARY = 39_424
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}  # dense bf16, NVIDIA's data sheets
-STEPS = 3  # timed in `vocabulary`; in `_timed_steps` one fewer
+STEPS = 3  # number of timed steps in `vocabulary`; `_timed_steps` has one fewer
 MEMORY = (0.85, 1.15)  # accepted ratio of measured to estimated memory
 
 
 def train_1b(gpu: bool) -> dict[str, Any]:
-    """Trains all weights of 1.3 billion parameters, with ZeRO stages 0 and 3, and also with Liger kernels if installed.
+    """Trains all weights of a model of 1.3 billion parameters, with ZeRO stages 0 and 3.
 
-    A step has two micro-batches of sequences of 4,096 tokens.
+    If Liger kernels are installed, also trains with them. A step has two micro-batches of sequences of 4,096 tokens.
     """
     shape = _shape(gpu, hidden=2048, layers=24, intermediate=5504, heads=16)
     found: dict[str, Any] = {"parameters": shape.parameters()}
@@ -53,9 +53,9 @@ def train_7b_lora(gpu: bool) -> dict[str, Any]:
 
 
 def vocabulary(gpu: bool) -> dict[str, Any]:
-    """Trains half a billion parameters with a vocabulary of 151,936, with all logits at once and in chunks.
+    """Trains a model of half a billion parameters and a vocabulary of 151,936, with all logits at once and in chunks.
 
-    Compares losses, speed, and memory of the two.
+    Compares the losses, speed, and memory of the two.
     """
     shape = (
         Shape(896, 24, 4864, 14, 151_936, kv_heads=2, tied=1) if gpu else Shape(64, 2, 96, 4, 997, kv_heads=2, tied=1)
@@ -84,7 +84,7 @@ def vocabulary(gpu: bool) -> dict[str, Any]:
 
 
 def checkpoint(gpu: bool) -> dict[str, Any]:
-    """Measures the time that a checkpoint of 0.3 billion parameters blocks training, and the time until it is on disk.
+    """Measures how long a checkpoint of 0.3 billion parameters blocks training, and how long it takes to be on disk.
 
     Also measures the rate at which weights are copied to host memory for publishing.
     """

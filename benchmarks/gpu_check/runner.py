@@ -31,7 +31,7 @@ def run_checks(checks: Sequence[Check], device: str) -> Iterator[dict[str, Any]]
 
 
 def _in_one_process(checks: list[Check], device: str) -> Iterator[dict[str, Any]]:
-    """Yields results in order, until all checks are done, or one exceeds its limit or ends the process."""
+    """Yields results in order until all checks are done, or until one exceeds its time limit or ends the process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(list(checks), device, theirs), daemon=True)
@@ -64,7 +64,7 @@ def _failed(check: Check, began: float, error: str) -> dict[str, Any]:
 
 
 def _work(checks: list[Check], device: str, results: Connection) -> None:
-    """Runs in the child: prepares the process like a training rank, then runs the checks."""
+    """Main function of the child process: prepares it like a training rank, then runs the checks."""
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

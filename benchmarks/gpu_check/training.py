@@ -43,7 +43,10 @@ def zero(gpu: bool) -> dict[str, Any]:
 
 
 def _zero_configs(gpu: bool) -> list[ZeroConfig]:
-    """Returns all cases. On a CPU, leaves out offloading, which would move nothing, and recomputes in stage 3 only."""
+    """Returns the ZeRO configurations to check.
+
+    On a CPU, omits optimizer offloading, which has no effect there, and uses gradient checkpointing at stage 3 only.
+    """
     return [
         ZeroConfig(stage=stage, dtype=dtype, offload_optimizer=offload, gradient_checkpointing=recompute)
         for stage in (0, 2, 3)
@@ -105,7 +108,7 @@ def _mean_loss(parts: list[PackedBatch]) -> Callable[[Tensor, PackedBatch], tupl
 
 
 def _plain_steps(gpu: bool) -> list[tuple[float, float]]:
-    """Returns loss and gradient norm of each step of torch's AdamW in fp32."""
+    """Returns the loss and the gradient norm of each step of torch's AdamW in fp32."""
     module, parts = _module(gpu), _batches(gpu)
     groups = [[p for p in module.parameters() if (p.dim() >= 2) == matrix] for matrix in (True, False)]
     adamw = torch.optim.AdamW(
@@ -130,9 +133,9 @@ def _plain_steps(gpu: bool) -> list[tuple[float, float]]:
 
 
 def learn(gpu: bool) -> dict[str, Any]:
-    """Has policy and critic score a synthetic table and take one step on it, whose KL must be exactly 0.
+    """Checks one optimizer step of policy and critic on a synthetic table.
 
-    The KL is computed before the weights change.
+    The step's KL must be exactly 0, because it is computed before the weights change.
     """
     try:
         from trainers.rlhf.losses import ClippedPolicyLoss, ClippedValueLoss
@@ -170,7 +173,10 @@ def learn(gpu: bool) -> dict[str, Any]:
 
 
 def _table(usual: int, long: int) -> pa.Table:
-    """Returns eight rows with responses of up to `usual` tokens, and two of `long`, for another attention kernel."""
+    """Returns eight rows with responses of fewer than `usual` tokens, and two with responses of `long` tokens.
+
+    Long rows use another attention kernel.
+    """
     rng = np.random.default_rng(0)
     counts = np.array([*rng.integers(2, usual, 8), long, long])
     prompts = [usual // 2] * len(counts)

@@ -103,7 +103,7 @@ def compare(wanted: list[Workload], roles: Roles, peer: str | None, folder: Path
 
 
 def _machine(model: Path, roles: Roles) -> tuple[float, float]:
-    """Returns floating-point operations per second, and the seconds to copy the model's weights."""
+    """Returns the machine's floating-point operations per second, and its seconds to copy the model's weights."""
     size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     precision = torch.float32 if roles.dtype == "float32" else torch.bfloat16
     copied = copy_seconds(size * precision.itemsize // 4, roles.threads)
@@ -122,9 +122,9 @@ def _bare(config: PPOConfig, threads: int, ours: Measured) -> dict[str, list[flo
 
 
 def _trl(config: PPOConfig, workload: Workload, threads: int) -> list[float]:
-    """Returns the seconds of TRL's steps without the first, which warms up.
+    """Returns the seconds of TRL's steps, without the first one, which warms up.
 
-    Where a step takes minutes, runs and returns only the first, for which the warm-up is negligible.
+    For a workload whose steps take minutes, runs and returns only the first one, for which the warm-up is negligible.
     """
     minutes = workload.mean_tokens is not None
     given = {

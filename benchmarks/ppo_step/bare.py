@@ -26,7 +26,7 @@ RELOADS = 5
 
 
 def main() -> None:
-    """Writes `generate`, the seconds for each journal file's requests, and `reload`, those to reload all weights."""
+    """Writes `generate`, the seconds for each journal file's requests, and `reload`, those of each weight reload."""
     given = json.loads(sys.argv[1])
     os.environ.update({**ENVIRONMENT, **CPU_ENVIRONMENT})
     from vllm import LLM, SamplingParams, TokensPrompt

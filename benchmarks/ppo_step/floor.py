@@ -18,9 +18,9 @@ ATTENTION = 4 * ARCHITECTURE.hidden_size * ARCHITECTURE.layers  # of one token a
 def step_flops(table: pa.Table) -> float:
     """Returns the floating-point operations of a GRPO step over the journaled rows.
 
-    The step generates every response once, and has one forward and backward pass of every sequence. A multiply-add
-    counts as two operations. A prompt is prefilled once for all its responses; the head is applied to response tokens
-    only; a backward pass costs twice the forward pass (Kaplan et al. 2020, section 2.1).
+    The step generates every response once, and runs one forward and one backward pass over every sequence. A
+    multiply-add counts as two operations. A prompt is prefilled once for all its responses; the head is applied only to
+    response tokens; a backward pass costs twice as much as a forward pass (Kaplan et al. 2020, section 2.1).
     """
     prompts, answers = lengths(table, "prompt"), lengths(table, "response")
     _, first = np.unique(table.column("group").to_numpy(), return_index=True)

@@ -11,7 +11,10 @@ TOKENS = 4096  # tokens of a micro-batch
 
 
 def feed_forward_flops(dtype: torch.dtype, threads: int) -> float:
-    """Returns the operations per second of a micro-batch through the model's largest matrix, with both gradients."""
+    """Returns the floating-point operations per second of multiplying a micro-batch by the model's largest matrix.
+
+    The gradients of both factors are included.
+    """
     torch.set_num_threads(threads)
     return matmul_flops(TOKENS, ARCHITECTURE.hidden_size, ARCHITECTURE.intermediate_size, dtype, "cpu")
 

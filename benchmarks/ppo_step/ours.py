@@ -52,7 +52,10 @@ def median_phases(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def _recorded() -> list[Span]:
-    """Returns when calls of the roles' actors ran, once Ray's timeline, updated every second, stops growing."""
+    """Returns the spans during which calls of the roles' actors ran, once Ray's timeline stops growing.
+
+    Ray updates the timeline every second.
+    """
     deadline = time.monotonic() + RECORD_S
     spans: list[Span] = []
     while time.monotonic() < deadline:

@@ -46,7 +46,7 @@ def main() -> None:
                 output_dir=folder,
                 use_cpu=True,
                 bf16=given["dtype"] == "bfloat16",
-                gradient_checkpointing=False,  # its default; recomputing would only slow it down here
+                gradient_checkpointing=False,  # TRL's default is True, which would only slow it down here
                 per_device_train_batch_size=given["rows"],
                 num_generations=given["samples"],
                 max_completion_length=given["max_new_tokens"],

@@ -43,7 +43,7 @@ class Workload:
 
     @property
     def rows(self) -> int:
-        """Responses of one step."""
+        """Number of responses per step."""
         return self.prompts * self.samples
 
 
@@ -55,7 +55,7 @@ WORKLOADS = (
 
 @dataclass(frozen=True)
 class Roles:
-    """Settings of engine and policy."""
+    """Settings of the engine and the policy."""
 
     dtype: str
     threads: int  # of each role

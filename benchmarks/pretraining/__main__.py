@@ -127,7 +127,10 @@ def _lower_quartile(seconds: list[float]) -> float:
 
 
 def _ours(config: PretrainConfig, workload: Workload, folder: Path) -> dict[str, Any]:
-    """Runs trainers.pretrain. Seconds are between lines of metrics.jsonl, so they include all work between steps."""
+    """Runs trainers.pretrain and returns its measurements.
+
+    A step's seconds are those between two lines of metrics.jsonl, so they include all work between steps.
+    """
     from actors.model_folder.config_json import read_shape
 
     recipe = folder / f"{config.name}.yaml"
@@ -145,7 +148,7 @@ def _ours(config: PretrainConfig, workload: Workload, folder: Path) -> dict[str,
 
 
 def _contender(name: str, config: PretrainConfig, workload: Workload, folder: Path) -> dict[str, Any]:
-    """Runs benchmarks.pretraining.NAME and returns the JSON that it writes."""
+    """Runs the module `name` of benchmarks.pretraining, and returns the JSON that it writes."""
     answer = folder / f"{name}-{workload.dtype}.json"
     _run(["-m", f"benchmarks.pretraining.{name}", given(config, workload, answer)], workload, folder)
     found: dict[str, Any] = json.loads(answer.read_text())

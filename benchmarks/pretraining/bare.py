@@ -1,8 +1,8 @@
 """python -m benchmarks.pretraining.bare SETTINGS: the same steps as a plain PyTorch loop.
 
-It uses no DeepSpeed, Ray, or trainer. The forward pass is ours (attention within documents only, logits only where a
-token is predicted). The rest follows PyTorch's documentation: fused AdamW, gradient clipping, and for bfloat16 fp32
-master weights.
+The loop uses neither DeepSpeed nor Ray nor a trainer. The forward pass is ours (attention within documents only, logits
+only where a token is predicted). The rest follows PyTorch's documentation: fused AdamW, gradient clipping, and, for
+bfloat16, fp32 master weights.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """python -m benchmarks.pretraining.trainer_peer SETTINGS: the same steps with transformers.Trainer.
 
-Trainer gets the same blocks, with position ids that restart at every document, from which Transformers derives the
-attention mask between documents, and labels for the same tokens, so it minimizes the same loss. Transformers selects
-the attention implementation.
+Trainer gets the same blocks, with labels for the same tokens, so it minimizes the same loss. Position ids restart at
+every document, and Transformers derives the attention mask between documents from them. It also selects the attention
+implementation.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class Workload:
-    """The settings of one measurement."""
+    """The sizes and settings of one measurement."""
 
     dtype: str
     threads: int

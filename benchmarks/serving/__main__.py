@@ -1,8 +1,8 @@
 """python -m benchmarks.serving --model DIR: compares the endpoint with bare `vllm serve`, in one run on the same cores.
 
-Both get the same streamed chats, `--concurrent` at a time. Both are warmed up and measured alternately, so that other
-load on the machine affects both. Prints and writes JSON: tokens per second of each, their ratio, and the time to first
-token.
+Both receive the same streamed chats, `--concurrent` at a time. They are warmed up, and measured alternately, so that
+other load on the machine affects both. Prints the results as JSON: the tokens per second of each, their ratio, and the
+time to first token.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ QUESTIONS = ("高血压吃什么药？", "糖尿病有什么症状？", "头痛�
 
 @dataclass(frozen=True)
 class Load:
-    """The load, which is the same for every server."""
+    """The load, the same for every server: number of requests, requests at a time, and tokens per response."""
 
     requests: int
     concurrent: int
@@ -69,7 +69,7 @@ def measure(folder: Path, load: Load, turns: int) -> dict[str, Any]:
                     asyncio.run(_drive(url, Load(load.concurrent, load.concurrent, 8)))
                     runs[name].append(asyncio.run(_drive(url, load)))
             except (RuntimeError, TimeoutError, httpx.HTTPError) as error:
-                # The results of the other server are reported even so.
+                # The results of the other server are still reported.
                 print(f"turn {turn + 1}: {name} failed: {error!r}", file=sys.stderr)
                 runs[name].append({"failed": repr(error)})
     medians = {name: _medians([run for run in each if "failed" not in run]) for name, each in runs.items()}

@@ -188,7 +188,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any] | None]] = {
 
 
 def kinds() -> dict[str, tuple[str, dict[str, Any] | None]]:
-    """Returns route and body of each kind of request, by name; requests without a body are GET."""
+    """Returns route and body of each kind of request, by name; requests without a body use GET."""
     routes: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
         ("chat", "/v1/chat/completions", {"messages": ASK, "max_tokens": 4}, {**CHATS, **BOTH, **NEUTRAL}),
         ("completions", "/v1/completions", {"prompt": "头痛", "max_tokens": 4}, {**COMPLETIONS, **BOTH}),

@@ -1,4 +1,4 @@
-"""python -m benchmarks.serving.endurance --model DIR: continuous load by three keys, with an attacker and engine kills.
+"""python -m benchmarks.serving.endurance --model DIR: steady load from three keys, with an attacker and engine kills.
 
 Starts an endpoint with two engines and keys of weights 1, 2, and 3. A failed chat is retried up to twice, as in
 OpenAI's client, and a broken stream is requested again from its beginning; `lost` counts the chats for which every try
@@ -44,7 +44,7 @@ QUESTIONS = ("高血压吃什么药？", "糖尿病有什么症状？", "头痛�
 
 
 def key_of(name: str) -> str:
-    """Returns the text of the key `name`. It is no secret: the endpoint is on loopback and ends with this command."""
+    """Returns the API key `name`. It need not be secret: the endpoint is on loopback and ends with this command."""
     return f"{name}-key-of-the-benchmark"
 
 
@@ -57,7 +57,7 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """Returns the counts, the tokens, and percentiles of a chat's seconds."""
+        """Returns the counts of results, the number of tokens, and percentiles of the seconds per chat."""
         deciles = statistics.quantiles(self.seconds, n=20) if len(self.seconds) > 1 else [0.0] * 19
         metrics = {"tokens": self.tokens, "seconds_p50": round(deciles[9], 2), "seconds_p95": round(deciles[18], 2)}
         return {**dict(sorted(self.ends.items())), **metrics}
@@ -156,7 +156,7 @@ def _client(url: str, name: str) -> httpx.AsyncClient:
 
 
 async def _chat(client: httpx.AsyncClient, question: str, tokens: int, stream: bool, tally: Tally) -> None:
-    """Sends one chat, up to `TRIES` times. Counts its result, and failed tries by their error."""
+    """Sends one chat, up to `TRIES` times. Adds its result and the errors of failed tries to `tally`."""
     body = {
         "model": "m",
         "messages": [{"role": "user", "content": question}],
@@ -184,7 +184,7 @@ async def _chat(client: httpx.AsyncClient, question: str, tokens: int, stream: b
 
 
 def _written(answer: httpx.Response) -> int | None:
-    """Returns the tokens of a complete response or stream; None for any other."""
+    """Returns the number of tokens of a complete response or stream; None if it is incomplete or an error."""
     if answer.status_code != 200:
         return None
     if not answer.headers["content-type"].startswith("text/event-stream"):

@@ -44,7 +44,7 @@ def vllm(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def endpoint(folder: Path) -> Iterator[str]:
-    """Runs the application of `serve deploy` on its own Ray inside the block; yields its URL."""
+    """Runs the application of `serve deploy` on a separate Ray instance inside the block; yields its URL."""
     port = _free_port()
     command = [sys.executable, "-m", "benchmarks.serving.endpoint", str(folder), str(port)]
     environment = {**os.environ, **EVERYWHERE, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "local"}

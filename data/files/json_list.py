@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from data.files.json_text import TOO_DEEP, unusable, with_keys_once
-from data.files.lines import CHUNK, MIB, Unreadable, chunks, without_mark
+from data.files.lines import CHUNK, Unreadable, chunks, without_mark
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=with_keys_once)
 _BETWEEN: Final = re.compile(r"[\s,]*")
@@ -133,7 +133,7 @@ class _Text:
                 position = error.pos if isinstance(error, json.JSONDecodeError) else self._place
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                 if len(self._text) - self._place > longest:
-                    return None, f"no JSON value ends within {longest // MIB or longest} million characters"
+                    return None, f"no JSON value ends within {longest:,} characters"
                 # Only an error close to the end, or inside an unterminated string, can be resolved by reading more.
                 cut = position > len(self._text) - 16 or reason.startswith("Unterminated string")
                 if cut and self._grow():

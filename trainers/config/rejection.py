@@ -14,7 +14,7 @@ from trainers.config.supervised import HeldoutData, TrainingConfig
 
 
 class SelectionConfig(Section):
-    """Which responses of a round are trained on; never those cut off or not expressible in the chat format."""
+    """Which responses of a round are trained on: never truncated ones or ones that the chat format cannot express."""
 
     by: Literal["per_prompt", "global_top_k"] = Field(
         "per_prompt",
@@ -91,13 +91,13 @@ class RejectionConfig(RewardedConfig):
 
     @property
     def roles(self) -> dict[str, Any]:
-        """The settings of every role of sampling, by role."""
+        """The settings of every role that takes part in sampling, by role."""
         wanted = {"rollout": self.rollout, **self.reward_roles}
         return {role: settings for role, settings in wanted.items() if settings is not None}
 
     @property
     def placement_groups(self) -> list[PlacementGroupSpec]:
-        """The placement groups of the roles of sampling."""
+        """The placement groups of the roles that take part in sampling."""
         return placement_group_specs(self.colocate, {role: settings.placement for role, settings in self.roles.items()})
 
     @model_validator(mode="after")

@@ -253,9 +253,10 @@ class PPOConfig(RewardedConfig):
 
     @property
     def skips_old_logprobs(self) -> bool:
-        """Whether the separate pass for old log-probabilities is skipped.
+        """Whether the separate forward pass for the old log-probabilities is skipped.
 
-        With one optimizer step per PPO step, the loss itself computes the same values; it must be their only user.
+        With one optimizer step per PPO step, the loss uses its own detached log-probabilities as the old ones. The pass
+        is still needed if the KL penalty in the reward or the rollout correction uses them.
         """
         algorithm = self.algorithm
         once = algorithm.epochs * algorithm.minibatches == 1
@@ -264,12 +265,12 @@ class PPOConfig(RewardedConfig):
 
     @property
     def rows_per_step(self) -> int:
-        """Responses of one step."""
+        """Number of responses per step."""
         return self.prompts_per_step * self.samples_per_prompt
 
     @property
     def updates(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Number of optimizer steps of the whole run."""
         return self.steps * self.algorithm.epochs * self.algorithm.minibatches
 
     @model_validator(mode="after")

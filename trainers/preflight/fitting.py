@@ -1,4 +1,4 @@
-"""Suggests the smallest change of settings that fits the cluster: one setting, else several of the same role."""
+"""Suggests the smallest change of settings with which a stage fits: of one setting, or else of several of one role."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Change = tuple[str, Any]
 
 Fits = Callable[[StageConfig], bool]
 
-LEAST_TOKENS = 256  # smallest micro-batch suggested: below, overhead dominates
+LEAST_TOKENS = 256  # smallest micro-batch that is suggested; with smaller ones, overhead dominates
 
 
 def nearest(config: StageConfig, fits: Fits) -> str | None:
     """Returns flags such as `--policy.placement.ranks=8` with which `fits` is true; None if no candidate fits.
 
-    Tries candidates in this order: changes that cost no quality (recomputing activations, more sharding, smaller
-    micro-batches, a larger cache), then more or fewer processes, then smaller shares of a machine. Among values of one
-    setting, prefers the one nearest to the current value.
+    Tries candidates in this order: recomputing activations and more sharding; smaller micro-batches, a larger KV cache,
+    and a shorter context of the engine; more or fewer processes; smaller shares of a machine; fewer checkpoints. Among
+    values of one setting, prefers the one nearest to the current value.
     """
     single = list(_single(config))
     for change in single:

@@ -1,4 +1,4 @@
-"""Checks a stage's inputs for the preflight command: model folders, tokenizers, tables. Does not read all data."""
+"""Checks a stage's inputs for the preflight command: model folders, tokenizers, and tables. Does not read all data."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def inputs(config: Any, planned: bool) -> Iterator[Finding]:
     """Yields a finding for every model folder and table that `config` names.
 
     Args:
-        planned: missing inputs are findings of level `unknown`, not `refused`, because a shape is given for the model.
+        planned: whether the model's shape is given instead of the model, so that missing inputs are findings of level
+            `unknown`, not `refused`.
     """
     values = config.model_dump(mode="json")
     for key, folder, _ in named(values, MODEL_KEYS):

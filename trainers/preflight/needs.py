@@ -1,4 +1,4 @@
-"""Resources that a stage needs, from its settings and its models' config.json: processes, their memory, disk, batches.
+"""Resources that a stage needs, from its settings and its models' config.json: processes, memory, disk, and batches.
 
 Trainers call `require_fit` before they start anything; `python -m cluster.preflight` prints all findings.
 Importing this module does not import torch.
@@ -63,7 +63,7 @@ def require_fit(config: StageConfig) -> None:
     Logs the findings that are close to a limit or unknown.
 
     Raises:
-        ConfigError: the stage does not fit; the message names what is missing, and the nearest setting that would fit.
+        ConfigError: the stage does not fit; the message says what is missing, and which nearest setting would fit.
     """
     import ray
 
@@ -78,7 +78,7 @@ def require_fit(config: StageConfig) -> None:
 
 
 def refuse(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> None:
-    """Raises ConfigError, with a one-line message, for the first finding that refuses `config`; inputs come first."""
+    """Raises ConfigError for the first finding of level `refused`; findings about inputs come first."""
     refused = [finding for finding in findings(config, capacity, shape_of) if finding.level == "refused"]
     if not refused:
         return
@@ -92,7 +92,7 @@ def refuse(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> None:
 
 
 def advice(config: StageConfig, capacity: Capacity, shape_of: ShapeOf, disk: bool = True) -> str:
-    """Returns advice about a refusal: the nearest setting that would fit, or that there is none.
+    """Returns advice for a stage that does not fit: the nearest setting that would fit, or that there is none.
 
     Args:
         disk: whether the setting must also fit the disk of this machine.
@@ -109,12 +109,15 @@ def advice(config: StageConfig, capacity: Capacity, shape_of: ShapeOf, disk: boo
 
 
 def findings(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> list[Finding]:
-    """Returns all findings for `config` on a cluster of `capacity`. A model of unknown shape is refused."""
+    """Returns all findings for `config` on a cluster of `capacity`.
+
+    A model whose shape cannot be determined is a finding of level `refused`.
+    """
     return check(plan(config, shape_of, capacity.gpu_bytes), capacity)
 
 
 def shape_in_folder(folder: str) -> Shape:
-    """Returns the shape according to the config.json of the model `folder`, a path or a Hub id."""
+    """Returns the shape of the model `folder`, a path or a Hub id, according to its config.json."""
     return read_shape(config_dir(folder))
 
 
@@ -122,7 +125,9 @@ def plan(config: StageConfig, shape_of: ShapeOf, gpu_bytes: int | None) -> Plan:
     """Returns everything that the stage needs.
 
     Args:
-        gpu_bytes: memory of one GPU in bytes, of which vLLM takes a share; None if unknown.
+        config: the stage's settings.
+        shape_of: returns the shape of a model.
+        gpu_bytes: memory of one GPU in bytes, of which vLLM uses a fraction; None if unknown.
     """
     planner = _Planner(shape_of, gpu_bytes)
     if isinstance(config, PPOConfig):
@@ -227,7 +232,7 @@ class _Planner:
     def _whole(self, role: str, model: str, zero: ZeroConfig, scorer: bool) -> str:
         """Returns why every rank reads the whole model; empty if ranks read it into shards.
 
-        Also empty if the model's files are not on this machine yet, so that this is unknown.
+        The result is also empty if this is unknown, because the model's files are not on this machine yet.
         """
         if zero.stage < 3:
             return ""
@@ -248,7 +253,10 @@ class _Planner:
         return whole or ""
 
     def _micro_batch(self, role: str, settings: Any, rows: int, longest: int) -> int:
-        """Returns the most tokens of a micro-batch: the limit, or one longer row, but at most all rows of a rank."""
+        """Returns the maximum number of tokens of a micro-batch.
+
+        It is the limit, or the length of the longest row if that is larger, but at most all rows of a rank.
+        """
         ranks, allowed = settings.placement.ranks, settings.micro_batch_tokens
         tokens = min(max(allowed, longest), -(-rows // ranks) * longest)
         self._fact(
@@ -320,7 +328,7 @@ class _Planner:
     def _journal(self, rows: int, prompt: int, response: int) -> None:
         """Adds the journal's disk space, for uncompressed rows of full length.
 
-        Prompt and response take an int32 per token, and every response token an fp32 log-probability.
+        Prompts and responses take an int32 per token, and responses also an fp32 log-probability per token.
         """
         size = rows * (4 * prompt + 8 * response)
         self._disk.append((size, f"journal, at most {gib(size)}"))
@@ -349,7 +357,7 @@ def _cache(role: str, footprint: Footprint, one: int, config: EngineConfig) -> F
 
 
 def _row(config: SupervisedConfig) -> int:
-    """Returns the most tokens of a row: a block, a chat, or a pair."""
+    """Returns the maximum number of tokens of a row, which is a block, a chat, or a pair."""
     if isinstance(config, PretrainConfig):
         return config.data.block_tokens
     if isinstance(config, RewardConfig | DpoConfig):

@@ -1,4 +1,4 @@
-"""python -m trainers.rejection: rejection-sampling fine-tuning. Samples N responses per prompt, fine-tunes on the best.
+"""python -m trainers.rejection: rejection-sampling fine-tuning, on the best of N sampled responses per prompt.
 
     python -m trainers.rejection --config configs/laptop.yaml [--a.b=value ...]
 
@@ -6,10 +6,10 @@
     runs/NAME/round-R/          chosen.parquet (an SFT table), report.json, sft/ (a run of trainers.sft), replay.parquet
     runs/NAME/model             the last round's model
 
-A step generates, scores, and records the responses to `prompts_per_step` prompts. A round has as many steps as its
-prompts need, then a selection and a fine-tuning. Engines, reward model, and reward functions run only while a round
-samples, so that the fine-tuning can use their resources. Every part ends by writing a file, so repeating the command
-continues after the last finished part.
+A step generates, scores, and records the responses to `prompts_per_step` prompts. A round consists of as many steps as
+its prompts need, a selection, and a fine-tuning. Engines, reward model, and reward functions run only during the
+sampling steps of a round, so that the fine-tuning can use their resources. Every part ends by writing a file, so
+repeating the command continues after the last finished part.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def train(config: RejectionConfig, run: Run, prompts: PromptStream) -> None:
 
 
 def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
-    """Returns the round's samples with their rewards; steps that the journal has are not generated again."""
+    """Returns the round's samples with their rewards. Steps that are in the journal are not generated again."""
     config, number, journal = one.config, one.number, Journal(run.path, fingerprint(one.config))
     per_round = config.prompts_per_round or len(prompts)
     count = -(-per_round // config.prompts_per_step)
@@ -120,7 +120,11 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
 
 
 def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
-    """Selects the round's responses. Writes report and replay rows, then chosen.parquet, which marks completion."""
+    """Selects the round's responses. Writes report and replay rows, then chosen.parquet, which marks completion.
+
+    Raises:
+        RunError: no response can be selected, or a reward is not finite.
+    """
     rows = zip(*(samples.column(name).to_pylist() for name in ("prompt_id", "response", "finished")), strict=True)
     chats = [
         chat_with(prompts.messages[prompt], response, prompts.tokenizer) if finished else None
@@ -147,7 +151,7 @@ def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
 
 
 def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
-    """Returns the metrics of a step's samples, with the mean of `reward` and of each source's `reward_NAME`."""
+    """Returns the metrics of a step's samples, including the means of `reward` and of each source's `reward_NAME`."""
     rewards = [name for name in ("reward", *reward_sources(table)) if name in table.column_names]
     return {
         "round": number,
@@ -207,7 +211,7 @@ def read_inputs(config: RejectionConfig) -> PromptStream:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the settings, opens the run, joins the cluster, trains."""
+    """Reads the settings, connects to the cluster, opens the run, and trains."""
     config = load("rejection", STAGES, sys.argv[1:] if argv is None else argv, PROG)
     assert isinstance(config, RejectionConfig)
     configure("rejection", config.name)

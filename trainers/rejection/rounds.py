@@ -18,7 +18,7 @@ from trainers.rlhf.prompts import shuffled
 
 @dataclass(frozen=True)
 class Round:
-    """Round `number`, from 0, of the run whose folder is `run`."""
+    """Round `number`, counted from 0, of the run whose folder is `run`."""
 
     config: RejectionConfig
     run: Path
@@ -61,7 +61,7 @@ class Round:
         return sft_config(self.config, f"{self.config.name}/round-{self.number}/sft", start, tuple(map(str, tables)))
 
     def draw_replay(self, chosen: int) -> pa.Table:
-        """Draws rows from the replay tables, so many that they are `replay_share` of the round's training rows.
+        """Draws as many rows from the replay tables as make up `replay_share` of the round's training rows.
 
         The rows are drawn from a shuffled order that continues from round to round.
 
@@ -76,7 +76,7 @@ class Round:
         return table.take(list(rows))
 
     def _learned(self) -> list[Round]:
-        """Returns the rounds on whose chosen responses this one trains, itself last."""
+        """Returns the rounds whose chosen responses this round trains on, in order; the last is this round itself."""
         first = 0 if self.config.from_start else self.number
         return [self._earlier(number) for number in range(first, self.number + 1)]
 

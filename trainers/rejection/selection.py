@@ -1,4 +1,4 @@
-"""Selects the responses of a round that are trained on: pure functions of the table of scored samples.
+"""Selection of the responses that a round trains on, as pure functions of the table of scored samples.
 
 RAFT (Dong et al. 2023, arXiv 2304.06767) and Llama 2 (Touvron et al. 2023, arXiv 2307.09288, section 3.2.3) fine-tune
 on the best of N responses to each prompt; ChiMed-GPT (Tian et al. 2024) on the K best of all responses.
@@ -28,8 +28,8 @@ Verdict = Literal["passed", "cut_off", "unusable", "below_min_reward"]
 def chat_with(prompt: list[Message], response: list[int], tokenizer: Any) -> list[Message] | None:
     """Returns the chat of a prompt and a finished response, or None if the chat format cannot express the response.
 
-    That is the case if it is empty, contains a forged turn, or ends within a character. The last token of `response`,
-    which ended it, is not part of the chat.
+    The format cannot express a response that is empty, contains a forged turn, or ends inside a character. The last
+    token of `response`, which ended it, is not part of the chat.
     """
     text: str = tokenizer.decode(response[:-1], skip_special_tokens=False)
     chat: list[Message] = [*prompt, {"role": "assistant", "content": text}]
@@ -41,11 +41,11 @@ def chat_with(prompt: list[Message], response: list[int], tokenizer: Any) -> lis
 
 
 def verdicts(table: pa.Table, usable: Sequence[bool], min_reward: float | None) -> list[Verdict]:
-    """Returns for each row whether it may be chosen, or the first reason why not.
+    """Returns, for each row, whether it may be chosen, or the first reason why not.
 
     Args:
         usable: for each row, whether the chat format can express the response.
-        min_reward: the lowest reward that may be chosen, if limited.
+        min_reward: the lowest reward that may be chosen; None for no limit.
 
     Raises:
         RunError: a reward is not finite; the message names the sample.
@@ -70,7 +70,7 @@ def verdicts(table: pa.Table, usable: Sequence[bool], min_reward: float | None) 
 
 
 def choose(table: pa.Table, judged: Sequence[Verdict], config: SelectionConfig) -> list[int]:
-    """Returns the rows to train on, ascending, among those that passed."""
+    """Returns the indices of the rows to train on, among those that passed, in ascending order."""
     rows = [row for row, verdict in enumerate(judged) if verdict == "passed"]
     if config.by == "per_prompt":
         return best_of_n(table, rows)
@@ -79,7 +79,7 @@ def choose(table: pa.Table, judged: Sequence[Verdict], config: SelectionConfig) 
 
 
 def best_of_n(table: pa.Table, rows: Sequence[int]) -> list[int]:
-    """Returns for every prompt the row of `rows` with the highest reward; the lower sample number breaks ties."""
+    """Returns, for every prompt, the row of `rows` with the highest reward; the lower sample number breaks ties."""
     return sorted(_first_of_prompts(table, _best_first(table, rows)))
 
 
@@ -92,8 +92,11 @@ def global_top_k(table: pa.Table, rows: Sequence[int], k: int, one_per_prompt: b
 def report(table: pa.Table, judged: Sequence[Verdict], chosen: Sequence[int]) -> dict[str, float]:
     """Returns the metrics of a round's selection.
 
-    `reward` and `response_tokens` are means over all samples, including those cut off; `chosen_*` over the chosen ones.
-    Raises RunError if none is chosen.
+    `reward` and `response_tokens` are means over all samples, including truncated ones; `chosen_reward` and
+    `chosen_response_tokens` are means over the chosen ones, and `chosen_reward_min` is their minimum.
+
+    Raises:
+        RunError: no response was chosen.
     """
     counts = Counter(judged)
     if not chosen:

@@ -24,7 +24,7 @@ STAGES = {"pretrain": "Pretraining", "sft": "Supervised fine-tuning", "reward": 
 
 @dataclass(frozen=True)
 class Card:
-    """A key metric: its mean over the last tenth of the steps, and over the first."""
+    """A key metric: its means over the last and over the first tenth of the steps, and its curve."""
 
     title: str
     value: str
@@ -36,7 +36,9 @@ def render(record: Record, samples: SamplesView | None, now: float | None = None
     """Returns the page's HTML.
 
     Args:
-        now: time of the report in Unix seconds; default: the current time.
+        record: the content of the run's folder.
+        samples: the run's samples of text; None if it has none.
+        now: time of the report in Unix seconds; None for the current time.
     """
     now = time.time() if now is None else now
     return render_page(
@@ -92,7 +94,7 @@ def _tenth(values: Sequence[float | None]) -> float | None:
 
 
 def _progress(record: Record) -> float | None:
-    """Returns the percentage of the stage's steps that are completed; None if their total is unknown."""
+    """Returns the percentage of the stage's steps that are completed; None if the number of steps is unknown."""
     if record.finished:
         return 100.0
     if not record.planned:

@@ -1,4 +1,4 @@
-"""The panels of the report: which metrics share a chart. A metric in no panel gets its own in the section "Other"."""
+"""The panels of the report: which metrics share a chart. Other metrics get one chart each in the section "Other"."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ OTHER = "Other"
 
 
 def panels_of(names: Iterable[str]) -> list[tuple[Panel, list[str]]]:
-    """Assigns every metric but the phases to a panel; returns the panels that have metrics, in the page's order."""
+    """Assigns every metric except phases to a panel; returns the panels that have metrics, in the page's order."""
     found: dict[Panel, list[str]] = {panel: [] for panel in PANELS}
     other: list[tuple[Panel, list[str]]] = []
     for name in names:

@@ -15,7 +15,7 @@ from reporting.curves import Series
 from trainers.runs.folder import read_metrics
 
 LARGEST = 1e100
-"""Larger values count as infinite, and those below 1/`LARGEST` as 0, so that no sum, difference, or ratio overflows."""
+"""Larger values count as infinite, and values below 1/`LARGEST` as 0, so that no sum, difference, or ratio overflows."""
 
 _YEAR_10000 = 253_402_300_800  # in Unix seconds; later times cannot be formatted
 _NO_METRICS = ("step", "time")
@@ -26,11 +26,11 @@ class Record:
     """The content of a run's folder.
 
     Attributes:
-        name, stage: as in the run's settings.
+        name, stage: name and stage of the run, according to its settings.
         settings: the text of config.yaml.
         finished: whether the stage is finished.
-        steps, times: of every line of metrics; times are Unix seconds, None if a line has none.
-        planned: steps of the whole stage; None if not known yet.
+        steps, times: step and time of every line of metrics; times are in Unix seconds, or None for a line without one.
+        planned: number of steps of the whole stage; None if not known yet.
         series: every metric by name, in order of first appearance.
         notes: anomalies in the metrics, one sentence each.
     """
@@ -48,12 +48,12 @@ class Record:
 
     @property
     def began(self) -> float | None:
-        """Unix seconds of the first line of metrics that has a time; None if none has."""
+        """Time of the first line of metrics that has one, in Unix seconds; None if no line has one."""
         return next((moment for moment in self.times if moment is not None), None)
 
     @property
     def ended(self) -> float | None:
-        """Unix seconds of the last line of metrics that has a time; None if none has."""
+        """Time of the last line of metrics that has one, in Unix seconds; None if no line has one."""
         return next((moment for moment in reversed(self.times) if moment is not None), None)
 
     def state(self, now: float | None = None) -> str:
@@ -76,7 +76,7 @@ def read_record(folder: Path) -> Record:
     """Reads the folder of a run, which may still be running.
 
     Raises:
-        ConfigError: the folder is not that of a run, or a line of its metrics is invalid.
+        ConfigError: the folder is not a run's folder, or a line of its metrics is invalid.
     """
     settings = folder / "config.yaml"
     if not settings.is_file():
@@ -128,7 +128,7 @@ def _lines(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _series(lines: list[dict[str, Any]], notes: list[str]) -> dict[str, Series]:
-    """Returns every metric; adds to `notes` where values are not numbers or not finite."""
+    """Returns every metric by name; adds notes on values that are not numbers or not finite to `notes`."""
     series: dict[str, Series] = {}
     odd: dict[str, Any] = {}
     for line in lines:
@@ -151,9 +151,9 @@ def _series(lines: list[dict[str, Any]], notes: list[str]) -> dict[str, Series]:
 
 
 def _planned(values: dict[str, Any], lines: list[dict[str, Any]]) -> int | None:
-    """Returns the steps of the whole stage; None if unknown.
+    """Returns the number of steps of the whole stage; None if unknown.
 
-    PPO has a setting for it; for supervised stages it is extrapolated from the completed epochs.
+    PPO has a setting for it; for supervised stages, it is extrapolated from the completed epochs.
     """
     if isinstance(steps := values.get("steps"), int):
         return steps
@@ -166,7 +166,7 @@ def _planned(values: dict[str, Any], lines: list[dict[str, Any]]) -> int | None:
 
 
 def _number(value: Any) -> float | None:
-    """Returns a number as a finite float, else None. Integers in JSON may be too large for a float."""
+    """Returns a number as a finite float; None for any other value. Integers in JSON may be too large for a float."""
     if not isinstance(value, int | float) or not abs(value) < LARGEST:  # also true for NaN
         return None
     return float(value) if abs(value) * LARGEST > 1 else 0.0

@@ -38,7 +38,7 @@ class Message(BaseModel):
 
 
 class Sample(BaseModel):
-    """One response. Further fields of the line are shown as they are."""
+    """One response. Additional fields of the line are shown unchanged."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -51,7 +51,7 @@ class Sample(BaseModel):
     parts: dict[str, float | None]
 
     def extras(self) -> dict[str, str]:
-        """Returns the line's further fields, by name, as short texts."""
+        """Returns the line's additional fields, by name, as short texts."""
         return {name: short(value) for name, value in (self.model_extra or {}).items()}
 
 
@@ -67,7 +67,13 @@ class StepSamples:
 
 @dataclass(frozen=True)
 class SamplesView:
-    """The samples that the page shows: those of the last step, those of the first if it is another, and histograms."""
+    """The samples that the page shows, and their histograms.
+
+    Attributes:
+        steps: the samples of the last step and, if it is a different one, of the first step.
+        charts: histograms over all samples of these steps.
+        files: number of files of samples.
+    """
 
     steps: list[StepSamples]
     charts: list[Chart]
@@ -75,9 +81,9 @@ class SamplesView:
 
 
 def read_samples(folder: Path) -> SamplesView | None:
-    """Returns the samples of the first and the last step of a run that have any; None if there are none.
+    """Returns the samples of the first and the last step of a run that have samples; None if no step has any.
 
-    Ignores an incomplete last line, which may still be in writing.
+    Ignores an incomplete last line, which the run may still be writing.
 
     Raises:
         ConfigError: a line is not a valid sample; the message names file and line.
@@ -99,7 +105,11 @@ def read_samples(folder: Path) -> SamplesView | None:
 
 
 def read_file(path: Path) -> list[Sample]:
-    """Returns the samples of one file. Raises ConfigError, with file and line, for an invalid line."""
+    """Returns the samples of one file.
+
+    Raises:
+        ConfigError: a line is invalid; the message names the file and the line.
+    """
     lines = path.read_bytes().splitlines(keepends=True)
     samples = []
     for number, line in enumerate(lines, start=1):
@@ -139,7 +149,7 @@ def _distribution(
     *,
     whole: bool = False,
 ) -> Chart:
-    """Draws histograms of the groups with common bins; the note counts samples without a finite value."""
+    """Draws a histogram per group, with common bins; the note says how many samples have no finite value."""
     values = {
         name: [value for sample in samples if math.isfinite(value := _finite(value_of(sample), math.nan))]
         for name, samples in groups.items()
@@ -152,9 +162,9 @@ def _distribution(
 
 
 def _edges(values: Sequence[float], whole: bool) -> list[float]:
-    """Returns the edges of about `_BINS` equal bins around all values, at round numbers.
+    """Returns the edges of about `_BINS` bins of equal width that contain all values. Edges are round numbers.
 
-    With `whole`, for integers, bins are at least 1 wide.
+    With `whole`, for integer values, bins are at least 1 wide.
     """
     low, high = min(values, default=0.0), max(values, default=1.0)
     spread = high - low
@@ -167,5 +177,5 @@ def _edges(values: Sequence[float], whole: bool) -> list[float]:
 
 
 def _finite(value: float | None, otherwise: float) -> float:
-    """Returns `value` if it is finite, else `otherwise`. Python's JSON may contain NaN and Infinity."""
+    """Returns `value` if it is finite, else `otherwise`. Python's `json` module accepts NaN and Infinity."""
     return value if value is not None and math.isfinite(value) else otherwise

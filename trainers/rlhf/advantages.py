@@ -20,10 +20,12 @@ from trainers.rlhf.rewards import RewardShaper, add_reward
 def with_advantages(table: pa.Table, config: PPOConfig, shaper: RewardShaper, kl_coef: float) -> pa.Table:
     """Adds the columns that an update needs to a scored table.
 
-    These are `reward`, `score`, `weights`, `advantages`, and with a critic `returns`.
+    These are `reward`, `score`, `weights`, `advantages`, and, with a critic, `returns`.
 
     Args:
         table: the step's rows, with a column `reward_NAME` for every source of reward.
+        config: the run's settings.
+        shaper: computes `score` from `reward`, and updates its running statistics.
         kl_coef: coefficient of the KL penalty in this step.
     """
     table = shaper.add_score(add_reward(table, config.reward_weights))
@@ -82,12 +84,12 @@ def add_weights(table: pa.Table, algorithm: AlgorithmConfig, longest: int) -> pa
     """Adds `weights`: each response token's weight in the loss of its minibatch.
 
     The weights implement `loss_aggregation`, so the loss does not depend on how a minibatch is split into micro-batches
-    and over ranks. Minibatches are consecutive blocks of equally many rows. The weights of a minibatch sum to 1, or
-    with `constant` to its mean response length divided by `longest` (Liu et al. 2025, section 3.2). Tokens of responses
-    that are not trained on have weight 0.
+    and over ranks. Minibatches are consecutive blocks with the same number of rows. The weights of a minibatch sum to
+    1, or, with `constant`, to its mean response length divided by `longest` (Liu et al. 2025, section 3.2). Tokens of
+    responses that are not trained on have weight 0.
 
     Args:
-        longest: tokens of the longest possible response.
+        longest: maximum length of a response, in tokens.
     """
     counts = lengths(table, "response")
     trained = np.ones(len(table), dtype=bool)

@@ -31,8 +31,8 @@ class Loop(RunParts):
         """Trains from the newest checkpoint to the end and exports the policy.
 
         Raises:
-            Stopped: a stop was requested; a checkpoint has been saved.
-            CollapseError: metrics exceed the limits in `stop`.
+            Stopped: a stop was requested; unless no step was completed, a checkpoint has been saved if possible.
+            CollapseError: a metric is not finite or violates a limit in `stop`.
         """
         steps, first = self.config.steps, self.checkpoints.restore()
         self.run.rewind(first)
@@ -90,7 +90,7 @@ class Loop(RunParts):
 
     @recoverable
     def publish(self, version: int, again: bool) -> Published | None:
-        """Sends weights `version` to the engines and starts generating with it.
+        """Sends weights version `version` to the engines, and starts generating with it.
 
         Returns None, without publishing, if the journal has all responses that `version` would generate; the final
         version is always published.

@@ -1,7 +1,7 @@
 """Losses of policy and critic on packed rows: openrlhf's formulas with per-token weights.
 
-A role's worker calls its loss with the model's outputs for a micro-batch of N response tokens. Each token has a weight
-in the column `weights` (see `add_weights`), so the sum of the loss does not depend on how the batch is split.
+The worker of a role calls its loss with the model's outputs for a micro-batch of N response tokens. Each token has a
+weight in the column `weights` (see `add_weights`), so the sum of the loss does not depend on how the batch is split.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class ClippedPolicyLoss:
     """PPO's clipped surrogate loss (Schulman et al. 2017, eq. 7), with the optional terms that `algorithm` enables.
 
     Optional terms: dual clip (Ye et al. 2020, eq. 4); the KL to the reference; an entropy bonus; truncated importance
-    sampling (TIS) weights of policy over engine, which together with the surrogate's ratio to the policy before the
-    step form the decoupled objective (Hilton et al. 2022, eq. 3). With `skips_old_logprobs`, the
-    current policy stands in for the policy before the step, so the ratio is 1.
+    sampling (TIS) weights of policy over engine, which, together with the surrogate's ratio to the policy before the
+    step, form the decoupled objective (Hilton et al. 2022, eq. 3). With `skips_old_logprobs`, the current policy stands
+    in for the policy before the step, so the ratio is 1.
 
-    Metrics, each this micro-batch's part of the weighted mean over the step's tokens: `kl`, the k1 estimate of
-    KL(old || new); `ratio_deviation`, |ratio - 1|; `clip_fraction`; `entropy` in nats; and, if enabled, `kl_loss` and
-    `rollout_correction`, the mean TIS weight.
+    Metrics, each of which is this micro-batch's contribution to the weighted mean over the tokens of the optimizer
+    step: `kl`, the k1 estimate of KL(old || new), in nats; `ratio_deviation`, |ratio - 1|; `clip_fraction`; `entropy`,
+    in nats; and, if enabled, `kl_loss` and `rollout_correction`, the TIS weight.
     """
 
     algorithm: AlgorithmConfig
@@ -102,7 +102,7 @@ class ClippedPolicyLoss:
 
 @dataclass(frozen=True)
 class ClippedValueLoss:
-    """Clipped value loss: half the squared error to the returns, the larger of the clipped and the unclipped one."""
+    """Clipped value loss: half of the larger of the clipped and the unclipped squared error to the returns."""
 
     clip_eps: float
 

@@ -25,9 +25,10 @@ def step_metrics(
         table: the step's rows with every column (see actors/table.py).
         metrics: the metrics of each optimizer step of "policy" and "critic", in order.
         version: the policy's weights version at the end of the step.
-        published: the publish at the end of the step, if there was one.
+        published: the result of publishing at the end of the step; None if nothing was published.
         kl_coef: the KL coefficient in this step.
-        staleness: versions by which the weights that generated each response token are older than the policy, (N,).
+        staleness: number of versions by which the weights that generated each of the N response tokens are older than
+            the policy, (N,).
     """
     responses, prompts = lengths(table, "response"), lengths(table, "prompt")
     reward = table.column("reward").to_numpy()
@@ -58,7 +59,7 @@ def step_metrics(
 def _kl(table: pa.Table, stale: bool) -> dict[str, float]:
     """Returns the KL of policy to reference, and the gap between engine and policy, if the table has those columns.
 
-    Without the policy's log-probabilities (`logprobs`), uses the engine's in their place for the KL to the reference.
+    If the table has no log-probabilities of the policy (`logprobs`), those of the engine are used for the KL.
     """
     known = "logprobs" in table.column_names
     rollout = flat(table, "rollout_logprobs").astype(np.float64)
@@ -70,7 +71,7 @@ def _kl(table: pa.Table, stale: bool) -> dict[str, float]:
         metrics["kl_to_reference_per_token"] = float(kl.mean())
     if known:
         gap = np.abs(rollout - logprobs)
-        pair = "behind" if stale else "engine_trainer"  # the same weights differ only numerically
+        pair = "behind" if stale else "engine_trainer"  # with the same weights, the gap is only numerical
         metrics[f"{pair}_gap_mean"] = float(gap.mean())
         metrics[f"{pair}_gap_max"] = float(gap.max())
         metrics[f"{pair}_kl"] = float((rollout - logprobs).mean())
@@ -78,9 +79,9 @@ def _kl(table: pa.Table, stale: bool) -> dict[str, float]:
 
 
 def _update_metrics(role: str, metrics: dict[str, list[dict[str, float]]]) -> dict[str, float]:
-    """Returns the means over the optimizer steps, and the first step's KL and ratio deviation.
+    """Returns the means over the optimizer steps, and the KL and the ratio deviation of the first one.
 
-    Those two are exactly 0 if the weights have not changed since the old log-probabilities were computed.
+    The latter two are exactly 0 if the weights have not changed since the old log-probabilities were computed.
     """
     steps = metrics.get(role)
     if not steps:

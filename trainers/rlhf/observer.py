@@ -11,7 +11,10 @@ class Observer:
     """Base class of observers; every method does nothing by default."""
 
     def phase_begins(self, step: int, phase: str) -> None:
-        """Called when `phase` of `step`, from 0, begins. The last is `export`, with the number of steps as `step`."""
+        """Called when `phase` of `step`, counted from 0, begins.
+
+        The last phase is `export`, with the number of steps as `step`.
+        """
 
     def exported(self, folder: Path, roles: RoleGroups) -> None:
         """Called when the trained policy has been exported to `folder`; `roles` are still running."""

@@ -33,13 +33,13 @@ class RunParts:
     """Base class of `Loop` with everything that its steps use.
 
     Args:
-        config: settings of the run.
-        run: its folder.
+        config: the run's settings.
+        run: the open run, whose folder holds all outputs.
         prompts: prompts, tokenizer, and chat format.
         roles: the running processes of all roles.
         recovery: replaces lost processes.
         stop: requests to stop the run.
-        observers: called at phases and at the end.
+        observers: called at the beginning of every phase and after the export.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ def _publisher(config: PPOConfig, roles: RoleGroups, prompts: PromptStream) -> P
 
 
 def _beyond_window(config: PPOConfig) -> int:
-    """Returns the length, in tokens, of a probe that exceeds the policy's sliding window; 0 without a window.
+    """Returns the length, in tokens, of a probe that exceeds the policy's sliding window; 0 if it has no such window.
 
     The length is at most the engines' `max_model_len` - 1.
     """

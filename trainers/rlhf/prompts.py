@@ -26,7 +26,7 @@ class PromptStream:
         """Reads and encodes the prompts.
 
         Raises:
-            DataError: a prompt is longer than `prompts.max_tokens`, or cannot be encoded; the message has its index.
+            DataError: a prompt is longer than `prompts.max_tokens` or cannot be encoded; the message names its index.
             ConfigError: an entry of `rollout.stop` is not a single token.
         """
         paths = [table_path(path) for path in config.prompts.train]
@@ -51,7 +51,7 @@ class PromptStream:
         return len(self._prompts)
 
     def require_trainable(self) -> None:
-        """Raises DataError for a prompt whose responses cannot be trained on with the chat format."""
+        """Raises DataError if the chat format does not support training on the responses to some prompt."""
         for index, messages in enumerate(self.messages):
             try:
                 chat_format(self.tokenizer).response([*messages, {"role": "assistant", "content": "OK"}])
@@ -73,8 +73,8 @@ class PromptStream:
     def rows(self, first: int, count: int) -> pa.Table:
         """Returns `count` prompts from position `first` of the stream, each in `samples_per_prompt` consecutive rows.
 
-        Columns: `prompt`, its token ids; `prompt_id`, its index in the tables; `group`, its position in the stream;
-        `sample`, the number of the sample for this prompt; `seed`, the sampling seed.
+        Columns: `prompt`, the token ids; `prompt_id`, the prompt's index in the tables; `group`, its position in the
+        stream; `sample`, the number of the sample for this prompt; `seed`, the sampling seed.
         """
         chosen = list(islice(shuffled(len(self._prompts), self._seed, first), count))
         places = [(place, sample) for place in range(count) for sample in range(self._samples)]
@@ -91,7 +91,7 @@ class PromptStream:
         )
 
     def samples(self, table: pa.Table) -> list[Sample]:
-        """Returns the rows of `table`, which have responses, as text."""
+        """Returns the rows of `table`, which must have responses, with prompts and responses as text."""
         responses = [without_end(ids, self.end_ids) for ids in column_values(table, "response")]
         responses = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
         columns = (table.column(name).to_pylist() for name in ("prompt_id", "sample", "finished"))
@@ -108,20 +108,21 @@ class PromptStream:
         ]
 
     def probe(self, count: int, longest: int = 0) -> list[list[int]]:
-        """Returns the first `count` prompts that have at least 2 tokens, to compare engine and policy on.
+        """Returns the token sequences on which engine and policy are compared.
 
-        If `longest` is not 0, the last sequence is `longest` tokens of concatenated prompts.
+        These are the prompts of at least 2 tokens among the first `count` prompts. If `longest` is not 0, a sequence of
+        `longest` tokens of concatenated prompts is added at the end.
         """
         few = [prompt for prompt in self._prompts[:count] if len(prompt) > 1]
         return [*few, list(islice(chain.from_iterable(cycle(self._prompts)), longest))] if longest else few
 
     def _seed_of(self, position: int, sample: int) -> int:
-        """Returns the seed of a sample. It depends on the position, so a repeated prompt gets another seed."""
+        """Returns the seed of a sample. It depends on the position, so a repeated prompt gets a different seed."""
         return int(np.random.SeedSequence([self._seed, position, sample]).generate_state(1)[0] >> 1)
 
 
 def shuffled(count: int, seed: int, first: int = 0) -> Iterator[int]:
-    """Yields indices from position `first` of an endless sequence; every epoch has each of 0 … `count` - 1 once."""
+    """Yields an endless sequence from position `first` on; every epoch contains each of 0 … `count` - 1 once."""
     epoch, offset = divmod(first, count)
     while True:
         order = np.random.default_rng([seed, epoch]).permutation(count)

@@ -49,18 +49,22 @@ class Recovery:
     Args:
         roles: the roles of the run.
         stop: requests to stop the run; they are deferred while processes are replaced.
-        max_failures: how often processes of one role are replaced within `window_s` seconds, or within one step.
-        window_s: seconds after which a loss no longer counts.
+        max_failures: how many times processes of one role may be lost within `window_s` seconds, or within one step.
+        window_s: seconds after which a failure no longer counts toward `max_failures`.
     """
 
     def __init__(self, roles: RoleGroups, stop: StopRequests, max_failures: int, window_s: float) -> None:
         self._roles, self._stop, self._max_failures, self._window_s = roles, stop, max_failures, window_s
         self._losses: dict[str, list[_Loss]] = defaultdict(list)
         self.step = 0
-        """The current step, from 0."""
+        """The current step, counted from 0."""
 
     def finish(self, run: Callable[[], None]) -> None:
-        """Calls `run`, which starts from the newest checkpoint; calls it again after every loss until it returns."""
+        """Calls `run`, which resumes from the newest checkpoint, until it returns; replaces lost processes in between.
+
+        Raises:
+            RunError: processes of a role were lost more often than `max_failures` allows.
+        """
         while True:
             try:
                 return run()
@@ -74,12 +78,12 @@ class Recovery:
         """Calls `action(again)` and returns its result; repeats it after stateless roles were lost and replaced.
 
         Args:
-            action: does not change policy or critic. Its argument is False at the first attempt and True at every
-                repeat.
+            action: the function to call, which must not change policy or critic. Its argument is False at the first
+                attempt and True at every further attempt.
 
         Raises:
             LearnersLost: a learner was lost.
-            RunError: a role was lost too often.
+            RunError: processes of a role were lost more often than `max_failures` allows.
         """
         again = False
         while True:
@@ -91,7 +95,7 @@ class Recovery:
                 again = True
 
     def _replace(self, error: RoleDied) -> set[str]:
-        """Replaces the lost processes, including those lost in the meantime, and defers requests to stop until then.
+        """Replaces the lost processes, including those lost in the meantime. Stop requests are deferred until then.
 
         Returns all roles that were restarted, which may be more than were lost.
         """
@@ -140,10 +144,10 @@ class Recovering(Protocol):
 def recoverable(
     method: Callable[[Any, Argument, bool], T],
 ) -> Callable[[Any, Argument], T]:
-    """Turns a method `(self, argument, again)` into `(self, argument)`, which `self.recovery` repeats after a loss.
+    """Turns a method `(self, argument, again)` into `(self, argument)`, which is repeated after stateless roles failed.
 
-    The method must not change policy or critic. `again` is True if roles were replaced since its last attempt: a
-    replaced engine has the starting weights, and pending results are lost.
+    `self.recovery` replaces the failed roles. The method must not change policy or critic. `again` is True if roles
+    were replaced since its last attempt: a replaced engine has the starting weights, and pending results are lost.
     """
 
     @wraps(method)

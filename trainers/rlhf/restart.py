@@ -1,4 +1,4 @@
-"""Restarts the roles after one has died, a limited number of times per run."""
+"""Restarts the roles after a process of a role has died, a limited number of times per run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 
 def starting_again(max_failures: int, work: Callable[[], T]) -> T:
-    """Calls `work` and returns its result; calls it again whenever the process of a role dies in it.
+    """Calls `work` and returns its result; calls it again whenever a process of a role dies during the call.
 
     Args:
         max_failures: how many failures are tolerated.
-        work: starts the roles it needs, stops them even if it fails, and continues from the state on disk.
+        work: starts the roles that it needs, stops them even if it fails, and continues from the state on disk.
 
     Raises:
-        RoleDied: a process died more than `max_failures` times.
+        RoleDied: processes died more than `max_failures` times.
     """
     failures = 0
     while True:

@@ -1,4 +1,4 @@
-"""Rewards of responses: a weighted sum of the sources, then shaping; and the controller of the KL coefficient."""
+"""Rewards of responses, as the weighted sum of their sources; reward shaping; and the KL controller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainers.rlhf.algorithms import Floats
 
 
 def add_reward(table: pa.Table, weights: Mapping[str, float]) -> pa.Table:
-    """Adds `reward`, the weighted sum of the columns `reward_NAME`."""
+    """Adds the column `reward`, the sum of the columns `reward_NAME`, weighted by `weights`."""
     total = np.zeros(len(table))
     for name, weight in weights.items():
         total += weight * table.column(f"reward_{name}").to_numpy().astype(np.float64)
@@ -55,7 +55,7 @@ class RewardShaper:
         return cost
 
     def _deviation(self, rewards: Floats) -> float:
-        """Adds `rewards`, (R,), to the running statistics; returns the standard deviation of all so far.
+        """Adds `rewards`, (R,), to the running statistics; returns the standard deviation of all rewards so far.
 
         Uses the parallel form of Chan et al. 1983. The result is at least 1e-4.
         """

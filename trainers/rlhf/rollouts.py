@@ -2,8 +2,8 @@
 
 The responses of step t come from exactly weights version max(0, t - ahead), so a run's result does not depend on its
 speed: a publish waits for the responses requested before it, while generation overlaps with scoring and updates. With
-`rollout.in_flight` (in-flight weight updates) a publish does not wait, and newer weights finish responses that older
-ones began; no version older than t - ahead is used.
+`rollout.in_flight` (in-flight weight updates), a publish does not wait, and responses begun with older weights are
+finished with newer ones; no version older than t - ahead is used.
 """
 
 from __future__ import annotations
@@ -53,11 +53,14 @@ class Rollouts:
         self._finished: dict[int, Generated] = {}
 
     def version(self, step: int) -> int:
-        """Returns the weights version that generates the responses of `step`; the oldest allowed if in flight."""
+        """Returns the weights version that generates the responses of `step`.
+
+        With in-flight weight updates, it is the oldest version that may generate them.
+        """
         return max(0, step - self._config.rollout.ahead)
 
     def needs(self, version: int) -> list[int]:
-        """Returns the steps that `version` generates, fully or in part, and that the journal does not have yet."""
+        """Returns the steps missing from the journal whose responses weights `version` generates, at least in part."""
         return [
             step
             for step in range(version, min(version + self._config.rollout.ahead + 1, self._config.steps))
@@ -71,7 +74,7 @@ class Rollouts:
                 self._asked[step] = version, self._request(self._batch(step), version)
 
     def drop(self) -> None:
-        """Drops all pending responses, because some were lost with their engine; `start` requests them again."""
+        """Drops all pending responses after some were lost with their engine; `start` requests them again."""
         for _, responses in self._asked.values():
             responses.drop()
         self._asked.clear()
@@ -99,7 +102,7 @@ class Rollouts:
         return self._checked(Generated(table))
 
     def scoring(self, generated: Generated, again: bool) -> Scoring:
-        """Returns the scores of a step's responses by the frozen roles, which may still be pending.
+        """Returns the frozen roles' scores of a step's responses; the scores may still be pending.
 
         Args:
             generated: the step's responses.
@@ -107,20 +110,20 @@ class Rollouts:
         """
         if generated.scoring is not None and not again:
             return generated.scoring
-        rewarded = self._config.algorithm.dynamic_sampling > 0  # the journal has the rewards, too
+        rewarded = self._config.algorithm.dynamic_sampling > 0  # in this case, the journal already has the rewards
         return self._scorers.score(generated.table, ("reference",) if rewarded else FROZEN)
 
     def settle(self) -> None:
         """Waits for all pending responses that must be complete before the weights change.
 
         Once the engines have new weights, these responses cannot be generated again. With in-flight weight updates
-        there are none to wait for.
+        there are no such responses.
         """
         for step in [] if self._in_flight else sorted(self._asked):
             self._finish(step)
 
     def staleness(self, step: int, table: pa.Table) -> np.ndarray:
-        """Returns the staleness of every response token of `table`, (N,).
+        """Returns the staleness of each of the N response tokens of `table`, (N,).
 
         It is the policy's version at `step` minus the version that generated the token.
         """
@@ -129,7 +132,7 @@ class Rollouts:
         return np.full(lengths(table, "response").sum(), step - self.version(step))
 
     def _batch(self, step: int, attempt: int = 0) -> pa.Table:
-        """Returns the prompts of an attempt. Every step has 1 + `dynamic_sampling` batches of its own."""
+        """Returns the prompts of an attempt. Every step has 1 + `dynamic_sampling` separate batches."""
         batch = self._prompts.batch(step * (1 + self._config.algorithm.dynamic_sampling) + attempt)
         return require_schema(batch, self._schemas.prompts, "prompts")
 
@@ -154,8 +157,8 @@ class Rollouts:
     def _dynamically_sampled(self, step: int, responses: ResponseCollector) -> pa.Table:
         """Keeps groups whose responses differ in reward: dynamic sampling (DAPO, Yu et al. 2025, section 3.2).
 
-        Generates up to `dynamic_sampling` further batches until there are enough. If there are still too few, fills the
-        step with groups of equal rewards.
+        Generates up to `dynamic_sampling` additional batches until there are enough such groups. If there are still too
+        few, fills the step with groups of equal rewards.
         """
         wanted, kept, rest = self._config.rows_per_step, [], []
         for attempt in range(1 + self._config.algorithm.dynamic_sampling):
@@ -171,7 +174,7 @@ class Rollouts:
 
 
 def differing(table: pa.Table) -> np.ndarray:
-    """Returns for each row, (R,) bool, whether the responses of its group differ in reward."""
+    """Returns, for each of the R rows, whether the responses of its group differ in reward, (R,) bool."""
     groups, rewards = table.column("group").to_numpy(), table.column("reward").to_numpy()
     differs = np.zeros(len(table), dtype=bool)
     for group in np.unique(groups):

@@ -1,4 +1,4 @@
-"""Readable samples of a run: samples/step-XXXXXXXX.jsonl, one line per response."""
+"""Samples of a run's responses as text: samples/step-XXXXXXXX.jsonl, one line per response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from storage.durable import make_folder, replace_file
 
 
 def write_samples(folder: Path, step: int, samples: list[Sample], table: pa.Table) -> None:
-    """Writes the responses of `step`, highest reward first, with the reward of every source. Raises DiskError."""
+    """Writes the responses of `step`, highest reward first, with the reward from every source.
+
+    Raises:
+        DiskError: the file cannot be written.
+    """
     sources = reward_sources(table)
     rewards, tokens = table.column("reward").to_pylist(), lengths(table, "response").tolist()
     parts = [

@@ -19,9 +19,9 @@ class Schemas:
 
     Attributes:
         prompts: the prompts of the step.
-        responses: with their responses; with dynamic sampling, whose choice needs them, also with their rewards.
-        scored: with what the frozen roles, the policy, and the critic compute for them.
-        trainable: with the columns that the losses read.
+        responses: the prompts with their responses and, if dynamic sampling selects responses by reward, their rewards.
+        scored: the responses with the columns that the frozen roles, the policy, and the critic add.
+        trainable: the scored responses with the columns that the driver adds for the losses.
     """
 
     prompts: pa.Schema

@@ -1,4 +1,4 @@
-"""Stops a run whose metrics show a collapse or whose loss is not finite, rather than train on noise for days."""
+"""Stops a run whose metrics show a collapse or whose loss is not finite, before it trains on noise for days."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from trainers.config.rlhf import StopConfig
 
 
 class CollapseError(RunError):
-    """A metric of the run is not finite or exceeds the limits in `stop`."""
+    """A metric of the run is not finite or violates a limit in `stop`."""
 
 
 @contextmanager
 def keeping_rows(folder: Path) -> Iterator[None]:
-    """Writes the rows of a DivergedError inside the block to `folder`/not_finite.parquet.
+    """Writes the rows of a DivergedError raised inside the block to `folder`/not_finite.parquet.
 
     Raises:
-        RunError: in place of the DivergedError; the message names the file.
+        RunError: replaces the DivergedError; the message names the file.
     """
     try:
         yield
@@ -33,7 +33,7 @@ def keeping_rows(folder: Path) -> Iterator[None]:
 
 
 def refuse_collapse(stop: StopConfig, step: int, metrics: Mapping[str, float]) -> None:
-    """Raises CollapseError if the `metrics` of `step` show a collapse."""
+    """Raises CollapseError if a metric of `step` is not finite or violates a limit in `stop`."""
     for name in ("reward", "policy_loss", "critic_loss", "kl_to_reference"):
         if not math.isfinite(metrics.get(name, 0.0)):
             raise CollapseError(

@@ -1,11 +1,11 @@
-"""Records the content of a run's input files, so that a resumed run refuses a file that has changed since its start.
+"""Records the content of a run's input files, so that a resumed run rejects a file that has changed since its start.
 
     runs/NAME/inputs.json    {"data.train[0]": {"part-00000.parquet":
                                  {"bytes": ..., "mtime_ns": ..., "ctime_ns": ..., "digest": ...}}}
 
-Tables, reward functions, and chat templates are hashed completely; of a weights file larger than 64 MiB, only the size
-and the first and last MiB. A file whose size, mtime, and ctime are as recorded is not read again; no program can set
-the ctime. Models and tables of the Hub have a commit in their name instead.
+Files are hashed completely, except that of a weights file larger than 64 MiB, only the size and the first and last MiB
+are hashed. A file whose size, mtime, and ctime are as recorded is not read again; programs cannot set the ctime. Models
+and tables from the Hub have a commit in their name instead.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def require_same_contents(run: Path, config: Section) -> None:
         run: the run's folder.
 
     Raises:
-        ConfigError: a file has changed, is new, or is missing; the message names the setting and the file.
+        ConfigError: a file has changed, or was added to or removed from a folder; the message names the setting and
+            the file.
         DiskError: the record cannot be written.
     """
     path = run / FILE
@@ -66,7 +67,7 @@ def require_same_contents(run: Path, config: Section) -> None:
 
 
 def _first_changed(before: dict[str, _Record], now: dict[str, _Record]) -> str | None:
-    """Returns the first file, by name, that has changed, is new, or is missing; None if there is none."""
+    """Returns the name of the first file, in alphabetical order, that has changed, is new, or is missing; else None."""
     names = sorted({*before, *now})
     return next((name for name in names if before.get(name, {}).get("digest") != now.get(name, {}).get("digest")), None)
 

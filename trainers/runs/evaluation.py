@@ -33,7 +33,9 @@ _TRIES = 3
 def check_tasks(config: EvaluationConfig | None) -> None:
     """Checks before training that the evaluation tasks can run on a model alone and that their files can be read.
 
-    Raises ConfigError or DataError otherwise.
+    Raises:
+        ConfigError: a task is unknown, given twice, or needs a second model or a reward model.
+        DataError: a task's file cannot be read.
     """
     if config is not None:
         from evals.plan import require_tasks
@@ -42,12 +44,13 @@ def check_tasks(config: EvaluationConfig | None) -> None:
 
 
 class Evaluator:
-    """Runs the tasks of `config` on the weights of a run every `config.every` steps. Does nothing without `config`.
+    """Runs evaluation tasks on the weights of a run every `config.every` steps.
 
     Args:
+        config: the tasks and their settings; None for no evaluation.
         run: the run's folder.
-        steps: steps of the whole run; the last one is always evaluated.
-        timeout_s: longest wait for one evaluation, in seconds.
+        steps: number of steps of the whole run; the weights after the last step are always evaluated.
+        timeout_s: time limit of one evaluation, in seconds.
     """
 
     def __init__(self, config: EvaluationConfig | None, run: Path, steps: int, timeout_s: float) -> None:
@@ -59,14 +62,14 @@ class Evaluator:
         return self._config is not None and (done % self._config.every == 0 or done == self._steps)
 
     def folder(self, done: int) -> Path:
-        """Returns the folder that holds the weights of `done` steps during their evaluation."""
+        """Returns the folder that holds the weights after `done` steps during their evaluation."""
         return self._run / FOLDER / f"step-{done:08d}"
 
     def metrics(self, done: int, export: Callable[[Path], None]) -> dict[str, float]:
         """Evaluates the weights after `done` steps. Replaces the evaluation process if it dies.
 
         Args:
-            done: completed steps.
+            done: number of completed steps.
             export: writes the weights to a folder, which is removed afterwards.
 
         Returns:
@@ -74,7 +77,7 @@ class Evaluator:
 
         Raises:
             RunError: the evaluation process has died repeatedly.
-            ConfigError: a task rejects its settings.
+            ConfigError: a task rejected its settings.
         """
         folder = self.folder(done)
         export(folder)
@@ -101,7 +104,7 @@ class Evaluator:
         raise AssertionError("a try either returns or raises")
 
     def _start(self) -> Any:
-        """Starts the process. It reserves no CPU, because training waits while it computes."""
+        """Starts the evaluation process. It reserves no CPU, because training waits while it computes."""
         assert self._config is not None
         gpus = self._config.gpus
         return (
@@ -116,7 +119,7 @@ class Evaluator:
 
 
 class _Evaluation:
-    """The actor of the evaluation process: runs evals with one engine."""
+    """Ray actor of the evaluation process: runs evaluations with one engine."""
 
     def __init__(self, config: EvaluationConfig) -> None:
         from evals.models.engine import Engine

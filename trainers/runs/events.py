@@ -14,7 +14,7 @@ from storage.durable import writing
 
 
 class TensorBoard:
-    """Writes an event file in `folder`, created at the first write. Writes are unbuffered: `close` flushes nothing."""
+    """Writes an event file in `folder`, which is created at the first write. Writes are not buffered."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -22,7 +22,11 @@ class TensorBoard:
         self._records: Any = None
 
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes one point per name, without values that are not finite: they cannot be plotted. Raises DiskError."""
+        """Writes one point per name, except for values that are not finite, which cannot be plotted.
+
+        Raises:
+            DiskError: the file cannot be written.
+        """
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         finite = [Summary.Value(tag=name, simple_value=value) for name, value in values.items() if math.isfinite(value)]

@@ -51,7 +51,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 def load_chat_tokenizer(folder: str | Path, chat: ChatConfig) -> PreTrainedTokenizerBase:
     """Loads the tokenizer in `folder` with the chat template that the recipe's `chat` section selects.
 
-    Raises ConfigError if there is no tokenizer or no usable chat template; see `data.chat.chat_format`.
+    Raises:
+        ConfigError: there is no tokenizer or no usable chat template; see `data.chat.chat_format`.
     """
     tokenizer = load_tokenizer(folder)
     apply_settings(tokenizer, chat)
@@ -89,7 +90,11 @@ def require_model(
 
 
 def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) -> None:
-    """Checks what `require_model` checks in the configuration files of the folder `path` alone. Raises ConfigError."""
+    """Makes the checks of `require_model` that need only the configuration files of the folder `path`.
+
+    Raises:
+        ConfigError: the model cannot be used; see `require_model`.
+    """
     config = read_config(path, key)
     require_trainable(config, path, key)
     if kind == "scorer":
@@ -106,7 +111,7 @@ def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) ->
 def export_model(folder: Path, tokenizer: PreTrainedTokenizerBase, write: Callable[[Path], Any]) -> None:
     """Writes a model and its tokenizer to `folder`: first to a temporary folder, synced to disk, then renamed.
 
-    The generation_config.json of a language model gets all tokens that end a response.
+    For a language model, generation_config.json lists all tokens that end a response.
 
     Args:
         folder: the target folder, which is replaced.
@@ -133,7 +138,8 @@ def export_model(folder: Path, tokenizer: PreTrainedTokenizerBase, write: Callab
 def _ends(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[int, ...]:
     """Returns all tokens that end a response.
 
-    After pretraining, the chat template may be unusable: then these are the tokens that the tokenizer itself names.
+    If the chat template is unusable, as it may be after pretraining, these are the tokens that the tokenizer and
+    generation_config.json specify.
     """
     try:
         return chat_ends(tokenizer, folder)

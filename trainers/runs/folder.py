@@ -6,7 +6,7 @@
     tb/             the same metrics for TensorBoard
     DONE            written last: the summary, as JSON
 
-Only one driver at a time can open a run. Repeating the command continues the run, or says that it is finished.
+Only one driver at a time can open a run. Repeating the command continues the run, or reports that it is finished.
 config.yaml and DONE contain their own checksums. A damaged line of metrics.jsonl is reported and dropped, because no
 computation depends on it.
 """
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class Run:
-    """An open run. Use it as a context manager: leaving it closes the files and releases the run's lock.
+    """An open run. Use it as a context manager, which closes the files and releases the run's lock at the end.
 
     Args:
         name: the folder below `runs_root()`, e.g. `quickstart/ppo`.
@@ -78,7 +78,8 @@ class Run:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends one line of metrics, and writes them to TensorBoard. NaN and infinities become null in the file.
 
-        Raises DiskError.
+        Raises:
+            DiskError: a file cannot be written.
         """
         values = {name: float(value) for name, value in metrics.items()}
         line = {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -91,7 +92,10 @@ class Run:
             self._pulse.step(step, values)
 
     def shown(self) -> DriverHeartbeat:
-        """Returns a context in which `python -m cluster.status` and Prometheus show this run. Needs a Ray cluster."""
+        """Returns a context in which `python -m cluster.status` and Prometheus show this run.
+
+        The process must be connected to a Ray cluster.
+        """
         self._pulse = DriverHeartbeat(self.name, self.config.recipe_key, self.path)
         return self._pulse
 
@@ -123,13 +127,13 @@ class Run:
         return f"{self.path} is finished; nothing to do (delete the folder to train it again)"
 
     def close(self) -> None:
-        """Releases the run's lock and closes its files. Everything logged is already in them."""
+        """Releases the run's lock and closes its files, which already contain everything that was logged."""
         self._metrics.close()
         self._tensorboard.close()
         os.close(self._lock)
 
     def _open_metrics(self) -> FileIO:
-        """Opens metrics.jsonl unbuffered, so that a full disk raises when a line is written, not at close."""
+        """Opens metrics.jsonl unbuffered, so that a full disk raises an error when a line is written, not at close."""
         with writing(self.path / "metrics.jsonl"):
             return (self.path / "metrics.jsonl").open("ab", buffering=0)
 
@@ -144,8 +148,11 @@ class Run:
     def _check_or_write_config(self) -> str | None:
         """Compares the settings with config.yaml, or writes it if it does not exist.
 
-        Returns a description of the first difference in a setting that may change, or None. Raises ConfigError for a
-        difference in any other setting, and for a damaged config.yaml.
+        Returns:
+            A description of the first difference in a setting that may change; None if there is none.
+
+        Raises:
+            ConfigError: another setting differs, or config.yaml is damaged.
         """
         path, stage = self.path / "config.yaml", self.config.recipe_key
         if not path.exists():
@@ -196,7 +203,8 @@ def already_finished(name: str, config: Section) -> bool:
 def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
     """Yields the lines of a run's metrics.jsonl, which may still be growing; nothing if the file does not exist.
 
-    Raises ConfigError, with file and line, for a line that is not JSON.
+    Raises:
+        ConfigError: a line is not valid JSON; the message names the file and the line.
     """
     path = run / "metrics.jsonl"
     if not path.exists():
@@ -214,7 +222,8 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
 def _locked(folder: Path) -> int:
     """Locks the folder. Returns a file descriptor that holds the lock until it is closed or the process ends.
 
-    Raises ConfigError, with the process id of the holder, if another process holds the lock.
+    Raises:
+        ConfigError: another process holds the lock; the message contains its process id.
     """
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -231,7 +240,7 @@ def _locked(folder: Path) -> int:
 
 
 def _first_difference(old: Any, new: Any, key: str) -> tuple[str, Any, Any] | None:
-    """Returns the first key whose values differ, with both values; None if all are equal."""
+    """Returns the first key whose values differ, the old value, and the new value; None if all values are equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*new, *(name for name in old if name not in new)]:
             found = _first_difference(old.get(name), new.get(name), f"{key}.{name}")
@@ -242,7 +251,7 @@ def _first_difference(old: Any, new: Any, key: str) -> tuple[str, Any, Any] | No
 
 
 def _drop_damaged_lines(path: Path) -> None:
-    """Removes an incomplete last line, which a crash leaves, and invalid lines, which it also reports."""
+    """Removes an incomplete last line, which a crash leaves, and invalid lines, which are also reported."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines if line.endswith(b"\n")]
     good = [line for line in whole if _is_metrics(line)]
@@ -261,9 +270,9 @@ def _is_metrics(line: bytes) -> bool:
 
 
 def _read_done(path: Path) -> dict[str, Any] | None:
-    """Returns the summary of a finished run, else None.
+    """Returns the summary of a finished run; None for an unfinished one.
 
-    Reports a damaged file and renames it to DONE.damaged, so that the run counts as unfinished.
+    A damaged file is reported and renamed to DONE.damaged, so that the run counts as unfinished.
     """
     if not path.exists():
         return None
@@ -278,5 +287,9 @@ def _read_done(path: Path) -> dict[str, Any] | None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a text file atomically; see `replace_file`. Raises DiskError."""
+    """Replaces a text file atomically; see `replace_file`.
+
+    Raises:
+        DiskError: the file cannot be written.
+    """
     replace_file(path, text.encode())

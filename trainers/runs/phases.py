@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Phases:
-    """`with phases("update"): …` adds the block's wall-clock seconds to `seconds["learn"]`.
+    """Timer of phases: `with phases("update"): …` adds the block's wall-clock seconds to `seconds["update"]`.
 
     Args:
         on_begin: functions that are called with a phase's name when it begins.

@@ -1,6 +1,6 @@
 """Pins the commits of Hub models and tables, and the precision of `auto` dtypes, when a run starts.
 
-They are stored in the run's config.yaml, so that a resumed run uses the same.
+They are stored in the run's config.yaml, so that a resumed run uses the same ones.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _COMMIT = re.compile(rf"@{COMMIT.pattern}(?=/|$)")
 def pin(config: ConfigT) -> ConfigT:
     """Returns `config` with a commit in the name of every Hub model and table.
 
-    For a run that has already started, the commits come from its config.yaml, even if the Hub has newer ones. So do
-    dtypes that are not given, even if roles have moved to or from GPUs. Logs the commit or local folder that a name
-    stands for, and each dtype that was kept.
+    For a run that has already started, the commits are taken from its config.yaml, even if the Hub has newer ones. The
+    same applies to dtypes that are not given, even if roles have moved to or from GPUs. Logs the commit or local folder
+    that a name refers to, and each dtype that was kept.
 
     Raises:
         ConfigError: a repository is unknown, gated, or neither reachable nor in the cache.
@@ -78,7 +78,11 @@ def _keep_dtypes(config: StageConfig, values: dict[str, Any], stored: Mapping[st
 
 
 def fetch_on_nodes(config: StageConfig) -> None:
-    """Downloads the Hub models of `config` on every node of the cluster. Raises ConfigError, naming the node."""
+    """Downloads the Hub models of `config` on every node of the cluster.
+
+    Raises:
+        ConfigError: a node cannot download a model; the message names the node.
+    """
     names = [name for _, name, _ in named(config.model_dump(mode="json"), MODEL_KEYS)]
     fetch(list(dict.fromkeys(names)))
 
@@ -107,7 +111,7 @@ def named(
 def _stored(config: StageConfig) -> dict[str, str]:
     """Returns the names and dtypes in the run's config.yaml, by key.
 
-    Empty for a new run, and for a damaged file, which `Run` refuses.
+    The result is empty for a new run, and for a damaged file, which `Run` rejects.
     """
     path = runs_root().joinpath(*PurePosixPath(config.name).parts) / "config.yaml"
     if not path.is_file() or checksum_fault(path.read_bytes(), required=False):

@@ -15,17 +15,17 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Shows the steps completed of a total, the remaining time, and a few metrics.
+    """Shows the number of completed steps, the remaining time, and a few metrics.
 
         with Progress("sft", total=300, show=("loss",)) as progress:
             progress.update(step, {"loss": 2.1})
 
     Args:
         stage: the stage's name, at the start of the line.
-        total: steps of the whole stage.
-        start: steps completed before this process resumed the run; they do not count toward the speed.
+        total: number of steps of the whole stage.
+        start: number of steps completed before this process resumed the run; they do not count toward the speed.
         show: names of the metrics to show.
-        out: output stream, default stdout; a terminal gets a bar.
+        out: output stream (default: stdout); on a terminal, progress is shown as a bar.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Progress:
             self._print(f"{self.stage}  {text}")
 
     def seconds_left(self, step: int) -> float | None:
-        """Returns the seconds until the end at this process's mean speed; None before its first step."""
+        """Returns the seconds until the end at this process's mean speed; None before its first step has completed."""
         if step >= self.total:
             return 0.0
         if step <= self.start:

@@ -35,7 +35,7 @@ class Stopped(SystemExit):
 
 
 class StopRequests:
-    """Listens for stop requests while its `with` block runs, in the main thread.
+    """Listens for stop requests inside its `with` block, which must run in the main thread.
 
     The training loop decides where a request takes effect: in `check`, or anywhere within `may_interrupt`. A second
     Ctrl-C ends the process at once.
@@ -58,7 +58,7 @@ class StopRequests:
 
     @contextmanager
     def may_interrupt(self) -> Iterator[None]:
-        """Lets a stop request raise Stopped inside the block: for work that can be interrupted at any point."""
+        """Lets a stop request raise Stopped anywhere inside the block, for work that can be interrupted anywhere."""
         self._may_interrupt = True
         try:
             self.check()
@@ -68,7 +68,7 @@ class StopRequests:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Defers stop requests until the block ends: for work, within `may_interrupt`, that must complete."""
+        """Defers stop requests until the block ends, for work inside `may_interrupt` that must complete."""
         before, self._may_interrupt = self._may_interrupt, False
         try:
             yield
@@ -76,7 +76,10 @@ class StopRequests:
             self._may_interrupt = before
 
     def watch_nodes(self, watch: Watch) -> None:
-        """Also treats Ray's notice that a node of the run, or of the driver, is being drained as a stop request."""
+        """Starts to treat the draining of a node that the run or its driver uses as a stop request.
+
+        Ray drains a node, for example, before a spot instance is reclaimed.
+        """
         threading.Thread(target=self._look, args=(watch,), name="notices", daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -102,7 +105,7 @@ class StopRequests:
             raise Stopped(self._reason)
 
     def _look(self, watch: Watch) -> None:
-        """Polls for a draining node and sends SIGTERM to this process when there is one."""
+        """Polls for nodes that are being drained, and sends SIGTERM to this process when it finds one."""
         while not self._ended.wait(_POLL_S):
             if leaving := watch.leaving():
                 self._reason = f"Ray is draining node {leaving[:8]}, which this run uses"

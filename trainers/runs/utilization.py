@@ -17,18 +17,18 @@ from trainers.config.supervised import SupervisedConfig
 logger = logging.getLogger(__name__)
 
 TOKENS = 4096
-"""Rows of the matrix that is multiplied, at most `micro_batch_tokens`."""
+"""Number of rows of the matrix that is multiplied, unless `micro_batch_tokens` is smaller."""
 
 
 class Utilization:
     """MFU of all ranks together.
 
-    Measures the peak before training, by multiplying the model's feed-forward matrix in the training processes, on all
-    ranks at the same time, as in training.
+    Measures the peak speed before training, by multiplying the model's feed-forward matrix in the training processes,
+    on all ranks at the same time, as in training.
     """
 
     def __init__(self, model: ZeroModel, module: PackedModule, config: SupervisedConfig) -> None:
-        """Measures the peak; all ranks must call it. For models of unknown shape, logs that MFU is not reported."""
+        """Measures the peak speed, so all ranks must call it. For models of unknown shape, MFU is not reported."""
         self._frozen = config.lora is not None
         self._predicts = isinstance(module, PackedLM)
         self._shape = _shape(model)
@@ -40,14 +40,17 @@ class Utilization:
             self._rate = model.sum_over_ranks({"rate": torch.tensor(rate, dtype=torch.float64)})["rate"]
 
     def flops(self, batch: PackedBatch) -> float:
-        """Returns the floating-point operations of training on a micro-batch; 0 if the model's shape is unknown."""
+        """Returns the number of floating-point operations of training on a micro-batch; 0 if the shape is unknown."""
         if self._shape is None:
             return 0.0
         predicted = len(batch.predict) if self._predicts else 0  # a scalar head has no vocabulary
         return training_flops(self._shape, batch.lengths, predicted, self._frozen)
 
     def metrics(self, flops: float, seconds: float) -> dict[str, float]:
-        """Returns `mfu` of a step: the `flops` of all ranks over those possible in `seconds` at the measured speed."""
+        """Returns the `mfu` of a step: the ratio of `flops`, over all ranks, to those possible in `seconds`.
+
+        The result is empty if the model's shape is unknown.
+        """
         return {} if self._shape is None else {"mfu": flops / (seconds * self._rate)}
 
 

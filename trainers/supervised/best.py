@@ -1,4 +1,4 @@
-"""Keeps the best weights so far: the export with the lowest held-out loss, in the run's folder `best/step-N`.
+"""Keeps the best weights so far: the export with the lowest held-out loss, in `best/step-N` of the run's folder.
 
 The best loss is read from the exported folders, not from a checkpoint. So a run that resumes from before its best
 evaluation keeps that export, whether or not it reaches the evaluation again.
@@ -34,7 +34,7 @@ class Best:
         return self.folder / f"step-{step:08d}"
 
     def keep_only(self, step: int) -> None:
-        """Removes all exports but that of `step`. Raises DiskError."""
+        """Removes all exports except that of `step`. Raises DiskError if that fails."""
         with writing(self.folder):
             for path in self.folder.iterdir():
                 if path != self.of_step(step):
@@ -54,7 +54,11 @@ class Best:
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Writes the evaluation of the weights in `folder` to it; non-finite metrics become null. Raises DiskError."""
+    """Writes the evaluation of the weights in `folder` to the same folder; non-finite metrics become null.
+
+    Raises:
+        DiskError: the file cannot be written.
+    """
     metrics = {name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()}
     content = {"step": evaluation.step, "metrics": metrics, "report": evaluation.report}
     with writing(folder / EVALUATION):

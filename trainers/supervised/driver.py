@@ -67,7 +67,7 @@ def train(stage: Stage[Any, Any]) -> None:
     leaves nothing behind.
 
     Raises:
-        ConfigError: a setting or input is invalid, or workers failed too often.
+        ConfigError: a setting or input is invalid, or workers failed more than `max_failures` times.
         RunError: a loss or gradient is not finite.
         Stopped: a stop was requested; a checkpoint has been saved.
     """
@@ -95,7 +95,11 @@ def train(stage: Stage[Any, Any]) -> None:
 
 
 def total_steps(config: SupervisedConfig, examples: Examples) -> int:
-    """Returns the optimizer steps of the stage. Raises ConfigError if there is too little data for the settings."""
+    """Returns the number of optimizer steps of the stage.
+
+    Raises:
+        ConfigError: there is too little data for the settings.
+    """
     rows, ranks = examples.train.num_rows, config.placement.ranks
     steps = round(config.epochs * rows / config.batch_size)
     if steps < 1:
@@ -113,7 +117,8 @@ def total_steps(config: SupervisedConfig, examples: Examples) -> int:
 def fit(job: Job, examples: Examples, queue: Queue) -> None:
     """Runs the ranks to the end. If one dies, restarts all from the newest checkpoint.
 
-    Raises ConfigError if workers failed too often.
+    Raises:
+        ConfigError: workers failed more than `max_failures` times.
     """
     config: SupervisedConfig = job.stage.config
     placement, gpus = config.placement, config.placement.gpus_per_rank
@@ -145,13 +150,7 @@ def fit(job: Job, examples: Examples, queue: Queue) -> None:
             ),
         ),
     )
-    logger.info(
-        "reserving %d ranks of %g CPUs and %g GPUs; loading %s",
-        placement.ranks,
-        placement.cpus_per_rank,
-        gpus,
-        config.model or "a new model",
-    )
+    logger.info("starting %d ranks and loading the model", placement.ranks)
     try:
         # In a thread, because in the main thread `fit` replaces the handler of Ctrl-C by one that drops the current step.
         with Waiting(), ThreadPoolExecutor(1) as pool:
@@ -169,7 +168,7 @@ def fit(job: Job, examples: Examples, queue: Queue) -> None:
 
 
 def work(settings: dict[str, Any]) -> None:
-    """Runs on every rank, called by Ray Train."""
+    """Trains on one rank; Ray Train calls it on every rank."""
     job, queue = settings["job"], settings["queue"]
     config: SupervisedConfig = job.stage.config
     rank = get_context().get_world_rank()

@@ -21,15 +21,15 @@ logger = logging.getLogger(__name__)
 
 
 class MetricsChannel:
-    """A context that logs the metrics that the ranks send to `run`, in a background thread. Entering returns the queue.
+    """Context manager that receives the ranks' metrics through a queue and logs them in a background thread.
 
-    The acknowledgments that the first rank receives also say whether a stop was requested.
-
-    Leaving it waits until everything sent has been logged. Then it raises the first error: DivergedError if training
-    diverged, or an exception raised by logging itself.
+    Entering the context returns the queue. Leaving it waits until everything sent has been logged, and then raises the
+    first error: DivergedError if training diverged, or an exception raised by logging itself. The acknowledgments that
+    the first rank receives also say whether a stop was requested.
 
     Args:
-        steps: optimizer steps of the whole stage.
+        run: the run to which the metrics are logged.
+        steps: number of optimizer steps of the whole stage.
         show: names of the metrics that the progress bar shows.
         stop: requests to stop the run.
 
@@ -41,7 +41,7 @@ class MetricsChannel:
         self.run, self.steps, self.show, self.stop = run, steps, show, stop
         self.stopped_at: int | None = None
         self.queue = Queue(actor_options={"num_cpus": 0})
-        self._thread = threading.Thread(target=self._listen, name="mailbox", daemon=True)
+        self._thread = threading.Thread(target=self._listen, name="metrics", daemon=True)
         self._progress: Progress | None = None
         self._receipts: Queue | None = None
         self._error: Exception | None = None
@@ -83,7 +83,7 @@ class MetricsChannel:
             try:
                 self.run.log(done, metrics)
             finally:
-                with suppress(RayActorError):  # the sender is dead; its successor sends `start`
+                with suppress(RayActorError):  # the sender's process died; its replacement sends `start`
                     self._receipts.put((done, self.stop.requested))
             self._progress.update(done, metrics)
         elif kind == "stopped":
@@ -93,11 +93,11 @@ class MetricsChannel:
 
 
 class Sender:
-    """The first rank's end of a metrics channel. Steps are logged asynchronously; `wait_logged` waits for it.
+    """The first rank's end of a metrics channel. The driver logs steps asynchronously; `wait_logged` waits for it.
 
     Args:
         queue: the channel's queue.
-        timeout_s: longest wait for an acknowledgment, in seconds.
+        timeout_s: time limit of `wait_logged`, in seconds.
     """
 
     def __init__(self, queue: Queue, timeout_s: float) -> None:
@@ -113,7 +113,11 @@ class Sender:
         self._queue.put((kind, done, metrics))
 
     def wait_logged(self, step: int) -> None:
-        """Waits until the driver has logged `step`, and so all steps before it. Raises RunError after `timeout_s`."""
+        """Waits until the driver has logged `step` and, therefore, all steps before it.
+
+        Raises:
+            RunError: the driver did not log the step within `timeout_s` seconds.
+        """
         deadline = time.monotonic() + self._timeout_s
         while self._logged < step:
             try:

@@ -39,15 +39,16 @@ class PairBatch(PackedBatch):
 
 
 def pair_loss(scores: Tensor, margins: Tensor, label_smoothing: float) -> Tensor:
-    """Returns the sum over pairs of the Bradley-Terry loss, a scalar; openrlhf's is the mean.
+    """Returns the sum over pairs of the Bradley-Terry loss, a scalar (openrlhf returns the mean).
 
     The loss of a pair is -log sigmoid(d) with d = chosen - rejected - margin (Touvron et al. 2023, Llama 2, eq. 2).
     With label smoothing e it is the cross-entropy of sigmoid(d) with a label that is correct with probability 1 - e:
     -(1 - e) log sigmoid(d) - e log sigmoid(-d) (Szegedy et al. 2016, section 7, for two classes).
 
     Args:
-        scores: (P, 2) for chosen and rejected.
-        margins: (P,).
+        scores: scores of the responses, (P, 2) for chosen and rejected.
+        margins: margins by which the chosen scores should exceed the rejected ones, (P,).
+        label_smoothing: assumed probability e that a label is wrong.
     """
     chosen, rejected = scores.unbind(1)
     loss = (1.0 - label_smoothing) * PairWiseLoss()(chosen, rejected, margins)
@@ -69,7 +70,7 @@ class ResponseBatch(PackedBatch):
         Args:
             sequences: 2P token sequences, each a prompt followed by its response.
             responses: the number of response tokens of each sequence.
-            reference: the reference's log-probabilities of the responses, (P, 2).
+            reference: the reference model's log-probabilities of the responses, (P, 2).
         """
         targets = [
             np.arange(len(sequence)) >= len(sequence) - response
@@ -89,13 +90,15 @@ class ResponseBatch(PackedBatch):
 
 
 def dpo_loss(logprobs: Tensor, reference: Tensor, beta: float, label_smoothing: float) -> Tensor:
-    """Returns the sum over pairs of the DPO loss, a scalar; openrlhf's is the mean.
+    """Returns the sum over pairs of the DPO loss, a scalar (openrlhf returns the mean).
 
-    Rafailov et al. 2023, eq. 7; with label smoothing Mitchell 2023, eq. 3.
+    The loss is that of Rafailov et al. 2023, eq. 7, or, with label smoothing, that of Mitchell 2023, eq. 3.
 
     Args:
-        logprobs: the responses' log-probabilities under the model, (P, 2) for chosen and rejected.
-        reference: those under the reference, (P, 2).
+        logprobs: log-probabilities of the responses under the model, in nats, (P, 2) for chosen and rejected.
+        reference: the same under the reference model.
+        beta: strength of the implicit KL penalty.
+        label_smoothing: assumed probability that a label is wrong.
     """
     mean, _, _ = DPOLoss(beta, label_smoothing)(*logprobs.unbind(1), *reference.unbind(1))
     return mean * len(logprobs)

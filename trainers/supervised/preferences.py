@@ -1,4 +1,4 @@
-"""Reads, checks, and encodes preference pairs for reward-model training and DPO. Needs no model."""
+"""Reads, checks, and encodes preference pairs for reward-model training and DPO, without loading a model."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ from trainers.config.supervised import ChatData
 def encode_pairs(tokenizer: Any, data: ChatData, field: str, paths: tuple[str, ...]) -> tuple[pa.Table, str]:
     """Encodes the pairs in the tables `paths`. Returns a table with one row per pair, and a note for the user.
 
-    Columns: `chosen` and `rejected`, list<int32>, token ids of prompt and response; `chosen_response_tokens` and
-    `rejected_response_tokens`, the number of response tokens before truncation; `flaw`; `margin`, fp32; `size`, tokens of both
-    sides; `weight`, 1. If a side is too long, the prompt is truncated at its start, equally on both sides; a response
-    that is still too long is truncated at its start too.
+    Columns: `chosen` and `rejected`, list<int32>, the token ids of prompt and response; `chosen_response_tokens` and
+    `rejected_response_tokens`, the number of response tokens before truncation; `flaw`; `margin`, fp32; `size`, the
+    number of tokens of both sides; `weight`, 1. If a side is too long, the prompt is truncated at its start, equally on
+    both sides; a response that is still too long is also truncated at its start.
 
     Args:
+        tokenizer: a tokenizer with a chat template.
+        data: the settings for samples that are too long.
         field: the setting that names the tables, for messages.
+        paths: the tables, as named in a recipe.
 
     Raises:
-        DataError: a pair cannot be read or encoded, or is refused as too long; the message names field and row.
+        DataError: a pair cannot be read or encoded, or is too long and `too_long` is `refuse`; the message names the
+            setting and the row.
     """
     rows = read_table([table_path(path) for path in paths], PREFERENCE_WITH_MARGIN, may_lack=MAY_LACK).to_pylist()
     pairs = []

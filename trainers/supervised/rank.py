@@ -47,6 +47,7 @@ class Rank:
     """Trains `job.stage` from its newest checkpoint, or from the start, to the end. All ranks run in lockstep.
 
     Args:
+        job: the stage, the run's folder, and the steps and order of training.
         train: the encoded training rows; see `Examples`.
         heldout: the encoded held-out rows.
         send: sends a message to the driver; used on the first rank only.
@@ -128,11 +129,11 @@ class Rank:
     def learn(self, step: int) -> dict[str, float]:
         """Runs one optimizer step and returns its metrics.
 
-        The rows depend on seed and step only, and the loss is over all of them, so neither depends on the number of
-        ranks.
+        The rows depend only on the seed and the step, and the loss is computed over all of them, so neither depends on
+        the number of ranks.
 
         Raises:
-            DivergedError: the loss or gradient is not finite; the error has the offending training rows.
+            DivergedError: the loss or gradient is not finite; the error contains the offending training rows.
         """
         began = time.perf_counter()
         self.seed_dropout(step)
@@ -187,7 +188,7 @@ class Rank:
             if names:
                 found[micro] = outputs
         if names:
-            torch.distributed.all_reduce(found)  # a sum: one rank computed a row, which is 0 on the others
+            torch.distributed.all_reduce(found)  # sums: each row was computed by one rank and is 0 on the others
         rows = self.heldout
         for name, column in zip(names, found.cpu().T, strict=True):
             rows = rows.append_column(name, pa.array(column.numpy()))
@@ -209,7 +210,7 @@ class Rank:
     def ask_tasks(self, done: int) -> dict[str, float]:
         """Runs the tasks of `evaluation` on the weights after `done` steps.
 
-        Rank 0 evaluates and returns the metrics; the other ranks wait for it and return none.
+        Rank 0 runs the tasks and returns their metrics; the other ranks wait for it and return no metrics.
         """
 
         def export(folder: Path) -> None:
@@ -235,7 +236,7 @@ class Rank:
         self.host.barrier("copying the best model")
 
     def plan(self, sizes: list[int]) -> list[list[int]]:
-        """Returns this rank's micro-batches, as lists of row indices, for rows of `sizes` tokens."""
+        """Returns this rank's micro-batches, as lists of indices into `sizes`, the numbers of tokens of the rows."""
         return self.plans(sizes)[self.model.rank]
 
     def plans(self, sizes: list[int]) -> Plan:
@@ -243,12 +244,12 @@ class Rank:
         return balanced_plan(sizes, self.model.world_size, self.config.micro_batch_tokens)
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Returns folder and state of the newest intact checkpoint. Rank 0 reads them, so all ranks use the same."""
+        """Returns folder and state of the newest intact checkpoint, as found by rank 0; None if there is none."""
         found = self.checkpoints.latest() if self.model.rank == 0 else None
         return self.host.of_first_rank(found, "verifying the checkpoints")
 
     def save(self, done: int) -> None:
-        """Copies this rank's shard and starts to write it to a temporary folder; `commit` makes it a checkpoint."""
+        """Copies this rank's shard and starts writing it to a temporary folder; `commit` makes it a checkpoint."""
         if self.model.rank == 0:
             self.checkpoints.begin(done)
         self.host.barrier("removing the files of interrupted checkpoints")

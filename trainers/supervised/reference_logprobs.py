@@ -1,8 +1,7 @@
 """Reference log-probabilities of every row, computed once before the first step and stored in the run's folder.
 
 A stage that compares the trained model with its starting model names columns for them (`Stage.start_columns`). They are
-computed while the weights are still those of the start, so no second model is kept in memory. A resumed run reads the
-file.
+computed before training changes the weights, so no second model is kept in memory. A resumed run reads the file.
 """
 
 from __future__ import annotations
@@ -40,14 +39,17 @@ class Rank(Protocol):
     heldout: pa.Table
 
     def plan(self, sizes: list[int]) -> list[list[int]]:
-        """Returns the rank's micro-batches, as lists of row indices, for rows of `sizes` tokens."""
+        """Returns the rank's micro-batches, as lists of indices into `sizes`, the numbers of tokens of the rows."""
         ...
 
 
 def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
     """Returns `rank.train` and `rank.heldout` with their start columns filled.
 
-    All ranks must call it, before a checkpoint is loaded. Raises ConfigError if the file was made from other rows.
+    All ranks must call it, before a checkpoint is loaded.
+
+    Raises:
+        ConfigError: the file was computed from other rows.
     """
     path = rank.job.folder / FILE
     sizes = pa.concat_tables([rank.train.select(["size"]), rank.heldout.select(["size"])])
@@ -71,7 +73,7 @@ def with_start_columns(rank: Rank) -> tuple[pa.Table, pa.Table]:
 
 
 def _learned_rows(rank: Rank) -> list[int]:
-    """Returns the training rows that any step uses, each once, in the order of their first use."""
+    """Returns the training rows that at least one step uses, each once, in the order of their first use."""
     steps, size, order = rank.job.steps, rank.config.batch_size, rank.job.order
     if order.weights is None:  # the first epoch has every row
         steps = min(steps, -(-order.rows // size))
@@ -81,9 +83,9 @@ def _learned_rows(rank: Rank) -> list[int]:
 def _outputs(rank: Rank, table: pa.Table, order: list[int], size: int) -> Tensor:
     """Returns the model's outputs for the rows in `order`, (rows of the table, start columns) fp32; NaN for other rows.
 
-    Computes `size` rows at a time, split into micro-batches as a training step splits them, so that the outputs equal
-    those of the first step bit for bit. The last group is padded with rows from the beginning, because every rank needs
-    a row; their outputs are discarded.
+    Computes `size` rows at a time, split into micro-batches in the same way as in a training step, so that the outputs
+    equal those of the first step bit for bit. The last group is padded with rows from the beginning, because every rank
+    needs a row; the outputs of the padding are discarded.
     """
     columns = len(rank.stage.start_columns)
     found = torch.zeros(table.num_rows, columns, device=device())
@@ -96,7 +98,7 @@ def _outputs(rank: Rank, table: pa.Table, order: list[int], size: int) -> Tensor
             for output, index in zip(outputs, micro, strict=True):
                 if first + index < len(order):
                     found[rows[index]] = output
-    torch.distributed.all_reduce(found)  # a sum: one rank computed a row, which is 0 on the others
+    torch.distributed.all_reduce(found)  # sums: each row was computed by one rank and is 0 on the others
     known = torch.full((table.num_rows, columns), torch.nan)
     known[order] = found.cpu()[order]
     return known

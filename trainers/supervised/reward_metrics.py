@@ -1,8 +1,8 @@
 """Reward-model metrics on held-out pairs: accuracy, calibration, score distribution, correlation with length.
 
-P pairs. Scores are as trained: in the Bradley-Terry model a response is better than the other with probability
-sigmoid(score - other score). The export divides scores by their standard deviation, which affects only the calibration:
-to get the probability from exported scores, multiply their difference by `score_std`.
+Shapes: P pairs. Scores are those before the export: in the Bradley-Terry model, one response is better than the other
+with probability sigmoid(score - other score). The export divides scores by their standard deviation, which affects only
+the calibration: to get the probability from exported scores, multiply their difference by `score_std`.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Scored:
 def metrics(scored: Scored) -> dict[str, float]:
     """Returns the metrics of one held-out evaluation, by name.
 
-    `heldout_loss` is the Bradley-Terry loss without margins and label smoothing, so that runs with other settings can
-    be compared. The correlations are between the responses' scores and their lengths in tokens; they are NaN if all
+    `heldout_loss` is the Bradley-Terry loss without margins and label smoothing, so that runs with different settings
+    can be compared. The correlations are between the responses' scores and their lengths in tokens; they are NaN if all
     scores or all lengths are equal.
     """
     from scipy.stats import rankdata  # the import takes a second, and the driver does not need it
@@ -84,7 +84,7 @@ def metrics(scored: Scored) -> dict[str, float]:
 
 
 def report(scored: Scored) -> dict[str, Any]:
-    """Returns the reliability diagram and the score distribution, as JSON; scores are normalized as in the export."""
+    """Returns the reliability diagram and the distribution of the scores, normalized as in the export, as JSON."""
     mean, std = float(scored.all.mean()), float(scored.all.std()) or 1.0
     sides = {"chosen": (scored.chosen - mean) / std, "rejected": (scored.rejected - mean) / std}
     edges = np.histogram_bin_edges(np.concatenate(list(sides.values())), HISTOGRAM_BINS)
@@ -100,7 +100,7 @@ def reliability(differences: Floats) -> list[dict[str, float]]:
     """Returns the reliability diagram of pairs with score differences (P,).
 
     Pairs are grouped into `BINS` bins of equal width by confidence, sigmoid(|difference|). Each non-empty bin has a
-    row: `pairs`, their number; `confidence`, its mean; `accuracy`, the share of correctly ranked pairs.
+    row: `pairs`, the number of pairs; `confidence`, their mean confidence; `accuracy`, the share ranked correctly.
     """
     confidence = 1.0 / (1.0 + np.exp(-np.abs(differences)))
     right = wins(differences, np.zeros_like(differences))
@@ -116,23 +116,29 @@ def reliability(differences: Floats) -> list[dict[str, float]]:
 
 
 def calibration_error(rows: list[dict[str, float]]) -> float:
-    """Computes the expected calibration error: mean |accuracy - confidence| over pairs (Guo et al. 2017, eq. 3)."""
+    """Computes the expected calibration error from the rows of `reliability`: the mean of |accuracy - confidence|.
+
+    The mean is over pairs, each with the values of its bin (Guo et al. 2017, eq. 3).
+    """
     pairs = sum(row["pairs"] for row in rows)
     return sum(row["pairs"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / pairs
 
 
 def correlation(one: Floats, other: Floats) -> float:
-    """Returns the Pearson correlation (of ranks: the Spearman correlation); NaN if either array is constant."""
+    """Returns the Pearson correlation of two arrays of shape (2P,); NaN if either is constant.
+
+    The Pearson correlation of ranks is the Spearman correlation.
+    """
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return math.nan
     return float(np.corrcoef(one, other)[0, 1])
 
 
 def centred_and_scaled(metrics: Mapping[str, float]) -> tuple[float, float]:
-    """Returns the divisor for the head's weights and the mean to subtract after it, both from the held-out metrics.
+    """Returns the divisor of the head's weights, and the mean to subtract from the scaled scores.
 
-    They give held-out scores mean 0 and standard deviation 1. A head that gives all responses the same score keeps its
-    scale.
+    They are computed from the held-out metrics, so that held-out scores get mean 0 and standard deviation 1. A head
+    that gives all responses the same score keeps its scale.
     """
     std = metrics["score_std"] or 1.0
     return std, metrics["score_mean"] / std

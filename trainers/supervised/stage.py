@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 Batch = TypeVar("Batch", bound="PackedBatch")
 Config = TypeVar("Config", bound=SupervisedConfig)
 Encode = Callable[[str, tuple[str, ...]], tuple[pa.Table, str]]
-"""Encodes the tables at paths, given after the setting that names them; returns one table and a note for the user."""
+"""Encodes tables, given the setting that names them and their paths; returns one table and a note for the user."""
 
 
 @dataclass(frozen=True)
 class Examples:
     """A stage's encoded data: Arrow tables with one row per sample, and notes for the user.
 
-    In addition to the stage's columns, each table has `size`, the tokens of a row, and `weight`, its number of loss
-    terms.
+    In addition to the stage's columns, each table has `size`, the number of tokens of a row, and `weight`, its number
+    of loss terms.
     """
 
     train: pa.Table
@@ -53,7 +53,7 @@ class Stage(ABC, Generic[Config, Batch]):
 
     tokenizer: PreTrainedTokenizerBase
     start_export: str | None = None
-    """Folder, within the run's, for an export of the weights before the first step; None for no such export."""
+    """Subfolder of the run's folder for an export of the weights before the first step; None for no such export."""
 
     start_columns: tuple[str, ...] = ()
     """fp32 columns of both tables for the outputs of `run` with the starting model, (rows, columns); NaN at first."""
@@ -69,7 +69,12 @@ class Stage(ABC, Generic[Config, Batch]):
 
     @abstractmethod
     def examples(self) -> Examples:
-        """Reads, checks, and encodes the data; sets `tokenizer`. Raises ConfigError or DataError for invalid input."""
+        """Reads, checks, and encodes the data; sets `tokenizer`.
+
+        Raises:
+            ConfigError: a model or setting is invalid.
+            DataError: a table cannot be read or encoded.
+        """
 
     @abstractmethod
     def module(self) -> PackedModule:
@@ -77,7 +82,7 @@ class Stage(ABC, Generic[Config, Batch]):
 
     @abstractmethod
     def batch(self, table: pa.Table, rows: list[int]) -> Batch:
-        """Returns a micro-batch, on the CPU, of the given rows of `Examples.train` or `Examples.heldout`."""
+        """Returns a micro-batch, on the CPU, of the given rows of `table`: `Examples.train` or `Examples.heldout`."""
 
     @abstractmethod
     def run(self, engine: Any, batch: Batch) -> Tensor:
@@ -92,7 +97,10 @@ class Stage(ABC, Generic[Config, Batch]):
         return {}
 
     def heldout_sums(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Returns metrics of a held-out micro-batch, scalar sums over rows or tokens; the same names for every batch."""
+        """Returns metrics of a held-out micro-batch, as scalar sums over rows or tokens.
+
+        The names must be the same for every micro-batch.
+        """
         return {}
 
     @abstractmethod
@@ -100,7 +108,7 @@ class Stage(ABC, Generic[Config, Batch]):
         """Returns the held-out metrics, including `heldout_loss`.
 
         Args:
-            sums: those of `heldout_sums`, added over all micro-batches and ranks.
+            sums: the results of `heldout_sums`, added over all micro-batches and ranks.
             rows: the held-out rows with `heldout_columns`.
         """
 
@@ -111,9 +119,14 @@ class Stage(ABC, Generic[Config, Batch]):
     def finish(
         self, weights: dict[str, Tensor], metrics: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Postprocesses the trained `weights`, full tensors by name, given their held-out metrics, for the export.
+        """Postprocesses the trained weights for the export.
 
-        Returns the weights to export, and additions to config.json.
+        Args:
+            weights: full (unsharded) tensors, by name.
+            metrics: the held-out metrics of these weights.
+
+        Returns:
+            The weights to export, and additions to config.json.
         """
         return weights, {}
 
@@ -126,7 +139,7 @@ class Job:
     folder: Path
     """The run's folder, absolute, on a file system that all ranks and the driver share."""
     steps: int
-    """Optimizer steps of the whole run."""
+    """Number of optimizer steps of the whole run."""
     order: Order
     """The order of the training rows."""
 
@@ -144,7 +157,7 @@ class LanguageStage(Stage[Config, "PackedBatch"]):
     """Next-token prediction: a loss term is the negative log-likelihood of one predicted token."""
 
     def run(self, engine: Any, batch: PackedBatch) -> Tensor:
-        """Returns the log-probabilities of the predicted tokens, (N,), nats."""
+        """Returns the log-probabilities of the N predicted tokens, (N,), in nats."""
         logprobs, _ = engine(batch)
         return logprobs
 
@@ -153,7 +166,7 @@ class LanguageStage(Stage[Config, "PackedBatch"]):
         return -outputs.sum()
 
     def heldout_sums(self, outputs: Tensor, batch: PackedBatch) -> dict[str, Tensor]:
-        """Returns `nll` and the number of predicted tokens, scalars."""
+        """Returns the negative log-likelihood in nats, `nll`, and the number of predicted tokens, as scalars."""
         return {"nll": -outputs.double().sum(), "predicted": torch.tensor(len(batch.predict))}
 
     def heldout_metrics(self, sums: Mapping[str, float], rows: pa.Table) -> dict[str, float]:
@@ -176,7 +189,7 @@ def encoded(data: ChatData, encode: Encode, seed: int) -> Examples:
 def from_sources(data: TrainTables, encode: Encode) -> tuple[pa.Table, list[int], list[str]]:
     """Encodes data.train. Returns the table, the number of rows of each source, and notes.
 
-    With `data.weights`, every entry is a source and encoded separately; without, all entries are one source.
+    With `data.weights`, every entry is a source and is encoded separately; otherwise all entries form one source.
     """
     if data.weights is None:
         table, note = encode("data.train", data.train)

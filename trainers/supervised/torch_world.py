@@ -1,4 +1,4 @@
-"""Ray Train's torch.distributed backend, with a store that listens on the node's address only."""
+"""Ray Train's torch.distributed backend, with a store that listens only on the node's address."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Backend(_TorchBackend):
 
 
 class WorldConfig(TorchConfig):
-    """Ray Train's `TorchConfig`, but its store listens on the node's address only."""
+    """Ray Train's `TorchConfig`, with a store that listens only on the node's address."""
 
     @property
     def backend_cls(self) -> type[_Backend]:

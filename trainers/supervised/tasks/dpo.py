@@ -1,4 +1,4 @@
-"""Direct preference optimization (DPO): trains the model on preference pairs, without reward model or sampling.
+"""Direct preference optimization (DPO): trains the model on preference pairs, without a reward model or sampling.
 
 The loss of a pair is -log sigmoid(beta (log-ratio of the chosen response - log-ratio of the rejected one)), where a
 response's log-ratio is log pi(response | prompt) - log pi_ref(response | prompt), summed over its tokens including the

@@ -44,7 +44,7 @@ class PretrainStage(LanguageStage[PretrainConfig]):
 
         if self.config.model is not None:
             return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
-        assert self.config.architecture is not None  # the settings have exactly one of the two
+        assert self.config.architecture is not None  # exactly one of model and architecture is set
         ids = self.tokenizer
         special = ids.bos_token_id, ids.eos_token_id, ids.pad_token_id
         return PackedLM(new_causal_lm(self.config.architecture, len(ids), *special, self.config.seed))

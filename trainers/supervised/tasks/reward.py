@@ -1,10 +1,10 @@
 """Reward model: a scalar head on a causal model, trained on preference pairs with the Bradley-Terry loss.
 
-The score of a response is the head's output at its last token: the end token if the response is complete; a response
-that was cut off has none. The Bradley-Terry loss depends on differences only, so the scores' mean and scale are
-arbitrary. The export normalizes them, so that the scores of the held-out responses have mean 0 and standard deviation
-1. The scale goes into the head's weights. Heads have no bias in Transformers and in vLLM, so the mean goes into
-config.json as `logit_mean`; all code here that reads scores subtracts it.
+The score of a response is the head's output at its last token, which is the end token unless the response is truncated.
+The Bradley-Terry loss depends only on differences, so the scores' mean and scale are arbitrary. The export normalizes
+them, so that the scores of the held-out responses have mean 0 and standard deviation 1. The scale is stored in the
+head's weights. Heads have no bias in Transformers and in vLLM, so the mean is stored in config.json as `logit_mean`;
+all code of this project that reads scores subtracts it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         self.tokenizer = load_chat_tokenizer(self.config.model, self.config.chat)
         examples = encoded(data, partial(encode_pairs, self.tokenizer, data), self.config.seed)
         lengths = (_array(examples.heldout, f"{side}_response_tokens") for side in ("chosen", "rejected"))
-        baseline = f"length baseline: {length_baseline(*lengths):.3f} of the held-out pairs are ranked correctly by "
-        "length alone"
+        baseline = f"length baseline: {length_baseline(*lengths):.3f} of the held-out pairs are ranked correctly by length alone"
         return replace(examples, notes=(*examples.notes, baseline))
 
     def module(self) -> PackedModule:
@@ -51,7 +50,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         from actors.zero.loading import load_to_train
 
         module = load_to_train(PackedScorer, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
-        # A starting reward model may have a mean, which the forward pass would subtract. The export measures a new one.
+        # A starting reward model may have a mean, which the forward pass would subtract. The export computes a new one.
         setattr(module.model.config, LOGIT_MEAN, 0.0)
         return module
 

@@ -25,7 +25,7 @@ Samples = list[tuple[list[int], list[int]]]
 class SftStage(LanguageStage[SftConfig]):
     """The SFT stage. A row is one chat, whose loss mask selects the responses to train on and their end tokens.
 
-    A chat gives several rows if its template renders earlier turns differently when others follow.
+    A chat yields several rows if the chat template renders earlier turns differently when others follow.
     """
 
     def examples(self) -> Examples:
@@ -56,7 +56,8 @@ class SftStage(LanguageStage[SftConfig]):
             field: the setting that names the tables, for messages.
 
         Raises:
-            DataError: a chat cannot be encoded, is refused as too long, or has no response within `data.max_tokens`.
+            DataError: a chat cannot be encoded, is too long and `data.too_long` is `refuse`, or has no response within
+                `data.max_tokens`.
         """
         read = read_table([table_path(path) for path in paths], SFT, may_lack=MAY_LACK)
         chats, encoded = column_values(read, "messages"), []
@@ -94,9 +95,12 @@ class SftStage(LanguageStage[SftConfig]):
         return chat_format(self.tokenizer).samples(messages, self.config.train_on == "last_response")
 
     def _cut(self, field: str, chats: list[Chat], encoded: list[Samples], fit: Fit) -> Fit:
-        """Encodes chats above `data.max_tokens` again without their last turns, so that all remaining turns are whole.
+        """Shortens chats that exceed `data.max_tokens` by whole turns at their end, and encodes them again.
 
-        Updates `encoded`. A chat whose first response does not fit is dropped; raises DataError if no chat remains.
+        Updates `encoded`. A chat whose first response does not fit is dropped.
+
+        Raises:
+            DataError: no chat remains.
         """
         limit = self.config.data.max_tokens
         whole: dict[int, int] = {}
