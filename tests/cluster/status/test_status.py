@@ -21,7 +21,7 @@ from cluster.status.__main__ import main, render
 from cluster.status.view import ClusterView, NodeView, RankView, RunView, WaitingView, snapshot
 
 
-def soon(check: Callable[[], Any], seconds: float = 30.0) -> Any:
+def soon(check: Callable[[], Any], seconds: float = 120.0) -> Any:
     """What `check` returns, once that is true."""
     deadline = time.monotonic() + seconds
     while not (found := check()):
@@ -78,7 +78,7 @@ def test_a_run_from_its_first_beat_to_its_end(
             ("rollout", 0, "alive", pids[0], 0, 3),
             ("rollout", 1, "alive", pids[1], 0, 3),
         ]
-        assert all(rank.beat_s is not None and rank.beat_s < 10 for rank in run.ranks)
+        assert all(rank.beat_s is not None and rank.beat_s < 60 for rank in run.ranks)
         assert all(rank.resident_bytes is not None and 2**24 < rank.resident_bytes < 2**34 for rank in run.ranks)
 
         main(["--json"])
