@@ -1,8 +1,10 @@
 # Everything one types. `make` alone lists it.
 
 python := .venv/bin/python
-# Two processes of pytest-xdist, each with one file at a time, in the order that tests/conftest.py chooses.
-parallel := -n 2 --dist loadgroup --no-loadscope-reorder
+# The fast tests need one core each, so two processes of pytest-xdist run them, one file at a time. The slow ones start
+# several processes themselves, which on two cores would only delay each other.
+fast := -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow and not long and not gpu and not real"
+slow := -m "slow and not long and not gpu and not real"
 
 .DEFAULT_GOAL := help
 .PHONY: help env env-clients quickstart test test-fast test-long test-real chaos lint
@@ -19,11 +21,11 @@ env-clients: ## other people's clients of the endpoint in .venv-clients, which t
 quickstart: env ## the whole regime on the sample clinic; ARGS='--seed=1' overrides settings
 	@$(python) -m trainers.quickstart $(ARGS)
 
-test: env ## every test but the long ones and those that need a GPU
-	@$(python) -m pytest $(parallel) -m "not long and not gpu and not real" $(ARGS)
+test: test-fast ## every test but the long ones and those that need a GPU
+	@$(python) -m pytest $(slow) $(ARGS)
 
 test-fast: env ## the tests of a few seconds
-	@$(python) -m pytest $(parallel) -m "not slow and not long and not gpu and not real" $(ARGS)
+	@$(python) -m pytest $(fast) $(ARGS)
 
 test-long: env env-clients ## whole runs that are killed, rolled over and measured
 	@$(python) -m pytest -m "long and not gpu" $(ARGS)
