@@ -63,7 +63,13 @@ PRINT = {
         "trainers/supervised/driver.py",
         "trainers/runs/progress.py",
     ),
-    *("trainers/journal.py", "trainers/quickstart.py", "trainers/report.py", "trainers/vocabulary.py"),
+    *(
+        "trainers/journal.py",
+        "trainers/list_runs.py",
+        "trainers/quickstart.py",
+        "trainers/report.py",
+        "trainers/vocabulary.py",
+    ),
 }
 
 

@@ -29,12 +29,12 @@ from trainers.rlhf.loop import Loop
 from trainers.rlhf.observer import Observer
 from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.recovery import Recovery
-from trainers.rlhf.restart import starting_again
 from trainers.runs.ending import ending
 from trainers.runs.evaluation import check_tasks
 from trainers.runs.export import load_chat_tokenizer, load_tokenizer, require_model
 from trainers.runs.folder import Run, already_finished
 from trainers.runs.pinning import fetch_on_nodes, pin
+from trainers.runs.restart import starting_again
 from trainers.runs.stopping import StopRequests
 
 logger = logging.getLogger(__name__)

@@ -43,12 +43,12 @@ from trainers.rejection.rounds import Round, sft_config
 from trainers.rejection.selection import chat_with, choose, report, verdicts
 from trainers.rlhf.journal import Journal, fingerprint
 from trainers.rlhf.prompts import PromptStream
-from trainers.rlhf.restart import starting_again
 from trainers.rlhf.rewards import add_reward
 from trainers.runs.ending import ending
 from trainers.runs.export import export_model, load_chat_tokenizer, require_model
 from trainers.runs.folder import Run, already_finished, write_atomically
 from trainers.runs.pinning import fetch_on_nodes, pin
+from trainers.runs.restart import starting_again
 from trainers.runs.stopping import StopRequests
 from trainers.supervised import driver
 from trainers.supervised.tasks.sft import SftStage

@@ -37,6 +37,8 @@ from trainers.runs.progress import Progress
 
 logger = logging.getLogger(__name__)
 
+_MOST_NAMED = 5  # changed settings that an error names
+
 
 class Run:
     """An open run. Use it as a context manager, which closes the files and releases the run's lock at the end.
@@ -149,7 +151,7 @@ class Run:
         """Compares the settings with config.yaml, or writes it if it does not exist.
 
         Returns:
-            A description of the first difference in a setting that may change; None if there is none.
+            A description of the differences in settings that may change; None if there is none.
 
         Raises:
             ConfigError: another setting differs, or config.yaml is damaged.
@@ -165,17 +167,18 @@ class Run:
         stored = read(stage, {stage: type(self.config)}, ["--config", str(path)])
         free = set(type(self.config).may_change)
         before, now = (config.model_dump(mode="json", exclude=free) for config in (stored, self.config))
-        if difference := _first_difference(before, now, stage):
-            key, old, new = difference
+        if found := list(_differences(before, now, stage)):
+            named = [f"{key} = {short(old)}, not {short(new)}" for key, old, new in found[:_MOST_NAMED]]
+            more = [f"{len(found) - len(named)} more"] if len(found) > len(named) else []
             raise ConfigError(
-                f"{path}: this run was started with {key} = {short(old)}, not {short(new)}; "
-                "continue it with the old value, choose another run name, or delete the folder"
+                f"{path}: this run was started with {'; '.join([*named, *more])}; continue it with the old "
+                f"value{'s' if len(found) > 1 else ''}, choose another run name, or delete the folder"
             )
         before, now = (config.model_dump(mode="json") for config in (stored, self.config))
-        if difference := _first_difference(before, now, stage):
-            key, old, new = difference
-            return f"{key} = {short(new)} instead of {short(old)}"
-        return None
+        changed = [
+            f"{key} = {short(new)} instead of {short(old)}" for key, old, new in _differences(before, now, stage)
+        ]
+        return "; ".join(changed) or None
 
     def _write_config(self) -> None:
         path = self.path / "config.yaml"
@@ -219,6 +222,19 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
                 raise ConfigError(f"{path}:{number}: is not valid JSON; repair or remove the line") from error
 
 
+def in_use(folder: Path) -> bool:
+    """Returns whether a driver on this machine has opened the run in `folder`.
+
+    Reads the kernel's table of locks: trying to lock the run could make a driver that starts now fail.
+    """
+    try:
+        lock = (folder / ".lock").stat()
+    except FileNotFoundError:
+        return False
+    place = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:{lock.st_ino}"
+    return any(place in line.split() for line in Path("/proc/locks").read_text().splitlines())
+
+
 def _locked(folder: Path) -> int:
     """Locks the folder. Returns a file descriptor that holds the lock until it is closed or the process ends.
 
@@ -239,15 +255,13 @@ def _locked(folder: Path) -> int:
     return descriptor
 
 
-def _first_difference(old: Any, new: Any, key: str) -> tuple[str, Any, Any] | None:
-    """Returns the first key whose values differ, the old value, and the new value; None if all values are equal."""
+def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yields every key whose values differ, the old value, and the new value."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*new, *(name for name in old if name not in new)]:
-            found = _first_difference(old.get(name), new.get(name), f"{key}.{name}")
-            if found:
-                return found
-        return None
-    return None if old == new else (key, old, new)
+            yield from _differences(old.get(name), new.get(name), f"{key}.{name}")
+    elif old != new:
+        yield key, old, new
 
 
 def _drop_damaged_lines(path: Path) -> None:

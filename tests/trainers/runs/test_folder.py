@@ -62,6 +62,16 @@ def test_settings_must_be_those_of_the_start(runs):
     Run("sft", SFT()).close()  # the refusal gave the lock free
 
 
+def test_all_changed_settings_are_named(runs):
+    Run("sft", SFT()).close()
+    with pytest.raises(ConfigError) as caught:
+        Run("sft", SFT(seed=3, ranks=3, optimizer=Optimizer(lr=0.5)))
+    assert "sft.optimizer.lr = 0.0001, not 0.5" in str(caught.value)
+    assert "sft.seed = 0, not 3" in str(caught.value)
+    assert "sft.ranks" not in str(caught.value)  # it may change
+    assert str(caught.value).endswith("continue it with the old values, choose another run name, or delete the folder")
+
+
 def test_where_a_run_computes_may_change_until_it_is_finished(runs, caplog):
     Run("sft", SFT()).close()
     with Run("sft", SFT(ranks=3)) as run:
