@@ -67,6 +67,7 @@ def logs() -> None:
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.INFO)
+    logging.getLogger("ray.serve").filters.clear()  # `python -m serve` adds one
 
 
 @pytest.fixture

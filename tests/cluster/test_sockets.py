@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -36,8 +37,10 @@ def test_a_listening_socket_is_found_with_its_address(
 
 
 def test_processes_are_found_by_parent_and_named() -> None:
-    assert os.getpid() in children()[os.getppid()]
-    assert sys.executable.rpartition("/")[2] in command_line(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.pid in children()[os.getpid()]
+        assert command_line(child.pid).endswith("-c input()")
+        child.communicate(b"\n")
     assert command_line(2**22 + 1) == ""
 
 

@@ -50,7 +50,7 @@ def test_three_tokens_by_hand() -> None:
 def test_where_openrlhf_is_biased_a_gap_carries_the_next_value() -> None:
     # Four tokens, the third masked: not an action. Rewards 0, 0, -, 1, values 1, 2, -, 3, gamma 1, lambda 0.5.
     # Actions alone: deltas 0 + 2 - 1 = 1;  0 + 3 - 2 = 1;  1 + 0 - 3 = -2;  advantages 1 + .5 * 0 = 1;  1 + .5 * -2 = 0;  -2
-    from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+    from experience_maker import RemoteExperienceMaker
 
     ours = generalized_advantages(np.array([0.0, 0.0, 1.0]), np.array([1.0, 2.0, 3.0]), gamma=1.0, lam=0.5)
     assert ours.tolist() == [1.0, 0.0, -2.0]
@@ -125,7 +125,7 @@ def openrlhf_rewards(rows: pa.Table, shaped: np.ndarray) -> tuple[dict[str, torc
 
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 1.0), (1.0, 0.95), (0.9, 0.8)])
 def test_ppo_equals_openrlhf(gamma: float, lam: float) -> None:
-    from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+    from experience_maker import RemoteExperienceMaker
 
     rows = table()
     ours = with_advantages(rows, gamma=gamma, gae_lambda=lam, kl_coef=0.1, whiten_advantages=False)
@@ -139,7 +139,7 @@ def test_ppo_equals_openrlhf(gamma: float, lam: float) -> None:
 
 @pytest.mark.parametrize("name", ["grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline"])
 def test_the_others_equal_openrlhfs_cumulative_returns(name: str) -> None:
-    from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+    from experience_maker import RemoteExperienceMaker
 
     rows = table(rows=12, samples=4).drop_columns(["values"])
     ours = with_advantages(rows, name=name, kl_coef=0.1, kl_in="reward", kl_estimator="k1", whiten_advantages=False)
