@@ -1,6 +1,6 @@
 """python -m benchmarks.durability: the cost of journal and checkpoints per step of a trainers.ppo run without faults.
 
-Trains one run and compares the seconds of every write with those of the steps. The cost per step is the time to write
+Trains one run and compares the time of every write with that of the steps. The cost per step is the time to write
 the journal and the rewards, and the time that a checkpoint blocks training: in one step, to copy policy and critic, and
 in the next, to wait for the part of the write that is not finished yet. The arguments are those of trainers.ppo. Prints
 JSON.
@@ -48,13 +48,13 @@ def main() -> None:
 
 
 class Spent:
-    """Records the seconds of every call of the watched methods."""
+    """Records the duration of every call of the watched methods, in seconds."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def watch(self, owner: type, method: str, name: str) -> None:
-        """Wraps `owner.method`, so that the seconds of every call are appended to `seconds[name]`."""
+        """Wraps `owner.method`, so that the duration of every call, in seconds, is appended to `seconds[name]`."""
         original: Callable[..., Any] = getattr(owner, method)
 
         def timed(*arguments: Any) -> Any:
@@ -68,13 +68,15 @@ class Spent:
 
 
 def figures(spent: Spent, steps: list[float], checkpoint_every: int) -> dict[str, Any]:
-    """Returns the median seconds of a step and of each write, and the writes' share of the time after the warm-up.
+    """Returns the median time of a step and of each write, and the writes' share of the time after the warm-up.
+
+    Times are in seconds.
 
     The calls of the warm-up steps are excluded, except for checkpoint copies, which most steps do not have.
 
     Args:
-        spent: seconds of every call.
-        steps: seconds of each step.
+        spent: durations of all calls.
+        steps: duration of each step, in seconds.
         checkpoint_every: steps between checkpoints.
     """
     kept = {name: values[WARM_UP:] for name, values in spent.seconds.items() if name != "checkpoint_copy"}

@@ -6,7 +6,7 @@ new processes: every rank loads the whole model in float32, as the roles of RLHF
 peak anonymous memory until the model is loaded, and `made_mib` until DeepSpeed has created the optimizer, both in MiB
 above the memory before loading; `bytes_per_parameter` is the former in bytes per parameter. `mapped_mib` is the size of
 the pages of the weight files that the loaded model still uses; parameters are such pages unless their dtype is
-converted. `seconds` is the time to load. The exit status is 1 unless the weights are bit for bit equal in all variants.
+converted. `seconds` is the time to load. The exit status is 1 unless the weights are bit-identical in all variants.
 """
 
 from __future__ import annotations

@@ -1,14 +1,19 @@
-"""python -m benchmarks.soak [--minutes N] [--kill-every S] -- ARGUMENTS: checks a long run with kills for memory leaks.
+"""python -m benchmarks.soak [--minutes N] [--kill-every S] -- ARGUMENTS: soak test of a PPO run for resource leaks.
 
-Starts `python -m trainers.ppo ARGUMENTS`, kills its roles in turn with SIGKILL, requests a stop at the end, and
-meanwhile polls the memory and open files of the driver, the roles, and Ray's own processes. ARGUMENTS must give the run
-enough steps for the whole time. The run's output is written to runs/NAME.out, and every sample of a process (seconds,
-bytes, files) to runs/NAME.looks.json.
+Starts `python -m trainers.ppo ARGUMENTS`; ARGUMENTS must set enough steps for N minutes. Every S seconds, the processes
+of one role are killed with SIGKILL: rollout, policy, reward, critic, and reference, in turn. After N minutes, the
+driver is stopped with SIGTERM. Meanwhile, the memory and the number of open files of the driver, the roles, and Ray's
+gcs_server and raylet are sampled every two seconds. The run's output is appended to runs/NAME.out, and all samples of
+each process (seconds since the start, bytes, files) are written to runs/NAME.looks.json.
 
-For a process that lived long enough, the means over the first and the last quarter of the time after its warm-up are
-compared. Memory is anonymous memory, that is, heaps and stacks (RssAnon), of busy and idle processes alike; pages of
-libraries are excluded, because whether they are shared depends on what else runs on the machine. Exits with status 1 if
-a process grew, or if the run did not continue after a kill.
+The first 240 s of a process are its warm-up. A process that was sampled for at least another 240 s is evaluated: the
+mean of the last quarter of its samples after the warm-up is compared with the mean of the first quarter. It has grown
+if its memory increased by more than 5% or its open files by more than 2. Memory is anonymous memory, that is, heaps and
+stacks (RssAnon); pages of libraries are excluded, because whether they are shared depends on what else runs on the
+machine.
+
+Exits with status 0 if the run completed a step after every kill, was still running after N minutes, and then ended with
+status 75 within 300 s, and if at least one process was evaluated and none has grown; otherwise with status 1.
 """
 
 from __future__ import annotations
@@ -43,8 +48,8 @@ ROLES = ("Rollout", "Policy", "Reward", "Critic", "Reference")  # in the order i
 RAY = ("gcs_server", "raylet")
 LOOK_S = 2.0
 WARM_UP_S = 240.0
-"""First seconds of a process that are not evaluated, because it grows while caches fill and allocators adapt."""
-JUDGED_S = 240.0  # shortest time after the warm-up for an evaluation
+"""Warm-up of a process, in seconds; not evaluated, because memory grows while caches fill and allocators adapt."""
+JUDGED_S = 240.0  # minimum duration of the samples after the warm-up for an evaluation
 GROWTH = 0.05  # allowed relative growth of memory
 FILES = 2  # allowed growth of open files: one file being written, one connection being opened
 STOP_S = 300.0
@@ -61,7 +66,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Judged:
-    """The evaluation of a process that lived long enough.
+    """The evaluation of a process that was sampled for at least `WARM_UP_S` + `JUDGED_S`.
 
     Attributes:
         seconds: the process's lifetime.
@@ -100,6 +105,8 @@ def main() -> None:
 
 def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> bool:
     """Runs the test; returns whether the run continued after every kill and stopped as requested, and no process grew.
+
+    The result is also false if no process was evaluated.
 
     Args:
         arguments: the arguments for trainers.ppo.
@@ -154,7 +161,11 @@ def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> 
 
 
 def judge(name: str, life: list[Look]) -> Judged | None:
-    """Compares the first and the last quarter after the warm-up; returns None if the process was too short-lived."""
+    """Compares the first and the last quarter of a process's samples after its warm-up.
+
+    Returns:
+        The evaluation; None if the samples after the warm-up span less than `JUDGED_S`.
+    """
     after = [look for look in life if look.at - life[0].at >= WARM_UP_S]
     if not after or after[-1].at - after[0].at < JUDGED_S:
         return None

@@ -10,8 +10,8 @@ checkpoint, or an export. The disturbances take turns:
     group            SIGTERM to the driver's process group, as from `timeout`
 
 A driver that gets a signal must lose no step that it has logged. The same command is then repeated until it finishes.
-Its weights and losses must be bit for bit those of an undisturbed run. Exits with status 1 if they are not, or if no
-disturbance came in time.
+Its weights and losses must be bit-identical to those of an undisturbed run. Exits with status 1 if they are not, or if
+no disturbance came in time.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def run(folder: Path, name: str, kill: Kill | None) -> int | None:
 
 
 def differences(run: Path, other: Path) -> list[str]:
-    """Returns what is not bit for bit equal in the two runs: `WEIGHTS`, `LOSSES` (of the steps), both, or nothing."""
+    """Returns what is not bit-identical in the two runs: `WEIGHTS`, `LOSSES` (of the steps), both, or nothing."""
     mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (run, other))
     losses = [[(line["step"], line["loss"]) for line in read_metrics(folder)] for folder in (run, other)]
     same = mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)

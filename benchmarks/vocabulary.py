@@ -2,8 +2,8 @@
 
 The model has the shape of Qwen2.5-0.5B and random weights; it is trained with LoRA in bfloat16, with ZeRO stage 2 on
 one rank. The variants alternate, each in its own process, on sequences of 512 tokens, of which every token is
-predicted. Prints one JSON line per run: the seconds of a step and the process's peak resident size. The exit status is
-1 unless the variants' losses are equal within the rounding of bfloat16.
+predicted. Prints one JSON line per run: the time of a step in seconds, and the process's peak resident size. The exit
+status is 1 unless the variants' losses are equal within the rounding of bfloat16.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Head:
         """Returns the actors of a job, including dead ones.
 
         Args:
-            job: Ray's id of the job, hex.
+            job: the hexadecimal Ray job ID.
         """
         filters = gcs_service_pb2.GetAllActorInfoRequest.Filters(job_id=bytes.fromhex(job))
         request = gcs_service_pb2.GetAllActorInfoRequest(show_dead_jobs=True, filters=filters)

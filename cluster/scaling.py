@@ -33,7 +33,7 @@ def waiting_for(name: str, bundles: Sequence[Bundle], reply: Reply, group: str =
         name: name of the request, such as its placement group's.
         bundles: the requested bundles.
         reply: the head's report on resources.
-        group: Ray's id (hex) of the requested placement group, if there is one.
+        group: hexadecimal Ray ID of the requested placement group; empty if there is none.
     """
     wanted = sorted({resource for bundle in bundles for resource in bundle})
     has = f"the cluster has {_have(reply, wanted)}"

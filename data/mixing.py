@@ -64,7 +64,7 @@ class Order:
         return tuple(share / size for share, size in zip(self.shares, self.sources, strict=True))
 
     def of_step(self, step: int, batch_size: int) -> list[int]:
-        """Returns the row numbers of the `batch_size` rows of optimizer step `step` (from 0).
+        """Returns the row numbers of the `batch_size` rows of optimizer step `step`, counted from 0.
 
         Each step takes the next `batch_size` rows. Epochs follow one another without a gap, so a step may end one
         epoch and begin the next.

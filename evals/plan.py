@@ -61,7 +61,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
     """Validates the options against each other and the files on disk, reads the data, and returns the plan.
 
     Raises:
-        ConfigError: a folder is not a model, tasks and models are incompatible, or a required second model is missing.
+        ConfigError: a folder is not a model, tasks and models are incompatible, or a required comparison model is
+            missing.
         DataError: a table or file cannot be read or scored.
     """
     models, by_name = _models(options.model or [])
@@ -116,7 +117,7 @@ def require_tasks(names: Sequence[str], data: str, most: int, setting: str) -> N
         setting: name of the configuration key, for error messages.
 
     Raises:
-        ConfigError: a task is unknown, given twice, or needs a second model or a reward model.
+        ConfigError: a task is unknown, is given twice, needs a comparison model, or evaluates reward models.
         DataError: a task's file cannot be read.
     """
     for name in names:
@@ -162,7 +163,15 @@ def _check_context(options: argparse.Namespace, settings: Settings, models: Sequ
 
 
 def _check_seconds(settings: Settings, models: Sequence[ModelFolder], others: Sequence[ModelFolder]) -> None:
-    """Rejects second models with another vocabulary or chat format than the evaluated models, or a shorter context.
+    """Rejects comparison models (`others`) that cannot be compared with the evaluated models.
+
+    A comparison model must have the vocabulary and chat format of every evaluated model, and at least the context
+    length with which that model is evaluated.
+
+    Args:
+        settings: the settings that determine each evaluated model's context length.
+        models: the evaluated language models.
+        others: the models given with --reward-model, --reference, and --against.
 
     Raises:
         ConfigError: two models cannot be compared; the message names both folders.
@@ -244,10 +253,21 @@ def _task_names(
     second: Mapping[str, str | None],
     files: Sequence[str],
 ) -> list[str]:
-    """Returns the tasks to run.
+    """Returns the names of the tasks to run, after checking that the given models and options allow them.
 
-    Without `--tasks`, these are the tasks on the sample clinic that apply to one of the models and whose second models
-    are given; the benchmarks with a `--file`; and, with an endpoint, cami and safety.
+    Without `--tasks`, these are every task on the sample clinic's tables that applies to one of the models and whose
+    required options (`Task.needs`) are set; every benchmark that has a `--file`; and, with an endpoint, `cami` and
+    `safety`.
+
+    Args:
+        options: the command line.
+        models: the evaluated models by name; empty if an endpoint is evaluated.
+        second: values of --reward-model, --reference, and --against by option; None if an option is not set.
+        files: the benchmarks that have a `--file`.
+
+    Raises:
+        ConfigError: a task is unknown, is given twice, or cannot run with these models and options; or a file or a
+            model is used by none of the tasks.
     """
     if options.tasks is None:
         able = [name for name, task in TASKS.items() if all(second[needed] for needed in task.needs)]

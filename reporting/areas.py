@@ -17,7 +17,7 @@ MOST_BARS = 200
 
 
 def draw_stack(title: str, members: Sequence[Series], steps: Sequence[int], unit: str) -> Chart:
-    """Draws series that add up, such as the seconds of phases, as stacked bars, one per step.
+    """Draws series that add up, such as the times of phases, as stacked bars, one per step.
 
     With more than `MOST_BARS` steps, a bar is the mean of several steps. A series without a value at a step counts as 0
     there.

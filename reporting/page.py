@@ -19,12 +19,12 @@ FILES = Path(__file__).resolve().parent
 def render(template: Path, *, hover: bool = False, **values: object) -> str:
     """Renders a report's template as one self-contained HTML page.
 
-    The template escapes every text, and the page's Content Security Policy blocks all requests and all scripts except
-    that of the charts.
+    Jinja escapes all values. The page's Content Security Policy blocks all requests and all scripts except that of the
+    charts.
 
     Args:
         template: path of a template that extends `base.html.jinja`; it can import the macros of `charts.html.jinja`.
-        hover: whether the page has charts that show values at the pointer.
+        hover: whether the charts have tooltips.
         values: the template's variables.
     """
     return _environment(template.parent).get_template(template.name).render(hover=hover, **values)

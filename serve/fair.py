@@ -32,9 +32,10 @@ class FairQueue:
 
         Args:
             slots: number of sequences that the engines of the model decode concurrently.
-            waiting: maximum number of waiting requests. If keys share the engines, one key may have half of them.
-            key_share: fraction of the slots that one key may use even if no other key is waiting. The rest stays free,
-                so that another key does not have to wait for a long response to end.
+            waiting: maximum number of queued requests. While keys share the engines, one key may fill at most half of
+                the queue.
+            key_share: returns the maximum fraction of the slots that one key may use, even if no other key is waiting.
+                The rest stays free, so that another key does not have to wait for a long response to end.
         """
         self._free, self._slots, self._most_waiting, self._key_share = slots, slots, waiting, key_share
         self._used: dict[str, int] = defaultdict(int)

@@ -89,7 +89,7 @@ def _run_all(options: argparse.Namespace, root: Path) -> None:
 
 
 class _Ledger:
-    """Runs the parts of the quickstart; records the seconds of each and the peak memory of all, across restarts."""
+    """Runs the parts of the quickstart; records each one's time in seconds and the peak memory, across restarts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

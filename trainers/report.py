@@ -1,6 +1,6 @@
 """python -m trainers.report runs/NAME: one HTML page about a run of any stage, finished or not.
 
-It shows key metrics, the curve of every metric, the seconds of each phase, samples of text if the run has any, and the
+It shows key metrics, the curve of every metric, the time of each phase, samples of text if the run has any, and the
 settings. The page is self-contained, so it can be mailed or archived.
 """
 

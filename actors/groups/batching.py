@@ -82,10 +82,19 @@ def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_to
 
 
 def row_chunks(rows: int, minibatches: int, chunk_rows: int | None) -> list[list[int]]:
-    """Splits consecutive rows into chunks that are scored together.
+    """Splits the rows of every minibatch into chunks that are scored together.
 
-    A chunk is a minibatch or, with `chunk_rows`, an even part of a minibatch, of `chunk_rows` rows or a few more. The
-    chunks depend on these numbers only, so that scores are rounded the same whichever responses finish first.
+    Without `chunk_rows`, a chunk is a minibatch. Otherwise, a minibatch of M rows is split into
+    max(1, M // chunk_rows) chunks whose sizes differ by at most one row. The chunks do not depend on the order in which
+    responses finish, so neither does the rounding of the scores.
+
+    Args:
+        rows: number of rows; the last `rows % minibatches` are in no chunk.
+        minibatches: number of minibatches.
+        chunk_rows: minimum number of rows of a chunk, unless a minibatch has fewer; None for one chunk per minibatch.
+
+    Returns:
+        The row indices of each chunk.
     """
     size = rows // minibatches
     pieces = max(1, size // chunk_rows) if chunk_rows else 1

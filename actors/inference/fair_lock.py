@@ -9,7 +9,7 @@ class FairLock:
     """A lock that a waiting thread acquires before the thread that releases it can acquire it again.
 
     A plain lock guarantees no such order: a loop that releases and immediately reacquires it would starve other
-    threads. The lock may be released by another thread than the one that acquired it.
+    threads. The lock may be released by a thread other than the one that acquired it.
     """
 
     def __init__(self) -> None:

@@ -120,10 +120,11 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Computes attention inside each sequence of a packed row.
 
-    On GPUs in half precision, one fused kernel computes all sequences: torch's variable-length FlashAttention, or
-    FlexAttention if scores are soft-capped or have sinks. Otherwise, and where runs are long enough to keep a GPU busy,
-    one call computes each run of neighboring sequences of the same length, so batches sorted by length need the fewest
-    calls. The result of a sequence does not depend on the others.
+    On GPUs in half precision without dropout, one fused kernel computes all sequences: torch's variable-length
+    FlashAttention, or FlexAttention if scores are soft-capped or have sinks. In all other cases, one call computes each
+    run of neighboring sequences of the same length, so batches sorted by length need the fewest calls. Such calls also
+    replace FlashAttention if the head size exceeds `LARGEST_FUSED_HEAD`, or if runs have at least `LONG_RUN` tokens on
+    average and no sliding window applies. The result of a sequence does not depend on the others.
 
     Returns:
         The attention's output, (1, T, H, D_v), and None in place of the attention weights.

@@ -31,7 +31,13 @@ Loss = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
 
 
 def learning_rate(optimizer: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Returns the learning rate of step `step` (from 0): linear warmup, then constant, or linear or cosine decay."""
+    """Returns the learning rate of a step: linear warmup, then constant, or linear or cosine decay.
+
+    Args:
+        optimizer: the optimizer's settings.
+        step: the optimizer step, counted from 0.
+        total_steps: number of optimizer steps of the run.
+    """
     if step < optimizer.warmup_steps:
         return optimizer.lr * (step + 1) / optimizer.warmup_steps
     if optimizer.schedule == "constant":

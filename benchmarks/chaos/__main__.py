@@ -5,9 +5,9 @@
     make chaos ARGS='--runs=2'      a short form
 
 A run has six steps on two Ray nodes of this machine, and three faults: SIGKILL of a process, SIGSTOP of a process (a
-hang), or Ray draining a node, upon which the run stops gracefully. After any fault, the same command must reach the end
-with weights of policy and critic bit for bit equal to those of an undisturbed run, and with every response trained on
-exactly once. Exits with status 1 if a run fails.
+hang), or Ray's notice that a node will be drained, after which the run stops gracefully. After any fault, the same
+command must reach the end with policy and critic weights bit-identical to those of an undisturbed run, and with every
+response trained on exactly once. Exits with status 1 if a run fails.
 """
 
 from __future__ import annotations

@@ -19,7 +19,10 @@ from trainers.rlhf.observer import Observer
 
 
 class Announcer(Observer):
-    """Writes one line per phase: the step from 0, the phase, and the time on the machine's monotonic clock."""
+    """Writes the JSON line `[step, phase, time]` to a pipe at the start of every phase.
+
+    Steps are counted from 0. The time is `time.monotonic()`, in seconds.
+    """
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe

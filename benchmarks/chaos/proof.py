@@ -13,7 +13,7 @@ from benchmarks.chaos.workload import STEPS
 from trainers.runs.folder import read_metrics
 
 Learned = Counter[tuple[int, int, int]]
-"""How many times each response, identified by (step from 0, prompt, sample), was trained on."""
+"""How many times each response was trained on, by (step, prompt, sample); steps are counted from 0."""
 
 
 def learned(run: Path) -> Learned:
@@ -38,7 +38,7 @@ def prompts_doubled(run: Path, undisturbed: Path) -> int:
 
 
 def identical(run: Path, undisturbed: Path) -> bool:
-    """Returns whether policy and critic have the same final weights, bit for bit."""
+    """Returns whether the final weights of policy and critic are bit-identical in both runs."""
     return all(_equal(run / role, undisturbed / role) for role in ("model", "critic"))
 
 

@@ -142,7 +142,7 @@ def _train(gpu: bool, shape: Shape, zero: ZeroConfig, sequences: int, lora: Lora
 def _timed_steps(
     shape: Shape, zero: ZeroConfig, parts: list[PackedBatch], lora: LoraConfig | None
 ) -> tuple[float, int, int]:
-    """Returns the seconds of a step and the peak bytes allocated and reserved, which are 0 on a CPU."""
+    """Returns the time of a step in seconds, and the peak bytes allocated and reserved, which are 0 on a CPU."""
     gc.collect()
     before = _allocated()  # memory that DeepSpeed engines of earlier checks still hold
     model = _model(shape)

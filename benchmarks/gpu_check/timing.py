@@ -10,7 +10,7 @@ import torch
 
 
 def seconds_of(work: Callable[[], object], repetitions: int = 5) -> float:
-    """Returns the median seconds of `repetitions` calls, after one warm-up call; synchronizes with the GPU."""
+    """Returns the median time of `repetitions` calls, in seconds, after a warm-up call; synchronizes with the GPU."""
     taken = []
     for _ in range(repetitions + 1):
         _synchronize()

@@ -1,15 +1,15 @@
 """python -m benchmarks.ppo_step: compares a step of RLHF with the machine's limits, bare vLLM, and TRL.
 
 Two GRPO workloads on a Llama-shaped model of 34 million parameters: `fixed`, 32 responses of 128 tokens; `varied`, 64
-responses that end by themselves, after at most 512 tokens. Reports seconds of every phase and these ratios, measured in
-the same run:
+responses that end by themselves, after at most 512 tokens. Reports the time of every phase, in seconds, and these
+ratios, measured in the same run:
 
     rollout_vs_vllm    speed of the whole phase "generate", relative to bare LLM.generate for the same requests
-    publish_vs_memcpy  seconds to publish new weights to the engine, divided by those to copy them once in memory
+    publish_vs_memcpy  time to publish new weights to the engine, divided by the time to copy them once in memory
     driver_share       share of a step in which no role works
-    step_vs_floor      seconds of a step, divided by those of its floating-point operations at the rate of its matmuls
-    speedup_vs_trl     seconds of TRL's GRPOTrainer, divided by ours, for the same model, prompts, group size, and
-                       lengths (--peer trl)
+    step_vs_floor      time of a step, divided by the time of its floating-point operations at the rate of its matmuls
+    speedup_vs_trl     time of a step of TRL's GRPOTrainer, divided by ours, for the same model, prompts, group size,
+                       and lengths (--peer trl)
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def compare(wanted: list[Workload], roles: Roles, peer: str | None, folder: Path
 
 
 def _machine(model: Path, roles: Roles) -> tuple[float, float]:
-    """Returns the machine's floating-point operations per second, and its seconds to copy the model's weights."""
+    """Returns the machine's floating-point operations per second, and the time to copy the weights, in seconds."""
     size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     precision = torch.float32 if roles.dtype == "float32" else torch.bfloat16
     copied = copy_seconds(size * precision.itemsize // 4, roles.threads)
@@ -111,7 +111,11 @@ def _machine(model: Path, roles: Roles) -> tuple[float, float]:
 
 
 def _bare(config: PPOConfig, threads: int, ours: Measured) -> dict[str, list[float]]:
-    """Returns the seconds of bare vLLM: `generate`, for each measured step's requests; `reload`, for each reload."""
+    """Times vLLM without this project's code around it, on the requests in the run's journal.
+
+    Returns:
+        Times in seconds: `generate`, one per measured step; `reload`, one per weight reload.
+    """
     given = {
         "model": config.policy.model,
         "rollout": config.rollout.model_dump_json(),
@@ -122,7 +126,7 @@ def _bare(config: PPOConfig, threads: int, ours: Measured) -> dict[str, list[flo
 
 
 def _trl(config: PPOConfig, workload: Workload, threads: int) -> list[float]:
-    """Returns the seconds of TRL's steps, without the first one, which warms up.
+    """Returns the durations of TRL's steps in seconds, without the first one, which warms up.
 
     For a workload whose steps take minutes, runs and returns only the first one, for which the warm-up is negligible.
     """

@@ -26,7 +26,7 @@ RELOADS = 5
 
 
 def main() -> None:
-    """Writes `generate`, the seconds for each journal file's requests, and `reload`, those of each weight reload."""
+    """Writes times in seconds: `generate`, one per journal file, for its requests; `reload`, one per weight reload."""
     given = json.loads(sys.argv[1])
     os.environ.update({**ENVIRONMENT, **CPU_ENVIRONMENT})
     from vllm import LLM, SamplingParams, TokensPrompt
@@ -64,7 +64,10 @@ def main() -> None:
 
 
 def _reload(llm: LLM, folder: Path) -> list[float]:
-    """Returns the seconds of vLLM's `reload_weights`, with tensors in its own process and in the engine's dtype."""
+    """Returns the time of each `reload_weights` call, in seconds, with tensors in this process and the engine's dtype.
+
+    The first call is a warm-up.
+    """
     dtype = llm.llm_engine.model_config.dtype
     weights = {name: w.to(dtype) for path in folder.glob("*.safetensors") for name, w in load_file(path).items()}
     seconds = []

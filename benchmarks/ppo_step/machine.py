@@ -20,7 +20,7 @@ def feed_forward_flops(dtype: torch.dtype, threads: int) -> float:
 
 
 def copy_seconds(size: int, threads: int) -> float:
-    """Returns the seconds to copy `size` bytes in memory; source and target pages have been touched before."""
+    """Returns the time to copy `size` bytes in memory, in seconds; source and target pages were touched before."""
     torch.set_num_threads(threads)
     source, target = torch.ones(size, dtype=torch.uint8), torch.ones(size, dtype=torch.uint8)
     return median_seconds(lambda: target.copy_(source))

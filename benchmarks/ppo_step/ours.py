@@ -1,4 +1,4 @@
-"""Measures the trainer's steps: seconds of each phase from its metrics, and idle time from Ray's timeline."""
+"""Measures the trainer's steps: the time of each phase from its metrics, and the idle time from Ray's timeline."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def measure(config: PPOConfig) -> Measured:
 
 
 def median_phases(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Returns the median seconds of each phase and of the whole step, and the median tokens per second."""
+    """Returns the median time of each phase and of the whole step, in seconds, and the median tokens per second."""
     names = ["tokens_per_second", *(name for name in steps[0] if name.startswith("seconds"))]
     return {name.removeprefix("seconds_"): statistics.median(step[name] for step in steps) for name in names}
 

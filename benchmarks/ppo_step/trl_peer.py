@@ -13,7 +13,7 @@ import torch
 
 
 def main() -> None:
-    """Runs the requested number of steps and writes the seconds of each."""
+    """Runs the requested number of steps and writes the duration of each, in seconds."""
     given = json.loads(sys.argv[1])
     torch.set_num_threads(given["threads"])
     import pyarrow.parquet as pq

@@ -57,7 +57,7 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """Returns the counts of results, the number of tokens, and percentiles of the seconds per chat."""
+        """Returns the counts of results, the number of tokens, and percentiles of a chat's duration, in seconds."""
         deciles = statistics.quantiles(self.seconds, n=20) if len(self.seconds) > 1 else [0.0] * 19
         metrics = {"tokens": self.tokens, "seconds_p50": round(deciles[9], 2), "seconds_p95": round(deciles[18], 2)}
         return {**dict(sorted(self.ends.items())), **metrics}

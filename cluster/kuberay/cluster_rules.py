@@ -140,7 +140,7 @@ def fault_tolerance(ray: RayClusterView) -> Iterator[Found]:
 
 
 def alpha_fields(ray: RayClusterView) -> Iterator[Found]:
-    """Checks that no field is used whose feature gate in the operator is off by default."""
+    """Rejects fields whose feature gate is off by default in the operator."""
     if ray.spec.get("networkPolicy") is not None:
         yield (
             (*ray.key, "networkPolicy"),

@@ -61,11 +61,11 @@ class ProcessRecord:
     rank: int
     pid: int
     node: str
-    """Ray's id of the node, hex."""
+    """Hexadecimal Ray node ID."""
     job: str
-    """Ray's id of the job, hex."""
+    """Hexadecimal Ray job ID."""
     actor: str = ""
-    """Ray's id of the actor, hex; empty for the driver, which is not an actor."""
+    """Hexadecimal Ray actor ID; empty for the driver, which is not an actor."""
     at: float = 0.0
     """Unix time at which the record was written, in seconds."""
     resident_bytes: int = 0

@@ -30,7 +30,7 @@ class Watch:
     def __init__(self, run: str, limit_s: float) -> None:
         self.run, self.limit_s = run, limit_s
         self.last: dict[Place, ProcessRecord] = {}
-        self._actors: dict[Place, str] = {}  # Ray's actor id of the process of each role and rank
+        self._actors: dict[Place, str] = {}  # Ray actor ID of the process of each role and rank
         self._beat: dict[str, tuple[float, float]] = {}  # actor -> its last heartbeat, and when it was first seen here
         self._looked_at = 0.0
         self._looking = threading.Lock()

@@ -24,7 +24,7 @@ def pending_groups(head: Head, job: str | None = None) -> list[PlacementGroupTab
 
     Args:
         head: the cluster's head.
-        job: Ray's id of the job (hex) whose groups are returned; None for all jobs.
+        job: hexadecimal Ray job ID of the job whose groups are returned; None for all jobs.
     """
     waiting = (PlacementGroupTableData.PENDING, PlacementGroupTableData.RESCHEDULING)
     groups = [group for group in head.groups() if group.state in waiting and job in (None, group.creator_job_id.hex())]

@@ -54,7 +54,7 @@ def read_options(value: Any, column: str) -> Options:
 def checked(options: Options, column: str) -> Options:
     """Checks options that are in the order of their labels, and returns them without blank ones at the end.
 
-    If every text begins with its own label and a mark (`B. text`), these are removed.
+    If the texts of all options begin with their own labels and a mark (`B. text`), labels and marks are removed.
 
     Raises:
         UnusableQuestion: an option between others is missing, a label occurs twice, or there are fewer than 2 or more
@@ -147,7 +147,7 @@ def _of_list(values: Sequence[Any], column: str) -> Options:
 
 
 def _without_marks(options: Options) -> Options:
-    """Removes the label from every text if all texts begin with their own label and a mark (`B. text`)."""
+    """Removes labels and marks if the texts of all options begin with their own labels and a mark (`B. text`)."""
     marks = [re.match(_MARKED.format(letter=label), text) for label, text in options]
     return (
         [(label, text[mark.end() :] if mark else text) for (label, text), mark in zip(options, marks, strict=True)]

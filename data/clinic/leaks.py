@@ -51,7 +51,7 @@ def _text(row: Mapping[str, Any]) -> str:
 
 
 def _heldout_texts(tables: Tables) -> Iterable[tuple[str, str]]:
-    """Yields every text that must be new to a model, with its table's name.
+    """Yields all text that must be new to a model, as `(table, text)`.
 
     For a chat, this is the opening question: later questions ("那吃什么药好？") and short answers occur in all chats.
     """

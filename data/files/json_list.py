@@ -32,8 +32,9 @@ def begins_list(path: str) -> bool:
 
 
 def elements(path: str, encoding: str, longest: int) -> Iterator[tuple[int, Any, str]]:
-    """Yields the elements of the list in a file as `(line, value, why it is bad)`.
+    """Yields the elements of the list in a file as `(line, value, reason)`.
 
+    The reason states why an element was rejected; it is empty for a valid one. The value of a rejected element is None.
     After an element that is not JSON, reading continues at the next object that has a key in common with the list's
     first object.
 
@@ -151,7 +152,7 @@ class _Text:
             return value, bad
 
     def find_next(self, known: set[str]) -> bool:
-        """Moves to the start of the next element after a bad one; returns False if there is none."""
+        """Moves to the start of the next element after an invalid one; returns False if there is none."""
         while True:
             fits = _NEXT.search(self._text, self._place)
             if fits is None:

@@ -14,7 +14,7 @@ def read_json_object(path: Path, advice: str, what: str = "") -> dict[str, Any]:
 
     Args:
         path: the file, in UTF-8.
-        advice: what the user can do about a bad file, for the message.
+        advice: what the user can do about an invalid file, for the message.
         what: purpose of the file; if given, the message begins with it.
 
     Raises:

@@ -148,7 +148,10 @@ def _decodes(text: bytes, encoding: str) -> bool:
 
 
 def lines(parts: Iterator[bytes], encoding: str, longest: int) -> Iterator[tuple[int, str, str]]:
-    """Yields lines as `(number from 1, text without end, why it is bad)`; lines of more than `longest` bytes are bad.
+    """Yields lines as `(number, text, reason)`; numbers are counted from 1, and texts have no line end.
+
+    The reason states why a line was rejected, for example because it has more than `longest` bytes; it is empty for a
+    valid one. The text of a rejected line is empty.
 
     Raises:
         Unreadable: see `chunks`; all complete lines before the damage have been yielded.
@@ -172,7 +175,7 @@ def lines(parts: Iterator[bytes], encoding: str, longest: int) -> Iterator[tuple
 
 
 def _all_decoded(whole: bytes, encoding: str, longest: int) -> Iterable[tuple[str, str]]:
-    """Decodes the lines of one chunk to `(text, why it is bad)`: all at once if all are valid, else one by one."""
+    """Decodes the lines of one chunk to `(text, reason)`, as in `lines`: at once if all are valid, else one by one."""
     if len(whole) <= longest and b"\0" not in whole:
         try:
             text = whole.decode(encoding)

@@ -1,7 +1,7 @@
-"""Strict readers of text files, which yield every line or record with its number, or raise a `DataError` for a bad one.
+"""Strict readers of text files, which yield numbered lines or records, or raise a `DataError` for an invalid one.
 
 All of them read UTF-8, with or without a byte order mark, and GB18030; the error for UTF-16 names the encoding. Lines
-end with LF or CR LF only. `data.prepare` uses the same underlying readers, but skips bad records.
+end with LF or CR LF only. `data.prepare` uses the same underlying readers, but skips invalid records.
 """
 
 from __future__ import annotations
@@ -99,10 +99,10 @@ def _encoding(path: Path) -> str:
 
 
 def _strict(path: Path, found: Iterable[tuple[int, Value, str]]) -> Iterator[tuple[int, Any]]:
-    """Yields `(line, value)` for each `(line, value, why it is bad)` of a reader.
+    """Yields `(line, value)` for each `(line, value, reason)` of a reader; the reason is empty for a valid value.
 
     Raises:
-        DataError: a value is bad, or the file is not readable.
+        DataError: a value was rejected, or the file is not readable.
     """
     line = 0
     try:

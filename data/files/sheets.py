@@ -30,12 +30,14 @@ def require_reader() -> None:
 
 
 def read_sheets(path: Path) -> Iterator[tuple[int, dict[str, str] | None, str]]:
-    """Yields records as `(row, record, why it is bad)`; row numbers continue from sheet to sheet.
+    """Yields records as `(row, record, reason)`; row numbers continue from sheet to sheet.
+
+    The reason states why a row or sheet was rejected; the record is then None. For a valid record, it is empty.
 
     The first row of a sheet that is not empty is its header. Numbers are written with all stored digits, or as a
     percentage if the cell has a percent format; dates are written in ISO 8601. Formulas without a stored result, error
     values, rows wider than the header, headers that do not name every column exactly once, and hidden sheets are
-    reported as bad.
+    rejected.
 
     Raises:
         Unreadable: the file is not a workbook.

@@ -15,10 +15,11 @@ _LARGEST_CELL: Final = 2**31 - 1  # the largest limit that the csv module accept
 def read_csv(
     texts: Iterator[tuple[int, str, str]], delimiter: str, longest: int
 ) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
-    """Yields records as `(line, record, why it is bad)` from numbered lines `(line, text, why it is bad)`.
+    """Yields records as `(line, record, reason)` from numbered lines `(line, text, reason)`.
 
-    The first record is the header, whose names are the keys of all other records. If a record cannot be read, its first
-    line is reported as bad, and reading continues at its second line.
+    The reason states why a record or line was rejected; it is empty for a valid one. The first record is the header,
+    whose names are the keys of all other records. If a record cannot be read, its first line is rejected, and reading
+    continues at its second line.
     """
     csv.field_size_limit(min(longest, _LARGEST_CELL))
     waiting: deque[tuple[int, str, str]] = deque()

@@ -21,7 +21,7 @@ from data.prepare.schemas.convert import FIELDS
 
 PROG = "python -m data.prepare"
 MOST_SAID = 10
-"""Maximum number of kinds of bad records that the console lists."""
+"""Maximum number of kinds of rejected records that the console lists."""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Counts why records are bad, by kind of reason; each kind keeps its first record's position and full reason."""
+"""Counts rejected records by kind of reason; each kind keeps its first record's position and full reason."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PARTICULAR: Final = (
 
 @dataclass
 class Reasons:
-    """Counts of bad records.
+    """Counts of rejected records.
 
     Attributes:
-        counts: bad records by kind, which is the reason without quoted texts and numbers.
+        counts: number of rejected records by kind, which is the reason without quoted texts and numbers.
         first: by kind, `FILE:LINE: reason` of its first record.
     """
 
@@ -30,7 +30,7 @@ class Reasons:
     first: dict[str, str] = field(default_factory=dict)
 
     def count(self, where: str, reason: str, kind: str = "") -> None:
-        """Counts one bad record; its kind is derived from the reason unless it is given."""
+        """Counts one rejected record; its kind is derived from the reason unless it is given."""
         self._add(kind or kind_of_reason(reason), 1, f"{where}: {reason}")
 
     def add(self, other: Reasons) -> None:
@@ -39,7 +39,7 @@ class Reasons:
             self._add(kind, count, other.first[kind])
 
     def total(self) -> int:
-        """Returns the number of bad records."""
+        """Returns the number of rejected records."""
         return self.counts.total()
 
     def _add(self, kind: str, count: int, first: str) -> None:

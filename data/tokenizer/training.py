@@ -93,7 +93,7 @@ def wrap(tokenizer: Tokenizer, chat: str = "chimed") -> PreTrainedTokenizerFast:
 
 
 def texts_in(paths: Sequence[str | Path]) -> Iterator[str]:
-    """Yields every text of tables that `data.prepare` wrote, given as files or folders; reads one batch at a time.
+    """Yields all texts of tables that `data.prepare` wrote, given as files or folders; reads one batch at a time.
 
     Raises:
         DataError: a path is not such a table.

@@ -43,7 +43,7 @@ def build_table(
 
     Args:
         models: the `models` of `evals.run`'s JSON: random, pretrain, sft, ppo, and the reward model as `reward`.
-        seconds: wall-clock seconds of each stage.
+        seconds: wall-clock time of each stage, in seconds.
         peak_memory_bytes: peak of the total memory of all processes, in bytes.
 
     Raises:

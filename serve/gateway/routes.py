@@ -263,7 +263,13 @@ def engine_version() -> str:
 
 
 class Answers:
-    """HTTP responses, complete or streamed, from an engine's replies."""
+    """Sends requests to an engine and converts its replies to complete or streamed HTTP responses.
+
+    Args:
+        backend: the engines.
+        admission: limits the running and queued requests.
+        seconds: time limit of a response, in seconds.
+    """
 
     def __init__(self, backend: Backend, admission: Admission, seconds: float) -> None:
         self._backend, self._admission, self._seconds = backend, admission, seconds

@@ -78,7 +78,7 @@ class ChatRequest(Sampling):
         return bool(self.tools) and self.tool_choice in (None, "auto")
 
     def texts(self) -> Iterator[tuple[str, str]]:
-        """Yields every text that the chat template may render as (path in the body, text)."""
+        """Yields all text that the chat template may render, as pairs of (path in the body, text)."""
         for index, turn in enumerate(self.messages):
             yield from ((f"messages.{index}", text) for text in turn.texts())
         for index, tool in enumerate(self.tools):

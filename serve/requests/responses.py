@@ -76,7 +76,7 @@ class Item(Part):
         return {"type": self.type, "role": role, "content": self.text()}
 
     def turn(self) -> Turn:
-        """Converts the item to a separate turn, for the validation of chats."""
+        """Converts the item to one turn of a chat request, which is used for validation only."""
         if self.type == "function_call":
             called = CalledFunction(name=self.name or "", arguments=self.arguments or "")
             return Turn(role="assistant", tool_calls=[ToolCall(id=self.call_id or "", function=called)])

@@ -86,7 +86,7 @@ class Turn(Part):
         return "".join(part.text or part.refusal for part in self.content)
 
     def texts(self) -> Iterator[str]:
-        """Yields every text of this turn that the chat template may render."""
+        """Yields all text of this turn that the chat template may render."""
         yield self.text()
         yield from (text for text in (self.reasoning, self.reasoning_content) if text)
         for call in self.tool_calls:

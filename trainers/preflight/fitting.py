@@ -21,9 +21,18 @@ LEAST_TOKENS = 256  # smallest micro-batch that is suggested; with smaller ones,
 def nearest(config: StageConfig, fits: Fits) -> str | None:
     """Returns flags such as `--policy.placement.ranks=8` with which `fits` is true; None if no candidate fits.
 
-    Tries candidates in this order: recomputing activations and more sharding; smaller micro-batches, a larger KV cache,
-    and a shorter context of the engine; more or fewer processes; smaller shares of a machine; fewer checkpoints. Among
-    values of one setting, prefers the one nearest to the current value.
+    Changes of a single setting are tried first, in this order:
+
+    1. for each role, recomputing activations, then ZeRO stage 3;
+    2. for each role, smaller micro-batches, then for its engine a larger KV cache on a CPU (`kv_cache_bytes`), a
+       `gpu_memory_utilization` of 0.9 or 0.95, and a shorter context;
+    3. for each role, more or fewer ranks;
+    4. for each role, smaller `cpus_per_rank`, then smaller `gpus_per_rank`;
+    5. keeping only one checkpoint.
+
+    The values of a setting are tried from the nearest to the current one to the farthest. If no single change fits,
+    changes of one role are combined, role by role: recomputing activations, ZeRO stage 3, smaller micro-batches, and
+    a different number of ranks, each together with the farthest values of those before it.
     """
     single = list(_single(config))
     for change in single:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from reporting.charts import COLORS
 
 PHASE = "seconds_"
-"""Prefix of the metrics with the seconds of a phase, which are drawn as one stack."""
+"""Prefix of the metrics with the time of a phase, in seconds, which are drawn as one stack."""
 
 LOG, LOG_OTHER = 10.0, 1000.0
 """Ratio of largest to smallest value from which the axis is logarithmic.

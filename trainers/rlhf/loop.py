@@ -75,7 +75,7 @@ class Loop(RunParts):
 
     @recoverable
     def generate(self, step: int, again: bool) -> Generated:
-        """Returns the responses of `step`, which the journal has recorded."""
+        """Returns the responses of `step`; they are in the journal by then."""
         if again:
             self.rollouts.drop()
             self.publish(step)

@@ -24,7 +24,10 @@ def ending(run: Run) -> str:
 
 
 def headline_metrics(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """Returns the metrics to show of those that a run logged: the last of training, and the last held-out ones.
+    """Returns the metrics that a stage prints when it ends.
+
+    These are the metrics in `_HEADLINES` from the last line, and the last value of every held-out metric. Null values
+    are omitted.
 
     Args:
         lines: the lines of metrics.jsonl.

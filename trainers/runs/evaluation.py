@@ -34,7 +34,7 @@ def check_tasks(config: EvaluationConfig | None) -> None:
     """Checks before training that the evaluation tasks can run on a model alone and that their files can be read.
 
     Raises:
-        ConfigError: a task is unknown, given twice, or needs a second model or a reward model.
+        ConfigError: a task is unknown, is given twice, needs a comparison model, or evaluates reward models.
         DataError: a task's file cannot be read.
     """
     if config is not None:

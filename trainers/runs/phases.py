@@ -1,4 +1,4 @@
-"""Measures the wall-clock seconds of each phase of a step."""
+"""Measures the wall-clock time of each phase of a step, in seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Phases:
-    """Timer of phases: `with phases("update"): …` adds the block's wall-clock seconds to `seconds["update"]`.
+    """Timer of phases: `with phases("update"): …` adds the block's duration, in seconds, to `seconds["update"]`.
 
     Args:
         on_begin: functions that are called with a phase's name when it begins.
@@ -27,7 +27,7 @@ class Phases:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
     def metrics(self, tokens: float) -> dict[str, float]:
-        """Returns the seconds of each phase and their sum, and the throughput of a step with `tokens` tokens."""
+        """Returns the time of each phase and their sum, in seconds, and the throughput of a step of `tokens` tokens."""
         total = sum(self.seconds.values())
         seconds = {f"seconds_{phase}": value for phase, value in self.seconds.items()}
         return {"tokens_per_second": tokens / total, **seconds, "seconds": total}

@@ -1,7 +1,7 @@
 """Reference log-probabilities of every row, computed once before the first step and stored in the run's folder.
 
 A stage that compares the trained model with its starting model names columns for them (`Stage.start_columns`). They are
-computed before training changes the weights, so no second model is kept in memory. A resumed run reads the file.
+computed before training changes the weights, so the starting model is not kept in memory. A resumed run reads the file.
 """
 
 from __future__ import annotations

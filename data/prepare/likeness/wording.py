@@ -89,7 +89,7 @@ _EMPTY: Final = frozenset(
         "最后",
     ]
 )
-"""Words that may be missing."""
+"""Words that one row may have and the other may omit, because they do not change a statement."""
 _SEED: Final = 1
 _SEPARATOR: Final = tokenize(SEPARATOR).hashes[0]
 _CLAUSE_ENDS: Final = codes_of("\n，。；！？,;!?")
@@ -250,7 +250,10 @@ def _words(text: str, tokens: Tokens, own: NDArray[np.bool_]) -> list[_Word]:
 
 
 def _stand_for(ones: Sequence[_Word], others: Sequence[_Word]) -> bool:
-    """Returns whether every word, on either side, has a counterpart on the other side or may be missing."""
+    """Returns whether the words that only one row has pair off one to one with equivalent words of the other row.
+
+    Words in `_EMPTY`, such as 非常, need no counterpart.
+    """
     left = list(others)
     for one in ones:
         partner = next((other for other in left if _same_word(one, other)), None)

@@ -93,7 +93,10 @@ class Evaluation:
         self._lines = {count: _frequent_out(keys) for count, keys in sorted(lines.items())}
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
-        """Returns the spans of each text that match evaluation items, in order and without overlaps."""
+        """Returns the spans of each text that match evaluation items, in order and without overlaps.
+
+        A span that starts at the beginning of a clause also includes the marks that directly follow it, such as 。.
+        """
         whole = SEPARATOR.join(texts)
         tokens = _unlabeled(whole)
         ends = np.cumsum([len(text) + 1 for text in texts])

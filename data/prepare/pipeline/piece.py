@@ -72,7 +72,7 @@ class Done:
     groups: list[tuple[int, int]] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     failure: tuple[int, str] | None = None
-    """Under `--on-bad fail`, the line of the first bad record and the reason; nothing after it was read."""
+    """Under `--on-bad fail`, the line of the first invalid record and the reason; nothing after it was read."""
 
 
 def aside_schema(options: Options) -> pa.Schema:

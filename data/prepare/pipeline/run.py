@@ -73,7 +73,8 @@ def prepare(
 
     Raises:
         DataError: there is nothing to read, an evaluation file is unusable, `out` holds something other than a
-            preparation, no row is left, or, under `--on-bad fail`, a record is bad; the message names the first one.
+            preparation, no row is left, or, under `--on-bad fail`, a record is invalid; the message names the first
+            one.
         RunError: the disk is full or not writable.
     """
     files, left_out = find_files(inputs)
@@ -177,7 +178,7 @@ def _reason(first: str) -> str:
 
 
 class _NoRowLeft(DataError):
-    """Every record is bad or was removed."""
+    """Every record was rejected or removed."""
 
 
 def _keep_rejects(folder: Path, out: Path) -> Path:

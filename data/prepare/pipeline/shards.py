@@ -84,13 +84,19 @@ def write_shard(shard: Shard) -> dict[str, Any]:
 
 
 class Places:
-    """The origin of each row, by global row number, as if the work files of all pieces were one table."""
+    """The origin of each row, by global row number, as if the work files of all P pieces were one table of N rows.
+
+    Attributes:
+        starts: global number of the first row of each piece, and N, (P + 1,).
+        lines: line of each row, counted within its piece, (N,).
+        offsets: number of lines of its source that come before each piece; P values.
+    """
 
     def __init__(self, tasks: Sequence[Task], done: Sequence[Done]) -> None:
         self._tasks = tasks
         self.starts = np.cumsum([0, *(sum(rows for rows, _ in piece.groups) for piece in done)])
         self.lines = np.concatenate([np.zeros(0, np.int64), *(_column(task, LINE) for task in tasks)])
-        self.offsets: list[int] = []  # for each piece, the lines of its source that come before it
+        self.offsets: list[int] = []
         for index, task in enumerate(tasks):
             goes_on = index > 0 and tasks[index - 1].piece.source == task.piece.source
             self.offsets.append(self.offsets[-1] + done[index - 1].lines if goes_on else 0)

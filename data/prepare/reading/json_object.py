@@ -37,7 +37,7 @@ def object_records(lines: Iterator[tuple[int, str, str]], longest: int) -> list[
     """Returns the records of the object in these numbered lines, or None if they are JSON Lines.
 
     Args:
-        lines: `(number, text, why it is bad)`.
+        lines: `(number, text, reason it was rejected)` of each line; the reason is empty for a valid line.
         longest: maximum number of characters of an object.
 
     Raises:

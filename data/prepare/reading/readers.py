@@ -53,7 +53,7 @@ def read(piece: Piece, options: Options) -> Iterator[Found]:
 
 
 def text_lines(piece: Piece, options: Options) -> Iterator[tuple[int, str, str]]:
-    """Yields lines as `(number, text, why it is bad)`."""
+    """Yields lines as `(number, text, reason it was rejected)`; the reason is empty for a valid line."""
     source = piece.source
     return lines(chunks(Path(source.path), piece.start, piece.end), source.encoding, options.max_row_bytes)
 
@@ -123,10 +123,11 @@ _SPEAKERS: Final = {"P": "user", "D": "assistant"}
 
 
 def _dialog(piece: Piece, options: Options) -> Iterator[Found]:
-    """Yields dialogues of tab-separated lines: `P` is the patient, `D` the doctor; a blank line separates dialogues.
+    """Yields dialogues from lines `SPEAKER<tab>TEXT` or `SPEAKER<tab>TEXT<tab>LABEL`; blank lines separate dialogues.
 
-    Consecutive lines of one speaker are one turn. Other lines (`id`, `SUM1`, ...) describe the dialogue and are
-    ignored. A dialogue of more than `max_row_bytes` is bad, like a line of that size, and is not kept.
+    The speaker `P` is the patient, `D` the doctor. Consecutive lines of one speaker form one turn. Labels, and lines
+    with a different first column (`id`, `SUM1`, ...), are ignored. If a line is invalid, or the dialogue has more than
+    `max_row_bytes` characters, yields the reason (`Found.bad`) instead of the dialogue.
     """
     turns: list[dict[str, str]] = []
     first, size, broken = 0, 0, ""

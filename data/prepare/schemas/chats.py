@@ -54,7 +54,7 @@ def chat_of(record: Mapping[str, Any], options: Options, answered: bool = True) 
 
 
 def task_of(turns: Messages) -> str:
-    """Returns `qa` for one question, else `dialogue`."""
+    """Returns the task of a chat: `qa` if it has exactly one turn of the user, otherwise `dialogue`."""
     return "qa" if sum(turn["role"] == "user" for turn in turns) == 1 else "dialogue"
 
 

@@ -74,15 +74,16 @@ def _joined(text: str) -> str:
 
 
 def section_labels(texts: Iterable[str], known: Collection[str] = ()) -> dict[str, int]:
-    """Returns the labels that sections begin with, such as 内容： or 属性：, and how many sections begin with each.
+    """Returns the labels that start the texts of sections, such as 内容：, with the number of sections of each.
 
-    A label needs at least two sections and 10% of all sections, and the labels together must cover 90% of them.
-    Otherwise they are part of the content, such as 主治：. If some label occurs only once, such as 书名： in a book's
-    first section, one section is not counted.
+    A label is returned if it starts at least two sections and 10% of all sections, provided that all such labels
+    together start 90% of the sections. If they start fewer, they are treated as content (such as 主治：), and only
+    labels in `known` are returned. If any label occurs only once, such as 书名： in a book's first section, the total
+    in both percentages is reduced by one section.
 
     Args:
         texts: texts of one or more sections each.
-        known: labels of earlier blocks; they are included whenever they occur.
+        known: labels found in earlier blocks; returned whenever they occur, however rarely.
     """
     sections = 0
     found: Counter[str] = Counter()

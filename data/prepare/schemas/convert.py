@@ -62,7 +62,7 @@ def id_of(record: Any) -> str:
 
 
 def texts_of(row: Row) -> list[str]:
-    """Returns every text of a row, in order."""
+    """Returns all texts of a row: those of its turns in order, then `chosen` and `rejected`; or its `text`."""
     if "text" in row:
         return [row["text"]]
     turns = [turn["content"] for name in ("messages", "prompt") for turn in row.get(name, ())]
@@ -70,7 +70,7 @@ def texts_of(row: Row) -> list[str]:
 
 
 def with_texts(row: Row, texts: Sequence[str]) -> Row:
-    """Returns the row with other texts, given in the order of `texts_of`."""
+    """Returns a copy of the row with its texts replaced by `texts`, in the order of `texts_of`."""
     rest = iter(texts)
     new = dict(row)
     for name in ("messages", "prompt"):

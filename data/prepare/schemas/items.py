@@ -20,7 +20,7 @@ class Item:
     Attributes:
         question: the question; empty if the record has none, or several, as a dialogue does.
         options: texts of the question's options.
-        texts: every text of the record.
+        texts: all strings in the record, at any depth.
     """
 
     question: str

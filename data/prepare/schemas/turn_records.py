@@ -15,8 +15,8 @@ from data.tables import DataError
 def dialogues(found: Iterator[Found], options: Options) -> Iterator[Found]:
     """Yields one record, at its first line, for each run of records with the same value of `options.dialogue_id`.
 
-    A record without a value in that column is bad. A whole dialogue is bad if one of its records holds no turns, or if
-    its value occurred in earlier records that were not adjacent.
+    A record without a value in that column is rejected. A whole dialogue is rejected if one of its records holds no
+    turns, or if its value occurred in earlier records that were not adjacent.
     """
     column = options.dialogue_id
     seen = set[str]()

@@ -209,7 +209,8 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
     """Rejects a table without columns for questions, options, or answers.
 
     Raises:
-        DataError: a column is missing; the message names it as C-Eval does.
+        DataError: the table has no such column; the message names the first missing one (`question`, `a`, `b`, or
+            `answer`) and a valid header.
     """
     known = {normalized(name) for name in names}
     group, single = option_columns(names)
