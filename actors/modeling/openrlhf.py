@@ -14,30 +14,29 @@ from types import ModuleType
 
 import openrlhf
 
-from actors.distributed.devices import choose_accelerator
-
 
 @contextmanager
-def _bare_packages(*names: str) -> Iterator[None]:
-    """Makes modules of openrlhf's subpackages importable without running the subpackages' `__init__`, inside the block.
+def _alone() -> Iterator[None]:
+    """Makes modules of openrlhf importable inside the block without what their neighbors need.
 
-    Their `__init__` would import all of openrlhf's models, and with them flash-attn, which exists for CUDA only, and
-    peft and half of Transformers, which take seconds to import in every process.
+    The `__init__` of a subpackage would import all of openrlhf's models, and with them flash-attn, which exists for
+    CUDA only, and peft and half of Transformers. `openrlhf.models.utils` imports DeepSpeed for one function that is not
+    used here. Both would take seconds in every process, the driver included, so empty modules stand in for them.
     """
     root = Path(openrlhf.__path__[0])
-    bare = {f"openrlhf.{name}": root / name for name in names if f"openrlhf.{name}" not in sys.modules}
-    for name, path in bare.items():
-        sys.modules[name] = ModuleType(name)
-        sys.modules[name].__path__ = [str(path)]
+    stand_ins = {name: ModuleType(name) for name in ("openrlhf.models", "openrlhf.utils", "deepspeed")}
+    stand_ins = {name: module for name, module in stand_ins.items() if name not in sys.modules}
+    for name, module in stand_ins.items():
+        module.__path__ = [str(root / name.rpartition(".")[2])]
+    sys.modules.update(stand_ins)
     try:
         yield
     finally:
-        for name in bare:
+        for name in stand_ins:
             del sys.modules[name]
 
 
-choose_accelerator()
-with _bare_packages("models", "utils"):
+with _alone():
     from openrlhf.models.loss import DPOLoss, PairWiseLoss, PolicyLoss, ValueLoss
     from openrlhf.models.utils import compute_approx_kl
     from openrlhf.utils.seqlen_balancing import get_seqlen_balanced_partitions

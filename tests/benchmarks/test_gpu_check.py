@@ -29,7 +29,7 @@ def test_checks_are_listed_without_torch(capsys: pytest.CaptureFixture[str]) -> 
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(CHECKS)
 
 
-@pytest.mark.long
+@pytest.mark.extra
 def test_all_checks_pass_on_a_cpu(tmp_path: Path) -> None:
     file = tmp_path / "lines"
     assert main(["--device", "cpu", "--json", str(file)]) == 0

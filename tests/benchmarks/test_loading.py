@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.long
+@pytest.mark.extra
 def test_a_rank_reads_its_share_and_the_same_weights() -> None:
     command = [sys.executable, "-m", "benchmarks.loading", "--layers=2"]
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=550)

@@ -10,7 +10,7 @@ from actors.config import ArchitectureConfig
 from benchmarks.memory import compare
 from cluster.preflight.check import ERROR
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.extra
 
 
 def test_reckoned_memory_is_what_a_run_takes(clinic: Path, tmp_path: Path, ray_cluster: None) -> None:

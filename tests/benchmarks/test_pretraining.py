@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--hidden=64", "--layers=2", "--block-tokens=256", "--steps=2", "--rounds=1", "--threads=1")
 
 
-@pytest.mark.long
+@pytest.mark.extra
 @pytest.mark.parametrize(("dtype", "stage", "apart"), [("float32", 3, 1e-4), ("bfloat16", 0, 1e-2)])
 def test_all_do_the_same_work(dtype: str, stage: int, apart: float, tmp_path: Path) -> None:
     answer = tmp_path / "answer.json"

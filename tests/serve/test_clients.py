@@ -69,7 +69,7 @@ def check(report: Any) -> None:
     assert set(rows) == set(report["probes"])
 
 
-@pytest.mark.long
+@pytest.mark.extra
 @pytest.mark.parametrize("name", CLIENTS)
 def test_client(endpoint: Any, name: str, tmp_path: Path) -> None:
     if not PYTHON.exists():
@@ -77,7 +77,7 @@ def test_client(endpoint: Any, name: str, tmp_path: Path) -> None:
     check(probe(endpoint, name, PYTHON, tmp_path))
 
 
-@pytest.mark.long
+@pytest.mark.extra
 def test_vllms_benchmark(endpoint: Any, tmp_path: Path) -> None:
     check(probe(endpoint, "vllm_bench", Path(sys.executable), tmp_path))
 

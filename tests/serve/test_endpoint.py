@@ -126,7 +126,6 @@ def test_a_client_that_goes_away_ends_its_generation(endpoint: Any) -> None:
     endpoint.wait(idle, "aborted requests to leave the engines", max(10.0, 3 * whole_s))
 
 
-@pytest.mark.long
 def test_weights_are_taken_over_without_a_failed_request(endpoint: Any) -> None:
     """Requests go on while the engines take over other weights; then the answers are the other model's."""
     from ray import serve
@@ -164,7 +163,6 @@ def test_weights_are_taken_over_without_a_failed_request(endpoint: Any) -> None:
     assert len(set(answers)) == 2  # the old model's answer, then the new one's, and never a mixture
 
 
-@pytest.mark.long
 def test_an_engine_that_is_killed_is_not_noticed(endpoint: Any) -> None:
     """Whole answers move to the other engine; the dead one is replaced."""
     before = endpoint.replica_pids("engine:tiny")

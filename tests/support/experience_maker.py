@@ -14,7 +14,9 @@ from types import ModuleType
 import peft  # noqa: F401
 import transformers.modeling_utils  # noqa: F401
 
-import actors.modeling.openrlhf  # noqa: F401 - sets DeepSpeed's accelerator
+from actors.distributed.devices import choose_accelerator
+
+choose_accelerator()
 
 _NAMES = {
     "flash_attn": (),

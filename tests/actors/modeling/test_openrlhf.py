@@ -56,9 +56,16 @@ def test_balanced_partitions_cover_everything() -> None:
     assert sorted(sum([9, 1, 5, 5][index] for index in part) for part in parts) == [10, 10]
 
 
-def test_neither_its_models_nor_peft_nor_flash_attn_are_imported() -> None:
+def test_neither_its_models_nor_peft_nor_flash_attn_nor_deepspeed_are_imported() -> None:
     code = "import sys; from actors.modeling import openrlhf; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     imported = set(done.stdout.split())
     assert {"openrlhf.models.loss", "openrlhf.utils.seqlen_balancing"} <= imported
-    assert not imported & {"openrlhf.models", "openrlhf.utils", "openrlhf.models.actor", "peft", "flash_attn"}
+    assert not imported & {
+        "openrlhf.models",
+        "openrlhf.utils",
+        "openrlhf.models.actor",
+        "peft",
+        "flash_attn",
+        "deepspeed",
+    }
