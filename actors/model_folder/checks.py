@@ -1,4 +1,7 @@
-"""Checks of a checkpoint's folder that read only its small files and the headers of its weight files."""
+"""Checks of a checkpoint's folder that read only its small files and the headers of its weight files.
+
+Every function that rejects something raises a ConfigError whose message starts with `what`.
+"""
 
 from __future__ import annotations
 
