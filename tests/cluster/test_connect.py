@@ -79,6 +79,8 @@ def test_a_cluster_of_its_own_is_on_loopback_only_and_ends_with_its_driver(tmp_p
     assert time.monotonic() - began < 60
     family = descendants(driver.pid)
     assert len(family) > 4
+    # A signal to the driver's process group, as from a terminal or `timeout`, reaches the driver alone.
+    assert [pid for pid in family if os.getpgid(pid) == os.getpgid(driver.pid)] == [driver.pid]
     loopback = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
     assert listening(family) <= loopback
     out, err = driver.communicate("\n", timeout=60)
