@@ -122,7 +122,7 @@ def _status_of(command: Sequence[str], environment: Mapping[str, str]) -> int:
     Forwards SIGTERM and Ctrl-C of this process to the command, and raises Stopped when the command has ended.
     """
     asked: list[int] = []
-    # In a process group of its own, so that a signal of the terminal reaches the command once, through this process.
+    # In a separate process group, so that a signal of the terminal reaches the command once, through this process.
     with subprocess.Popen(command, env=environment, process_group=0) as process:
 
         def stop(number: int, _: FrameType | None) -> None:

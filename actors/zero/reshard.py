@@ -23,7 +23,7 @@ from storage.durable import writing
 
 @contextmanager
 def resharded(folder: Path) -> Iterator[Path]:
-    """Converts the checkpoint in `folder`/zero to a universal one in a temporary folder beside the checkpoint.
+    """Converts the checkpoint in `folder`/zero to a universal one in a temporary folder next to the checkpoint.
 
     Collective: all ranks enter the context, and rank 0 converts.
 

@@ -64,6 +64,6 @@ def fill_shards(model: PreTrainedModel, stored: Mapping[str, Stored], zero: Zero
 def _read(file: Path, name: str) -> Tensor:
     with safe_open(
         file, framework="pt"
-    ) as tensors:  # opened for each tensor anew, because mapped pages count as the process's memory
+    ) as tensors:  # reopened for each tensor, because mapped pages count as the process's memory
         tensor: Tensor = tensors.get_tensor(name)
     return tensor

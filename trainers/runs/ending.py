@@ -7,7 +7,16 @@ from typing import Any
 from trainers.runs.folder import Run
 from trainers.runs.progress import held_out_metrics
 
-_HEADLINES = ("loss", "accuracy", "reward", "kl_to_reference", "response_tokens", "cut_off_share", "tokens_per_second")
+_HEADLINES = (
+    "loss",
+    "accuracy",
+    "reward",
+    "kl_to_reference",
+    "response_tokens",
+    "truncated",
+    "cut_off_share",
+    "tokens_per_second",
+)
 
 
 def ending(run: Run) -> str:
