@@ -1,4 +1,4 @@
-"""The docs name files that exist."""
+"""The docs name files that exist, and CI runs what they say it runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = "actors|benchmarks|cluster|configs|data|docs|evals|locks|reporting|serve|storage|tests|trainers"
+PACKAGES = "actors|benchmarks|chimed|cluster|configs|data|docs|evals|locks|reporting|serve|storage|tests|trainers"
 NAMED = re.compile(rf"(?<![\w/.-])(?:\.\./)?((?:{PACKAGES})/[\w./-]+\.(?:py|md|ya?ml|jsonl?|jinja|sh|txt|svg))\b")
 OF_USERS = {"data/rewards/jiuyi.py"}
 """Files of examples, which users write."""
@@ -27,3 +27,9 @@ def test_every_test_that_code_names_exists() -> None:
         named = re.findall(r"\btests/[\w/]+\.py\b", file.read_text("utf-8"))
         missing += [f"{file.relative_to(ROOT)}: {name}" for name in named if not (ROOT / name).exists()]
     assert missing == []
+
+
+def test_ci_lints_and_runs_all_tests() -> None:
+    """An empty script passes, so CI itself would not notice that it runs nothing."""
+    commands = [line for line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines() if line.startswith("make ")]
+    assert commands == ["make lint", "make test-all"]
