@@ -23,7 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from actors.config import EngineConfig
 from actors.modeling.attention import ATTENTION
 from actors.modeling.miniature import VOCABULARY, miniature
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM
 from actors.modeling.selfcheck import LENGTHS, MARKS, check_packing, plain_logprobs, randomize
 from configs.errors import ConfigError, first_line
 

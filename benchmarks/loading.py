@@ -67,7 +67,7 @@ def measure(rank: int, port: int, folder: str, way: str, dtype: Any) -> dict[str
 
     from actors.config import OptimizerConfig, ZeroConfig
     from actors.modeling.models import load_causal_lm
-    from actors.modeling.packed import PackedLM
+    from actors.modeling.packed_models import PackedLM
     from actors.zero.loading import load_to_train
     from actors.zero.model import ZeroModel
     from actors.zero.settings import import_deepspeed

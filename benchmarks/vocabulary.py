@@ -38,7 +38,8 @@ def measure(limit: int | None, tokens: int, layers: int, threads: int) -> dict[s
 
     from actors.config import LoraConfig, OptimizerConfig, ZeroConfig
     from actors.modeling.attention import ATTENTION
-    from actors.modeling.packed import PackedBatch, PackedLM
+    from actors.modeling.packed import PackedBatch
+    from actors.modeling.packed_models import PackedLM
     from actors.zero.lora import add_lora
     from actors.zero.model import ZeroModel
     from benchmarks.gpu_check.large import update

@@ -199,3 +199,14 @@ def test_reading_settings_loads_no_engine(module):
     code = f"import {module}, sys; print([m for m in ('torch', 'ray', 'vllm', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "module", ["actors.roles.reward_function", "actors.roles.rollout", "trainers.ppo", "trainers.sft"]
+)
+def test_a_driver_imports_no_models(module):
+    """Ten seconds that only processes with a model need; a command with a wrong setting fails before they pass."""
+    heavy = ("transformers.modeling_utils", "torch._dynamo", "torch._inductor", "deepspeed", "vllm", "sklearn")
+    code = f"import {module}, sys; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "[]\n"

@@ -6,13 +6,16 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 
 from actors.model_folder.config_json import CONFIG
 from configs.errors import ConfigError
 from data.chat.ends import GENERATION_CONFIG, configured_ends
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 

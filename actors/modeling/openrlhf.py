@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 import openrlhf
+import torch
 
 
 @contextmanager
@@ -20,17 +22,19 @@ def _alone() -> Iterator[None]:
     """Makes modules of openrlhf importable inside the block without what their neighbors need.
 
     The `__init__` of a subpackage would import all of openrlhf's models, and with them flash-attn, which exists for
-    CUDA only, and peft and half of Transformers. `openrlhf.models.utils` imports DeepSpeed for one function that is not
-    used here. Both would take seconds in every process, the driver included, so empty modules stand in for them.
+    CUDA only, and peft and half of Transformers. `openrlhf.models.utils` imports DeepSpeed for one function and compiles
+    another, which imports Inductor; neither function is used here. All of this would take seconds in every process, the
+    driver included, so empty modules and a decorator that does nothing stand in for it.
     """
     root = Path(openrlhf.__path__[0])
     stand_ins = {name: ModuleType(name) for name in ("openrlhf.models", "openrlhf.utils", "deepspeed")}
+    for name in ("models", "utils"):
+        stand_ins[f"openrlhf.{name}"].__path__ = [str(root / name)]
     stand_ins = {name: module for name, module in stand_ins.items() if name not in sys.modules}
-    for name, module in stand_ins.items():
-        module.__path__ = [str(root / name.rpartition(".")[2])]
     sys.modules.update(stand_ins)
     try:
-        yield
+        with patch.object(torch, "compile", lambda function: function):
+            yield
     finally:
         for name in stand_ins:
             del sys.modules[name]

@@ -18,7 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from actors.modeling.attention import ATTENTION
 from actors.modeling.miniature import VOCABULARY, layer_types, miniature, scale_of
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM
 from configs.errors import ConfigError, first_line
 
 LENGTHS = (19, 19, 7, 1, 26, 3)

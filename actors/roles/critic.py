@@ -7,11 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from actors.config import TrainedRoleConfig
-from actors.modeling.packed import PackedBatch, PackedScorer
+from actors.modeling.packed import PackedBatch
 from actors.roles.learner import Learner, TrainBatch
 from actors.roles.worker import RunContext
-from actors.zero.loading import load_to_train
-from actors.zero.model import ZeroModel
 
 
 class Critic(Learner):
@@ -24,6 +22,10 @@ class Critic(Learner):
 
     def setup(self, config: TrainedRoleConfig, total_updates: int, seed: int) -> None:
         """Loads the weights under ZeRO. A causal language model gets a value head initialized to zero."""
+        from actors.modeling.packed_models import PackedScorer
+        from actors.zero.loading import load_to_train
+        from actors.zero.model import ZeroModel
+
         module = load_to_train(PackedScorer, config.model, config.zero, seed)
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 from torch import Tensor
 
 from actors.distributed.devices import device
-from actors.modeling.models import save_pretrained
 from actors.modeling.packed import PackedBatch
 from actors.modeling.rows import pack, tokens
 from actors.roles.worker import ForwardWorker
 from actors.table import require
 from actors.zero.diverged import NotFiniteError
-from actors.zero.model import ZeroModel
 from cluster.memory import return_free_memory
+
+if TYPE_CHECKING:
+    from actors.zero.model import ZeroModel
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class Learner(ForwardWorker):
 
     def export(self, folder: str) -> None:
         """Writes the full model to `folder` in Hugging Face format. Collective: all ranks gather, rank 0 writes."""
+        from actors.modeling.models import save_pretrained
+
         state = self.zero.full_state()
         if self.zero.rank == 0:
             save_pretrained(self.zero.model, state, Path(folder))

@@ -9,11 +9,9 @@ from torch import Tensor
 
 from actors.config import TrainedRoleConfig
 from actors.distributed.devices import device, to_host
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
 from actors.roles.learner import Learner, TrainBatch
 from actors.roles.worker import RunContext
-from actors.zero.loading import load_to_train
-from actors.zero.model import ZeroModel
 
 
 class Policy(Learner):
@@ -26,6 +24,10 @@ class Policy(Learner):
 
     def setup(self, config: TrainedRoleConfig, total_updates: int, temperature: float) -> None:
         """Loads the weights under ZeRO. `temperature` is the rollout's, so that log-probabilities match sampling."""
+        from actors.modeling.packed_models import PackedLM
+        from actors.zero.loading import load_to_train
+        from actors.zero.model import ZeroModel
+
         module = load_to_train(PackedLM, config.model, config.zero)
         self.temperature = temperature
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from actors.config import FrozenRoleConfig
 from actors.distributed.devices import DTYPES, device
-from actors.modeling.models import load_causal_lm
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
 from actors.roles.worker import ForwardWorker, RunContext
 
 
@@ -24,6 +23,9 @@ class Reference(ForwardWorker):
 
     def setup(self, config: FrozenRoleConfig, temperature: float) -> None:
         """Loads the model. Logits are divided by `temperature`, which is the rollout's."""
+        from actors.modeling.models import load_causal_lm
+        from actors.modeling.packed_models import PackedLM
+
         self.module = PackedLM(load_causal_lm(config.model, DTYPES[config.dtype])).to(device()).eval()
         self.temperature = temperature
 

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from actors.config import FrozenRoleConfig
 from actors.distributed.devices import DTYPES, device
-from actors.modeling.models import load_scorer
-from actors.modeling.packed import PackedBatch, PackedScorer
+from actors.modeling.packed import PackedBatch
 from actors.roles.worker import ForwardWorker
 
 
@@ -17,6 +16,9 @@ class Reward(ForwardWorker):
 
     def setup(self, config: FrozenRoleConfig) -> None:
         """Loads the reward model."""
+        from actors.modeling.models import load_scorer
+        from actors.modeling.packed_models import PackedScorer
+
         self.module = PackedScorer(load_scorer(config.model, DTYPES[config.dtype], seed=0)).to(device()).eval()
 
     @torch.no_grad()

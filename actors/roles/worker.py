@@ -1,4 +1,8 @@
-"""Base classes of a role's process: address, torch.distributed world, heartbeat, and forward passes over rows."""
+"""Base classes of a role's process: address, torch.distributed world, heartbeat, and forward passes over rows.
+
+The driver imports the classes of all roles, so their modules import Transformers' models, DeepSpeed, and vLLM only inside
+methods that run in the role's own process; together they take ten seconds to import.
+"""
 
 from __future__ import annotations
 

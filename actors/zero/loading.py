@@ -15,7 +15,7 @@ from actors.distributed.host_group import host_group
 from actors.model_folder.layout import CONVERTED, whole_because
 from actors.model_folder.weights import Stored, stored_tensors
 from actors.modeling.models import Pretrained, without_dropout
-from actors.modeling.packed import PackedModule, PackedScorer
+from actors.modeling.packed_models import PackedModule, PackedScorer
 from actors.sizing.counting import converts
 from actors.zero.sharding import fill_shards
 

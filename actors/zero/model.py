@@ -15,7 +15,7 @@ from actors.config import OptimizerConfig, ZeroConfig
 from actors.distributed.devices import device, to_host
 from actors.distributed.host_group import host_group
 from actors.modeling.liger import use_liger
-from actors.modeling.packed import PackedModule
+from actors.modeling.packed_models import PackedModule
 from actors.zero.diverged import NotFiniteError
 from actors.zero.lora import merged
 from actors.zero.reshard import load_universal, resharded

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actors.distributed.devices import device
-from actors.modeling.attention import Packing, packed_attention
+from actors.modeling.attention import packed_attention
 from actors.modeling.logprobs import token_logprobs
+from actors.modeling.packing import Packing
 from benchmarks.gpu_check.timing import peak_bytes_of, seconds_of
 
 BF16_ERROR = 1.5e-2  # largest allowed error of a result of bf16 operands, relative to its norm

@@ -16,7 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from actors.config import LoraConfig, OptimizerConfig, ZeroConfig
 from actors.distributed.devices import device, to_host
 from actors.modeling.attention import ATTENTION
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM
 from actors.sizing.memory import Work, lora_parameters, trained
 from actors.sizing.shape import Shape
 from actors.sizing.throughput import training_flops

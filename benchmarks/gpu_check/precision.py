@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrain
 from actors.distributed.devices import device
 from actors.modeling.attention import ATTENTION
 from actors.modeling.miniature import VOCABULARY, miniature
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM
 from actors.modeling.selfcheck import packed_difference, plain_logprobs, randomize
 
 FAMILIES = (

@@ -15,7 +15,8 @@ from torch import Tensor
 from actors.config import ArchitectureConfig, OptimizerConfig, TrainedRoleConfig, ZeroConfig
 from actors.distributed.devices import device
 from actors.modeling.models import new_causal_lm
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM
 from actors.modeling.rows import as_list_column
 from actors.zero.model import ZeroModel, learning_rate
 from benchmarks.gpu_check.checks import SkippedError

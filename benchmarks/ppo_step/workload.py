@@ -14,8 +14,8 @@ import torch
 from transformers import PreTrainedModel
 
 from actors.config import ArchitectureConfig
-from actors.modeling.attention import Packing
 from actors.modeling.models import new_causal_lm
+from actors.modeling.packing import Packing
 from configs.base import read
 from data.clinic.build import Sizes, build
 from trainers.config.rlhf import PPOConfig

@@ -101,7 +101,7 @@ def _last_scores(model: Any, sequences: Sequence[Sequence[int]]) -> list[float]:
     """
     import torch
 
-    from actors.modeling.packed import logit_mean
+    from actors.modeling.packed_models import logit_mean
 
     longest = max(map(len, sequences))
     ids_BT = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in sequences], device=model.device)

@@ -17,11 +17,9 @@ from actors.model_folder.checks import (
     require_scorer,
     require_trainable,
 )
-from actors.model_folder.completeness import require_complete
 from actors.model_folder.config_json import CONFIG, read_config, transformers_config
 from actors.model_folder.generation import require_readable
 from actors.model_folder.source import model_dir, tokenizer_dir
-from actors.modeling.selfcheck import check_packing
 from configs.errors import ConfigError
 from data.chat import apply_settings, chat_ends, chat_format
 from data.chat.config import ChatConfig
@@ -81,6 +79,8 @@ def require_model(
             an architecture that does not support packed sequences, has a context of less than `tokens` tokens, or has
             weights that do not match its config.json.
     """
+    from actors.model_folder.completeness import require_complete  # imports Transformers' models
+
     path = model_dir(name, key)
     require_config(path, tokens, field, key, kind)
     if kind != "language":
@@ -95,6 +95,8 @@ def require_config(path: Path, tokens: int, field: str, key: str, kind: Kind) ->
     Raises:
         ConfigError: the model cannot be used; see `require_model`.
     """
+    from actors.modeling.selfcheck import check_packing  # imports Transformers' models
+
     config = read_config(path, key)
     require_trainable(config, path, key)
     if kind == "scorer":

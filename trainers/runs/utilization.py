@@ -7,7 +7,8 @@ import logging
 import torch
 
 from actors.distributed.devices import DTYPES, device
-from actors.modeling.packed import PackedBatch, PackedLM, PackedModule
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM, PackedModule
 from actors.sizing.shape import Shape, shape_of
 from actors.sizing.throughput import matmul_flops, training_flops
 from actors.zero.model import ZeroModel

@@ -21,7 +21,8 @@ from trainers.config.supervised import ChatData, SupervisedConfig, TrainTables
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from actors.modeling.packed import PackedBatch, PackedModule
+    from actors.modeling.packed import PackedBatch
+    from actors.modeling.packed_models import PackedModule
 
 Batch = TypeVar("Batch", bound="PackedBatch")
 Config = TypeVar("Config", bound=SupervisedConfig)

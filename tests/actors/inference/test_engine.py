@@ -14,7 +14,8 @@ from actors.config import EngineConfig
 from actors.inference.cpu_sampler import race
 from actors.inference.engine import Engine, Sampling
 from actors.modeling.models import load_causal_lm
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM
 from configs.errors import ConfigError
 
 pytestmark = pytest.mark.slow

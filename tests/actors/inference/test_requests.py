@@ -15,7 +15,8 @@ import torch
 from actors.config import EngineConfig, InFlight
 from actors.inference.engine import Engine, Response, Sampling
 from actors.modeling.models import load_causal_lm
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM
 
 pytestmark = pytest.mark.slow
 PROMPTS = [[5 + n, 6, 7, 8 + n] + [9] * 16 for n in range(6)]

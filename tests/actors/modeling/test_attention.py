@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.modeling.attention import Packing, Scores, packed_attention
+from actors.modeling.attention import Scores, packed_attention
 from actors.modeling.attention import _explicit as explicit
+from actors.modeling.packing import Packing
 
 LENGTHS = (9, 1, 5, 5, 2)
 SINKS = torch.tensor([-1.0, 0.0, 2.0, 0.5], dtype=torch.float64)

@@ -7,9 +7,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from actors.config import ArchitectureConfig
-from actors.modeling.attention import Packing
 from actors.modeling.models import load_causal_lm, load_scorer, new_causal_lm, save_pretrained
-from actors.modeling.packed import PackedBatch, PackedLM, PackedScorer
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM, PackedScorer
+from actors.modeling.packing import Packing
 from configs.errors import ConfigError
 
 SHAPE = ArchitectureConfig(hidden_size=16, intermediate_size=24, layers=2, heads=4, kv_heads=2, context=32)

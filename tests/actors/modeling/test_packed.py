@@ -6,9 +6,11 @@ import torch
 from transformers import PreTrainedModel
 
 from actors.config import ArchitectureConfig
-from actors.modeling.attention import Packing, packed_attention
+from actors.modeling.attention import packed_attention
 from actors.modeling.models import new_causal_lm
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM
+from actors.modeling.packing import Packing
 from data.packing import pack_blocks
 
 SEQUENCES = [[5, 6, 7, 8, 9], [10], [11, 12, 13], [5, 6, 7, 14]]

@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import actors.modeling.packed
 from actors.config import LoraConfig, OptimizerConfig, ZeroConfig
 from actors.modeling.models import load_causal_lm
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM
 from actors.zero.loading import load_to_train
 from actors.zero.lora import add_lora
 from actors.zero.model import ZeroModel

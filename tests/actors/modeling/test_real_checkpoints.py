@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 from actors.config import EngineConfig
 from actors.inference.engine import Engine
 from actors.modeling.models import load_causal_lm
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM
 from actors.modeling.selfcheck import plain_logprobs
 from data.chat import chat_ends, chat_format, encode_chat, encode_prompt
 from data.tokenizer.hf_tokenizer import read_tokenizer

@@ -113,7 +113,8 @@ def test_loading_checks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["granite", "olmoe", "gemma3_text", "qwen3"])
 def test_a_scalar_head_on_any_decoder(tmp_path: Path, family: str) -> None:
     """Of families with and without a sequence classifier in Transformers: it starts at 0 and is itself when loaded again."""
-    from actors.modeling.packed import PackedBatch, PackedScorer
+    from actors.modeling.packed import PackedBatch
+    from actors.modeling.packed_models import PackedScorer
 
     AutoModelForCausalLM.from_config(miniature(config(family))).save_pretrained(tmp_path / "decoder")
     scorer = load_scorer(str(tmp_path / "decoder"), torch.float32, seed=0)

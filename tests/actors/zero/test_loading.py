@@ -18,7 +18,8 @@ import actors.zero.sharding
 from actors.config import LoraConfig, OptimizerConfig, ZeroConfig
 from actors.distributed.host_group import HostGroup
 from actors.modeling.models import Pretrained, load_causal_lm, load_scorer
-from actors.modeling.packed import PackedBatch, PackedLM, PackedModule, PackedScorer
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM, PackedModule, PackedScorer
 from actors.zero.loading import load_to_train
 from actors.zero.lora import add_lora
 from actors.zero.model import ZeroModel

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from actors.config import ArchitectureConfig, LoraConfig, OptimizerConfig, ZeroConfig
 from actors.modeling.models import new_causal_lm, save_pretrained
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM
 from actors.sizing.memory import lora_parameters
 from actors.sizing.shape import shape_of
 from actors.zero.lora import ADAPTER, add_lora, merged

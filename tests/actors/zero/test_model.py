@@ -11,7 +11,8 @@ from torch import Tensor
 
 from actors.config import ArchitectureConfig, OptimizerConfig, ZeroConfig
 from actors.modeling.models import new_causal_lm
-from actors.modeling.packed import PackedBatch, PackedLM
+from actors.modeling.packed import PackedBatch
+from actors.modeling.packed_models import PackedLM
 from actors.zero.diverged import NotFiniteError
 from actors.zero.model import ZeroModel, learning_rate
 from storage.durable import sha256

@@ -30,7 +30,7 @@ from trainers.supervised.preferences import encode_pairs
 from trainers.supervised.stage import Examples, Stage, encoded, list_row
 
 if TYPE_CHECKING:
-    from actors.modeling.packed import PackedModule
+    from actors.modeling.packed_models import PackedModule
     from trainers.supervised.pairs import ResponseBatch
 
 
@@ -62,7 +62,7 @@ class DpoStage(Stage[DpoConfig, "ResponseBatch"]):
         return replace(examples, train=train, heldout=heldout, notes=tuple(notes))
 
     def module(self) -> PackedModule:
-        from actors.modeling.packed import PackedLM
+        from actors.modeling.packed_models import PackedLM
         from actors.zero.loading import load_to_train
 
         return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)

@@ -16,7 +16,8 @@ from trainers.runs.export import load_tokenizer, require_model
 from trainers.supervised.stage import Examples, LanguageStage, from_sources, list_row, ordered
 
 if TYPE_CHECKING:
-    from actors.modeling.packed import PackedBatch, PackedModule
+    from actors.modeling.packed import PackedBatch
+    from actors.modeling.packed_models import PackedModule
 
 
 class PretrainStage(LanguageStage[PretrainConfig]):
@@ -39,7 +40,7 @@ class PretrainStage(LanguageStage[PretrainConfig]):
 
     def module(self) -> PackedModule:
         from actors.modeling.models import new_causal_lm
-        from actors.modeling.packed import PackedLM
+        from actors.modeling.packed_models import PackedLM
         from actors.zero.loading import load_to_train
 
         if self.config.model is not None:

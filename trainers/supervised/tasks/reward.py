@@ -27,7 +27,7 @@ from trainers.supervised.reward_metrics import Scored, centred_and_scaled, metri
 from trainers.supervised.stage import Examples, Stage, encoded, list_row
 
 if TYPE_CHECKING:
-    from actors.modeling.packed import PackedModule
+    from actors.modeling.packed_models import PackedModule
     from trainers.supervised.pairs import PairBatch
 
 
@@ -46,7 +46,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         return replace(examples, notes=(*examples.notes, baseline))
 
     def module(self) -> PackedModule:
-        from actors.modeling.packed import LOGIT_MEAN, PackedScorer
+        from actors.modeling.packed_models import LOGIT_MEAN, PackedScorer
         from actors.zero.loading import load_to_train
 
         module = load_to_train(PackedScorer, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
@@ -80,7 +80,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         self, weights: dict[str, Tensor], metrics: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Scales the head, (1, hidden), so that scores have standard deviation 1, and returns their mean for config.json."""
-        from actors.modeling.packed import LOGIT_MEAN
+        from actors.modeling.packed_models import LOGIT_MEAN
 
         scale, mean = centred_and_scaled(metrics)
         scaled = {name: tensor / scale if name == HEAD else tensor for name, tensor in weights.items()}

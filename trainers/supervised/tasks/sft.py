@@ -15,7 +15,8 @@ from trainers.runs.export import load_chat_tokenizer, require_model
 from trainers.supervised.stage import Examples, LanguageStage, encoded, list_row
 
 if TYPE_CHECKING:
-    from actors.modeling.packed import PackedBatch, PackedModule
+    from actors.modeling.packed import PackedBatch
+    from actors.modeling.packed_models import PackedModule
 
 
 Chat = list[dict[str, str]]
@@ -34,7 +35,7 @@ class SftStage(LanguageStage[SftConfig]):
         return encoded(self.config.data, self._encode, self.config.seed)
 
     def module(self) -> PackedModule:
-        from actors.modeling.packed import PackedLM
+        from actors.modeling.packed_models import PackedLM
         from actors.zero.loading import load_to_train
 
         return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from actors.config import FrozenRoleConfig, ZeroConfig
 from actors.model_folder.folders import ModelFolder
-from actors.modeling.attention import Packing
+from actors.modeling.packing import Packing
 from actors.roles.reward import Reward
 from data.tables import PREFERENCE_WITH_MARGIN, DataError, write_table
 from evals.models.reward_model import RewardModel
