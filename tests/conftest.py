@@ -17,9 +17,10 @@ import pytest
 from configs.logs import LOGGERS
 
 if TYPE_CHECKING:
-    from browser import Chromium
     from hub import Hub
     from transformers import PreTrainedTokenizerBase
+
+    from benchmarks.pictures.browser import Chromium
 
 # Before anything imports ray, which else makes a token in the home folder with its first cluster.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -190,7 +191,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    from browser import PROGRAMS, running
+    from benchmarks.pictures.browser import PROGRAMS, running
 
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:

@@ -16,5 +16,5 @@ def test_sft_whose_process_group_gets_sigterm_ends_as_if_it_had_not_been(tmp_pat
     command = [sys.executable, "-m", "benchmarks.stage_kills", *options]
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert "run-00: group" in done.stdout
-    assert done.stdout.splitlines()[-1] == "kills=1 runs=1 identical=1"
+    assert "sft-00: group" in done.stdout
+    assert done.stdout.splitlines()[-1] == "sft: kills=1 runs=1 identical=1"

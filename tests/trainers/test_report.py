@@ -292,7 +292,7 @@ def test_a_sample_that_is_still_being_written_is_left_out(make):
 @pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_in_a_browser(make, chromium, width, scheme):
-    from browser import Page
+    from benchmarks.pictures.browser import Page
 
     names = {f"a_metric_with_a_rather_long_name_{n}": 1.0 for n in range(3)}
     folder = make(*steps(30, loss=None, seconds_update=1.0, **names), name="a-rather-long-name/" + 60 * "x")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Chromium, Page
 
+from benchmarks.pictures.browser import Chromium, Page
 from evals.report.page import models_of, to_html, to_markdown, write_reports
 
 

@@ -12,7 +12,8 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from browser import PATIENCE_S, Chromium, Page
+
+from benchmarks.pictures.browser import PATIENCE_S, Chromium, Page
 
 FILES = Path(__file__).resolve().parents[3] / "serve" / "page"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}

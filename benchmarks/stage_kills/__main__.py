@@ -1,8 +1,8 @@
-"""python -m benchmarks.stage_kills: kills or interrupts SFT at random times; the result must not change.
+"""python -m benchmarks.stage_kills: kills or interrupts stages at random times; the result must not change.
 
 Every run is disturbed once, at a random time between the start and the end of the command: one in four while Ray starts
-and the model is loaded, the others after a random step, during whatever follows it: a step, an evaluation, a
-checkpoint, or an export. The disturbances take turns:
+and models are loaded, the others after a random step, during whatever follows it: a step, an evaluation, a checkpoint,
+or an export. The disturbances take turns:
 
     driver, worker   SIGKILL
     interrupt        Ctrl-C: SIGINT to the driver
@@ -17,7 +17,6 @@ no disturbance came in time.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -32,14 +31,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.chaos.workload import make_inputs
-from configs.base import dump
-from data.tables import SFT, write_table
-from trainers.config.supervised import SftConfig
+from benchmarks.stage_kills.workload import SETTINGS, write_inputs, write_recipe
 from trainers.runs.folder import read_metrics
 from trainers.runs.stopping import EXIT_CODE, INTERRUPTED
 
@@ -53,10 +48,12 @@ ENDS = {
     "group": {EXIT_CODE, -signal.SIGTERM},
 }
 """The exit statuses of a command that a disturbance may end, by disturbance."""
-CHATS, EPOCHS, BATCH = 96, 3, 4
-STEPS = CHATS * EPOCHS // BATCH
+WORKERS = ("ray::RayTrain", "ray::Policy", "ray::Rollout")
+"""Beginnings of the names of the processes that a stage can replace."""
 STARTING = 0.25
-"""Probability that a kill happens before the first step."""
+"""Probability that a disturbance happens before the first step."""
+COMPARED = ("step", "loss", "heldout_loss", "reward", "policy_loss", "kl_to_reference")
+"""The metrics that must be equal, of those that a stage has."""
 
 
 @dataclass(frozen=True)
@@ -72,46 +69,45 @@ class Kill:
 
 
 def main() -> None:
-    """Makes the undisturbed run, then the others; prints the result of each, and the totals in the last line."""
+    """Disturbs runs of each stage; prints the result of each, and every stage's totals in a line of its own."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=10, help="number of disturbed runs (default: %(default)s)")
+    parser.add_argument("--stages", default="sft", help=f"some of {','.join(SETTINGS)} (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=10, help="disturbed runs of each stage (default: %(default)s)")
     parser.add_argument("--targets", default=",".join(ENDS), help="disturbances, in turn (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the times (default: %(default)s)")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="work there and remove nothing")
     options = parser.parse_args()
+    stages, targets = options.stages.split(","), options.targets.split(",")
+    for option, given, known in (("stages", stages, SETTINGS), ("targets", targets, ENDS)):
+        if unknown := set(given) - known.keys():
+            parser.error(f"--{option}: {unknown.pop()}: give some of {', '.join(known)}")
     folder = options.keep or Path(tempfile.mkdtemp(prefix="chimed-kills-"))
     folder.mkdir(parents=True, exist_ok=True)
-    targets = options.targets.split(",")
-    if unknown := set(targets) - ENDS.keys():
-        parser.error(f"--targets: {unknown.pop()}: give some of {', '.join(ENDS)}")
-    good = kills(folder, options.kills, targets, random.Random(options.seed))
-    if good and not options.keep:
+    write_inputs(folder)
+    draw = random.Random(options.seed)
+    results = [kills(folder, stage, options.kills, targets, draw) for stage in stages]
+    if (good := all(results)) and not options.keep:
         shutil.rmtree(folder)
     sys.exit(not good)
 
 
-def kills(folder: Path, count: int, targets: Sequence[str], draw: random.Random) -> bool:
-    """Makes `count` disturbed runs in `folder`; returns whether all ended with the undisturbed run's result."""
-    make_inputs(folder)
-    rows = [
-        {"messages": [_turn("user", f"病人{n}头痛怎么办"), _turn("assistant", "多休息，" * (1 + n % 4))], "task": "qa"}
-        for n in range(CHATS)
-    ]
-    write_table(pa.Table.from_pylist(rows, SFT), folder / "chats.parquet")
+def kills(folder: Path, stage: str, count: int, targets: Sequence[str], draw: random.Random) -> bool:
+    """Makes `count` disturbed runs of `stage` in `folder`; returns whether all ended with the undisturbed result."""
     began = time.monotonic()
-    run(folder, "undisturbed", None)
-    whole_s = time.monotonic() - began
-    print(f"undisturbed: {whole_s:.1f} s; everything is in {folder}", flush=True)
+    undisturbed = folder / "runs" / f"{stage}-undisturbed"
+    run(folder, stage, undisturbed.name, None)
+    whole_s, total = time.monotonic() - began, sum(steps(undisturbed).values())
+    print(f"{stage}: undisturbed: {total} steps, {whole_s:.1f} s; everything is in {folder}", flush=True)
     identical = struck = 0
     for number in range(count):
-        step = 0 if draw.random() < STARTING else draw.randrange(1, STEPS)
+        step = 0 if draw.random() < STARTING else draw.randrange(1, total)
         kill = Kill(targets[number % len(targets)], step, draw.uniform(0.0, 0.5 if step else 0.3 * whole_s))
         began = time.monotonic()
-        name = f"run-{number:02}"
-        reached = run(folder, name, kill)
-        differing = differences(folder / "runs" / name, folder / "runs" / "undisturbed")
+        name = f"{stage}-{number:02}"
+        reached = run(folder, stage, name, kill)
+        differing = differences(folder / "runs" / name, undisturbed)
         identical += not differing
         struck += reached is not None
         print(
@@ -120,11 +116,11 @@ def kills(folder: Path, count: int, targets: Sequence[str], draw: random.Random)
             f"{' and '.join(f'OTHER {what}' for what in differing) or 'identical'}, {time.monotonic() - began:.1f} s",
             flush=True,
         )
-    print(f"kills={struck} runs={count} identical={identical}", flush=True)
+    print(f"{stage}: kills={struck} runs={count} identical={identical}", flush=True)
     return identical == count and struck > 0
 
 
-def run(folder: Path, name: str, kill: Kill | None) -> int | None:
+def run(folder: Path, stage: str, name: str, kill: Kill | None) -> int | None:
     """Repeats the command until it finishes, with one disturbance.
 
     Returns the number of steps logged when it was disturbed; None if it was not.
@@ -133,55 +129,63 @@ def run(folder: Path, name: str, kill: Kill | None) -> int | None:
         RuntimeError: the command failed for another reason, or an interrupted one lost a step that it had logged.
         subprocess.TimeoutExpired: the command did not end.
     """
-    recipe, output = folder / f"{name}.yaml", folder / f"{name}.out"
-    dump(_config(folder, name), recipe)
-    reached: int | None = None
+    recipe, output, path = write_recipe(folder, stage, name), folder / f"{name}.out", folder / "runs" / name
+    environment = {"CHIMED_RUNS": str(folder / "runs"), "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "local"}
+    logged: dict[Path, int] | None = None
     while True:
         with output.open("ab") as out:
             driver = subprocess.Popen(
-                [sys.executable, "-m", "trainers.sft", "--config", str(recipe)],
-                env={
-                    **os.environ,
-                    "CHIMED_RUNS": str(folder / "runs"),
-                    "RAY_AUTH_MODE": "disabled",
-                    "RAY_ADDRESS": "local",
-                },
+                [sys.executable, "-m", f"trainers.{stage}", "--config", str(recipe)],
+                env={**os.environ, **environment},
                 stdout=out,
                 stderr=out,
                 process_group=0,
             )
-        if kill is not None and reached is None:
-            reached = _inject(driver, kill, folder / "runs" / name)
+        if kill is not None and logged is None:
+            logged = _inject(driver, kill, path)
         code = driver.wait(PATIENCE_S)
         if code == 0:
-            return reached
-        if kill is None or reached is None or code not in ENDS[kill.target]:
+            return None if logged is None else sum(logged.values())
+        if kill is None or logged is None or code not in ENDS[kill.target]:
             raise RuntimeError(f"{name} ended with status {code}; its output: {output}")
-        if kill.target != "driver" and (saved := _saved(folder / "runs" / name)) < reached:
-            raise RuntimeError(f"{name} lost steps: {reached} were logged, {saved} saved; its output: {output}")
+        lost = {str(part.relative_to(path.parent)): steps for part, steps in logged.items() if _saved(part) < steps}
+        if kill.target != "driver" and lost:
+            raise RuntimeError(f"{name} lost steps: logged were {lost}; its output: {output}")
 
 
 def differences(run: Path, other: Path) -> list[str]:
-    """Returns what is not bit-identical in the two runs: `WEIGHTS`, `LOSSES` (of the steps), both, or nothing."""
+    """Returns what is not bit-identical in the two runs: `WEIGHTS`, `METRICS` (those of `COMPARED`), both, or nothing."""
     mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (run, other))
-    losses = [[(line["step"], line["loss"]) for line in read_metrics(folder)] for folder in (run, other)]
+    metrics = [
+        [(part.relative_to(folder), _compared(part)) for part in sorted(steps(folder))] for folder in (run, other)
+    ]
     same = mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
-    return ["WEIGHTS"] * (not same) + ["LOSSES"] * (losses[0] != losses[1])
+    return ["WEIGHTS"] * (not same) + ["METRICS"] * (metrics[0] != metrics[1])
 
 
-def _inject(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> int | None:
+def steps(run: Path) -> dict[Path, int]:
+    """Returns the number of steps that a run has logged, by folder: its own, and those of a round's fine-tuning."""
+    logged = {path.parent: [line["step"] for line in read_metrics(path.parent)] for path in run.rglob("metrics.jsonl")}
+    return {folder: max(found, default=0) for folder, found in logged.items()}
+
+
+def _compared(run: Path) -> list[dict[str, float]]:
+    return [{name: line[name] for name in COMPARED if name in line} for line in read_metrics(run)]
+
+
+def _inject(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> dict[Path, int] | None:
     """Waits for the time of the kill, and kills the target.
 
-    Returns the number of steps logged by then; None if the run had already ended.
+    Returns the number of steps logged by then, by folder; None if the run had already ended.
     """
-    while driver.poll() is None and _steps(run) < kill.step:
+    while driver.poll() is None and sum(steps(run).values()) < kill.step:
         time.sleep(0.01)
     time.sleep(kill.delay_s)
     while driver.poll() is None:
         family = psutil.Process(driver.pid).children(recursive=True)
         workers = [one for one in family if _is_worker(one)]
         if kill.target != "worker" or workers:
-            steps = _steps(run)
+            logged = steps(run)
             if kill.target == "worker":
                 workers[0].kill()
             elif kill.target == "group":
@@ -192,23 +196,24 @@ def _inject(driver: subprocess.Popen[bytes], kill: Kill, run: Path) -> int | Non
                 )
             if kill.target == "driver":
                 _end(family)
-            return steps
+            return logged
         time.sleep(0.05)
     return None
 
 
-def _steps(run: Path) -> int:
-    return max((line["step"] for line in read_metrics(run)), default=0)
-
-
 def _saved(run: Path) -> int:
-    """Returns the steps of the newest checkpoint; 0 if there is none."""
-    return max((int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*")), default=0)
+    """Returns how many steps of a run are durable: all if it has finished, else those of its checkpoint or journal."""
+    if (run / "DONE").exists():
+        return steps(run)[run]
+    checkpoints = [int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*")]
+    if (run / "checkpoints").exists():
+        return max(checkpoints, default=0)
+    return len(list((run / "journal").glob("step-*.parquet")))  # rejection sampling trains nothing itself
 
 
 def _is_worker(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
-        return process.name().startswith("ray::RayTrain")
+        return process.name().startswith(WORKERS)
     return False
 
 
@@ -218,27 +223,6 @@ def _end(family: list[psutil.Process]) -> None:
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def _config(folder: Path, name: str) -> SftConfig:
-    tables = [str(folder / "chats.parquet")]
-    section = {
-        "name": name,
-        "model": str(folder / "model"),
-        "data": {"train": tables, "heldout": tables, "max_tokens": 128},
-        "batch_size": BATCH,
-        "epochs": EPOCHS,
-        "micro_batch_tokens": 512,
-        "eval_every": 10,
-        "export": "both",
-        "checkpoint_every": 4,
-        "optimizer": {"lr": 3e-3},
-    }
-    return SftConfig.model_validate_json(json.dumps(section))
-
-
-def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
 
 
 if __name__ == "__main__":
