@@ -9,10 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from cluster.environment import for_local_cluster
@@ -81,22 +85,54 @@ def connect(
     logger.info("starting Ray on this machine" if address == "local" else f"joining the Ray cluster at {address}")
     options: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
     try:
-        if address == "local":
-            _start(
-                num_cpus=num_cpus,
-                num_gpus=num_gpus,
-                include_dashboard=dashboard,
-                object_store_memory=object_store_bytes,
-                **_temporary_folders(object_store_bytes),
-                **options,
-            )
-        else:
-            from cluster.join import join
+        with interrupts_held("Ray has started"):
+            if address == "local":
+                _start(
+                    num_cpus=num_cpus,
+                    num_gpus=num_gpus,
+                    include_dashboard=dashboard,
+                    object_store_memory=object_store_bytes,
+                    **_temporary_folders(object_store_bytes),
+                    **options,
+                )
+            else:
+                from cluster.join import join
 
-            join(address, options, insecure)
+                join(address, options, insecure)
         yield _connection(started_here=address == "local")
     finally:
-        ray.shutdown()
+        with interrupts_held("Ray has stopped"):
+            ray.shutdown()
+
+
+@contextmanager
+def interrupts_held(until: str) -> Iterator[None]:
+    """Defers Ctrl-C until the block ends; a second one ends the process at once. In other threads, does nothing.
+
+    An exception inside `ray.init` or `ray.shutdown` leaves Ray's C++ threads running without their data, and the process
+    then ends with a segmentation fault.
+
+    Args:
+        until: the end of the block, for the line that is printed when Ctrl-C is pressed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[FrameType | None] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if heard:
+            os._exit(128 + number)  # Ray's processes on this machine end with this one
+        heard.append(frame)
+        print(f"interrupted: ending as soon as {until}; press Ctrl-C again to end at once", file=sys.stderr, flush=True)
+
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard and callable(before):
+        before(signal.SIGINT, heard[0])
 
 
 def _start(**options: Any) -> None:

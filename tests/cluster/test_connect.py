@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.connect import connect
+from cluster.connect import connect, interrupts_held
 from configs.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +90,34 @@ def test_a_cluster_of_its_own_is_on_loopback_only_and_ends_with_its_driver(tmp_p
     while left := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_an_interrupted_start_ends_with_status_130_and_no_crash(tmp_path: Path) -> None:
+    driver = start(tmp_path, RAY_ADDRESS="local")
+    deadline = time.monotonic() + 60
+    while len(descendants(driver.pid)) < 2:  # `ray.init` has started its first process
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGINT)
+    out, err = driver.communicate(timeout=60)
+    told = "interrupted: ending as soon as Ray has started; press Ctrl-C again to end at once"
+    assert (out, err.splitlines(), driver.returncode) == ("", [told, "here: interrupted"], 130)
+
+
+def test_an_interrupt_waits_for_the_end_of_the_block(capsys: pytest.CaptureFixture[str]) -> None:
+    reached = []
+
+    def work() -> None:
+        with interrupts_held("it is done"):
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert reached == ["the end"]
+    assert capsys.readouterr().err == ("interrupted: ending as soon as it is done; press Ctrl-C again to end at once\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.slow
