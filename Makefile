@@ -8,7 +8,7 @@ slow := slow and not long and not extra and not gpu and not real
 long := long and not gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-clients quickstart test test-fast test-long test-all test-extra test-real chaos lint
+.PHONY: help env env-clients quickstart pictures test test-fast test-long test-all test-extra test-real chaos lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ env-clients: ## other people's clients of the endpoint in .venv-clients, which t
 
 quickstart: env ## the whole regime on the sample clinic; ARGS='--seed=1' overrides settings
 	@$(python) -m trainers.quickstart $(ARGS)
+
+pictures: env ## the README's pictures, from the runs of the quickstart; needs Chromium
+	@$(python) -m benchmarks.pictures --chat $(ARGS)
 
 test: test-fast ## every test but the long ones, the extra ones, and those that need a GPU
 	@$(python) -m pytest -m "$(slow)" $(ARGS)

@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,7 +123,7 @@ def interrupts_held(until: str) -> Iterator[None]:
         if heard:
             os._exit(128 + number)  # Ray's processes on this machine end with this one
         heard.append(frame)
-        print(f"interrupted: ending as soon as {until}; press Ctrl-C again to end at once", file=sys.stderr, flush=True)
+        logger.warning("interrupted: ending as soon as %s; press Ctrl-C again to end at once", until)
 
     before = signal.signal(signal.SIGINT, hear)
     try:

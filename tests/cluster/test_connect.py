@@ -105,7 +105,7 @@ def test_an_interrupted_start_ends_with_status_130_and_no_crash(tmp_path: Path) 
     assert (out, err.splitlines(), driver.returncode) == ("", [told, "here: interrupted"], 130)
 
 
-def test_an_interrupt_waits_for_the_end_of_the_block(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_waits_for_the_end_of_the_block(caplog: pytest.LogCaptureFixture) -> None:
     reached = []
 
     def work() -> None:
@@ -116,7 +116,8 @@ def test_an_interrupt_waits_for_the_end_of_the_block(capsys: pytest.CaptureFixtu
     with pytest.raises(KeyboardInterrupt):
         work()
     assert reached == ["the end"]
-    assert capsys.readouterr().err == ("interrupted: ending as soon as it is done; press Ctrl-C again to end at once\n")
+    told = ["interrupted: ending as soon as it is done; press Ctrl-C again to end at once"]
+    assert [record.getMessage() for record in caplog.records] == told
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
