@@ -122,6 +122,15 @@ def test_what_is_named_as_nearest_does_fit() -> None:
     assert nearest(config, lambda _: False) is None
 
 
+@pytest.mark.parametrize(("share", "tried"), [(0.85, {0.9, 0.95}), (0.92, {0.95}), (0.97, set())])
+def test_only_more_of_a_gpu_than_is_set_is_tried(share: float, tried: set[float]) -> None:
+    config = recipe("ppo", f"--rollout.engine.gpu_memory_utilization={share}", "--keep_checkpoints=1")
+    found: list[Any] = []
+    assert nearest(config, lambda changed: bool(found.append(changed))) is None
+    assert {changed.rollout.engine.gpu_memory_utilization for changed in found} == {share, *tried}
+    assert config not in found
+
+
 def test_an_engine_needs_a_cache_for_one_sequence() -> None:
     wide = Shape(hidden=768, layers=12, intermediate=2048, heads=12, vocab=3584)
     with pytest.raises(ConfigError, match="holds 0.9 sequences of 4,096 .* --rollout.engine.kv_cache_bytes=536870912"):
