@@ -135,7 +135,7 @@ def _config(tokenizer: Path, architecture: ArchitectureConfig, tokens: int, fold
             architecture, len(words), words.bos_token_id, words.eos_token_id, words.pad_token_id, 0
         ).save_pretrained,
     )
-    scores = load_scorer(str(model), torch.float32, seed=0)
+    scores = load_scorer(str(model), torch.float32)
     torch.nn.init.normal_(scores.get_submodule("score").weight)
     export_model(scorer, words, scores.save_pretrained)
     chats = [[{"role": "user", "content": f"我今年{20 + n}岁，最近三天一直头痛，应该怎么办？"}] for n in range(70)]
