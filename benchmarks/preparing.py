@@ -137,7 +137,7 @@ def measure(inputs: list[str], out: Path, options: list[str]) -> dict[str, Any]:
         time.sleep(_EVERY_S)
     seconds = time.monotonic() - began
     if process.returncode:
-        raise RunError(f"data.prepare ended with status {process.returncode}; its words are above")
+        raise RunError(f"data.prepare ended with status {process.returncode}; its output is above")
     report = json.loads((out / "report.json").read_text("utf-8"))
     size = sum(Path(file).stat().st_size for file in find_files(inputs)[0])
     return {

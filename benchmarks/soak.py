@@ -37,6 +37,7 @@ import psutil
 
 from cluster.memory import status_bytes
 from configs.base import load
+from configs.errors import one_line_errors
 from storage.paths import runs_root
 from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
@@ -100,7 +101,9 @@ def main() -> None:
     options = parser.parse_args()
     config = load("ppo", STAGES, options.arguments, PROG)
     assert isinstance(config, PPOConfig)
-    sys.exit(not soak(options.arguments, runs_root() / config.name, options.minutes * 60, options.kill_every))
+    with one_line_errors(PROG):
+        good = soak(options.arguments, runs_root() / config.name, options.minutes * 60, options.kill_every)
+    sys.exit(not good)
 
 
 def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> bool:

@@ -38,6 +38,7 @@ from safetensors.torch import load_file
 
 from benchmarks.chaos.workload import make_inputs
 from configs.base import dump
+from configs.errors import RunError, one_line_errors
 from data.tables import SFT, write_table
 from trainers.config.supervised import SftConfig
 from trainers.runs.folder import read_metrics
@@ -86,9 +87,10 @@ def main() -> None:
     targets = options.targets.split(",")
     if unknown := set(targets) - ENDS.keys():
         parser.error(f"--targets: {unknown.pop()}: give some of {', '.join(ENDS)}")
-    good = kills(folder, options.kills, targets, random.Random(options.seed))
-    if good and not options.keep:
-        shutil.rmtree(folder)
+    with one_line_errors(PROG):
+        good = kills(folder, options.kills, targets, random.Random(options.seed))
+        if good and not options.keep:
+            shutil.rmtree(folder)
     sys.exit(not good)
 
 
@@ -130,8 +132,8 @@ def run(folder: Path, name: str, kill: Kill | None) -> int | None:
     Returns the number of steps logged when it was disturbed; None if it was not.
 
     Raises:
-        RuntimeError: the command failed for another reason, or an interrupted one lost a step that it had logged.
-        subprocess.TimeoutExpired: the command did not end.
+        RunError: the command failed for another reason, did not end within `PATIENCE_S`, or lost a step that it had
+            logged although it was only interrupted.
     """
     recipe, output = folder / f"{name}.yaml", folder / f"{name}.out"
     dump(_config(folder, name), recipe)
@@ -152,13 +154,20 @@ def run(folder: Path, name: str, kill: Kill | None) -> int | None:
             )
         if kill is not None and reached is None:
             reached = _inject(driver, kill, folder / "runs" / name)
-        code = driver.wait(PATIENCE_S)
+        try:
+            code = driver.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            raise RunError(f"{name} did not end within {PATIENCE_S:g} s; its output: {output}") from error
+        finally:
+            if driver.poll() is None:
+                driver.kill()
+                driver.wait()
         if code == 0:
             return reached
         if kill is None or reached is None or code not in ENDS[kill.target]:
-            raise RuntimeError(f"{name} ended with status {code}; its output: {output}")
+            raise RunError(f"{name} ended with status {code}; its output: {output}")
         if kill.target != "driver" and (saved := _saved(folder / "runs" / name)) < reached:
-            raise RuntimeError(f"{name} lost steps: {reached} were logged, {saved} saved; its output: {output}")
+            raise RunError(f"{name} lost steps: {reached} were logged, {saved} saved; its output: {output}")
 
 
 def differences(run: Path, other: Path) -> list[str]:
