@@ -61,13 +61,13 @@ class Compared:
 
     role: str
     measured: int
-    reckoned: int
+    estimated: int
     files: int
 
     @property
     def error(self) -> float:
         """The estimate's relative error; above 0 if it is too high."""
-        return self.reckoned / self.measured - 1
+        return self.estimated / self.measured - 1
 
 
 def compare(tokenizer: Path, architecture: ArchitectureConfig, micro_batch_tokens: int, folder: Path) -> list[Compared]:
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             roles = {
                 one.role: {
                     "measured_mib": one.measured >> 20,
-                    "reckoned_mib": one.reckoned >> 20,
+                    "estimated_mib": one.estimated >> 20,
                     "error": one.error,
                     "files_mib": one.files >> 20,
                 }

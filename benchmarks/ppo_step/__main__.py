@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--workload", choices=names, action="append", help="default: all")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each role (default: %(default)s)")
-    stage = "ZeRO stage of the policy; on one rank the higher ones have nothing to share out, and cost time (default: %(default)s)"
+    stage = "ZeRO stage of the policy; on one rank, higher stages shard nothing and take longer (default: %(default)s)"
     parser.add_argument("--stage", type=int, choices=range(4), default=3, help=stage)
     parser.add_argument("--peer", choices=("trl",), help="also measure that; pip install --no-deps trl==1.16.0 first")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")

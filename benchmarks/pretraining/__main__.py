@@ -59,7 +59,7 @@ def main() -> None:
     for name, what in _SIZES:
         flag, default = f"--{name.replace('_', '-')}", getattr(Workload, name)
         parser.add_argument(flag, type=int, default=default, help=f"{what} (default: %(default)s)")
-    stage = "ZeRO stage of ours; on one rank the higher ones have nothing to share out, and cost time (default: %(default)s)"
+    stage = "ZeRO stage of ours; on one rank, higher stages shard nothing and take longer (default: %(default)s)"
     parser.add_argument("--stage", type=int, choices=range(4), default=Workload.stage, help=stage)
     parser.add_argument("--hidden", type=int, default=Workload.hidden, help="width of the model (default: %(default)s)")
     parser.add_argument("--layers", type=int, default=Workload.layers, help="default: %(default)s")

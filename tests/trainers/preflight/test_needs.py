@@ -83,7 +83,7 @@ def test_every_role_is_there_with_its_ranks() -> None:
     assert disk.bytes > 3 * 14 * (THIRTEEN.parameters() + THIRTEEN.parameters(scorer=True))
 
 
-def test_roles_that_share_a_place_are_reckoned_together() -> None:
+def test_roles_that_share_a_placement_group_are_estimated_together() -> None:
     shared = recipe("ppo", "--colocate=[[policy, critic]]", "--rollout.placement.ranks=2")
     places = {place.name: place for place in plan(shared, lambda _: SMALL, None).groups["ppo"]}
     assert list(places) == ["policy+critic", "reference", "reward", "rollout"]
