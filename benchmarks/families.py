@@ -26,7 +26,7 @@ from actors.modeling.miniature import VOCABULARY, miniature
 from actors.modeling.packed import PackedBatch
 from actors.modeling.packed_models import PackedLM
 from actors.modeling.selfcheck import LENGTHS, MARKS, check_packing, plain_logprobs, randomize
-from configs.errors import ConfigError, first_line
+from configs.errors import ConfigError, first_line, one_line_errors
 
 PROG = "python -m benchmarks.families"
 FAMILIES = (
@@ -111,9 +111,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--vllm", action="store_true", help="load each export in vLLM, too")
     options = parser.parse_args(argv)
     wrong = False
-    for row in _rows(options.families, options.vllm):
-        print(f"| {' | '.join(row)} |", flush=True)
-        wrong |= any(_number(cell) > LIMIT for cell in row[1:])
+    with one_line_errors(PROG):
+        for row in _rows(options.families, options.vllm):
+            print(f"| {' | '.join(row)} |", flush=True)
+            wrong |= any(_number(cell) > LIMIT for cell in row[1:])
     return int(wrong)
 
 

@@ -103,7 +103,7 @@ def _legend(left: int, y: int, y_title: str, last: int) -> list[str]:
         f'<text x="{left + 298}" y="{y}">a seed</text>',
         f'<path class="mean" d="M{left + 352} {y - 4}h22"/>',
         f'<text x="{left + 380}" y="{y}">mean of the seeds</text>',
-        f'<text x="{left + 512}" y="{y}">beside each name: the mean of the last {last} steps</text>',
+        f'<text x="{left + 512}" y="{y}">next to each name: the mean of the last {last} steps</text>',
     ]
 
 

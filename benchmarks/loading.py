@@ -25,6 +25,7 @@ from typing import Any
 
 from cluster.memory import status_bytes
 from cluster.polling import PollingThread
+from configs.errors import one_line_errors
 
 PROG = "python -m benchmarks.loading"
 RANKS = 2
@@ -124,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     context = multiprocessing.get_context("spawn")
     digests = set()
-    with tempfile.TemporaryDirectory(prefix="loading-") as folder:
+    with one_line_errors(PROG), tempfile.TemporaryDirectory(prefix="loading-") as folder:
         with context.Pool(1) as pool:
             pool.apply(make, (folder, options.layers))
         for way in dict.fromkeys(("float32", options.dtype, "shards")):

@@ -61,13 +61,13 @@ class Compared:
 
     role: str
     measured: int
-    reckoned: int
+    estimated: int
     files: int
 
     @property
     def error(self) -> float:
         """The estimate's relative error; above 0 if it is too high."""
-        return self.reckoned / self.measured - 1
+        return self.estimated / self.measured - 1
 
 
 def compare(tokenizer: Path, architecture: ArchitectureConfig, micro_batch_tokens: int, folder: Path) -> list[Compared]:
@@ -135,7 +135,7 @@ def _config(tokenizer: Path, architecture: ArchitectureConfig, tokens: int, fold
             architecture, len(words), words.bos_token_id, words.eos_token_id, words.pad_token_id, 0
         ).save_pretrained,
     )
-    scores = load_scorer(str(model), torch.float32, seed=0)
+    scores = load_scorer(str(model), torch.float32)
     torch.nn.init.normal_(scores.get_submodule("score").weight)
     export_model(scorer, words, scores.save_pretrained)
     chats = [[{"role": "user", "content": f"我今年{20 + n}岁，最近三天一直头痛，应该怎么办？"}] for n in range(70)]
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             roles = {
                 one.role: {
                     "measured_mib": one.measured >> 20,
-                    "reckoned_mib": one.reckoned >> 20,
+                    "estimated_mib": one.estimated >> 20,
                     "error": one.error,
                     "files_mib": one.files >> 20,
                 }

@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is replaced (default: 0)")
     parser.add_argument("--folder", type=Path, help="where input and output lie meanwhile; default: a temporary folder")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=Path, help="also write the metrics there")
     parser.add_argument("rest", nargs="*", metavar="-- OPTION …", help="options of data.prepare, such as --workers 2")
     given = parser.parse_args(arguments)
     with one_line_errors(PROG), tempfile.TemporaryDirectory(prefix="preparing.", dir=given.folder) as folder:
@@ -137,7 +137,7 @@ def measure(inputs: list[str], out: Path, options: list[str]) -> dict[str, Any]:
         time.sleep(_EVERY_S)
     seconds = time.monotonic() - began
     if process.returncode:
-        raise RunError(f"data.prepare ended with status {process.returncode}; its words are above")
+        raise RunError(f"data.prepare ended with status {process.returncode}; its output is above")
     report = json.loads((out / "report.json").read_text("utf-8"))
     size = sum(Path(file).stat().st_size for file in find_files(inputs)[0])
     return {

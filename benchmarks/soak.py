@@ -1,10 +1,11 @@
 """python -m benchmarks.soak [--minutes N] [--kill-every S] -- ARGUMENTS: soak test of a PPO run for resource leaks.
 
 Starts `python -m trainers.ppo ARGUMENTS`; ARGUMENTS must set enough steps for N minutes. Every S seconds, the processes
-of one role are killed with SIGKILL: rollout, policy, reward, critic, and reference, in turn. After N minutes, the
-driver is stopped with SIGTERM. Meanwhile, the memory and the number of open files of the driver, the roles, and Ray's
-gcs_server and raylet are sampled every two seconds. The run's output is appended to runs/NAME.out, and all samples of
-each process (seconds since the start, bytes, files) are written to runs/NAME.looks.json.
+of one role are killed with SIGKILL: rollout, policy, reward, critic, and reference, in turn, of which the run may lack
+some; if they are just being replaced, the kill waits for them. After N minutes, the driver is stopped with SIGTERM.
+Meanwhile, the memory and the number of open files of the driver, the roles, and Ray's gcs_server and raylet are sampled
+every two seconds. The run's output is appended to runs/NAME.out, and all samples of each process (seconds since the
+start, bytes, files) are written to runs/NAME.looks.json, also if the test fails or is interrupted.
 
 The first 240 s of a process are its warm-up. A process that was sampled for at least another 240 s is evaluated: the
 mean of the last quarter of its samples after the warm-up is compared with the mean of the first quarter. It has grown
@@ -26,7 +27,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 from itertools import cycle
@@ -37,6 +38,7 @@ import psutil
 
 from cluster.memory import status_bytes
 from configs.base import load
+from configs.errors import one_line_errors
 from storage.paths import runs_root
 from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
@@ -44,7 +46,14 @@ from trainers.runs.folder import read_metrics
 from trainers.runs.stopping import EXIT_CODE
 
 PROG = "python -m benchmarks.soak"
-ROLES = ("Rollout", "Policy", "Reward", "Critic", "Reference")  # in the order in which they are killed
+ROLES = {
+    "rollout": "Rollout",
+    "policy": "Policy",
+    "reward": "Reward",
+    "critic": "Critic",
+    "reference": "Reference",
+}
+"""The names of the roles' processes, in the order in which they are killed."""
 RAY = ("gcs_server", "raylet")
 LOOK_S = 2.0
 WARM_UP_S = 240.0
@@ -100,10 +109,13 @@ def main() -> None:
     options = parser.parse_args()
     config = load("ppo", STAGES, options.arguments, PROG)
     assert isinstance(config, PPOConfig)
-    sys.exit(not soak(options.arguments, runs_root() / config.name, options.minutes * 60, options.kill_every))
+    with one_line_errors(PROG):
+        seconds, kill_every = options.minutes * 60, options.kill_every
+        good = soak(options.arguments, runs_root() / config.name, list(config.roles), seconds, kill_every)
+    sys.exit(not good)
 
 
-def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> bool:
+def soak(arguments: list[str], run: Path, roles: Collection[str], seconds: float, kill_every: float) -> bool:
     """Runs the test; returns whether the run continued after every kill and stopped as requested, and no process grew.
 
     The result is also false if no process was evaluated.
@@ -111,11 +123,13 @@ def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> 
     Args:
         arguments: the arguments for trainers.ppo.
         run: the run's folder.
+        roles: the run's roles.
         seconds: duration of the test, in seconds.
         kill_every: seconds between kills.
     """
     looks: dict[tuple[str, int], list[Look]] = {}
-    victims = cycle(ROLES)
+    victims = cycle(name for role, name in ROLES.items() if role in roles)
+    victim = next(victims)
     kills = survived = 0
     began = time.monotonic()
     next_kill, steps_then = kill_every, 0
@@ -124,31 +138,25 @@ def soak(arguments: list[str], run: Path, seconds: float, kill_every: float) -> 
         driver = subprocess.Popen([sys.executable, "-m", "trainers.ppo", *arguments], stdout=out, stderr=out)
     try:
         while (now := time.monotonic() - began) < seconds and driver.poll() is None:
-            for name, process in _processes(driver.pid):
-                with suppress(psutil.NoSuchProcess):
-                    look = Look(now, status_bytes(process.pid, "RssAnon"), process.num_fds())
-                    if look.memory:
-                        looks.setdefault((name, process.pid), []).append(look)
-            if now >= next_kill:
-                steps = _steps(run)
+            _look(driver.pid, now, looks)
+            steps = _steps(run)
+            if now >= next_kill and _kill(driver.pid, victim):
                 survived += kills > 0 and steps > steps_then
-                victim = next(victims)
-                _kill(driver.pid, victim)
                 kills, steps_then, next_kill = kills + 1, steps, next_kill + kill_every
                 left = (seconds - now) / 60
                 print(f"{now / 60:.1f} min, step {steps}: killed {victim}; eta {left:.0f} min", flush=True)
+                victim = next(victims)
             time.sleep(LOOK_S)
         early = driver.poll()
-        if early is None:
-            driver.terminate()
-        code = driver.wait(STOP_S)
+        code = _stopped(driver)
     finally:
         if driver.poll() is None:
             driver.kill()
+            driver.wait()
+        seen = [{"process": name, "pid": pid, "looks": life} for (name, pid), life in looks.items()]
+        run.with_suffix(".looks.json").write_text(json.dumps(seen, default=astuple), encoding="utf-8")
     steps = _steps(run)
     survived += kills > 0 and steps > steps_then
-    seen = [{"process": name, "pid": pid, "looks": life} for (name, pid), life in looks.items()]
-    run.with_suffix(".looks.json").write_text(json.dumps(seen, default=astuple), encoding="utf-8")
     judged = [one for key, life in looks.items() if (one := judge(key[0], life)) is not None]
     print(json.dumps([{**asdict(one), "growth": round(one.growth, 4)} for one in judged], indent=1))
     flat = sum(one.flat for one in judged)
@@ -176,16 +184,43 @@ def judge(name: str, life: list[Look]) -> Judged | None:
     return Judged(name, life[-1].at - life[0].at, (memory[0], memory[1]), (files[0], files[1]))
 
 
+def _look(driver: int, at: float, looks: dict[tuple[str, int], list[Look]]) -> None:
+    """Adds a sample of every process, `at` seconds after the start, to `looks`."""
+    for name, process in _processes(driver):
+        with suppress(psutil.NoSuchProcess):
+            look = Look(at, status_bytes(process.pid, "RssAnon"), process.num_fds())
+            if look.memory:
+                looks.setdefault((name, process.pid), []).append(look)
+
+
+def _stopped(driver: subprocess.Popen[bytes]) -> int | None:
+    """Stops the driver with SIGTERM; returns its exit status, or None if it does not end within `STOP_S`."""
+    if driver.poll() is None:
+        driver.terminate()
+    try:
+        return driver.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        print(f"the driver did not end within {STOP_S:g} s of SIGTERM and is killed", flush=True)
+        return None
+
+
 def _processes(driver: int) -> Iterator[tuple[str, psutil.Process]]:
-    """Yields the driver, and the roles and Ray processes (`RAY`) that it started, each with its name."""
-    root = psutil.Process(driver)
+    """Yields the driver, and the roles and Ray processes (`RAY`) that it started, each with its name.
+
+    Yields nothing if the driver has ended.
+    """
+    try:
+        root = psutil.Process(driver)
+        family = root.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return
     yield "driver", root
-    for process in root.children(recursive=True):
+    for process in family:
         with suppress(psutil.NoSuchProcess):
             title = (process.cmdline() or [""])[0]
             name = title.removeprefix("ray::").split(".")[0].split()[0] if title.startswith("ray::") else ""
             name = name or os.path.basename(title)
-            if name in ROLES or name in RAY:
+            if name in ROLES.values() or name in RAY:
                 yield name, process
 
 
@@ -193,10 +228,15 @@ def _steps(run: Path) -> int:
     return sum(1 for _ in read_metrics(run))
 
 
-def _kill(driver: int, role: str) -> None:
+def _kill(driver: int, role: str) -> int:
+    """Kills the processes of a role; returns their number."""
+    killed = 0
     for name, process in _processes(driver):
         if name == role:
-            process.send_signal(signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+    return killed
 
 
 if __name__ == "__main__":

@@ -10,48 +10,52 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.learning_curves import draw
+from benchmarks.subcommands import run_python
+from configs.errors import one_line_errors
 from storage.paths import runs_root
 from trainers.runs.folder import read_metrics
 
 ALGORITHMS = ("ppo", "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline")
+PROG = "python -m benchmarks.verifiable"
 LAST = 5  # the result is the mean over this many steps
 RUN_S = 1800.0
 
 
 def main() -> None:
     """Trains one run after another and prints the results."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.verifiable", description=__doc__)
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--algorithms", default=",".join(ALGORITHMS), help="default: %(default)s")
     parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
     parser.add_argument("--ahead", default="0", help="values of rollout.ahead (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=30, help="of each run (default: %(default)s)")
-    parser.add_argument("--prompts", type=int, default=16, help="of each step, 4 answers each (default: %(default)s)")
+    parser.add_argument("--prompts", type=int, default=16, help="of each step, 4 responses each (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write the curves there")
     parser.add_argument("--svg", metavar="FILE", help="also draw the curves there")
     options = parser.parse_args()
-    curves: dict[str, list[float]] = {}
-    print("| algorithm | ahead | seed | success, first step | last steps | seconds a step |\n|---|--:|--:|--:|--:|--:|")
-    for algorithm in options.algorithms.split(","):
-        for ahead in options.ahead.split(","):
-            for seed in options.seeds.split(","):
-                lines = run(algorithm, ahead, seed, options.steps, options.prompts)
-                success = [line["reward"] for line in lines]
-                seconds = statistics.median(line["seconds"] for line in lines)
-                curves[f"{algorithm}/ahead-{ahead}/seed-{seed}"] = success
-                metrics = f"{success[0]:.2f} | {statistics.mean(success[-LAST:]):.2f} | {seconds:.2f}"
-                print(f"| {algorithm} | {ahead} | {seed} | {metrics} |", flush=True)
-    if options.json:
-        Path(options.json).write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
-    if options.svg:
-        Path(options.svg).write_text(
-            draw(by_algorithm(curves), "share of answers that succeed", LAST), encoding="utf-8"
+    with one_line_errors(PROG):
+        curves: dict[str, list[float]] = {}
+        print(
+            "| algorithm | ahead | seed | success, first step | last steps | seconds a step |\n|---|--:|--:|--:|--:|--:|"
         )
+        for algorithm in options.algorithms.split(","):
+            for ahead in options.ahead.split(","):
+                for seed in options.seeds.split(","):
+                    lines = run(algorithm, ahead, seed, options.steps, options.prompts)
+                    success = [line["reward"] for line in lines]
+                    seconds = statistics.median(line["seconds"] for line in lines)
+                    curves[f"{algorithm}/ahead-{ahead}/seed-{seed}"] = success
+                    metrics = f"{success[0]:.2f} | {statistics.mean(success[-LAST:]):.2f} | {seconds:.2f}"
+                    print(f"| {algorithm} | {ahead} | {seed} | {metrics} |", flush=True)
+        if options.json:
+            Path(options.json).write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
+        if options.svg:
+            Path(options.svg).write_text(
+                draw(by_algorithm(curves), "share of responses that succeed", LAST), encoding="utf-8"
+            )
 
 
 def by_algorithm(curves: Mapping[str, list[float]]) -> dict[str, list[list[float]]]:
@@ -65,7 +69,11 @@ def by_algorithm(curves: Mapping[str, list[float]]) -> dict[str, list[list[float
 
 
 def run(algorithm: str, ahead: str, seed: str, steps: int, prompts: int) -> list[dict[str, float]]:
-    """Trains one run, unless it is finished, and returns its metrics."""
+    """Trains one run, unless it is finished, and returns its metrics.
+
+    Raises:
+        RunError: the run failed.
+    """
     name = f"verifiable/{algorithm}-ahead-{ahead}-seed-{seed}"
     settings = {
         "name": name,
@@ -82,11 +90,8 @@ def run(algorithm: str, ahead: str, seed: str, steps: int, prompts: int) -> list
         "rollout.ahead": ahead,
         "samples_every": steps,
     }
-    command = [sys.executable, "-m", "trainers.ppo", "--config", "configs/laptop.yaml"]
-    command += [f"--{key}={value}" for key, value in settings.items()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S)
-    if done.returncode:
-        raise RuntimeError(f"{name} ended with status {done.returncode}: {done.stderr[-2000:]}")
+    flags = [f"--{key}={value}" for key, value in settings.items()]
+    run_python(["-m", "trainers.ppo", "--config", "configs/laptop.yaml", *flags], RUN_S)
     return list(read_metrics(runs_root() / name))
 
 

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from configs.errors import one_line_errors
+
 PROG = "python -m benchmarks.vocabulary"
 LENGTH = 512
 LIMITS = {"whole": 2**62, "pieces": None}  # number of logits computed at a time; None: the default
@@ -77,12 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     losses = []
     context = multiprocessing.get_context("spawn")
-    for _ in range(options.repeat):
-        for name, limit in LIMITS.items():
-            with context.Pool(1) as pool:
-                found = pool.apply(measure, (limit, options.tokens, options.layers, options.threads))
-            losses.append(found["loss"])
-            print(json.dumps({"logits": name, **found}), flush=True)
+    with one_line_errors(PROG):
+        for _ in range(options.repeat):
+            for name, limit in LIMITS.items():
+                with context.Pool(1) as pool:
+                    found = pool.apply(measure, (limit, options.tokens, options.layers, options.threads))
+                losses.append(found["loss"])
+                print(json.dumps({"logits": name, **found}), flush=True)
     return 0 if max(losses) - min(losses) < 1e-2 else 1
 
 

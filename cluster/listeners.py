@@ -17,6 +17,7 @@ from dataclasses import asdict
 
 from cluster.exposure import is_loopback
 from cluster.sockets import Listener, children, command_line, listeners
+from configs.errors import one_line_errors
 
 PROG = "python -m cluster.listeners"
 _RAY = re.compile(
@@ -32,16 +33,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     options = parser.parse_args(argv)
-    found = listeners(ray_processes())
-    for each in found:
-        name = _name(each)
-        if options.json:
-            print(json.dumps({**asdict(each), "process": name, "open": is_open(each)}))
-        else:
-            reach = "OPEN to other machines" if is_open(each) else "this machine only"
-            print(f"{each.address:>15} {each.port:>6} {each.pid:>8}  {reach:<22}  {name}")
-    if not found:
-        print(f"{PROG}: no Ray process of this user listens on this machine", file=sys.stderr)
+    with one_line_errors(PROG):
+        found = listeners(ray_processes())
+        for each in found:
+            name = _name(each)
+            if options.json:
+                print(json.dumps({**asdict(each), "process": name, "open": is_open(each)}))
+            else:
+                reach = "OPEN to other machines" if is_open(each) else "this machine only"
+                print(f"{each.address:>15} {each.port:>6} {each.pid:>8}  {reach:<22}  {name}")
+        if not found:
+            print(f"{PROG}: no Ray process of this user listens on this machine", file=sys.stderr)
     raise SystemExit(any(map(is_open, found)))
 
 

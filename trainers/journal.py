@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,21 @@ from trainers.runs.export import load_tokenizer
 PROG = "python -m trainers.journal"
 
 
-def main(argv: Sequence[str]) -> None:
-    """Prints the requested step. Raises ConfigError or RunError with a one-line message."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the requested step."""
     options = _parse(argv)
     configure("trainers.journal")
+    with one_line_errors(PROG):
+        show(options)
+
+
+def show(options: argparse.Namespace) -> None:
+    """Prints the requested step.
+
+    Raises:
+        ConfigError: the run has no journal, or its journal lacks the step.
+        RunError: a file of the step is damaged.
+    """
     run = require_dir(options.run, "run", "give the folder of a run, such as runs/quickstart/ppo")
     steps = recorded_steps(run / "journal")
     if not steps:
@@ -94,7 +104,7 @@ def as_text(row: dict[str, Any], tokenizer: Any, ends: Sequence[int]) -> str:
     parts = {name.removeprefix("reward_"): row[name] for name in row if name.startswith("reward_")}
     reward = f"reward {row['reward']:.4f}" if "reward" in row else "not scored"
     sources = "".join(f" {name} {value:.4f}" for name, value in parts.items()) if len(parts) > 1 else ""
-    end = "finished" if row["finished"] else "cut off"
+    end = "finished" if row["finished"] else "truncated"
     parts_of_chat = (row["prompt"], without_end(row["response"], ends))
     prompt, response = (tokenizer.decode(ids, skip_special_tokens=True) for ids in parts_of_chat)
     head = (
@@ -121,7 +131,7 @@ def _model(run: Path) -> str | Path:
     return str(config.policy.model if isinstance(config, PPOConfig) else config.model)
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=PROG, description="Show the contents of a run's journal.")
     show = parser.add_subparsers(required=True).add_parser(
         "show", help="print prompts, responses, and rewards of a step"
@@ -135,5 +145,4 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    with one_line_errors(PROG):
-        main(sys.argv[1:])
+    main()

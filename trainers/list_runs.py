@@ -17,8 +17,8 @@ from pathlib import Path
 from configs.errors import ConfigError, one_line_errors
 from reporting.formats import format_time
 from storage.paths import runs_root
-from trainers.reporting.panels import CARDS
-from trainers.reporting.record import Record, read_record
+from trainers.reporting.panels import key_metrics
+from trainers.reporting.record import read_record
 from trainers.runs.folder import in_use
 
 PROG = "python -m trainers.list_runs"
@@ -98,12 +98,8 @@ def _row(folder: Path, name: str) -> Row:
         return Row(name, "", f"unreadable: {error}", 0, None, None, {})
     state = "running" if in_use(folder) else "finished" if record.finished else "stopped"
     step = record.steps[-1] if record.steps else 0
-    return Row(name, record.stage, state, step, record.planned, record.ended, _key_metrics(record))
-
-
-def _key_metrics(record: Record) -> dict[str, float]:
-    found = {name: record.series[name].finite() for name, _ in CARDS if name in record.series}
-    return dict(islice(((name, values[-1]) for name, values in found.items() if values), _METRICS))
+    metrics = dict(islice(key_metrics(record.series).items(), _METRICS))
+    return Row(name, record.stage, state, step, record.planned, record.ended, metrics)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,11 @@ from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
 from trainers.preflight.inputs import KINDS
 from trainers.preflight.needs import require_fit
+from trainers.reporting.ending import ending
 from trainers.rlhf.loop import Loop
 from trainers.rlhf.observer import Observer
 from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.recovery import Recovery
-from trainers.runs.ending import ending
 from trainers.runs.evaluation import check_tasks
 from trainers.runs.export import load_chat_tokenizer, load_tokenizer, require_model
 from trainers.runs.folder import Run, already_finished

@@ -71,13 +71,13 @@ def rows_at(plan: Plan, micro_batches: Sequence[Sequence[int]]) -> list[int]:
 def minibatch_plans(lengths: Sequence[int], minibatches: int, ranks: int, max_tokens: int) -> list[Plan]:
     """Returns one plan for each of `minibatches` optimizer steps, over the same number of consecutive rows each.
 
-    If the rows cannot be divided evenly, the last ones are in no plan.
+    Raises:
+        ValueError: see `_minibatch_rows` and `balanced_plan`.
     """
-    size = len(lengths) // minibatches
     plans = []
-    for first in range(0, size * minibatches, size):
-        plan = balanced_plan(lengths[first : first + size], ranks, max_tokens)
-        plans.append([[[first + row for row in micro] for micro in rank] for rank in plan])
+    for rows in _minibatch_rows(len(lengths), minibatches):
+        plan = balanced_plan(lengths[rows.start : rows.stop], ranks, max_tokens)
+        plans.append([[[rows[row] for row in micro] for micro in rank] for rank in plan])
     return plans
 
 
@@ -89,20 +89,34 @@ def row_chunks(rows: int, minibatches: int, chunk_rows: int | None) -> list[list
     responses finish, so neither does the rounding of the scores.
 
     Args:
-        rows: number of rows; the last `rows % minibatches` are in no chunk.
+        rows: number of rows.
         minibatches: number of minibatches.
         chunk_rows: minimum number of rows of a chunk, unless a minibatch has fewer; None for one chunk per minibatch.
 
     Returns:
-        The row indices of each chunk.
+        The row indices of each chunk; together all rows in order.
+
+    Raises:
+        ValueError: see `_minibatch_rows`.
     """
-    size = rows // minibatches
-    pieces = max(1, size // chunk_rows) if chunk_rows else 1
     return [
-        [first + row for row in piece]
-        for first in range(0, size * minibatches, size)
-        for piece in even_shares(size, pieces)
+        [minibatch[row] for row in piece]
+        for minibatch in _minibatch_rows(rows, minibatches)
+        for piece in even_shares(len(minibatch), max(1, len(minibatch) // chunk_rows) if chunk_rows else 1)
     ]
+
+
+def _minibatch_rows(rows: int, minibatches: int) -> list[range]:
+    """Splits consecutive rows into minibatches of equal size.
+
+    Raises:
+        ValueError: the minibatches would be empty, or some rows would be in none of them. The stages' settings rule
+            this out before a run starts.
+    """
+    if not rows or rows % minibatches:
+        raise ValueError(f"{rows} rows cannot be divided into {minibatches} minibatches of equal size")
+    size = rows // minibatches
+    return [range(first, first + size) for first in range(0, rows, size)]
 
 
 def frozen_plan(lengths: Sequence[int], ranks: int, max_tokens: int) -> Plan:

@@ -93,8 +93,11 @@ class Learners:
         self._call("load", folder)
 
     def reset(self) -> None:
-        """Resets policy and critic to their initial weights."""
-        self._roles.reset_learners()
+        """Resets policy and critic to their initial weights, by replacing the processes whose weights differ from them."""
+        roles = self._roles
+        if roles.updated:
+            ranks = {role: list(range(roles.groups[role].ranks)) for role in sorted(roles.updated)}
+            roles.replace(roles.to_restart(ranks))
 
     @property
     def _groups(self) -> list[WorkerGroup[Any]]:

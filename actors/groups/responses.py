@@ -93,7 +93,7 @@ class ResponseCollector:
                 if len(self._parts[number]) == self._expected[number]:
                     whole[number] = self._pass_on(number)
         if len(whole) != len(self._chunks):
-            raise ValueError(f"{role}: generate answered {len(whole)} of {len(self._chunks)} chunks of rows")
+            raise ValueError(f"{role}: generate returned {len(whole)} of {len(self._chunks)} chunks of rows")
         return pa.concat_tables([whole[number] for number in range(len(whole))]).combine_chunks()
 
     def _pass_on(self, number: int) -> pa.Table:

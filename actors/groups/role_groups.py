@@ -155,11 +155,6 @@ class RoleGroups:
         self._load(ranks)
         self.updated -= ranks.keys()
 
-    def reset_learners(self) -> None:
-        """Resets policy and critic to their initial weights."""
-        if self.updated:
-            self.replace(self.to_restart({role: self._all(role) for role in sorted(self.updated)}))
-
     def _all(self, role: str) -> list[int]:
         return list(range(self.groups[role].ranks))
 

@@ -323,7 +323,7 @@ def _draw_by_races(worker: Any) -> None:
     sampler = worker.model_runner.sampler.topk_topp_sampler
     if sampler.forward != TopKTopPSampler.forward_cpu.__get__(sampler):
         raise RuntimeError(
-            "vLLM draws tokens by something else than its TopKTopPSampler.forward_cpu: actors.inference.cpu_sampler cannot stand for it"
+            "vLLM samples with another function than TopKTopPSampler.forward_cpu, which actors.inference.cpu_sampler replaces"
         )
     sampler.forward = draw
 

@@ -129,7 +129,7 @@ def load_causal_lm(folder: str, dtype: torch.dtype, dropout: bool = False) -> Pr
     return model if dropout else without_dropout(model)
 
 
-def load_scorer(folder: str, dtype: torch.dtype, seed: int, dropout: bool = False) -> PreTrainedModel:
+def load_scorer(folder: str, dtype: torch.dtype, dropout: bool = False) -> PreTrainedModel:
     """Loads the scalar-head model in `folder` in full; a causal language model gets a new head initialized to zero.
 
     A zero head makes the first scores of a new reward model or critic exactly 0, whatever the weights of its decoder.
@@ -137,15 +137,12 @@ def load_scorer(folder: str, dtype: torch.dtype, seed: int, dropout: bool = Fals
     Args:
         folder: a Hugging Face folder or Hub id.
         dtype: the parameters' dtype.
-        seed: sets torch's random generator before loading.
         dropout: see `load_causal_lm`.
 
     Raises:
         ConfigError: see `Pretrained.causal_lm`.
     """
-    found = Pretrained.scorer(folder)
-    torch.manual_seed(seed)
-    model = found.whole(dtype)
+    model = Pretrained.scorer(folder).whole(dtype)
     return model if dropout else without_dropout(model)
 
 

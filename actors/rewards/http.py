@@ -116,10 +116,10 @@ class RemoteReward:
                 async with client.stream("POST", self._url, content=batch.body) as stream:
                     response = await self._whole(stream)
         except TimeoutError as error:
-            raise RequestFailed(f"no answer within timeout_s {self._config.timeout_s:g}", again=True) from error
+            raise RequestFailed(f"no response within timeout_s {self._config.timeout_s:g}", again=True) from error
         except httpx.RequestError as error:
             again = isinstance(error, httpx.TransportError)
-            raise RequestFailed(f"no answer: {type(error).__name__}: {error}", again=again) from error
+            raise RequestFailed(f"no response: {type(error).__name__}: {error}", again=again) from error
         if response.is_success:
             return response
         raise self._retry.failed(
@@ -143,12 +143,12 @@ class RemoteReward:
         try:
             reply = json.loads(response.content)
         except (ValueError, RecursionError) as error:
-            raise RewardFunctionError(f"{where}: the answer is not JSON: {self._beginning(response)}") from error
+            raise RewardFunctionError(f"{where}: the response is not JSON: {self._beginning(response)}") from error
         try:
             rewards = self._form.read(reply)
         except (LookupError, TypeError) as error:
             raise RewardFunctionError(
-                f"{where}: the answer is not {self._form.answer}: {self._beginning(response)}"
+                f"{where}: the response is not {self._form.answer}: {self._beginning(response)}"
             ) from error
         return checked(where, batch.samples, rewards)
 

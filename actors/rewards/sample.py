@@ -93,7 +93,7 @@ def describe(samples: Sequence[Sample]) -> str:
     first, last = samples[0], samples[-1]
     if len(samples) > 1:
         return f"{len(samples)} samples, from {_numbers(first)} to {_numbers(last)}"
-    return f"{_numbers(first)} (asked {beginning(first['prompt'][-1]['content'])}, answered {beginning(first['response'])})"
+    return f"{_numbers(first)} (prompt {beginning(first['prompt'][-1]['content'])}, response {beginning(first['response'])})"
 
 
 def beginning(text: str, characters: int = 60) -> str:

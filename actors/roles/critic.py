@@ -18,15 +18,15 @@ class Critic(Learner):
     @classmethod
     def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
         """See `Worker`."""
-        return context.roles[role], context.updates, context.seed
+        return context.roles[role], context.updates
 
-    def setup(self, config: TrainedRoleConfig, total_updates: int, seed: int) -> None:
+    def setup(self, config: TrainedRoleConfig, total_updates: int) -> None:
         """Loads the weights under ZeRO. A causal language model gets a value head initialized to zero."""
         from actors.modeling.packed_models import PackedScorer
         from actors.zero.loading import load_to_train
         from actors.zero.model import ZeroModel
 
-        module = load_to_train(PackedScorer, config.model, config.zero, seed)
+        module = load_to_train(PackedScorer, config.model, config.zero)
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
 
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ class Reward(ForwardWorker):
         from actors.modeling.models import load_scorer
         from actors.modeling.packed_models import PackedScorer
 
-        self.module = PackedScorer(load_scorer(config.model, DTYPES[config.dtype], seed=0)).to(device()).eval()
+        self.module = PackedScorer(load_scorer(config.model, DTYPES[config.dtype])).to(device()).eval()
 
     @torch.no_grad()
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class RunContext:
     Attributes:
         roles: settings of each role to start, from actors/config.py.
         model: folder or Hub id of the weights with which engines start.
-        seed: seed of the engines and of new value heads.
+        seed: seed of the engines.
         end_ids: tokens that end a response.
         updates: optimizer steps of the whole run; 0 if there are no learners.
         native_transfer: vLLM's weight-transfer backend, if weights are sent through one.

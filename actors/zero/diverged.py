@@ -47,7 +47,7 @@ class DivergedError(RunError):
     def __str__(self) -> str:
         bad = not_finite_columns(self.rows)
         advice = (
-            f"{', '.join(bad)} of its rows {'is' if len(bad) == 1 else 'are'} not finite: look at what made them"
+            f"{', '.join(bad)} of its rows {'is' if len(bad) == 1 else 'are'} not finite: check what computed them"
             if bad
             else "its rows are finite: lower its optimizer.lr or optimizer.max_grad_norm, under another run name"
         )

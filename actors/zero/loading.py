@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 Module = TypeVar("Module", bound=PackedModule)
 
 
-def load_to_train(kind: type[Module], folder: str, zero: ZeroConfig, seed: int = 0, dropout: bool = False) -> Module:
+def load_to_train(kind: type[Module], folder: str, zero: ZeroConfig, dropout: bool = False) -> Module:
     """Loads the model in `folder` onto this rank's device, for `actors.zero.model.ZeroModel` with the same `zero`.
 
     Under ZeRO-3, the model is loaded into shards, and no rank ever holds the full model. If that is not possible (see
@@ -35,7 +35,6 @@ def load_to_train(kind: type[Module], folder: str, zero: ZeroConfig, seed: int =
         kind: `PackedLM`, or `PackedScorer`, for which a causal language model gets a scalar head of zeros.
         folder: a Hugging Face folder or Hub id.
         zero: ZeRO settings, including the dtype.
-        seed: sets torch's random generator before loading.
         dropout: whether to keep the dropout of the model's config in training mode; see `load_causal_lm`.
 
     Raises:
@@ -43,7 +42,6 @@ def load_to_train(kind: type[Module], folder: str, zero: ZeroConfig, seed: int =
     """
     scorer = issubclass(kind, PackedScorer)
     found = Pretrained.scorer(folder) if scorer else Pretrained.causal_lm(folder)
-    torch.manual_seed(seed)
     model = _in_shards(found, folder, zero, scorer) if zero.stage == 3 else None
     if model is None:
         model = found.whole(DTYPES[zero.dtype]).to(device())

@@ -26,6 +26,7 @@ from benchmarks.chaos.disturbed import ChaosError, Course, disturbed
 from benchmarks.chaos.plan import NOTICE, SLOTS, Fault, draw
 from benchmarks.chaos.proof import identical, prompts_doubled, prompts_lost
 from benchmarks.chaos.workload import PATIENCE_S, make_inputs, write_recipe
+from configs.errors import one_line_errors
 
 PROG = "python -m benchmarks.chaos"
 
@@ -42,13 +43,17 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds for a run (default: %(default)g)")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="work there and remove nothing")
     options = parser.parse_args()
-    folder = options.keep or Path(tempfile.mkdtemp(prefix="chimed-chaos-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = draw(options.runs, options.seed, options.kills, not options.no_hangs)
-    print(f"seed {options.seed}: {len(plan)} runs, {sum(map(len, plan))} faults; everything is in {folder}", flush=True)
-    good = chaos(folder, plan, options.patience)
-    if good and not options.keep:
-        shutil.rmtree(folder)
+    with one_line_errors(PROG):
+        folder = options.keep or Path(tempfile.mkdtemp(prefix="chimed-chaos-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        plan = draw(options.runs, options.seed, options.kills, not options.no_hangs)
+        print(
+            f"seed {options.seed}: {len(plan)} runs, {sum(map(len, plan))} faults; everything is in {folder}",
+            flush=True,
+        )
+        good = chaos(folder, plan, options.patience)
+        if good and not options.keep:
+            shutil.rmtree(folder)
     sys.exit(not good)
 
 

@@ -34,7 +34,7 @@ def make_inputs(folder: Path) -> None:
     ids = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     model = new_causal_lm(_ARCHITECTURE, len(tokenizer), *ids, seed=1)
     export_model(folder / "model", tokenizer, model.save_pretrained)
-    scorer = load_scorer(str(folder / "model"), torch.float32, seed=3)
+    scorer = load_scorer(str(folder / "model"), torch.float32)
     torch.nn.init.normal_(scorer.get_submodule("score").weight, generator=torch.Generator().manual_seed(3))
     export_model(folder / "scorer", tokenizer, scorer.save_pretrained)
     rows = [{"prompt": [{"role": "user", "content": f"病人{n}头痛怎么办"}]} for n in range(40)]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.gpu_check.checks import CHECKS
 from benchmarks.gpu_check.runner import run_checks
+from configs.errors import one_line_errors
 
 PROG = "python -m benchmarks.gpu_check"
 
@@ -41,12 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     checks = [CHECKS[name] for name in options.only if name not in options.skip]
     failed = False
     lines = []
-    for result in run_checks(checks, options.device):
-        lines.append(json.dumps(result))
-        print(lines[-1], flush=True)
-        failed |= result["status"] == "failed"
-        if options.json:
-            options.json.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with one_line_errors(PROG):
+        for result in run_checks(checks, options.device):
+            lines.append(json.dumps(result))
+            print(lines[-1], flush=True)
+            failed |= result["status"] == "failed"
+            if options.json:
+                options.json.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return int(failed)
 
 

@@ -33,7 +33,7 @@ _LIST = (
         "machine",
         f"{_HERE}.machine",
         60,
-        "rates of matrix products and of copies, which other figures are compared with",
+        "rates of matrix products and of copies, with which other metrics are compared",
     ),
     Check(
         "attention", f"{_HERE}.kernels", 60, "packed attention, forward and backward, against fp64 attention a sequence"
@@ -61,7 +61,10 @@ _LIST = (
         "how long a checkpoint stops training, and gathering weights to publish them",
     ),
     Check(
-        "vocabulary", f"{_HERE}.large", 90, "half a billion parameters, 151,936 entries: logits at once and in pieces"
+        "vocabulary",
+        f"{_HERE}.large",
+        90,
+        "half a billion parameters, vocabulary of 151,936: logits in one piece and in several",
     ),
     Check("train_1b", f"{_HERE}.large", 120, "1.3 billion parameters: tokens/s, MFU, peak memory against its estimate"),
     Check(

@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
@@ -33,6 +32,7 @@ from benchmarks.ppo_step.floor import step_flops
 from benchmarks.ppo_step.machine import copy_seconds, feed_forward_flops
 from benchmarks.ppo_step.ours import Measured, measure, median_phases
 from benchmarks.ppo_step.workload import WORKLOADS, Roles, Workload, make_clinic, make_model, settings
+from benchmarks.subcommands import run_python
 from configs.errors import ConfigError, one_line_errors
 from trainers.config.rlhf import PPOConfig
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--workload", choices=names, action="append", help="default: all")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each role (default: %(default)s)")
-    stage = "ZeRO stage of the policy; on one rank the higher ones have nothing to share out, and cost time (default: %(default)s)"
+    stage = "ZeRO stage of the policy; on one rank, higher stages shard nothing and take longer (default: %(default)s)"
     parser.add_argument("--stage", type=int, choices=range(4), default=3, help=stage)
     parser.add_argument("--peer", choices=("trl",), help="also measure that; pip install --no-deps trl==1.16.0 first")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
@@ -147,16 +147,17 @@ def _trl(config: PPOConfig, workload: Workload, threads: int) -> list[float]:
 
 
 def _in_process(module: str, given: dict[str, Any], threads: int) -> Any:
-    """Runs `module` in a process with the given threads, and returns the JSON that it writes to the file `answer`."""
+    """Runs `module` in a process with the given threads, and returns the JSON that it writes to the file `answer`.
+
+    Raises:
+        RunError: the process failed.
+    """
     answer = Path(os.environ["CHIMED_RUNS"]) / "answer.json"
     given["answer"] = str(answer)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):  # set for roles that share cores; alone, the default is faster
         environment.pop(name, None)
-    command = [sys.executable, "-m", module, json.dumps(given)]
-    done = subprocess.run(command, env=environment, stdout=sys.stderr, timeout=PEER_S)
-    if done.returncode:
-        raise RuntimeError(f"{module} ended with status {done.returncode}; its words stand above")
+    run_python(["-m", module, json.dumps(given)], PEER_S, environment)
     return json.loads(answer.read_text())
 
 

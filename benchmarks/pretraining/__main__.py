@@ -21,7 +21,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -32,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pretraining.workload import WARM_UP, Workload, given, make_inputs
+from benchmarks.subcommands import run_python
 from configs.base import dump
 from configs.errors import one_line_errors
 from trainers.config.supervised import PretrainConfig
@@ -59,7 +59,7 @@ def main() -> None:
     for name, what in _SIZES:
         flag, default = f"--{name.replace('_', '-')}", getattr(Workload, name)
         parser.add_argument(flag, type=int, default=default, help=f"{what} (default: %(default)s)")
-    stage = "ZeRO stage of ours; on one rank the higher ones have nothing to share out, and cost time (default: %(default)s)"
+    stage = "ZeRO stage of ours; on one rank, higher stages shard nothing and take longer (default: %(default)s)"
     parser.add_argument("--stage", type=int, choices=range(4), default=Workload.stage, help=stage)
     parser.add_argument("--hidden", type=int, default=Workload.hidden, help="width of the model (default: %(default)s)")
     parser.add_argument("--layers", type=int, default=Workload.layers, help="default: %(default)s")
@@ -165,9 +165,7 @@ def _run(arguments: list[str], workload: Workload, folder: Path) -> None:
     }
     for name in _WORLD:
         environment.pop(name, None)
-    done = subprocess.run([sys.executable, *arguments], env=environment, stdout=sys.stderr, timeout=PATIENCE_S)
-    if done.returncode:
-        raise RuntimeError(f"{arguments[1]} ended with status {done.returncode}; its words stand above")
+    run_python(arguments, PATIENCE_S, environment)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, metavar="DIR", help="model folder in Hugging Face format")
     parser.add_argument("--requests", type=int, default=256, help="chats of one turn (default: %(default)s)")
     parser.add_argument("--concurrent", type=int, default=64, help="chats at a time (default: %(default)s)")
-    parser.add_argument("--tokens", type=int, default=64, help="tokens of each answer (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of each response (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=3, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write the result there")
     options = parser.parse_args()

@@ -47,9 +47,9 @@ CHATS: dict[str, dict[str, Any]] = {
     "messages: name": {"messages": [{**ASK[0], "name": "病人"}]},
     "messages: two of the user": {"messages": ASK * 2},
     "messages: empty": {"messages": [{"role": "user", "content": ""}]},
-    "messages: answer sent back": {"messages": [*ASK, ANSWER, *ASK]},
-    "messages: answer with reasoning sent back": {"messages": [*ASK, {**ANSWER, "reasoning": "想"}, *ASK]},
-    "messages: empty answer sent back": {"messages": [*ASK, {"role": "assistant", "content": ""}, *ASK]},
+    "messages: response sent back": {"messages": [*ASK, ANSWER, *ASK]},
+    "messages: response with reasoning sent back": {"messages": [*ASK, {**ANSWER, "reasoning": "想"}, *ASK]},
+    "messages: empty response sent back": {"messages": [*ASK, {"role": "assistant", "content": ""}, *ASK]},
     "messages: call and result sent back": {
         "messages": [*ASK, {"role": "assistant", "content": None, "tool_calls": [CALL]}, RESULT], "tools": [TOOL],
     },
@@ -221,7 +221,7 @@ def main() -> None:
     """Sends all requests to both servers and prints the table."""
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="model folder in Hugging Face format")
-    parser.add_argument("--json", metavar="FILE", help="also write the answers there")
+    parser.add_argument("--json", metavar="FILE", help="also write the responses there")
     options = parser.parse_args()
     with one_line_errors(PROG):
         folder = require_dir(options.model, "model", "name a folder in Hugging Face format")

@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, metavar="DIR", help="model folder in Hugging Face format")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (default: %(default)s)")
     parser.add_argument("--concurrent", type=int, default=64, help="chats at a time (default: %(default)s)")
-    parser.add_argument("--tokens", type=int, default=48, help="tokens of each answer (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=48, help="tokens of each response (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=2, help="engines that are killed (default: %(default)s)")
     options = parser.parse_args()
     with one_line_errors(PROG), connect(num_cpus=4), tempfile.TemporaryDirectory() as folder:

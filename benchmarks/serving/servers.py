@@ -65,7 +65,7 @@ def _running(command: list[str], environment: dict[str, str], url: str, path: st
             while not _answers(url + path):
                 if process.poll() is not None:
                     raise RuntimeError(
-                        f"{' '.join(command[:4])} ended with status {process.returncode} before it answered; see {log}"
+                        f"{' '.join(command[:4])} ended with status {process.returncode} before it responded; see {log}"
                     )
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"waited {START_S:g} s for {url}{path}")

@@ -35,6 +35,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.stage_kills.workload import SETTINGS, write_inputs, write_recipe
+from configs.errors import RunError, one_line_errors
 from trainers.runs.folder import read_metrics
 from trainers.runs.stopping import EXIT_CODE, INTERRUPTED
 
@@ -85,11 +86,12 @@ def main() -> None:
             parser.error(f"--{option}: {unknown.pop()}: give some of {', '.join(known)}")
     folder = options.keep or Path(tempfile.mkdtemp(prefix="chimed-kills-"))
     folder.mkdir(parents=True, exist_ok=True)
-    write_inputs(folder)
-    draw = random.Random(options.seed)
-    results = [kills(folder, stage, options.kills, targets, draw) for stage in stages]
-    if (good := all(results)) and not options.keep:
-        shutil.rmtree(folder)
+    with one_line_errors(PROG):
+        write_inputs(folder)
+        draw = random.Random(options.seed)
+        results = [kills(folder, stage, options.kills, targets, draw) for stage in stages]
+        if (good := all(results)) and not options.keep:
+            shutil.rmtree(folder)
     sys.exit(not good)
 
 
@@ -126,8 +128,8 @@ def run(folder: Path, stage: str, name: str, kill: Kill | None) -> int | None:
     Returns the number of steps logged when it was disturbed; None if it was not.
 
     Raises:
-        RuntimeError: the command failed for another reason, or an interrupted one lost a step that it had logged.
-        subprocess.TimeoutExpired: the command did not end.
+        RunError: the command failed for another reason, did not end within `PATIENCE_S`, or lost a step that it had
+            logged although it was only interrupted.
     """
     recipe, output, path = write_recipe(folder, stage, name), folder / f"{name}.out", folder / "runs" / name
     environment = {"CHIMED_RUNS": str(folder / "runs"), "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "local"}
@@ -143,14 +145,21 @@ def run(folder: Path, stage: str, name: str, kill: Kill | None) -> int | None:
             )
         if kill is not None and logged is None:
             logged = _inject(driver, kill, path)
-        code = driver.wait(PATIENCE_S)
+        try:
+            code = driver.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            raise RunError(f"{name} did not end within {PATIENCE_S:g} s; its output: {output}") from error
+        finally:
+            if driver.poll() is None:
+                driver.kill()
+                driver.wait()
         if code == 0:
             return None if logged is None else sum(logged.values())
         if kill is None or logged is None or code not in ENDS[kill.target]:
-            raise RuntimeError(f"{name} ended with status {code}; its output: {output}")
+            raise RunError(f"{name} ended with status {code}; its output: {output}")
         lost = {str(part.relative_to(path.parent)): steps for part, steps in logged.items() if _saved(part) < steps}
         if kill.target != "driver" and lost:
-            raise RuntimeError(f"{name} lost steps: logged were {lost}; its output: {output}")
+            raise RunError(f"{name} lost steps: logged were {lost}; its output: {output}")
 
 
 def differences(run: Path, other: Path) -> list[str]:

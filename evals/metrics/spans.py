@@ -52,7 +52,7 @@ def end_of(path: str, spans: Sequence[tuple[str, Span]]) -> End:
         if 2 * fits[best] < len(told):
             text, span = next((text, span) for text, span in told if span.between(text, best) != span.told)
             raise DataError(
-                f"{path}: of {len(told)} entities only {fits[best]} stand where their positions say (e.g. {span.told!r} at "
+                f"{path}: of {len(told)} entities only {fits[best]} are at their positions (e.g. {span.told!r} at "
                 f"{span.start} to {span.end} of {text[:20]!r}); count characters from 0, with or without the end position included"
             )
         return best
@@ -63,7 +63,7 @@ def end_of(path: str, spans: Sequence[tuple[str, Span]]) -> End:
     if spans and not any(span.between(text, end) for text, span in spans for end in _ENDS):
         text, span = spans[0]
         raise DataError(
-            f"{path}: none of its {len(spans)} entities stands in its text (e.g. {span.start} to {span.end} of "
+            f"{path}: none of its {len(spans)} entities is in its text (e.g. {span.start} to {span.end} of "
             f"{text[:20]!r}); count characters from 0, with or without the end position included"
         )
     if all(only.values()):

@@ -19,7 +19,8 @@ class RewardModel:
 
     The mean logit in the model's config (`logit_mean`) is subtracted. The head is evaluated at the position of the last
     token. Transformers' own forward method uses the last non-padding token instead, which is wrong if a response
-    contains the padding token.
+    contains the padding token. Attention is Transformers' own, not the packed one of `PackedScorer`, so architectures that
+    packed attention does not support can be evaluated, too; in bfloat16, the scores of the two differ by rounding.
     """
 
     def __init__(self, folder: ModelFolder, dtype: Dtype = "auto") -> None:

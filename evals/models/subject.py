@@ -107,7 +107,11 @@ class Subject:
             encoded = [encode_prompt(self.folder.tokenizer, row["prompt"]) for row in rows]
             prompts = [prompt for prompt in encoded for _ in range(self.settings.samples_per_prompt)]
             answers = self.engine.generate(
-                prompts, self.settings.sample_tokens, temperature=1.0, seed=self.settings.seed, label="sampling answers"
+                prompts,
+                self.settings.sample_tokens,
+                temperature=1.0,
+                seed=self.settings.seed,
+                label="sampling responses",
             )
             self._samples = [Sample(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
             self._sampled_rows = list(rows)

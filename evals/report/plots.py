@@ -11,7 +11,7 @@ from reporting.scale import Scale
 
 _METHODS = ("likelihood", "generation")
 _SHARES = Scale(0.0, 1.0)
-_PERCENT = [(0.0, "0"), (50.0, "50"), (100.0, "100 %")]
+_PERCENT = [(0.0, "0"), (50.0, "50"), (100.0, "100%")]
 
 
 def choice_plots(task: str, results: Results) -> list[BarChart]:
@@ -29,7 +29,7 @@ def choice_plots(task: str, results: Results) -> list[BarChart]:
                     accuracy, interval = values["accuracy"], _pair(values["accuracy_interval"])
                     label = subject.replace("_", " ")
                     bars.append(Bar(label, accuracy, f"{100 * accuracy:.1f}", model, color, interval))
-            hint = "Accuracy in percent, with its 95 % interval; the dashed line is random guessing."
+            hint = "Accuracy in percent, with its 95% interval; the dashed line is random guessing."
             plots.append(BarChart(f"{method}, {shot.replace('_', ' ')}", hint, bars, _SHARES, _PERCENT, chance))
     return [*plots, *_letter_plots(task, results)]
 
@@ -50,7 +50,7 @@ def scale_plots(task: str, results: Results) -> list[BarChart]:
         if bars:
             middle = (scale.low + scale.high) / 2
             ticks = [(scale.percent(value), f"{value:g}") for value in (scale.low, middle, scale.high)]
-            hint = "Mean of the items with its 95 % interval; the dashed line is neither agreement nor disagreement."
+            hint = "Mean of the items with its 95% interval; the dashed line is neither agreement nor disagreement."
             plots.append(BarChart(f"by {method}", hint, bars, scale, ticks, middle, filled=False))
     return [*plots, *_letter_plots(task, results)]
 

@@ -114,11 +114,11 @@ def _warnings(task: str, values: Mapping[str, Any]) -> Iterator[str]:
         if inner.get("no_answer"):
             count = inner["no_answer"]
             told = f"{count:.0%} of the questions" if isinstance(count, float) else f"{count} questions"
-            yield f"{task}{path}: no answer to {told}; these are scored as wrong or missing"
+            yield f"{task}{path}: no response to {told}; these are scored as wrong or missing"
         if inner.get("dropped_examples"):
             yield f"{task}{path}: {inner['dropped_examples']} examples were left out, because they do not fit the context"
         if inner.get("not_asked"):
-            yield f"{task}{path}: {inner['not_asked']} questions with several right options were skipped by this method"
+            yield f"{task}{path}: {inner['not_asked']} questions with several correct options were skipped by this method"
     for kind, count in values.get("faults", {}).get("counts", {}).items():
         yield f"{task}: {kind}: {count}"
 

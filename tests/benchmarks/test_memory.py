@@ -1,4 +1,4 @@
-"""What preflight reckons is what processes take: a real run of a small model. `benchmarks.memory` does larger ones."""
+"""What preflight estimates is what processes take: a real run of a small model. `benchmarks.memory` does larger ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cluster.preflight.check import ERROR
 pytestmark = pytest.mark.extra
 
 
-def test_reckoned_memory_is_what_a_run_takes(clinic: Path, tmp_path: Path, ray_cluster: None) -> None:
+def test_estimated_memory_is_what_a_run_takes(clinic: Path, tmp_path: Path, ray_cluster: None) -> None:
     architecture = ArchitectureConfig(hidden_size=256, intermediate_size=688, layers=6, heads=4, kv_heads=4)
     found = {one.role: one for one in compare(clinic / "tokenizer", architecture, 256, tmp_path)}
     assert list(found) == ["policy", "critic", "reference", "reward", "rollout"]

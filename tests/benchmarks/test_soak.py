@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import pytest
 
-from benchmarks.soak import FILES, JUDGED_S, LOOK_S, WARM_UP_S, Judged, Look, judge
+from benchmarks import soak as module
+from benchmarks.soak import FILES, JUDGED_S, LOOK_S, WARM_UP_S, Judged, Look, judge, soak
 
 MIB = 2**20
 LOOKS = int((WARM_UP_S + 2 * JUDGED_S) / LOOK_S)
@@ -50,3 +55,31 @@ def test_files_that_stay_open_do() -> None:
 
 def test_a_process_that_soon_died_is_not_judged() -> None:
     assert judge("Policy", life([100.0] * int(WARM_UP_S / LOOK_S))) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/bin/bash").exists(), reason="no bash, which can give a process a title")
+def test_only_roles_of_the_run_are_killed_and_a_driver_that_does_not_end_loses_no_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver = tmp_path / "driver"
+    driver.write_text(
+        "#!/bin/bash\n"
+        "trap '' TERM\n"
+        "for role in Rollout Policy; do (exec -a ray::$role sleep 20) & done\n"
+        "while :; do sleep 0.05; done\n"
+    )
+    driver.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(driver))
+    monkeypatch.setattr(module, "LOOK_S", 0.05)
+    monkeypatch.setattr(module, "STOP_S", 0.3)
+    roles = ("policy", "critic", "reward_function")  # the rollout is another run's, and the critic has not started
+    assert not soak([], tmp_path / "runs" / "t", roles, seconds=2.0, kill_every=0.3)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[2].split(";")[0] for line in printed if "killed " in line] == ["killed Policy"]
+    assert "the driver did not end within 0.3 s of SIGTERM and is killed" in printed
+    assert printed[-1].startswith("minutes=0.0333333 steps=0 kills=1 survived=0 processes=0 ")
+    assert printed[-1].endswith(" exit=None")
+    seen = json.loads((tmp_path / "runs" / "t.looks.json").read_text())
+    assert {"driver", "Rollout", "Policy"} <= {one["process"] for one in seen}
+    assert all(len(look) == 3 and look[1] > 0 for one in seen for look in one["looks"])

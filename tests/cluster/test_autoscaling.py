@@ -143,7 +143,7 @@ def soon(check: Callable[[], Any], seconds: float) -> Any:
 @pytest.fixture
 def recipe(clinic: Path, tmp_path: Path) -> Path:
     """Twelve PPO steps of five roles with a CPU each: three nodes."""
-    scorer = load_scorer(str(clinic / "model"), torch.float32, seed=3)
+    scorer = load_scorer(str(clinic / "model"), torch.float32)
     scorer.save_pretrained(tmp_path / "scorer")
     rows = [{"prompt": [{"role": "user", "content": f"病人{n}头痛怎么办"}]} for n in range(8)]
     write_table(pa.Table.from_pylist(rows, PROMPTS), tmp_path / "prompts.parquet")

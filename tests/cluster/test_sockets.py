@@ -64,6 +64,16 @@ def test_the_command_lists_ports_and_says_which_are_open(
         ":: 40000 2 OPEN to other machines ray::ServeReplica:endpoint:gateway",
     ]
     del found[1]
+
+    def interrupted(pids: set[int]) -> list[Listener]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "listeners", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            command.main([])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "python -m cluster.listeners: interrupted\n"
     with pytest.raises(SystemExit) as ended:
         command.main(["--json"])
     assert ended.value.code == 0

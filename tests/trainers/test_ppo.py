@@ -41,7 +41,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="session")
 def reward_model(clinic: Path) -> Path:
     """A scorer with a random head: it has opinions, though no reasons."""
-    model = load_scorer(str(clinic / "model"), torch.float32, seed=3)
+    model = load_scorer(str(clinic / "model"), torch.float32)
     torch.nn.init.normal_(model.get_submodule("score").weight, generator=torch.Generator().manual_seed(3))
     model.save_pretrained(clinic / "scorer")
     return clinic / "scorer"

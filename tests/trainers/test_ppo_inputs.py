@@ -21,7 +21,7 @@ from trainers.runs.export import load_tokenizer
 @pytest.mark.parametrize("role", ["critic", "reference", "reward"])
 def test_a_role_with_another_chat_format_is_refused(role: str, clinic: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(clinic / "model")
-    load_scorer(str(clinic / "model"), torch.float32, seed=3).save_pretrained(tmp_path / "scorer")
+    load_scorer(str(clinic / "model"), torch.float32).save_pretrained(tmp_path / "scorer")
     for name in ("right", "other"):
         shutil.copytree(clinic / "model" if role == "reference" else tmp_path / "scorer", tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)

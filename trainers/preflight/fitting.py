@@ -25,7 +25,7 @@ def nearest(config: StageConfig, fits: Fits) -> str | None:
 
     1. for each role, recomputing activations, then ZeRO stage 3;
     2. for each role, smaller micro-batches, then for its engine a larger KV cache on a CPU (`kv_cache_bytes`), a
-       `gpu_memory_utilization` of 0.9 or 0.95, and a shorter context;
+       `gpu_memory_utilization` of 0.9 or 0.95 if it is lower, and a shorter context;
     3. for each role, more or fewer ranks;
     4. for each role, smaller `cpus_per_rank`, then smaller `gpus_per_rank`;
     5. keeping only one checkpoint.
@@ -90,9 +90,9 @@ def _single(config: StageConfig) -> Iterator[Change]:
             share = section["placement"][name]
             lower = [0.9 * share * 0.9**step for step in range(60)]
             yield from ((f"{prefix}placement.{name}", round(value, 2)) for value in lower if value >= 0.01)
-    for key in ("keep_checkpoints", "sft.keep_checkpoints"):
-        if key.split(".")[0] in values:
-            yield key, 1
+    for prefix in ("", "sft."):
+        if _at(values, prefix).get("keep_checkpoints", 1) > 1:
+            yield f"{prefix}keep_checkpoints", 1
 
 
 def _engine(prefix: str, engine: dict[str, Any] | None) -> Iterator[Change]:
@@ -100,7 +100,8 @@ def _engine(prefix: str, engine: dict[str, Any] | None) -> Iterator[Change]:
         for factor in (2, 4, 8, 16, 32):
             yield f"{prefix}engine.kv_cache_bytes", engine["kv_cache_bytes"] * factor
         for share in (0.9, 0.95):
-            yield f"{prefix}engine.gpu_memory_utilization", share
+            if share > engine["gpu_memory_utilization"]:
+                yield f"{prefix}engine.gpu_memory_utilization", share
         for part in (2, 4, 8, 16):
             yield f"{prefix}engine.max_model_len", engine["max_model_len"] // part
 
@@ -112,7 +113,7 @@ def _roles(config: StageConfig) -> list[str]:
 
 
 def _at(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-    section: dict[str, Any] = values[prefix.removesuffix(".")] if prefix else values
+    section: dict[str, Any] = values.get(prefix.removesuffix("."), {}) if prefix else values
     return section
 
 

@@ -41,10 +41,10 @@ from trainers.config.stages import STAGES
 from trainers.preflight.needs import require_fit
 from trainers.rejection.rounds import Round, sft_config
 from trainers.rejection.selection import chat_with, choose, report, verdicts
+from trainers.reporting.ending import ending
 from trainers.rlhf.journal import Journal, fingerprint
 from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.rewards import add_reward
-from trainers.runs.ending import ending
 from trainers.runs.export import export_model, load_chat_tokenizer, require_model
 from trainers.runs.folder import Run, already_finished, write_atomically
 from trainers.runs.pinning import fetch_on_nodes, pin
@@ -105,7 +105,7 @@ def sample(one: Round, run: Run, prompts: PromptStream) -> pa.Table:
     logger.info("round %d: %d prompts x %d samples by %s", number, per_round, config.samples_per_prompt, one.policy)
     with (
         Sampler(role_groups_config(config, one.policy, prompts.end_ids), number, prompts.samples) as sampler,
-        run.progress(config.rounds * count, missing[0], ("reward", "cut_off_share")) as progress,
+        run.progress(config.rounds * count, missing[0], ("reward", "truncated")) as progress,
     ):
         began = time.monotonic()
         for step, answered in zip(missing, sampler.samples(map(batch, missing)), strict=True):
@@ -156,7 +156,7 @@ def step_metrics(table: pa.Table, number: int) -> dict[str, float]:
     return {
         "round": number,
         **{name: pa.compute.mean(table.column(name)).as_py() for name in rewards},
-        "cut_off_share": 1 - sum(column_values(table, "finished")) / len(table),
+        "truncated": 1 - sum(column_values(table, "finished")) / len(table),
         "response_tokens": float(lengths(table, "response").mean()),
     }
 

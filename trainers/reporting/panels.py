@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from reporting.charts import COLORS
+from reporting.curves import Series
 
 PHASE = "seconds_"
 """Prefix of the metrics with the time of a phase, in seconds, which are drawn as one stack."""
+
+TASKS = "eval/"
+"""Prefix of the headline metrics of the tasks of `evaluation`, which are key metrics, too."""
 
 LOG, LOG_OTHER = 10.0, 1000.0
 """Ratio of largest to smallest value from which the axis is logarithmic.
@@ -46,7 +50,7 @@ PANELS = (
     Panel(
         "Outcome", "Score", ("score",), "the reward that the algorithm uses: clipped, scaled, and less length penalties"
     ),
-    Panel("Outcome", "Tasks", ("eval/*",), "headline metric of each task of `evaluation`"),
+    Panel("Outcome", "Tasks", (f"{TASKS}*",), "headline metric of each task of `evaluation`"),
     Panel("Outcome", "Loss", ("loss", "heldout_loss"), "in training and on held-out data", log_from=LOG),
     Panel("Outcome", "Perplexity", ("*perplexity",), "of held-out text", log_from=LOG),
     Panel("Outcome", "Accuracy", ("*accuracy*", "length_baseline"), "share of held-out items", share=True),
@@ -110,11 +114,23 @@ CARDS = (
     ("heldout_loss", "Held-out loss"),
     ("heldout_perplexity", "Perplexity"),
     ("loss", "Training loss"),
+    ("accuracy", "Training pairs ranked correctly"),
     ("tokens_per_second", "Tokens per second"),
 )
 """Key metrics, in order, with their titles; a run shows those that it has."""
 
 OTHER = "Other"
+
+
+def key_metrics(series: Mapping[str, Series]) -> dict[str, float]:
+    """Returns the last finite value of every key metric of a run, by name: those of `CARDS`, then those of its tasks.
+
+    Args:
+        series: the run's metrics, by name.
+    """
+    names = [*(name for name, _ in CARDS if name in series), *(name for name in series if name.startswith(TASKS))]
+    values = {name: series[name].finite() for name in names}
+    return {name: finite[-1] for name, finite in values.items() if finite}
 
 
 def panels_of(names: Iterable[str]) -> list[tuple[Panel, list[str]]]:

@@ -32,8 +32,8 @@ from configs.logs import configure
 from trainers.config.stages import STAGES
 from trainers.config.supervised import SupervisedConfig
 from trainers.preflight.needs import require_fit
+from trainers.reporting.ending import ending
 from trainers.runs.collapse import keeping_rows
-from trainers.runs.ending import ending
 from trainers.runs.evaluation import check_tasks
 from trainers.runs.folder import Run, already_finished
 from trainers.runs.pinning import fetch_on_nodes, pin

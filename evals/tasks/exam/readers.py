@@ -6,6 +6,7 @@ not one of the options, is kept, reported as a fault, and counts as wrong. Recor
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,34 +26,44 @@ from evals.tasks.exam.subjects import CEVAL_MEDICAL, CMMLU_MEDICAL
 from evals.tasks.faults import Fault, repeated
 from storage.durable import sha256
 
+logger = logging.getLogger(__name__)
+
 _ENDINGS = (".csv", ".jsonl", ".json", ".parquet")
 _COUNTS = {2: "two", 7: "seven"}
-_SPLITS = (("val", "_val", "_dev"), ("test", "", ""))
-"""Folder of a benchmark's questions, and the suffixes of a subject's file names there and in `dev/`.
+_PREFERRED = {"cmmlu": ("test", "val"), "ceval": ("val", "test"), "exam": ("test", "val")}
+"""The splits with questions, by exam, in the order of preference among those whose questions have answers.
 
-C-Eval uses the validation split, because its test split has no answers; CMMLU uses the test split.
+CMMLU's publisher scores the test split. C-Eval's does, too, but publishes it without answers, so that others score the
+validation split.
 """
-
-
 _SPLIT_NAME = re.compile(r"(.+)[._](dev|val|test)")
+
+
+class _NoAnswerColumn(DataError):
+    """A table has questions and options, but no answers, such as C-Eval's test split."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Paths of a subject's questions and examples in a benchmark's folder; `{}` stands for the subject."""
+    """The split of a benchmark that is scored, and the paths of a subject's questions and examples in its folder.
 
+    In a path, `{}` stands for the subject.
+    """
+
+    split: str
     questions: Sequence[str]
     examples: Sequence[str]
 
 
-_CMMLU = _Layout(("{}.test.csv", "test/{}.csv"), ("{}.dev.csv", "dev/{}.csv"))
-_CEVAL = _Layout(("{}_val.csv", "val/{}_val.csv"), ("{}_dev.csv", "dev/{}_dev.csv"))
+_CMMLU = _Layout("test", ("{}.test.csv", "test/{}.csv"), ("{}.dev.csv", "dev/{}.csv"))
+_CEVAL = _Layout("val", ("{}_val.csv", "val/{}_val.csv"), ("{}_dev.csv", "dev/{}_dev.csv"))
 
 
 def read_cmmlu(folder: Path) -> Exam:
     """Reads CMMLU's seven medical subjects from `SUBJECT.test.csv` and `SUBJECT.dev.csv`, or from `test/` and `dev/`.
 
-    If the folder has none of the seven, but `test/` and `dev/` with other subjects, all of those are read.
+    If the folder has none of the seven, but `test/` and `dev/` with other subjects, all of those are read; `val/` if
+    there is no `test/` with answers.
 
     Raises:
         DataError: a subject is missing, or a file is unusable.
@@ -63,7 +74,8 @@ def read_cmmlu(folder: Path) -> Exam:
 def read_ceval(folder: Path) -> Exam:
     """Reads C-Eval's two medical subjects from `val/SUBJECT_val.csv` and `dev/SUBJECT_dev.csv`, or without the folders.
 
-    The test split has no answers. If the folder has neither subject, but `val/` with others, all of those are read.
+    The published test split has no answers. If the folder has neither subject, but `val/` with others, all of those are
+    read; `test/` if there is no `val/` with answers.
 
     Raises:
         DataError: a subject is missing, or a file is unusable.
@@ -76,12 +88,14 @@ def read_exam(path: Path) -> Exam:
 
     In a folder, `NAME.dev.*` and `NAME_dev.*` contain the few-shot examples for the questions in `NAME.*`,
     `NAME.test.*`, `NAME_val.*`, or `NAME_test.*`. A folder that contains only `test/` (or `val/`) and `dev/` is read
-    like CMMLU's (or C-Eval's) folder, with one file per subject and the examples in `dev/`.
+    like CMMLU's (or C-Eval's) folder, with one file per subject and the examples in `dev/`. If there is a test and a
+    validation split, the test split is read if its questions have answers, and otherwise the validation split; a log
+    line says which.
 
     Raises:
         DataError: there are no questions, or a file is unusable.
     """
-    if path.is_dir() and not _files(path) and _split_files(path):
+    if path.is_dir() and not _files(path) and _has_splits(path):
         return _read_split("exam", path)
     files = [path] if path.is_file() else _files(path)
     if not files:
@@ -91,15 +105,63 @@ def read_exam(path: Path) -> Exam:
         )
     named = [(*_subject_and_split(file), file) for file in files]
     examples = {subject: file for subject, split, file in named if split == "dev" and len(files) > 1}
-    questions = [(subject, file) for subject, _, file in named if file not in examples.values()]
+    questions = [one for one in named if one[2] not in examples.values()]
     if not questions:
         raise DataError(
             f"{path}: all files are named NAME.dev.* or NAME_dev.*, which are few-shot examples; add the files with the questions"
         )
     exam = Exam("exam", [], {})
-    for subject, file in questions:
+    for subject, file in _one_split_each(path, questions):
         _add(exam, subject, file, examples.get(subject))
     return _checked(exam)
+
+
+def _one_split_each(path: Path, named: Sequence[tuple[str, str, Path]]) -> list[tuple[str, Path]]:
+    """Returns subject and path of the files to read: of subjects with a test and a validation split, one of these.
+
+    Args:
+        path: the exam, for the log.
+        named: subject, split ("" if its name has none), and path of each file with questions.
+    """
+    files = {(subject, split): file for subject, split, file in named}
+    both = [subject for subject, split in files if split == "test" and (subject, "val") in files]
+    splits = {split: [files[subject, split] for subject in both] for split in _PREFERRED["exam"]}
+    read = _preferred("exam", path, splits) if both else ""
+    left_out = {file for split, some in splits.items() if split != read for file in some}
+    return [(subject, file) for subject, _, file in named if file not in left_out]
+
+
+def _preferred(exam: str, path: Path, splits: Mapping[str, Sequence[Path]]) -> str:
+    """Returns the split to read, and logs it.
+
+    It is the first one of `_PREFERRED` whose questions have answers; if there is none, the first one.
+
+    Args:
+        exam: the key in `_PREFERRED`.
+        path: the exam, for the log.
+        splits: the files of each split that exists; at least one split.
+    """
+    order = [split for split in _PREFERRED[exam] if split in splits]
+    read = next((split for split in order if any(map(_has_answers, splits[split]))), order[0])
+    others = [f"{split} has no answers" for split in order[: order.index(read)]]
+    others += [f"{split} is not read" for split in order[order.index(read) + 1 :]]
+    logger.info("%s: reads the split %s%s", path, read, f" ({', '.join(others)})" if others else "")
+    return read
+
+
+def _has_answers(file: Path) -> bool:
+    """Returns whether the file has a question whose answer is one of its options.
+
+    Returns true for a file that is unusable for another reason, because reading it raises an error that says why.
+    """
+    try:
+        rows = [row for _, row in _rows(file)]
+        first = count_from(rows)
+    except _NoAnswerColumn:
+        return False
+    except DataError:
+        return True
+    return not all(_question("", "", row, first).fault == NO_ANSWER for row in rows)
 
 
 def _subject_and_split(file: Path) -> tuple[str, str]:
@@ -112,25 +174,26 @@ def _files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*") if file.suffix in _ENDINGS and file.is_file())
 
 
-def _split_files(folder: Path) -> dict[str, tuple[Path, Path | None]]:
-    """Returns the question and example files of each subject, in the first of `_SPLITS` that the folder has."""
-    for split, ending, example in _SPLITS:
-        found = {file.stem.removesuffix(ending): file for file in _files(folder / split)}
-        if found:
-            dev = {file.stem.removesuffix(example): file for file in _files(folder / "dev")}
-            return {subject: (file, dev.get(subject)) for subject, file in found.items()}
-    return {}
+def _has_splits(folder: Path) -> bool:
+    return any(_files(folder / split) for split in ("test", "val"))
 
 
 def _read_split(name: str, folder: Path) -> Exam:
+    """Reads a folder with `test/` or `val/`, and perhaps `dev/` with the examples.
+
+    A subject's file is, for example, `val/SUBJECT.csv` or `val/SUBJECT_val.csv`.
+    """
+    split = _preferred(name, folder, {split: found for split in _PREFERRED[name] if (found := _files(folder / split))})
+    examples = {file.stem.removesuffix("_dev"): file for file in _files(folder / "dev")}
     exam = Exam(name, [], {})
-    for subject, (questions, examples) in _split_files(folder).items():
-        _add(exam, subject, questions, examples)
+    for file in _files(folder / split):
+        subject = file.stem.removesuffix(f"_{split}")
+        _add(exam, subject, file, examples.get(subject))
     return _checked(exam)
 
 
 def _read_subjects(name: str, folder: Path, layout: _Layout, subjects: Mapping[str, str]) -> Exam:
-    if not any(_find(folder, layout.questions, subject) for subject in subjects) and _split_files(folder):
+    if not any(_find(folder, layout.questions, subject) for subject in subjects) and _has_splits(folder):
         exam = _read_split(name, folder)
         asked = ", ".join(dict.fromkeys(question.subject for question in exam.questions))
         kind = f"not the {_COUNTS[len(subjects)]} medical subjects"
@@ -146,6 +209,7 @@ def _read_subjects(name: str, folder: Path, layout: _Layout, subjects: Mapping[s
                 f"--tasks exam --file exam={folder}"
             )
         _add(exam, subject, questions, _find(folder, layout.examples, subject))
+    logger.info("%s: reads the split %s", folder, layout.split)
     return _checked(exam)
 
 
@@ -220,7 +284,8 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
     if not known & {*KEYS, *ANSWERS}:
         missing.append("answer")
     if missing:
-        raise DataError(f"{path}: has no column '{missing[0]}'; give it a header like Question,A,B,C,D,Answer")
+        kind = _NoAnswerColumn if missing == ["answer"] else DataError
+        raise kind(f"{path}: has no column '{missing[0]}'; give it a header like Question,A,B,C,D,Answer")
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:

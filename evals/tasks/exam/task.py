@@ -44,7 +44,7 @@ def check(exam: Exam, settings: Settings) -> None:
     """
     if settings.methods == ("likelihood",) and all(question.has_several_answers for question in exam.questions):
         raise DataError(
-            f"all {len(exam.questions)} questions have several right options, which likelihood cannot choose; "
+            f"all {len(exam.questions)} questions have several correct options, which likelihood cannot choose; "
             "use --methods generation"
         )
 

@@ -50,6 +50,15 @@ def test_minibatches_are_consecutive_rows_and_the_forward_pass_keeps_their_cut()
     assert forward[0] == [micro for plan in plans for micro in plan[0]]
 
 
+@pytest.mark.parametrize(("rows", "minibatches"), [(1, 2), (3, 4), (5, 2), (0, 1)])
+def test_rows_that_do_not_fill_the_minibatches_are_refused_not_dropped(rows: int, minibatches: int) -> None:
+    said = f"^{rows} rows cannot be divided into {minibatches} minibatches of equal size$"
+    with pytest.raises(ValueError, match=said):
+        minibatch_plans([10] * rows, minibatches, ranks=1, max_tokens=20)
+    with pytest.raises(ValueError, match=said):
+        row_chunks(rows, minibatches, 1)
+
+
 def test_even_shares_are_neighbors_and_some_are_empty_when_rows_are_few() -> None:
     assert even_shares(5, 2) == [[0, 1], [2, 3, 4]]
     assert even_shares(2, 3) == [[], [0], [1]]

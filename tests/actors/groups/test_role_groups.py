@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from actors.groups.learners import Learners
 from actors.groups.role_groups import RoleGroups, RoleGroupsConfig
 from actors.roles.worker import RunContext
 
@@ -37,3 +38,15 @@ def test_ranks_of_one_world_start_together(
     native_transfer: str | None, lost: dict[str, list[int]], started: dict[str, list[int]]
 ) -> None:
     assert roles(native_transfer).to_restart(lost) == started
+
+
+def test_a_reset_restarts_the_learners_whose_weights_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, replaced = roles(None), list[object]()
+    found.updated = set()
+    monkeypatch.setattr(found, "replace", replaced.append)
+    learners = Learners(found, minibatches=1, skips_old_logprobs=False)
+    learners.reset()
+    assert replaced == []
+    found.updated = {"policy"}
+    learners.reset()
+    assert replaced == [{"policy": [0, 1]}]

@@ -104,7 +104,7 @@ def test_loading_checks(tmp_path: Path) -> None:
     AutoModelForCausalLM.from_config(miniature(config("bloom"))).save_pretrained(tmp_path)
     for load in (
         lambda: load_causal_lm(str(tmp_path), torch.float32),
-        lambda: load_scorer(str(tmp_path), torch.float32, 0),
+        lambda: load_scorer(str(tmp_path), torch.float32),
     ):
         with pytest.raises(ConfigError, match="bloom cannot be trained here"):
             load()
@@ -117,7 +117,7 @@ def test_a_scalar_head_on_any_decoder(tmp_path: Path, family: str) -> None:
     from actors.modeling.packed_models import PackedScorer
 
     AutoModelForCausalLM.from_config(miniature(config(family))).save_pretrained(tmp_path / "decoder")
-    scorer = load_scorer(str(tmp_path / "decoder"), torch.float32, seed=0)
+    scorer = load_scorer(str(tmp_path / "decoder"), torch.float32)
     sequences = [list(range(4, 4 + length)) for length in (9, 20, 3)]
     assert not PackedScorer(scorer)(PackedBatch.of(sequences)).any()
     torch.nn.init.normal_(scorer.get_submodule("score").weight)
@@ -126,5 +126,5 @@ def test_a_scalar_head_on_any_decoder(tmp_path: Path, family: str) -> None:
         alone = torch.cat([PackedScorer(scorer)(PackedBatch.of([sequence])) for sequence in sequences])
         torch.testing.assert_close(scores, alone, rtol=1e-5, atol=1e-5)
         scorer.save_pretrained(tmp_path / "scorer")
-        again = load_scorer(str(tmp_path / "scorer"), torch.float32, seed=1)
+        again = load_scorer(str(tmp_path / "scorer"), torch.float32)
         assert torch.equal(PackedScorer(again)(PackedBatch.of(sequences)), scores)

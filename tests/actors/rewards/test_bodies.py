@@ -85,7 +85,7 @@ def test_what_the_served_reward_model_refuses_names_its_sample(served: str, make
     with pytest.raises(RewardFunctionError) as failure:
         RemoteReward("served", HttpRewardConfig(url=served, batch_size=3)).score(samples)
     where = (
-        f"reward 'served': {served}, batch 2 of 3, try 1: status 400 for prompt 2 sample 1 (asked '病人2头痛怎么办？'"
+        f"reward 'served': {served}, batch 2 of 3, try 1: status 400 for prompt 2 sample 1 (prompt '病人2头痛怎么办？'"
     )
     assert str(failure.value).startswith(where)
     assert "chat: turn 1 (assistant): contains the reserved mark" in str(failure.value)

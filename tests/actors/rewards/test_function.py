@@ -89,7 +89,7 @@ def test_what_is_no_finite_number_names_its_sample(
     with pytest.raises(
         RewardFunctionError,
         match=f"^reward 'polite': returned {shown}.* for prompt 1 sample 0 "
-        r"\(asked '病人1头痛怎么办？', answered '第2个回答：请及时就医。'\); return one finite number a sample$",
+        r"\(prompt '病人1头痛怎么办？', response '第2个回答：请及时就医。'\); return one finite number a sample$",
     ):
         every.score(make_samples(4))
     one = reward_function(f"import math\ndef reward(sample):\n    return {value} if sample['prompt_id'] else 0.0\n")
@@ -129,7 +129,7 @@ def test_exception_names_line_and_sample_and_is_chained(reward_function: MakeRew
     with pytest.raises(RewardFunctionError) as failure:
         failing.score(make_samples(16))
     text = str(failure.value)
-    assert "mine.py:3: raised ZeroDivisionError: float division by zero on prompt 5 sample 0 (asked '病人5" in text
+    assert "mine.py:3: raised ZeroDivisionError: float division by zero on prompt 5 sample 0 (prompt '病人5" in text
     assert "\n" not in text
     assert isinstance(failure.value.__cause__, ZeroDivisionError)
 
@@ -178,7 +178,7 @@ def test_long_and_broken_texts_are_shown_on_one_line(reward_function: MakeReward
     samples[0]["prompt"] += [{"role": "assistant", "content": "嗯"}, {"role": "user", "content": "那\n\x1b[2J呢？"}]
     with pytest.raises(RewardFunctionError) as failure:
         reward_function("def reward(sample):\n    return None\n").score(samples)
-    expected = rf"(asked '那\n\x1b[2J呢？', answered '{'一' * 60}'...)"
+    expected = rf"(prompt '那\n\x1b[2J呢？', response '{'一' * 60}'...)"
     assert expected in str(failure.value)
 
 

@@ -231,7 +231,7 @@ def test_timeout_is_of_the_whole_answer(endpoint: Endpoint, make_samples: MakeSa
     endpoint.answer = lambda number, body: Reply(rewards_of(body), **slow)
     began = time.monotonic()
     error = failure_of(endpoint.reward_function(timeout_s=0.2, retries=1), make_samples(2))
-    assert str(error).endswith("/reward, batch 1 of 1, try 2: no answer within timeout_s 0.2")
+    assert str(error).endswith("/reward, batch 1 of 1, try 2: no response within timeout_s 0.2")
     assert isinstance(error.__cause__, TimeoutError)
     assert 0.4 <= time.monotonic() - began < 5
     assert len(endpoint.bodies) == 2
@@ -247,7 +247,7 @@ def test_nobody_listens(make_samples: MakeSamples, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(http_retry, "FIRST_WAIT_S", 0.01)
     reward_function = RemoteReward("remote", HttpRewardConfig(url="http://127.0.0.1:1/", retries=1))
     error = failure_of(reward_function, make_samples(1))
-    assert "http://127.0.0.1:1/, batch 1 of 1, try 2: no answer: ConnectError: " in str(error)
+    assert "http://127.0.0.1:1/, batch 1 of 1, try 2: no response: ConnectError: " in str(error)
     assert type(error.__cause__).__name__ == "ConnectError"
 
 
@@ -258,20 +258,20 @@ def test_nobody_listens(make_samples: MakeSamples, monkeypatch: pytest.MonkeyPat
         ({"rewards": [1.0] * 3}, "returned 3 rewards for 2 samples, of which the last is prompt 0 sample 1 "),
         (
             {"rewards": [0, float("nan")]},
-            "returned nan for prompt 0 sample 1 (asked '病人0头痛怎么办？', answered '第1",
+            "returned nan for prompt 0 sample 1 (prompt '病人0头痛怎么办？', response '第1",
         ),
         ({"rewards": [float("inf"), 0]}, "returned inf for prompt 0 sample 0 "),
         ({"rewards": [0, None]}, "returned None for prompt 0 sample 1 "),
         ({"rewards": ["1", 0]}, "returned '1' for prompt 0 sample 0 "),
         ({"rewards": 1.0}, "returned 1.0 for 2 samples"),
-        ({"scores": [1, 2]}, 'the answer is not {"rewards": [...]}: \'{"scores": [1, 2]}\''),
-        ([1.0, 2.0], "the answer is not {\"rewards\": [...]}: '[1.0, 2.0]'"),
-        (b"null", "the answer is not {\"rewards\": [...]}: 'null'"),
-        (b'{"rewards": [1.0,', "the answer is not JSON: '{\"rewards\": [1.0,'"),
-        (b"<html>", "the answer is not JSON: '<html>'"),
-        (b"", "the answer is not JSON: ''"),
-        (b"\xff\xfe", "the answer is not JSON: "),
-        (b"[" * 100_000, "the answer is not JSON: '[[["),
+        ({"scores": [1, 2]}, 'the response is not {"rewards": [...]}: \'{"scores": [1, 2]}\''),
+        ([1.0, 2.0], "the response is not {\"rewards\": [...]}: '[1.0, 2.0]'"),
+        (b"null", "the response is not {\"rewards\": [...]}: 'null'"),
+        (b'{"rewards": [1.0,', "the response is not JSON: '{\"rewards\": [1.0,'"),
+        (b"<html>", "the response is not JSON: '<html>'"),
+        (b"", "the response is not JSON: ''"),
+        (b"\xff\xfe", "the response is not JSON: "),
+        (b"[" * 100_000, "the response is not JSON: '[[["),
     ],
 )
 def test_wrong_answers(endpoint: Endpoint, make_samples: MakeSamples, body: Any, message: str) -> None:
@@ -307,7 +307,7 @@ def test_row_that_json_cannot_have(endpoint: Endpoint, make_samples: MakeSamples
     samples = make_samples(3)
     samples[1]["row"][column] = value
     error = failure_of(endpoint.reward_function(batch_size=2), samples)
-    assert f"/reward, batch 1 of 2: '{column}' of prompt 0 sample 1 (asked " in str(error)
+    assert f"/reward, batch 1 of 2: '{column}' of prompt 0 sample 1 (prompt " in str(error)
     assert "cannot be sent as JSON" in str(error)
     assert endpoint.bodies == []
 

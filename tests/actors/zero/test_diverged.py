@@ -20,7 +20,7 @@ def test_columns_that_are_not_finite_are_found_in_numbers_and_in_lists() -> None
     ("broken", "advice"),
     [
         ({}, "its rows are finite: lower its optimizer.lr or optimizer.max_grad_norm, under another run name"),
-        ({"reward": [0.5, float("nan")]}, "reward of its rows is not finite: look at what made them"),
+        ({"reward": [0.5, float("nan")]}, "reward of its rows is not finite: check what computed them"),
     ],
 )
 def test_the_line_says_whose_what_and_what_to_do(broken: dict[str, list[float]], advice: str) -> None:

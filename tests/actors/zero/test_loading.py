@@ -50,7 +50,7 @@ def make(case: str, folder: Path) -> str:
 
 def make_scorer(case: str, folder: Path) -> str:
     """One with a trained scalar head."""
-    scores = load_scorer(make(case, folder), CASES[case][2], seed=0)
+    scores = load_scorer(make(case, folder), CASES[case][2])
     torch.nn.init.normal_(scores.get_submodule("score").weight)
     scores.save_pretrained(folder / "scorer", max_shard_size="4KB")
     return str(folder / "scorer")
@@ -80,7 +80,7 @@ def trained(module: PackedModule, zero: ZeroConfig, rank: int, folder: Path) -> 
 def whole(kind: type[PackedModule], model: str, dtype: torch.dtype) -> PackedModule:
     if kind is PackedLM:
         return PackedLM(load_causal_lm(model, dtype))
-    return PackedScorer(load_scorer(model, dtype, seed=0))
+    return PackedScorer(load_scorer(model, dtype))
 
 
 def both_ways(rank: int, world: int, folder: str, kind_name: str, lora: str, *models: str) -> dict[str, Any]:

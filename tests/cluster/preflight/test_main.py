@@ -114,7 +114,7 @@ def test_a_model_of_the_hub_is_looked_at_without_its_weights(hub: Any, clinic: P
     given = ["--config", "configs/laptop.yaml", "--stage", "sft", "--data.max_tokens=512", *tables]
     main([*given, "--model=org/model", "--nodes", "2CPU,8GiB"])
     out, err = capsys.readouterr()
-    assert "memory not reckoned" not in out
+    assert "memory is not known" not in out
     assert "model: org/model" in out
     assert f"org/model: commit {commit}" in err
     assert not any("safetensors" in request for request in hub.requests)

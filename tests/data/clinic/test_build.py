@@ -87,12 +87,28 @@ def test_a_changed_clinic_is_refused(clinic_folder: Path, small_sizes: Sizes, tm
 
 def test_the_command(clinic_folder: Path, small_sizes: Sizes, capsys: pytest.CaptureFixture[str]) -> None:
     options = [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(small_sizes).items()]
-    assert main(["--out", str(clinic_folder), "--seed", "3", *options]) == 0
+    main(["--out", str(clinic_folder), "--seed", "3", *options])
     printed = capsys.readouterr().out
     assert "already built, nothing changed" in printed
     assert any(line.split() == ["sft.train", "2,500", "rows"] for line in printed.splitlines())
-    assert main(["--out", str(clinic_folder), "--seed", "4", *options]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit) as ended:
+        main(["--out", str(clinic_folder), "--seed", "4", *options])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"python -m data.clinic: error: {clinic_folder}: holds a clinic made with seed 3, not 4; ")
+    assert error.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("data.clinic.build.make_clinic", lambda *_: clinic)
+    with pytest.raises(SystemExit) as ended:
+        main(["--out", "/proc/nowhere/clinic"])
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("python -m data.clinic: error: /proc/nowhere: cannot be written (No such file")
+    assert error.count("\n") == 1
 
 
 def test_impossible_sizes_are_refused(tmp_path: Path, small_sizes: Sizes) -> None:

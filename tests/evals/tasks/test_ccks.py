@@ -105,7 +105,7 @@ def test_the_end_is_counted_as_the_file_counts_it(tmp_path: Path, shift: int, to
 def test_positions_that_fit_neither_way_are_refused(tmp_path: Path) -> None:
     wrong = {**CANCER, "entity_index": {"begin": 1, "end": 4}}
     path = write(tmp_path / "ccks.json", [{"text": "胃窦癌术后。", "entity_list": [CANCER, wrong, wrong]}])
-    with pytest.raises(DataError, match=r"of 3 entities only 1 stand where .*'胃窦癌' at 1 to 4"):
+    with pytest.raises(DataError, match=r"of 3 entities only 1 are at their positions .*'胃窦癌' at 1 to 4"):
         read_ccks(path)
     spans = [{"type": "病", "start": 0, "end": 0}, {"type": "病", "start": 0, "end": 3}]
     path = write(tmp_path / "ccks.json", [{"text": "胃窦癌", "entities": spans}])
@@ -142,5 +142,5 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: str, said: s
 
 def test_positions_outside_of_every_text_are_refused(tmp_path: Path) -> None:
     records = [{"text": "头痛", "entities": [{"type": "症状", "start_idx": 5, "end_idx": 7}]}]
-    with pytest.raises(DataError, match="none of its 1 entities stands in its text"):
+    with pytest.raises(DataError, match="none of its 1 entities is in its text"):
         read_ccks(write(tmp_path / "x.json", records))

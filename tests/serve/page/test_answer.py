@@ -89,10 +89,13 @@ def test_an_error_says_why_and_can_be_tried_again(open_page, stub):
 @pytest.mark.parametrize(
     ("last", "headline"),
     [
-        (b'data: {"error": {"message": "replica died"}}\n\n', "The answer stopped because of an error\n\nreplica died"),
-        (b"data: [DONE]\n\n", "The connection broke before the answer was complete"),
-        (b"", "The connection broke before the answer was complete"),
-        (b"data: <html>\n\n", "The endpoint answered with something that this page cannot read"),
+        (
+            b'data: {"error": {"message": "replica died"}}\n\n',
+            "The response stopped because of an error\n\nreplica died",
+        ),
+        (b"data: [DONE]\n\n", "The connection broke before the response was complete"),
+        (b"", "The connection broke before the response was complete"),
+        (b"data: <html>\n\n", "The endpoint sent a response that this page cannot read"),
     ],
     ids=["error", "no reason", "cut", "not json"],
 )

@@ -34,7 +34,7 @@ def test_history_and_settings_are_sent(open_page, stub):
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    assert page.texts(".finish") == ["Cut off at 64 tokens"] * 2
+    assert page.texts(".finish") == ["Truncated at 64 tokens"] * 2
     assert page.text(".system") == "with system prompt"
 
 
@@ -66,7 +66,7 @@ def test_enter_sends_except_with_shift_and_while_composing(open_page, stub):
     assert call.body["messages"] == messages("头痛\n三天")
     page.write("还有")
     page.press("Enter")  # the answer is still coming
-    page.until("document.getElementById('said').textContent.includes('Still answering')")
+    page.until("document.getElementById('said').textContent.includes('Still responding')")
     call.finish()
     page.wait_for_end()
     assert stub.idle()
@@ -172,7 +172,7 @@ def test_two_languages(open_page, stub):
     page.wait_for_end()
     assert page.text(".finish") == "已在 512 个 token 处截断"
     page.click("#language")
-    assert (page.text("#send"), page.text(".finish")) == ("Send", "Cut off at 512 tokens")
+    assert (page.text("#send"), page.text(".finish")) == ("Send", "Truncated at 512 tokens")
     assert page.evaluate("[document.documentElement.lang, document.title]") == ["en", "ChiMed-RLHF chat"]
     assert page.text(".note") == "仅供研究，不构成医疗建议。 For research only, not medical advice."
     used = page.evaluate(

@@ -83,7 +83,7 @@ def test_every_role_is_there_with_its_ranks() -> None:
     assert disk.bytes > 3 * 14 * (THIRTEEN.parameters() + THIRTEEN.parameters(scorer=True))
 
 
-def test_roles_that_share_a_place_are_reckoned_together() -> None:
+def test_roles_that_share_a_placement_group_are_estimated_together() -> None:
     shared = recipe("ppo", "--colocate=[[policy, critic]]", "--rollout.placement.ranks=2")
     places = {place.name: place for place in plan(shared, lambda _: SMALL, None).groups["ppo"]}
     assert list(places) == ["policy+critic", "reference", "reward", "rollout"]
@@ -120,6 +120,15 @@ def test_what_is_named_as_nearest_does_fit() -> None:
     assert changed.placement.ranks == 2
     assert changed_by(config, [("placement.ranks", 3)]) is None
     assert nearest(config, lambda _: False) is None
+
+
+@pytest.mark.parametrize(("share", "tried"), [(0.85, {0.9, 0.95}), (0.92, {0.95}), (0.97, set())])
+def test_only_more_of_a_gpu_than_is_set_is_tried(share: float, tried: set[float]) -> None:
+    config = recipe("ppo", f"--rollout.engine.gpu_memory_utilization={share}", "--keep_checkpoints=1")
+    found: list[Any] = []
+    assert nearest(config, lambda changed: bool(found.append(changed))) is None
+    assert {changed.rollout.engine.gpu_memory_utilization for changed in found} == {share, *tried}
+    assert config not in found
 
 
 def test_an_engine_needs_a_cache_for_one_sequence() -> None:

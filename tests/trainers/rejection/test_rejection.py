@@ -49,7 +49,7 @@ def models(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         optimizer.step()
         optimizer.zero_grad()
     export_model(folder / "policy", tokenizer, policy.save_pretrained)
-    scorer = load_scorer(str(clinic / "model"), torch.float32, seed=3)
+    scorer = load_scorer(str(clinic / "model"), torch.float32)
     torch.nn.init.normal_(scorer.get_submodule("score").weight, generator=torch.Generator().manual_seed(3))
     export_model(folder / "scorer", tokenizer, scorer.save_pretrained)
     rows = [{"prompt": [{"role": "user", "content": f"病人{n}头痛怎么办"}]} for n in range(20)]

@@ -235,7 +235,7 @@ def test_the_journal_is_shown_in_words(whole: Path, capsys: Any) -> None:
         show(["show", str(whole), "--step", "2", which, "1"])
         (_, answer) = capsys.readouterr().out.split("\n\n")
         found = re.match(
-            r"-- prompt \d+, sample 0: reward (\d\.\d+), \d tokens, (finished|cut off)\n.*病人\d+头痛怎么办",
+            r"-- prompt \d+, sample 0: reward (\d\.\d+), \d tokens, (finished|truncated)\n.*病人\d+头痛怎么办",
             answer,
             re.S,
         )

@@ -14,6 +14,7 @@ import pytest
 import torch
 from ranks import on_ranks
 from safetensors.torch import load_file
+from short_sft import SETTINGS
 
 from storage.paths import runs_root
 from trainers.config.supervised import PretrainConfig, SftConfig
@@ -24,16 +25,6 @@ from trainers.supervised.tasks.sft import SftStage
 
 # In micro-batches of 64 tokens one rank adds up the same pieces as two ranks do.
 SMALL = ("--data.max_tokens=64", "--micro_batch_tokens=64")
-
-SETTINGS: dict[str, Any] = {
-    "name": "t",
-    "batch_size": 4,
-    "epochs": 1,
-    "micro_batch_tokens": 80,
-    "eval_every": 3,
-    "checkpoint_every": 2,
-    "optimizer": {"lr": 1e-2, "warmup_steps": 2},
-}
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
+from short_sft import SETTINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.zero.diverged import DivergedError
@@ -19,16 +20,6 @@ from data.tables import SFT, write_table
 from trainers.config.supervised import SftConfig
 from trainers.supervised.driver import total_steps
 from trainers.supervised.tasks.sft import SftStage
-
-SETTINGS: dict[str, Any] = {
-    "name": "t",
-    "batch_size": 4,
-    "epochs": 1,
-    "micro_batch_tokens": 80,
-    "eval_every": 3,
-    "checkpoint_every": 2,
-    "optimizer": {"lr": 1e-2, "warmup_steps": 2},
-}
 
 Message = tuple[str, int, dict[str, Any]]
 Trained = tuple[list[Message], Path]

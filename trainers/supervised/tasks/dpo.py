@@ -65,7 +65,7 @@ class DpoStage(Stage[DpoConfig, "ResponseBatch"]):
         from actors.modeling.packed_models import PackedLM
         from actors.zero.loading import load_to_train
 
-        return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
+        return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.dropout)
 
     def batch(self, table: pa.Table, rows: list[int]) -> ResponseBatch:
         from trainers.supervised.pairs import ResponseBatch

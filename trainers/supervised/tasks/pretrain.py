@@ -44,7 +44,7 @@ class PretrainStage(LanguageStage[PretrainConfig]):
         from actors.zero.loading import load_to_train
 
         if self.config.model is not None:
-            return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
+            return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.dropout)
         assert self.config.architecture is not None  # exactly one of model and architecture is set
         ids = self.tokenizer
         special = ids.bos_token_id, ids.eos_token_id, ids.pad_token_id

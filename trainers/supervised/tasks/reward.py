@@ -49,7 +49,7 @@ class RewardStage(Stage[RewardConfig, "PairBatch"]):
         from actors.modeling.packed_models import LOGIT_MEAN, PackedScorer
         from actors.zero.loading import load_to_train
 
-        module = load_to_train(PackedScorer, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
+        module = load_to_train(PackedScorer, self.config.model, self.config.zero, self.config.dropout)
         # A starting reward model may have a mean, which the forward pass would subtract. The export computes a new one.
         setattr(module.model.config, LOGIT_MEAN, 0.0)
         return module

@@ -38,7 +38,7 @@ class SftStage(LanguageStage[SftConfig]):
         from actors.modeling.packed_models import PackedLM
         from actors.zero.loading import load_to_train
 
-        return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.seed, self.config.dropout)
+        return load_to_train(PackedLM, self.config.model, self.config.zero, self.config.dropout)
 
     def batch(self, table: pa.Table, rows: list[int]) -> PackedBatch:
         from actors.modeling.packed import PackedBatch

@@ -45,13 +45,15 @@ def test_a_missing_subject_is_named(tmp_path: Path) -> None:
         read_ceval(tmp_path)
 
 
-def test_ceval(tmp_path: Path) -> None:
+def test_ceval(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for subject in ("basic_medicine", "clinical_medicine"):
         for split in ("val", "dev"):
             (tmp_path / split).mkdir(exist_ok=True)
             text = 'id,question,A,B,C,D,answer,explanation\n0,"骨,有",甲,乙,丙,丁,D,因为\n'
             (tmp_path / split / f"{subject}_{split}.csv").write_text(text, encoding="utf-8-sig")
+    caplog.set_level("INFO")
     exam = read_ceval(tmp_path)
+    assert caplog.messages == [f"{tmp_path}: reads the split val"]
     assert [(q.text, q.answer, q.fault) for q in exam.questions] == [("骨,有", 3, "")] * 2
     assert set(exam.examples) == {"basic_medicine", "clinical_medicine"}
 
@@ -136,6 +138,53 @@ def test_cevals_folders_are_an_exam_too(tmp_path: Path) -> None:
     exam = read_exam(tmp_path)
     assert [(q.subject, q.text) for q in exam.questions] == [("physician", "val")]
     assert [q.text for q in exam.examples["physician"]] == ["dev"]
+
+
+HEADS = {
+    "with answers": "id,question,A,B,C,D,answer\n",
+    "without": "id,question,A,B,C,D\n",
+    "empty": "id,question,A,B,C,D,answer\n",
+}
+"""The header of a split's file; those with `empty` answers have the column."""
+
+
+@pytest.mark.parametrize(
+    ("exam", "test", "read", "said"),
+    [
+        ("exam", "with answers", "test", "reads the split test (val is not read)"),
+        ("exam", "without", "val", "reads the split val (test has no answers)"),
+        ("exam", "empty", "val", "reads the split val (test has no answers)"),
+        ("flat", "with answers", "test", "reads the split test (val is not read)"),
+        ("flat", "without", "val", "reads the split val (test has no answers)"),
+        ("cmmlu", "with answers", "test", "reads the split test (val is not read)"),
+        ("cmmlu", "empty", "val", "reads the split val (test has no answers)"),
+        ("ceval", "with answers", "val", "reads the split val (test is not read)"),
+        ("ceval", "without", "val", "reads the split val (test is not read)"),
+    ],
+)
+def test_of_two_splits_the_one_that_is_scored_is_read_and_named(
+    exam: str, test: str, read: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for split, kind in (("val", "with answers"), ("test", test), ("dev", "with answers")):
+        folder = tmp_path if exam == "flat" else tmp_path / split
+        folder.mkdir(exist_ok=True)
+        answer = {"with answers": ",A", "without": "", "empty": ","}[kind]
+        (folder / f"physician_{split}.csv").write_text(
+            f"{HEADS[kind]}0,{split},甲,乙,丙,丁{answer}\n", encoding="utf-8"
+        )
+    found = {"cmmlu": read_cmmlu, "ceval": read_ceval}.get(exam, read_exam)(tmp_path)
+    assert [(q.subject, q.text, q.key) for q in found.questions] == [("physician", read, "A")]
+    assert [q.text for q in found.examples["physician"]] == ["dev"]
+    assert caplog.messages == [f"{tmp_path}: {said}"]
+
+
+def test_a_test_split_that_cannot_be_read_is_not_skipped(tmp_path: Path) -> None:
+    for split, text in (("val", "id,question,A,B,answer\n0,题,甲,乙,A\n"), ("test", "id,A,B,answer\n0,甲,乙,A\n")):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / f"physician_{split}.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match="physician_test.csv: has no column 'question'"):
+        read_exam(tmp_path)
 
 
 def test_every_subject_of_cmmlu_and_ceval_has_a_chinese_name() -> None:

@@ -1,4 +1,4 @@
-"""What a written answer to a question with several right options chooses."""
+"""What a written answer to a question with several correct options chooses."""
 
 from __future__ import annotations
 

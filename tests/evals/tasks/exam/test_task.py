@@ -154,7 +154,7 @@ def test_several_right_options_alone() -> None:
         "accuracy_interval",
         "generation",
     ]
-    with pytest.raises(DataError, match="all 6 questions have several right options.*--methods generation"):
+    with pytest.raises(DataError, match="all 6 questions have several correct options.*--methods generation"):
         evaluate(Oracle(both), only, Settings(seed=0, limits={}, shots=(0,), methods=("likelihood",)))
 
 
