@@ -33,10 +33,13 @@ def draw_stack(title: str, members: Sequence[Series], steps: Sequence[int], unit
     marks = [
         Mark(
             one.name,
-            f"{format_number(mean)} {unit}, {format_number(share, share=True)}",
+            f"{format_number(mean, unit=unit)}, {format_number(share, share=True)}",
+            color,
             area=_outline(y, top - height, top),
         )
-        for one, mean, share, height, top in zip(members, table.mean(axis=1), shares, heights, tops, strict=True)
+        for color, (one, mean, share, height, top) in enumerate(
+            zip(members, table.mean(axis=1), shares, heights, tops, strict=True)
+        )
     ]
     starts = [bar[0] for bar in bars]
     labeled = [tick for tick in step_scale(steps).ticks(5) if tick == int(tick) and steps[0] <= tick <= steps[-1]]
@@ -51,10 +54,11 @@ def draw_stack(title: str, members: Sequence[Series], steps: Sequence[int], unit
             (
                 x.at(n + 0.5),
                 f"step {bar[0]:,}" if len(bar) == 1 else f"steps {bar[0]:,} to {bar[-1]:,}",
-                [f"{format_number(height)} {unit}" for height in heights[:, n]],
+                [format_number(height, unit=unit) for height in heights[:, n]],
             )
             for n, bar in enumerate(bars)
         ],
+        unit=unit,
     )
 
 
@@ -74,8 +78,8 @@ def draw_histogram(title: str, note: str, groups: Mapping[str, Sequence[float]],
         title=title,
         note=note,
         marks=[
-            Mark(name, mean, area=_outline(y, [0.0] * bins, row))
-            for name, mean, row in zip(groups, means, shares, strict=True)
+            Mark(name, mean, color, area=_outline(y, [0.0] * bins, row))
+            for color, (name, mean, row) in enumerate(zip(groups, means, shares, strict=True))
         ],
         x_ticks=[(x.percent(tick), format_number(tick)) for tick in x.ticks(5)],
         y=y,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import yaml
 
 from evals.tasks.benchmarks import BENCHMARKS
 from evals.tasks.registry import TASKS
+from reporting.tables import Row, Table
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 
@@ -31,25 +31,6 @@ _WHERE: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 """The path of each column of a published table in the user's results; columns without published values come last."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table."""
-
-    name: str
-    cells: list[str]
-    published: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the report."""
-
-    title: str
-    columns: list[str]
-    rows: list[Row]
-    notes: list[str] = field(default_factory=list)
 
 
 def comparisons(results: Results) -> list[Table]:
