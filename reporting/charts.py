@@ -7,6 +7,7 @@ it: the page positions tick labels by percentage. Colors are numbers from 0; `CO
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 
 from reporting.formats import format_number
@@ -26,6 +27,7 @@ class Mark:
         value: the value in the legend.
         color: number of the color.
         words: description for screen readers; if empty, `value` is used.
+        reference: whether it is a reference for the others, drawn as a dashed line without a color.
         sparse: whether there are few dots, which are then drawn larger.
         gaps: left end and width, in percent, of intervals without a finite value.
     """
@@ -37,6 +39,7 @@ class Mark:
     dots: str = ""
     line: str = ""
     area: str = ""
+    reference: bool = False
     sparse: bool = False
     gaps: list[tuple[float, float]] = field(default_factory=list)
 
@@ -96,6 +99,11 @@ class Bar:
     name: str = ""
     color: int = 0
     interval: tuple[float, float] | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether the value can be drawn; otherwise only its text is shown."""
+        return math.isfinite(self.value)
 
 
 @dataclass(frozen=True)

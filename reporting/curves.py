@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reporting.charts import Chart, Mark, coordinate
@@ -80,6 +80,63 @@ def draw_curves(
         ],
         share=share,
         unit=unit,
+    )
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A bin of a reliability diagram: mean confidence, share of right decisions, and number of decisions."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+def draw_reliability(
+    title: str, note: str, groups: Mapping[str, Sequence[Bin]], colors: Sequence[int] | None = None
+) -> Chart:
+    """Draws accuracy by confidence for decisions between two options, with the diagonal of perfect calibration.
+
+    Args:
+        groups: the bins of each curve, by ascending confidence from 1/2 to 1.
+        colors: the number of each curve's color; None for 0, 1, 2, and so on.
+    """
+    x = Scale(0.5, 1.0)
+    lowest = min(one.accuracy for bins in groups.values() for one in bins)
+    y = Scale(min(0.5, math.floor(10 * lowest) / 10), 1.0)
+
+    def at(confidence: float, accuracy: float) -> str:
+        return f"{coordinate(x.at(confidence))} {coordinate(1 - y.at(accuracy))}"
+
+    marks = [
+        Mark(
+            name,
+            f"{sum(one.count for one in bins):,} pairs",
+            color,
+            dots="".join(f"M{at(one.confidence, one.accuracy)}h0" for one in bins),
+            line="M" + "L".join(at(one.confidence, one.accuracy) for one in bins),
+            sparse=True,
+        )
+        for (name, bins), color in zip(groups.items(), range(len(groups)) if colors is None else colors, strict=True)
+    ]
+    texts = [
+        (one, [f"{format_number(one.accuracy, share=True)} of {one.count:,}" * (name == other) for other in groups])
+        for name, bins in groups.items()
+        for one in bins
+    ]
+    diagonal = Mark("perfect", "", 0, "calibration", line=f"M{at(0.5, 0.5)}L{at(1.0, 1.0)}", reference=True)
+    return Chart(
+        kind="curves",
+        title=title,
+        note=note,
+        marks=[*marks, diagonal],
+        x_ticks=[(x.percent(tick), format_number(tick, share=True)) for tick in x.ticks(5)],
+        y=y,
+        points=[
+            (x.at(one.confidence), f"confidence {format_number(one.confidence, share=True)}", [*row, ""])
+            for one, row in sorted(texts, key=lambda text: text[0].confidence)
+        ],
+        share=True,
     )
 
 

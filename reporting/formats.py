@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 _CHINESE = re.compile(r"[㐀-鿿豈-﫿]")
@@ -67,6 +67,21 @@ def format_number(value: float | None, *, share: bool = False, unit: str = "") -
     else:
         text = f"{value:.4g}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def format_setting(value: object) -> str:
+    """Formats the value of a setting for readers, not as Python source: `not set`, `none`, `yes`, `a, b`, `a: 1`."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return str(value) if math.isfinite(value) else "not finite"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {format_setting(one)}" for key, one in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(format_setting, value)) or "none"
+    return str(value)
 
 
 def format_time(seconds: float | None) -> str:

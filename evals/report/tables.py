@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 
 from evals.tasks.benchmarks import BENCHMARKS
 from evals.tasks.registry import TASKS
+from reporting.formats import format_seconds
 from reporting.tables import Row, Table
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
@@ -72,7 +74,10 @@ def every_metric(task: str, results: Results) -> Table:
     """Returns all metrics of a task: one row per metric, one column per model."""
     found = {model: dict(_flat(result["tasks"].get(task, {}))) for model, result in results.items()}
     names = list(dict.fromkeys(name for values in found.values() for name in values))
-    rows = [Row(name, [_number(values.get(name)) for values in found.values()]) for name in names]
+    rows = [
+        Row(name, [(format_seconds if name == "seconds" else _number)(values.get(name)) for values in found.values()])
+        for name in names
+    ]
     return Table(task, list(found), rows)
 
 
@@ -134,7 +139,7 @@ def _with_interval(values: Mapping[str, Any], metric: str) -> str:
     if metric not in values:
         return ""
     interval = values.get(f"{metric}_interval")
-    told = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+    told = f" [{fixed(interval[0], 3)}, {fixed(interval[1], 3)}]" if interval else ""
     return _number(values[metric]) + told
 
 
@@ -145,7 +150,12 @@ def _percent(result: Mapping[str, Any], path: Sequence[str] | None) -> str:
     if value is None or not path:
         return ""
     share = path[-1] in _SHARES or path[-1] in ("f1", "accuracy")
-    return f"{value * 100 if share else value:.2f}"
+    return fixed(value * 100 if share else value, 2)
+
+
+def fixed(value: float, digits: int) -> str:
+    """Formats a value with a fixed number of decimals, or as `not finite`."""
+    return f"{value:,.{digits}f}" if math.isfinite(value) else "not finite"
 
 
 def _number(value: Any) -> str:
@@ -153,12 +163,12 @@ def _number(value: Any) -> str:
         return "–"
     if isinstance(value, list):
         return " – ".join(_number(item) for item in value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+    return f"{value:,}" if isinstance(value, int) else fixed(value, 4)
 
 
 def speed(task: Mapping[str, Any]) -> str:
-    """Returns a task's items per second; empty if its time is unknown."""
-    return f"{task['n'] / task['seconds']:.1f}" if task.get("seconds") else ""
+    """Returns a task's speed in items/s; empty if its time is unknown."""
+    return f"{task['n'] / task['seconds']:.1f} items/s" if task.get("seconds") else ""
 
 
 def markdown(table: Table) -> str:

@@ -15,6 +15,7 @@ from reporting.formats import display_unit, format_number, format_seconds, forma
 from reporting.page import render as render_page
 from reporting.scale import scale_of
 from reporting.tables import Row, Table
+from trainers.reporting.calibration import SECTION, read_evaluation, reliability_diagram, score_histogram
 from trainers.reporting.page import STAGES, curves_of, key_value, sections
 from trainers.reporting.panels import CARDS, PHASE, Panel, panels_of
 from trainers.reporting.record import Record
@@ -40,6 +41,7 @@ def render_comparison(given: Sequence[Record], now: float | None = None) -> str:
     now = time.time() if now is None else now
     records = labeled(given)
     shared, own = overlays(records), own_sections(records)
+    _add_evaluations(records, shared, own)
     phases = phase_bars(records)
     if not shared and phases is None:
         waiting = [label for label, record in records.items() if not record.steps]
@@ -154,7 +156,9 @@ def key_metrics(records: Records, now: float) -> Table:
     for name, title in CARDS:
         found = [record.series.get(name) for record in records.values()]
         if any(found):
-            rows.append(Row(title, [_ABSENT if series is None else key_value(series) for series in found]))
+            rows.append(
+                Row(title, [_ABSENT if series is None else " ".join(key_value(series)).rstrip() for series in found])
+            )
     note = "Metrics are means over the last tenth of each run's values; time is from the first to the last logged step."
     return Table("Key metrics", [*records], rows, [note])
 
@@ -172,6 +176,24 @@ def changed_settings(records: Records) -> Table:
         if key != "name" and len(set(asked)) > 1:
             rows.append(Row(key, [values.get(key, _ABSENT) for values in flat.values()]))
     return Table("Changed settings", [*records], rows)
+
+
+def _add_evaluations(records: Records, shared: dict[str, list[Chart]], own: dict[str, list[Chart]]) -> None:
+    """Adds the charts of reward models' held-out evaluations: reliability to `shared` if several runs have it."""
+    colors = {label: color for color, label in enumerate(records)}
+    evaluated = {
+        label: evaluation
+        for label, record in records.items()
+        if (evaluation := read_evaluation(record.folder, record.stage)) is not None
+    }
+    if len(evaluated) > 1:
+        diagram = reliability_diagram(evaluated, [colors[label] for label in evaluated])
+        shared.setdefault(SECTION, []).append(diagram)
+    for label, evaluation in evaluated.items():
+        charts = own.setdefault(label, [])
+        charts.append(score_histogram(evaluation))
+        if len(evaluated) == 1:
+            charts.append(reliability_diagram({"accuracy": evaluation}))
 
 
 def _names(records: Records) -> list[str]:

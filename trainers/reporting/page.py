@@ -13,6 +13,13 @@ from reporting.charts import Chart
 from reporting.curves import Series, draw_curves, sparkline
 from reporting.formats import Unit, display_unit, format_number, format_time
 from reporting.page import render as render_page
+from trainers.reporting.calibration import (
+    SECTION,
+    RewardEvaluation,
+    read_evaluation,
+    reliability_diagram,
+    score_histogram,
+)
 from trainers.reporting.panels import CARDS, PHASE, Panel, panel_of, panels_of
 from trainers.reporting.record import Record
 from trainers.reporting.samples import SamplesView
@@ -35,6 +42,7 @@ class Card:
 
     title: str
     value: str
+    unit: str
     before: str
     spark: str
 
@@ -57,7 +65,7 @@ def render(record: Record, samples: SamplesView | None, now: float | None = None
         progress=_progress(record),
         facts=_facts(record, now),
         cards=cards(record),
-        sections=sections(record),
+        sections=with_evaluation(sections(record), read_evaluation(record.folder, record.stage)),
         samples=samples,
     )
 
@@ -69,19 +77,20 @@ def cards(record: Record) -> list[Card]:
         series = record.series.get(name)
         if series is None or len(found) == MOST_CARDS:
             continue
-        before = key_value(series, first=True) if len(series.values) > 1 else ""
-        found.append(Card(title, key_value(series), before, sparkline(series)))
+        value, unit = key_value(series)
+        before = key_value(series, first=True)[0] if len(series.values) > 1 else ""
+        found.append(Card(title, value, unit, before, sparkline(series)))
     return found
 
 
-def key_value(series: Series, *, first: bool = False) -> str:
-    """Formats the mean over the last tenth of a metric's values, or over the first tenth."""
+def key_value(series: Series, *, first: bool = False) -> tuple[str, str]:
+    """Formats the mean over the last tenth of a metric's values, or over the first tenth; returns it and its unit."""
     panel = panel_of(series.name)
     mean = _tenth(series.values if first else series.values[::-1])
     unit = display_unit(panel.unit if panel else "", series.finite())
-    return format_number(
-        None if mean is None else mean / unit.size, share=panel is not None and panel.share, unit=unit.symbol
-    )
+    if mean is None:
+        return format_number(None), ""
+    return format_number(mean / unit.size, share=panel is not None and panel.share), unit.symbol
 
 
 def sections(record: Record) -> dict[str, list[Chart]]:
@@ -99,6 +108,14 @@ def sections(record: Record) -> dict[str, list[Chart]]:
         charts.setdefault("Time", []).insert(
             0, draw_stack("Time per step, by phase", phases, record.steps, unit.symbol)
         )
+    return charts
+
+
+def with_evaluation(charts: dict[str, list[Chart]], evaluation: RewardEvaluation | None) -> dict[str, list[Chart]]:
+    """Adds the charts of a reward model's held-out evaluation, if there is one, to their section."""
+    if evaluation is not None:
+        added = [score_histogram(evaluation), reliability_diagram({"accuracy": evaluation})]
+        charts[SECTION] = [*charts.get(SECTION, []), *added]
     return charts
 
 

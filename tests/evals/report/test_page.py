@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,26 @@ def test_one_model_alone_is_named_by_its_run(results: dict[str, Any]) -> None:
     one = {**results["models"]["knows"], "model": "runs/quickstart/sft/model", "settings": {}, "recalled": 0}
     assert list(models_of(one)) == ["sft/model"]
     assert list(models_of({**one, "model": "http://a/v1"})) == ["http://a/v1"]
+
+
+def test_values_are_never_shown_as_python_source(results: dict[str, Any]) -> None:
+    odd = copy.deepcopy(results)
+    odd["settings"] |= {"max_model_len": None, "limits": {}, "shots": [0, 5], "rotate": True}
+    scores = odd["models"]["knows"]["tasks"]["cmmlu"]["likelihood"]["0_shot"]
+    scores |= {"accuracy": math.nan, "accuracy_interval": [math.nan, math.nan]}
+    odd["models"]["knows"]["tasks"]["cmmlu"]["seconds"] = 750.0
+    odd["models"]["knows"]["tasks"]["dialogue"]["samples"][0]["reference"] = None
+    for page in (to_html(odd), to_markdown(odd)):
+        shown = re.sub(r"(?s)<(style|head).*?</\1>", "", page)
+        assert re.findall(r"\bNone\b|\{\}|\bnan\b|\[\]|\bTrue\b", shown) == []
+        assert "12.5 min" in shown
+    text = to_markdown(odd)
+    assert "- limits: none\n" in text
+    assert "- max_model_len: not set\n" in text
+    assert "- shots: 0, 5\n" in text
+    assert "- rotate: yes\n" in text
+    assert "(nothing)" in to_html(odd)
+    assert to_html(odd).count(">not finite</span>") == 1
 
 
 def test_only_what_is_wanted_is_written(results: dict[str, Any], tmp_path: Path) -> None:
