@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from browser import Chromium, Page
 
 from configs.errors import ConfigError
 from reporting.charts import Chart
@@ -151,3 +152,32 @@ def test_the_command_writes_the_comparison_next_to_the_first_run(
     assert HOSTILE not in page
     assert page.count("<script>") == 1
     assert "src=" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_in_a_browser(runs: Path, chromium: Chromium, width: int, scheme: str) -> None:
+    names = [f"{letter}-rather-long-name/{'x' * 40}" for letter in "abcdefgh"]
+    metrics: dict[str, list[float | None]] = {"reward": [0.0, 1.0], "seconds_update": [1.0, 2.0], "loss": [None, 1.0]}
+    records = [
+        run(runs, name, metrics, f"lr: {n}\n  data: [{'y' * 60}, {n}]", "sft" if n else "ppo")
+        for n, name in enumerate(names)
+    ]
+    page = Page(chromium, width, 900, "en-US", scheme)
+    try:
+        page.show(report([str(record.folder) for record in records]))
+        assert page.overflow() == 0
+        assert page.faint() == []
+        assert page.evaluate("[...document.querySelectorAll('.wide')].every((box) => box.clientWidth <= innerWidth)")
+        page.evaluate("document.querySelector('.plot').focus()")
+        page.command("Input.dispatchKeyEvent", type="keyDown", key="ArrowLeft")
+        assert page.texts("#tip p") == [f"{name} 0" for name in names]
+        swatches = page.evaluate(
+            "[...document.querySelectorAll('#tip p b, header .legend b')].map((e) => getComputedStyle(e).backgroundColor)"
+        )
+        assert swatches[:8] == swatches[8:]
+        assert len(set(swatches)) == 8
+        assert page.complaints() == []
+    finally:
+        page.close()
