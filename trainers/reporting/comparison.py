@@ -85,10 +85,10 @@ def overlays(records: Records) -> dict[str, list[Chart]]:
     colors = {label: color for color, label in enumerate(records)}
     charts: dict[str, list[Chart]] = {}
     for panel, names in panels_of(_names(records)):
-        for name in names:
-            groups = _comparable(panel, name, records)
+        compared = {name: groups for name in names if (groups := _comparable(panel, name, records))}
+        for name, groups in compared.items():
             for labels in groups:
-                title = panel.title if len(names) == 1 else f"{panel.title}: {name}"
+                title = panel.title if len(compared) == 1 else f"{panel.title}: {name}"
                 if len(groups) > 1:
                     title += f", {STAGES[records[labels[0]].stage]}"
                 members = [replace(records[label].series[name], name=label) for label in labels]

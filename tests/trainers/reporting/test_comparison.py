@@ -63,13 +63,16 @@ def test_curves_of_all_runs_lie_on_common_axes_in_the_runs_colors(runs: Path) ->
 
 def test_each_metric_of_a_panel_gets_its_chart_and_what_one_run_has_alone_follows(runs: Path) -> None:
     both = {"response_tokens": [1.0, 2.0], "response_tokens_max": [3.0, 4.0]}
-    records = labeled([run(runs, "a", both), run(runs, "b", {**both, "explained_variance": [0.5, 0.6]})])
+    alone = {"explained_variance": [0.5, 0.6]}
+    records = labeled([run(runs, "a", both), run(runs, "b", {**both, **alone})])
     assert list(charts_of(records)) == ["Response length: response_tokens", "Response length: response_tokens_max"]
     own = own_sections(records)
     assert {label: [chart.title for chart in charts] for label, charts in own.items()} == {"b": ["Explained variance"]}
     page = render_comparison([*records.values()])
     assert "Only in b" in page
     assert "Only in a" not in page
+    one = {"response_tokens": [1.0]}
+    assert list(charts_of(labeled([records["a"], run(runs, "c", {**one})]))) == ["Response length"]
 
 
 def test_losses_are_overlaid_only_where_they_measure_the_same(runs: Path) -> None:
