@@ -41,7 +41,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Command]]] = {
         "eval": Command("evals.run", "evaluate models on exams, NER, dialogues, and attitude scales"),
         "serve": Command("serve", "an OpenAI-compatible endpoint with a chat page"),
         "runs": Command("trainers.list_runs", "the runs, with state, step, and key metrics"),
-        "report": Command("trainers.report", "an HTML report about a run"),
+        "report": Command("trainers.report", "an HTML report about a run, or a comparison of several"),
         "journal": Command("trainers.journal", "the prompts, responses, and rewards that a run recorded"),
     },
     "cluster": {

@@ -33,10 +33,13 @@ def draw_stack(title: str, members: Sequence[Series], steps: Sequence[int], unit
     marks = [
         Mark(
             one.name,
-            f"{format_number(mean)} {unit}, {format_number(share, share=True)}",
+            f"{format_number(mean, unit=unit)}, {format_number(share, share=True)}",
+            color,
             area=_outline(y, top - height, top),
         )
-        for one, mean, share, height, top in zip(members, table.mean(axis=1), shares, heights, tops, strict=True)
+        for color, (one, mean, share, height, top) in enumerate(
+            zip(members, table.mean(axis=1), shares, heights, tops, strict=True)
+        )
     ]
     starts = [bar[0] for bar in bars]
     labeled = [tick for tick in step_scale(steps).ticks(5) if tick == int(tick) and steps[0] <= tick <= steps[-1]]
@@ -51,10 +54,11 @@ def draw_stack(title: str, members: Sequence[Series], steps: Sequence[int], unit
             (
                 x.at(n + 0.5),
                 f"step {bar[0]:,}" if len(bar) == 1 else f"steps {bar[0]:,} to {bar[-1]:,}",
-                [f"{format_number(height)} {unit}" for height in heights[:, n]],
+                [format_number(height, unit=unit) for height in heights[:, n]],
             )
             for n, bar in enumerate(bars)
         ],
+        unit=unit,
     )
 
 
@@ -64,18 +68,29 @@ def draw_histogram(title: str, note: str, groups: Mapping[str, Sequence[float]],
     Args:
         edges: the bins' edges, ascending and equally spaced.
     """
-    x, bins = Scale(edges[0], edges[-1]), len(edges) - 1
-    counts = [counted(values, edges) for values in groups.values()]
+    means = [f"mean {format_number(sum(values) / len(values))}" if values else "none" for values in groups.values()]
+    return draw_counts(title, note, {name: counted(row, edges) for name, row in groups.items()}, edges, means)
+
+
+def draw_counts(
+    title: str, note: str, groups: Mapping[str, Sequence[int]], edges: Sequence[float], legend: Sequence[str]
+) -> Chart:
+    """Draws a histogram from the number of each group's values in each bin.
+
+    Args:
+        edges: the bins' edges, ascending and equally spaced.
+        legend: the text in the legend for each group.
+    """
+    x, bins, counts = Scale(edges[0], edges[-1]), len(edges) - 1, list(groups.values())
     shares = [[count / (sum(row) or 1) for count in row] for row in counts]
     y = scale_of([0.0, *map(max, shares)], share=True)
-    means = [f"mean {format_number(sum(values) / len(values))}" if values else "none" for values in groups.values()]
     return Chart(
         kind="histogram",
         title=title,
         note=note,
         marks=[
-            Mark(name, mean, area=_outline(y, [0.0] * bins, row))
-            for name, mean, row in zip(groups, means, shares, strict=True)
+            Mark(name, text, color, area=_outline(y, [0.0] * bins, row))
+            for color, (name, text, row) in enumerate(zip(groups, legend, shares, strict=True))
         ],
         x_ticks=[(x.percent(tick), format_number(tick)) for tick in x.ticks(5)],
         y=y,

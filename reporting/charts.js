@@ -11,7 +11,7 @@ function show(plot, data, row) {
     const line = document.createElement("p");
     const mark = document.createElement("b");
     const value = document.createElement("span");
-    line.className = `c${index % 8}`;
+    line.className = `c${data.colors[index]}`;
     value.textContent = data.rows[row][index];
     line.append(mark, data.names.length > 1 ? `${name} ` : "", value);
     return [line];

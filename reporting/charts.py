@@ -1,12 +1,13 @@
 """Charts that charts.html.jinja draws: SVG paths in a square of 1000 by 1000, with y pointing down, and bar charts.
 
 The page stretches the square to the size of the chart. Text is not part of the square, because stretching would distort
-it: the page positions tick labels by percentage. Series use the colors 0 to `COLORS` - 1 in turn.
+it: the page positions tick labels by percentage. Colors are numbers from 0; `COLORS` of them differ.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 
 from reporting.formats import format_number
@@ -24,17 +25,21 @@ class Mark:
 
     Attributes:
         value: the value in the legend.
+        color: number of the color.
         words: description for screen readers; if empty, `value` is used.
+        reference: whether it is a reference for the others, drawn as a dashed line without a color.
         sparse: whether there are few dots, which are then drawn larger.
         gaps: left end and width, in percent, of intervals without a finite value.
     """
 
     name: str
     value: str
+    color: int
     words: str = ""
     dots: str = ""
     line: str = ""
     area: str = ""
+    reference: bool = False
     sparse: bool = False
     gaps: list[tuple[float, float]] = field(default_factory=list)
 
@@ -47,6 +52,7 @@ class Chart:
         kind: `curves`, `stack`, or `histogram`.
         points: the points that show their values: position on the x axis from 0 to 1, heading, and a text per mark.
         share: whether the y axis is in percent.
+        unit: unit of the y axis; empty if there is none.
     """
 
     kind: str
@@ -57,6 +63,7 @@ class Chart:
     y: Scale
     points: list[tuple[float, str, list[str]]]
     share: bool = False
+    unit: str = ""
 
     @property
     def y_ticks(self) -> list[Tick]:
@@ -70,10 +77,11 @@ class Chart:
 
     @property
     def hover(self) -> str:
-        """JSON for charts.js: `{"at": [0..1], "heads": [text], "names": [text], "rows": [[text]]}`."""
+        """JSON for charts.js: `{"at": [0..1], "heads": [text], "names": [text], "colors": [int], "rows": [[text]]}`."""
         at, heads, rows = zip(*self.points, strict=True) if self.points else ((), (), ())
-        names = [mark.name for mark in self.marks]
-        return json.dumps({"at": [round(x, 4) for x in at], "heads": heads, "names": names, "rows": rows})
+        names, colors = [mark.name for mark in self.marks], [mark.color % COLORS for mark in self.marks]
+        places = [round(x, 4) for x in at]
+        return json.dumps({"at": places, "heads": heads, "names": names, "colors": colors, "rows": rows})
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,11 @@ class Bar:
     name: str = ""
     color: int = 0
     interval: tuple[float, float] | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether the value can be drawn; otherwise only its text is shown."""
+        return math.isfinite(self.value)
 
 
 @dataclass(frozen=True)

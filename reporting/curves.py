@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reporting.charts import Chart, Mark, coordinate
@@ -36,15 +36,24 @@ class Series:
 
 
 def draw_curves(
-    title: str, members: Sequence[Series], *, note: str = "", share: bool = False, log_from: float = math.inf
+    title: str,
+    members: Sequence[Series],
+    *,
+    colors: Sequence[int] | None = None,
+    note: str = "",
+    share: bool = False,
+    unit: str = "",
+    log_from: float = math.inf,
 ) -> Chart:
     """Draws series, each as points and a smoothed line.
 
     A chart of series without finite values has axes but no lines.
 
     Args:
+        colors: the number of each series' color; None for 0, 1, 2, and so on.
         note: explanation of the values.
         share: whether values are fractions, shown as percentages.
+        unit: unit of the values; empty if there is none.
         log_from: the axis is logarithmic if all values are positive and the largest is at least this many times the
             smallest.
     """
@@ -55,18 +64,79 @@ def draw_curves(
         kind="curves",
         title=title,
         note=note,
-        marks=[_mark(series, x, y, share) for series in members],
+        marks=[
+            _mark(series, color, x, y, [format_number(value, share=share, unit=unit) for value in series.values])
+            for series, color in zip(members, range(len(members)) if colors is None else colors, strict=True)
+        ],
         x_ticks=[(x.percent(tick), f"{tick:,.0f}") for tick in x.ticks(5) if tick == int(tick)],
         y=y,
         points=[
             (
                 x.at(step),
                 f"step {step:,}",
-                [format_number(one[step], share=share) if step in one else "" for one in drawn],
+                [format_number(one[step], share=share, unit=unit) if step in one else "" for one in drawn],
             )
             for step in sorted(set().union(*drawn))
         ],
         share=share,
+        unit=unit,
+    )
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A bin of a reliability diagram: mean confidence, share of right decisions, and number of decisions."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+def draw_reliability(
+    title: str, note: str, groups: Mapping[str, Sequence[Bin]], colors: Sequence[int] | None = None
+) -> Chart:
+    """Draws accuracy by confidence for decisions between two options, with the diagonal of perfect calibration.
+
+    Args:
+        groups: the bins of each curve, by ascending confidence from 1/2 to 1.
+        colors: the number of each curve's color; None for 0, 1, 2, and so on.
+    """
+    x = Scale(0.5, 1.0)
+    lowest = min(one.accuracy for bins in groups.values() for one in bins)
+    y = Scale(min(0.5, math.floor(10 * lowest) / 10), 1.0)
+
+    def at(confidence: float, accuracy: float) -> str:
+        return f"{coordinate(x.at(confidence))} {coordinate(1 - y.at(accuracy))}"
+
+    marks = [
+        Mark(
+            name,
+            f"{sum(one.count for one in bins):,} pairs",
+            color,
+            dots="".join(f"M{at(one.confidence, one.accuracy)}h0" for one in bins),
+            line="M" + "L".join(at(one.confidence, one.accuracy) for one in bins),
+            sparse=True,
+        )
+        for (name, bins), color in zip(groups.items(), range(len(groups)) if colors is None else colors, strict=True)
+    ]
+    texts = [
+        (one, [f"{format_number(one.accuracy, share=True)} of {one.count:,}" * (name == other) for other in groups])
+        for name, bins in groups.items()
+        for one in bins
+    ]
+    diagonal = Mark("perfect", "", 0, "calibration", line=f"M{at(0.5, 0.5)}L{at(1.0, 1.0)}", reference=True)
+    return Chart(
+        kind="curves",
+        title=title,
+        note=note,
+        marks=[*marks, diagonal],
+        x_ticks=[(x.percent(tick), format_number(tick, share=True)) for tick in x.ticks(5)],
+        y=y,
+        points=[
+            (x.at(one.confidence), f"confidence {format_number(one.confidence, share=True)}", [*row, ""])
+            for one, row in sorted(texts, key=lambda text: text[0].confidence)
+        ],
+        share=True,
     )
 
 
@@ -125,11 +195,12 @@ def step_scale(steps: Sequence[int]) -> Scale:
     return Scale(first, last) if first < last else Scale(first - 1, first + 1)
 
 
-def _mark(series: Series, x: Scale, y: Scale, share: bool) -> Mark:
-    known = [format_number(value, share=share) for value in series.finite()]
+def _mark(series: Series, color: int, x: Scale, y: Scale, texts: Sequence[str]) -> Mark:
+    known = [text for text, value in zip(texts, series.values, strict=True) if value is not None]
     return Mark(
         series.name,
-        format_number(series.values[-1], share=share),
+        texts[-1],
+        color,
         f"from {known[0]} to {known[-1]} over {len(series.steps):,} steps" if known else "has no finite value",
         dots="".join(
             f"M{_point(x, y, series.steps[place], value)}h0"

@@ -25,6 +25,37 @@ QUIET = (
 )
 KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, ""), "k": (75, "")}  # code, and what it types
 
+# The texts whose contrast with the nearest background is below 4.5, by the formula of WCAG 2.2. The canvas converts every
+# color syntax to RGBA.
+FAINT = """(() => {
+    const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    const rgba = (color) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = color;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const luminance = (color) => {
+        const [r, g, b] = rgba(color).map((part) => part / 255)
+            .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (element) => {
+        const { backgroundColor } = getComputedStyle(element);
+        return rgba(backgroundColor)[3] || !element.parentElement ? backgroundColor : ground(element.parentElement);
+    };
+    const found = [];
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+        const element = texts.currentNode.parentElement;
+        if (!texts.currentNode.data.trim() || !element.getClientRects().length) continue;
+        const two = [luminance(getComputedStyle(element).color), luminance(ground(element))].sort((a, b) => a - b);
+        const contrast = (two[1] + 0.05) / (two[0] + 0.05);
+        if (contrast < 4.5) found.push(`${contrast.toFixed(2)}: ${texts.currentNode.data.trim()}`);
+    }
+    return found;
+})()"""
+
 
 class Chromium:
     """A connection to a running Chromium."""
@@ -118,6 +149,22 @@ class Page:
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def show(self, file: Path) -> None:
+        """Opens a report and unfolds all of it."""
+        self.command("Page.navigate", url=file.as_uri())
+        self.until("document.readyState === 'complete' && document.querySelector('main') !== null")
+        self.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+
+    def overflow(self) -> int:
+        """By how many pixels the page is wider than its window."""
+        width: int = self.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        return width
+
+    def faint(self) -> list[str]:
+        """Visible texts with a contrast below 4.5 to their background, each with its contrast."""
+        texts: list[str] = self.evaluate(FAINT)
+        return texts
 
     def complaints(self) -> list[str]:
         """Errors and warnings of the console so far, and exceptions that nothing caught."""

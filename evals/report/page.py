@@ -16,7 +16,7 @@ from evals.report.tables import (
     speed,
     warnings,
 )
-from reporting.formats import format_time
+from reporting.formats import format_setting, format_time
 from reporting.page import render
 from storage.durable import make_folder, replace_file
 
@@ -100,7 +100,7 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     for task, files in settings["files"].items():
         found += [(f"data of {task}", f"{path} (SHA-256 {digest})") for path, digest in files.items()]
-    found += [(name, str(value)) for name, value in settings.items() if name not in ("files", "versions")]
+    found += [(name, format_setting(value)) for name, value in settings.items() if name not in ("files", "versions")]
     found += [("versions", ", ".join(f"{name} {version}" for name, version in settings["versions"].items()))]
     if results["recalled"]:
         found.append(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from evals.report.tables import Results
+from evals.report.tables import Results, fixed
 from reporting.charts import Bar, BarChart
 from reporting.scale import Scale
 
@@ -28,7 +29,7 @@ def choice_plots(task: str, results: Results) -> list[BarChart]:
                 for subject, values in {"all": scores, **scores["by_subject"]}.items():
                     accuracy, interval = values["accuracy"], _pair(values["accuracy_interval"])
                     label = subject.replace("_", " ")
-                    bars.append(Bar(label, accuracy, f"{100 * accuracy:.1f}", model, color, interval))
+                    bars.append(Bar(label, accuracy, fixed(100 * accuracy, 1), model, color, interval))
             hint = "Accuracy in percent, with its 95% interval; the dashed line is random guessing."
             plots.append(BarChart(f"{method}, {shot.replace('_', ' ')}", hint, bars, _SHARES, _PERCENT, chance))
     return [*plots, *_letter_plots(task, results)]
@@ -46,7 +47,7 @@ def scale_plots(task: str, results: Results) -> list[BarChart]:
                 scale = Scale(*each["ends"])
                 label = f"{name.replace('_', ' ')} {title['title']} (high: {title['high']})"
                 if mean is not None:
-                    bars.append(Bar(label, mean, f"{mean:.2f}", model, color, _pair(each["interval"])))
+                    bars.append(Bar(label, mean, fixed(mean, 2), model, color, _pair(each["interval"])))
         if bars:
             middle = (scale.low + scale.high) / 2
             ticks = [(scale.percent(value), f"{value:g}") for value in (scale.low, middle, scale.high)]
@@ -65,7 +66,7 @@ def _letter_plots(task: str, results: Results) -> list[BarChart]:
         letters = _rotated_letters(values)
         for letter, share in letters.items():
             even = 1 / len(letters)
-            bars.append(Bar(letter, share, f"{100 * share:.1f}", model, color))
+            bars.append(Bar(letter, share, fixed(100 * share, 1), model, color))
     hint = "Share of each letter in all choices under rotation, by log-likelihood, in percent; the dashed line is no preference."
     return [BarChart("letters chosen", hint, bars, _SHARES, _PERCENT, even)] if bars else []
 
@@ -85,4 +86,4 @@ def _of_task(task: str, results: Results) -> Iterator[tuple[int, str, Mapping[st
 
 
 def _pair(interval: list[float] | None) -> tuple[float, float] | None:
-    return (interval[0], interval[1]) if interval else None
+    return (interval[0], interval[1]) if interval and all(map(math.isfinite, interval)) else None

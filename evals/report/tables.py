@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import yaml
 
 from evals.tasks.benchmarks import BENCHMARKS
 from evals.tasks.registry import TASKS
+from reporting.formats import format_seconds
+from reporting.tables import Row, Table
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 
@@ -31,25 +33,6 @@ _WHERE: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 """The path of each column of a published table in the user's results; columns without published values come last."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table."""
-
-    name: str
-    cells: list[str]
-    published: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the report."""
-
-    title: str
-    columns: list[str]
-    rows: list[Row]
-    notes: list[str] = field(default_factory=list)
 
 
 def comparisons(results: Results) -> list[Table]:
@@ -91,7 +74,10 @@ def every_metric(task: str, results: Results) -> Table:
     """Returns all metrics of a task: one row per metric, one column per model."""
     found = {model: dict(_flat(result["tasks"].get(task, {}))) for model, result in results.items()}
     names = list(dict.fromkeys(name for values in found.values() for name in values))
-    rows = [Row(name, [_number(values.get(name)) for values in found.values()]) for name in names]
+    rows = [
+        Row(name, [(format_seconds if name == "seconds" else _number)(values.get(name)) for values in found.values()])
+        for name in names
+    ]
     return Table(task, list(found), rows)
 
 
@@ -153,7 +139,7 @@ def _with_interval(values: Mapping[str, Any], metric: str) -> str:
     if metric not in values:
         return ""
     interval = values.get(f"{metric}_interval")
-    told = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+    told = f" [{fixed(interval[0], 3)}, {fixed(interval[1], 3)}]" if interval else ""
     return _number(values[metric]) + told
 
 
@@ -164,7 +150,12 @@ def _percent(result: Mapping[str, Any], path: Sequence[str] | None) -> str:
     if value is None or not path:
         return ""
     share = path[-1] in _SHARES or path[-1] in ("f1", "accuracy")
-    return f"{value * 100 if share else value:.2f}"
+    return fixed(value * 100 if share else value, 2)
+
+
+def fixed(value: float, digits: int) -> str:
+    """Formats a value with a fixed number of decimals, or as `not finite`."""
+    return f"{value:,.{digits}f}" if math.isfinite(value) else "not finite"
 
 
 def _number(value: Any) -> str:
@@ -172,12 +163,12 @@ def _number(value: Any) -> str:
         return "–"
     if isinstance(value, list):
         return " – ".join(_number(item) for item in value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+    return f"{value:,}" if isinstance(value, int) else fixed(value, 4)
 
 
 def speed(task: Mapping[str, Any]) -> str:
-    """Returns a task's items per second; empty if its time is unknown."""
-    return f"{task['n'] / task['seconds']:.1f}" if task.get("seconds") else ""
+    """Returns a task's speed in items/s; empty if its time is unknown."""
+    return f"{task['n'] / task['seconds']:.1f} items/s" if task.get("seconds") else ""
 
 
 def markdown(table: Table) -> str:

@@ -23,6 +23,7 @@ def test_a_curve_by_hand():
         "at": [0.0, 0.5, 1.0],
         "heads": ["step 1", "step 2", "step 3"],
         "names": ["reward"],
+        "colors": [0],
         "rows": [["0"], ["5"], ["10"]],
     }
     assert chart.label == "Reward: reward from 0 to 10 over 3 steps"

@@ -10,16 +10,30 @@ from pathlib import Path
 
 from reporting.areas import draw_stack
 from reporting.charts import Chart
-from reporting.curves import draw_curves, sparkline
-from reporting.formats import format_number, format_time
+from reporting.curves import Series, draw_curves, sparkline
+from reporting.formats import Unit, display_unit, format_number, format_time
 from reporting.page import render as render_page
-from trainers.reporting.panels import CARDS, PHASE, panel_of, panels_of
+from trainers.reporting.calibration import (
+    SECTION,
+    RewardEvaluation,
+    read_evaluation,
+    reliability_diagram,
+    score_histogram,
+)
+from trainers.reporting.panels import CARDS, PHASE, Panel, panel_of, panels_of
 from trainers.reporting.record import Record
 from trainers.reporting.samples import SamplesView
 from trainers.runs.progress import clock
 
 MOST_CARDS = 8
-STAGES = {"pretrain": "Pretraining", "sft": "Supervised fine-tuning", "reward": "Reward model", "ppo": "PPO"}
+STAGES = {
+    "pretrain": "Pretraining",
+    "sft": "Supervised fine-tuning",
+    "reward": "Reward model",
+    "dpo": "DPO",
+    "ppo": "PPO",
+    "rejection": "Rejection sampling",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class Card:
 
     title: str
     value: str
+    unit: str
     before: str
     spark: str
 
@@ -50,7 +65,7 @@ def render(record: Record, samples: SamplesView | None, now: float | None = None
         progress=_progress(record),
         facts=_facts(record, now),
         cards=cards(record),
-        sections=sections(record),
+        sections=with_evaluation(sections(record), read_evaluation(record.folder, record.stage)),
         samples=samples,
     )
 
@@ -62,29 +77,76 @@ def cards(record: Record) -> list[Card]:
         series = record.series.get(name)
         if series is None or len(found) == MOST_CARDS:
             continue
-        panel = panel_of(name)
-        share = panel is not None and panel.share
-        first, last = _tenth(series.values), _tenth(series.values[::-1])
-        before = format_number(first, share=share) if len(series.values) > 1 else ""
-        found.append(Card(title, format_number(last, share=share), before, sparkline(series)))
+        value, unit = key_value(series)
+        before = key_value(series, first=True)[0] if len(series.values) > 1 else ""
+        found.append(Card(title, value, unit, before, sparkline(series)))
     return found
+
+
+def key_value(series: Series, *, first: bool = False) -> tuple[str, str]:
+    """Formats the mean over the last tenth of a metric's values, or over the first tenth; returns it and its unit."""
+    panel = panel_of(series.name)
+    mean = _tenth(series.values if first else series.values[::-1])
+    unit = display_unit(panel.unit if panel else "", series.finite())
+    if mean is None:
+        return format_number(None), ""
+    return format_number(mean / unit.size, share=panel is not None and panel.share), unit.symbol
 
 
 def sections(record: Record) -> dict[str, list[Chart]]:
     """Returns the charts of all metrics, by section; the chart of phases is the first of its section."""
     charts: dict[str, list[Chart]] = {}
     for panel, names in panels_of(record.series):
-        members = [record.series[name] for name in names]
-        chart = draw_curves(panel.title, members, note=panel.note, share=panel.share, log_from=panel.log_from)
-        charts.setdefault(panel.section, []).append(chart)
+        charts.setdefault(panel.section, []).append(curves_of(panel, [record.series[name] for name in names]))
     phases = [
         replace(series, name=name.removeprefix(PHASE))
         for name, series in record.series.items()
         if name.startswith(PHASE)
     ]
     if phases:
-        charts.setdefault("Time", []).insert(0, draw_stack("Seconds per step, by phase", phases, record.steps, "s"))
+        unit, phases = in_display_unit("seconds", phases)
+        charts.setdefault("Time", []).insert(
+            0, draw_stack("Time per step, by phase", phases, record.steps, unit.symbol)
+        )
     return charts
+
+
+def with_evaluation(charts: dict[str, list[Chart]], evaluation: RewardEvaluation | None) -> dict[str, list[Chart]]:
+    """Adds the charts of a reward model's held-out evaluation, if there is one, to their section."""
+    if evaluation is not None:
+        added = [score_histogram(evaluation), reliability_diagram({"accuracy": evaluation})]
+        charts[SECTION] = [*charts.get(SECTION, []), *added]
+    return charts
+
+
+def curves_of(
+    panel: Panel, members: Sequence[Series], title: str | None = None, colors: Sequence[int] | None = None
+) -> Chart:
+    """Draws metrics of a panel in one chart.
+
+    Args:
+        title: None for the panel's title.
+        colors: the number of each series' color; None for 0, 1, 2, and so on.
+    """
+    unit, members = in_display_unit(panel.unit, members)
+    return draw_curves(
+        title or panel.title,
+        members,
+        colors=colors,
+        note=panel.note,
+        share=panel.share,
+        unit=unit.symbol,
+        log_from=panel.log_from,
+    )
+
+
+def in_display_unit(logged: str, members: Sequence[Series]) -> tuple[Unit, list[Series]]:
+    """Returns the unit in which to show series that were logged in the unit `logged`, and the series in that unit."""
+    unit = display_unit(logged, [value for series in members for value in series.finite()])
+    return unit, [
+        replace(series, values=[None if value is None else value / unit.size for value in series.values])
+        for series in members
+    ]
 
 
 def _tenth(values: Sequence[float | None]) -> float | None:

@@ -31,6 +31,9 @@ class Panel:
         names: shell-style patterns of the metrics' names.
         note: explanation of the values.
         share: whether values are fractions, shown as percentages.
+        unit: unit of the logged values; see `reporting.formats.display_unit`. Empty if the note says it.
+        by_stage: whether the metrics measure different things in different stages, so that runs of different stages
+            cannot be compared by them.
         log_from: the axis is logarithmic if all values are positive and the largest is at least this many times the
             smallest.
     """
@@ -40,6 +43,8 @@ class Panel:
     names: tuple[str, ...]
     note: str = ""
     share: bool = False
+    unit: str = ""
+    by_stage: bool = False
     log_from: float = math.inf
 
 
@@ -51,13 +56,28 @@ PANELS = (
         "Outcome", "Score", ("score",), "the reward that the algorithm uses: clipped, scaled, and less length penalties"
     ),
     Panel("Outcome", "Tasks", (f"{TASKS}*",), "headline metric of each task of `evaluation`"),
-    Panel("Outcome", "Loss", ("loss", "heldout_loss"), "in training and on held-out data", log_from=LOG),
+    Panel("Outcome", "Loss", ("loss", "heldout_loss"), "in training and on held-out data", by_stage=True, log_from=LOG),
     Panel("Outcome", "Perplexity", ("*perplexity",), "of held-out text", log_from=LOG),
-    Panel("Outcome", "Accuracy", ("*accuracy*", "length_baseline"), "share of held-out items", share=True),
-    Panel("Outcome", "Margin", ("*margin",), "chosen over rejected, mean"),
-    Panel("Outcome", "Scores", ("score_std", "score_mean"), "standard deviation and mean over held-out responses"),
-    Panel("Outcome", "Calibration error", ("heldout_ece",), "accuracy from confidence, mean over held-out pairs"),
-    Panel("Outcome", "Score and length", ("heldout_length_*",), "correlation over held-out responses"),
+    Panel(
+        "Preferences",
+        "Pairs ranked correctly",
+        ("accuracy", "heldout_accuracy*", "length_baseline"),
+        "share of pairs: in training, held out, and by length alone",
+        share=True,
+    ),
+    Panel(
+        "Preferences", "Margin", ("margin", "heldout_margin"), "chosen over rejected, mean over pairs", by_stage=True
+    ),
+    Panel(
+        "Preferences",
+        "Implicit rewards",
+        ("*chosen_reward", "*rejected_reward"),
+        "beta times the log-ratio of policy to reference, mean over pairs",
+    ),
+    Panel("Preferences", "Scores", ("score_std", "score_mean"), "standard deviation and mean over held-out responses"),
+    Panel("Preferences", "Calibration error", ("heldout_ece",), "accuracy from confidence, mean over held-out pairs"),
+    Panel("Preferences", "Score and length", ("heldout_length_*",), "correlation over held-out responses"),
+    Panel("Rejection sampling", "Round", ("round",), "number of the round, from 0"),
     Panel("Policy", "KL to the reference", ("kl_to_reference",), "nats per response"),
     Panel("Policy", "KL to the reference, by token", ("kl_to_reference_per_token",), "nats per token"),
     Panel("Policy", "Entropy", ("*entropy*",), "nats per token, mean over responses"),
@@ -72,10 +92,15 @@ PANELS = (
     Panel("Critic", "Explained variance", ("explained_variance",), "explained variance of the returns; 1 is perfect"),
     Panel("Critic", "Critic loss", ("critic_loss",), log_from=LOG),
     Panel(
-        "Responses", "Response length", ("response_tokens", "response_tokens_max"), "tokens per response: mean, longest"
+        "Responses",
+        "Response length",
+        ("response_tokens", "response_tokens_max"),
+        "per response: mean, longest",
+        unit="tokens",
     ),
     Panel("Responses", "Truncated", ("truncated",), "share of responses truncated at the limit", share=True),
-    Panel("Responses", "Prompt length", ("prompt_tokens",), "tokens, mean"),
+    Panel("Responses", "Trained", ("trained_share",), "share of responses in the update", share=True),
+    Panel("Responses", "Prompt length", ("prompt_tokens",), "mean", unit="tokens"),
     Panel("Optimizer", "Policy loss", ("policy_loss",)),
     Panel("Optimizer", "Gradient norm", ("grad_norm", "*_grad_norm"), "before clipping", log_from=LOG),
     Panel("Optimizer", "Learning rate", ("lr", "*_lr")),
@@ -84,10 +109,16 @@ PANELS = (
         "Engines", "Drift after publishing", ("publish_drift",), "largest on the probe, nats per token", log_from=LOG
     ),
     Panel("Engines", "Older weights against trainer", ("behind_*",), "log-probability, nats per token", log_from=LOG),
-    Panel("Engines", "Staleness", ("staleness",), "weights versions between generation and update"),
+    Panel(
+        "Engines",
+        "Staleness",
+        ("staleness", "staleness_max"),
+        "weights versions between generation and update: mean, largest",
+    ),
+    Panel("Engines", "Time to send weights", ("transfer_seconds",), "per publish", unit="seconds"),
     Panel("Engines", "Weights version", ("weights_version",)),
-    Panel("Time", "Tokens per second", ("tokens_per_second",), "of the whole step"),
-    Panel("Time", "Seconds per step", ("seconds",), log_from=LOG),
+    Panel("Time", "Throughput", ("tokens_per_second",), "of the whole step", unit="tokens/s"),
+    Panel("Time", "Time per step", ("seconds",), unit="seconds", log_from=LOG),
     Panel(
         "Time",
         "Model FLOPs utilization (MFU)",
@@ -95,16 +126,16 @@ PANELS = (
         "FLOPs of a step over the FLOPs that matmul reaches in the same time",
         share=True,
     ),
-    Panel("Time", "Peak memory", ("peak_memory_bytes",), "peak bytes, over all ranks"),
+    Panel("Time", "Peak memory", ("peak_memory_bytes",), "of the rank with the highest peak", unit="bytes"),
     Panel("Data", "Epochs", ("epoch",)),
-    Panel("Data", "Tokens per step", ("tokens",)),
+    Panel("Data", "Tokens per step", ("tokens",), unit="tokens"),
     Panel("Data", "Density", ("density",), "share of a batch's positions that hold tokens", share=True),
 )
 
 CARDS = (
     ("reward", "Reward"),
     ("kl_to_reference", "KL to the reference"),
-    ("response_tokens", "Tokens per response"),
+    ("response_tokens", "Response length"),
     ("truncated", "Truncated"),
     ("policy_entropy", "Entropy"),
     ("explained_variance", "Explained variance"),
@@ -115,7 +146,7 @@ CARDS = (
     ("heldout_perplexity", "Perplexity"),
     ("loss", "Training loss"),
     ("accuracy", "Training pairs ranked correctly"),
-    ("tokens_per_second", "Tokens per second"),
+    ("tokens_per_second", "Throughput"),
 )
 """Key metrics, in order, with their titles; a run shows those that it has."""
 

@@ -28,6 +28,7 @@ class Record:
     Attributes:
         name, stage: name and stage of the run, according to its settings.
         settings: the text of config.yaml.
+        values: the settings of the stage.
         finished: whether the stage is finished.
         steps, times: step and time of every line of metrics; times are in Unix seconds, or None for a line without one.
         planned: number of steps of the whole stage; None if not known yet.
@@ -39,6 +40,7 @@ class Record:
     name: str
     stage: str
     settings: str
+    values: dict[str, Any]
     finished: bool
     steps: list[int]
     times: list[float | None]
@@ -97,6 +99,7 @@ def read_record(folder: Path) -> Record:
         name=str(values.get("name", folder.name)),
         stage=stage,
         settings=settings.read_text(encoding="utf-8"),
+        values=values,
         finished=finished,
         steps=[line["step"] for line in lines],
         times=[_moment(line.get("time")) for line in lines],

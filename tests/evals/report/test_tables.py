@@ -44,7 +44,7 @@ def test_every_number_is_there_and_only_numbers(results: dict[str, Any]) -> None
     assert cells["likelihood.0_shot.rotation.same_option"] == ["1.0000", "0.0000"]
     assert "prompt" not in cells
     assert overview(results["models"]).rows[0].cells[0].startswith("0.9231 [0.")
-    assert speed(results["models"]["knows"]["tasks"]["cmmlu"]) == "6.5"
+    assert speed(results["models"]["knows"]["tasks"]["cmmlu"]) == "6.5 items/s"
 
 
 def test_markdown_has_as_many_cells_in_every_row(results: dict[str, Any]) -> None:

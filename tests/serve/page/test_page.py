@@ -189,6 +189,19 @@ def test_light_and_dark(open_page):
     assert grounds == ["rgb(250, 250, 248)", "rgb(19, 22, 23)"]
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_text_is_readable(open_page, stub, scheme, width):
+    page = open_page(width=width, scheme=scheme)
+    page.ask("头痛怎么办？")
+    call = stub.call()
+    call.say("多休息。")
+    call.finish("length")
+    page.until("document.querySelector('[data-state=length]') !== null")
+    assert page.faint() == []
+    assert page.overflow() == 0
+
+
 @pytest.mark.parametrize("language", ["en-US", "zh-CN"])
 def test_nothing_is_wider_than_a_small_phone(open_page, stub, language):
     stub.models = ["runs/quickstart/a-rather-long-name-of-a-checkpoint/model", "ppo"]

@@ -84,6 +84,22 @@ def test_every_step_counts_what_it_takes(tmp_path, prepared):
     assert f"repeats {path}:2" in page
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_in_a_browser(tmp_path, prepared, chromium, width, scheme):
+    from benchmarks.pictures.browser import Page
+
+    rows = [{"text": distinct(n)} for n in range(9)] + [{"text": "短"}, {"x": 1}]
+    prepared("text", write(tmp_path / f"{'a-long-name' * 9}.jsonl", rows))
+    page = Page(chromium, width, 900, "en-US", scheme)
+    page.show(tmp_path / "out" / "report.html")
+    assert page.overflow() == 0
+    assert page.faint() == []
+    assert page.complaints() == []
+    page.close()
+
+
 def test_steps_are_switched_off(tmp_path, prepared):
     texts = [
         distinct(1),
