@@ -24,14 +24,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from configs.arguments import Parser
 from configs.errors import ConfigError, RunError, one_line_errors
 from configs.help import settings_text
 from configs.logs import configure
+from configs.program import program
 from serve.config import ServeConfig, named_folders, read_arguments
 
 logger = logging.getLogger(__name__)
 
-PROG = "python -m serve"
+PROG = program("serve")
 _LOOK_S = 1.0
 _PORTS = 65_535
 
@@ -223,7 +225,7 @@ def _arguments(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROG,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

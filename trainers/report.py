@@ -10,7 +10,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs.arguments import Parser
 from configs.errors import ConfigError, one_line_errors
+from configs.program import program
 from storage.durable import DiskError
 from storage.paths import require_dir, resolve
 from trainers.reporting.page import render
@@ -18,7 +20,7 @@ from trainers.reporting.record import read_record
 from trainers.reporting.samples import read_samples
 from trainers.runs.folder import write_atomically
 
-PROG = "python -m trainers.report"
+PROG = program("trainers.report")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,9 +52,7 @@ def report(run: str, out: str | None = None) -> Path:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="runs/NAME", help="the run's folder")
     parser.add_argument("--out", metavar="FILE", help="the HTML file to write (default: runs/NAME/report.html)")
     return parser.parse_args(argv)

@@ -28,9 +28,11 @@ from cluster.preflight.check import check
 from cluster.preflight.needs import Finding, gib
 from cluster.preflight.report import show
 from cluster.preflight.versions import versions
+from configs.arguments import Parser
 from configs.base import Section, find_recipe, read
 from configs.errors import ConfigError, one_line_errors
 from configs.logs import configure
+from configs.program import program
 from configs.recipe import read_recipe
 from storage.paths import resolve
 from trainers.config.stages import STAGES
@@ -38,7 +40,7 @@ from trainers.config.supervised import PretrainConfig
 from trainers.preflight.inputs import inputs
 from trainers.preflight.needs import advice, plan
 
-PROG = "python -m cluster.preflight"
+PROG = program("cluster.preflight")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -127,7 +129,7 @@ def _pretrain(recipe: str) -> PretrainConfig | None:
 
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROG,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -7,16 +7,19 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from configs.arguments import count
+from configs.arguments import Parser, count
+from configs.errors import one_line_errors
+from configs.program import program
 from data.clinic.build import Sizes, build
 from data.clinic.knowledge import CONDITIONS
-from data.tables import DataError
+
+PROG = program("data.clinic")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Builds the clinic and prints its tables; returns 0, or 1 after one line on stderr for bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data.clinic",
+    """Builds the clinic and prints its tables; an error is reported in one line."""
+    parser = Parser(
+        prog=PROG,
         description="Write the sample clinic: synthetic text for every stage and evaluation, and its tokenizer. The "
         "same options give the same bytes. Not medical advice.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -31,11 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(option, type=count, default=field.default, metavar="N", help=what)
     given = parser.parse_args(arguments)
     sizes = Sizes(**{field.name: getattr(given, field.name) for field in fields(Sizes)})
-    try:
+    with one_line_errors(PROG):
         manifest, built = build(given.out, given.seed, sizes, given.conditions, given.chat)
-    except (DataError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     print(f"{given.out}: {'built' if built else 'already built, nothing changed'}")
     for name, rows in manifest["rows"].items():
         print(f"  {name:<20} {rows:>7,} rows")

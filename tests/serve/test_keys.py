@@ -151,4 +151,6 @@ def test_the_rotate_command(tmp_path: Path) -> None:
     assert KEY not in done.stdout
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
-    assert failed.stderr.endswith("python -m serve.rotate: error: the following arguments are required: CONFIG.yaml\n")
+    assert failed.stderr.endswith(
+        "python -m serve.rotate: error: the following arguments are required: CONFIG.yaml; --help lists the arguments\n"
+    )

@@ -91,8 +91,10 @@ def test_the_command(clinic_folder: Path, small_sizes: Sizes, capsys: pytest.Cap
     printed = capsys.readouterr().out
     assert "already built, nothing changed" in printed
     assert any(line.split() == ["sft.train", "2,500", "rows"] for line in printed.splitlines())
-    assert main(["--out", str(clinic_folder), "--seed", "4", *options]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit, match="2"):
+        main(["--out", str(clinic_folder), "--seed", "4", *options])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"python -m data.clinic: error: {clinic_folder}: holds a clinic made with seed 3, not 4; ")
 
 
 def test_impossible_sizes_are_refused(tmp_path: Path, small_sizes: Sizes) -> None:
