@@ -158,7 +158,11 @@ def find_recipe(name: str) -> Path:
     for path in (Path(name), REPOSITORY / name):
         if path.is_file():
             return path
-    raise ConfigError(f"--config={name}: there is no such file here or in {REPOSITORY}; give an existing recipe")
+    known = [f"configs/{path.name}" for path in (REPOSITORY / "configs").glob("*.yaml")]
+    raise ConfigError(
+        f"--config={name}: there is no such file here or in {REPOSITORY}{did_you_mean(name, known)}; give an existing "
+        f"recipe, such as {DEFAULT_RECIPE}"
+    )
 
 
 class _Layers:

@@ -215,11 +215,12 @@ def _arguments(settings: Sequence[str]) -> dict[str, Any]:
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ConfigError(f"'{text}' is not key=value: give e.g. model=runs/ppo/model; --help lists the keys")
+            raise ConfigError(f"'{text}' is not key=value: give e.g. model={text}; --help lists the keys")
         if key in arguments:
             raise ConfigError(f"{key}= is given twice: keep one of the two")
         arguments[key] = value
-    if "model" not in arguments:
+    known = all(key.split(".")[0] in ServeConfig.model_fields for key in arguments)  # else a misspelled key is reported
+    if "model" not in arguments and known:
         raise ConfigError("model=DIR is required: give the folder of a model, e.g. model=runs/ppo/model")
     return arguments
 

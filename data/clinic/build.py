@@ -24,6 +24,7 @@ from data.clinic.pretraining import make_documents
 from data.clinic.questions import make_choices, make_open
 from data.clinic.split import Split, make_split
 from data.tables import DataError, write_table
+from storage.durable import writing
 
 MANIFEST: Final = "manifest.json"
 SCHEMAS: Final = {
@@ -100,6 +101,7 @@ def build(
 
     Raises:
         DataError: `out` is a file, or holds anything other than this complete clinic.
+        DiskError: the clinic cannot be written.
     """
     knowledge = load_knowledge(path)
     options = {"seed": seed, "sizes": asdict(sizes), "chat": chat, "generators": _fingerprint(path)}
@@ -108,15 +110,16 @@ def build(
     if out.is_dir() and any(out.iterdir()):
         return _find(out, options), False
     clinic = make_clinic(knowledge, seed, sizes)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        manifest = _write(clinic, aside, options, sizes.vocabulary, chat)
-        aside.chmod(0o755)
-        os.replace(aside, out)
-    except BaseException:
-        shutil.rmtree(aside)
-        raise
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        try:
+            manifest = _write(clinic, aside, options, sizes.vocabulary, chat)
+            aside.chmod(0o755)
+            os.replace(aside, out)
+        except BaseException:
+            shutil.rmtree(aside)
+            raise
     return manifest, True
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 
 import pytest
 
 from configs import program as names
-from configs.arguments import Parser
+from configs.arguments import Parser, count
 from configs.program import program, spelled, use_chimed
 
 
@@ -66,3 +67,17 @@ def test_an_invalid_argument_is_one_line(arguments: str, line: str, capsys: pyte
 
 def test_the_description_names_commands_as_they_were_started(started_as_chimed: None) -> None:
     assert make_parser().description == "Run chimed serve."
+
+
+def test_a_count_is_at_least_one(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser(prog="prog")
+    parser.add_argument("--limit", type=count)
+    assert parser.parse_args(["--limit", "12"]).limit == 12
+    for text, said in (
+        ("0", "must be at least 1, found 0"),
+        ("-3", "must be at least 1"),
+        ("x", "invalid count value"),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args([f"--limit={text}"])
+        assert f"argument --limit: {said}" in capsys.readouterr().err

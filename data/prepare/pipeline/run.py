@@ -287,7 +287,10 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"{out}: cannot be written ({error.strerror or error}); nothing was left there") from error
+        raise RunError(
+            f"{out}: cannot be written ({error.strerror or error}); nothing was left there: make room, or name another "
+            "folder with --out"
+        ) from error
 
 
 def _json(value: Any) -> str:

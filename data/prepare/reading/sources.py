@@ -98,7 +98,10 @@ def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         named = [given] if Path(given).exists() else sorted(glob.glob(given, recursive=True))
         if not named:
-            raise DataError(f"--input {given}: there is no such file or folder, and no file matches it as a pattern")
+            raise DataError(
+                f"--input {given}: there is no such file or folder, and no file matches it as a pattern; check the path "
+                f"from {Path.cwd()}, or name a data set of the Hub as hf://datasets/ORG/NAME"
+            )
         for name in named:
             if Path(name).is_dir():
                 for file in _files_in(Path(name)):
@@ -137,7 +140,7 @@ def describe(path: str) -> Source:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     if size == 0:
-        return Source(path, kind, 0, digest.hexdigest(), unreadable="the file is empty")
+        return Source(path, kind, 0, digest.hexdigest(), unreadable="the file is empty; leave it out")
     if kind not in TEXTUAL:
         return Source(path, kind, size, digest.hexdigest())
     try:
