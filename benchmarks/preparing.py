@@ -138,7 +138,7 @@ def measure(inputs: list[str], out: Path, options: list[str]) -> dict[str, Any]:
     seconds = time.monotonic() - began
     if process.returncode:
         raise RunError(f"data.prepare ended with status {process.returncode}; its output is above")
-    report = json.loads((out / "report.json").read_text("utf-8"))
+    report = json.loads((out / "_report.json").read_text("utf-8"))
     size = sum(Path(file).stat().st_size for file in find_files(inputs)[0])
     return {
         "input_mb": round(size / MB, 1),

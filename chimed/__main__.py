@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{name}: no such command; " + (f"did you mean {close[0]}?" if close else "see chimed --help"))
     if problem := _environment_problem():
         return _fail(problem)
+    from configs.program import use_chimed  # here, so that `chimed --help` needs no other package
+
+    use_chimed({command.module: known for known, command in COMMANDS.items()})
     module = COMMANDS[name].module
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -17,9 +17,11 @@ from dataclasses import asdict
 
 from cluster.exposure import is_loopback
 from cluster.sockets import Listener, children, command_line, listeners
+from configs.arguments import Parser
 from configs.errors import one_line_errors
+from configs.program import program
 
-PROG = "python -m cluster.listeners"
+PROG = program("cluster.listeners")
 _RAY = re.compile(
     r"(^ray::|/gcs_server |/raylet/raylet |/ray/dashboard/|/ray/autoscaler/|-m ray\.util\.client\.server)"
 )
@@ -28,9 +30,7 @@ _WIDTH = 60  # characters of a process's name
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints one line per listening port, and exits with status 1 if a port is open beyond loopback."""
-    parser = argparse.ArgumentParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     options = parser.parse_args(argv)
     with one_line_errors(PROG):

@@ -7,7 +7,6 @@ key. Importing this module loads neither torch nor ray, so a typo is reported wi
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,10 @@ from pydantic_core import ErrorDetails
 
 from configs.errors import ConfigError, one_line_errors
 from configs.help import help_text
+from configs.program import spelled
 from configs.recipe import Key, Recipe, read_recipe, read_value, short, write_yaml
 from configs.schema import field_paths, section_at
+from configs.suggestions import did_you_mean
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_RECIPE = "configs/laptop.yaml"
@@ -59,7 +60,7 @@ def load(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str],
         SystemExit: 0 after `--help`; 2 after a one-line message on stderr about the first error.
     """
     if any(argument in ("--help", "-h") for argument in argv):
-        print(help_text(prog, stage, sections[stage], DEFAULT_RECIPE))
+        print(spelled(help_text(prog, stage, sections[stage], DEFAULT_RECIPE)))
         raise SystemExit(0)
     with one_line_errors(prog):
         return read(stage, sections, argv)
@@ -72,7 +73,7 @@ def read(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str])
     for key in recipe.values:
         if key != "common" and key not in sections:
             raise ConfigError(
-                f"{recipe.where((key,))}: '{key}' is not a stage{_did_you_mean(key, [*sections, 'common'])}; "
+                f"{recipe.where((key,))}: '{key}' is not a stage{did_you_mean(key, [*sections, 'common'])}; "
                 f"a recipe has {', '.join(['common', *sections])}"
             )
     for other, model in sections.items():
@@ -157,7 +158,11 @@ def find_recipe(name: str) -> Path:
     for path in (Path(name), REPOSITORY / name):
         if path.is_file():
             return path
-    raise ConfigError(f"--config={name}: there is no such file here or in {REPOSITORY}; give an existing recipe")
+    known = [f"configs/{path.name}" for path in (REPOSITORY / "configs").glob("*.yaml")]
+    raise ConfigError(
+        f"--config={name}: there is no such file here or in {REPOSITORY}{did_you_mean(name, known)}; give an existing "
+        f"recipe, such as {DEFAULT_RECIPE}"
+    )
 
 
 class _Layers:
@@ -218,9 +223,9 @@ def _explain(problem: ErrorDetails, model: type[Section], layers: _Layers) -> st
     start = f"{layers.where(key)}: {name}: "
     if problem["type"] == "extra_forbidden":
         here = section_at(model, key[:-1])
-        hint = _did_you_mean(str(key[-1]), list(here.model_fields) if here else [])
+        hint = did_you_mean(str(key[-1]), list(here.model_fields) if here else [])
         if not hint:
-            hint = _did_you_mean(str(key[-1]), [path for path in field_paths(model) if "." in path], leaf=True)
+            hint = did_you_mean(str(key[-1]), [path for path in field_paths(model) if "." in path], leaf=True)
         return f"{start}no such key{hint}; --help lists them all"
     if problem["type"] == "missing":
         return f"{start}is required; set it under `{layers.stage}:` or give --{'.'.join(map(str, key))}=VALUE"
@@ -241,13 +246,3 @@ def _key_in(values: Any, loc: Key, *, missing: bool) -> Key:
             values = values[part]  # type: ignore[index]
             key.append(part)
     return (*key, loc[-1]) if missing else tuple(key)
-
-
-def _did_you_mean(word: str, known: Sequence[str], *, leaf: bool = False) -> str:
-    """Returns `; did you mean ...?` for the closest known word; with `leaf`, paths are compared by their last part.
-
-    Returns an empty string if no known word is close.
-    """
-    by_name = {path.rsplit(".", 1)[-1] if leaf else path: path for path in known}
-    near = difflib.get_close_matches(word, by_name, n=1)
-    return f"; did you mean '{by_name[near[0]]}'?" if near else ""

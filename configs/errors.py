@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from configs.program import spelled
+
 
 class RunError(RuntimeError):
     """A run failed although its settings are valid. The message says where it failed and why."""
@@ -40,5 +42,5 @@ def one_line_errors(prog: str) -> Iterator[None]:
         print(f"{prog}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except (ConfigError, RunError) as error:
-        print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{prog}: error: {spelled(' '.join(str(error).split()))}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error

@@ -70,8 +70,9 @@ def read_recipe(path: Path, name: str) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"{name}: cannot be read ({reason}); give a recipe file with --config") from error
+        if isinstance(error, UnicodeDecodeError):
+            raise ConfigError(f"{name}: is not UTF-8 text; save the file as UTF-8") from error
+        raise ConfigError(f"{name}: cannot be read ({error.strerror}); check its path and permissions") from error
     recipe = Recipe(name, {})
     values = _parse(text, recipe)
     if not isinstance(values, dict):

@@ -175,13 +175,14 @@ def one_line(repository: Repository) -> Iterator[None]:
 
 
 def _not_here(what: str, error: Exception) -> ConfigError:
-    from huggingface_hub import constants
+    from huggingface_hub import constants, errors
 
     if constants.HF_HUB_OFFLINE:
         return ConfigError(
             f"{what}: is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set; unset it to download"
         )
+    reason = f" ({first_line(error)})" if not isinstance(error, errors.RevisionResolutionError) else ""
     return ConfigError(
-        f"{what}: is not in {constants.HF_HUB_CACHE}, and the Hub cannot be reached ({first_line(error)}); "
-        f"check the network, or set HF_ENDPOINT to a mirror"
+        f"{what}: is neither a local folder nor in {constants.HF_HUB_CACHE}, and the Hub cannot be reached{reason}; check "
+        "the path or the network, set HF_ENDPOINT to a mirror, or download it elsewhere and name its folder"
     )

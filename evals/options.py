@@ -8,20 +8,21 @@ from collections.abc import Sequence
 from typing import get_args
 
 from actors.precision import AUTO, Dtype
-from configs.arguments import count
+from configs.arguments import Parser, count
 from configs.errors import ConfigError
+from configs.program import program
 from evals.models.sizing import DEFAULT_CONTEXT
 from evals.models.subject import RESPONSE_TOKENS, Method
 from evals.tasks.benchmarks import BENCHMARKS
 from evals.tasks.registry import TASKS
 
-PROG = "python -m evals.run"
+PROG = program("evals.run")
 DEFAULT_DATA = "runs/quickstart/clinic"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parses the command line; as usual with argparse, `--help` and invalid options exit the program."""
-    parser = argparse.ArgumentParser(prog=PROG, description="Evaluate models on held-out data.", allow_abbrev=False)
+    parser = Parser(prog=PROG, description="Evaluate models on held-out data.", allow_abbrev=False)
     _add_models(parser)
     _add_data(parser)
     _add_protocol(parser)
@@ -33,7 +34,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _add_models(parser: argparse.ArgumentParser) -> None:
+def _add_models(parser: Parser) -> None:
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument(
         "--model", action="append", metavar="[NAME=]DIR",
@@ -50,7 +51,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="DIR", help="model that the preference task compares with")
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def _add_data(parser: Parser) -> None:
     parser.add_argument(
         "--tasks", metavar="A,B,...",
         help=f"tasks to run, from {', '.join([*TASKS, *BENCHMARKS])} (default: the sample clinic's tasks that the other "
@@ -69,7 +70,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_protocol(parser: argparse.ArgumentParser) -> None:
+def _add_protocol(parser: Parser) -> None:
     parser.add_argument(
         "--response-tokens", type=count, default=RESPONSE_TOKENS, metavar="N",
         help="maximum tokens of a response to an open question or a prompt; must fit your references (default: %(default)s)",

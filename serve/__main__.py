@@ -24,14 +24,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from configs.arguments import Parser
 from configs.errors import ConfigError, RunError, one_line_errors
 from configs.help import settings_text
 from configs.logs import configure
+from configs.program import program
 from serve.config import ServeConfig, named_folders, read_arguments
 
 logger = logging.getLogger(__name__)
 
-PROG = "python -m serve"
+PROG = program("serve")
 _LOOK_S = 1.0
 _PORTS = 65_535
 
@@ -213,17 +215,18 @@ def _arguments(settings: Sequence[str]) -> dict[str, Any]:
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ConfigError(f"'{text}' is not key=value: give e.g. model=runs/ppo/model; --help lists the keys")
+            raise ConfigError(f"'{text}' is not key=value: give e.g. model={text}; --help lists the keys")
         if key in arguments:
             raise ConfigError(f"{key}= is given twice: keep one of the two")
         arguments[key] = value
-    if "model" not in arguments:
+    known = all(key.split(".")[0] in ServeConfig.model_fields for key in arguments)  # else a misspelled key is reported
+    if "model" not in arguments and known:
         raise ConfigError("model=DIR is required: give the folder of a model, e.g. model=runs/ppo/model")
     return arguments
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROG,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +24,8 @@ from configs.recipe import Recipe, read_recipe
 from data.files.records import text_lines
 from serve.errors import ApiError
 from storage.paths import require_file
+
+logger = logging.getLogger(__name__)
 
 VARIABLE = "CHIMED_API_KEYS"
 WITHOUT_KEYS: Mapping[str, str] = {VARIABLE: ""}
@@ -99,11 +103,18 @@ def read_keys(file: str) -> list[Key]:
     """
     keys = [_nameless(text, VARIABLE) for text in os.environ.pop(VARIABLE, "").split(",") if text.strip()]
     if file:
+        _warn_if_readable(Path(file))
         found = _from_yaml(file) if Path(file).suffix in (".yaml", ".yml") else _from_lines(file)
         if not found:
             raise ConfigError(f"{file}: contains no API keys; add one, or remove api_keys_file")
         keys += found
     return list({key.digest: key for key in keys}.values())
+
+
+def _warn_if_readable(path: Path) -> None:
+    """Logs a warning if other users of this machine can read the keys."""
+    if path.is_file() and (mode := path.stat().st_mode) & (stat.S_IRGRP | stat.S_IROTH):
+        logger.warning("%s: other users can read the API keys (mode %o); run chmod 600 %s", path, mode & 0o777, path)
 
 
 def _from_lines(file: str) -> list[Key]:

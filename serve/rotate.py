@@ -12,18 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.arguments import Parser
 from configs.errors import ConfigError, one_line_errors
+from configs.program import program
 from configs.recipe import read_recipe, write_yaml
 from serve.keys import Key, read_keys, to_plain
 
 IMPORT_PATH = "serve.app:build"
 GATEWAY = "gateway"
-PROG = "python -m serve.rotate"
+PROG = program("serve.rotate")
 
 
 def main(argv: Sequence[str]) -> None:
     """Writes the config file to standard output."""
-    parser = argparse.ArgumentParser(prog=PROG, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(prog=PROG, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("keys", metavar="KEYS.yaml", help="key file, in the format of api_keys_file")
     parser.add_argument("config", metavar="CONFIG.yaml", help="Serve config file that was deployed")
     given = parser.parse_args(argv)

@@ -20,6 +20,7 @@ from configs.errors import RunError
 _AGAIN = "then run the same command again: it continues from the newest good state"
 _TODO = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, {_AGAIN}"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EEXIST), f"name a folder that can be created, {_AGAIN}"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), f"make its folder writable, {_AGAIN}"),
 }
 _CHECKSUM_LINE = b"# SHA-256 of the lines above: "

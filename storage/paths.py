@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from configs.errors import ConfigError
+from configs.suggestions import did_you_mean
 
 RUNS_VARIABLE = "CHIMED_RUNS"
 
@@ -78,11 +79,20 @@ def require_dir(path: str | Path, what: str, hint: str) -> Path:
     return _require(path, what, hint, folder=True)
 
 
+def _similar(path: Path) -> str:
+    """Returns a suggestion if the first missing part of `path` is close to a name that exists."""
+    missing = next((part for part in (*reversed(path.parents), path) if not part.exists()), path)
+    try:
+        return did_you_mean(missing.name, [entry.name for entry in missing.parent.iterdir()])
+    except OSError:  # the parent is a file, or cannot be listed
+        return ""
+
+
 def _require(path: str | Path, what: str, hint: str, *, folder: bool) -> Path:
     found = resolve(path)
     kind = "folder" if folder else "file"
     if not found.exists():
-        raise ConfigError(f"{what}: there is no {kind} {found}; {hint}")
+        raise ConfigError(f"{what}: there is no {kind} {found}{_similar(found)}; {hint}")
     if found.is_dir() != folder:
         raise ConfigError(f"{what}: {found} is not a {kind}; {hint}")
     if not os.access(found, os.R_OK | (os.X_OK if folder else 0)):

@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from actors.modeling.rows import lengths
-from configs.arguments import count
+from configs.arguments import Parser, count
 from configs.base import read
 from configs.errors import ConfigError, one_line_errors
 from configs.logs import configure
+from configs.program import program
 from configs.recipe import read_recipe
 from data.chat import chat_ends, without_end
 from data.tables import column_values
@@ -24,7 +25,7 @@ from trainers.config.stages import STAGES
 from trainers.rlhf.journal import recorded_steps, step_path
 from trainers.runs.export import load_tokenizer
 
-PROG = "python -m trainers.journal"
+PROG = program("trainers.journal")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -132,8 +133,8 @@ def _model(run: Path) -> str | Path:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=PROG, description="Show the contents of a run's journal.")
-    show = parser.add_subparsers(required=True).add_parser(
+    parser = Parser(prog=PROG, description="Show the contents of a run's journal.")
+    show = parser.add_subparsers(required=True, dest="command").add_parser(
         "show", help="print prompts, responses, and rewards of a step"
     )
     show.add_argument("run", metavar="runs/NAME", help="the run's folder")

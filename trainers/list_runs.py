@@ -14,14 +14,16 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
+from configs.arguments import Parser
 from configs.errors import ConfigError, one_line_errors
+from configs.program import program
 from reporting.formats import format_time
 from storage.paths import runs_root
 from trainers.reporting.panels import key_metrics
 from trainers.reporting.record import read_record
 from trainers.runs.folder import in_use
 
-PROG = "python -m trainers.list_runs"
+PROG = program("trainers.list_runs")
 _METRICS = 2  # key metrics per run
 
 
@@ -50,9 +52,7 @@ class Row:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a line per run."""
-    parser = argparse.ArgumentParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", nargs="?", default="", help="part of the names of the runs to list")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     options = parser.parse_args(argv)

@@ -20,6 +20,7 @@ from cluster.connect import connect
 from configs.base import load
 from configs.errors import one_line_errors
 from configs.logs import configure
+from configs.program import program
 from data.tokenizer.hf_tokenizer import has_tokenizer
 from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
@@ -39,7 +40,7 @@ from trainers.runs.stopping import StopRequests
 
 logger = logging.getLogger(__name__)
 
-PROG = "python -m trainers.ppo"
+PROG = program("trainers.ppo")
 LONGEST = "prompts.max_tokens + rollout.max_new_tokens"
 
 

@@ -21,9 +21,11 @@ from types import FrameType
 from rich.console import Console
 
 from cluster.memory import PeakMemory
+from configs.arguments import Parser
 from configs.base import read
 from configs.errors import ConfigError, one_line_errors
 from configs.logs import configure
+from configs.program import program
 from evals.report.table import build_table, check_table, to_markdown
 from evals.run import write_json
 from storage.paths import runs_root
@@ -32,7 +34,7 @@ from trainers.runs.stopping import Stopped
 
 logger = logging.getLogger(__name__)
 
-PROG = "python -m trainers.quickstart"
+PROG = program("trainers.quickstart")
 STAGES = ("pretrain", "sft", "reward", "ppo")
 FOLDER = "runs/quickstart"
 RESULTS = "evals.json"
@@ -157,9 +159,7 @@ def _require_same_options(root: Path, options: argparse.Namespace) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/laptop.yaml", help="the recipe (default: %(default)s)")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of data, initial weights, order, and sampling (default: 0)"

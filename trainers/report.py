@@ -11,7 +11,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs.arguments import Parser
 from configs.errors import ConfigError, one_line_errors
+from configs.program import program
 from storage.durable import DiskError
 from storage.paths import require_dir, resolve
 from trainers.reporting.comparison import render_comparison
@@ -20,7 +22,7 @@ from trainers.reporting.record import read_record
 from trainers.reporting.samples import read_samples
 from trainers.runs.folder import write_atomically
 
-PROG = "python -m trainers.report"
+PROG = program("trainers.report")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,9 +59,7 @@ def report(runs: Sequence[str], out: str | None = None) -> Path:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="runs/NAME", help="a run's folder; several are compared")
     parser.add_argument(
         "--out",

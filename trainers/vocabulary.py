@@ -5,15 +5,16 @@ python -m trainers.vocabulary --model DIR --tokenizer DIR --out DIR
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs.arguments import Parser
 from configs.errors import ConfigError, one_line_errors
 from configs.logs import configure
+from configs.program import program
 from data.tokenizer.training import load
 from data.tokenizer.vocabulary import old_pieces
 from trainers.runs.export import export_model, require_model
@@ -21,12 +22,12 @@ from trainers.runs.export import export_model, require_model
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PROG = "python -m trainers.vocabulary"
+PROG = program("trainers.vocabulary")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Extends the model; prints the vocabulary sizes and the number of new pieces as JSON, or a one-line error."""
-    parser = argparse.ArgumentParser(prog=PROG, description="Extend a causal language model to an extended tokenizer.")
+    parser = Parser(prog=PROG, description="Extend a causal language model to an extended tokenizer.")
     parser.add_argument("--model", required=True, metavar="DIR", help="the model with its old tokenizer")
     parser.add_argument(
         "--tokenizer", type=Path, required=True, metavar="DIR", help="tokenizer folder written by data.tokenizer extend"

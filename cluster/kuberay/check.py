@@ -19,13 +19,15 @@ from cluster.kuberay.manifests import Manifest, Problem, read
 from cluster.kuberay.object_rules import OBJECT_RULES
 from cluster.kuberay.project_rules import PROJECT_RULES
 from cluster.kuberay.schemas import RAY_KINDS, SCHEMAS_VARIABLE, RaySchemas
+from configs.arguments import Parser
 from configs.base import REPOSITORY
 from configs.errors import one_line_errors
 from configs.logs import configure
+from configs.program import program
 
 logger = logging.getLogger(__name__)
 
-PROG = "python -m cluster.kuberay.check"
+PROG = program("cluster.kuberay.check")
 KUBERNETES = "1.32"
 
 
@@ -81,7 +83,7 @@ def _ray_problems(manifest: Manifest, schemas: RaySchemas | None, kubernetes: st
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
+    parser = Parser(prog=PROG, description=__doc__)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a YAML file or a kustomize folder")
     parser.add_argument(
         "--crds",

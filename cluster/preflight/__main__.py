@@ -2,6 +2,7 @@
 
     python -m cluster.preflight --config configs/laptop.yaml                  every stage of the recipe
     python -m cluster.preflight --config F --stage ppo --policy.zero.stage=2  one stage, with other settings
+    python -m cluster.preflight --config F --verbose                          with every estimate, as tables
     python -m cluster.preflight --config F --nodes 2x64CPU,8GPU,1000GiB,H100  on a planned cluster
 
 Without --nodes it checks the cluster at RAY_ADDRESS, and without RAY_ADDRESS this machine, where a stage would start a
@@ -26,11 +27,13 @@ from cluster.head import Head
 from cluster.preflight.capacity import GIB, Capacity, capacity_of, parse_nodes, this_machine
 from cluster.preflight.check import check
 from cluster.preflight.needs import Finding, gib
-from cluster.preflight.report import show
+from cluster.preflight.report import show, show_verdict
 from cluster.preflight.versions import versions
+from configs.arguments import Parser
 from configs.base import Section, find_recipe, read
 from configs.errors import ConfigError, one_line_errors
 from configs.logs import configure
+from configs.program import program
 from configs.recipe import read_recipe
 from storage.paths import resolve
 from trainers.config.stages import STAGES
@@ -38,11 +41,11 @@ from trainers.config.supervised import PretrainConfig
 from trainers.preflight.inputs import inputs
 from trainers.preflight.needs import advice, plan
 
-PROG = "python -m cluster.preflight"
+PROG = program("cluster.preflight")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the tables of one stage or of all; exits with status 2 and one line of reasons if a stage is refused."""
+    """Prints a verdict for one stage or for all; exits with status 2 and one line of reasons if a stage is refused."""
     options, settings = _parse(argv)
     configure("cluster.preflight")
     with one_line_errors(PROG):
@@ -53,21 +56,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         pretrain = _pretrain(options.config)
         refused = [line for stage in stages for line in _look(read(stage, STAGES, arguments), pretrain, options)]
         drifted = list(versions())
-        show("versions", None, drifted)
+        show_verdict("versions", drifted)
+        if options.verbose:
+            show(None, drifted)
         refused += [f"{finding.subject}: {finding.text}" for finding in drifted if finding.level == "refused"]
         if refused:
             raise ConfigError("; ".join(refused))
 
 
 def _look(config: Any, pretrain: PretrainConfig | None, options: argparse.Namespace) -> list[str]:
-    """Prints one stage's tables, and returns a line that says why it is refused; an empty list if it is not."""
+    """Prints one stage's verdict, with --verbose also its tables, and returns a line that says why it is refused; an empty list if it is not."""
     shape_of, capacity = _shapes(options.shape, pretrain), _capacity(config, options)
     wanted = plan(config, shape_of, capacity.gpu_bytes)
     disks = [Finding("fits", "disk", f"{gib(disk.bytes)} to write ({disk.why})") for disk in wanted.disks]
     if options.nodes:  # this machine's disk is not that cluster's
         wanted = replace(wanted, disks=(), findings=(*wanted.findings, *disks))
     found = [*inputs(config, planned=bool(options.shape)), *check(wanted, capacity)]
-    show(f"{config.recipe_key} ({config.name})", wanted, found)
+    show_verdict(f"{config.recipe_key} ({config.name})", found)
+    if options.verbose:
+        show(wanted, found)
     refused = [finding for finding in dict.fromkeys(found) if finding.level == "refused"]
     if not refused:
         return []
@@ -127,7 +134,7 @@ def _pretrain(recipe: str) -> PretrainConfig | None:
 
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROG,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -138,6 +145,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--stage", choices=STAGES, help="stage to check (default: all stages of the recipe)")
     parser.add_argument("--shape", help="shape of models whose folders do not exist yet: hidden=5120,layers=40,...")
     parser.add_argument("--nodes", help="planned cluster, e.g. 2x64CPU,8GPU,1000GiB,H100; join node types by +")
+    parser.add_argument("--verbose", action="store_true", help="also print every estimate and every finding")
     parser.add_argument("--gpu-gib", type=float, help="memory per GPU in GiB, if Ray does not report the GPU type")
     return parser.parse_known_args(sys.argv[1:] if argv is None else argv)
 

@@ -15,16 +15,28 @@ _PLAIN_WIDTH = 150  # columns, if the output is not a terminal
 _COLORS = {"fits": "green", "tight": "yellow", "unknown": "yellow", "refused": "bold red"}
 
 
-def show(title: str, plan: Plan | None, findings: Sequence[Finding]) -> None:
+_GRAVITY = ("refused", "tight", "unknown", "fits")  # the worst finding of a stage is its verdict
+
+
+def show_verdict(title: str, findings: Sequence[Finding]) -> None:
+    """Prints one line: the worst level of the findings, and the first finding of that level unless everything fits."""
+    worst = min((finding.level for finding in findings), key=_GRAVITY.index, default="fits")
+    first = next((finding for finding in findings if finding.level == worst), None)
+    text = Text.assemble((title, "bold"), ": ", (worst, _COLORS[worst]))
+    if first and worst != "fits":
+        count = len({finding for finding in findings if finding.level == worst}) - 1
+        text.append(f": {first.subject}: {first.text}" + f" (and {count} more)" * bool(count))
+    Console(highlight=False).print(text, soft_wrap=True)
+
+
+def show(plan: Plan | None, findings: Sequence[Finding]) -> None:
     """Prints the memory of each role's ranks, part by part, and the findings.
 
     Args:
-        title: the heading.
         plan: the plan whose memory is printed; None prints only the findings.
         findings: results of the checks; duplicates are printed once.
     """
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
-    console.print(Text(title, style="bold"))
     for group, places in plan.groups.items() if plan else ():
         if plan and len(plan.groups) > 1:
             console.print(Text(f"  {group}"))

@@ -30,9 +30,11 @@ from cluster.head import Head, HeadError
 from cluster.join import require_ray_at
 from cluster.ray_internals import find_gcs_addresses
 from cluster.status.view import ClusterView, NodeView, RankView, RunView, snapshot
+from configs.arguments import Parser
 from configs.errors import ConfigError, one_line_errors
+from configs.program import program
 
-PROG = "python -m cluster.status"
+PROG = program("cluster.status")
 _PLAIN_WIDTH = 140  # columns, if the output is not a terminal
 _GIB = 2**30
 _NONE_HERE = "no Ray cluster runs on this machine"
@@ -185,9 +187,7 @@ def _finite(value: Any) -> Any:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--address", help="HOST:PORT of the cluster's head (default: RAY_ADDRESS, else this machine's)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument(

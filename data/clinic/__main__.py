@@ -6,17 +6,18 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from configs.arguments import count
+from configs.arguments import Parser, count
 from configs.errors import one_line_errors
+from configs.program import program
 from data.clinic.build import Sizes, build
 from data.clinic.knowledge import CONDITIONS
 
-PROG = "python -m data.clinic"
+PROG = program("data.clinic")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Builds the clinic and prints its tables."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROG,
         description="Write the sample clinic: synthetic text for every stage and evaluation, and its tokenizer. The "
         "same options give the same bytes. Not medical advice.",

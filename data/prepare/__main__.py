@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from configs.arguments import Parser
 from configs.errors import ConfigError, one_line_errors
 from configs.logs import configure
+from configs.program import program
 from data.prepare.options import SCHEMAS, STEPS, TEXT_UNITS, Options
+from data.prepare.outputs import MANIFEST, PAGE, REJECTS
 from data.prepare.pipeline.pools import OnRay, Pool, open_pool
 from data.prepare.pipeline.report import labels_of
 from data.prepare.pipeline.run import Outcome, prepare
@@ -19,15 +22,15 @@ from data.prepare.privacy.kinds import KINDS
 from data.prepare.reading.sources import find_files
 from data.prepare.schemas.convert import FIELDS
 
-PROG = "python -m data.prepare"
+PROG = program("data.prepare")
 MOST_SAID = 10
 """Maximum number of kinds of rejected records that the console lists."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Builds the command line parser; its defaults are those of `Options`."""
     default = Options("text")
-    found = argparse.ArgumentParser(
+    found = Parser(
         prog=PROG,
         description="Clean files of text, chats, preference pairs or prompts into Parquet shards, with a report.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -64,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         "--on-bad",
         choices=["skip", "fail"],
         default="skip",
-        help="skip: list bad rows in rejects.jsonl and continue; fail: stop at the first bad row",
+        help="skip: list bad rows in _rejects.jsonl and continue; fail: stop at the first bad row",
     )
     _add_steps(found, default)
     _add_limits(found, default)
@@ -79,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def _add_steps(parser: argparse.ArgumentParser, default: Options) -> None:
+def _add_steps(parser: Parser, default: Options) -> None:
     """Adds the options that choose cleaning steps."""
     add = parser.add_argument
     add(
@@ -113,7 +116,7 @@ def _add_steps(parser: argparse.ArgumentParser, default: Options) -> None:
     )
 
 
-def _add_limits(parser: argparse.ArgumentParser, default: Options) -> None:
+def _add_limits(parser: Parser, default: Options) -> None:
     """Adds the options that set the thresholds of cleaning."""
     add = parser.add_argument
     add(
@@ -239,7 +242,7 @@ def _say(outcome: Outcome, out: Path) -> None:
         print(f"  {count:>10,} bad: {kind}\n{'':>17}first: {report['first_bad'][kind]}")
     if bad[MOST_SAID:]:
         count = sum(count for _, count in bad[MOST_SAID:])
-        print(f"  {count:>10,} bad for {len(bad) - MOST_SAID} other reasons; all are listed in {out / 'rejects.jsonl'}")
+        print(f"  {count:>10,} bad for {len(bad) - MOST_SAID} other reasons; all are listed in {out / REJECTS}")
     for name, count in report["removed"].items():
         print(f"  {count:>10,} removed by {name}")
     if overlap := report["evaluation"]:
@@ -264,8 +267,8 @@ def _say(outcome: Outcome, out: Path) -> None:
     for label, count in labels_of(report).items():
         print(f"  {count:>10,} sections of classical texts: label {label}： removed")
     if outcome.manifest["left_out"]:
-        print(f"  {len(outcome.manifest['left_out']):>10,} files of unknown type skipped; manifest.json lists them")
-    print(f"  {out / 'report.html'}")
+        print(f"  {len(outcome.manifest['left_out']):>10,} files of unknown type skipped; {MANIFEST} lists them")
+    print(f"  {out / PAGE}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Final
 
 MOST_KINDS: Final = 50
 """Maximum number of kinds; all further kinds are counted as one."""
-OTHERS: Final = "other reasons, listed in rejects.jsonl"
+OTHERS: Final = "other reasons, listed in _rejects.jsonl"
 
 _PARTICULAR: Final = (
     (re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""), "'…'"),

@@ -91,7 +91,7 @@ class Tally:
         self.lengths[length_bin(characters)] -= 1
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the counts in the form that `report.json` has."""
+        """Returns the counts in the form that `_report.json` has."""
         return {
             "records": sum(self.records.values()),
             "rows": sum(self.rows.values()),

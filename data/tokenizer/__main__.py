@@ -6,7 +6,6 @@ python -m data.tokenizer extend --tokenizer DIR --input PATH … --more N --out 
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -17,19 +16,21 @@ from typing import Final
 
 from transformers import PreTrainedTokenizerFast
 
+from configs.arguments import Parser
 from configs.errors import one_line_errors
+from configs.program import program
 from data.files.records import whole_text
 from data.tables import DataError
 from data.tokenizer.training import CHAT_TOKENS, load, save_extended, texts_in, train_tokenizer
 from data.tokenizer.vocabulary import extend
 from storage.durable import writing
 
-PROG: Final = "python -m data.tokenizer"
+PROG: Final = program("data.tokenizer")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Builds the command line parser."""
-    found = argparse.ArgumentParser(prog=PROG, description="Train a tokenizer, or extend one with more tokens.")
+    found = Parser(prog=PROG, description="Train a tokenizer, or extend one with more tokens.")
     commands = found.add_subparsers(required=True, dest="command")
     train = commands.add_parser("train", help="train a new byte-level BPE tokenizer")
     train.add_argument(

@@ -24,6 +24,13 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         ConfigError: the folder has no tokenizer, or the installed Transformers and tokenizers cannot read it.
     """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: there is no such folder; name a local folder with a tokenizer, not a Hub id")
+    if not has_tokenizer(folder):
+        raise ConfigError(
+            f"{folder}: has no tokenizer ({', '.join(_FILES[1:])}); copy the tokenizer's files of the model that this one "
+            "was trained from into the folder"
+        )
     from transformers import AutoTokenizer
 
     try:
@@ -32,6 +39,8 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         reason = first_line(error)
         if "trust_remote_code" in str(error):
             reason = "it needs custom Python code (auto_map), which is not run (trust_remote_code is off)"
+        if reason.startswith("Couldn't instantiate the backend tokenizer"):
+            reason = "there is no vocabulary, such as tokenizer.json, with tokenizer_config.json"
         raise ConfigError(
             f"{folder}: no usable tokenizer: {reason}; name a folder in Hugging Face format that these releases of "
             f"transformers and tokenizers can read"

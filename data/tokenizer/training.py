@@ -92,6 +92,9 @@ def wrap(tokenizer: Tokenizer, chat: str = "chimed") -> PreTrainedTokenizerFast:
     return wrapped
 
 
+_PREPARE = "prepare the texts with python -m data.prepare --kind text"
+
+
 def texts_in(paths: Sequence[str | Path]) -> Iterator[str]:
     """Yields all texts of tables that `data.prepare` wrote, given as files or folders; reads one batch at a time.
 
@@ -101,14 +104,16 @@ def texts_in(paths: Sequence[str | Path]) -> Iterator[str]:
     for path in map(Path, paths):
         files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
         if not files:
-            raise DataError(f"--input {path}: no part-*.parquet here; prepare the texts with python -m data.prepare")
+            raise DataError(f"--input {path}: no part-*.parquet here; {_PREPARE}")
+        if not path.exists():
+            raise DataError(f"--input {path}: there is no such file or folder; {_PREPARE}")
         for file in files:
             try:
                 for batch in pq.ParquetFile(file).iter_batches(1024):
                     for row in batch.to_pylist():
                         yield from texts_of(row)
             except (OSError, pa.ArrowException) as error:
-                raise DataError(f"--input {file}: not readable as Parquet ({first_line(error)})") from error
+                raise DataError(f"--input {file}: not readable as Parquet ({first_line(error)}); {_PREPARE}") from error
 
 
 def load(folder: Path) -> PreTrainedTokenizerFast:

@@ -37,6 +37,8 @@ class Benchmark:
     """Glob patterns of the benchmark's file or folder in the data folder; the first match in path order is used."""
     shipped: Path | None = None
     """A file included in the project, used if the data folder has none."""
+    obtained: str = ""
+    """Where its files are published, and how to lay them out."""
     check: Callable[[Any, Settings], None] = lambda items, settings: None
     """Raises DataError for items that cannot be evaluated with the settings."""
 
@@ -61,7 +63,8 @@ class Benchmark:
         if self.shipped is not None:
             return self.shipped
         looked = f" (looked for {', '.join(self.found_at)} in {data})" if self.found_at else ""
-        raise DataError(f"--tasks: {name} needs a file{looked}; name it with --file {name}=PATH")
+        obtained = f"; {self.obtained}" if self.obtained else ""
+        raise DataError(f"--tasks: {name} needs a file{looked}; name it with --file {name}=PATH{obtained}")
 
 
 @dataclass(frozen=True)
@@ -85,19 +88,39 @@ _DIALOGUES = _Limited(dialogue_readers.read_dialogues, dialogue.sampled)
 
 BENCHMARKS: dict[str, Benchmark] = {
     "cmmlu": Benchmark(
-        "accuracy", _Limited(exam_readers.read_cmmlu, exam.sampled), exam.evaluate, ("cmmlu",), check=exam.check
+        "accuracy",
+        _Limited(exam_readers.read_cmmlu, exam.sampled),
+        exam.evaluate,
+        ("cmmlu",),
+        obtained="published at https://huggingface.co/datasets/haonan-li/cmmlu: a folder with test/SUBJECT.csv and "
+        "dev/SUBJECT.csv",
+        check=exam.check,
     ),
     "ceval": Benchmark(
-        "accuracy", _Limited(exam_readers.read_ceval, exam.sampled), exam.evaluate, ("ceval",), check=exam.check
+        "accuracy",
+        _Limited(exam_readers.read_ceval, exam.sampled),
+        exam.evaluate,
+        ("ceval",),
+        obtained="published at https://huggingface.co/datasets/ceval/ceval-exam: a folder with val/SUBJECT_val.csv and "
+        "dev/SUBJECT_dev.csv",
+        check=exam.check,
     ),
     "medqa": Benchmark(
         "accuracy",
         _Limited(exam_readers.read_exam, exam.sampled),
         exam.evaluate,
         ("medqa", "medqa.jsonl"),
+        obtained="published at https://github.com/jind11/MedQA: its Mainland test file, as medqa.jsonl",
         check=exam.check,
     ),
-    "exam": Benchmark("accuracy", _Limited(exam_readers.read_exam, exam.sampled), exam.evaluate, check=exam.check),
+    "exam": Benchmark(
+        "accuracy",
+        _Limited(exam_readers.read_exam, exam.sampled),
+        exam.evaluate,
+        obtained="any file of exam questions, such as CMExam's test_with_annotations.csv "
+        "(https://github.com/williamliujl/CMExam)",
+        check=exam.check,
+    ),
     "ccks": Benchmark("f1", _Limited(ccks.read_ccks, ccks.sampled), ccks.evaluate, ("ccks*.json", "ccks*.jsonl")),
     "qa": Benchmark("rouge_l", _DIALOGUES, dialogue.evaluate, ("qa.json", "qa.jsonl")),
     "dialogue": Benchmark("rouge_l", _DIALOGUES, dialogue.evaluate, ("dialogue.json*", "*.dialog")),

@@ -84,7 +84,7 @@ def _require_memory(config: ServeConfig, capacity: Capacity) -> None:
 
 def _advice(resource: str) -> str:
     if resource == "GPU":
-        return "lower replicas.gpus or replicas.count"
+        return "set replicas.gpus=0 to run on CPUs, lower replicas.count"
     return "lower replicas.cpus (e.g. 0.5) or replicas.count, serve fewer models"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -56,8 +58,51 @@ def test_packages_of_the_same_names_in_the_users_folder_do_not_matter(tmp_path: 
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')")
     done = chimed("journal", "show", "nothing", cwd=tmp_path)
     assert done.returncode != 0
-    assert done.stderr.startswith("python -m trainers.journal: error:")
+    assert done.stderr.startswith("chimed journal: error: ")
     assert "wrong package" not in done.stderr
+
+
+EVERY_COMMAND = """
+import contextlib, io, json, runpy, sys
+from chimed.__main__ import main
+from chimed.commands import COMMANDS
+
+def run(name, *arguments):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            if CHIMED:
+                main([name, *arguments])
+            else:
+                sys.argv = [COMMANDS[name].module, *arguments]
+                runpy.run_module(COMMANDS[name].module, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            return ended.code, out.getvalue(), err.getvalue()
+
+print(json.dumps({name: [run(name, "--help"), run(name, "--nosuch")] for name in COMMANDS}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("as_chimed", [True, False])
+def test_help_and_errors_name_the_command_as_it_was_started(as_chimed: bool) -> None:
+    """All commands in one process, because each imports much of what the others import."""
+    code = EVERY_COMMAND.replace("CHIMED", str(as_chimed))
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert list(said) == list(COMMANDS)
+    modules = {found.module for found in COMMANDS.values()}
+    for name, ((status, text, _), (refused, _, error)) in said.items():
+        prog = f"chimed {name}" if as_chimed else f"python -m {COMMANDS[name].module}"
+        assert status == 0
+        assert re.match(rf"usage: {re.escape(prog)} ", text), text[:100]
+        if as_chimed:
+            assert not modules & set(re.findall(r"python -m ([\w.]+\w)", text)), name
+        assert refused == 2, name
+        (line,) = error.splitlines()
+        assert line.startswith(f"{prog}: error: "), line
+        assert "--nosuch" in line
 
 
 @pytest.mark.parametrize(

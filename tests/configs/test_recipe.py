@@ -87,7 +87,7 @@ def test_unreadable_files_are_named(tmp_path):
     with pytest.raises(ConfigError, match="none.yaml: cannot be read"):
         read_recipe(tmp_path / "none.yaml", "none.yaml")
     (tmp_path / "gbk.yaml").write_bytes("a: 咳嗽".encode("gbk"))
-    with pytest.raises(ConfigError, match="gbk.yaml: cannot be read \\(it is not UTF-8 text\\)"):
+    with pytest.raises(ConfigError, match="gbk.yaml: is not UTF-8 text; save the file as UTF-8"):
         read_recipe(tmp_path / "gbk.yaml", "gbk.yaml")
 
 

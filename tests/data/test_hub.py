@@ -119,5 +119,5 @@ def test_what_cannot_be_had_is_one_line(hub: Hub, folder: Path, monkeypatch: pyt
     with pytest.raises(ConfigError, match="model org/gated@.* on .*: access is restricted; .* set HF_TOKEN"):
         download(pinned(Repository("org/gated")), ["config.json"])
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ConfigError, match="org/more on .*the Hub cannot be reached .*HF_ENDPOINT"):
+    with pytest.raises(ConfigError, match="org/more on .*the Hub cannot be reached; .*HF_ENDPOINT"):
         pinned(Repository("org/more"))

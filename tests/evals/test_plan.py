@@ -115,8 +115,23 @@ def test_an_endpoint_has_a_precision_of_its_own(plan: Planner) -> None:
         (["--model", "A", "--json", "."], "--json=.: is a folder"),
         (["--model", "A", "--html", "."], "--html=.: is a folder"),
         (["--model", "A", "--tasks", "preference", "--reward-model", "R"], "preference needs --against DIR"),
-        (["--model", "A", "--tasks", "exam"], "exam needs a file; name it with --file exam=PATH"),
+        (
+            ["--model", "A", "--tasks", "exam"],
+            "exam needs a file; name it with --file exam=PATH; any file of exam questions, such as CMExam",
+        ),
         (["--model", "A", "--tasks", "cmmlu"], r"cmmlu needs a file \(looked for cmmlu in "),
+        (
+            ["--model", "A", "--tasks", "cmmlu"],
+            r"published at https://\S+/cmmlu: a folder with test/SUBJECT.csv and dev/",
+        ),
+        (
+            ["--model", "A", "--tasks", "ceval"],
+            r"published at https://\S+/ceval-exam: a folder with val/SUBJECT_val.csv",
+        ),
+        (
+            ["--model", "A", "--tasks", "medqa"],
+            r"published at https://\S+/MedQA: its Mainland test file, as medqa.jsonl",
+        ),
         (["--model", "A", "--file", "exam=gone"], "--file exam=gone: there is no such file"),
         (["--model", "A", "--file", "cloze=x"], "write --file TASK=PATH, TASK being one of cmmlu"),
         (["--model", "A", "--file", "exam=x", "--file", "exam=y"], "exam already has a file"),

@@ -25,6 +25,18 @@ def nameless(key: str) -> Key:
     return Key(digest(key)[:8], digest(key))
 
 
+def test_a_file_that_others_can_read_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{KEY}\n")
+    file.chmod(0o644)
+    assert read_keys(str(file)) == [nameless(KEY)]
+    assert caplog.messages == [f"{file}: other users can read the API keys (mode 644); run chmod 600 {file}"]
+    caplog.clear()
+    file.chmod(0o600)
+    assert read_keys(str(file)) == [nameless(KEY)]
+    assert caplog.messages == []
+
+
 def test_keys_of_variable_and_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# staff\n{OTHER}\n\n{KEY}\n")
@@ -151,4 +163,6 @@ def test_the_rotate_command(tmp_path: Path) -> None:
     assert KEY not in done.stdout
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
-    assert failed.stderr.endswith("python -m serve.rotate: error: the following arguments are required: CONFIG.yaml\n")
+    assert failed.stderr.endswith(
+        "python -m serve.rotate: error: the following arguments are required: CONFIG.yaml; --help lists the arguments\n"
+    )

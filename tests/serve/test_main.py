@@ -42,6 +42,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     [
         ([], "model=DIR is required"),
         (["runs/ppo/model"], "'runs/ppo/model' is not key=value: give e.g. model=runs/ppo/model"),
+        (["org/model"], "'org/model' is not key=value: give e.g. model=org/model"),
+        (["modle=a"], "modle=a: serve.modle: no such key; did you mean 'model'?"),
         (["model=a", "model=b"], "model= is given twice"),
         (["model=a", "wieghts=b"], "wieghts=b: serve.wieghts: no such key; did you mean 'weights'?"),
         (["model=a/b=runs/x/model"], "model=a/b=runs/x/model: 'a/b' cannot be a model's name"),

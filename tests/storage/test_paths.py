@@ -80,3 +80,12 @@ def test_an_unreadable_file_is_named(tmp_path):
     (tmp_path / "secret").touch(0)
     with pytest.raises(ConfigError, match="no permission to read"):
         require_file(tmp_path / "secret", "table", "make it")
+
+
+def test_a_misspelled_part_of_a_path_is_suggested(tmp_path):
+    (tmp_path / "runs/base/model").mkdir(parents=True)
+    for given, close in (("runs/base/modle", "model"), ("runs/bsae/model", "base")):
+        with pytest.raises(ConfigError, match=rf"there is no folder .*/{given}; did you mean '{close}'\?; a hint"):
+            require_dir(given, "model", "a hint")
+    with pytest.raises(ConfigError, match=r"there is no folder .*/runs/other; a hint"):
+        require_dir("runs/other", "model", "a hint")

@@ -51,6 +51,17 @@ def nearest(config: StageConfig, fits: Fits) -> str | None:
     return None
 
 
+def without_gpus(config: StageConfig) -> str:
+    """Returns flags such as `--placement.gpus_per_rank=0` that move all roles to CPUs; empty if none reserves a GPU."""
+    values, changes = config.model_dump(mode="json"), list[Change]()
+    for prefix in _roles(config):
+        placement = _at(values, prefix)["placement"]
+        if placement["gpus_per_rank"]:
+            changes.append((f"{prefix}placement.gpus_per_rank", 0))
+            changes += [] if placement["cpus_per_rank"] else [(f"{prefix}placement.cpus_per_rank", 1)]
+    return _flags(changes)
+
+
 def changed_by(config: StageConfig, changes: list[Change]) -> StageConfig | None:
     """Returns the settings with `changes` applied; None if they would be invalid."""
     values = config.model_dump(mode="json")

@@ -46,7 +46,7 @@ from trainers.config.supervised import (
     SupervisedConfig,
     TrainingConfig,
 )
-from trainers.preflight.fitting import nearest
+from trainers.preflight.fitting import nearest, without_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,8 @@ def advice(config: StageConfig, capacity: Capacity, shape_of: ShapeOf, disk: boo
         found = findings(changed, capacity, shape_of)
         return all(finding.level != "refused" for finding in found if disk or finding.subject != "disk")
 
+    if not capacity.open_ended and not capacity.all_of("GPU") and (flags := without_gpus(config)):
+        return f"there is no GPU: compute on CPUs with {flags}, or use a cluster with GPUs"
     found = nearest(config, fits)
     if found:
         return f"the nearest setting that would fit: {found}"

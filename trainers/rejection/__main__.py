@@ -35,6 +35,7 @@ from cluster.connect import connect
 from configs.base import load
 from configs.errors import ConfigError, one_line_errors
 from configs.logs import configure, logging_context
+from configs.program import program
 from data.tables import SFT, DataError, column_values, write_table
 from trainers.config.rejection import RejectionConfig
 from trainers.config.stages import STAGES
@@ -55,7 +56,7 @@ from trainers.supervised.tasks.sft import SftStage
 
 logger = logging.getLogger(__name__)
 
-PROG = "python -m trainers.rejection"
+PROG = program("trainers.rejection")
 NEEDED = ["prompt_id", "sample", "response", "finished", "reward"]  # columns of the journal that the selection reads
 TASK = "rejection"  # value of the column `task` in chosen.parquet
 

@@ -14,6 +14,7 @@ computation depends on it.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import logging
 import math
@@ -126,7 +127,10 @@ class Run:
 
     def finished_text(self) -> str:
         """Returns the message for a user who starts a finished run."""
-        return f"{self.path} is finished; nothing to do (delete the folder to train it again)"
+        return (
+            f"{self.path} is finished; nothing to do: look at it with chimed report {self.path}, or train again with "
+            f"--name={_next_name(self.name)}"
+        )
 
     def close(self) -> None:
         """Releases the run's lock and closes its files, which already contain everything that was logged."""
@@ -172,7 +176,8 @@ class Run:
             more = [f"{len(found) - len(named)} more"] if len(found) > len(named) else []
             raise ConfigError(
                 f"{path}: this run was started with {'; '.join([*named, *more])}; continue it with the old "
-                f"value{'s' if len(found) > 1 else ''}, choose another run name, or delete the folder"
+                f"value{'s' if len(found) > 1 else ''}, start another run with --name={_next_name(self.name)}, or delete the "
+                "folder"
             )
         before, now = (config.model_dump(mode="json") for config in (stored, self.config))
         changed = [
@@ -187,6 +192,15 @@ class Run:
             dump(self.config, aside)
             replace_file(path, with_checksum(aside.read_text(encoding="utf-8")))
             aside.unlink()
+
+
+def _next_name(name: str) -> str:
+    """Returns the first of NAME-2, NAME-3, ... that no run has."""
+    base, _, number = name.rpartition("-")
+    base, start = (base, int(number)) if base and number.isdecimal() else (name, 1)
+    return next(
+        free for count in itertools.count(start + 1) if not (runs_root() / (free := f"{base}-{count}")).exists()
+    )
 
 
 def already_finished(name: str, config: Section) -> bool:

@@ -29,6 +29,7 @@ from cluster.status.pending import Waiting
 from configs.base import load
 from configs.errors import ConfigError, one_line_errors
 from configs.logs import configure
+from configs.program import program
 from trainers.config.stages import STAGES
 from trainers.config.supervised import SupervisedConfig
 from trainers.preflight.needs import require_fit
@@ -50,7 +51,7 @@ POLL_INTERVAL_S = "0.25"
 
 def main(stage: type[Stage[Any, Any]], name: str, argv: Sequence[str] | None = None) -> None:
     """Runs a stage's command. An invalid setting or input ends it with a one-line message and exit status 2."""
-    prog = f"python -m trainers.{name}"
+    prog = program(f"trainers.{name}")
     config = load(name, STAGES, sys.argv[1:] if argv is None else argv, prog)
     assert isinstance(config, SupervisedConfig)
     configure(name, config.name)

@@ -27,7 +27,7 @@ WHAT: Final = {
 
 
 def render(report: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """Returns the page's HTML, from `report.json` and the request `asked`; all text is escaped."""
+    """Returns the page's HTML, from `_report.json` and the request `asked`; all text is escaped."""
     order = ["bad", *STEPS[:3], "length", "repetition", "decontamination", "exact", "near"]
     return render_page(
         Path(__file__).with_name("report.html.jinja"),

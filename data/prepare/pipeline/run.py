@@ -18,6 +18,7 @@ import numpy as np
 
 from configs.errors import RunError
 from data.prepare.options import Options
+from data.prepare.outputs import MANIFEST, PAGE, REJECTS, REPORT
 from data.prepare.pipeline.duplicates import NONE, Repeats, find_duplicates, shared_ids
 from data.prepare.pipeline.evaluation import Evaluation
 from data.prepare.pipeline.piece import Done, Task, prepare_piece
@@ -32,9 +33,6 @@ from data.prepare.tally import Tally
 from data.tables import DataError
 from storage.durable import sha256
 
-MANIFEST: Final = "manifest.json"
-REPORT: Final = "report.json"
-REJECTS: Final = "rejects.jsonl"
 WORK: Final = ".pieces"
 
 
@@ -43,8 +41,8 @@ class Outcome:
     """The result of a preparation.
 
     Attributes:
-        manifest: the content of `manifest.json`.
-        report: the content of `report.json`.
+        manifest: the content of `_manifest.json`.
+        report: the content of `_report.json`.
         made: False if the folder already held the same preparation.
         replaced: what differed in the earlier preparation that was replaced; empty if none was.
     """
@@ -141,7 +139,7 @@ def _build(
     counts = {"records": report["records"], "rows": report["rows"], "characters": report["characters"]}
     manifest = {**asked, "schema": columns, "counts": counts, "shards": shards}
     (folder / REPORT).write_text(_json(report), "utf-8")
-    (folder / "report.html").write_text(render(report, asked), "utf-8")
+    (folder / PAGE).write_text(render(report, asked), "utf-8")
     (folder / MANIFEST).write_text(_json(manifest), "utf-8")
     return manifest, report
 
@@ -182,7 +180,7 @@ class _NoRowLeft(DataError):
 
 
 def _keep_rejects(folder: Path, out: Path) -> Path:
-    """Moves `rejects.jsonl` of a preparation without rows to `out`, or next to it if `out` holds an earlier one."""
+    """Moves `_rejects.jsonl` of a preparation without rows to `out`, or next to it if `out` holds an earlier one."""
     if (out / MANIFEST).exists():
         kept = out.with_name(f"{out.name}.rejects.jsonl")
         os.replace(folder / REJECTS, kept)
@@ -289,7 +287,10 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"{out}: cannot be written ({error.strerror or error}); nothing was left there") from error
+        raise RunError(
+            f"{out}: cannot be written ({error.strerror or error}); nothing was left there: make room, or name another "
+            "folder with --out"
+        ) from error
 
 
 def _json(value: Any) -> str:

@@ -110,7 +110,7 @@ class Places:
 def write_rejects(
     path: Path, tasks: Sequence[Task], done: Sequence[Done], repeats: Repeats, places: Places, tally: Tally
 ) -> None:
-    """Writes `rejects.jsonl`: file and line of what was left out, and why; removes repeated rows from the tally."""
+    """Writes `_rejects.jsonl`: file and line of what was left out, and why; removes repeated rows from the tally."""
     kept = repeats.kept
     lookup = Lookup([task.rows for task in tasks], tasks[0].options.schema.names)
     with path.open("w", encoding="utf-8") as file:

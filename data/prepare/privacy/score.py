@@ -6,7 +6,6 @@ correct if its kind and its first and last characters are those of a mark.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections import Counter
@@ -15,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from configs.arguments import Parser
 from configs.errors import one_line_errors
+from configs.program import program
 from data.prepare.privacy.kinds import KINDS, Span
 from data.prepare.privacy.masking import find_personal
 from data.tables import DataError
 
-PROG: Final = "python -m data.prepare.privacy.score"
+PROG: Final = program("data.prepare.privacy.score")
 _MARK: Final = re.compile(r"\{(\w+)\|([^{}]+)\}")
 
 
@@ -108,9 +109,7 @@ def read_lines(path: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table, and every line whose masking differs from its marks."""
-    parser = argparse.ArgumentParser(
-        prog=PROG, description="Measure precision and recall of masking personal data, by kind."
-    )
+    parser = Parser(prog=PROG, description="Measure precision and recall of masking personal data, by kind.")
     parser.add_argument(
         "files",
         nargs="+",

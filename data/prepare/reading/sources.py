@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from data.files.lines import CHUNK, MIB, Unreadable, chunks, detect_encoding, line_starts
 from data.files.sheets import require_reader
 from data.hub_tables import hub_table_files, is_hub_table
+from data.prepare.outputs import OUTPUTS
 from data.tables import DataError
 
 PIECE_BYTES: Final = 16 * MIB
@@ -81,7 +82,7 @@ def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns the files that `inputs` name, sorted and without duplicates, and the files that are left out.
 
     `inputs` are files, folders, patterns, and names that begin with hf://datasets/. Hidden files in a folder are
-    skipped. Files of unknown formats that are in a folder or match a pattern are left out.
+    skipped, and so are the files about an earlier preparation. Files of unknown formats that are in a folder or match a pattern are left out.
 
     Raises:
         DataError: a path does not exist, a pattern matches no file, a named file has an unknown format, or there is
@@ -97,7 +98,10 @@ def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         named = [given] if Path(given).exists() else sorted(glob.glob(given, recursive=True))
         if not named:
-            raise DataError(f"--input {given}: there is no such file or folder, and no file matches it as a pattern")
+            raise DataError(
+                f"--input {given}: there is no such file or folder, and no file matches it as a pattern; check the path "
+                f"from {Path.cwd()}, or name a data set of the Hub as hf://datasets/ORG/NAME"
+            )
         for name in named:
             if Path(name).is_dir():
                 for file in _files_in(Path(name)):
@@ -136,7 +140,7 @@ def describe(path: str) -> Source:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     if size == 0:
-        return Source(path, kind, 0, digest.hexdigest(), unreadable="the file is empty")
+        return Source(path, kind, 0, digest.hexdigest(), unreadable="the file is empty; leave it out")
     if kind not in TEXTUAL:
         return Source(path, kind, size, digest.hexdigest())
     try:
@@ -183,7 +187,7 @@ def _files_in(folder: Path, seen: set[Path] | None = None) -> list[str]:
             raise DataError(f"{folder / 'state.json'}: not as `datasets` saves it; save the data set again") from error
     files: list[str] = []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name in _DATASET:
+        if path.name.startswith(".") or path.name in _DATASET or path.name in OUTPUTS:
             continue
         if (real := path.resolve()) in seen:
             continue

@@ -72,7 +72,10 @@ def test_a_tokenizer_that_does_not_fit_is_refused(copy: Callable[..., Path]) -> 
     with pytest.raises(ConfigError, match="the tokenizer has 290 tokens and the model 100"):
         _ = folder.tokenizer
     (folder.path / "tokenizer.json").unlink()
-    with pytest.raises(ConfigError, match="no usable tokenizer"):
+    with pytest.raises(ConfigError, match="no usable tokenizer: there is no vocabulary"):
+        _ = ModelFolder(folder.path).tokenizer
+    (folder.path / "tokenizer_config.json").unlink()
+    with pytest.raises(ConfigError, match=r"has no tokenizer \(tokenizer.json, .*copy the tokenizer's files"):
         _ = ModelFolder(folder.path).tokenizer
 
 

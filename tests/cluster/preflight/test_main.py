@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def refused(capsys: Any, *arguments: str) -> tuple[str, str]:
 
 
 def test_the_recipe_for_sixteen_gpus_fits_them(capsys: Any) -> None:
-    main([*ZIYA, *NODES])
+    main([*ZIYA, *NODES, "--verbose"])
     out = capsys.readouterr().out
     for stage in ("pretrain", "sft", "reward", "dpo", "ppo", "rejection"):
         assert f"{stage} (ziya2-13b/{stage})" in out
@@ -39,6 +40,16 @@ def test_the_recipe_for_sixteen_gpus_fits_them(capsys: Any) -> None:
     assert "(4 + 8) B x 13,091,886,080 / 16" in out
     assert "reads the model into shards, one parameter at a time" in out
     assert "every rank reads" not in out
+
+
+def test_a_stage_is_one_line_without_verbose(capsys: Any) -> None:
+    main([*ZIYA, *NODES, "--stage", "sft"])
+    stage, _ = capsys.readouterr().out.splitlines()  # and the installed packages
+    assert re.fullmatch(r"sft \(ziya2-13b/sft\): (fits|unknown: .*|tight: .*)", stage)
+    out, _ = refused(capsys, *ZIYA, "--stage", "ppo", "--nodes", "1x64CPU,8GPU,2000GiB,H100")
+    assert out.splitlines()[0].startswith(
+        "ppo (ziya2-13b/ppo): refused: resources: needs 16 GPU but the Ray cluster has 8 in all"
+    )
 
 
 def test_half_of_them_are_too_few(capsys: Any) -> None:
@@ -68,7 +79,21 @@ def test_large_models_fit_since_no_rank_holds_them_whole(
 ) -> None:
     more = [f"--zero.{name}" if name.startswith("offload") else f"--{name}" for name in settings]
     tokens = ["--micro_batch_tokens=4096"] if shape == SEVEN else []
-    main(["--config", f"configs/{recipe}.yaml", "--shape", shape, "--stage", "sft", "--nodes", nodes, *more, *tokens])
+    main(
+        [
+            "--config",
+            f"configs/{recipe}.yaml",
+            "--shape",
+            shape,
+            "--stage",
+            "sft",
+            "--nodes",
+            nodes,
+            *more,
+            *tokens,
+            "--verbose",
+        ]
+    )
     out = capsys.readouterr().out
     assert "refused" not in out
     assert f"a rank needs {rank}" in out
@@ -112,7 +137,7 @@ def test_a_model_of_the_hub_is_looked_at_without_its_weights(hub: Any, clinic: P
     commit = hub.commit("models", "org/model", clinic / "model")
     tables = [f"--data.{split}=[{clinic}/sft.{split}.parquet]" for split in ("train", "heldout")]
     given = ["--config", "configs/laptop.yaml", "--stage", "sft", "--data.max_tokens=512", *tables]
-    main([*given, "--model=org/model", "--nodes", "2CPU,8GiB"])
+    main([*given, "--model=org/model", "--nodes", "2CPU,8GiB", "--verbose"])
     out, err = capsys.readouterr()
     assert "memory is not known" not in out
     assert "model: org/model" in out

@@ -11,6 +11,7 @@ from data.clinic.__main__ import main
 from data.clinic.build import MANIFEST, SCHEMAS, Clinic, Sizes, build, make_clinic
 from data.clinic.split import make_split
 from data.tables import DataError, read_table
+from storage.durable import DiskError
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -117,3 +118,9 @@ def test_impossible_sizes_are_refused(tmp_path: Path, small_sizes: Sizes) -> Non
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path / "clinic"), "--sft", "0"])
+
+
+def test_a_folder_that_cannot_be_created_is_one_line(tmp_path: Path, small_sizes: Sizes) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match="file: cannot be written .*; name a folder that can be created"):
+        build(tmp_path / "file" / "clinic", seed=3, sizes=small_sizes)

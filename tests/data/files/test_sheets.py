@@ -97,7 +97,7 @@ def test_an_exam_in_a_workbook_is_prepared(tmp_path: Path) -> None:
     ]
     file = workbook(tmp_path / "exam.xlsx", rows)
     assert main(["--input", str(file), "--kind", "chat", "--out", str(tmp_path / "out")]) == 0
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / "_report.json").read_text())
     assert (report["records"], report["rows"]) == (2, 2)
 
 

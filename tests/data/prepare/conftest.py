@@ -42,7 +42,7 @@ def prepared(tmp_path: Path) -> Callable[..., Prepared]:
             [str(path) for path in inputs], out, Options(kind, **options), Here(), [*map(str, decontaminate)]
         )
         rows = [row for path in sorted(out.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
-        rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text("utf-8").splitlines()]
+        rejects = [json.loads(line) for line in (out / "_rejects.jsonl").read_text("utf-8").splitlines()]
         return outcome, rows, rejects
 
     return run

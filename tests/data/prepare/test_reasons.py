@@ -43,14 +43,14 @@ def test_the_reason_is_said_in_full_where_no_row_is_left(tmp_path, prepared):
         DataError, match=r"2 chat: turn 0 \(user\): contains the reserved mark '<s>'; remove it .*a.jsonl:1"
     ):
         prepared("chat", marks)
-    rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text("utf-8").splitlines()]
+    rejects = [json.loads(line) for line in (tmp_path / "out/_rejects.jsonl").read_text("utf-8").splitlines()]
     assert [one["line"] for one in rejects] == [1, 2]
     assert all("reserved mark '<s>'" in one["reason"] for one in rejects)
     good = write(tmp_path / "b.jsonl", [{"query": "头晕怎么办", "response": "先测血压。"}])
     assert len(prepared("chat", good)[1]) == 1
     with pytest.raises(DataError, match=r"out.rejects.jsonl has every reason"):
         prepared("chat", marks)
-    assert (tmp_path / "out/manifest.json").exists()
+    assert (tmp_path / "out/_manifest.json").exists()
     assert len((tmp_path / "out.rejects.jsonl").read_text("utf-8").splitlines()) == 2
 
 

@@ -37,7 +37,9 @@ def test_what_never_fits_is_refused_with_needs_and_advice(make_model: Callable[.
         ConfigError, match=r"needs 1\.25 CPU \(gateway 0\.25 CPU; engine:x 1 CPU\) .* has 1: lower repl"
     ):
         require_room(small, cluster(CPU=1.0))
-    with pytest.raises(ConfigError, match=r"needs 1 GPU .* and the cluster has 0: lower replicas\.gpus"):
+    with pytest.raises(
+        ConfigError, match=r"needs 1 GPU .* and the cluster has 0: set replicas\.gpus=0 to run on CPUs, lower"
+    ):
         require_room(config(make_model, replicas={"gpus": 1}), cluster(CPU=8.0))
     with pytest.raises(ConfigError, match=r"^engine:x needs 3 CPU on one node, and no node has that"):
         require_room(config(make_model, replicas={"cpus": 3.0}), cluster(2, CPU=2.0))

@@ -102,6 +102,7 @@ def test_rejection_samples_before_it_tunes() -> None:
         ("--placement.ranks=8", "8CPU,64GiB", SMALL, r"needs 16 CPU but .* has 8 in all; .*: --placement.ranks=4$"),
         ("--placement.cpus_per_rank=9", "8CPU,64GiB", SMALL, r"needs 9 CPU .*: --placement.cpus_per_rank=7.29$"),
         ("--micro_batch_tokens=65536", "8CPU,200GiB", THIRTEEN, r"trainer: .*; no setting of the roles would fit"),
+        ("--placement.gpus_per_rank=1", "8CPU,64GiB", SMALL, r"there is no GPU: compute on CPUs with --placement.gpus_per_rank=0, or"),
         ("--batch_size=2048 --micro_batch_tokens=262144", "8CPU,5GiB", SMALL, r"--zero.gradient_checkpointing=true$"),
     ],
 )  # fmt: skip

@@ -69,7 +69,9 @@ def test_all_changed_settings_are_named(runs):
     assert "sft.optimizer.lr = 0.0001, not 0.5" in str(caught.value)
     assert "sft.seed = 0, not 3" in str(caught.value)
     assert "sft.ranks" not in str(caught.value)  # it may change
-    assert str(caught.value).endswith("continue it with the old values, choose another run name, or delete the folder")
+    assert str(caught.value).endswith(
+        "continue it with the old values, start another run with --name=sft-2, or delete the folder"
+    )
 
 
 def test_where_a_run_computes_may_change_until_it_is_finished(runs, caplog):
@@ -220,7 +222,9 @@ def test_a_finished_run_says_so(runs):
         run.finish({"loss": 1.5, "名": "好"})
     with Run("sft", SFT()) as again:
         assert again.finished == {"loss": 1.5, "名": "好"}
-        assert again.finished_text() == f"{runs}/sft is finished; nothing to do (delete the folder to train it again)"
+        assert again.finished_text() == (
+            f"{runs}/sft is finished; nothing to do: look at it with chimed report {runs}/sft, or train again with --name=sft-2"
+        )
     assert not list((runs / "sft").glob("*.new"))
 
 

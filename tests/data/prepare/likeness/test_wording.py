@@ -177,7 +177,7 @@ def test_pairs_are_reported(tmp_path, prepared):
     }
     [example] = outcome.report["examples"]["near"]
     assert (example["kept"], example["text"]) == (texts[0], texts[2])
-    page = (tmp_path / "out/report.html").read_text("utf-8")
+    page = (tmp_path / "out/_report.html").read_text("utf-8")
     assert texts[0] in page
     assert texts[2] in page
 
@@ -216,5 +216,5 @@ def test_a_row_names_one_that_is_kept(removed, tmp_path):
     reworded = text.replace("孩子", "小孩")
     rows = [text, reworded, reworded.replace("。", " "), text.replace("，", "；")]
     assert removed("text", [{"text": one} for one in rows]) == [2, 3, 4]
-    rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text("utf-8").splitlines()]
+    rejects = [json.loads(line) for line in (tmp_path / "out/_rejects.jsonl").read_text("utf-8").splitlines()]
     assert {one["reason"] for one in rejects} == {f"near duplicate of {tmp_path}/a.jsonl:1"}

@@ -7,6 +7,7 @@ import os
 import random
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import ConfigError, RunError
@@ -79,7 +80,7 @@ def test_every_step_counts_what_it_takes(tmp_path, prepared):
     assert (report["records"], report["rows"], report["masked"]) == (9, 3, {"phone": 1})
     assert sum(report["lengths"].values()) == 3
     assert report["characters"] == sum(len(row["text"]) for row in rows)
-    page = (tmp_path / "out/report.html").read_text("utf-8")
+    page = (tmp_path / "out/_report.html").read_text("utf-8")
     assert "Bad records" in page
     assert f"repeats {path}:2" in page
 
@@ -188,10 +189,24 @@ def test_nothing_is_left_of_a_run_that_ends_early(tmp_path, prepared, monkeypatc
     assert [found.name for found in tmp_path.iterdir()] == ["a.jsonl"]
     with pytest.raises(DataError, match="no row is left of 9 records: 9 "):
         prepared("chat", path)
-    assert [found.name for found in (tmp_path / "out").iterdir()] == ["rejects.jsonl"]
+    assert [found.name for found in (tmp_path / "out").iterdir()] == ["_rejects.jsonl"]
     (tmp_path / "out/mine").write_text("x")
     with pytest.raises(DataError, match="holds no prepared data"):
         prepared("text", path)
+
+
+def test_the_folder_is_one_table_to_pyarrow(tmp_path, prepared):
+    """Files that begin with an underscore are no part of it; pandas, Spark, and Datasets skip them too."""
+    path = write(tmp_path / "a.jsonl", [{"text": distinct(n)} for n in range(5)] + [{"other": 1}])
+    more = write(tmp_path / "b.jsonl", [{"text": distinct(n)} for n in range(5, 9)])
+    prepared("text", path, more, shard_bytes=1)
+    names = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert names[:4] == ["_manifest.json", "_rejects.jsonl", "_report.html", "_report.json"]
+    assert names[4:] == ["part-00000.parquet", "part-00001.parquet"]
+    table = pq.read_table(tmp_path / "out")
+    assert table.schema.names == ["text"]
+    assert sorted(table.column("text").to_pylist()) == sorted(distinct(n) for n in range(9))
+    assert [Path(name).name for name in sources.find_files([str(tmp_path / "out")])[0]] == names[4:]
 
 
 def test_the_command_line(tmp_path, capsys):

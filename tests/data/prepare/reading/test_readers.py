@@ -146,7 +146,7 @@ def test_half_a_line_a_long_line_and_an_empty_file(found):
     assert records(got) == [{"text": "a"}, {"text": "d"}]
     assert [line for line, _ in bad(got)] == [2, 3, 6]
     assert "1000 bytes" in bad(got)[1][1]
-    assert bad(found("b.jsonl", b"")) == [(1, "the file is empty")]
+    assert bad(found("b.jsonl", b"")) == [(1, "the file is empty; leave it out")]
     assert "nested too deeply" in bad(found("c.jsonl", b"[" * 100_000))[0][1]
 
 

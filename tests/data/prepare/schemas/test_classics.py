@@ -74,4 +74,4 @@ def test_labels_are_reported(tmp_path, prepared):
     outcome, rows, _ = prepared("text", path, skip=("near",))
     assert outcome.report["section_labels"] == {str(path): {"属性": 5}}
     assert rows[0]["text"] == "第0草\n\n味甘，平，第0种。"
-    assert "属性： 5" in (tmp_path / "out/report.html").read_text("utf-8")
+    assert "属性： 5" in (tmp_path / "out/_report.html").read_text("utf-8")
