@@ -28,7 +28,7 @@ def test_what_decides_the_numbers_is_told(results: dict[str, Any]) -> None:
         assert "0" * 64 in text
         assert next(iter(results["settings"]["files"]["cmmlu"].values())) in text
         assert "torch 2" in text
-        assert "Before you believe" in text or "the letter A in 100%" in text
+        assert "chooses the letter A in 100% of all rotations" in text
     resumed = to_markdown({**results, "recalled": 7})
     assert "7 responses are from an interrupted run" in resumed
 
