@@ -35,6 +35,14 @@ RECIPES = {
         "2CPU,24GiB",
         Shape(hidden=896, layers=24, intermediate=4864, heads=14, kv_heads=2, vocab=151_936, qkv_bias=1, tied=1),
     ),
+    "qwen2.5-1.5b-1x24gb": (
+        "1x8CPU,1GPU,64GiB,L4",
+        Shape(hidden=1536, layers=28, intermediate=8960, heads=12, kv_heads=2, vocab=151_936, qkv_bias=1, tied=1),
+    ),
+    "qwen2.5-7b-1x80gb": (
+        "1x16CPU,1GPU,256GiB,H100",
+        Shape(hidden=3584, layers=28, intermediate=18_944, heads=28, kv_heads=4, vocab=152_064, qkv_bias=1),
+    ),
     "qwen2.5-7b-8xh100": (
         "1x64CPU,8GPU,1000GiB,H100",
         Shape(hidden=3584, layers=28, intermediate=18_944, heads=28, kv_heads=4, vocab=152_064, qkv_bias=1),
