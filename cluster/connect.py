@@ -106,7 +106,9 @@ def connect(
 
 @contextmanager
 def interrupts_held(until: str) -> Iterator[None]:
-    """Defers Ctrl-C until the block ends; a second one ends the process at once. In other threads, does nothing.
+    """Defers Ctrl-C until the block ends; a second one ends the process at once.
+
+    Does nothing in other threads than the main one, or if the process ignores Ctrl-C, as jobs in the background do.
 
     An exception inside `ray.init` or `ray.shutdown` leaves Ray's C++ threads running without their data, and the process
     then ends with a segmentation fault.
@@ -114,7 +116,8 @@ def interrupts_held(until: str) -> Iterator[None]:
     Args:
         until: the end of the block, for the line that is printed when Ctrl-C is pressed.
     """
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield
         return
     heard: list[FrameType | None] = []
@@ -125,12 +128,12 @@ def interrupts_held(until: str) -> Iterator[None]:
         heard.append(frame)
         logger.warning("interrupted: ending as soon as %s; press Ctrl-C again to end at once", until)
 
-    before = signal.signal(signal.SIGINT, hear)
+    signal.signal(signal.SIGINT, hear)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if heard and callable(before):
+    if heard:
         before(signal.SIGINT, heard[0])
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import shutil
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # Before anything imports ray, which else makes a token in the home folder with its first cluster.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell that runs the tests in the background makes them ignore Ctrl-C, and with them the commands that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 TEXTS = [f"第{n}号病人头痛，建议多休息，按时服药。" * (1 + n % 3) for n in range(40)]

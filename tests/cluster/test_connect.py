@@ -121,6 +121,16 @@ def test_an_interrupt_waits_for_the_end_of_the_block(caplog: pytest.LogCaptureFi
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_process_that_ignores_interrupts_still_does() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts_held("it is done"):
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
 def test_joining_a_cluster_with_a_token(tmp_path):
     token = {"RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
