@@ -12,7 +12,9 @@ PACKAGES = "actors|benchmarks|chimed|cluster|configs|data|docs|evals|locks|repor
 NAMED = re.compile(rf"(?<![\w/.-])(?:\.\./)?((?:{PACKAGES})/[\w./-]+\.(?:py|md|ya?ml|jsonl?|jinja|sh|txt|svg))\b")
 OF_USERS = {"data/rewards/jiuyi.py"}
 """Files of examples, which users write."""
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+OF_OTHERS = ROOT / "docs" / "comparison.md"
+"""The page that names files of other projects."""
+PAGES = [path for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))) if path != OF_OTHERS]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
