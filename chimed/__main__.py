@@ -8,7 +8,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 
-from chimed.commands import COMMANDS, usage
+from chimed.commands import COMMANDS, GROUPS, usage
 
 _ENGINES = ("torch", "ray", "deepspeed", "transformers", "openrlhf")
 _SUPPORTED = ((3, 11), (3, 12))
@@ -36,10 +36,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     from configs.program import use_chimed  # here, so that `chimed --help` needs no other package
 
     use_chimed({command.module: known for known, command in COMMANDS.items()})
+    if name in GROUPS["training"]:
+        _check_settings(name, rest)
     module = COMMANDS[name].module
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
+
+
+def _check_settings(stage: str, arguments: Sequence[str]) -> None:
+    """Checks a stage's settings before its module imports the engines, which takes seconds.
+
+    Raises:
+        SystemExit: 0 after the help, 2 after a line about an invalid setting.
+    """
+    from configs.base import load
+    from configs.program import program
+    from trainers.config.stages import STAGES
+
+    load(stage, STAGES, arguments, program(COMMANDS[stage].module))
 
 
 def _environment_problem() -> str | None:

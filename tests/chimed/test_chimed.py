@@ -52,6 +52,30 @@ def test_help_lists_every_command_and_imports_nothing_else() -> None:
     assert not imported & {"numpy", "pyarrow", "pydantic", "ray", "torch", "configs", "trainers"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "printed"),
+    [
+        (["--help"], 0, "usage: chimed sft "),
+        (["--batchsize=4"], 2, "chimed sft: error: --batchsize=4: "),
+        (["--config=configs/laptop.yaml", "--batch_size=-1"], 2, "chimed sft: error: --batch_size=-1: "),
+    ],
+)
+def test_settings_of_a_stage_are_checked_before_the_engines_are_imported(
+    arguments: list[str], status: int, printed: str
+) -> None:
+    code = f"""
+import sys
+from chimed.__main__ import main
+try:
+    main(["sft", *{arguments}])
+except SystemExit as ended:
+    print([name for name in ("ray", "torch", "transformers", "vllm") if name in sys.modules], ended.code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == f"[] {status}"
+    assert (done.stderr or done.stdout).startswith(printed)
+
+
 def test_packages_of_the_same_names_in_the_users_folder_do_not_matter(tmp_path: Path) -> None:
     for name in ("data", "configs", "trainers", "cluster"):
         (tmp_path / name).mkdir()
