@@ -27,7 +27,7 @@ LOGIT_PIECES = 3 * 2**26 * 4  # actors/modeling/logprobs.py on GPUs: three fp32 
 LOGITS = {
     "cpu": 2**27,
     "cuda": 2**30,
-}  # elements computed at a time (actors/modeling/packed.py): 256 MiB and 2 GiB in bfloat16
+}  # elements computed at a time (actors/modeling/packed_models.py): 256 MiB and 2 GiB in bfloat16
 
 # Measured on CPU: resident size of a Ray actor after its imports and first calls, without a model. It includes the
 # pages of libraries, which the processes of a node share: 150 to 230 MiB, depending on the page cache.

@@ -12,7 +12,7 @@ from ranks import on_ranks
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import actors.modeling.packed
+import actors.modeling.packed_models
 from actors.config import LoraConfig, OptimizerConfig, ZeroConfig
 from actors.modeling.models import load_causal_lm
 from actors.modeling.packed import PackedBatch
@@ -48,7 +48,7 @@ def trained(rank: int, _: int, model: str, lora: str, entropy: str) -> dict[str,
     """By limit of the logits and way of reading: figures of two updates, log-probabilities afterwards, and the weights."""
     found: dict[str, dict[str, Any]] = {}
     for (name, limit), way in itertools.product(LIMITS.items(), ("shards", "whole")):
-        actors.modeling.packed.LOGITS["cpu"] = limit
+        actors.modeling.packed_models.LOGITS["cpu"] = limit
         zero = ZeroConfig()
         if way == "shards":
             module = load_to_train(PackedLM, model, zero)
