@@ -41,12 +41,14 @@ from trainers.runs.stopping import EXIT_CODE, INTERRUPTED
 
 PROG = "python -m benchmarks.stage_kills"
 PATIENCE_S = 600.0
+STARTING_ENDS = (-signal.SIGTERM, signal.SIGTERM)
+"""The exit statuses after SIGTERM before training begins, when there is nothing to save: without and with Ray's handler."""
 ENDS = {
     "driver": {-signal.SIGKILL},
     "worker": set[int](),  # it is replaced
     "interrupt": {INTERRUPTED},
-    "terminate": {EXIT_CODE, -signal.SIGTERM},  # the latter before training begins, when there is nothing to save
-    "group": {EXIT_CODE, -signal.SIGTERM},
+    "terminate": {EXIT_CODE, *STARTING_ENDS},
+    "group": {EXIT_CODE, *STARTING_ENDS},
 }
 """The exit statuses of a command that a disturbance may end, by disturbance."""
 WORKERS = ("ray::RayTrain", "ray::Policy", "ray::Rollout")
