@@ -94,7 +94,7 @@ def test_the_report_in_a_browser(tmp_path, prepared, chromium, width, scheme):
     rows = [{"text": distinct(n)} for n in range(9)] + [{"text": "短"}, {"x": 1}]
     prepared("text", write(tmp_path / f"{'a-long-name' * 9}.jsonl", rows))
     page = Page(chromium, width, 900, "en-US", scheme)
-    page.show(tmp_path / "out" / "report.html")
+    page.show(tmp_path / "out" / "_report.html")
     assert page.overflow() == 0
     assert page.faint() == []
     assert page.complaints() == []
