@@ -39,7 +39,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Training asks the evaluations how far it is, through one door.
 # The preflight is the command of a cluster, but what is asked of it only the stages know; nothing imports it.
 # The preparation of data is a command too, which may run on a cluster.
+# `chimed` checks a stage's settings, whose types the trainers declare, before the stage's module imports the engines.
 MAY_ALSO_IMPORT = {
+    "chimed/__main__.py": {"trainers"},
     "trainers/quickstart.py": {"evals"},
     "trainers/runs/evaluation.py": {"evals"},
     "cluster/preflight/__main__.py": {"actors", "trainers"},
