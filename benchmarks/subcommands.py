@@ -1,4 +1,4 @@
-"""Runs another command of a benchmark in a process of its own."""
+"""Runs another command of a benchmark in a separate process."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ PRINT = {
     ),
 }
 
-# Modules that another command of a benchmark runs in a process of its own, with arguments that only it gives; and
+# Modules that another command of a benchmark runs in a separate process, with arguments that only it gives; and
 # `chimed`, which imports nothing of the project and reports its errors itself.
 NO_COMMANDS = {
     "chimed/__main__.py",

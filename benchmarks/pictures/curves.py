@@ -1,4 +1,4 @@
-"""Learning curves of the quickstart's stages as one SVG: a row of panels, one per stage, each with axes of its own.
+"""Learning curves of the quickstart's stages as one SVG: a row of panels, one per stage, each with its own axes.
 
 The file is self-contained and follows the reader's color scheme, light or dark.
 """

@@ -72,7 +72,7 @@ class Kill:
 
 
 def main() -> None:
-    """Disturbs runs of each stage; prints the result of each, and every stage's totals in a line of its own."""
+    """Disturbs runs of each stage; prints a line with each result, and one with every stage's totals."""
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -65,7 +65,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _look(config: Any, pretrain: PretrainConfig | None, options: argparse.Namespace) -> list[str]:
-    """Prints one stage's verdict, with --verbose also its tables, and returns a line that says why it is refused; an empty list if it is not."""
+    """Prints one stage's verdict, and with --verbose its tables.
+
+    Returns:
+        A line that says why the stage is refused; an empty list if it is not.
+    """
     shape_of, capacity = _shapes(options.shape, pretrain), _capacity(config, options)
     wanted = plan(config, shape_of, capacity.gpu_bytes)
     disks = [Finding("fits", "disk", f"{gib(disk.bytes)} to write ({disk.why})") for disk in wanted.disks]

@@ -81,8 +81,9 @@ class Piece:
 def find_files(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns the files that `inputs` name, sorted and without duplicates, and the files that are left out.
 
-    `inputs` are files, folders, patterns, and names that begin with hf://datasets/. Hidden files in a folder are
-    skipped, and so are the files about an earlier preparation. Files of unknown formats that are in a folder or match a pattern are left out.
+    `inputs` are files, folders, patterns, and names that begin with hf://datasets/. Hidden files in a folder
+    are skipped, and so are the files that a preparation writes next to its shards. Files of unknown formats that are in
+    a folder or match a pattern are left out.
 
     Raises:
         DataError: a path does not exist, a pattern matches no file, a named file has an unknown format, or there is
