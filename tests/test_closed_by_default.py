@@ -16,6 +16,7 @@ DEPLOYMENTS = sorted(
     for folder in ("cluster", "serve", "configs")
     for path in (ROOT / folder).rglob(pattern)
 )
+OPENED = re.compile(r"\b(?:RAY_AUTH_MODE|mode|auth\w*)\b\W+(?:\w+\W+)?disabled\b", re.IGNORECASE)
 LOOPBACK = re.compile(r"127\.0\.0\.1|loopback")
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 SWITCH, ADDRESS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0", "--node-ip-address=127.0.0.1"
@@ -23,7 +24,7 @@ SWITCH, ADDRESS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0", "--node-ip-address=127.
 
 def unsafe_lines(text: str) -> list[str]:
     """Lines that turn authentication off and do not speak of loopback."""
-    return [line for line in text.splitlines() if re.search(r"\bdisabled\b", line) and not LOOPBACK.search(line)]
+    return [line for line in text.splitlines() if OPENED.search(line) and not LOOPBACK.search(line)]
 
 
 def unsafe_starts(text: str) -> list[str]:
@@ -48,6 +49,9 @@ def test_no_text_opens_ray_to_the_network(path: Path) -> None:
 def test_the_scan_finds_what_it_looks_for() -> None:
     opened = "```bash\nexport RAY_AUTH_MODE=disabled\nray start --head\n```\n"
     assert unsafe_lines(opened) == ["export RAY_AUTH_MODE=disabled"]
+    for line in ("authOptions: {mode: disabled}", "  mode: disabled", "authentication is disabled", "auth disabled"):
+        assert unsafe_lines(line) == [line]
+    assert unsafe_lines("its `eval` command is disabled") == []
     assert unsafe_starts(opened) == ["ray start --head"]
     assert unsafe_starts(f"```bash\nray start --head {ADDRESS}\n```\n") == [f"ray start --head {ADDRESS}"]
     assert unsafe_starts(f"```bash\nexport {SWITCH}\nray start --head {ADDRESS}\n```\n") == []
