@@ -25,6 +25,11 @@ logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 
+_HELD = {
+    signal.SIGINT: "interrupted: ending as soon as %s; press Ctrl-C again to end at once",
+    signal.SIGTERM: "SIGTERM: ending as soon as %s",
+}
+
 # A Unix socket's path has at most 107 bytes, of which Ray needs 69 below its temporary folder.
 _LONGEST_TEMPORARY_FOLDER = 38
 
@@ -60,6 +65,9 @@ def connect(
     this process was already connected, it stays connected. In a submitted job, workers import this project's packages
     from the job's copy; otherwise, from the driver's.
 
+    Inside the block, SIGTERM raises SystemExit with the status `os.EX_TEMPFAIL` in a process that does not handle it
+    otherwise.
+
     Args:
         num_cpus: logical CPUs of a cluster started here; default: all of the machine's. Ignored when joining.
         num_gpus: logical GPUs, likewise.
@@ -76,6 +84,8 @@ def connect(
     """
     import ray
 
+    from cluster.ray_internals import own_sigterm_handler
+
     logging.getLogger("ray").setLevel(logging.ERROR)
     if ray.is_initialized():
         yield _connection(started_here=False)
@@ -83,58 +93,83 @@ def connect(
     address = os.environ.get("RAY_ADDRESS") or "local"
     logger.info("starting Ray on this machine" if address == "local" else f"joining the Ray cluster at {address}")
     options: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
-    try:
-        with interrupts_held("Ray has started"):
-            if address == "local":
-                _start(
-                    num_cpus=num_cpus,
-                    num_gpus=num_gpus,
-                    include_dashboard=dashboard,
-                    object_store_memory=object_store_bytes,
-                    **_temporary_folders(object_store_bytes),
-                    **options,
-                )
-            else:
-                from cluster.join import join
+    with _ended_by_sigterm():
+        try:
+            with signals_held("Ray has started"), own_sigterm_handler():
+                if address == "local":
+                    _start(
+                        num_cpus=num_cpus,
+                        num_gpus=num_gpus,
+                        include_dashboard=dashboard,
+                        object_store_memory=object_store_bytes,
+                        **_temporary_folders(object_store_bytes),
+                        **options,
+                    )
+                else:
+                    from cluster.join import join
 
-                join(address, options, insecure)
-        yield _connection(started_here=address == "local")
-    finally:
-        with interrupts_held("Ray has stopped"):
-            ray.shutdown()
+                    join(address, options, insecure)
+            yield _connection(started_here=address == "local")
+        finally:
+            with signals_held("Ray has stopped"):
+                ray.shutdown()
 
 
 @contextmanager
-def interrupts_held(until: str) -> Iterator[None]:
-    """Defers Ctrl-C until the block ends; a second one ends the process at once.
+def signals_held(until: str) -> Iterator[None]:
+    """Defers Ctrl-C and SIGTERM until the block ends; a second Ctrl-C ends the process at once.
 
-    Does nothing in other threads than the main one, or if the process ignores Ctrl-C, as jobs in the background do.
+    Does nothing in other threads than the main one, nor to a signal that the process ignores, as jobs in the background
+    ignore Ctrl-C, or that ends it by default.
 
     An exception inside `ray.init` or `ray.shutdown` leaves Ray's C++ threads running without their data, and the process
     then ends with a segmentation fault.
 
     Args:
-        until: the end of the block, for the line that is printed when Ctrl-C is pressed.
+        until: the end of the block, for the line that is printed when a signal arrives.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held = {number: handler for number, handler in before.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard: list[FrameType | None] = []
+    heard: list[tuple[int, FrameType | None]] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
-        if heard:
+        if heard and number == signal.SIGINT:
             os._exit(128 + number)  # Ray's processes on this machine end with this one
-        heard.append(frame)
-        logger.warning("interrupted: ending as soon as %s; press Ctrl-C again to end at once", until)
+        if not heard:
+            logger.warning(_HELD[signal.Signals(number)], until)
+        heard.append((number, frame))
 
-    signal.signal(signal.SIGINT, hear)
+    for signum in held:
+        signal.signal(signum, hear)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for signum, handler in held.items():
+            signal.signal(signum, handler)
     if heard:
-        before(signal.SIGINT, heard[0])
+        number, frame = heard[0]
+        held[signal.Signals(number)](number, frame)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM raise SystemExit inside the block, in the main thread of a process that does not handle it yet."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    logger.warning("ended by SIGTERM")
+    raise SystemExit(os.EX_TEMPFAIL)
 
 
 def _start(**options: Any) -> None:

@@ -69,6 +69,21 @@ def separate_process_groups() -> Iterator[None]:
         services.ConsolePopen = original
 
 
+@contextmanager
+def own_sigterm_handler() -> Iterator[None]:
+    """Keeps this process's handler of SIGTERM, which `ray.init` would otherwise replace, inside the block."""
+    original = ray._private.utils.set_sigterm_handler
+    ray._private.utils.set_sigterm_handler = _keep_handler
+    try:
+        yield
+    finally:
+        ray._private.utils.set_sigterm_handler = original
+
+
+def _keep_handler(handler: object) -> None:
+    """Takes the place of Ray's function that installs a handler of SIGTERM."""
+
+
 def session_folder() -> Path:
     """Returns the folder of the Ray session that this process has joined, which holds its logs."""
     return Path(ray._private.worker._global_node.get_session_dir_path())

@@ -41,16 +41,17 @@ from trainers.runs.stopping import EXIT_CODE, INTERRUPTED
 
 PROG = "python -m benchmarks.stage_kills"
 PATIENCE_S = 600.0
-STARTING_ENDS = (-signal.SIGTERM, signal.SIGTERM)
-"""The exit statuses after SIGTERM before training begins, when there is nothing to save: without and with Ray's handler."""
 ENDS = {
     "driver": {-signal.SIGKILL},
     "worker": set[int](),  # it is replaced
     "interrupt": {INTERRUPTED},
-    "terminate": {EXIT_CODE, *STARTING_ENDS},
-    "group": {EXIT_CODE, *STARTING_ENDS},
+    "terminate": {EXIT_CODE, -signal.SIGTERM},
+    "group": {EXIT_CODE, -signal.SIGTERM},
 }
-"""The exit statuses of a command that a disturbance may end, by disturbance."""
+"""The exit statuses of a command that a disturbance may end, by disturbance.
+
+SIGTERM ends a command that has not begun to connect to Ray at once, as it ends any process.
+"""
 WORKERS = ("ray::RayTrain", "ray::Policy", "ray::Rollout")
 """Beginnings of the names of the processes that a stage can replace."""
 STARTING = 0.25
@@ -176,8 +177,13 @@ def differences(run: Path, other: Path) -> list[str]:
 
 def steps(run: Path) -> dict[Path, int]:
     """Returns the number of steps that a run has logged, by folder: its own, and those of a round's fine-tuning."""
-    logged = {path.parent: [line["step"] for line in read_metrics(path.parent)] for path in run.rglob("metrics.jsonl")}
-    return {folder: max(found, default=0) for folder, found in logged.items()}
+    found = {}
+    for folder, below, files in os.walk(run):  # which leaves out what the command removes in the meantime
+        if "checkpoints" in below:
+            below.remove("checkpoints")
+        if "metrics.jsonl" in files:
+            found[Path(folder)] = max((line["step"] for line in read_metrics(Path(folder))), default=0)
+    return found
 
 
 def _compared(run: Path) -> list[dict[str, float]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.connect import connect, interrupts_held
+from cluster.connect import connect, signals_held
 from configs.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,23 +93,76 @@ def test_a_cluster_of_its_own_is_on_loopback_only_and_ends_with_its_driver(tmp_p
 
 
 @pytest.mark.slow
-def test_an_interrupted_start_ends_with_status_130_and_no_crash(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "told"),
+    [
+        (
+            signal.SIGINT,
+            130,
+            [
+                "interrupted: ending as soon as Ray has started; press Ctrl-C again to end at once",
+                "here: interrupted",
+            ],
+        ),
+        (signal.SIGTERM, 75, ["SIGTERM: ending as soon as Ray has started", "ended by SIGTERM"]),
+    ],
+)
+def test_a_signal_while_ray_starts_ends_without_a_crash(
+    number: signal.Signals, status: int, told: list[str], tmp_path: Path
+) -> None:
     driver = start(tmp_path, RAY_ADDRESS="local")
     deadline = time.monotonic() + 60
     while len(descendants(driver.pid)) < 2:  # `ray.init` has started its first process
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(number)
     out, err = driver.communicate(timeout=60)
-    told = "interrupted: ending as soon as Ray has started; press Ctrl-C again to end at once"
-    assert (out, err.splitlines(), driver.returncode) == ("", [told, "here: interrupted"], 130)
+    assert (out, err.splitlines(), driver.returncode) == ("", told, status)
+
+
+@pytest.mark.slow
+def test_sigterm_while_connected_ends_with_status_75_and_leaves_no_process(tmp_path: Path) -> None:
+    driver = start(tmp_path, RAY_ADDRESS="local")
+    assert driver.stdout is not None
+    driver.stdout.readline()
+    family = descendants(driver.pid)
+    assert family
+    driver.send_signal(signal.SIGTERM)
+    _, err = driver.communicate(timeout=60)
+    assert (err, driver.returncode) == ("ended by SIGTERM\n", 75)
+    deadline = time.monotonic() + 30
+    while left := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def test_sigterm_twice_ends_the_process_at_the_end_of_the_block() -> None:
+    """As `timeout` sends it: to the command, then to its process group."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(75)
+
+    def work() -> None:
+        with signals_held("it is done"):
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            reached.append("the end")
+
+    reached: list[str] = []
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            work()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (stopped.value.code, reached) == (75, ["the end"])
 
 
 def test_an_interrupt_waits_for_the_end_of_the_block(caplog: pytest.LogCaptureFixture) -> None:
     reached = []
 
     def work() -> None:
-        with interrupts_held("it is done"):
+        with signals_held("it is done"):
             signal.raise_signal(signal.SIGINT)
             reached.append("the end")
 
@@ -124,7 +177,7 @@ def test_an_interrupt_waits_for_the_end_of_the_block(caplog: pytest.LogCaptureFi
 def test_a_process_that_ignores_interrupts_still_does() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with interrupts_held("it is done"):
+        with signals_held("it is done"):
             signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:

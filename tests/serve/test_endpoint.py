@@ -143,6 +143,7 @@ def test_weights_are_taken_over_without_a_failed_request(endpoint: Any) -> None:
                 answers.append(reply.choices[0].message.content)
             except openai.OpenAIError as error:
                 failures.append(error)
+            stop.wait(0.3)  # leaves processor time to the engines that start
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
