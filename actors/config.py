@@ -110,6 +110,11 @@ class OptimizerConfig(Section):
     )
     final_lr_ratio: float = Field(0.1, ge=0, le=1, description="final learning rate, as a fraction of the peak")
 
+    @property
+    def decays(self) -> bool:
+        """Whether the learning rate of a step depends on the number of all steps."""
+        return self.schedule != "constant" and self.final_lr_ratio < 1
+
 
 def require_gpus_of_their_own(placement: PlacementConfig, todo: str) -> None:
     """Rejects a placement that could put several ranks of one world on the same GPU.

@@ -45,6 +45,13 @@ class Section(BaseModel):
     """The stage's key in a recipe, such as `recipe_key = "ppo"`; set on the settings of a whole stage."""
     may_change: ClassVar[frozenset[str]] = frozenset()
     """Keys of a stage whose values may differ when a run is resumed: they affect where it computes, not what."""
+    may_grow: ClassVar[frozenset[str]] = frozenset()
+    """Keys of a stage's length, whose values may be larger when a run is resumed unless `length_matters`; None is largest."""
+
+    @property
+    def length_matters(self) -> bool:
+        """Whether steps depend on the number of all steps: a run then cannot be made longer."""
+        return False
 
 
 def load(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str], prog: str) -> Section:

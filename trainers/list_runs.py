@@ -19,9 +19,9 @@ from configs.errors import ConfigError, one_line_errors
 from configs.program import program
 from reporting.formats import format_time
 from storage.paths import runs_root
-from trainers.reporting.panels import key_metrics
 from trainers.reporting.record import read_record
 from trainers.runs.folder import in_use
+from trainers.runs.panels import key_metrics
 
 PROG = program("trainers.list_runs")
 _METRICS = 2  # key metrics per run

@@ -122,6 +122,10 @@ def test_ahead_is_off_by_exactly_one_version_and_resumes_bit_for_bit(settings: A
     config = settings("ahead-broken", **changes)
     broken(config, after=3)
     assert equal(weights(finished_run(config)), weights(whole))
+    finished_run(settings("ahead-longer", **changes, steps=3))
+    longer = finished_run(settings("ahead-longer", **changes, steps=4))
+    assert equal(weights(longer), weights(whole))
+    assert [line["reward"] for line in read_metrics(longer)] == [line["reward"] for line in read_metrics(whole)]
 
 
 def broken(config: PPOConfig, after: int) -> None:

@@ -199,6 +199,7 @@ class PPOConfig(RewardedConfig):
     """RLHF: trains the policy on rewards; vLLM engines generate. Only roles that the algorithm needs are started."""
 
     recipe_key: ClassVar[str] = "ppo"
+    may_grow: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     prompts: PromptData
     steps: int = Field(ge=1, description="number of steps; each generates, scores, updates, and publishes weights")
@@ -267,6 +268,12 @@ class PPOConfig(RewardedConfig):
     def rows_per_step(self) -> int:
         """Number of responses per step."""
         return self.prompts_per_step * self.samples_per_prompt
+
+    @property
+    def length_matters(self) -> bool:
+        """Whether a learning rate decays towards the last step."""
+        learners = (role for role in self.roles.values() if isinstance(role, TrainedRoleConfig))
+        return any(learner.optimizer.decays for learner in learners)
 
     @property
     def updates(self) -> int:

@@ -176,10 +176,16 @@ class SupervisedConfig(TrainingConfig, StageConfig):
     """Settings that pretraining, SFT, reward-model training, and DPO share."""
 
     may_change: ClassVar[frozenset[str]] = frozenset({"placement", "cluster", "max_failures"})
+    may_grow: ClassVar[frozenset[str]] = frozenset({"epochs", "max_steps"})
 
     evaluation: EvaluationConfig | None = Field(
         None, description="evaluate the language model on tasks during training"
     )
+
+    @property
+    def length_matters(self) -> bool:
+        """Whether the learning rate decays towards the last step."""
+        return self.optimizer.decays
 
     @model_validator(mode="after")
     def _ranks_have_their_own_gpus(self) -> SupervisedConfig:

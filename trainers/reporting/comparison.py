@@ -17,8 +17,8 @@ from reporting.scale import scale_of
 from reporting.tables import Row, Table
 from trainers.reporting.calibration import SECTION, read_evaluation, reliability_diagram, score_histogram
 from trainers.reporting.page import STAGES, curves_of, key_value, sections
-from trainers.reporting.panels import CARDS, PHASE, Panel, panels_of
 from trainers.reporting.record import Record
+from trainers.runs.panels import CARDS, PHASE, Panel, panels_of
 
 _ABSENT = "–"
 _SAME_LOSS = {"pretrain": "tokens", "sft": "tokens"}
@@ -113,7 +113,7 @@ def phase_bars(records: Records) -> BarChart | None:
     unit = display_unit("seconds", values)
     scale = scale_of([0.0, *(value / unit.size for value in values)])
     bars = [
-        Bar(phase, mean / unit.size, format_number(mean / unit.size, unit=unit.symbol), label, color)
+        Bar(phase, mean / unit.size, format_seconds(mean), label, color)
         for phase in dict.fromkeys(phase for phases in means.values() for phase in phases)
         for color, (label, phases) in enumerate(means.items())
         if (mean := phases.get(phase)) is not None

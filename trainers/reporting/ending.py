@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trainers.reporting.panels import key_metrics
 from trainers.reporting.record import read_record
 from trainers.runs.folder import Run
+from trainers.runs.panels import key_metrics
 
 
 def ending(run: Run) -> str:

@@ -20,9 +20,9 @@ from trainers.reporting.calibration import (
     reliability_diagram,
     score_histogram,
 )
-from trainers.reporting.panels import CARDS, PHASE, Panel, panel_of, panels_of
 from trainers.reporting.record import Record
 from trainers.reporting.samples import SamplesView
+from trainers.runs.panels import CARDS, PHASE, Panel, panel_of, panels_of
 from trainers.runs.progress import clock
 
 MOST_CARDS = 8

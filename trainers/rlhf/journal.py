@@ -148,10 +148,12 @@ def fingerprint(config: PPOConfig | RejectionConfig) -> str:
     """Returns a SHA-256 (64 hex digits) of the settings that determine the responses of every step.
 
     The weights of later steps depend on nearly every setting: seed, model names, rollout, algorithm, optimizers, and
-    rewards. So all settings are included except those listed above. Prompts are included by content, because a table
+    rewards. So all settings are included except those listed above, and the length of a run unless its steps depend on
+    it. Prompts are included by content, because a table
     can change while its name stays the same. Two runs with the same fingerprint generate the same responses.
     """
-    settings = _decisive(config.model_dump(mode="json", exclude=_OF_THE_STAGE))
+    length = set() if config.length_matters else set(type(config).may_grow)
+    settings = _decisive(config.model_dump(mode="json", exclude=_OF_THE_STAGE | length))
     settings["prompts"]["train"] = [
         sha256(file) for path in config.prompts.train for file in table_files(table_path(path))
     ]

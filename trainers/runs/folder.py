@@ -6,7 +6,8 @@
     tb/             the same metrics for TensorBoard
     DONE            written last: the summary, as JSON
 
-Only one driver at a time can open a run. Repeating the command continues the run, or reports that it is finished.
+Only one driver at a time can open a run. Repeating the command continues the run, or reports that it is finished. With
+a larger length, it makes the run longer, unless the learning rate decays.
 config.yaml and DONE contain their own checksums. A damaged line of metrics.jsonl is reported and dropped, because no
 computation depends on it.
 """
@@ -21,6 +22,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -30,15 +32,23 @@ from cluster.liveness.heartbeat import DriverHeartbeat
 from configs.base import Section, dump, read
 from configs.errors import ConfigError
 from configs.recipe import short
-from storage.durable import checked_json, checksum_fault, json_with_checksum, replace_file, with_checksum, writing
+from storage.durable import checked_json, checksum_fault, json_with_checksum, replace_file, sync, with_checksum, writing
 from storage.paths import runs_root
 from trainers.runs.contents import require_same_contents
-from trainers.runs.events import TensorBoard
+from trainers.runs.events import TensorBoard, flat
 from trainers.runs.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 _MOST_NAMED = 5  # changed settings that an error names
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """What differs from the settings that a run was started with, as text, and whether it becomes longer."""
+
+    text: str = ""
+    longer: bool = False
 
 
 class Run:
@@ -67,12 +77,14 @@ class Run:
             changed = self._check_or_write_config()
             require_same_contents(self.path, config)
             self.finished = _read_done(self.path / "DONE")
-            if changed and self.finished is None:
-                logger.info("continuing with %s", changed)
+            if self.finished is not None and changed.longer:
+                self._reopen()
+            if changed.text and self.finished is None:
+                logger.info("continuing with %s", changed.text)
                 self._write_config()
             _drop_damaged_lines(self.path / "metrics.jsonl")
             self._metrics = self._open_metrics()
-            self._tensorboard = TensorBoard(self.path / "tb")
+            self._tensorboard = TensorBoard(self.path / "tb", flat(config.model_dump(mode="json")))
             self._pulse: DriverHeartbeat | None = None
         except BaseException:
             os.close(self._lock)
@@ -151,39 +163,50 @@ class Run:
     ) -> None:
         self.close()
 
-    def _check_or_write_config(self) -> str | None:
+    def _check_or_write_config(self) -> _Changed:
         """Compares the settings with config.yaml, or writes it if it does not exist.
 
-        Returns:
-            A description of the differences in settings that may change; None if there is none.
-
         Raises:
-            ConfigError: another setting differs, or config.yaml is damaged.
+            ConfigError: a setting differs that may not change, or config.yaml is damaged.
         """
         path, stage = self.path / "config.yaml", self.config.recipe_key
         if not path.exists():
             self._write_config()
-            return None
+            return _Changed()
         if damage := checksum_fault(path.read_bytes(), required=False):
             raise ConfigError(
                 f"{path}: {damage}; restore the file, or delete it to continue with the settings of this command"
             )
         stored = read(stage, {stage: type(self.config)}, ["--config", str(path)])
-        free = set(type(self.config).may_change)
-        before, now = (config.model_dump(mode="json", exclude=free) for config in (stored, self.config))
-        if found := list(_differences(before, now, stage)):
-            named = [f"{key} = {short(old)}, not {short(new)}" for key, old, new in found[:_MOST_NAMED]]
+        may_change, may_grow = type(self.config).may_change, type(self.config).may_grow
+        before, now = (config.model_dump(mode="json") for config in (stored, self.config))
+        differences = {key: (old, new) for key, old, new in _differences(before, now, "")}
+        longer = {key for key, values in differences.items() if key in may_grow and _is_larger(*values)}
+        free = {key for key in differences if key.partition(".")[0] in may_change}
+        kept = differences.keys() - free - (set() if self.config.length_matters else longer)
+        if found := [key for key in differences if key in kept]:
+            named = [
+                f"{stage}.{key} = {short(differences[key][0])}, not {short(differences[key][1])}"
+                for key in found[:_MOST_NAMED]
+            ]
             more = [f"{len(found) - len(named)} more"] if len(found) > len(named) else []
+            reason = (
+                "" if kept - longer else "; its learning rate decays towards its last step, so it cannot be made longer"
+            )
             raise ConfigError(
-                f"{path}: this run was started with {'; '.join([*named, *more])}; continue it with the old "
+                f"{path}: this run was started with {'; '.join([*named, *more])}{reason}; continue it with the old "
                 f"value{'s' if len(found) > 1 else ''}, start another run with --name={_next_name(self.name)}, or delete the "
                 "folder"
             )
-        before, now = (config.model_dump(mode="json") for config in (stored, self.config))
-        changed = [
-            f"{key} = {short(new)} instead of {short(old)}" for key, old, new in _differences(before, now, stage)
-        ]
-        return "; ".join(changed) or None
+        changed = [f"{stage}.{key} = {short(new)} instead of {short(old)}" for key, (old, new) in differences.items()]
+        return _Changed("; ".join(changed), bool(longer))
+
+    def _reopen(self) -> None:
+        """Makes a finished run one that has steps left. Its model is replaced when it finishes again."""
+        with writing(self.path / "DONE"):
+            (self.path / "DONE").unlink()
+            sync(self.path)
+        self.finished = None
 
     def _write_config(self) -> None:
         path = self.path / "config.yaml"
@@ -273,9 +296,14 @@ def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any, Any]]
     """Yields every key whose values differ, the old value, and the new value."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*new, *(name for name in old if name not in new)]:
-            yield from _differences(old.get(name), new.get(name), f"{key}.{name}")
+            yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
     elif old != new:
         yield key, old, new
+
+
+def _is_larger(old: float | None, new: float | None) -> bool:
+    """Returns whether a limit was raised; None is no limit."""
+    return old is not None and (new is None or new > old)
 
 
 def _drop_damaged_lines(path: Path) -> None:

@@ -109,9 +109,9 @@ def _judged(row: Row, options: Options) -> Row | Removed:
     text = "\n".join(texts_of(row))
     if options.takes("length"):
         if len(text) < options.shortest:
-            return Removed("length", f"has {len(text)} characters, fewer than {options.shortest}", text)
+            return Removed("length", f"its number of characters, {len(text)}, is less than {options.shortest}", text)
         if len(text) > options.max_chars:
-            return Removed("length", f"has {len(text)} characters, more than {options.max_chars}", text)
+            return Removed("length", f"its number of characters, {len(text)}, exceeds {options.max_chars}", text)
     if options.takes("repetition"):
         share = max(map(repeated_share, texts_of(row)))
         if share > options.max_repeated:

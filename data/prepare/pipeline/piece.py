@@ -184,4 +184,7 @@ def _refuse(rejects: IO[str], line: int, step: str, reason: str) -> None:
 
 
 def _shown(record: Any) -> str:
-    return "" if record is None else str(record)
+    """Returns a record as JSON, for an example in the report."""
+    if record is None or isinstance(record, str):
+        return record or ""
+    return json.dumps(record, ensure_ascii=False, default=str)

@@ -96,7 +96,7 @@ def test_phases_are_bars_with_each_runs_mean(runs: Path) -> None:
     assert [(bar.label, bar.name, bar.color, bar.text) for bar in bars.bars] == [
         ("generate", "a", 0, "2.5 min"),
         ("generate", "b", 1, "5 min"),
-        ("update", "a", 0, "0.5 min"),
+        ("update", "a", 0, "30 s"),
     ]
     assert own_sections(labeled([first, second])) == {}
     assert phase_bars(labeled([first, run(runs, "c", {"reward": [1.0]})])) is None

@@ -86,8 +86,11 @@ def config(tmp_path: Path) -> Any:
 
 def test_the_fingerprint_is_of_what_decides_the_answers(config: Any, tmp_path: Path) -> None:
     start = fingerprint(config())
-    for flag in ("--name=x", "--policy.placement.ranks=2", "--checkpoint_every=3", "--rollout.engine.max_concurrent=3"):
+    same = ("--name=x", "--policy.placement.ranks=2", "--checkpoint_every=3", "--rollout.engine.max_concurrent=3")
+    for flag in (*same, "--steps=41"):
         assert fingerprint(config(flag)) == start, flag
+    decaying = "--policy.optimizer.schedule=linear"
+    assert fingerprint(config(decaying)) != fingerprint(config(decaying, "--steps=41"))
     others = {
         fingerprint(config(flag))
         for flag in (
@@ -95,7 +98,7 @@ def test_the_fingerprint_is_of_what_decides_the_answers(config: Any, tmp_path: P
             "--algorithm.gamma=0.9",
             "--rollout.top_p=0.9",
             "--policy.optimizer.lr=1",
-            "--steps=41",
+            decaying,
         )
     }
     (tmp_path / "prompts.jsonl").write_text('{"other": 1}')

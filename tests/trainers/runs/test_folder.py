@@ -3,19 +3,22 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from contextlib import suppress
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import Field
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from configs.base import Section, read
 from configs.errors import ConfigError
 from storage.durable import DiskError
-from trainers.runs.folder import Run, read_metrics
+from trainers.runs.folder import Run, already_finished, read_metrics
 
 
 class Optimizer(Section):
@@ -88,6 +91,63 @@ def test_where_a_run_computes_may_change_until_it_is_finished(runs, caplog):
         Run("sft", SFT(seed=1, ranks=2))
 
 
+class Long(Section):
+    recipe_key: ClassVar[str] = "long"
+    may_grow: ClassVar[frozenset[str]] = frozenset({"steps", "epochs"})
+    steps: int | None = 10
+    epochs: float = 1.0
+    decays: bool = False
+
+    @property
+    def length_matters(self) -> bool:
+        return self.decays
+
+
+@pytest.mark.parametrize("longer", [{"steps": 11}, {"steps": None}, {"epochs": 1.5}, {"steps": 11, "epochs": 2.0}])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_may_become_longer(finished: bool, longer: dict[str, Any], runs: Path) -> None:
+    with Run("long", Long()) as run:
+        run.log(1, {"loss": 1.0})
+        if finished:
+            run.finish({})
+    assert already_finished("long", Long()) is finished
+    assert not already_finished("long", Long(**longer))
+    with Run("long", Long(**longer)) as run:
+        assert run.finished is None
+        assert lines(run) == [(1, 1.0)]
+        run.finish({})
+    assert already_finished("long", Long(**longer))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refused"),
+    [
+        (Long(), Long(steps=9), "long.steps = 10, not 9; continue it with the old value,"),
+        (Long(steps=None), Long(steps=99), "long.steps = None, not 99; continue it with the old value,"),
+        (Long(), Long(epochs=0.5, steps=11), "long.epochs = 1.0, not 0.5; continue it with the old value,"),
+        (
+            Long(),
+            Long(steps=11, decays=True),
+            "long.steps = 10, not 11; long.decays = False, not True; continue it with the old values,",
+        ),
+        (
+            Long(decays=True),
+            Long(decays=True, steps=11),
+            "long.steps = 10, not 11; its learning rate decays towards its last step, so it cannot be made longer; "
+            "continue it with the old value, start another run with --name=long-2,",
+        ),
+    ],
+)
+def test_a_run_becomes_neither_shorter_nor_longer_where_its_length_matters(
+    before: Long, after: Long, refused: str, runs: Path
+) -> None:
+    with Run("long", before) as run:
+        run.finish({})
+    with pytest.raises(ConfigError, match=re.escape(refused)):
+        Run("long", after)
+    assert already_finished("long", before)
+
+
 def test_a_setting_added_since_the_start_has_its_default(runs):
     Run("sft", SFT()).close()
     (runs / "sft" / "config.yaml").write_text("sft:\n  seed: 0\n")
@@ -106,13 +166,25 @@ def test_rewinding_forgets_later_steps_here_and_in_tensorboard():
         run.log(4, {"loss": 40.0})
         assert lines(run)[-1] == (4, 40.0)
     events = EventAccumulator(str(run.path / "tb")).Reload()
-    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1), (2, 2), (3, 3), (4, 40)]
+    assert [(event.step, event.value) for event in events.Scalars("Outcome/loss")] == [(1, 1), (2, 2), (3, 3), (4, 40)]
 
 
 def test_infinities_are_left_out_of_the_plot():
     with Run("sft", SFT()) as run:
         run.log(1, {"loss": math.inf, "kl": 0.5})
-    assert EventAccumulator(str(run.path / "tb")).Reload().Tags()["scalars"] == ["kl"]
+    assert EventAccumulator(str(run.path / "tb")).Reload().Tags()["scalars"] == ["Other/kl"]
+
+
+def test_tensorboard_groups_metrics_by_the_sections_of_the_report_and_has_the_settings():
+    with Run("sft", SFT(optimizer=Optimizer(lr=0.5))) as run:
+        run.log(1, {"grad_norm": 1.0, "heldout_perplexity": 2.0, "seconds_update": 3.0, "eval/exam_accuracy": 0.5})
+    events = EventAccumulator(str(run.path / "tb")).Reload()
+    tags = ["Optimizer/grad_norm", "Outcome/heldout_perplexity", "Time/seconds_update", "Outcome/eval/exam_accuracy"]
+    assert events.Tags()["scalars"] == tags
+    (content,) = [events.SummaryMetadata(tag).plugin_data.content for tag in events.Tags().get("tensors", [])] or [b""]
+    stored = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert stored["optimizer.lr"].number_value == 0.5
+    assert stored["ranks"].number_value == 1
 
 
 def test_a_torn_last_line_is_dropped(runs):

@@ -158,6 +158,25 @@ def test_a_finished_run_says_so_and_changes_nothing(
     assert "started with sft.batch_size = 4, not 2" in capsys.readouterr().err
 
 
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_finished_run_that_becomes_longer_equals_a_run_of_that_length(
+    recipe: Path, ray_cluster: None, runs: Path
+) -> None:
+    def go(name: str, steps: int) -> Path:
+        constant = ["--optimizer.schedule=constant", "--optimizer.warmup_steps=2"]
+        main(SftStage, "sft", ["--config", str(recipe), *SMALL, *constant, f"--name={name}", f"--max_steps={steps}"])
+        return runs / name
+
+    go("longer", 3)
+    longer, whole = go("longer", 6), go("whole", 6)
+    first, second = (load_file(run / "model" / "model.safetensors") for run in (longer, whole))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    losses = [[(line["step"], line["loss"]) for line in read_metrics(run)] for run in (longer, whole)]
+    assert losses[0] == losses[1]
+    assert [step for step, _ in losses[0]] == [1, 2, 3, 4, 5, 6]
+
+
 def stopped_after(rank: int, world: int, clinic: str, folder: str, step: str) -> dict[int, float]:
     """The losses of a run on these ranks, which all end when `step` has been reported; from its newest checkpoint on."""
     from trainers.supervised.rank import Rank

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from trainers.reporting.page import cards, sections
-from trainers.reporting.panels import OTHER
 from trainers.reporting.record import Record, read_record
+from trainers.runs.panels import OTHER
 
 
 @pytest.fixture

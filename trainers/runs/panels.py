@@ -1,4 +1,7 @@
-"""The panels of the report: which metrics share a chart. Other metrics get one chart each in the section "Other"."""
+"""The panels of the report: which metrics share a chart. Other metrics get one chart each in the section "Other".
+
+TensorBoard groups a run's metrics by the same sections.
+"""
 
 from __future__ import annotations
 
@@ -187,3 +190,11 @@ def panels_of(names: Iterable[str]) -> list[tuple[Panel, list[str]]]:
 def panel_of(name: str) -> Panel | None:
     """Returns the first panel with a pattern that matches the metric; None if there is none."""
     return next((panel for panel in PANELS if any(fnmatchcase(name, pattern) for pattern in panel.names)), None)
+
+
+def section_of(name: str) -> str:
+    """Returns the section of a metric's panel."""
+    if name.startswith(PHASE):
+        return "Time"
+    panel = panel_of(name)
+    return OTHER if panel is None else panel.section
