@@ -149,8 +149,8 @@ def fingerprint(config: PPOConfig | RejectionConfig) -> str:
 
     The weights of later steps depend on nearly every setting: seed, model names, rollout, algorithm, optimizers, and
     rewards. So all settings are included except those listed above, and the length of a run unless its steps depend on
-    it. Prompts are included by content, because a table
-    can change while its name stays the same. Two runs with the same fingerprint generate the same responses.
+    it. Prompts are included by content, because a table can change while its name stays the same. Two runs with the
+    same fingerprint generate the same responses, as far as both go.
     """
     length = set() if config.length_matters else set(type(config).may_grow)
     settings = _decisive(config.model_dump(mode="json", exclude=_OF_THE_STAGE | length))

@@ -7,7 +7,8 @@
     DONE            written last: the summary, as JSON
 
 Only one driver at a time can open a run. Repeating the command continues the run, or reports that it is finished. With
-a larger length, it makes the run longer, unless the learning rate decays.
+more steps or epochs, it makes the run longer, unless the learning rate decays.
+
 config.yaml and DONE contain their own checksums. A damaged line of metrics.jsonl is reported and dropped, because no
 computation depends on it.
 """

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 
 from reporting.charts import COLORS
 from reporting.curves import Series
@@ -192,6 +193,7 @@ def panel_of(name: str) -> Panel | None:
     return next((panel for panel in PANELS if any(fnmatchcase(name, pattern) for pattern in panel.names)), None)
 
 
+@cache  # it is called for every metric of every step
 def section_of(name: str) -> str:
     """Returns the section of a metric's panel."""
     if name.startswith(PHASE):
