@@ -179,7 +179,7 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
         "health_check_period_s": HEALTH_PERIOD_S,
         "health_check_timeout_s": HEALTH_TIMEOUT_S,
         "graceful_shutdown_timeout_s": DRAIN_S,
-        "logging_config": {"encoding": "JSON"},
+        "logging_config": {"encoding": "JSON", "enable_access_log": False},  # the gateway logs each request
         "ray_actor_options": {"num_cpus": 0},  # the bundle below holds all resources of a replica
     }
     if replicas.most > replicas.count:
@@ -249,7 +249,7 @@ def _scorer(name: str, folder: ModelFolder, config: ServeConfig) -> DeploymentHa
         max_ongoing_requests=SCORES_AT_A_TIME,
         max_queued_requests=config.limits.queued,
         ray_actor_options={**options, "runtime_env": {"env_vars": variables}},
-        logging_config=LoggingConfig(encoding="JSON"),
+        logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
     ).bind(str(folder.path), config.replicas.threads, config.reward_dtype)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,18 +78,43 @@ class Endpoint:
         return build({**self.arguments, **changes})
 
 
-@pytest.fixture(scope="package")
+ENDPOINT = pytest.StashKey[Endpoint | None]()
+
+
+@pytest.fixture
 def endpoint(
-    ray_cluster: None, make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Endpoint]:
-    """Two engines with a tiny model of random weights, and a reward model."""
+    request: pytest.FixtureRequest,
+    ray_cluster: None,
+    make_model: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Endpoint:
+    """Two engines with a tiny model of random weights, and a reward model, started by the first test that asks."""
+    stash = request.session.stash
+    if ENDPOINT not in stash:
+        stash[ENDPOINT] = None  # so that the other tests fail at once if it does not start
+        stash[ENDPOINT] = _start(make_model, tmp_path_factory.mktemp("keys") / "keys.yaml")
+    started = stash[ENDPOINT]
+    assert started is not None, "the endpoint did not start: see the first test that needed it"
+    return started
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stops the endpoint after the last test in this folder, because it takes memory and CPU time while idle."""
+    leaves = nextitem is None or Path(__file__).parent not in nextitem.path.parents
+    if leaves and ENDPOINT in item.session.stash:
+        from ray import serve
+
+        serve.shutdown()
+        del item.session.stash[ENDPOINT]
+
+
+def _start(make_model: Callable[..., Path], keys: Path) -> Endpoint:
     from ray import serve
+    from transformers import AutoTokenizer
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    from transformers import AutoTokenizer
-
-    keys = tmp_path_factory.mktemp("keys") / "keys.yaml"
     keys.write_text(KEYS)
     model = make_model("tools", max_position_embeddings=CONTEXT)
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -108,5 +133,4 @@ def endpoint(
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(endpoint.build(), name="endpoint")
     endpoint.wait(lambda: httpx.get(f"{endpoint.url}/ready", timeout=10).status_code == 200, "the endpoint to be ready")
-    yield endpoint
-    serve.shutdown()
+    return endpoint
