@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -38,7 +37,7 @@ from evals.plan import Plan, make_plan, task_of
 from evals.report.page import write_reports
 from evals.result_cache import ResultCache
 from evals.tasks.registry import Task
-from storage.durable import make_folder, replace_file
+from storage.durable import write_json
 from storage.paths import runs_root
 
 logger = logging.getLogger(__name__)
@@ -229,17 +228,6 @@ def _show(plan: Plan, results: Mapping[str, Any]) -> None:
         values = [result["tasks"].get(task, {}).get(metric) for result in columns.values()]
         table.add_row(task, metric, *("" if value is None else f"{value:.3f}" for value in values))
     Console().print(table)
-
-
-def write_json(value: Any, path: Path) -> None:
-    """Writes JSON atomically, so that a partial file is never visible.
-
-    Raises:
-        DiskError: the file cannot be written.
-    """
-    make_folder(path.parent)
-    text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
-    replace_file(path, f"{text}\n".encode())
 
 
 def _since(start: float) -> float:

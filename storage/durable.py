@@ -80,6 +80,18 @@ def replace_file(path: Path, content: bytes | bytearray | memoryview, *, synced:
             sync(path.parent)
 
 
+def write_json(value: Any, path: Path) -> None:
+    """Writes JSON to the file `path` atomically, and creates its folder.
+
+    Raises:
+        DiskError: the file cannot be written.
+        ValueError: a number is infinite or NaN, which JSON cannot represent.
+    """
+    make_folder(path.parent)
+    text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
+    replace_file(path, f"{text}\n".encode())
+
+
 def make_folder(path: Path) -> None:
     """Creates a folder and its parents if they do not exist.
 

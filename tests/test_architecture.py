@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # `chimed` checks a stage's settings, whose types the trainers declare, before the stage's module imports the engines.
 MAY_ALSO_IMPORT = {
     "chimed/__main__.py": {"trainers"},
-    "trainers/quickstart.py": {"evals"},
+    **{f"trainers/quickstart/{name}.py": {"evals"} for name in ("__main__", "page", "results", "show")},
     "trainers/runs/evaluation.py": {"evals"},
     "cluster/preflight/__main__.py": {"actors", "trainers"},
     "data/prepare/__main__.py": {"cluster"},
@@ -70,7 +70,7 @@ PRINT = {
     *(
         "trainers/journal.py",
         "trainers/list_runs.py",
-        "trainers/quickstart.py",
+        "trainers/quickstart/__main__.py",
         "trainers/report.py",
         "trainers/vocabulary.py",
     ),

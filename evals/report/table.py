@@ -33,7 +33,7 @@ _COLUMNS = {
 }
 _REWARD_MODEL = {"pairwise_accuracy": ("pairwise", "accuracy"), "length_baseline": ("pairwise", "length_baseline")}
 
-_HEADER = ("stage", "perplexity", "choice accuracy", "NER F1", "ROUGE-L", "reward", "KL to SFT")
+HEADER = ("stage", "perplexity", "choice accuracy", "NER F1", "ROUGE-L", "reward", "KL to SFT")
 
 
 def build_table(
@@ -79,17 +79,33 @@ def check_table(table: Mapping[str, Any]) -> None:
     _check_numbers({"peak_memory_bytes": table["peak_memory_bytes"]}, "table")
 
 
+def partial_markdown(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the table of the results so far as Markdown; what was not measured yet is left empty.
+
+    Args:
+        models: the `models` of `evals.run`'s JSON for the stages that are finished.
+    """
+    found = {name: models[name]["tasks"] for name in STAGES if name in models}
+    rows = [
+        {"stage": name, **{column: tasks.get(task, {}).get(metric) for column, (task, metric) in _COLUMNS.items()}}
+        for name, tasks in found.items()
+    ]
+    lines = _aligned([HEADER, *map(cells, rows)])
+    if "reward" in models:
+        lines += ["", reward_model_sentence(_pick(models, "reward", _REWARD_MODEL))]
+    return "\n".join([*lines, ""])
+
+
 def to_markdown(table: Mapping[str, Any]) -> str:
     """Returns the table as Markdown, with aligned columns so that it is readable as plain text."""
-    rows = [_HEADER, *(_cells(row) for row in table["rows"])]
-    model, seconds = table["reward_model"], table["seconds"]
+    rows = [HEADER, *map(cells, table["rows"])]
+    seconds = table["seconds"]
     spent = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
     return "\n".join(
         [
             *_aligned(rows),
             "",
-            f"Reward model: {model['pairwise_accuracy']:.3f} accuracy on held-out pairs; "
-            f"by length alone: {model['length_baseline']:.3f}.",
+            reward_model_sentence(table["reward_model"]),
             f"Time: {spent}; {sum(seconds.values()):.0f} s in total. "
             f"Peak memory of all processes: {table['peak_memory_bytes'] / 2**30:.1f} GiB.",
             "",
@@ -124,14 +140,28 @@ def _check_numbers(values: Mapping[str, Any], where: str) -> None:
             raise ConfigError(f"{where}: {key} is {value!r}; it must be a finite number")
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def reward_model_sentence(model: Mapping[str, float]) -> str:
+    """Returns the reward model's results, the table's `reward_model`, as a sentence."""
+    return (
+        f"Reward model: {model['pairwise_accuracy']:.3f} accuracy on held-out pairs; "
+        f"by length alone: {model['length_baseline']:.3f}."
+    )
+
+
+def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the texts of a row under `HEADER`; a value that is None is left empty."""
+    reward, spread = row["reward_mean"], row["reward_std"]
     return (
         STAGES[row["stage"]],
-        f"{row['perplexity']:,.2f}",
-        *(f"{row[key]:.3f}" for key in ("choice_accuracy", "ner_f1", "rouge_l")),
-        f"{row['reward_mean']:.2f} ± {row['reward_std']:.2f}",
-        f"{row['kl_to_sft']:.2f}",
+        _number(row["perplexity"], ",.2f"),
+        *(_number(row[key], ".3f") for key in ("choice_accuracy", "ner_f1", "rouge_l")),
+        "" if reward is None else f"{reward:.2f} ± {spread:.2f}",
+        _number(row["kl_to_sft"], ".2f"),
     )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

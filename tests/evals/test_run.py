@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.inference.engine import Engine
-from evals.run import _check_finite, main, write_json
+from evals.run import _check_finite, main
 from evals.tasks.registry import TASKS
 
 LANGUAGE = ("perplexity", "choice", "ner", "open", "reward", "kl")
@@ -97,15 +97,6 @@ def test_killed_in_the_middle_it_goes_on_and_gives_the_same_numbers(
 
 def _without_seconds(tasks: dict[str, Any]) -> dict[str, Any]:
     return {name: {key: value for key, value in task.items() if key != "seconds"} for name, task in tasks.items()}
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    file = tmp_path / "results.json"
-    write_json({"检查": 1.5}, file)
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json({"a": [1, math.nan]}, file)
-    assert json.loads(file.read_text(encoding="utf-8")) == {"检查": 1.5}
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_an_undefined_metric_is_refused_by_name() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.quickstart import main
+from trainers.quickstart.__main__ import main
 
 
 def test_one_folder_holds_one_seed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +38,7 @@ def test_a_stop_reaches_the_part_that_runs(tmp_path: Path) -> None:
         "print('ready', flush=True)\n"
         "time.sleep(60)\n"
     )
-    run = f"from configs.logs import configure; configure('trainers.quickstart'); from pathlib import Path; from trainers.quickstart import _Ledger; _Ledger(Path({str(tmp_path / 'l')!r})).run('p', 'part')"
+    run = f"from configs.logs import configure; configure('trainers.quickstart'); from pathlib import Path; from trainers.quickstart.parts import Ledger; Ledger(Path({str(tmp_path / 'l')!r})).run('p', 'part')"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     with subprocess.Popen(
         [sys.executable, "-c", run], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
