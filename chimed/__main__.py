@@ -7,10 +7,12 @@ import importlib.util
 import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from chimed.commands import COMMANDS, GROUPS, usage
 
-_ENGINES = ("torch", "ray", "deepspeed", "transformers", "openrlhf")
+_LOSSES, _LOSSES_VERSION = "openrlhf", "0.11.2"
+_ENGINES = ("torch", "ray", "deepspeed", "transformers", _LOSSES)
 _SUPPORTED = ((3, 11), (3, 12))
 
 
@@ -67,8 +69,17 @@ def _environment_problem() -> str | None:
         )
     missing = [name for name in _ENGINES if importlib.util.find_spec(name) is None]
     if missing:
-        return f"{sys.executable} has no {', '.join(missing)}: run make env, then .venv/bin/chimed"
+        return f"{sys.executable} has no {', '.join(missing)}: {_how_to_install(missing)}"
     return None
+
+
+def _how_to_install(missing: Sequence[str]) -> str:
+    if (Path(__file__).parents[1] / "Makefile").is_file():
+        return "run make env, then .venv/bin/chimed"
+    # Installed from the wheel, which cannot declare openrlhf: its own dependencies contradict ours.
+    if list(missing) == [_LOSSES]:
+        return f"run pip install --no-deps {_LOSSES}=={_LOSSES_VERSION}"
+    return f"install the wheel with its dependencies, then run pip install --no-deps {_LOSSES}=={_LOSSES_VERSION}"
 
 
 def _fail(problem: str) -> int:
