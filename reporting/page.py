@@ -16,7 +16,7 @@ from reporting.formats import format_number, is_chinese, readable
 FILES = Path(__file__).resolve().parent
 
 
-def render(template: Path, *, hover: bool = False, **values: object) -> str:
+def render(template: Path, *, hover: bool = False, refresh_s: int = 0, **values: object) -> str:
     """Renders a report's template as one self-contained HTML page.
 
     Jinja escapes all values. The page's Content Security Policy blocks all requests and all scripts except that of the
@@ -25,9 +25,10 @@ def render(template: Path, *, hover: bool = False, **values: object) -> str:
     Args:
         template: path of a template that extends `base.html.jinja`; it can import the macros of `charts.html.jinja`.
         hover: whether the charts have tooltips.
+        refresh_s: seconds after which a browser loads the page again; 0 for never.
         values: the template's variables.
     """
-    return _environment(template.parent).get_template(template.name).render(hover=hover, **values)
+    return _environment(template.parent).get_template(template.name).render(hover=hover, refresh_s=refresh_s, **values)
 
 
 @cache

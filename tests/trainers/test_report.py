@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from configs.errors import ConfigError
 from reporting.formats import format_time
-from trainers.report import main, report
+from trainers.report import follow, main, report
 from trainers.reporting.page import cards, render, sections
 from trainers.reporting.record import read_record
 from trainers.reporting.samples import read_samples
@@ -286,6 +287,42 @@ def test_a_sample_that_is_still_being_written_is_left_out(make):
     assert read_samples(folder).steps[0].count == 1
     write_samples(folder, 1, '{"step"')
     assert read_samples(folder) is None
+
+
+def test_a_page_that_follows_a_run_is_loaded_again_until_the_run_ends(make, capsys):
+    folder = make({"step": 1, "time": time.time(), "reward": 0.5})
+    page = folder / "report.html"
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        assert '<meta http-equiv="refresh" content="10">' in page.read_text(encoding="utf-8")
+        step = len(waits) + 1
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, "time": time.time(), "reward": 0.5 + step}) + "\n")
+        if step == 3:
+            (folder / "DONE").touch()
+
+    follow([str(folder)], wait=wait)
+    assert waits == [10, 10]
+    final = page.read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' not in final
+    assert "step 3" in final
+    begun, ended = capsys.readouterr().out.splitlines()
+    assert begun.startswith(f"report: {page}, written every 10 s")
+    assert ended == "report: finished"
+
+
+def test_ctrl_c_ends_following_and_leaves_a_page_that_stays(make):
+    folder = make({"step": 1, "time": time.time(), "reward": 0.5})
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        follow([str(folder)], wait=interrupt)
+    assert end.value.code == 130
+    assert 'http-equiv="refresh"' not in (folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -28,12 +28,13 @@ Records = Mapping[str, Record]
 """The compared runs by label; their order decides the colors."""
 
 
-def render_comparison(given: Sequence[Record], now: float | None = None) -> str:
+def render_comparison(given: Sequence[Record], now: float | None = None, refresh_s: int = 0) -> str:
     """Returns the page's HTML.
 
     Args:
         given: the runs, at least two.
         now: time of the report in Unix seconds; None for the current time.
+        refresh_s: seconds after which a browser loads the page again; 0 for never.
 
     Raises:
         ConfigError: there are more runs than colors, a run is given twice, or no two runs share a metric.
@@ -52,6 +53,7 @@ def render_comparison(given: Sequence[Record], now: float | None = None) -> str:
     return render_page(
         Path(__file__).with_name("comparison.html.jinja"),
         hover=True,
+        refresh_s=refresh_s,
         records=records,
         stages=STAGES,
         states={label: record.state(now) for label, record in records.items()},

@@ -47,18 +47,20 @@ class Card:
     spark: str
 
 
-def render(record: Record, samples: SamplesView | None, now: float | None = None) -> str:
+def render(record: Record, samples: SamplesView | None, now: float | None = None, refresh_s: int = 0) -> str:
     """Returns the page's HTML.
 
     Args:
         record: the content of the run's folder.
         samples: the run's samples of text; None if it has none.
         now: time of the report in Unix seconds; None for the current time.
+        refresh_s: seconds after which a browser loads the page again; 0 for never.
     """
     now = time.time() if now is None else now
     return render_page(
         Path(__file__).with_name("page.html.jinja"),
         hover=True,
+        refresh_s=refresh_s,
         record=record,
         stage=STAGES.get(record.stage, record.stage),
         state=record.state(now),
