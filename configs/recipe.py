@@ -6,6 +6,7 @@ first as a string and the second as true.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,9 +93,19 @@ def write_yaml(values: Mapping[str, Any], path: Path) -> None:
 
 
 def short(value: Any) -> str:
-    """Formats a value for messages: one line, at most 60 characters."""
-    text = " ".join(repr(value).split())
+    """Formats a value for messages as a recipe has it, e.g. `null`: one line, at most 60 characters."""
+    text = " ".join(_written(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _written(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_written(each)}' for key, each in value.items())}}}"
+    return repr(value)
 
 
 def _parse(text: str, recipe: Recipe) -> Any:

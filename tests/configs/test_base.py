@@ -109,7 +109,7 @@ def test_layers_are_common_then_stage_then_overrides(recipe):
         ("--rollout.batch=abc", "--rollout.batch=abc: ppo.rollout.batch: must be a valid integer, not 'abc'"),
         ("--rollout.batch='3'", "--rollout.batch='3': ppo.rollout.batch: must be a valid integer, not '3'"),
         ("--rollout.batch=1.0", "--rollout.batch=1.0: ppo.rollout.batch: must be a valid integer, not 1.0"),
-        ("--rollout.batch=true", "--rollout.batch=true: ppo.rollout.batch: must be a valid integer, not True"),
+        ("--rollout.batch=true", "--rollout.batch=true: ppo.rollout.batch: must be a valid integer, not true"),
         ("--rollout.batch=0", "--rollout.batch=0: ppo.rollout.batch: must be greater than 0, not 0"),
         ("--rollout.batch={a: 1}", "--rollout.batch: takes a value or a list, not a mapping"),
         ("--rollout.kind=beam", "--rollout.kind=beam: ppo.rollout.kind: must be 'greedy' or 'sample', not 'beam'"),

@@ -64,7 +64,7 @@ def test_merged_keys_give_way_to_given_ones_and_keep_their_lines(tmp_path):
         ("ppo:\n  x: 1\n  x: 2\n", "recipe.yaml:3: key 'x' is given twice (first on line 2); remove one of them"),
         ("a: [1\n", "recipe.yaml:2: not valid YAML: expected ',' or ']', but got '<stream end>'"),
         ("- 1\n", "recipe.yaml: a recipe is a mapping of stages such as `ppo:`, not [1]"),
-        ("", "recipe.yaml: a recipe is a mapping of stages such as `ppo:`, not None"),
+        ("", "recipe.yaml: a recipe is a mapping of stages such as `ppo:`, not null"),
         ("[a]: 1\n", "recipe.yaml:1: a key must be a plain word, not a list or a mapping"),
         ("a: !!python/name:os 1\n", "recipe.yaml:1: the YAML tag 'tag:yaml.org,2002:python/name:os' has no meaning"),
         ("a: &x\n  b: *x\n", "recipe.yaml:1: an alias (`*name`) that contains itself"),

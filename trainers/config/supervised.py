@@ -175,17 +175,22 @@ class TrainingConfig(Section):
 class SupervisedConfig(TrainingConfig, StageConfig):
     """Settings that pretraining, SFT, reward-model training, and DPO share."""
 
-    may_change: ClassVar[frozenset[str]] = frozenset({"placement", "cluster", "max_failures"})
+    may_change: ClassVar[frozenset[str]] = frozenset({"placement", "cluster", "max_failures", "replan"})
     may_grow: ClassVar[frozenset[str]] = frozenset({"epochs", "max_steps"})
 
+    replan: bool = Field(
+        False,
+        description="let the run be made longer although its learning rate decays: the steps after its newest "
+        "checkpoint follow the schedule of the new length",
+    )
     evaluation: EvaluationConfig | None = Field(
         None, description="evaluate the language model on tasks during training"
     )
 
     @property
     def length_matters(self) -> bool:
-        """Whether the learning rate decays towards the last step."""
-        return self.optimizer.decays
+        """Whether the learning rate decays towards the last step and may not be planned again."""
+        return self.optimizer.decays and not self.replan
 
     @model_validator(mode="after")
     def _ranks_have_their_own_gpus(self) -> SupervisedConfig:

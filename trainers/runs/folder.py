@@ -191,9 +191,7 @@ class Run:
                 for key in found[:_MOST_NAMED]
             ]
             more = [f"{len(found) - len(named)} more"] if len(found) > len(named) else []
-            reason = (
-                "" if kept - longer else "; its learning rate decays towards its last step, so it cannot be made longer"
-            )
+            reason = "" if kept - longer else self._reason_for_its_length()
             raise ConfigError(
                 f"{path}: this run was started with {'; '.join([*named, *more])}{reason}; continue it with the old "
                 f"value{'s' if len(found) > 1 else ''}, start another run with --name={_next_name(self.name)}, or delete the "
@@ -201,6 +199,11 @@ class Run:
             )
         changed = [f"{stage}.{key} = {short(new)} instead of {short(old)}" for key, (old, new) in differences.items()]
         return _Changed("; ".join(changed), bool(longer))
+
+    def _reason_for_its_length(self) -> str:
+        reason = "; its learning rate decays towards its last step, so it cannot be made longer"
+        replan = ", except with --replan=true, which changes the learning rate of the steps after the newest checkpoint"
+        return reason + (replan if "replan" in type(self.config).model_fields else "")
 
     def _reopen(self) -> None:
         """Makes a finished run one that has steps left. Its model is replaced when it finishes again."""

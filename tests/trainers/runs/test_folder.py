@@ -123,12 +123,12 @@ def test_a_run_may_become_longer(finished: bool, longer: dict[str, Any], runs: P
     ("before", "after", "refused"),
     [
         (Long(), Long(steps=9), "long.steps = 10, not 9; continue it with the old value,"),
-        (Long(steps=None), Long(steps=99), "long.steps = None, not 99; continue it with the old value,"),
+        (Long(steps=None), Long(steps=99), "long.steps = null, not 99; continue it with the old value,"),
         (Long(), Long(epochs=0.5, steps=11), "long.epochs = 1.0, not 0.5; continue it with the old value,"),
         (
             Long(),
             Long(steps=11, decays=True),
-            "long.steps = 10, not 11; long.decays = False, not True; continue it with the old values,",
+            "long.steps = 10, not 11; long.decays = false, not true; continue it with the old values,",
         ),
         (
             Long(decays=True),

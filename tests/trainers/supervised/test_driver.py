@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import threading
 import time
@@ -175,6 +176,27 @@ def test_a_finished_run_that_becomes_longer_equals_a_run_of_that_length(
     losses = [[(line["step"], line["loss"]) for line in read_metrics(run)] for run in (longer, whole)]
     assert losses[0] == losses[1]
     assert [step for step, _ in losses[0]] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_run_whose_rate_decays_becomes_longer_only_if_its_schedule_may_be_planned_again(
+    recipe: Path, ray_cluster: None, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def go(*changes: str) -> list[float]:
+        cosine = ["--optimizer.schedule=cosine", "--optimizer.warmup_steps=0", "--checkpoint_every=2", "--name=planned"]
+        main(SftStage, "sft", ["--config", str(recipe), *SMALL, *cosine, *changes])
+        return [line["lr"] for line in read_metrics(runs / "planned")]
+
+    short = go("--max_steps=3")
+    with pytest.raises(SystemExit):
+        go("--max_steps=6")
+    assert "cannot be made longer, except with --replan=true" in capsys.readouterr().err
+    longer = go("--max_steps=6", "--replan=true")
+    assert longer[:2] == short[:2]  # the checkpoint is of step 2
+    peak = short[0]
+    expected = [peak * (0.1 + 0.9 * (1 + math.cos(math.pi * step / 6)) / 2) for step in range(2, 6)]
+    assert longer[2:] == pytest.approx(expected)
 
 
 def stopped_after(rank: int, world: int, clinic: str, folder: str, step: str) -> dict[int, float]:
