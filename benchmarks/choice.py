@@ -126,8 +126,8 @@ class _Loop:
         """Returns the letters' log-probabilities, with one forward pass per prompt."""
         scores = []
         for chat, own in zip(chats, letters, strict=True):
-            told = self._logprobs(self.encode(chat), -1)
-            scores.append([float(told[self._token(letter)]) for letter in own])
+            logprobs = self._logprobs(self.encode(chat), -1)
+            scores.append([float(logprobs[self._token(letter)]) for letter in own])
         return scores
 
     def _token(self, letter: str) -> int:

@@ -5,7 +5,7 @@ of one role are killed with SIGKILL: rollout, policy, reward, critic, and refere
 some; if they are just being replaced, the kill waits for them. After N minutes, the driver is stopped with SIGTERM.
 Meanwhile, the memory and the number of open files of the driver, the roles, and Ray's gcs_server and raylet are sampled
 every two seconds. The run's output is appended to runs/NAME.out, and all samples of each process (seconds since the
-start, bytes, files) are written to runs/NAME.looks.json, also if the test fails or is interrupted.
+start, bytes, files) are written to runs/NAME.samples.json, also if the test fails or is interrupted.
 
 The first 240 s of a process are its warm-up. A process that was sampled for at least another 240 s is evaluated: the
 mean of the last quarter of its samples after the warm-up is compared with the mean of the first quarter. It has grown
@@ -55,17 +55,17 @@ ROLES = {
 }
 """The names of the roles' processes, in the order in which they are killed."""
 RAY = ("gcs_server", "raylet")
-LOOK_S = 2.0
+SAMPLE_S = 2.0
 WARM_UP_S = 240.0
 """Warm-up of a process, in seconds; not evaluated, because memory grows while caches fill and allocators adapt."""
-JUDGED_S = 240.0  # minimum duration of the samples after the warm-up for an evaluation
+EVALUATED_S = 240.0  # minimum duration of the samples after the warm-up for an evaluation
 GROWTH = 0.05  # allowed relative growth of memory
 FILES = 2  # allowed growth of open files: one file being written, one connection being opened
 STOP_S = 300.0
 
 
 @dataclass(frozen=True)
-class Look:
+class Sample:
     """One sample of a process: seconds since the start of the test, bytes of memory, and number of open files."""
 
     at: float
@@ -74,8 +74,8 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The evaluation of a process that was sampled for at least `WARM_UP_S` + `JUDGED_S`.
+class Evaluation:
+    """The evaluation of a process that was sampled for at least `WARM_UP_S` + `EVALUATED_S`.
 
     Attributes:
         seconds: the process's lifetime.
@@ -127,7 +127,7 @@ def soak(arguments: list[str], run: Path, roles: Collection[str], seconds: float
         seconds: duration of the test, in seconds.
         kill_every: seconds between kills.
     """
-    looks: dict[tuple[str, int], list[Look]] = {}
+    samples: dict[tuple[str, int], list[Sample]] = {}
     victims = cycle(name for role, name in ROLES.items() if role in roles)
     victim = next(victims)
     kills = survived = 0
@@ -138,7 +138,7 @@ def soak(arguments: list[str], run: Path, roles: Collection[str], seconds: float
         driver = subprocess.Popen([sys.executable, "-m", "trainers.ppo", *arguments], stdout=out, stderr=out)
     try:
         while (now := time.monotonic() - began) < seconds and driver.poll() is None:
-            _look(driver.pid, now, looks)
+            _sample(driver.pid, now, samples)
             steps = _steps(run)
             if now >= next_kill and _kill(driver.pid, victim):
                 survived += kills > 0 and steps > steps_then
@@ -146,51 +146,51 @@ def soak(arguments: list[str], run: Path, roles: Collection[str], seconds: float
                 left = (seconds - now) / 60
                 print(f"{now / 60:.1f} min, step {steps}: killed {victim}; eta {left:.0f} min", flush=True)
                 victim = next(victims)
-            time.sleep(LOOK_S)
+            time.sleep(SAMPLE_S)
         early = driver.poll()
         code = _stopped(driver)
     finally:
         if driver.poll() is None:
             driver.kill()
             driver.wait()
-        seen = [{"process": name, "pid": pid, "looks": life} for (name, pid), life in looks.items()]
-        run.with_suffix(".looks.json").write_text(json.dumps(seen, default=astuple), encoding="utf-8")
+        seen = [{"process": name, "pid": pid, "samples": life} for (name, pid), life in samples.items()]
+        run.with_suffix(".samples.json").write_text(json.dumps(seen, default=astuple), encoding="utf-8")
     steps = _steps(run)
     survived += kills > 0 and steps > steps_then
-    judged = [one for key, life in looks.items() if (one := judge(key[0], life)) is not None]
-    print(json.dumps([{**asdict(one), "growth": round(one.growth, 4)} for one in judged], indent=1))
-    flat = sum(one.flat for one in judged)
+    evaluated = [one for key, life in samples.items() if (one := evaluate(key[0], life)) is not None]
+    print(json.dumps([{**asdict(one), "growth": round(one.growth, 4)} for one in evaluated], indent=1))
+    flat = sum(one.flat for one in evaluated)
     print(
-        f"minutes={seconds / 60:g} steps={steps} kills={kills} survived={survived} processes={len(judged)} flat={flat} "
-        f"growth_max={max((one.growth for one in judged), default=math.nan):.3f} exit={code}",
+        f"minutes={seconds / 60:g} steps={steps} kills={kills} survived={survived} processes={len(evaluated)} flat={flat} "
+        f"growth_max={max((one.growth for one in evaluated), default=math.nan):.3f} exit={code}",
         flush=True,
     )
-    return early is None and code == EXIT_CODE and survived == kills and 0 < flat == len(judged)
+    return early is None and code == EXIT_CODE and survived == kills and 0 < flat == len(evaluated)
 
 
-def judge(name: str, life: list[Look]) -> Judged | None:
+def evaluate(name: str, life: list[Sample]) -> Evaluation | None:
     """Compares the first and the last quarter of a process's samples after its warm-up.
 
     Returns:
-        The evaluation; None if the samples after the warm-up span less than `JUDGED_S`.
+        The evaluation; None if the samples after the warm-up span less than `EVALUATED_S`.
     """
-    after = [look for look in life if look.at - life[0].at >= WARM_UP_S]
-    if not after or after[-1].at - after[0].at < JUDGED_S:
+    after = [sample for sample in life if sample.at - life[0].at >= WARM_UP_S]
+    if not after or after[-1].at - after[0].at < EVALUATED_S:
         return None
     quarter = max(1, len(after) // 4)
     first, last = after[:quarter], after[-quarter:]
-    memory = tuple(round(fmean(look.memory for look in part) / 2**20, 1) for part in (first, last))
-    files = tuple(round(fmean(look.files for look in part), 1) for part in (first, last))
-    return Judged(name, life[-1].at - life[0].at, (memory[0], memory[1]), (files[0], files[1]))
+    memory = tuple(round(fmean(sample.memory for sample in part) / 2**20, 1) for part in (first, last))
+    files = tuple(round(fmean(sample.files for sample in part), 1) for part in (first, last))
+    return Evaluation(name, life[-1].at - life[0].at, (memory[0], memory[1]), (files[0], files[1]))
 
 
-def _look(driver: int, at: float, looks: dict[tuple[str, int], list[Look]]) -> None:
-    """Adds a sample of every process, `at` seconds after the start, to `looks`."""
+def _sample(driver: int, at: float, samples: dict[tuple[str, int], list[Sample]]) -> None:
+    """Adds a sample of every process, `at` seconds after the start, to `samples`."""
     for name, process in _processes(driver):
         with suppress(psutil.NoSuchProcess):
-            look = Look(at, status_bytes(process.pid, "RssAnon"), process.num_fds())
-            if look.memory:
-                looks.setdefault((name, process.pid), []).append(look)
+            sample = Sample(at, status_bytes(process.pid, "RssAnon"), process.num_fds())
+            if sample.memory:
+                samples.setdefault((name, process.pid), []).append(sample)
 
 
 def _stopped(driver: subprocess.Popen[bytes]) -> int | None:

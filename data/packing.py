@@ -85,11 +85,11 @@ class Fit:
     turns: int = 0
 
     def __str__(self) -> str:
-        said = [f"{len(self.kept)} samples"]
+        parts = [f"{len(self.kept)} samples"]
         by_turns = f", {self.turns} turns in all" if self.turns else ""
-        said += [f"{self.cut} of them cut{by_turns}"] if self.cut else []
-        said += [f"{self.dropped} left out as too long"] if self.dropped else []
-        return ", ".join(said)
+        parts += [f"{self.cut} of them cut{by_turns}"] if self.cut else []
+        parts += [f"{self.dropped} left out as too long"] if self.dropped else []
+        return ", ".join(parts)
 
 
 def fit_lengths(lengths: Sequence[int], max_tokens: int, too_long: str, what: str) -> Fit:

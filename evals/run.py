@@ -94,11 +94,11 @@ def evaluate(plan: Plan, result_cache: ResultCache) -> dict[str, Any]:
     else:
         _evaluate_models(plan, result_cache, results)
     settings = _settings(plan)
-    told = {"settings": settings, "seconds": _since(start), "recalled": result_cache.recalled}
+    shared = {"settings": settings, "seconds": _since(start), "recalled": result_cache.recalled}
     if plan.named:
-        return {"models": results, **told}
+        return {"models": results, **shared}
     (result,) = results.values()
-    return {**result, **told}
+    return {**result, **shared}
 
 
 def _evaluate_models(plan: Plan, result_cache: ResultCache, results: dict[str, Any]) -> None:
@@ -177,8 +177,8 @@ def _run_tasks(
             error.add_note(f"({name}, task {task_name})")
             raise
         metrics[task_name] = {**values, "seconds": _since(begun)}
-        told = values[task.headline]
-        shown = "-" if told is None else f"{told:.4f}"
+        headline = values[task.headline]
+        shown = "-" if headline is None else f"{headline:.4f}"
         logger.info("%s: %s in %s s: %s %s", name, task_name, _since(begun), task.headline, shown)
         for kind, times in values.get("faults", {}).get("counts", {}).items():
             logger.info("%s: %s: %s: %s", name, task_name, kind, times)
@@ -213,8 +213,8 @@ def _settings(plan: Plan) -> dict[str, Any]:
 def _digest(plan: Plan) -> str:
     """Returns the name of the plan's cache file: a hash of everything that its results depend on."""
     models = {name: str(folder.path) for name, folder in plan.models.items()}
-    told = [models, plan.endpoint, plan.endpoint_model, list(plan.tasks), _settings(plan)]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    identity = [models, plan.endpoint, plan.endpoint_model, list(plan.tasks), _settings(plan)]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _show(plan: Plan, results: Mapping[str, Any]) -> None:

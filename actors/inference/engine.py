@@ -254,8 +254,8 @@ class Engine:
         weights: list[list[float]] = [[]] * len(prompts)
         with _bar(progress, len(prompts)) as advance:
             for request, output in self._requests.outputs(prompts, parameters):
-                (told,) = output.outputs[0].logprobs
-                weights[request.index] = [told[token].logprob for token in choices[request.index]]
+                (by_token,) = output.outputs[0].logprobs
+                weights[request.index] = [by_token[token].logprob for token in choices[request.index]]
                 advance()
         return weights
 

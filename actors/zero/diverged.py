@@ -36,13 +36,13 @@ class DivergedError(RunError):
 
     Attributes:
         who: the role.
-        said: what was not finite, and at which optimizer step.
+        problem: what was not finite, and at which optimizer step.
         rows: the affected rows, with all columns.
     """
 
-    def __init__(self, who: str, said: str, rows: pa.Table) -> None:
-        super().__init__(who, said, rows)
-        self.who, self.said, self.rows = who, said, rows
+    def __init__(self, who: str, problem: str, rows: pa.Table) -> None:
+        super().__init__(who, problem, rows)
+        self.who, self.problem, self.rows = who, problem, rows
 
     def __str__(self) -> str:
         bad = not_finite_columns(self.rows)
@@ -51,7 +51,7 @@ class DivergedError(RunError):
             if bad
             else "its rows are finite: lower its optimizer.lr or optimizer.max_grad_norm, under another run name"
         )
-        return f"{self.who}: {self.said}; {advice}; checkpoints are kept"
+        return f"{self.who}: {self.problem}; {advice}; checkpoints are kept"
 
 
 def not_finite_columns(table: pa.Table) -> list[str]:

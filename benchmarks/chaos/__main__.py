@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.chaos.cluster import TwoNodes
-from benchmarks.chaos.disturbed import ChaosError, Course, disturbed
+from benchmarks.chaos.disturbed import ChaosError, Timeline, disturbed
 from benchmarks.chaos.plan import NOTICE, SLOTS, Fault, draw
 from benchmarks.chaos.proof import identical, prompts_doubled, prompts_lost
 from benchmarks.chaos.workload import PATIENCE_S, make_inputs, write_recipe
@@ -76,7 +76,7 @@ def chaos(folder: Path, plan: list[list[Fault]], patience_s: float) -> bool:
             name = f"run-{number:02}"
             began = time.monotonic()
             try:
-                course = disturbed(nodes, write_recipe(folder, name), name, faults, patience_s, whole)
+                timeline = disturbed(nodes, write_recipe(folder, name), name, faults, patience_s, whole)
             except ChaosError as error:
                 print(f"{name}: {error}", flush=True)
                 good = False
@@ -84,16 +84,16 @@ def chaos(folder: Path, plan: list[list[Fault]], patience_s: float) -> bool:
             mine, undisturbed = folder / "runs" / name, folder / "runs" / "undisturbed"
             lost, doubled = prompts_lost(mine, undisturbed), prompts_doubled(mine, undisturbed)
             same = identical(mine, undisturbed)
-            for (fault, _, _), cost in zip(course.struck, course.lost(whole), strict=True):
+            for (fault, _, _), cost in zip(timeline.injected, timeline.lost(whole), strict=True):
                 costs[fault.target[0] + {"SIGSTOP": " (hang)", NOTICE: " (notice)"}.get(fault.signal, "")].append(cost)
-            counts["kills"] += len(course.struck)
+            counts["kills"] += len(timeline.injected)
             counts["runs"] += 1
             counts["identical"] += same
             counts["prompts_lost"] += lost
             counts["prompts_doubled"] += doubled
-            good &= same and not lost and not doubled and len(course.struck) == len(faults)
+            good &= same and not lost and not doubled and len(timeline.injected) == len(faults)
             print(
-                f"{name}: {_told(course, whole)}; {'identical' if same else 'OTHER WEIGHTS'}, "
+                f"{name}: {_faults_of(timeline, whole)}; {'identical' if same else 'OTHER WEIGHTS'}, "
                 f"{time.monotonic() - began:.1f} s",
                 flush=True,
             )
@@ -105,10 +105,10 @@ def chaos(folder: Path, plan: list[list[Fault]], patience_s: float) -> bool:
     return good
 
 
-def _told(course: Course, whole: Course) -> str:
+def _faults_of(timeline: Timeline, whole: Timeline) -> str:
     return ", ".join(
         f"{fault.signal} {fault.target[0]}-{fault.target[1]} in {fault.phase} of step {fault.step + 1} (+{cost:.1f} s)"
-        for (fault, _, _), cost in zip(course.struck, course.lost(whole), strict=True)
+        for (fault, _, _), cost in zip(timeline.injected, timeline.lost(whole), strict=True)
     )
 
 

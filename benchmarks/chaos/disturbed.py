@@ -29,7 +29,7 @@ class ChaosError(RunError):
 
 
 @dataclass
-class Course:
+class Timeline:
     """The timeline of a run: when it first reached each position, and its faults.
 
     Times are in seconds on the monotonic clock.
@@ -38,23 +38,23 @@ class Course:
     began: float = field(default_factory=time.monotonic)
     ended: float = 0.0
     reached: dict[Position, float] = field(default_factory=dict)
-    struck: list[tuple[Fault, Position, float]] = field(default_factory=list)
+    injected: list[tuple[Fault, Position, float]] = field(default_factory=list)
 
     @property
     def frontier(self) -> Position:
         """The furthest position that the run has reached."""
         return max(self.reached)
 
-    def lost(self, undisturbed: Course) -> list[float]:
+    def lost(self, undisturbed: Timeline) -> list[float]:
         """Returns the seconds lost to each fault.
 
         These are the seconds from the fault to the next fault or the end, minus those that the undisturbed run took
         between the same positions.
         """
-        ends = [*((position, at) for _, position, at in self.struck[1:]), (None, self.ended)]
+        ends = [*((position, at) for _, position, at in self.injected[1:]), (None, self.ended)]
         return [
             (until - at) - (undisturbed.at(end) - undisturbed.at(position))
-            for (_, position, at), (end, until) in zip(self.struck, ends, strict=True)
+            for (_, position, at), (end, until) in zip(self.injected, ends, strict=True)
         ]
 
     def at(self, position: Position | None) -> float:
@@ -69,8 +69,8 @@ class Course:
 
 
 def disturbed(
-    nodes: TwoNodes, recipe: Path, run: str, faults: list[Fault], patience_s: float, undisturbed: Course | None = None
-) -> Course:
+    nodes: TwoNodes, recipe: Path, run: str, faults: list[Fault], patience_s: float, undisturbed: Timeline | None = None
+) -> Timeline:
     """Runs `recipe` to its end, injects faults on the way, and returns the timeline.
 
     Args:
@@ -84,15 +84,15 @@ def disturbed(
     Raises:
         ChaosError: the run failed, or did not finish within `patience_s` seconds.
     """
-    course, pending, output = Course(), list(faults), recipe.with_suffix(".out")
+    timeline, pending, output = Timeline(), list(faults), recipe.with_suffix(".out")
     while True:
         words: queue.Queue[tuple[Position, float] | None] = queue.Queue()
         driver = _start(nodes, recipe, output, words)
         try:
-            deadline = course.began + patience_s
+            deadline = timeline.began + patience_s
             while (word := _next(words, deadline)) is not None:
                 position, at = word
-                course.reached.setdefault(position, at)
+                timeline.reached.setdefault(position, at)
                 if (
                     pending
                     and (pending[0].step, PHASES.index(pending[0].phase)) <= position
@@ -101,7 +101,7 @@ def disturbed(
                     if undisturbed:
                         time.sleep(pending[0].delay * undisturbed.seconds(pending[0].phase))
                     if _inject(nodes, run, driver, pending[0]):
-                        course.struck.append((pending.pop(0), course.frontier, time.monotonic()))
+                        timeline.injected.append((pending.pop(0), timeline.frontier, time.monotonic()))
             code = driver.wait(max(1.0, deadline - time.monotonic()))
         except (queue.Empty, subprocess.TimeoutExpired) as error:
             raise ChaosError(f"{run} was not at its end after {patience_s:.0f} s; its output: {output}") from error
@@ -110,9 +110,9 @@ def disturbed(
                 driver.kill()
                 driver.wait()
         if code == 0:
-            course.ended = time.monotonic()
-            return course
-        if code == EXIT_CODE and course.struck and course.struck[-1][0].signal == NOTICE:
+            timeline.ended = time.monotonic()
+            return timeline
+        if code == EXIT_CODE and timeline.injected and timeline.injected[-1][0].signal == NOTICE:
             nodes.replace_second()
         elif code != -signal.SIGKILL:
             raise ChaosError(f"{run} ended with exit status {code}; its output: {output}")

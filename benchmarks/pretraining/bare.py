@@ -23,9 +23,9 @@ from trainers.supervised.tasks.pretrain import PretrainStage
 
 def main() -> None:
     """Runs the steps and writes their seconds and losses."""
-    told = json.loads(sys.argv[1])
-    config = PretrainConfig.model_validate_json(told["config"])
-    torch.set_num_threads(Workload(**told["workload"]).threads)
+    job = json.loads(sys.argv[1])
+    config = PretrainConfig.model_validate_json(job["config"])
+    torch.set_num_threads(Workload(**job["workload"]).threads)
     stage = PretrainStage(config.model_copy(update={"zero": config.zero.model_copy(update={"stage": 0})}))  # no shards
     batches = list(steps(stage, config))
     module = stage.module().train()
@@ -64,7 +64,7 @@ def main() -> None:
                     weight.copy_(master)
         seconds.append(time.perf_counter() - begun)
         losses.append(total)
-    Path(told["answer"]).write_text(json.dumps({"seconds": seconds, "losses": losses}))
+    Path(job["answer"]).write_text(json.dumps({"seconds": seconds, "losses": losses}))
 
 
 def steps(stage: PretrainStage, config: PretrainConfig) -> Iterator[list[PackedBatch]]:

@@ -26,9 +26,9 @@ from trainers.supervised.tasks.pretrain import PretrainStage
 
 def main() -> None:
     """Runs the steps and writes their seconds and losses."""
-    told = json.loads(sys.argv[1])
-    config = PretrainConfig.model_validate_json(told["config"])
-    workload = Workload(**told["workload"])
+    job = json.loads(sys.argv[1])
+    config = PretrainConfig.model_validate_json(job["config"])
+    workload = Workload(**job["workload"])
     torch.set_num_threads(workload.threads)
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
@@ -74,7 +74,7 @@ def main() -> None:
         trainer.train()
     seconds = [end - begun for begun, end in pairwise(clock.ends)]
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    Path(told["answer"]).write_text(json.dumps({"seconds": seconds, "losses": losses}))
+    Path(job["answer"]).write_text(json.dumps({"seconds": seconds, "losses": losses}))
 
 
 def columns(batch: PackedBatch) -> dict[str, torch.Tensor]:

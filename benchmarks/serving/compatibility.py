@@ -204,7 +204,7 @@ def kinds() -> dict[str, tuple[str, dict[str, Any] | None]]:
     return {**asked, **others}
 
 
-def said(client: httpx.Client, path: str, body: Mapping[str, Any] | None) -> str:
+def outcome(client: httpx.Client, path: str, body: Mapping[str, Any] | None) -> str:
     """Sends a request; returns `yes`, or the status and the server's reason."""
     answer = client.get(path) if body is None else client.post(path, json=body)
     if answer.status_code == 200:
@@ -238,7 +238,7 @@ def main() -> None:
 
 def _asked(server: Any, folder: Path) -> dict[str, str]:
     with server(folder) as url, httpx.Client(base_url=url, timeout=120) as client:
-        return {kind: said(client, path, body) for kind, (path, body) in kinds().items()}
+        return {kind: outcome(client, path, body) for kind, (path, body) in kinds().items()}
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def kills(folder: Path, stage: str, count: int, targets: Sequence[str], draw: ra
     run(folder, stage, undisturbed.name, None)
     whole_s, total = time.monotonic() - began, sum(steps(undisturbed).values())
     print(f"{stage}: undisturbed: {total} steps, {whole_s:.1f} s; everything is in {folder}", flush=True)
-    identical = struck = 0
+    identical = interrupted = 0
     for number in range(count):
         step = 0 if draw.random() < STARTING else draw.randrange(1, total)
         kill = Kill(targets[number % len(targets)], step, draw.uniform(0.0, 0.5 if step else 0.3 * whole_s))
@@ -114,15 +114,15 @@ def kills(folder: Path, stage: str, count: int, targets: Sequence[str], draw: ra
         reached = run(folder, stage, name, kill)
         differing = differences(folder / "runs" / name, undisturbed)
         identical += not differing
-        struck += reached is not None
+        interrupted += reached is not None
         print(
             f"{name}: {kill.target} {kill.delay_s:.2f} s after step {kill.step}, "
             f"{'which was too late' if reached is None else f'{reached} steps done'}; "
             f"{' and '.join(f'OTHER {what}' for what in differing) or 'identical'}, {time.monotonic() - began:.1f} s",
             flush=True,
         )
-    print(f"{stage}: kills={struck} runs={count} identical={identical}", flush=True)
-    return identical == count and struck > 0
+    print(f"{stage}: kills={interrupted} runs={count} identical={identical}", flush=True)
+    return identical == count and interrupted > 0
 
 
 def run(folder: Path, stage: str, name: str, kill: Kill | None) -> int | None:

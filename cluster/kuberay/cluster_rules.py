@@ -33,11 +33,11 @@ def group_resources(ray: RayClusterView) -> Iterator[Found]:
     """Checks that a group's resources are given in one place only, and that its labels are in the group's own field."""
     for group in ray.groups:
         parameters = mapping(group.spec.get("rayStartParams"))
-        told = [name for name in _SIZES if parameters.get(name)]
-        if told and mapping(group.spec.get("resources")):
+        sizes = [name for name in _SIZES if parameters.get(name)]
+        if sizes and mapping(group.spec.get("resources")):
             yield (
                 (*group.key, "resources"),
-                f"is set together with rayStartParams.{told[0]}, which sets the same value; keep one of the two",
+                f"is set together with rayStartParams.{sizes[0]}, which sets the same value; keep one of the two",
             )
         if "labels" in parameters:
             yield (

@@ -27,6 +27,6 @@ def _of(notice: ProcessRecord, logs: Path) -> str:
     for path in logs.glob(pattern):
         lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         # Ray marks the beginning and the end of each actor's output with lines that start with a colon.
-        said = [line for line in lines if not line.startswith(":")]
-        return f"output of {place}: {path}" + (f", which ends with: {said[-1].strip()}" if said else "")
+        output = [line for line in lines if not line.startswith(":")]
+        return f"output of {place}: {path}" + (f", which ends with: {output[-1].strip()}" if output else "")
     return f"output of {place}: {logs / pattern}, which no longer exists"

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from cluster import metrics
-from cluster.liveness.registry import DRIVER, ProcessRecord, Progress, last_of, put_up, tidy, unregister_run
+from cluster.liveness.registry import DRIVER, ProcessRecord, Progress, read_record, tidy, unregister_run, write_record
 from cluster.memory import resident_bytes
 from cluster.polling import PollingThread
 
@@ -47,7 +47,7 @@ class Heartbeat(PollingThread):
 
     def start(self) -> Self:
         """Starts the thread. A process that replaces one of the same job, role, and rank counts as a restart."""
-        before = last_of(self.notice.run, self.notice.role, self.notice.rank)
+        before = read_record(self.notice.run, self.notice.role, self.notice.rank)
         if before is not None and before.job == self.notice.job:
             self.notice.restarts = before.restarts + 1
             metrics.RESTARTS.inc(**self._labels)
@@ -62,7 +62,7 @@ class Heartbeat(PollingThread):
         metrics.RESIDENT.set(self.notice.resident_bytes, **self._labels)
         if self.notice.weights_version is not None:
             metrics.WEIGHTS_VERSION.set(self.notice.weights_version, **self._labels)
-        put_up(self.notice)
+        write_record(self.notice)
 
     def poll(self) -> None:
         """Sends a heartbeat if one is due, or if progress or the version has changed."""
@@ -144,4 +144,4 @@ class DriverHeartbeat(Heartbeat):
                     if isinstance(error, SystemExit)
                     else f"failed: {type(error).__name__}: {text}"[:300].removesuffix(": ")
                 )
-                put_up(self.notice)
+                write_record(self.notice)

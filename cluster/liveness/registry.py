@@ -84,7 +84,7 @@ class ProcessRecord:
         )
 
 
-def put_up(notice: ProcessRecord) -> None:
+def write_record(notice: ProcessRecord) -> None:
     """Writes this process's record to the registry, replacing the previous one.
 
     Raises:
@@ -97,7 +97,7 @@ def put_up(notice: ProcessRecord) -> None:
     _internal_kv_put(key, json.dumps(asdict(notice)), namespace=NAMESPACE)
 
 
-def last_of(run: str, role: str, rank: int) -> ProcessRecord | None:
+def read_record(run: str, role: str, rank: int) -> ProcessRecord | None:
     """Returns the last record of this role and rank; None if there is none."""
     from ray.experimental.internal_kv import _internal_kv_get
 
@@ -105,7 +105,7 @@ def last_of(run: str, role: str, rank: int) -> ProcessRecord | None:
     return parse(text) if text else None
 
 
-def said(run: str, places: Sequence[tuple[str, int]]) -> list[ProcessRecord]:
+def read_records(run: str, places: Sequence[tuple[str, int]]) -> list[ProcessRecord]:
     """Returns the last records of these roles and ranks; processes without a record are omitted.
 
     Args:

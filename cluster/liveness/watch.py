@@ -11,7 +11,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from cluster.head import Head, HeadError
-from cluster.liveness.registry import ProcessRecord, said
+from cluster.liveness.registry import ProcessRecord, read_records
 from cluster.ray_internals import ActorTableData, draining_nodes
 from cluster.waiting import POLL_S, RoleDied
 
@@ -56,7 +56,7 @@ class Watch:
         """Returns the seconds since the last heartbeat of each hung process; empty if the head does not respond."""
         now = time.monotonic()
         try:
-            notices = said(self.run, list(self._actors))
+            notices = read_records(self.run, list(self._actors))
         except RayError:
             self._beat.clear()  # no heartbeat could arrive: all limits restart once the head responds
             return {}

@@ -64,8 +64,8 @@ def read_choice(record: Record, first: int | None = None) -> ChoiceQuestion | No
         )
     answers = _answers(record, options, first)
     column, explanation = first_filled(record, EXPLANATIONS)
-    told = "" if column is None or is_blank(explanation) else text_of(explanation, str(column))
-    return ChoiceQuestion(question, tuple(text for _, text in options), answers, told)
+    explained = "" if column is None or is_blank(explanation) else text_of(explanation, str(column))
+    return ChoiceQuestion(question, tuple(text for _, text in options), answers, explained)
 
 
 def _check_names(record: Record) -> None:

@@ -21,7 +21,7 @@ class Span:
     """Index of the first character, from 0."""
     end: int
     """Index of the last character or of the one after it, according to the file's `End`."""
-    told: str | None
+    stated: str | None
     """The entity's text, if the file contains it."""
 
     def between(self, text: str, end: End) -> str:
@@ -45,14 +45,14 @@ def end_of(path: str, spans: Sequence[tuple[str, Span]]) -> End:
         DataError: fewer than half of the entity texts match their positions; or, without entity texts, no entity lies
             in its text, or decisive entities contradict each other.
     """
-    told = [(text, span) for text, span in spans if span.told is not None]
-    if told:
-        fits = {end: sum(span.between(text, end) == span.told for text, span in told) for end in _ENDS}
+    stated = [(text, span) for text, span in spans if span.stated is not None]
+    if stated:
+        fits = {end: sum(span.between(text, end) == span.stated for text, span in stated) for end in _ENDS}
         best = max(_ENDS, key=lambda end: fits[end])
-        if 2 * fits[best] < len(told):
-            text, span = next((text, span) for text, span in told if span.between(text, best) != span.told)
+        if 2 * fits[best] < len(stated):
+            text, span = next((text, span) for text, span in stated if span.between(text, best) != span.stated)
             raise DataError(
-                f"{path}: of {len(told)} entities only {fits[best]} are at their positions (e.g. {span.told!r} at "
+                f"{path}: of {len(stated)} entities only {fits[best]} are at their positions (e.g. {span.stated!r} at "
                 f"{span.start} to {span.end} of {text[:20]!r}); count characters from 0, with or without the end position included"
             )
         return best

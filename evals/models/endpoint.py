@@ -102,10 +102,10 @@ class EndpointRespondent:
         body = self._post(chat, max_tokens=1, logprobs=True, top_logprobs=TOP)
         if isinstance(body, str):
             return []
-        told = (self._choice(body).get("logprobs") or {}).get("content")
-        if not told:
+        positions = (self._choice(body).get("logprobs") or {}).get("content")
+        if not positions:
             raise ConfigError(f"{self._url}: returns no log-probabilities; evaluate with --methods generation")
-        return [(each["token"], each["logprob"]) for each in told[0].get("top_logprobs", [])]
+        return [(each["token"], each["logprob"]) for each in positions[0].get("top_logprobs", [])]
 
     def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -170,10 +170,10 @@ class EndpointRespondent:
 
 
 def _weights(first: Sequence[tuple[str, float]], options: Sequence[str]) -> list[float]:
-    told: dict[str, float] = {}
+    by_option: dict[str, float] = {}
     for token, value in first:
-        told.setdefault(token.strip(), value)
-    if not any(option in told for option in options):
+        by_option.setdefault(token.strip(), value)
+    if not any(option in by_option for option in options):
         return []
     least = min(value for _, value in first)
-    return [told.get(option, least) for option in options]
+    return [by_option.get(option, least) for option in options]

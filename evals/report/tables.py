@@ -83,12 +83,12 @@ def every_metric(task: str, results: Results) -> Table:
 
 def warnings(results: Results) -> Iterator[str]:
     """Yields warnings about the validity of results; a warning that applies to several models is yielded once."""
-    said: dict[str, list[str]] = {}
+    by_warning: dict[str, list[str]] = {}
     for model, result in results.items():
         for task, values in result["tasks"].items():
             for words in _warnings(task, values):
-                said.setdefault(words, []).append(model)
-    for words, models in said.items():
+                by_warning.setdefault(words, []).append(model)
+    for words, models in by_warning.items():
         yield f"{'all models' if 1 < len(models) == len(results) else ', '.join(models)}, {words}"
 
 
@@ -99,8 +99,8 @@ def _warnings(task: str, values: Mapping[str, Any]) -> Iterator[str]:
             yield f"{task}{path}: chooses the letter {letter} in {share:.0%} of all rotations, regardless of the option there"
         if inner.get("no_answer"):
             count = inner["no_answer"]
-            told = f"{count:.0%} of the questions" if isinstance(count, float) else f"{count} questions"
-            yield f"{task}{path}: no response to {told}; these are scored as wrong or missing"
+            unanswered = f"{count:.0%} of the questions" if isinstance(count, float) else f"{count} questions"
+            yield f"{task}{path}: no response to {unanswered}; these are scored as wrong or missing"
         if inner.get("dropped_examples"):
             yield f"{task}{path}: {inner['dropped_examples']} examples were left out, because they do not fit the context"
         if inner.get("not_asked"):
@@ -139,8 +139,8 @@ def _with_interval(values: Mapping[str, Any], metric: str) -> str:
     if metric not in values:
         return ""
     interval = values.get(f"{metric}_interval")
-    told = f" [{fixed(interval[0], 3)}, {fixed(interval[1], 3)}]" if interval else ""
-    return _number(values[metric]) + told
+    shown = f" [{fixed(interval[0], 3)}, {fixed(interval[1], 3)}]" if interval else ""
+    return _number(values[metric]) + shown
 
 
 def _percent(result: Mapping[str, Any], path: Sequence[str] | None) -> str:

@@ -122,25 +122,25 @@ def _span(place: str, given: Any) -> Span:
     inner = given.get("entity_index", {})
     found = {**given, **(inner if isinstance(inner, Mapping) else {})}
     kind, start, end = (_first(found, names, place) for names in (_TYPES, _STARTS, _ENDS))
-    told = given.get("entity", given.get("text"))
+    stated = given.get("entity", given.get("text"))
     if not isinstance(kind, str):
         raise DataError(f"{place}: the type is {kind!r:.40}; it must be a string")
     for position in (start, end):
         if isinstance(position, bool) or not isinstance(position, int):
             raise DataError(f"{place}: a position is {position!r:.40}; it must be a whole number")
-    if told is not None and not isinstance(told, str):
-        raise DataError(f"{place}: the entity's text is {told!r:.40}; it must be a string")
-    return Span(kind, start, end, told)
+    if stated is not None and not isinstance(stated, str):
+        raise DataError(f"{place}: the entity's text is {stated!r:.40}; it must be a string")
+    return Span(kind, start, end, stated)
 
 
 def _row(where: str, sentence: _Sentence, end: End, faults: list[Fault]) -> Row:
     entities = []
     for span in sentence.spans:
-        found, told, stop = span.between(sentence.text, end), span.told, span.end + (end == "included")
-        if not found or (told is not None and told != found):
-            detail = f"{span.kind} {span.start}:{span.end} is {found!r}, but the file has {told!r}"
+        found, stated, stop = span.between(sentence.text, end), span.stated, span.end + (end == "included")
+        if not found or (stated is not None and stated != found):
+            detail = f"{span.kind} {span.start}:{span.end} is {found!r}, but the file has {stated!r}"
             faults.append(Fault("span is not the entity", where, detail))
-        text = told if told is not None else found
+        text = stated if stated is not None else found
         entities.append({"type": span.kind, "start": span.start, "end": stop, "text": text})
     return {"text": sentence.text, "entities": entities}
 

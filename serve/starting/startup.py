@@ -37,7 +37,7 @@ def wait_until_running(timeout_s: float, stopped: Callable[[], bool]) -> float:
         Stopped: `stopped` returned true.
     """
     began = time.monotonic()
-    said, said_at = "", 0.0
+    printed, printed_at = "", 0.0
     while True:
         now = time.monotonic() - began
         if stopped():
@@ -51,9 +51,9 @@ def wait_until_running(timeout_s: float, stopped: Callable[[], bool]) -> float:
         words = describe(status)
         if now > timeout_s:
             raise RunError(f"not ready after {timeout_s:g} s: {words}{_pending_groups()}")
-        if words != said or now - said_at >= _SAY_S:
+        if words != printed or now - printed_at >= _SAY_S:
             logger.info("%.0f s of at most %g: %s%s", now, timeout_s, words, _pending_groups())
-            said, said_at = words, now
+            printed, printed_at = words, now
         time.sleep(_LOOK_S)
 
 

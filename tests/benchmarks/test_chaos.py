@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos.disturbed import Course
+from benchmarks.chaos.disturbed import Timeline
 from benchmarks.chaos.plan import NOTICE, SLOTS, TARGETS, draw
 from benchmarks.chaos.workload import PHASES
 
@@ -33,10 +33,10 @@ def test_a_full_plan_has_every_target_in_every_phase_and_a_hang_of_every_role() 
 
 
 def test_what_a_blow_cost_is_the_time_until_the_next_less_what_that_takes_undisturbed() -> None:
-    whole = Course(began=0.0, ended=10.0, reached={(0, 0): 1.0, (1, 2): 4.0, (3, 0): 7.0})
+    whole = Timeline(began=0.0, ended=10.0, reached={(0, 0): 1.0, (1, 2): 4.0, (3, 0): 7.0})
     first, second = (run for run in draw(1, 0, 2)[0])
-    course = Course(began=100.0, ended=130.0, struck=[(first, (1, 2), 105.0), (second, (3, 0), 115.0)])
-    assert course.lost(whole) == [10.0 - 3.0, 15.0 - 3.0]
+    timeline = Timeline(began=100.0, ended=130.0, injected=[(first, (1, 2), 105.0), (second, (3, 0), 115.0)])
+    assert timeline.lost(whole) == [10.0 - 3.0, 15.0 - 3.0]
 
 
 @pytest.mark.long

@@ -7,29 +7,29 @@ from pathlib import Path
 import pytest
 
 from benchmarks import soak as module
-from benchmarks.soak import FILES, JUDGED_S, LOOK_S, WARM_UP_S, Judged, Look, judge, soak
+from benchmarks.soak import EVALUATED_S, FILES, SAMPLE_S, WARM_UP_S, Evaluation, Sample, evaluate, soak
 
 MIB = 2**20
-LOOKS = int((WARM_UP_S + 2 * JUDGED_S) / LOOK_S)
+SAMPLES = int((WARM_UP_S + 2 * EVALUATED_S) / SAMPLE_S)
 
 
-def life(memory_mib: list[float], files: int = 10, more_files: int = 0) -> list[Look]:
+def life(memory_mib: list[float], files: int = 10, more_files: int = 0) -> list[Sample]:
     last = len(memory_mib) - 1
     return [
-        Look(100 + LOOK_S * n, int(mib * MIB), files + (more_files if n > last // 2 else 0))
+        Sample(100 + SAMPLE_S * n, int(mib * MIB), files + (more_files if n > last // 2 else 0))
         for n, mib in enumerate(memory_mib)
     ]
 
 
-def judged(looks: list[Look]) -> Judged:
-    found = judge("driver", looks)
+def evaluated(samples: list[Sample]) -> Evaluation:
+    found = evaluate("driver", samples)
     assert found is not None
     return found
 
 
 def test_growth_before_the_warm_up_does_not_count() -> None:
-    warm = int(WARM_UP_S / LOOK_S)
-    one = judged(life([100.0 + min(n, warm) for n in range(LOOKS)]))
+    warm = int(WARM_UP_S / SAMPLE_S)
+    one = evaluated(life([100.0 + min(n, warm) for n in range(SAMPLES)]))
     assert one.memory_mib == (100.0 + warm, 100.0 + warm)
     assert one.growth == 0.0
     assert one.flat
@@ -37,24 +37,24 @@ def test_growth_before_the_warm_up_does_not_count() -> None:
 
 @pytest.mark.parametrize(("mib_a_minute", "flat"), [(0.3, True), (3.0, False)])
 def test_growth_after_it_does(mib_a_minute: float, flat: bool) -> None:
-    assert judged(life([100.0 + mib_a_minute / 60 * LOOK_S * n for n in range(LOOKS)])).flat is flat
+    assert evaluated(life([100.0 + mib_a_minute / 60 * SAMPLE_S * n for n in range(SAMPLES)])).flat is flat
 
 
 def test_a_process_whose_memory_comes_and_goes_with_its_turns_is_flat() -> None:
     """Busy for a bit less than half of the time, then for a bit more: a median would leap from one level to the other."""
-    busy = [48] * (LOOKS // 2) + [52] * (LOOKS - LOOKS // 2)  # of 100 looks
-    one = judged(life([180.0 if 37 * n % 100 < busy[n] else 100.0 for n in range(LOOKS)]))
+    busy = [48] * (SAMPLES // 2) + [52] * (SAMPLES - SAMPLES // 2)  # of 100 samples
+    one = evaluated(life([180.0 if 37 * n % 100 < busy[n] else 100.0 for n in range(SAMPLES)]))
     assert 0 < one.growth < 0.04
     assert one.flat
 
 
 def test_files_that_stay_open_do() -> None:
-    assert judged(life([100.0] * LOOKS, more_files=FILES)).flat
-    assert not judged(life([100.0] * LOOKS, more_files=FILES + 1)).flat
+    assert evaluated(life([100.0] * SAMPLES, more_files=FILES)).flat
+    assert not evaluated(life([100.0] * SAMPLES, more_files=FILES + 1)).flat
 
 
 def test_a_process_that_soon_died_is_not_judged() -> None:
-    assert judge("Policy", life([100.0] * int(WARM_UP_S / LOOK_S))) is None
+    assert evaluate("Policy", life([100.0] * int(WARM_UP_S / SAMPLE_S))) is None
 
 
 @pytest.mark.slow
@@ -71,7 +71,7 @@ def test_only_roles_of_the_run_are_killed_and_a_driver_that_does_not_end_loses_n
     )
     driver.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(driver))
-    monkeypatch.setattr(module, "LOOK_S", 0.05)
+    monkeypatch.setattr(module, "SAMPLE_S", 0.05)
     monkeypatch.setattr(module, "STOP_S", 0.3)
     roles = ("policy", "critic", "reward_function")  # the rollout is another run's, and the critic has not started
     assert not soak([], tmp_path / "runs" / "t", roles, seconds=2.0, kill_every=0.3)
@@ -80,6 +80,6 @@ def test_only_roles_of_the_run_are_killed_and_a_driver_that_does_not_end_loses_n
     assert "the driver did not end within 0.3 s of SIGTERM and is killed" in printed
     assert printed[-1].startswith("minutes=0.0333333 steps=0 kills=1 survived=0 processes=0 ")
     assert printed[-1].endswith(" exit=None")
-    seen = json.loads((tmp_path / "runs" / "t.looks.json").read_text())
+    seen = json.loads((tmp_path / "runs" / "t.samples.json").read_text())
     assert {"driver", "Rollout", "Policy"} <= {one["process"] for one in seen}
-    assert all(len(look) == 3 and look[1] > 0 for one in seen for look in one["looks"])
+    assert all(len(sample) == 3 and sample[1] > 0 for one in seen for sample in one["samples"])

@@ -131,9 +131,9 @@ def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
         chat_with(prompts.messages[prompt], response, prompts.tokenizer) if finished else None
         for prompt, response, finished in rows
     ]
-    judged = verdicts(samples, [chat is not None for chat in chats], one.config.selection.min_reward)
-    chosen = choose(samples, judged, one.config.selection)
-    metrics = report(samples, judged, chosen)
+    outcomes = verdicts(samples, [chat is not None for chat in chats], one.config.selection.min_reward)
+    chosen = choose(samples, outcomes, one.config.selection)
+    metrics = report(samples, outcomes, chosen)
     one.folder.mkdir(exist_ok=True)
     if one.config.replay:
         mixed_in = one.draw_replay(len(chosen))

@@ -50,7 +50,7 @@ def verdicts(table: pa.Table, usable: Sequence[bool], min_reward: float | None) 
     Raises:
         RunError: a reward is not finite; the message names the sample.
     """
-    judged: list[Verdict] = []
+    outcomes: list[Verdict] = []
     rows = zip(*(table.column(name).to_pylist() for name in ("prompt_id", "sample", "finished", "reward")), strict=True)
     for (prompt, sample, finished, reward), fits in zip(rows, usable, strict=True):
         if not np.isfinite(reward):
@@ -59,19 +59,19 @@ def verdicts(table: pa.Table, usable: Sequence[bool], min_reward: float | None) 
                 "export or download the reward model again"
             )
         if not finished:
-            judged.append("cut_off")
+            outcomes.append("cut_off")
         elif not fits:
-            judged.append("unusable")
+            outcomes.append("unusable")
         elif min_reward is not None and reward < min_reward:
-            judged.append("below_min_reward")
+            outcomes.append("below_min_reward")
         else:
-            judged.append("passed")
-    return judged
+            outcomes.append("passed")
+    return outcomes
 
 
-def choose(table: pa.Table, judged: Sequence[Verdict], config: SelectionConfig) -> list[int]:
+def choose(table: pa.Table, outcomes: Sequence[Verdict], config: SelectionConfig) -> list[int]:
     """Returns the indices of the rows to train on, among those that passed, in ascending order."""
-    rows = [row for row, verdict in enumerate(judged) if verdict == "passed"]
+    rows = [row for row, verdict in enumerate(outcomes) if verdict == "passed"]
     if config.by == "per_prompt":
         return best_of_n(table, rows)
     assert config.k is not None  # validated by SelectionConfig
@@ -89,7 +89,7 @@ def global_top_k(table: pa.Table, rows: Sequence[int], k: int, one_per_prompt: b
     return sorted((_first_of_prompts(table, order) if one_per_prompt else order)[:k])
 
 
-def report(table: pa.Table, judged: Sequence[Verdict], chosen: Sequence[int]) -> dict[str, float]:
+def report(table: pa.Table, outcomes: Sequence[Verdict], chosen: Sequence[int]) -> dict[str, float]:
     """Returns the metrics of a round's selection.
 
     `reward` and `response_tokens` are means over all samples, including truncated ones; `chosen_reward` and
@@ -98,7 +98,7 @@ def report(table: pa.Table, judged: Sequence[Verdict], chosen: Sequence[int]) ->
     Raises:
         RunError: no response was chosen.
     """
-    counts = Counter(judged)
+    counts = Counter(outcomes)
     if not chosen:
         raise RunError(
             f"none of {len(table)} responses can be selected: {counts['cut_off']} were truncated, "
@@ -108,7 +108,7 @@ def report(table: pa.Table, judged: Sequence[Verdict], chosen: Sequence[int]) ->
     prompts = table.column("prompt_id").to_numpy()
     rewards = table.column("reward").to_numpy().astype(np.float64)
     tokens = lengths(table, "response")
-    passed = np.array(judged) == "passed"
+    passed = np.array(outcomes) == "passed"
     return {
         "prompts": len(set(prompts.tolist())),
         "samples": len(table),

@@ -86,7 +86,7 @@ class Run:
             _drop_damaged_lines(self.path / "metrics.jsonl")
             self._metrics = self._open_metrics()
             self._tensorboard = TensorBoard(self.path / "tb", flat(config.model_dump(mode="json")))
-            self._pulse: DriverHeartbeat | None = None
+            self._heartbeat: DriverHeartbeat | None = None
         except BaseException:
             os.close(self._lock)
             raise
@@ -104,16 +104,16 @@ class Run:
             while content:
                 content = content[self._metrics.write(content) :]
         self._tensorboard.add_scalars(step, values)
-        if self._pulse:
-            self._pulse.step(step, values)
+        if self._heartbeat:
+            self._heartbeat.step(step, values)
 
     def shown(self) -> DriverHeartbeat:
         """Returns a context in which `python -m cluster.status` and Prometheus show this run.
 
         The process must be connected to a Ray cluster.
         """
-        self._pulse = DriverHeartbeat(self.name, self.config.recipe_key, self.path)
-        return self._pulse
+        self._heartbeat = DriverHeartbeat(self.name, self.config.recipe_key, self.path)
+        return self._heartbeat
 
     def metrics(self) -> list[dict[str, Any]]:
         """Returns every line logged so far, in order."""
@@ -129,8 +129,8 @@ class Run:
 
     def progress(self, total: int, start: int = 0, show: tuple[str, ...] = ()) -> Progress:
         """Returns the stage's progress bar; see `Progress`."""
-        if self._pulse:
-            self._pulse.plan(total, start)
+        if self._heartbeat:
+            self._heartbeat.plan(total, start)
         return Progress(self.config.recipe_key, total, start, show)
 
     def finish(self, summary: Mapping[str, Any]) -> None:

@@ -99,7 +99,7 @@ class Rank:
         evaluation: Evaluation | None = None
         for step in range(self.model.steps_done, self.job.steps):
             try:
-                metrics = self.learn(step)
+                metrics = self.train_step(step)
             except DivergedError:  # every rank raises it, so all can commit
                 self.commit()
                 raise
@@ -126,7 +126,7 @@ class Rank:
         else:
             self.export("model", evaluation)
 
-    def learn(self, step: int) -> dict[str, float]:
+    def train_step(self, step: int) -> dict[str, float]:
         """Runs one optimizer step and returns its metrics.
 
         The rows depend only on the seed and the step, and the loss is computed over all of them, so neither depends on

@@ -210,11 +210,11 @@ def ordered(data: TrainTables, rows: Sequence[int], seed: int) -> tuple[Order, l
     order = Order(tuple(rows), seed, data.weights)
     if data.weights is None:
         return order, []
-    said = [
+    notes = [
         f"{name}: {share / order.rows:.1%} of the training samples, {passes:.3g} passes per epoch"
         for name, share, passes in zip(data.train, order.shares, order.passes, strict=True)
     ]
-    return order, said
+    return order, notes
 
 
 def list_row(table: pa.Table, column: str, row: int) -> NDArray[np.int64]:

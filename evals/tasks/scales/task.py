@@ -177,8 +177,8 @@ def _phrasings_agree(scale: Scale, by_phrasing: dict[tuple[str, int], list[int |
     middle = (scale.least + scale.most) / 2
     sides: dict[str, set[int | None]] = {item.id: set() for item in scale.items}
     for (item, _), own in by_phrasing.items():
-        told = [value for value in own if value is not None]
-        mean = fmean(told) if told else None
+        known = [value for value in own if value is not None]
+        mean = fmean(known) if known else None
         sides[item].add(None if mean is None else (mean > middle) - (mean < middle))
     return fmean(len(found) == 1 and None not in found for found in sides.values())
 
@@ -186,8 +186,8 @@ def _phrasings_agree(scale: Scale, by_phrasing: dict[tuple[str, int], list[int |
 def _opposites(scale: Scale, by_item: dict[str, list[int | None]]) -> float | None:
     apart = []
     for one, other in scale.opposites:
-        told = [[value for value in by_item[item] if value is not None] for item in (one, other)]
-        if all(told):
-            reversed_mean = scale.least + scale.most - fmean(told[1])
-            apart.append(abs(fmean(told[0]) - reversed_mean) / (scale.most - scale.least))
+        known = [[value for value in by_item[item] if value is not None] for item in (one, other)]
+        if all(known):
+            reversed_mean = scale.least + scale.most - fmean(known[1])
+            apart.append(abs(fmean(known[0]) - reversed_mean) / (scale.most - scale.least))
     return 1 - fmean(apart) if apart else None

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from cluster.head import Head, HeadError
 from cluster.liveness.heartbeat import DriverHeartbeat, Heartbeat
-from cluster.liveness.registry import ProcessRecord, Progress, put_up, unregister_run
+from cluster.liveness.registry import ProcessRecord, Progress, unregister_run, write_record
 from cluster.placement import release, reserve
 from cluster.status.__main__ import main, render
 from cluster.status.view import ClusterView, NodeView, RankView, RunView, WaitingView, snapshot
@@ -127,7 +127,7 @@ def test_runs_whose_names_begin_alike_do_not_touch_each_other(head: Head, tmp_pa
 @pytest.mark.slow
 def test_a_job_that_is_gone_and_notices_of_yesterday(head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def leave(run: str) -> None:
-        put_up(ProcessRecord(run, "driver", 0, 1, "", "ffffffff", progress=Progress("ppo", step=5, steps=9)))
+        write_record(ProcessRecord(run, "driver", 0, 1, "", "ffffffff", progress=Progress("ppo", step=5, steps=9)))
 
     leave("t/killed")
     run = run_named("t/killed", head)
