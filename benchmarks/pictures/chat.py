@@ -45,6 +45,7 @@ def photograph(models: Mapping[str, Path], out: Path) -> Iterator[Path]:
 def _screenshot(chromium: Chromium, url: str, scheme: str, path: Path) -> Path:
     page = Page(chromium, WIDTH, HEIGHT, "zh-CN", scheme)
     try:
+        page.command("Emulation.setScrollbarsHidden", hidden=True)
         page.command("Page.navigate", url=url)
         page.until("document.querySelector('#model-a')?.disabled === false")
         page.evaluate("document.getElementById('settings').showModal()")

@@ -9,6 +9,7 @@ from typing import Any
 from evals.report.page import DISCLAIMER
 from evals.report.plots import scale_plots
 from evals.report.table import HEADER, STAGES, cells, reward_model_sentence
+from evals.report.tables import warnings
 from reporting.charts import Chart
 from reporting.formats import format_number, format_seconds, format_time
 from reporting.page import render
@@ -39,7 +40,11 @@ def to_html(root: Path, table: Mapping[str, Any], models: Mapping[str, Any], now
     """
     rows = [Row(name, [*values]) for name, *values in map(cells, table["rows"])]
     seconds = table["seconds"]
-    scaled = {STAGES[name]: models[name] for name in STAGES if "cami" in models[name]["tasks"]}
+    scaled = {
+        STAGES[name]: {"tasks": {"cami": tasks["cami"]}}
+        for name in STAGES
+        if "cami" in (tasks := models[name]["tasks"])
+    }
     return render(
         Path(__file__).with_name("page.html.jinja"),
         hover=True,
@@ -51,6 +56,7 @@ def to_html(root: Path, table: Mapping[str, Any], models: Mapping[str, Any], now
         answers=answers_of(models),
         attitudes=scale_plots("cami", scaled),
         compared=list(scaled),
+        warnings=list(warnings(scaled)),
         times={part: format_seconds(value) for part, value in seconds.items()},
         total=format_seconds(sum(seconds.values())),
         memory=format_number(table["peak_memory_bytes"] / 2**30, unit="GiB"),

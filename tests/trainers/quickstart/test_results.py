@@ -37,7 +37,10 @@ def metrics(task: str, level: float) -> dict[str, Any]:
         "pairwise": {"accuracy": 0.9, "length_baseline": 0.55},
         "reward": {"mean": -1.0 * level, "std": 0.5},
         "kl": {"per_sequence": level / 4},
-        "cami": {"likelihood": {"subscales": subscales}, "titles": titles},
+        "cami": {
+            "likelihood": {"subscales": subscales, "letters": {"A": 0.0, "B": 1.0}, "favorite": "B"},
+            "titles": titles,
+        },
     }
     return found[task]
 
@@ -112,12 +115,12 @@ def test_after_the_reward_model_earlier_models_have_rewards_and_no_answers_are_r
 def test_the_page_has_table_curves_answers_and_attitudes_and_texts_cannot_run(root: Path) -> None:
     page = page_of(root)
     assert HOSTILE not in page
-    assert page.count("<figure") == len(CURVES) + 1
+    assert page.count("<figure") == len(CURVES) + 2
     assert [page.count(f"第{level}级的回答") for level in LEVELS.values()] == [3, 3, 3, 0, 3]
     assert "-5.00 ± 0.50" in page
     assert "240 s" in page or "4 min" in page
-    assert "sft, ppo" not in page
-    assert "SFT, PPO" in page
+    assert re.findall(r'<li class="c\d"><b></b>([^<]+)</li>', page) == ["SFT", "PPO"]
+    assert "chooses the letter B in 100% of all rotations" in page
     assert len(answers_of(read_results(root))) == 3
 
 
