@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,12 +92,6 @@ def write_yaml(values: Mapping[str, Any], path: Path) -> None:
     path.write_text(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def short(value: Any) -> str:
-    """Formats a value for messages as a recipe has it, e.g. `null`: one line, at most 60 characters."""
-    text = " ".join(_written(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _written(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
@@ -106,6 +100,17 @@ def _written(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {_written(each)}' for key, each in value.items())}}}"
     return repr(value)
+
+
+def short(value: Any, spell: Callable[[Any], str] = _written) -> str:
+    """Formats a value for messages: one line, at most 60 characters.
+
+    Args:
+        value: the value.
+        spell: returns its text; default: as a recipe has it, e.g. `null`.
+    """
+    text = " ".join(spell(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _parse(text: str, recipe: Recipe) -> Any:

@@ -103,8 +103,10 @@ def test_a_command_is_taken(module: str, words: list[str], monkeypatch: pytest.M
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         raise Parsed
 
-    monkeypatch.setattr(base, "read", reading)
-    monkeypatch.setattr(base, "from_arguments", converting)
+    for known in list(sys.modules.values()):  # other tests may have imported modules that hold these functions
+        for name, original, checked in (("read", read, reading), ("from_arguments", from_arguments, converting)):
+            if vars(known).get(name) is original:
+                monkeypatch.setattr(known, name, checked)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parsing)
     monkeypatch.setattr(sys, "argv", [module, *words])
     monkeypatch.chdir(ROOT)

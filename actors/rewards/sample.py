@@ -67,7 +67,7 @@ def checked(reward_function: str, samples: Sequence[Sample], returned: object) -
     values = _plain(returned)
     if not isinstance(values, list | tuple):
         raise RewardFunctionError(
-            f"{reward_function}: returned {short(returned)} for {describe(samples)}; return a list of one number a sample"
+            f"{reward_function}: returned {short(returned, repr)} for {describe(samples)}; return a list of one number a sample"
         )
     if len(values) != len(samples):
         lacking = samples[len(values) :][:1]
@@ -79,7 +79,7 @@ def checked(reward_function: str, samples: Sequence[Sample], returned: object) -
     for sample, value, reward in zip(samples, values, rewards, strict=True):
         if not abs(reward) <= LARGEST:
             raise RewardFunctionError(
-                f"{reward_function}: returned {short(value)} for {describe([sample])}; return one finite number a sample"
+                f"{reward_function}: returned {short(value, repr)} for {describe([sample])}; return one finite number a sample"
             )
     return rewards
 
