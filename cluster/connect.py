@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cluster.environment import for_local_cluster
+from cluster.environment import for_local_cluster, head_address
 from configs.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -84,19 +84,19 @@ def connect(
     """
     import ray
 
-    from cluster.ray_internals import own_sigterm_handler
+    from cluster.ray_internals import messages_in_the_log, own_sigterm_handler
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     if ray.is_initialized():
         yield _connection(started_here=False)
         return
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    logger.info("starting Ray on this machine" if address == "local" else f"joining the Ray cluster at {address}")
+    address = head_address()
+    logger.info("starting Ray on this machine" if address is None else f"joining the Ray cluster at {address}")
     options: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
-    with _ended_by_sigterm():
+    with _ended_by_sigterm(), messages_in_the_log():
         try:
             with signals_held("Ray has started"), own_sigterm_handler():
-                if address == "local":
+                if address is None:
                     _start(
                         num_cpus=num_cpus,
                         num_gpus=num_gpus,
@@ -109,7 +109,7 @@ def connect(
                     from cluster.join import join
 
                     join(address, options, insecure)
-            yield _connection(started_here=address == "local")
+            yield _connection(started_here=address is None)
         finally:
             with signals_held("Ray has stopped"):
                 ray.shutdown()

@@ -62,6 +62,12 @@ LOOPBACK: Mapping[str, str] = {
 }
 
 
+def head_address() -> str | None:
+    """Returns the value of RAY_ADDRESS, HOST:PORT or `auto`; None if a cluster is to be started on this machine."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return None if address in ("", "local") else address
+
+
 def for_local_cluster() -> dict[str, str]:
     """Returns the variables of a cluster started here, which all its processes inherit from the driver."""
     tools = str(Path(sys.executable).parent)  # has `ninja`, which DeepSpeed runs by name

@@ -6,6 +6,7 @@ Written for Ray 2.60. The internals of Ray Serve and Ray Serve LLM are used only
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,8 @@ from ray.core.generated import gcs_service_pb2_grpc as gcs_service_pb2_grpc
 from ray.core.generated.common_pb2 import ActorDiedErrorContext as ActorDiedErrorContext
 from ray.core.generated.gcs_pb2 import ActorTableData as ActorTableData
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData as PlacementGroupTableData
+
+logger = logging.getLogger(__name__)
 
 AUTOSCALER_SPACE: str = ray._raylet.GCS_AUTOSCALER_STATE_NAMESPACE
 """Namespace of the autoscaler's values in the cluster's key-value store."""
@@ -78,6 +81,25 @@ def own_sigterm_handler() -> Iterator[None]:
         yield
     finally:
         ray._private.utils.set_sigterm_handler = original
+
+
+@contextmanager
+def messages_in_the_log() -> Iterator[None]:
+    """Logs what Ray's processes report to this driver inside the block; Ray would print it to stdout, among results."""
+    original = ray._private.worker.print_to_stdstream
+
+    def log(data: dict[str, Any], ignore_prefix: bool) -> None:
+        if data["pid"] != "raylet":
+            original(data, ignore_prefix)
+            return
+        for message in data["lines"]:
+            logger.warning("Ray: %s", message)
+
+    ray._private.worker.print_to_stdstream = log
+    try:
+        yield
+    finally:
+        ray._private.worker.print_to_stdstream = original
 
 
 def _keep_handler(handler: object) -> None:

@@ -48,6 +48,10 @@ class Section(BaseModel):
     may_grow: ClassVar[frozenset[str]] = frozenset()
     """Keys of a stage's length, whose values may be larger when a run is resumed unless `length_matters`; None is largest."""
 
+    longer_with: ClassVar[str] = ""
+    """The flag with which a run can be made longer although `length_matters`, and what it changes; empty if there is
+    none."""
+
     @property
     def length_matters(self) -> bool:
         """Whether steps depend on the number of all steps: a run then cannot be made longer."""

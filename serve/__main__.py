@@ -74,11 +74,12 @@ def _silence() -> None:
 def serve_until_stopped(config: ServeConfig, options: argparse.Namespace) -> None:
     """Starts the endpoint, and shuts it down on SIGINT or SIGTERM."""
     from cluster.connect import connect
+    from cluster.environment import head_address
     from cluster.head import Head
     from cluster.preflight.capacity import capacity_of, this_machine
     from serve.starting.needs import require_room
 
-    joins = os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+    joins = head_address() is not None
     if not joins:
         require_room(config, this_machine(None, None))
     logger.info("%s a Ray cluster", "joins" if joins else "starts")

@@ -25,7 +25,7 @@ from data.tokenizer.hf_tokenizer import has_tokenizer
 from trainers.config.rlhf import PPOConfig
 from trainers.config.stages import STAGES
 from trainers.preflight.inputs import KINDS
-from trainers.preflight.needs import require_fit
+from trainers.preflight.verdict import require_fit, require_machine
 from trainers.reporting.ending import ending
 from trainers.rlhf.loop import Loop
 from trainers.rlhf.observer import Observer
@@ -115,6 +115,7 @@ def main(argv: Sequence[str] | None = None, observers: Sequence[Observer] = ()) 
         config = pin(config)
         if already_finished(config.name, config):
             return
+        require_machine(config)
         prompts = read_prompts(config)
         check_tasks(config.evaluation)
         sources_of(config.reward_function)  # checks the reward functions before anything starts

@@ -14,7 +14,6 @@ This is the only command of the package that depends on the stages: it imports `
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from typing import Any
 from actors.model_folder.config_json import read_shape
 from actors.model_folder.source import config_dir, repository_of, tokenizer_dir
 from actors.sizing.shape import Shape, new_shape, parse_shape, vocabulary
+from cluster.environment import head_address
 from cluster.head import Head
 from cluster.preflight.capacity import GIB, Capacity, capacity_of, parse_nodes, this_machine
 from cluster.preflight.check import check
@@ -39,7 +39,8 @@ from storage.paths import resolve
 from trainers.config.stages import STAGES
 from trainers.config.supervised import PretrainConfig
 from trainers.preflight.inputs import inputs
-from trainers.preflight.needs import advice, plan
+from trainers.preflight.needs import plan
+from trainers.preflight.verdict import advice
 
 PROG = program("cluster.preflight")
 
@@ -112,10 +113,10 @@ def _shapes(given: str | None, pretrain: PretrainConfig | None) -> Callable[[str
 
 
 def _capacity(config: Any, options: argparse.Namespace) -> Capacity:
-    address = os.environ.get("RAY_ADDRESS") or "local"
+    address = head_address()
     if options.nodes:
         capacity = parse_nodes(options.nodes)
-    elif address == "local":
+    elif address is None:
         capacity = this_machine(config.cluster.num_cpus, config.cluster.num_gpus)
     else:
         from cluster.status.__main__ import find

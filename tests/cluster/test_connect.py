@@ -5,12 +5,15 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cluster.connect import connect, signals_held
+from cluster.ray_internals import messages_in_the_log
 from configs.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,3 +268,33 @@ def test_a_cluster_that_does_not_come_up_is_one_line(monkeypatch: pytest.MonkeyP
         connect(),
     ):
         pass
+
+
+def test_what_ray_reports_to_a_driver_is_logged_and_not_printed(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    from ray._private import worker
+
+    class Reports:
+        """Stands for the head, which has one report for this driver and then ends."""
+
+        def __init__(self) -> None:
+            self.reports = [{"job_id": None, "error_message": "no node can run task 7"}]
+
+        def subscribe(self) -> None: ...
+
+        def poll(self) -> tuple[None, dict[str, str | None]]:
+            if not self.reports:
+                raise ConnectionError
+            return None, self.reports.pop()
+
+    driver = SimpleNamespace(gcs_error_subscriber=Reports(), current_job_id=worker.JobID.from_int(1))
+    with messages_in_the_log():
+        worker.listen_error_messages(driver, threading.Event())
+        worker.print_to_stdstream({"pid": 7, "ip": "127.0.0.1", "lines": ["an actor's line"], "is_err": False}, False)
+    assert [record.message for record in caplog.records if record.name.startswith("cluster")] == [
+        "Ray: no node can run task 7"
+    ]
+    out = capsys.readouterr().out
+    assert "task 7" not in out
+    assert "an actor's line" in out

@@ -177,6 +177,9 @@ class SupervisedConfig(TrainingConfig, StageConfig):
 
     may_change: ClassVar[frozenset[str]] = frozenset({"placement", "cluster", "max_failures", "replan"})
     may_grow: ClassVar[frozenset[str]] = frozenset({"epochs", "max_steps"})
+    longer_with: ClassVar[str] = (
+        "--replan=true, which changes the learning rate of the steps after the newest checkpoint"
+    )
 
     replan: bool = Field(
         False,

@@ -1,12 +1,11 @@
 """Resources that a stage needs, from its settings and its models' config.json: processes, memory, disk, and batches.
 
-Trainers call `require_fit` before they start anything; `python -m cluster.preflight` prints all findings.
-Importing this module does not import torch.
+`trainers.preflight.verdict` refuses what does not fit; `python -m cluster.preflight` prints all findings. Importing this
+module does not import torch.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ from actors.sizing.memory import (
     trained,
 )
 from actors.sizing.shape import Shape, new_shape, vocabulary
-from cluster.preflight.capacity import Capacity, capacity_of
+from cluster.preflight.capacity import Capacity
 from cluster.preflight.check import check
 from cluster.preflight.needs import Disk, Finding, Need, Place, Plan, gib
 from configs.errors import ConfigError
@@ -46,68 +45,12 @@ from trainers.config.supervised import (
     SupervisedConfig,
     TrainingConfig,
 )
-from trainers.preflight.fitting import nearest, without_gpus
-
-logger = logging.getLogger(__name__)
 
 ShapeOf = Callable[[str], Shape]
 """Returns the shape of a model that a recipe names by folder or Hub id."""
 
 VLLM_BATCH_TOKENS = 8192  # vLLM's max_num_batched_tokens on GPUs; on CPUs see actors/inference/engine.py
 CHECKPOINT_BYTES = 12  # per parameter, in addition to its weight: fp32 master and AdamW's moments
-
-
-def require_fit(config: StageConfig) -> None:
-    """Checks that a stage fits the cluster to which this process is connected; takes milliseconds.
-
-    Logs the findings that are close to a limit or unknown.
-
-    Raises:
-        ConfigError: the stage does not fit; the message says what is missing, and which nearest setting would fit.
-    """
-    import ray
-
-    from cluster.head import Head
-
-    with Head(ray.get_runtime_context().gcs_address) as head:
-        capacity = capacity_of(head)
-    refuse(config, capacity, shape_in_folder)
-    for finding in findings(config, capacity, shape_in_folder):
-        if finding.level in ("tight", "unknown"):
-            logger.warning("preflight: %s: %s", finding.subject, finding.text)
-
-
-def refuse(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> None:
-    """Raises ConfigError for the first finding of level `refused`; findings about inputs come first."""
-    refused = [finding for finding in findings(config, capacity, shape_of) if finding.level == "refused"]
-    if not refused:
-        return
-    refused.sort(key=lambda finding: finding.subject != "inputs")
-    first = refused[0]
-    where = "" if first.subject == "resources" else f"{first.subject}: "
-    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-    if first.subject == "inputs":  # no setting would help
-        raise ConfigError(f"{first.text}{more}")
-    raise ConfigError(f"{where}{first.text}{more}; {advice(config, capacity, shape_of)}")
-
-
-def advice(config: StageConfig, capacity: Capacity, shape_of: ShapeOf, disk: bool = True) -> str:
-    """Returns advice for a stage that does not fit: the nearest setting that would fit, or that there is none.
-
-    Args:
-        disk: whether the setting must also fit the disk of this machine.
-    """
-
-    def fits(changed: StageConfig) -> bool:
-        found = findings(changed, capacity, shape_of)
-        return all(finding.level != "refused" for finding in found if disk or finding.subject != "disk")
-
-    if not capacity.open_ended and not capacity.all_of("GPU") and (flags := without_gpus(config)):
-        return f"there is no GPU: compute on CPUs with {flags}, or use a cluster with GPUs"
-    found = nearest(config, fits)
-    if found:
-        return f"the nearest setting that would fit: {found}"
-    return "no setting of the roles would fit: use a larger cluster or disk, or a smaller model"
 
 
 def findings(config: StageConfig, capacity: Capacity, shape_of: ShapeOf) -> list[Finding]:

@@ -39,7 +39,7 @@ from configs.program import program
 from data.tables import SFT, DataError, column_values, write_table
 from trainers.config.rejection import RejectionConfig
 from trainers.config.stages import STAGES
-from trainers.preflight.needs import require_fit
+from trainers.preflight.verdict import require_fit, require_machine
 from trainers.rejection.rounds import Round, sft_config
 from trainers.rejection.selection import chat_with, choose, report, verdicts
 from trainers.reporting.ending import ending
@@ -220,6 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = pin(config)
         if already_finished(config.name, config):
             return
+        require_machine(config)
         prompts = read_inputs(config)
         with connect(**config.cluster.connection()):
             require_fit(config)

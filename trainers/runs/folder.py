@@ -202,8 +202,8 @@ class Run:
 
     def _reason_for_its_length(self) -> str:
         reason = "; its learning rate decays towards its last step, so it cannot be made longer"
-        replan = ", except with --replan=true, which changes the learning rate of the steps after the newest checkpoint"
-        return reason + (replan if "replan" in type(self.config).model_fields else "")
+        flag = self.config.longer_with
+        return f"{reason}, except with {flag}" if flag else reason
 
     def _reopen(self) -> None:
         """Makes a finished run one that has steps left. Its model is replaced when it finishes again."""

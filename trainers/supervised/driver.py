@@ -32,7 +32,7 @@ from configs.logs import configure
 from configs.program import program
 from trainers.config.stages import STAGES
 from trainers.config.supervised import SupervisedConfig
-from trainers.preflight.needs import require_fit
+from trainers.preflight.verdict import require_fit, require_machine
 from trainers.reporting.ending import ending
 from trainers.runs.collapse import keeping_rows
 from trainers.runs.evaluation import check_tasks
@@ -73,6 +73,7 @@ def train(stage: Stage[Any, Any]) -> None:
         Stopped: a stop was requested; a checkpoint has been saved.
     """
     config: SupervisedConfig = stage.config
+    require_machine(config)
     check_tasks(config.evaluation)
     examples = stage.examples()
     steps = total_steps(config, examples)

@@ -19,7 +19,8 @@ from trainers.config.stages import STAGES
 from trainers.config.supervised import SftConfig
 from trainers.preflight.fitting import changed_by, nearest
 from trainers.preflight.inputs import inputs
-from trainers.preflight.needs import findings, plan, refuse
+from trainers.preflight.needs import findings, plan
+from trainers.preflight.verdict import refuse, require_machine
 
 THIRTEEN = Shape(hidden=5120, layers=40, intermediate=13824, heads=40, vocab=39424)
 SMALL = Shape(hidden=64, layers=2, intermediate=128, heads=2, vocab=300)
@@ -228,9 +229,23 @@ def test_a_model_too_large_for_the_cluster_ends_in_ten_seconds(
     assert not runs.exists()
 
 
+def test_gpus_that_this_machine_lacks_are_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever other tests have started
+    monkeypatch.setattr("trainers.preflight.verdict.shape_in_folder", lambda _: SMALL)
+    for stage, role in (("sft", ""), ("ppo", "policy."), ("rejection", "reward.")):
+        gpu = f"--{role}placement.gpus_per_rank"
+        require_machine(recipe(stage, "--cluster.num_cpus=64"))
+        message = f"needs 1 GPU but the Ray cluster has 0 in all; there is no GPU: compute on CPUs with {gpu}=0"
+        with pytest.raises(ConfigError, match=message):
+            require_machine(recipe(stage, "--cluster.num_cpus=64", "--cluster.num_gpus=0", f"{gpu}=1"))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")  # that cluster may have GPUs
+    require_machine(recipe("sft", "--cluster.num_gpus=0", "--placement.gpus_per_rank=1"))
+
+
 @pytest.mark.slow
 def test_checking_an_ordinary_start_takes_no_time(clinic: Path, ray_cluster: None) -> None:
-    from trainers.preflight.needs import require_fit
+    from trainers.preflight.verdict import require_fit
 
     config = recipe("sft", f"--model={clinic / 'model'}", "--placement.ranks=1")
     require_fit(config)
