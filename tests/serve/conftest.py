@@ -72,10 +72,11 @@ class Endpoint:
             time.sleep(0.5)
 
     def build(self, **changes: Any) -> Any:
-        """The application, with other arguments."""
-        from serve.app import build
+        """The application, with other arguments; of one version, so that running engines take over new weights."""
+        from serve.app import application
+        from serve.config import read_arguments
 
-        return build({**self.arguments, **changes})
+        return application(read_arguments({**self.arguments, **changes}), version="1")
 
 
 ENDPOINT = pytest.StashKey[Endpoint | None]()

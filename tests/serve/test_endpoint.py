@@ -143,8 +143,9 @@ def test_weights_are_taken_over_without_a_failed_request(endpoint: Any) -> None:
                 answers.append(reply.choices[0].message.content)
             except openai.OpenAIError as error:
                 failures.append(error)
-            stop.wait(0.3)  # leaves processor time to the engines that start
+            stop.wait(0.1)  # so that the engines' processors are not all taken by clients
 
+    before = endpoint.replica_pids()
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -158,6 +159,7 @@ def test_weights_are_taken_over_without_a_failed_request(endpoint: Any) -> None:
     for thread in threads:
         thread.join(timeout=60)
     assert failures == []
+    assert endpoint.replica_pids() == before
     for _ in range(4):  # whichever engine answers
         prompt, ids, found = echoed(endpoint, "建议多休息。")
         assert found == pytest.approx(expected(endpoint.other_weights, prompt, ids), abs=1e-4)

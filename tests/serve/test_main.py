@@ -136,19 +136,27 @@ def family(pid: int) -> set[int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_from_start_to_stop(make_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_from_start_to_stop(
+    make_model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, newer, port = make_model("a"), make_model("b", seed=1), free_port()
-    given, log = [f"model=tiny={model}", *SMALL, "--port", str(port)], tmp_path / "serve.txt"
+    given, log = [f"model=tiny={model}", *SMALL], tmp_path / "serve.txt"
     url = f"http://127.0.0.1:{port}"
 
-    def again(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "serve", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    def again(*arguments: str) -> tuple[object, str, str]:
+        """Exit status, output, and errors of the command in this process, which has imported everything already."""
+        capsys.readouterr()
+        status: object = 0
+        try:
+            main([*arguments, "--port", str(port)])
+        except SystemExit as ended:
+            status = ended.code
+        return status, *capsys.readouterr()
 
     def replicas() -> set[int]:
         return {pid for pid in family(process.pid) if command_line(pid).startswith("ray::ServeReplica")}
 
-    with served(*given, log=log) as process:
+    with served(*given, "--port", str(port), log=log) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert re.match(rf"python -m serve: ready after \d+ s at {url} ", line), (line, log.read_text())
@@ -162,21 +170,23 @@ def test_from_start_to_stop(make_model: Callable[..., Path], tmp_path: Path) -> 
         before = replicas()
         assert len(before) == 2
 
-        same = again(*given)
-        assert (same.returncode, same.stderr.count("\n")) == (2, 1)
-        assert f"port {port} is the running endpoint's (process {process.pid}, model=tiny={model})" in same.stderr
-        other = again(f"model=tiny={newer}", *SMALL, "--port", str(port))
-        assert (other.returncode, other.stderr.count("\n")) == (2, 1)
-        assert "model differ" in other.stderr
+        status, _, error = again(*given)
+        assert (status, error.count("\n")) == (2, 1)
+        assert f"port {port} is the running endpoint's (process {process.pid}, model=tiny={model})" in error
+        status, _, error = again(f"model=tiny={newer}", *SMALL)
+        assert (status, error.count("\n")) == (2, 1)
+        assert "model differ" in error
 
-        changed = again(*given, f"weights={newer}")
-        assert (changed.returncode, changed.stderr) == (0, "")
-        assert changed.stdout == f"python -m serve: the endpoint at port {port} now has weights={newer}\n"
+        assert again(*given, f"weights={newer}") == (
+            0,
+            f"python -m serve: the endpoint at port {port} now has weights={newer}\n",
+            "",
+        )
         assert replicas() == before  # no process was replaced
         assert f"weights={newer} after" in log.read_text()
-        wrong = again(*given, f"weights={make_model('deeper', num_hidden_layers=3)}")
-        assert wrong.returncode == 1
-        assert "is not of the architecture of" in wrong.stderr
+        status, _, error = again(*given, f"weights={make_model('deeper', num_hidden_layers=3)}")
+        assert status == 1
+        assert "is not of the architecture of" in error
         everyone = family(process.pid)
     assert process.returncode == 0
     deadline = time.monotonic() + 30

@@ -24,29 +24,46 @@ class WarmRoles:
     """Stands in for `RoleGroups` in trainers.ppo: gives the same processes, back at their first weights, to every run.
 
     Starting processes is most of what a short run takes. Only policy and reward functions get new settings; a run that
-    needs other engines starts its own processes.
+    needs other engines starts its own processes, which serve the runs after it if they need the same engines.
     """
 
     def __init__(self, roles: RoleGroups, folder: Path) -> None:
         """`roles` have just been started; their weights are kept in `folder`."""
         self.roles, self._start = roles, folder
-        self._learners = Learners(roles, minibatches=1, skips_old_logprobs=False)
-        self._learners.save(folder)
+        self._with_other_engines: RoleGroups | None = None
+        _learners(roles).save(folder)
 
     @contextmanager
     def __call__(self, config: RoleGroupsConfig) -> Iterator[RoleGroups]:
-        before, context = self.roles.config.context.roles, config.context
-        if _engines(config) != _engines(self.roles.config):
-            with RoleGroups(config) as own:
-                yield own
-            return
+        roles = self._roles_with(_engines(config)) or self._start_others(config)
+        before, context = roles.config.context.roles, config.context
         for role in ("policy", "reward_function"):
             if role in context.roles and context.roles[role] != before[role]:
-                self.roles.groups[role].call("setup", *WORKERS[role].setup_arguments(role, context))
-        self.roles.config = replace(config, context=replace(context, roles={**before, **context.roles}))
-        self._learners.load(self._start)
-        self.roles.updated.clear()
-        yield self.roles
+                roles.groups[role].call("setup", *WORKERS[role].setup_arguments(role, context))
+        roles.config = replace(config, context=replace(context, roles={**before, **context.roles}))
+        _learners(roles).load(self._start)
+        roles.updated.clear()
+        yield roles
+
+    def close(self) -> None:
+        """Ends the processes with other engines than those that this was given."""
+        if self._with_other_engines is not None:
+            self._with_other_engines.stop()
+
+    def _roles_with(self, engines: dict[str, Any]) -> RoleGroups | None:
+        for roles in (self.roles, self._with_other_engines):
+            if roles is not None and _engines(roles.config) == engines:
+                return roles
+        return None
+
+    def _start_others(self, config: RoleGroupsConfig) -> RoleGroups:
+        self.close()
+        self._with_other_engines = RoleGroups(config)
+        return self._with_other_engines
+
+
+def _learners(roles: RoleGroups) -> Learners:
+    return Learners(roles, minibatches=1, skips_old_logprobs=False)
 
 
 def _engines(config: RoleGroupsConfig) -> dict[str, Any]:

@@ -74,10 +74,10 @@ class Hub:
         return HTTPStatus.OK, {"Content-Type": "application/json"}, json.dumps(content).encode()
 
 
-def environment(hub: Hub, home: Path, offline: bool = False) -> dict[str, str]:
+def environment(hub: Hub, home: Path) -> dict[str, str]:
     """Variables of a process that uses `hub`, with its cache in `home`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    return {**inherited, "HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline))}
+    return {**inherited, "HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
 
 
 @contextmanager

@@ -71,6 +71,28 @@ def train(world: None) -> Callable[..., list[Message]]:
 
 
 @pytest.fixture
+def trains_here(world: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes supervised stages train their one rank in this process.
+
+    Ray Train starts eight processes for it, which take longer than a short run.
+    """
+    from trainers.supervised.metrics_channel import Sender
+    from trainers.supervised.rank import Rank
+
+    def fit(job: Any, examples: Any, queue: Any) -> None:
+        sender = Sender(queue, timeout_s=60)
+        rank = Rank(job, examples.train, examples.heldout, sender.send, sender.wait_logged, sender.stop_requested)
+        try:
+            rank.run()
+        finally:
+            rank.model.engine.destroy()
+            del rank
+            gc.collect()
+
+    monkeypatch.setattr("trainers.supervised.driver.fit", fit)
+
+
+@pytest.fixture
 def shown(ray_cluster: None) -> Callable[[str], list[RunView]]:
     """What `python -m cluster.status` would show now of the run of a name: one view, or none."""
     import ray

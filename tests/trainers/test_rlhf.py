@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,12 @@ def settings(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def warm_roles(settings: Any, ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmRoles]:
-    with RoleGroups(role_groups_config(settings("rlhf", algorithm={"name": "grpo"}), ())) as roles:
-        yield WarmRoles(roles, tmp_path_factory.mktemp("start"))
+    folder = tmp_path_factory.mktemp("start")
+    with (
+        RoleGroups(role_groups_config(settings("rlhf", algorithm={"name": "grpo"}), ())) as roles,
+        closing(WarmRoles(roles, folder)) as warm,
+    ):
+        yield warm
 
 
 @pytest.fixture(autouse=True)

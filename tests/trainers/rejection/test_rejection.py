@@ -111,7 +111,7 @@ def weights(model: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.long
 def test_two_rounds_choose_what_scores_best_and_learn_it(
-    clinic: Path, models: Path, recipe: Any, runs: Path, ray_cluster: Any, capsys: Any
+    clinic: Path, models: Path, recipe: Any, runs: Path, ray_cluster: Any, trains_here: None, capsys: Any
 ) -> None:
     arguments = recipe(replay=[str(clinic / "sft.train.parquet")], replay_share=0.25)
     config = read("rejection", STAGES, arguments)

@@ -22,6 +22,8 @@ from trainers.config.rlhf import PPOConfig
 from trainers.config.supervised import SftConfig
 from trainers.runs.folder import Run
 from trainers.runs.pinning import pin
+from trainers.supervised import driver
+from trainers.supervised.tasks.sft import SftStage
 
 ROOT = Path(__file__).parents[3]
 TABLE = "hf://datasets/org/chats"
@@ -160,21 +162,24 @@ def test_what_the_hub_has_not_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPa
 @pytest.mark.slow
 @pytest.mark.long
 def test_sft_by_hub_ids_from_start_to_end(
-    hub: Hub, filled: Callable[[str], tuple[str, str]], tmp_path: Path, runs: Path
+    hub: Hub,
+    filled: Callable[[str], tuple[str, str]],
+    tmp_path: Path,
+    runs: Path,
+    ray_cluster: None,
+    trains_here: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, chats = filled("old")
     arguments = [
+        "--config", "configs/laptop.yaml", "--name=by-id", "--model=org/model",
         f"--data.train=[{TABLE}/train]", f"--data.heldout=[{TABLE}/test]",
         "--data.max_tokens=512", "--max_steps=2", "--batch_size=2", "--zero.stage=0",
     ]  # fmt: skip
-
-    def run(offline: bool = False) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "trainers.sft", "--config", "configs/laptop.yaml", *arguments]
-        command += ["--name=by-id", "--model=org/model"]
-        variables = {**environment(hub, tmp_path / "home", offline), "CHIMED_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=300)
-
-    done = run()
+    home = tmp_path / "home"
+    variables = {**environment(hub, home), "CHIMED_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "trainers.sft", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     stored = yaml.safe_load((runs / "by-id" / "config.yaml").read_text())["sft"]
     assert stored["model"] == f"org/model@{model}"
@@ -183,6 +188,7 @@ def test_sft_by_hub_ids_from_start_to_end(
     filled("new")
     shutil.rmtree(runs / "by-id" / "model")
     os.remove(runs / "by-id" / "DONE")
-    resumed = run(offline=True)
-    assert resumed.returncode == 0, resumed.stderr
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    driver.main(SftStage, "sft", arguments)
     assert (runs / "by-id" / "model" / "model.safetensors").is_file()

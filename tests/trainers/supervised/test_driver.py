@@ -162,7 +162,7 @@ def test_a_finished_run_says_so_and_changes_nothing(
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_finished_run_that_becomes_longer_equals_a_run_of_that_length(
-    recipe: Path, ray_cluster: None, runs: Path
+    recipe: Path, ray_cluster: None, trains_here: None, runs: Path
 ) -> None:
     def go(name: str, steps: int) -> Path:
         constant = ["--optimizer.schedule=constant", "--optimizer.warmup_steps=2"]
@@ -181,7 +181,7 @@ def test_a_finished_run_that_becomes_longer_equals_a_run_of_that_length(
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_run_whose_rate_decays_becomes_longer_only_if_its_schedule_may_be_planned_again(
-    recipe: Path, ray_cluster: None, runs: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Path, ray_cluster: None, trains_here: None, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def go(*changes: str) -> list[float]:
         cosine = ["--optimizer.schedule=cosine", "--optimizer.warmup_steps=0", "--checkpoint_every=2", "--name=planned"]
