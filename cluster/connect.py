@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from cluster.environment import for_local_cluster, head_address
+from configs.base import REPOSITORY
 from configs.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -177,14 +178,14 @@ def _start(**options: Any) -> None:
     os.environ.update(for_local_cluster())
     import ray
 
-    from cluster.ray_internals import ray_constants, separate_process_groups
+    from cluster.ray_internals import ray_constants, separate_process_groups, workers_import_from
 
     # Ray uses 127.0.0.1 as its node's address, and listens nowhere else, only if this switch is off. Ray reads the
     # switch from the environment when it is first imported, which may have been before this call.
     multi_node = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        with separate_process_groups():
+        with separate_process_groups(), workers_import_from(REPOSITORY):
             ray.init(address="local", dashboard_host="127.0.0.1", **options)
     except Exception as error:  # Ray raises a bare Exception if a node does not start in time
         raise ConfigError(f"Ray cannot start here: {error}") from error

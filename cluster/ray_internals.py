@@ -39,6 +39,7 @@ from ray.core.generated import gcs_service_pb2_grpc as gcs_service_pb2_grpc
 from ray.core.generated.common_pb2 import ActorDiedErrorContext as ActorDiedErrorContext
 from ray.core.generated.gcs_pb2 import ActorTableData as ActorTableData
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData as PlacementGroupTableData
+from ray.job_config import JobConfig
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,28 @@ def separate_process_groups() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen = original
+
+
+@contextmanager
+def workers_import_from(folder: Path) -> Iterator[None]:
+    """Makes workers of a cluster that is started inside the block import from `folder` first.
+
+    Ray would add the driver's current folder, in which packages may have the names of this project's. Does nothing in a
+    job with a `working_dir`, from which its workers import.
+    """
+    original = JobConfig._serialize
+
+    def serialize(config: JobConfig) -> bytes:
+        if not config._runtime_env_has_working_dir():
+            config._py_driver_sys_path = [str(folder)]
+        serialized: bytes = original(config)
+        return serialized
+
+    JobConfig._serialize = serialize
+    try:
+        yield
+    finally:
+        JobConfig._serialize = original
 
 
 @contextmanager

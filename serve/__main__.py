@@ -69,6 +69,10 @@ def _silence() -> None:
     logging.getLogger("ray.serve.ray").setLevel(logging.WARNING)  # the parent of Ray Serve LLM's loggers
     # A filter, because Serve resets the level of its logger when it starts, but keeps filters.
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
+    # When Serve shuts down, it kills its controller in the middle of this call, which Ray then reports.
+    logging.getLogger("cluster.ray_internals").addFilter(
+        lambda record: "ServeController.graceful_shutdown" not in record.getMessage()
+    )
 
 
 def serve_until_stopped(config: ServeConfig, options: argparse.Namespace) -> None:

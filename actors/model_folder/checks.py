@@ -34,7 +34,10 @@ def require_supported(folder: Path, what: str) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     config = read_config(folder, what)
-    kind, where = str(config.get("model_type")), f"{what}: {folder / CONFIG}"
+    where = f"{what}: {folder / CONFIG}"
+    if not config.get("model_type"):
+        raise ConfigError(f"{where}: has no model_type, so it is not a Transformers model's; name a model's folder")
+    kind = str(config["model_type"])
     if kind not in CONFIG_MAPPING_NAMES:
         if config.get("auto_map"):
             raise ConfigError(

@@ -24,7 +24,7 @@ from configs.errors import one_line_errors
 with one_line_errors("here"), connect(num_cpus=2) as cluster:
     @ray.remote
     def there():
-        import configs.base
+        import chimed.commands
         return [os.environ.get(name) for name in ("CHIMED_RUNS", "OMP_WAIT_POLICY", "RAY_TRAIN_V2_ENABLED")]
     print(ray.get_runtime_context().gcs_address, cluster.started_here, *ray.get(there.remote()), flush=True)
     input()
@@ -74,6 +74,7 @@ def descendants(pid: int) -> set[int]:
 
 @pytest.mark.slow
 def test_a_cluster_of_its_own_is_on_loopback_only_and_ends_with_its_driver(tmp_path):
+    (tmp_path / "chimed.py").write_text("raise ImportError('a module of the user, and not the package')")
     began = time.monotonic()
     driver = start(tmp_path, RAY_ADDRESS="local")
     assert driver.stdout is not None

@@ -189,6 +189,7 @@ def test_from_start_to_stop(
         assert "is not of the architecture of" in error
         everyone = family(process.pid)
     assert process.returncode == 0
+    assert log.read_text().splitlines()[-1].endswith(" INFO serve: shutting down")
     deadline = time.monotonic() + 30
     while left := [pid for pid in everyone if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, [command_line(pid) for pid in left]

@@ -19,6 +19,7 @@ from trainers.runs.export import load_tokenizer, require_model
     ("changes", "said"),
     [
         ({"model_type": "llama9"}, "model_type 'llama9' is unknown to Transformers"),
+        ({"model_type": None}, "has no model_type, so it is not a Transformers model's; name a model's folder"),
         ({"model_type": "baichuan", "auto_map": {"AutoConfig": "x.Y"}}, r"needs Python code .*there is no trust_remote_code"),
         ({"architectures": ["LlamaModel"]}, "architecture LlamaModel of model_type 'llama' is neither a causal language"),
         ({"num_hidden_layers": "two"}, "Transformers refuses it: .*num_hidden_layers"),
