@@ -39,7 +39,7 @@ def test_what_a_blow_cost_is_the_time_until_the_next_less_what_that_takes_undist
     assert timeline.lost(whole) == [10.0 - 3.0, 15.0 - 3.0]
 
 
-@pytest.mark.long
+@pytest.mark.extra
 def test_a_disturbed_run_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.chaos", "--runs=1", "--kills=1", "--seed=3", "--no-hangs"]
     done = subprocess.run(

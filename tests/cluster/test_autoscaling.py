@@ -33,7 +33,7 @@ from cluster.status.view import ClusterView, snapshot
 from configs.errors import ConfigError
 from data.tables import PROMPTS, write_table
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = {"CPU": 2, "object_store_memory": 100 * 2**20}
@@ -178,7 +178,6 @@ def start(address: str, *command: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.long
 def test_nodes_come_for_a_trainers_groups_and_leave_afterwards(scaling: str, recipe: Path, runs: Path) -> None:
     seen: list[ClusterView] = []
     with Head(scaling) as head:
@@ -218,7 +217,6 @@ with one_line_errors("beyond"), connect(insecure=True):
 """
 
 
-@pytest.mark.long
 def test_what_the_autoscaler_cannot_add_is_said_in_its_words(scaling: str) -> None:
     out, err = start(scaling, "-c", BEYOND).communicate(timeout=120)
     words = "beyond needs 1 GPU; the autoscaler has no nodes left to add for it; the cluster has 0 GPU"

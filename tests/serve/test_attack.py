@@ -18,7 +18,7 @@ import httpx
 import pytest
 import serve_attacker
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(420)]
 
 CHAT = "/v1/chat/completions"
 ASK = [{"role": "user", "content": "头痛怎么办？"}]

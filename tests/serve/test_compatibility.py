@@ -14,7 +14,7 @@ import pytest
 from serve.requests import ChatRequest, CompletionRequest
 from serve.requests.base import NEUTRAL
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(420)]
 
 KEY = "a-key-for-this-test"
 ASK: Any = [{"role": "user", "content": "头痛怎么办？"}]

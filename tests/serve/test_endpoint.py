@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(420)]
 
 ASK: Any = [{"role": "user", "content": "3号病人头痛怎么办？"}]
 

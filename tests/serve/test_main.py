@@ -135,6 +135,7 @@ def family(pid: int) -> set[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_from_start_to_stop(
     make_model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]

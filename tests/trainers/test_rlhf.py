@@ -189,6 +189,7 @@ def test_weights_change_under_answers_and_the_journal_repeats_the_run(
     assert equal(weights(finished_run(settings("flying-again", **changes))), weights(whole))
 
 
+@pytest.mark.long
 def test_an_answer_ends_at_a_stop_token(settings: Any, ray_cluster: Any) -> None:
     tokenizer = load_tokenizer(settings("stopped", algorithm={"name": "rloo"}).policy.model)
     stop = tuple(tokenizer.convert_ids_to_tokens(token) for token in range(10, 60))

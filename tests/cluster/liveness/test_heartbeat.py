@@ -54,6 +54,7 @@ def scraped(when: Callable[[Samples], bool], seconds: float = 60.0) -> Samples:
     return samples
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_prometheus_sees_a_run_and_its_processes(ray_cluster: None, tmp_path: Path) -> None:
     beat = "ray_chimed_heartbeat_timestamp_seconds"

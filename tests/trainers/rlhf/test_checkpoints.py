@@ -29,7 +29,7 @@ from trainers.rlhf.recovery import Recovery
 from trainers.runs.folder import Run, already_finished
 from trainers.runs.stopping import StopRequests
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 REWARD = """
 def reward(samples):

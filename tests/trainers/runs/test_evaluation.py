@@ -86,6 +86,7 @@ def sft(data: Any, clinic: Path) -> Callable[..., SftStage]:
     return make
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_figures_are_those_of_evals_and_no_weight_depends_on_them(
     train: Any, sft: Callable[..., SftStage], questions: Path, tmp_path: Path, ray_cluster: None

@@ -94,6 +94,7 @@ def refused(flags: list[str], recipe: Path, runs: Path, capsys: pytest.CaptureFi
     return line
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_diverging_loss_ends_in_one_line_and_keeps_its_rows(
     recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str], ray_cluster: None
@@ -113,6 +114,7 @@ def test_a_diverging_loss_ends_in_one_line_and_keeps_its_rows(
     assert not (runs / "t" / "DONE").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_ranks_give_the_losses_and_weights_of_one(recipe: Path, whole: Path, runs: Path, ray_cluster: None) -> None:
     main(SftStage, "sft", ["--config", str(recipe), *SMALL, "--placement.ranks=2"])
@@ -145,6 +147,7 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_finished_run_says_so_and_changes_nothing(
     recipe: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
