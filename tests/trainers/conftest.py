@@ -25,6 +25,20 @@ def data(clinic: Path) -> Any:
     }
 
 
+def train_here(*arguments: Any) -> None:
+    """Runs a `Rank` of these arguments to its end, as the only rank of this process's world."""
+    from trainers.supervised.rank import Rank
+
+    rank = Rank(*arguments)
+    try:
+        rank.run()
+    finally:
+        # DeepSpeed's hooks keep an engine and its 2 GB of address space alive: after a dozen no process can be forked.
+        rank.model.engine.destroy()
+        del rank
+        gc.collect()
+
+
 @pytest.fixture(scope="session")
 def train(world: None) -> Callable[..., list[Message]]:
     """Runs a stage's one rank in this process; what it sent.
@@ -32,7 +46,6 @@ def train(world: None) -> Callable[..., list[Message]]:
     With `die_at` it dies when that step has been reported, with `stop_at` it is asked to stop.
     """
     from trainers.supervised.driver import total_steps
-    from trainers.supervised.rank import Rank
     from trainers.supervised.stage import Job
 
     def run(
@@ -50,7 +63,7 @@ def train(world: None) -> Callable[..., list[Message]]:
             if kind == "step" and done == die_at:
                 raise SystemExit("stands for a process that dies")
 
-        rank = Rank(
+        train_here(
             Job(stage, folder, total_steps(stage.config, examples), examples.order),
             examples.train,
             examples.heldout,
@@ -58,13 +71,6 @@ def train(world: None) -> Callable[..., list[Message]]:
             wait_logged,
             lambda: sent[-1][:2] == ("step", stop_at),
         )
-        try:
-            rank.run()
-        finally:
-            # DeepSpeed's hooks keep an engine and its 2 GB of address space alive: after a dozen no process can be forked.
-            rank.model.engine.destroy()
-            del rank
-            gc.collect()
         return sent
 
     return run
@@ -77,17 +83,10 @@ def trains_here(world: None, monkeypatch: pytest.MonkeyPatch) -> None:
     Ray Train starts eight processes for it, which take longer than a short run.
     """
     from trainers.supervised.metrics_channel import Sender
-    from trainers.supervised.rank import Rank
 
     def fit(job: Any, examples: Any, queue: Any) -> None:
         sender = Sender(queue, timeout_s=60)
-        rank = Rank(job, examples.train, examples.heldout, sender.send, sender.wait_logged, sender.stop_requested)
-        try:
-            rank.run()
-        finally:
-            rank.model.engine.destroy()
-            del rank
-            gc.collect()
+        train_here(job, examples.train, examples.heldout, sender.send, sender.wait_logged, sender.stop_requested)
 
     monkeypatch.setattr("trainers.supervised.driver.fit", fit)
 
