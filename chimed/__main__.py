@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import runpy
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from chimed.commands import COMMANDS, GROUPS, usage
 
-_LOSSES, _LOSSES_VERSION = "openrlhf", "0.11.2"
-_ENGINES = ("torch", "ray", "deepspeed", "transformers", _LOSSES)
+ENGINES = ("torch", "ray", "deepspeed", "transformers", "openrlhf")
+INSTALL = "install"
+"""The command that needs no engines."""
 _SUPPORTED = ((3, 11), (3, 12))
 
 
@@ -27,12 +29,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `chimed --help | head` ends silently, as other programs do
         print(usage())
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         return _fail(f"{name}: no such command; " + (f"did you mean {close[0]}?" if close else "see chimed --help"))
+    module = COMMANDS[name].module
+    if name == INSTALL:
+        from locks.install import main as install
+
+        return install(rest, prog=f"chimed {INSTALL}")
     if problem := _environment_problem():
         return _fail(problem)
     from configs.program import use_chimed  # here, so that `chimed --help` needs no other package
@@ -40,7 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     use_chimed({command.module: known for known, command in COMMANDS.items()})
     if name in GROUPS["training"]:
         _check_settings(name, rest)
-    module = COMMANDS[name].module
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
@@ -67,19 +74,12 @@ def _environment_problem() -> str | None:
         return (
             f"{sys.executable} is Python {found}, and the engines need {supported}: run make env, then .venv/bin/chimed"
         )
-    missing = [name for name in _ENGINES if importlib.util.find_spec(name) is None]
+    missing = [name for name in ENGINES if importlib.util.find_spec(name) is None]
     if missing:
-        return f"{sys.executable} has no {', '.join(missing)}: {_how_to_install(missing)}"
+        checkout = (Path(__file__).parents[1] / "Makefile").is_file()
+        how = "run make env, then .venv/bin/chimed" if checkout else f"run chimed {INSTALL}"
+        return f"{sys.executable} has no {', '.join(missing)}: {how}"
     return None
-
-
-def _how_to_install(missing: Sequence[str]) -> str:
-    if (Path(__file__).parents[1] / "Makefile").is_file():
-        return "run make env, then .venv/bin/chimed"
-    # Installed from the wheel, which cannot declare openrlhf: its own dependencies contradict ours.
-    if list(missing) == [_LOSSES]:
-        return f"run pip install --no-deps {_LOSSES}=={_LOSSES_VERSION}"
-    return f"install the wheel with its dependencies, then run pip install --no-deps {_LOSSES}=={_LOSSES_VERSION}"
 
 
 def _fail(problem: str) -> int:

@@ -22,6 +22,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Command]]] = {
     "start here": {
         "quickstart": Command("trainers.quickstart", "every stage on a small synthetic data set, in minutes"),
         "preflight": Command("cluster.preflight", "estimate a recipe's resources and check that they exist"),
+        "install": Command("locks.install", "install the engines and libraries in this Python environment"),
     },
     "data": {
         "data": Command("data.prepare", "convert and clean raw files; find duplicates, mask personal data"),

@@ -21,9 +21,9 @@ LONGEST_FUNCTION = 80
 MOST_FILES = 15  # of a folder, without its __init__.py
 
 MAY_IMPORT: dict[str, set[str]] = {
-    "chimed": {
-        "configs"
-    },  # only its modules without other imports: the table must be readable without anything installed
+    "locks": set(),  # runs before anything is installed
+    # Of configs, only modules without other imports: the table must be readable without anything installed.
+    "chimed": {"configs", "locks"},
     "configs": set(),
     "storage": {"configs"},
     "reporting": set(),
@@ -52,7 +52,7 @@ DOORS = {"data/chat/__init__.py", "serve/requests/__init__.py"}
 # Files that print the output of a command: results, tables, progress, `--help`, and the one line of an error. Everything
 # else that a user should know is logged.
 PRINT = {
-    *("chimed/__main__.py", "configs/base.py", "configs/errors.py"),
+    *("chimed/__main__.py", "configs/base.py", "configs/errors.py", "locks/install.py"),
     *(
         "data/clinic/__main__.py",
         "data/prepare/__main__.py",
@@ -77,9 +77,10 @@ PRINT = {
 }
 
 # Modules that another command of a benchmark runs in a separate process, with arguments that only it gives; and
-# `chimed`, which imports nothing of the project and reports its errors itself.
+# two that import nothing of the project and report their errors themselves.
 NO_COMMANDS = {
     "chimed/__main__.py",
+    "locks/install.py",
     *("benchmarks/ppo_step/bare.py", "benchmarks/ppo_step/trl_peer.py"),
     *("benchmarks/pretraining/bare.py", "benchmarks/pretraining/trainer_peer.py"),
     "benchmarks/serving/endpoint.py",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -54,6 +53,8 @@ def test_it_has_every_file_of_the_packages(installed: Path) -> None:
     found = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
     assert wanted <= found
     assert {name for name in found - wanted if ".dist-info/" not in name} == set()
+    (metadata,) = installed.glob("*.dist-info/METADATA")
+    assert "Requires-Dist" not in metadata.read_text(encoding="utf-8")  # what pip would resolve does not work
 
 
 def test_its_commands_work_from_another_folder(installed: Path, tmp_path: Path) -> None:
@@ -81,9 +82,17 @@ def test_outside_an_environment_with_the_engines_it_says_what_to_install(install
     command = [str(bare), "-P", "-c", START, "ppo"]
     refused = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert refused.returncode == 2
-    lock = (ROOT / "locks" / "cpu.txt").read_text(encoding="utf-8")
-    (version,) = re.findall(r"^openrlhf==(\S+)", lock, re.MULTILINE)
-    assert f"then run pip install --no-deps openrlhf=={version}\n" in refused.stderr
+    assert refused.stderr.endswith(": run chimed install\n")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_it_installs_its_lock_in_virtual_environments_only(installed: Path, tmp_path: Path) -> None:
+    bare = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    command = [str(bare), "-P", "-c", START, "install"]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(installed)}
+    refused = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"chimed install: error: {bare} is not in a virtual environment")
     assert refused.stderr.count("\n") == 1
 
 

@@ -140,7 +140,7 @@ def test_an_unknown_command_is_one_line(name: str, said: str, capsys: pytest.Cap
 
 
 def test_another_python_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(command, "_ENGINES", ("torch", "an_engine_that_is_missing"))
+    monkeypatch.setattr(command, "ENGINES", ("torch", "an_engine_that_is_missing"))
     assert command.main(["ppo"]) == 2
     missing = f"chimed: error: {sys.executable} has no an_engine_that_is_missing: run make env, then .venv/bin/chimed\n"
     assert capsys.readouterr().err == missing

@@ -1,0 +1,1 @@
+"""The environments: lock files, and what installs them."""
