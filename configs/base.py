@@ -70,11 +70,11 @@ def load(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str],
     Raises:
         SystemExit: 0 after `--help`; 2 after a one-line message on stderr about the first error.
     """
-    if any(argument in ("--help", "-h") for argument in argv):
-        print(spelled(help_text(prog, stage, sections[stage], DEFAULT_RECIPE)))
-        raise SystemExit(0)
     with one_line_errors(prog):
-        return read(stage, sections, argv)
+        if not any(argument in ("--help", "-h") for argument in argv):
+            return read(stage, sections, argv)
+        print(spelled(help_text(prog, stage, sections[stage], DEFAULT_RECIPE)))
+    raise SystemExit(0)
 
 
 def read(stage: str, sections: Mapping[str, type[Section]], argv: Sequence[str]) -> Section:

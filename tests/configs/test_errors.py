@@ -38,3 +38,27 @@ def test_a_command_without_recipe_loads_no_pydantic():
     found = "import sys, data.prepare.__main__; print([name for name in ('pydantic', 'torch', 'ray') if name in sys.modules])"
     told = subprocess.run([sys.executable, "-c", found], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
     assert told.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])  # what Python flushes at the end, and what fails on the way
+def test_a_command_ends_silently_when_nothing_reads_its_output(lines):
+    code = f"""
+from configs.errors import one_line_errors
+input()
+with one_line_errors("prog"):
+    for _ in range({lines}):
+        print("a line")
+"""
+    command = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert command.stdout is not None
+    command.stdout.close()
+    command.stdout = None
+    _, error = command.communicate(b"\n", timeout=60)
+    assert (command.returncode, error) == (141, b"")
+
+
+def test_another_broken_pipe_keeps_its_traceback():
+    with pytest.raises(BrokenPipeError, match="a socket"), one_line_errors("prog"):
+        raise BrokenPipeError("a socket")
