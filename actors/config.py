@@ -196,6 +196,11 @@ class EngineConfig(Section):
     """Settings of one vLLM engine."""
 
     dtype: Dtype = Field("auto", description=f"precision of the engine's weights; {AUTO}")
+    tensor_parallel_size: int = Field(
+        1,
+        ge=1,
+        description="processes of one engine, each with a part of every weight matrix; on GPUs, each has its own GPU",
+    )
     max_model_len: int = Field(4096, ge=2, description="context length of the engine, in tokens")
     max_concurrent: int = Field(
         64, ge=1, description="maximum number of sequences that the engine decodes concurrently"
@@ -218,7 +223,10 @@ InFlight = Literal["none", "keep", "recompute"]
 
 
 class RolloutConfig(Section):
-    """The vLLM engines that generate responses; `placement.ranks` is the number of engines, one actor each."""
+    """The vLLM engines that generate responses; `placement.ranks` is the number of engines, one actor each.
+
+    CPUs, GPUs, and threads of the placement are those of one engine, with all of its processes.
+    """
 
     placement: PlacementConfig = PlacementConfig()
     engine: EngineConfig = EngineConfig()
@@ -259,6 +267,16 @@ class RolloutConfig(Section):
                 f"rollout.max_new_tokens {self.max_new_tokens} leaves no room for a prompt in "
                 f"rollout.engine.max_model_len {self.engine.max_model_len}: lower max_new_tokens or raise "
                 "max_model_len"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _processes_have_their_own_gpus(self) -> RolloutConfig:
+        gpus, size = self.placement.gpus_per_rank, self.engine.tensor_parallel_size
+        if gpus and max(gpus, 1) != size:
+            raise ValueError(
+                f"rollout.placement.gpus_per_rank {gpus:g} does not fit rollout.engine.tensor_parallel_size {size}: "
+                "an engine uses one GPU per process; set them to the same number"
             )
         return self
 

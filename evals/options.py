@@ -95,6 +95,10 @@ def _add_protocol(parser: Parser) -> None:
         help=f"precision of the engine and the reward model; {AUTO} (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--tensor-parallel-size", type=count, default=1, metavar="N",
+        help="processes of the engine, each with a part of every weight matrix and, on GPUs, its own GPU (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
         "--no-rotation", action="store_true", help="keep the options of choice questions in the given order"
     )
     parser.add_argument("--last-turn", action="store_true", help="score conversations only at their last response")

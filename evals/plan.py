@@ -144,14 +144,18 @@ def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:
         rotate=not options.no_rotation,
         every_turn=not options.last_turn,
         max_model_len=options.max_model_len,
+        tensor_parallel_size=options.tensor_parallel_size,
         dtype=None if options.endpoint else options.dtype,
     )
 
 
 def _check_context(options: argparse.Namespace, settings: Settings, models: Sequence[ModelFolder]) -> None:
     """Rejects a context that is longer than a model's or too short for a response, before an engine is loaded."""
-    if options.endpoint and (options.max_model_len or options.dtype != "auto"):
-        raise ConfigError("--max-model-len, --dtype: cannot be used with --endpoint, only with --model; leave them out")
+    if options.endpoint and (options.max_model_len or options.dtype != "auto" or options.tensor_parallel_size > 1):
+        raise ConfigError(
+            "--max-model-len, --dtype, --tensor-parallel-size: cannot be used with --endpoint, only with --model; "
+            "leave them out"
+        )
     for model in models:
         context = settings.sizing.context(model)
         longest = max(settings.open_tokens, settings.sample_tokens)

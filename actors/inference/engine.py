@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from actors.config import EngineConfig, InFlight
+from actors.inference import tensor_parallel
 from actors.inference.cpu_sampler import draw
 from actors.inference.requests import SPARE, Request, Requests
 from actors.model_folder.source import model_dir
@@ -71,7 +72,7 @@ def engine_arguments(config: EngineConfig, on_gpus: bool) -> dict[str, Any]:
     return {
         **arguments,
         "enforce_eager": True,
-        "kv_cache_memory_bytes": config.kv_cache_bytes,
+        "kv_cache_memory_bytes": config.kv_cache_bytes // config.tensor_parallel_size,  # of one process
         # Chunked prefill rewinds a prompt's seeded generator, which PyTorch cannot do on a CPU.
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(config.max_model_len, 4096),
@@ -79,7 +80,9 @@ def engine_arguments(config: EngineConfig, on_gpus: bool) -> dict[str, Any]:
 
 
 class Engine:
-    """A vLLM `LLM` that runs inside the calling process, with weights that can be replaced.
+    """A vLLM `LLM` whose scheduler runs inside the calling process, with weights that can be replaced.
+
+    So does the model, unless `tensor_parallel_size` is above 1; see `actors.inference.tensor_parallel`.
 
     One thread submits requests and steps the engine; with in-flight weight updates, several threads may.
     """
@@ -105,12 +108,12 @@ class Engine:
             ConfigError: the model does not exist or cannot be loaded; see `model_dir`.
         """
         folder = model_dir(model, "engine model")
-        os.environ.update(ENVIRONMENT)
+        os.environ.update({**ENVIRONMENT, **tensor_parallel.environment(config)})
         if not torch.cuda.is_available():
             os.environ.update(CPU_ENVIRONMENT)
         from vllm import LLM
 
-        arguments = engine_arguments(config, torch.cuda.is_available())
+        arguments = engine_arguments(config, torch.cuda.is_available()) | tensor_parallel.executor_arguments(config)
         if weight_transfer:
             arguments["weight_transfer_config"] = {"backend": weight_transfer}
         if in_flight != "none":
@@ -119,12 +122,12 @@ class Engine:
         self._llm = LLM(
             model=str(folder),
             seed=seed,
-            distributed_executor_backend="uni",
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
             use_tqdm_on_load=False,
             **arguments,
         )
+        self._closing = tensor_parallel.exit_with_any_process(self._llm)
         if not torch.cuda.is_available():
             self._llm.collective_rpc(_draw_by_races)
         self.max_model_len = config.max_model_len
@@ -310,6 +313,7 @@ class Engine:
         """Shuts the engine down and frees its memory."""
         from vllm.distributed import cleanup_dist_env_and_memory
 
+        self._closing.set()
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
         cleanup_dist_env_and_memory()

@@ -52,11 +52,11 @@ class Policy(Learner):
         for block in self.zero.weight_blocks():
             yield block if device().type == "cpu" else to_host(block)
 
-    def open_weight_transfer(self, engines: list[Any], host: str, port: int) -> None:
-        """Joins vLLM's NCCL transfer group, which consists of the sender, this role's first rank, and the engines."""
+    def open_weight_transfer(self, engines: list[Any], ranks: int, host: str, port: int) -> None:
+        """Joins vLLM's NCCL transfer group: the sender, which is this role's first rank, and `ranks` GPUs per engine."""
         from actors.zero.sharded_source import open_sender
 
-        self._sender = open_sender(self.zero, engines, host, port)
+        self._sender = open_sender(self.zero, engines, ranks, host, port)
 
     def send_weights(self) -> None:
         """Broadcasts the full weights to the engines. All ranks must call it: gathering is collective."""

@@ -152,6 +152,10 @@ class Rollout(Worker):
         """Returns the held version, and the log-probabilities (nats) of every token but the first of each sequence."""
         return self.version, self.engine.score(sequences)
 
+    def processes(self) -> int:
+        """Returns the number of processes of the engine."""
+        return self.config.engine.tensor_parallel_size
+
     # The methods of vLLM's weight-transfer handshake, under the names that its Ray client calls.
     def init_weight_transfer_engine(self, request: Any) -> None:
         """Joins the transfer group."""

@@ -187,7 +187,7 @@ def frozen(shape: Shape, config: FrozenRoleConfig, work: Work, gpu: bool) -> Foo
 
 
 def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | None, through_store: bool) -> Footprint:
-    """Returns the memory of one vLLM engine.
+    """Returns the memory of one vLLM engine: on CPUs of all its processes, on GPUs of one process and its GPU.
 
     On a GPU, an engine takes the same share of the memory for any model; what the model leaves of it is the KV cache.
 
@@ -198,7 +198,7 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
         gpu_bytes: memory of the GPU; None on CPUs.
         through_store: whether weights are sent through the object store.
     """
-    count, b = shape.parameters(), BYTES[config.dtype]
+    count, b, processes = shape.parameters(), BYTES[config.dtype], config.tensor_parallel_size
     weights = Part("weights", b * count, f"{b} B x {count:,}")
     size = b * tokens * shape.layer_activations
     layer = Part("activations", size, f"{b} B x {tokens:,} tokens read at a time x {shape.layer_activations:,}")
@@ -206,15 +206,17 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
         "logits", 4 * 4 * config.max_concurrent * shape.vocab, f"4 x 4 B x {config.max_concurrent} x {shape.vocab:,}"
     )
     if gpu_bytes is not None:
+        if processes > 1:
+            weights = Part("weights", b * count // processes, f"{b} B x {count:,} / {processes} processes")
         share = int(config.gpu_memory_utilization * gpu_bytes)
         left = max(0, share - weights.bytes - layer.bytes - sampled.bytes)
         room = Part("KV cache", left, f"what is left of {config.gpu_memory_utilization:g} of the GPU")
-        host = [Part("process", GPU_PROCESS, "reserve"), weights]
+        host = [Part("process", processes * GPU_PROCESS, "reserve"), Part("weights", b * count, "while they are read")]
         if through_store:
             host.append(Part("published", b * count, f"{b} B x P in the node's object store"))
         return Footprint((weights, layer, sampled, room), (weights,), tuple(host))
     parts = [
-        Part("process", ENGINE_PROCESS, "imports and first calls, measured"),
+        _engine_processes(processes),
         weights,
         Part("KV cache", config.kv_cache_bytes, "kv_cache_bytes"),
         layer,
@@ -225,6 +227,9 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
     matrix = b * shape.vocab * shape.hidden
     of_one = f"{b} B x {shape.vocab:,} x {shape.hidden:,}"
     parts.append(Part("packed", 2 * matrix, f"2 x {of_one}: oneDNN's copies of embedding and head"))
+    if processes > 1:
+        copies, largest = processes * 4, shape.largest_parameter
+        parts.append(Part("messages", copies * largest, f"{processes} x 4 B x {largest:,}: sent to every process"))
     if through_store:  # vLLM copies the weights from the object store layer by layer
         parts.append(Part("published", 4 * count, "4 B x P mapped from the object store"))
         new = 2 if shape.tied else 3
@@ -232,9 +237,31 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
     return Footprint(tuple(parts), (parts[0], weights))
 
 
+def indivisible(shape: Shape, processes: int) -> str | None:
+    """Returns why vLLM cannot divide a model between an engine's processes ("has ..."); None if it can.
+
+    Every process gets as many attention heads, and as many key and value heads or the same one as others.
+    """
+    if shape.heads % processes:
+        return f"has {shape.heads} attention heads, which {processes} processes cannot divide"
+    fewer, more = sorted((shape.kv_heads, processes))
+    if more % fewer:
+        return f"has {shape.kv_heads} key and value heads, which {processes} processes cannot divide"
+    return None
+
+
+def _engine_processes(count: int) -> Part:
+    """Returns the memory of an engine's processes on CPUs: one, or the scheduler's and `count` others."""
+    each = "imports and first calls, measured"
+    if count == 1:
+        return Part("process", ENGINE_PROCESS, each)
+    return Part("processes", (1 + count) * ENGINE_PROCESS, f"(1 + {count}) x {ENGINE_PROCESS:,} B: {each}")
+
+
 def kv_bytes(shape: Shape, config: EngineConfig, tokens: int) -> int:
-    """Returns the bytes that `tokens` tokens take in the KV cache."""
-    return BYTES[config.dtype] * shape.kv_elements * tokens
+    """Returns the bytes that `tokens` tokens take in the KV cache of one of the engine's processes."""
+    of_one = -(-shape.kv_heads // config.tensor_parallel_size)  # heads; every process has at least one
+    return BYTES[config.dtype] * shape.kv_elements * tokens * of_one // shape.kv_heads
 
 
 def _process(kind: str, gpu: bool) -> Part:

@@ -19,7 +19,7 @@ class VllmNcclTransport(WeightTransport):
         super().__init__(policy, engines)
         address = get(policy.actors[0].address.remote(), "policy: address for the weight transfer", policy.timeout_s)
         # The policy blocks in the handshake until the engines respond, so both must be free to run.
-        policy.call("open_weight_transfer", engines.actors, *address)
+        policy.call("open_weight_transfer", engines.actors, engines.call("processes")[0], *address)
 
     def send(self, version: int) -> None:
         """See `WeightTransport`."""

@@ -59,12 +59,12 @@ class EngineClient(RayVLLMWeightSyncClient):
         )
 
 
-def open_sender(zero: ZeroModel, engines: list[Any], host: str, port: int) -> Any:
+def open_sender(zero: ZeroModel, engines: list[Any], ranks: int, host: str, port: int) -> Any:
     """Creates vLLM's trainer-side transfer engine for this rank, and returns it once the engines have joined.
 
-    Collective: all ranks call it. The first rank is NCCL rank 0; the engine actors, with one GPU each, follow it.
+    Collective: all ranks call it. The first rank is NCCL rank 0; the engine actors, with `ranks` GPUs each, follow it.
     """
-    client = EngineClient(engines)
+    client = EngineClient(engines, ranks)
     return WeightTransferTrainerFactory.trainer_init(
         NCCLTrainerInitInfo(host, port, world_size=client.world_size, rank=zero.rank),
         client=client,

@@ -8,7 +8,7 @@ from actors.config import EngineConfig
 from actors.model_folder.config_json import read_shape
 from actors.model_folder.folders import ModelFolder
 from actors.precision import Dtype, resolve_dtype
-from actors.sizing.memory import BYTES, GIB, engine, kv_bytes
+from actors.sizing.memory import BYTES, GIB, engine, indivisible, kv_bytes
 from cluster.memory import available_bytes
 from configs.errors import ConfigError
 from evals.models.device import gpu_bytes
@@ -29,6 +29,8 @@ class Sizing:
     dtype: Dtype = "auto"
     scores_texts: bool = False
     """Whether texts as long as the context are scored, as in perplexity: vLLM computes all their logits at once."""
+    tensor_parallel_size: int = 1
+    """Number of the engine's processes."""
 
     def context(self, folder: ModelFolder) -> int:
         """Returns the longest sequence that the engine accepts, in tokens.
@@ -56,6 +58,7 @@ class Sizing:
         tokens = max(context, min(CACHE_TOKENS, CACHE_BYTES // one))
         return EngineConfig(
             dtype=dtype,
+            tensor_parallel_size=self.tensor_parallel_size,
             max_model_len=context,
             max_concurrent=SEQUENCES,
             kv_cache_bytes=max(one * tokens, 2**20),
@@ -85,10 +88,12 @@ def require_fit(folder: ModelFolder, config: EngineConfig, gpu_bytes: int | None
         scores_texts: see `Sizing`.
 
     Raises:
-        ConfigError: the engine would not fit; the message states the estimate, the available memory, and what to
-            change.
+        ConfigError: the model cannot be divided between the engine's processes, or would not fit; the message states
+            the estimate, the available memory, and what to change.
     """
     shape = read_shape(folder.path)
+    if problem := indivisible(shape, config.tensor_parallel_size):
+        raise ConfigError(f"--tensor-parallel-size {config.tensor_parallel_size}: {folder.path} {problem}")
     footprint = engine(shape, config, max(config.max_model_len, 4096), gpu_bytes, through_store=False)
     if gpu_bytes is not None:
         room = next(part.bytes for part in footprint.work if part.name == "KV cache")

@@ -58,10 +58,13 @@ class Settings(Section):
     dtype: Dtype | None = "auto"
     """Precision of the engine and the reward model; None for an endpoint, whose precision is unknown."""
 
+    tensor_parallel_size: int = 1
+    """Number of the engine's processes."""
+
     @property
     def sizing(self) -> Sizing:
         """The engine's size settings."""
-        return Sizing(self.max_model_len, self.dtype or "auto")
+        return Sizing(self.max_model_len, self.dtype or "auto", tensor_parallel_size=self.tensor_parallel_size)
 
 
 @dataclass(frozen=True)

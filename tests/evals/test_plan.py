@@ -91,7 +91,7 @@ def test_results_are_of_a_precision_and_so_is_the_ledger(
 def test_an_endpoint_has_a_precision_of_its_own(plan: Planner) -> None:
     made = run.with_precision(plan("--endpoint", "http://127.0.0.1:1/v1", "--tasks", "safety"))
     assert made.settings.dtype is None
-    with pytest.raises(ConfigError, match=r"--dtype: cannot be used with --endpoint"):
+    with pytest.raises(ConfigError, match=r"--dtype, .*: cannot be used with --endpoint"):
         plan("--endpoint", "http://127.0.0.1:1/v1", "--tasks", "safety", "--dtype", "float32")
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from finished import WarmRoles, equal, evaluated, finished_run, weights
 from notices import errors_in
 
@@ -187,6 +189,32 @@ def test_weights_change_under_answers_and_the_journal_repeats_the_run(
     again = runs / "flying-again"
     shutil.copytree(whole / "journal", again / "journal")
     assert equal(weights(finished_run(settings("flying-again", **changes))), weights(whole))
+
+
+@pytest.mark.long
+def test_engines_of_two_processes_are_published_to_and_start_again_when_one_dies(
+    settings: Any, ray_cluster: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {
+        "algorithm": {"name": "grpo"},
+        "rollout": {"engine": {"max_model_len": 512, "kv_cache_bytes": 2**26, "tensor_parallel_size": 2}},
+    }
+    whole = finished_run(settings("parallel", **changes))
+    assert all(line["publish_drift"] < 1e-4 for line in read_metrics(whole))
+    log = Run.log
+
+    def log_and_kill(run: Run, step: int, metrics: dict[str, float]) -> None:
+        log(run, step, metrics)
+        if step == 2:
+            engine = psutil.Process(ray.get(ray.get_actor("parallel/rollout-0").ping.remote())["pid"])
+            (second,) = (found for found in engine.children(recursive=True) if found.name() == "VLLM::Worker_TP1")
+            second.kill()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "log", log_and_kill)
+        killed = finished_run(settings("parallel-killed", **changes))
+    assert re.findall(r"restarting (\w+) \(rank .*\) \(failure 1 of", caplog.text) == ["rollout"]
+    assert equal(weights(killed), weights(whole))
 
 
 @pytest.mark.long

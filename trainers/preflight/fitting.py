@@ -25,7 +25,7 @@ def nearest(config: StageConfig, fits: Fits) -> str | None:
 
     1. for each role, recomputing activations, then ZeRO stage 3;
     2. for each role, smaller micro-batches, then for its engine a larger KV cache on a CPU (`kv_cache_bytes`), a
-       `gpu_memory_utilization` of 0.9 or 0.95 if it is lower, and a shorter context;
+       `gpu_memory_utilization` of 0.9 or 0.95 if it is lower, a shorter context, and fewer processes;
     3. for each role, more or fewer ranks;
     4. for each role, smaller `cpus_per_rank`, then smaller `gpus_per_rank`;
     5. keeping only one checkpoint.
@@ -115,6 +115,9 @@ def _engine(prefix: str, engine: dict[str, Any] | None) -> Iterator[Change]:
                 yield f"{prefix}engine.gpu_memory_utilization", share
         for part in (2, 4, 8, 16):
             yield f"{prefix}engine.max_model_len", engine["max_model_len"] // part
+        yield from (
+            (f"{prefix}engine.tensor_parallel_size", size) for size in range(engine["tensor_parallel_size"] - 1, 0, -1)
+        )
 
 
 def _roles(config: StageConfig) -> list[str]:

@@ -23,6 +23,7 @@ from actors.sizing.memory import (
     Work,
     engine,
     frozen,
+    indivisible,
     kv_bytes,
     lora_parameters,
     total,
@@ -233,8 +234,12 @@ class _Planner:
         if config.max_model_len > shape.context:
             text = f"engine.max_model_len {config.max_model_len} exceeds the {shape.context} tokens of {model}"
             self._findings.append(Finding("refused", role, text))
+        if problem := indivisible(shape, config.tensor_parallel_size):
+            text = f"engine.tensor_parallel_size {config.tensor_parallel_size}: {model} {problem}"
+            self._findings.append(Finding("refused", role, text))
         if not gpu or self._gpu_bytes:
-            self._findings.append(_cache(role, footprint, kv_bytes(shape, config, config.max_model_len), config))
+            one = kv_bytes(shape, config, config.max_model_len)
+            self._findings.append(_cache(role, footprint, one, config, 1 if gpu else config.tensor_parallel_size))
         return _need(role, settings.placement, footprint)
 
     def _shape(self, role: str, model: str) -> Shape | None:
@@ -285,9 +290,17 @@ class _Planner:
         return Plan(groups, (disk,), tuple(self._findings))
 
 
-def _cache(role: str, footprint: Footprint, one: int, config: EngineConfig) -> Finding:
-    """Checks that the KV cache holds one sequence of `max_model_len` (`one` bytes), which vLLM requires to start."""
-    room = next(part.bytes for part in footprint.work if part.name == "KV cache")
+def _cache(role: str, footprint: Footprint, one: int, config: EngineConfig, shares: int) -> Finding:
+    """Checks that the KV cache holds one sequence of `max_model_len`, which vLLM requires to start.
+
+    Args:
+        role: the engine's role.
+        footprint: the engine's memory.
+        one: bytes of that sequence in one process.
+        config: the engine's settings.
+        shares: number of processes that divide the footprint's KV cache.
+    """
+    room = next(part.bytes for part in footprint.work if part.name == "KV cache") // shares
     if room == 0:
         return Finding(
             "refused",

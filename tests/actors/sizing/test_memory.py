@@ -15,6 +15,7 @@ from actors.sizing.memory import (
     Work,
     engine,
     frozen,
+    indivisible,
     kv_bytes,
     lora_parameters,
     trained,
@@ -117,6 +118,37 @@ def test_logits_are_made_so_many_at_a_time() -> None:
     few, many = (trained(TEN, ZeroConfig(), 1, Work(tokens), gpu=True) for tokens in (100, 10**6))
     assert sizes(few)["logits"] - LOGIT_PIECES == 2 * 4 * 100 * TEN.vocab
     assert sizes(many)["logits"] - LOGIT_PIECES == 2 * 4 * LOGITS["cuda"]
+
+
+def test_processes_of_an_engine_divide_weights_and_cache() -> None:
+    values = {"dtype": "bfloat16", "max_model_len": 2048, "gpu_memory_utilization": 0.5}
+    one, four = (EngineConfig(**values, tensor_parallel_size=size) for size in (1, 4))
+    alone, shared = (engine(TEN, config, 2048, 80 * GIB, through_store=False) for config in (one, four))
+    assert sizes(shared)["weights"] == sizes(alone)["weights"] // 4
+    assert sizes(shared)["KV cache"] - sizes(alone)["KV cache"] == 2 * P - 2 * P // 4
+    assert kv_bytes(TEN, four, 2048) == kv_bytes(TEN, one, 2048) // 4
+    grouped = replace(TEN, kv_heads=2)
+    assert kv_bytes(grouped, four, 2048) == kv_bytes(grouped, one, 2048) // 2  # two processes have the same head
+    alone, shared = (engine(TEN, config, 2048, None, through_store=False) for config in (one, four))
+    assert sizes(shared)["processes"] == 5 * sizes(alone)["process"]
+    assert sizes(shared)["weights"] == sizes(alone)["weights"]
+    assert sizes(shared)["KV cache"] == sizes(alone)["KV cache"]
+
+
+@pytest.mark.parametrize(
+    ("processes", "problem"),
+    [
+        (1, None),
+        (2, None),
+        (4, None),
+        (28, None),
+        (7, "has 4 key and value heads, which 7 processes cannot divide"),
+        (8, "has 28 attention heads, which 8 processes cannot divide"),
+    ],
+)
+def test_processes_that_cannot_divide_the_heads(processes: int, problem: str | None) -> None:
+    shape = Shape(hidden=56, layers=2, intermediate=128, heads=28, kv_heads=4, vocab=300)
+    assert indivisible(shape, processes) == problem
 
 
 def test_an_engine_fills_its_share_of_a_gpu_with_cache() -> None:

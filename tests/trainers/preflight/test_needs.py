@@ -147,6 +147,13 @@ def test_an_engine_needs_a_cache_for_one_sequence() -> None:
         refuse(recipe("ppo"), parse_nodes("2CPU,64GiB"), lambda _: wide)
 
 
+def test_processes_that_cannot_divide_the_model_are_refused() -> None:
+    config = recipe("ppo", "--rollout.engine.tensor_parallel_size=3")
+    message = "tensor_parallel_size 3: .* has 2 attention heads, which 3 processes cannot .*tensor_parallel_size=2$"
+    with pytest.raises(ConfigError, match=message):
+        refuse(config, parse_nodes("2CPU,64GiB"), lambda _: SMALL)
+
+
 def test_a_context_that_the_model_has_not_is_refused() -> None:
     short = Shape(hidden=64, layers=2, intermediate=128, heads=2, vocab=300, context=2048)
     with pytest.raises(ConfigError, match="engine.max_model_len 4096 exceeds the 2048 tokens of .*max_model_len=2048"):
