@@ -2,7 +2,8 @@
 
 For a miniature of each family (the family's layer types, random weights, sequences longer than its window) in fp32,
 prints the largest difference between our log-probability of a token and that of Transformers on the exported folder,
-before and after one update; with `--vllm`, also that of vLLM on the folder after the update. Families that packed
+before and after one update; with `--vllm`, also that of vLLM on the folder after the update, and after a second update
+whose weights are published to the running engine, with the sums of the weights' bits compared. Families that packed
 training does not support are listed with the reason. The output is a Markdown table; the exit status is 1 if a
 difference exceeds the limit.
 """
@@ -18,14 +19,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from actors.config import EngineConfig
 from actors.modeling.attention import ATTENTION
+from actors.modeling.checkpoint_format import in_checkpoint_format
 from actors.modeling.miniature import VOCABULARY, miniature
 from actors.modeling.packed import PackedBatch
 from actors.modeling.packed_models import PackedLM
 from actors.modeling.selfcheck import LENGTHS, MARKS, check_packing, plain_logprobs, randomize
+from actors.weight_sync.bits import SentBits
 from configs.errors import ConfigError, first_line, one_line_errors
 
 PROG = "python -m benchmarks.families"
@@ -36,7 +39,7 @@ FAMILIES = (
 )  # fmt: skip
 LIMIT = 1e-4
 VLLM_HEAD = 64  # smallest head size that vLLM's CPU kernels support
-HEADER = ("family", "packed", "updated", "vLLM")
+HEADER = ("family", "packed", "updated", "vLLM", "published")
 
 
 def compare(family: str, folder: Path, vllm: bool) -> tuple[str, ...]:
@@ -45,7 +48,7 @@ def compare(family: str, folder: Path, vllm: bool) -> tuple[str, ...]:
     try:
         check_packing(config, family)
     except ConfigError as error:
-        return (family, f"refused: {str(error).partition('here: ')[2]}", "", "")
+        return (family, f"refused: {str(error).partition('here: ')[2]}", "", "", "")
     torch.manual_seed(0)
     small = miniature(config, head=VLLM_HEAD)
     model = AutoModelForCausalLM.from_config(small, attn_implementation=ATTENTION, dtype=torch.float32)
@@ -60,7 +63,7 @@ def compare(family: str, folder: Path, vllm: bool) -> tuple[str, ...]:
         if name == "start":
             _update(model, batch)
     cells = [f"{difference:.1e}" for difference in found]
-    return (family, *cells, _in_vllm(folder / "trained", sequences, _packed(model, batch)) if vllm else "")
+    return (family, *cells, *(_in_vllm(folder / "trained", sequences, model, batch) if vllm else ("", "")))
 
 
 @torch.no_grad()
@@ -80,7 +83,7 @@ def _update(model: torch.nn.Module, batch: PackedBatch) -> None:
     optimizer.step()
 
 
-def _in_vllm(folder: Path, sequences: list[Tensor], packed: Tensor) -> str:
+def _in_vllm(folder: Path, sequences: list[Tensor], model: PreTrainedModel, batch: PackedBatch) -> tuple[str, str]:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -92,10 +95,24 @@ def _in_vllm(folder: Path, sequences: list[Tensor], packed: Tensor) -> str:
     try:
         engine = Engine(str(folder), EngineConfig(max_model_len=64, max_concurrent=4, kv_cache_bytes=2**24))
     except Exception as error:  # noqa: BLE001  vLLM raises various exceptions for unsupported families and sizes
-        return f"refused: {first_line(error)[:100]}"
-    scores = engine.score([sequence.tolist() for sequence in sequences])
+        return f"refused: {first_line(error)[:100]}", ""
+
+    def difference() -> str:
+        scores = engine.score([sequence.tolist() for sequence in sequences])
+        found = torch.tensor([score for sequence in scores for score in sequence])
+        return f"{_difference(_packed(model, batch), found):.1e}"
+
+    loaded = difference()
+    _update(model, batch)
+    sent = SentBits(torch.float32)
+    try:
+        for block in sent.over_blocks([in_checkpoint_format(model, dict(model.named_parameters()))]):
+            engine.load_weights(block.items())
+        published = difference() + ("" if engine.bits == sent.total else f", bits {engine.bits} for {sent.total}")
+    except Exception as error:  # noqa: BLE001  vLLM's loaders raise various exceptions for names that they do not know
+        published = f"{type(error).__name__}: {first_line(error)[:100]}"
     engine.close()
-    return f"{_difference(packed, torch.tensor([score for sequence in scores for score in sequence])):.1e}"
+    return loaded, published
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float:

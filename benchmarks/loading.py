@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from cluster.memory import status_bytes
@@ -89,7 +90,7 @@ def measure(rank: int, port: int, folder: str, way: str, dtype: Any) -> dict[str
         mapped = status_bytes(os.getpid(), "RssFile") - files
         model = ZeroModel(module, zero, OptimizerConfig(), 1)
     digest = hashlib.sha256()
-    for name, tensor in model.weights():
+    for name, tensor in chain.from_iterable(block.items() for block in model.weight_blocks()):
         digest.update(name.encode() + tensor.view(torch.uint8).numpy().tobytes())
     torch.distributed.barrier()
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from actors.config import EngineConfig, InFlight
-from actors.inference import tensor_parallel
+from actors.inference import held_bits, reloading, tensor_parallel
 from actors.inference.cpu_sampler import draw
 from actors.inference.requests import SPARE, Request, Requests
 from actors.model_folder.source import model_dir
+from actors.weight_sync.bits import modulo
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -129,11 +130,13 @@ class Engine:
         )
         self._closing = tensor_parallel.exit_with_any_process(self._llm)
         if not torch.cuda.is_available():
-            self._llm.collective_rpc(_draw_by_races)
+            self._llm.collective_rpc(_prepare_on_cpus)
         self.max_model_len = config.max_model_len
         self._requests = Requests(self._llm.llm_engine, in_flight, config.max_concurrent)
         self.lock = self._requests.lock
         """Lock that pauses the engine between two steps; hold it while weights change."""
+        self.bits: int | None = None
+        """Sum of the bits of all parameters that the last change brought; see `actors.weight_sync.bits`."""
         self.generate([[1, 2]], seeds=[0], max_new_tokens=2)
 
     @property
@@ -274,15 +277,17 @@ class Engine:
 
     def begin_weight_load(self) -> None:
         """Prepares the model for new weights, which `load_weight_block` loads in any number of parts."""
-        self._llm.collective_rpc(_begin_weight_load)
+        self._llm.collective_rpc(reloading.begin)
+        self.weights_change()
 
     def load_weight_block(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Loads a part of the weights, full tensors with Hugging Face names. No weight may be loaded twice."""
-        self._llm.collective_rpc(_load_weight_block, args=(list(self._with_tied_head(weights)),))
+        self._llm.collective_rpc(reloading.load, args=(list(self._with_tied_head(weights)),))
 
     def end_weight_load(self) -> None:
-        """Ends the update that `begin_weight_load` started. Weights that were not loaded keep their values."""
-        self._llm.collective_rpc(_end_weight_load)
+        """Ends the update that `begin_weight_load` started; see `weights_changed`."""
+        self.weights_loaded()
+        self._llm.collective_rpc(reloading.end)
         self.weights_changed()
 
     def _with_tied_head(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
@@ -301,9 +306,27 @@ class Engine:
         """Number of weight changes since the start."""
         return self._requests.weights
 
+    def weights_change(self) -> None:
+        """Starts to count what is loaded. Call it when vLLM has prepared the model for new weights."""
+        self._llm.collective_rpc(held_bits.start_counting)
+
+    def weights_loaded(self) -> None:
+        """Notes what was not loaded. Call it before vLLM ends the update."""
+        self._llm.collective_rpc(held_bits.note_missing)
+
     def weights_changed(self) -> None:
-        """Invalidates what the old weights computed. Call it once all new weights are loaded; see `Requests`."""
+        """Invalidates what the old weights computed, and sets `bits`. Call it when vLLM has ended the update.
+
+        See `Requests` for what happens to running requests.
+
+        Raises:
+            RuntimeError: a layer did not get all its weights.
+        """
+        found = self._llm.collective_rpc(held_bits.finish_counting)
+        self.bits = modulo(sum(bits for bits, _ in found))
         self._requests.weights_changed()
+        if missing := sorted({name for _, names in found for name in names}):
+            raise RuntimeError(f"the new weights are incomplete: {len(missing)} layers lack some, such as {missing[0]}")
 
     def control(self, method: str, *arguments: Any) -> Any:
         """Calls one of vLLM's own weight-transfer methods, e.g. `start_weight_update`."""
@@ -319,9 +342,10 @@ class Engine:
         cleanup_dist_env_and_memory()
 
 
-# The following functions run in the engine's worker: they install the CPU sampler, and split vLLM's `reload_weights`,
-# which needs all weights at once, into parts.
-def _draw_by_races(worker: Any) -> None:
+def _prepare_on_cpus(worker: Any) -> None:
+    """Installs the CPU sampler; runs in vLLM's worker."""
+    if torch.cpu._is_amx_tile_supported():
+        torch.cpu._init_amx()  # vLLM's attention uses AMX, but does not ask the kernel for it in a process of its own
     from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 
     sampler = worker.model_runner.sampler.topk_topp_sampler
@@ -330,31 +354,6 @@ def _draw_by_races(worker: Any) -> None:
             "vLLM samples with another function than TopKTopPSampler.forward_cpu, which actors.inference.cpu_sampler replaces"
         )
     sampler.forward = draw
-
-
-def _begin_weight_load(worker: Any) -> None:
-    from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
-
-    with _vllm_settings(worker):
-        initialize_layerwise_reload(worker.get_model())
-
-
-def _load_weight_block(worker: Any, weights: list[tuple[str, Tensor]]) -> None:
-    with _vllm_settings(worker):
-        worker.get_model().load_weights(weights)
-
-
-def _end_weight_load(worker: Any) -> None:
-    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
-
-    with _vllm_settings(worker):
-        finalize_layerwise_reload(worker.get_model(), worker.model_config)
-
-
-def _vllm_settings(worker: Any) -> AbstractContextManager[None]:
-    from vllm.config import set_current_vllm_config
-
-    return set_current_vllm_config(worker.vllm_config)
 
 
 @contextmanager

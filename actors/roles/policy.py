@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from actors.config import TrainedRoleConfig
@@ -12,6 +13,7 @@ from actors.distributed.devices import device, to_host
 from actors.modeling.packed import PackedBatch
 from actors.roles.learner import Learner, TrainBatch
 from actors.roles.worker import RunContext
+from actors.weight_sync.bits import SentBits
 
 
 class Policy(Learner):
@@ -20,16 +22,24 @@ class Policy(Learner):
     @classmethod
     def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
         """See `Worker`."""
-        return context.roles[role], context.updates, context.roles["rollout"].temperature
+        rollout = context.roles["rollout"]
+        return context.roles[role], context.updates, rollout.temperature, rollout.engine.dtype
 
-    def setup(self, config: TrainedRoleConfig, total_updates: int, temperature: float) -> None:
-        """Loads the weights under ZeRO. `temperature` is the rollout's, so that log-probabilities match sampling."""
+    def setup(self, config: TrainedRoleConfig, total_updates: int, temperature: float, engine_dtype: str) -> None:
+        """Loads the weights under ZeRO.
+
+        Args:
+            config: the role's settings.
+            total_updates: number of optimizer steps of the whole run.
+            temperature: the rollout's, so that log-probabilities match sampling.
+            engine_dtype: the engines', in which the bits of sent weights are compared.
+        """
         from actors.modeling.packed_models import PackedLM
         from actors.zero.loading import load_to_train
         from actors.zero.model import ZeroModel
 
         module = load_to_train(PackedLM, config.model, config.zero)
-        self.temperature = temperature
+        self.temperature, self._sent = temperature, SentBits(getattr(torch, engine_dtype))
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
 
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
@@ -48,15 +58,22 @@ class Policy(Learner):
         return [part.tolist() for part in logprobs.split(batch.target_counts)]
 
     def weight_blocks(self) -> Iterator[dict[str, Tensor]]:
-        """Yields the full weights by name, block by block, on the first rank. Collective: all ranks must iterate."""
-        for block in self.zero.weight_blocks():
+        """Yields the full weights, as a checkpoint contains them, block by block on the first rank.
+
+        Collective: all ranks must iterate.
+        """
+        for block in self._sent.over_blocks(self.zero.checkpoint_blocks()):
             yield block if device().type == "cpu" else to_host(block)
+
+    def sent_bits(self) -> int:
+        """Returns the sum of the bits of the weights that this rank sent last, in the engines' dtype."""
+        return self._sent.total
 
     def open_weight_transfer(self, engines: list[Any], ranks: int, host: str, port: int) -> None:
         """Joins vLLM's NCCL transfer group: the sender, which is this role's first rank, and `ranks` GPUs per engine."""
         from actors.zero.sharded_source import open_sender
 
-        self._sender = open_sender(self.zero, engines, ranks, host, port)
+        self._sender = open_sender(self.zero, self._sent, engines, ranks, host, port)
 
     def send_weights(self) -> None:
         """Broadcasts the full weights to the engines. All ranks must call it: gathering is collective."""

@@ -148,6 +148,10 @@ class Rollout(Worker):
         self.version = version
         self._versions[self.engine.weights] = version
 
+    def held_bits(self) -> int | None:
+        """Returns the sum of the bits of all weights that the last update brought; None before the first."""
+        return self.engine.bits
+
     def probe(self, sequences: list[list[int]]) -> tuple[int, list[list[float]]]:
         """Returns the held version, and the log-probabilities (nats) of every token but the first of each sequence."""
         return self.version, self.engine.score(sequences)
@@ -165,6 +169,7 @@ class Rollout(Worker):
         """Pauses the engine between two steps, and prepares it to receive weights."""
         self._stop_engine()
         self.engine.control("start_weight_update")
+        self.engine.weights_change()
 
     def update_weights(self, request: Any) -> None:
         """Receives some of the weights."""
@@ -172,6 +177,7 @@ class Rollout(Worker):
 
     def finish_weight_update(self) -> None:
         """Ends the transfer and invalidates cached prefixes of the old weights."""
+        self.engine.weights_loaded()
         self.engine.control("finish_weight_update")
         self.engine.weights_changed()
 

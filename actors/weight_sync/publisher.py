@@ -1,4 +1,4 @@
-"""Publishes numbered versions of the weights: sends them to the engines in limited time, and checks them on a probe."""
+"""Publishes numbered versions of the weights: sends them to the engines in limited time, and checks what arrived."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ class Published:
 
 
 class Publisher:
-    """Sends versions of the policy's weights to the engines, and compares engines and policy on a probe after each."""
+    """Sends versions of the policy's weights to the engines, and compares engines and policy after each.
+
+    The bits of all weights must be equal, and the log-probabilities of a probe within rounding.
+    """
 
     def __init__(
         self,
@@ -78,13 +81,31 @@ class Publisher:
         """Sends the policy's current weights as version `version`, and checks every engine.
 
         Raises:
-            PublishError: an engine holds another version, or differs on the probe by more than the tolerance.
+            PublishError: an engine holds other weights or another version, or differs on the probe by more than the
+                tolerance.
             RoleError: transfer and check together took longer than the config's `timeout_s`, or a role failed.
         """
         start = time.monotonic()
         with self._policy.within(self._timeout_s), self._engines.within(self._timeout_s):
             self.transport.send(version)
+            self._require_equal_bits(version)
             return Published(version, time.monotonic() - start, self.check(version))
+
+    def _require_equal_bits(self, version: int) -> None:
+        """Compares the sum of the bits of all weights that the policy sent with what every engine holds.
+
+        Unlike the probe, this is exact in every dtype.
+
+        Raises:
+            PublishError: the sums differ; the message names the engine.
+        """
+        expected = self._policy.call("sent_bits")[0]
+        for index, held in enumerate(self._engines.call("held_bits")):
+            if held != expected:
+                raise PublishError(
+                    f"rollout-{index} does not hold weights version {version}: the bits of its weights add up to {held}, "
+                    f"those of the weights that were sent to {expected}"
+                )
 
     def check(self, version: int) -> float:
         """Compares every engine with the policy on the probe; returns the largest log-probability difference, in nats.

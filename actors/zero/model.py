@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from actors.config import OptimizerConfig, ZeroConfig
 from actors.distributed.devices import device, to_host
 from actors.distributed.host_group import host_group
+from actors.modeling.checkpoint_format import in_checkpoint_format
 from actors.modeling.liger import use_liger
 from actors.modeling.packed_models import PackedModule
 from actors.zero.diverged import NotFiniteError
@@ -216,10 +217,16 @@ class ZeroModel:
                 if self.rank == 0:
                     yield merged(self.model, {name: parameter.data for name, parameter in named})
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yields the full weights as (name, tensor) pairs; see `weight_blocks`."""
+    def checkpoint_blocks(self) -> Iterator[dict[str, Tensor]]:
+        """Yields the full weights as `weight_blocks` does, but as a checkpoint of the model contains them."""
         for block in self.weight_blocks():
-            yield from block.items()
+            yield in_checkpoint_format(self.model, block)
+
+    def checkpoint_layout(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields names, shapes, and dtypes of what `checkpoint_blocks` yields, as tensors without data."""
+        for block in _blocks(self.model):
+            empty = {name: torch.empty(whole_shape(p), dtype=p.dtype, device="meta") for name, p in block}
+            yield from in_checkpoint_format(self.model, empty).items()
 
     def full_state(self) -> dict[str, Tensor]:
         """Returns the full weights by name as CPU copies on rank 0; an empty dict on the other ranks."""

@@ -12,24 +12,23 @@ from vllm.distributed.weight_transfer.clients import RayVLLMWeightSyncClient
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
+from actors.weight_sync.bits import SentBits
 from actors.zero.model import ZeroModel
 
 
 class ShardedWeights(WeightSource):
     """Weight source that yields full tensors in the model's order, gathered one decoder layer at a time."""
 
-    def __init__(self, zero: ZeroModel) -> None:
-        self._zero = zero
+    def __init__(self, zero: ZeroModel, sent: SentBits) -> None:
+        self._zero, self._sent = zero, sent
 
     def metadata(self) -> list[ParamMeta]:
         """Returns the names, dtypes, and full shapes of all parameters, without gathering them."""
-        return [
-            ParamMeta(name, parameter.dtype, tuple(getattr(parameter, "ds_shape", parameter.shape)))
-            for name, parameter in self._zero.model.named_parameters()
-        ]
+        return [ParamMeta(name, empty.dtype, tuple(empty.shape)) for name, empty in self._zero.checkpoint_layout()]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return self._zero.weights()
+        for block in self._sent.over_blocks(self._zero.checkpoint_blocks()):
+            yield from block.items()
 
 
 class EngineClient(RayVLLMWeightSyncClient):
@@ -59,7 +58,7 @@ class EngineClient(RayVLLMWeightSyncClient):
         )
 
 
-def open_sender(zero: ZeroModel, engines: list[Any], ranks: int, host: str, port: int) -> Any:
+def open_sender(zero: ZeroModel, sent: SentBits, engines: list[Any], ranks: int, host: str, port: int) -> Any:
     """Creates vLLM's trainer-side transfer engine for this rank, and returns it once the engines have joined.
 
     Collective: all ranks call it. The first rank is NCCL rank 0; the engine actors, with `ranks` GPUs each, follow it.
@@ -68,5 +67,5 @@ def open_sender(zero: ZeroModel, engines: list[Any], ranks: int, host: str, port
     return WeightTransferTrainerFactory.trainer_init(
         NCCLTrainerInitInfo(host, port, world_size=client.world_size, rank=zero.rank),
         client=client,
-        source=ShardedWeights(zero),
+        source=ShardedWeights(zero, sent),
     )

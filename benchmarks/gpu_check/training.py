@@ -152,7 +152,7 @@ def learn(gpu: bool) -> dict[str, Any]:
         _module(gpu).model.save_pretrained(folder)
         config = TrainedRoleConfig(model=folder, zero=ZeroConfig(dtype="bfloat16" if gpu else "float32"))
         policy, critic = Policy(torch.get_num_threads()), Critic(torch.get_num_threads())
-        policy.setup(config, 1, 1.0)
+        policy.setup(config, 1, 1.0, config.zero.dtype)
         critic.setup(config, 1)
     table = _table(*((200, 3000) if gpu else (12, 30)))
     for role in (policy, critic):
