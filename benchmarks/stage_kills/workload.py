@@ -18,7 +18,7 @@ from trainers.config.stages import STAGES
 from trainers.runs.export import export_model, load_tokenizer
 
 ROWS, BATCH = 64, 4
-PLACEMENT = {"cpus_per_rank": 0.5, "threads": 1}
+PLACEMENT = {"cpus_per_rank": 0.4, "threads": 1}
 OPTIMIZER = {"lr": 3e-3}
 
 

@@ -28,7 +28,8 @@ def nearest(config: StageConfig, fits: Fits) -> str | None:
        `gpu_memory_utilization` of 0.9 or 0.95 if it is lower, a shorter context, and fewer processes;
     3. for each role, more or fewer ranks;
     4. for each role, smaller `cpus_per_rank`, then smaller `gpus_per_rank`;
-    5. keeping only one checkpoint.
+    5. `colocate: all`: all roles share one placement group;
+    6. keeping only one checkpoint.
 
     The values of a setting are tried from the nearest to the current one to the farthest. If no single change fits,
     changes of one role are combined, role by role: recomputing activations, ZeRO stage 3, smaller micro-batches, and
@@ -101,6 +102,8 @@ def _single(config: StageConfig) -> Iterator[Change]:
             share = section["placement"][name]
             lower = [0.9 * share * 0.9**step for step in range(60)]
             yield from ((f"{prefix}placement.{name}", round(value, 2)) for value in lower if value >= 0.01)
+    if values.get("colocate", "all") != "all":
+        yield "colocate", "all"
     for prefix in ("", "sft."):
         if _at(values, prefix).get("keep_checkpoints", 1) > 1:
             yield f"{prefix}keep_checkpoints", 1

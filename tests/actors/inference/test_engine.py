@@ -16,6 +16,7 @@ from actors.inference.engine import Engine, Sampling
 from actors.modeling.models import load_causal_lm
 from actors.modeling.packed import PackedBatch
 from actors.modeling.packed_models import PackedLM
+from actors.weight_sync.bits import SentBits
 from configs.errors import ConfigError
 
 pytestmark = pytest.mark.slow
@@ -65,6 +66,16 @@ def test_a_token_is_drawn_from_the_trainers_distribution_by_the_requests_seed(cl
     assert len(set(expected)) > 10
 
 
+def test_new_weights_that_lack_some_are_refused(clinic: Path, engine: Engine) -> None:
+    weights = dict(load_causal_lm(str(clinic / "model"), torch.float32).named_parameters())
+    for left_out in ("model.norm.weight", "model.layers.1.self_attn.k_proj.weight", "model.embed_tokens.weight"):
+        some = {name: tensor for name, tensor in weights.items() if name != left_out}
+        layer = left_out.removesuffix(".weight").replace("k_proj", "qkv_proj")
+        with pytest.raises(RuntimeError, match=f"incomplete: 1 layers lack some, such as {layer}$"):
+            engine.load_weights(some.items())
+    engine.load_weights(weights.items())
+
+
 def test_new_weights_are_used_whole_tied_head_and_prefixes_included(clinic: Path, engine: Engine) -> None:
     model = load_causal_lm(str(clinic / "model"), torch.float32)
     assert model.config.tie_word_embeddings
@@ -72,7 +83,10 @@ def test_new_weights_are_used_whole_tied_head_and_prefixes_included(clinic: Path
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
-    engine.load_weights(model.named_parameters())
+    sent = SentBits(torch.float32)
+    for block in sent.over_blocks([dict(model.named_parameters())]):
+        engine.load_weights(block.items())
+    assert engine.bits == sent.total
     after, expected = engine.score(PROMPTS), trainer_logprobs(model, PROMPTS)
     for old, new, logprobs in zip(before, after, expected, strict=True):
         np.testing.assert_allclose(new, logprobs, atol=1e-4)
@@ -97,14 +111,15 @@ def test_only_the_likeliest_tokens_are_drawn_where_asked_for(engine: Engine) -> 
         assert [answers[index].tokens for index in range(3)] == [answer.tokens for answer in greedy]
 
 
-def test_answers_come_as_they_finish_and_who_leaves_ends_the_rest(engine: Engine) -> None:
+def test_answers_come_as_they_finish_and_who_leaves_ends_the_rest(clinic: Path, engine: Engine) -> None:
     limits = [30, 3, 9]
     order = [index for index, _ in engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=limits, sampling=Sampling())]
     assert order == [1, 2, 0]
     stream = engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=limits, sampling=Sampling())
     assert next(stream)[0] == 1
     stream.close()
-    engine.load_weights([])  # which is refused while requests run
+    weights = load_causal_lm(str(clinic / "model"), torch.float32).named_parameters()
+    engine.load_weights(weights)  # which is refused while requests run
 
 
 def test_a_prompt_without_room_is_refused_by_its_number(engine: Engine) -> None:

@@ -16,6 +16,7 @@ import torch
 from actors.config import EngineConfig, PlacementConfig, RolloutConfig
 from actors.inference.engine import Engine
 from actors.modeling.models import load_causal_lm
+from actors.weight_sync.bits import SentBits
 from tests.actors.inference.test_engine import PROMPTS, trainer_logprobs
 
 CONFIG = EngineConfig(max_model_len=512, kv_cache_bytes=2**26, tensor_parallel_size=2)
@@ -41,7 +42,10 @@ class TestOnTwoProcesses:
         generator = torch.Generator().manual_seed(0)
         for parameter in model.parameters():
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
-        engine.load_weights(model.named_parameters())
+        sent = SentBits(torch.float32)
+        for block in sent.over_blocks([dict(model.named_parameters())]):
+            engine.load_weights(block.items())
+        assert engine.bits == sent.total
         for new, logprobs in zip(engine.score(PROMPTS), trainer_logprobs(model, PROMPTS), strict=True):
             np.testing.assert_allclose(new, logprobs, atol=1e-4)
 

@@ -18,6 +18,7 @@ class Groups:
     """Stands for both groups of actors: the policy answers 0 for each token, the engine what `drift` says."""
 
     drift = 0.0
+    held = 7  # bits of an engine's weights; the policy sent 7
 
     def __init__(self) -> None:
         self.limits: list[float] = []
@@ -34,8 +35,8 @@ class Groups:
     def wait(self, *_: Any) -> list[list[list[float]]]:
         return [[[0.0, 0.0]]]
 
-    def call(self, *_: Any) -> list[tuple[int, list[list[float]]]]:
-        return [(1, [[0.0, self.drift]])]
+    def call(self, method: str, *_: Any) -> list[Any]:
+        return {"sent_bits": [7, None], "held_bits": [7, self.held], "probe": [(1, [[0.0, self.drift]])]}[method]
 
 
 def publisher(groups: Groups, dtype: str = "float32", **settings: Any) -> Publisher:
@@ -95,6 +96,16 @@ def test_sending_and_checking_end_within_the_limit() -> None:
     checks.transport = SimpleNamespace(send=lambda version: groups.limits.append(version))  # type: ignore[assignment]
     assert checks.publish(1).drift == 0.0
     assert groups.limits == [7.0, 7.0, 1, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("held", [8, None])
+def test_an_engine_with_other_bits_is_refused_even_if_the_probe_agrees(held: Any) -> None:
+    groups = Groups()
+    groups.held = held
+    checks = publisher(groups)
+    checks.transport = SimpleNamespace(send=lambda version: None)  # type: ignore[assignment]
+    with pytest.raises(PublishError, match=f"rollout-1 does not hold weights version 3: .* add up to {held}, .* to 7"):
+        checks.publish(3)
 
 
 def test_waits_within_a_limit_share_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,12 @@ def test_the_nearest_setting_that_fits_is_named(change: str, nodes: str, shape: 
         refuse(config, parse_nodes(nodes), lambda _: shape)
 
 
+def test_roles_that_fit_one_after_another_are_told_to_share() -> None:
+    half = {f"--{role}.placement.cpus_per_rank=0.5" for role in ("policy", "critic", "reference", "reward", "rollout")}
+    with pytest.raises(ConfigError, match=r"needs 2.5 CPU but .* has 2 in all; .*: --colocate=all$"):
+        refuse(recipe("ppo", *half), parse_nodes("2CPU,64GiB"), lambda _: SMALL)
+
+
 def test_what_is_named_as_nearest_does_fit() -> None:
     config = recipe("sft", "--placement.ranks=8")
     found = nearest(config, lambda changed: isinstance(changed, SftConfig) and changed.placement.ranks <= 3)
