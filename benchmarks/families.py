@@ -28,7 +28,7 @@ from actors.modeling.miniature import VOCABULARY, miniature
 from actors.modeling.packed import PackedBatch
 from actors.modeling.packed_models import PackedLM
 from actors.modeling.selfcheck import LENGTHS, MARKS, check_packing, plain_logprobs, randomize
-from actors.weight_sync.bits import SentBits
+from actors.weight_bits import SentBits
 from configs.errors import ConfigError, first_line, one_line_errors
 
 PROG = "python -m benchmarks.families"

@@ -16,7 +16,7 @@ from actors.inference import held_bits, reloading, tensor_parallel
 from actors.inference.cpu_sampler import draw
 from actors.inference.requests import SPARE, Request, Requests
 from actors.model_folder.source import model_dir
-from actors.weight_sync.bits import modulo
+from actors.weight_bits import modulo
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -136,7 +136,7 @@ class Engine:
         self.lock = self._requests.lock
         """Lock that pauses the engine between two steps; hold it while weights change."""
         self.bits: int | None = None
-        """Sum of the bits of all parameters that the last change brought; see `actors.weight_sync.bits`."""
+        """Sum of the bits of all parameters that the last change brought; see `actors.weight_bits`."""
         self.generate([[1, 2]], seeds=[0], max_new_tokens=2)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from actors.weight_sync.bits import bit_sum, modulo
+from actors.weight_bits import bit_sum, modulo
 
 
 class HeldBits:

@@ -13,7 +13,7 @@ from actors.distributed.devices import device, to_host
 from actors.modeling.packed import PackedBatch
 from actors.roles.learner import Learner, TrainBatch
 from actors.roles.worker import RunContext
-from actors.weight_sync.bits import SentBits
+from actors.weight_bits import SentBits
 
 
 class Policy(Learner):

@@ -12,7 +12,7 @@ from vllm.distributed.weight_transfer.clients import RayVLLMWeightSyncClient
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-from actors.weight_sync.bits import SentBits
+from actors.weight_bits import SentBits
 from actors.zero.model import ZeroModel
 
 

@@ -16,7 +16,7 @@ from actors.inference.engine import Engine, Sampling
 from actors.modeling.models import load_causal_lm
 from actors.modeling.packed import PackedBatch
 from actors.modeling.packed_models import PackedLM
-from actors.weight_sync.bits import SentBits
+from actors.weight_bits import SentBits
 from configs.errors import ConfigError
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ import torch
 from actors.config import EngineConfig, PlacementConfig, RolloutConfig
 from actors.inference.engine import Engine
 from actors.modeling.models import load_causal_lm
-from actors.weight_sync.bits import SentBits
+from actors.weight_bits import SentBits
 from tests.actors.inference.test_engine import PROMPTS, trainer_logprobs
 
 CONFIG = EngineConfig(max_model_len=512, kv_cache_bytes=2**26, tensor_parallel_size=2)

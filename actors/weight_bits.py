@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,10 @@ def bit_sum(tensor: Tensor) -> Tensor:
 
     Sums of parts add up to the sum of the whole, and zeros, with which vLLM pads a vocabulary, add nothing.
     """
-    return tensor.detach().view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64)
+    bits = tensor.detach().view(_INTEGERS[tensor.element_size()])
+    if bits.device.type == "cpu":  # NumPy takes a sixth of torch's time, about that of a copy
+        return torch.tensor(bits.numpy().sum(dtype=np.int64))
+    return bits.sum(dtype=torch.int64)
 
 
 def modulo(total: int) -> int:

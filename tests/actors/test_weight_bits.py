@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.weight_sync.bits import SentBits, bit_sum, modulo
+from actors.weight_bits import SentBits, bit_sum, modulo
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
