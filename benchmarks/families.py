@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from actors.config import EngineConfig
 from actors.modeling.attention import ATTENTION
@@ -63,7 +63,13 @@ def compare(family: str, folder: Path, vllm: bool) -> tuple[str, ...]:
         if name == "start":
             _update(model, batch)
     cells = [f"{difference:.1e}" for difference in found]
-    return (family, *cells, *(_in_vllm(folder / "trained", sequences, model, batch) if vllm else ("", "")))
+    if not vllm:
+        return (family, *cells, "", "")
+    # All before vLLM starts, which may change Transformers' classes in this process.
+    exported = _packed(model, batch)
+    _update(model, batch)
+    weights = in_checkpoint_format(model, dict(model.named_parameters()))
+    return (family, *cells, *_in_vllm(folder / "trained", sequences, exported, weights, _packed(model, batch)))
 
 
 @torch.no_grad()
@@ -83,7 +89,10 @@ def _update(model: torch.nn.Module, batch: PackedBatch) -> None:
     optimizer.step()
 
 
-def _in_vllm(folder: Path, sequences: list[Tensor], model: PreTrainedModel, batch: PackedBatch) -> tuple[str, str]:
+def _in_vllm(
+    folder: Path, sequences: list[Tensor], exported: Tensor, weights: dict[str, Tensor], updated: Tensor
+) -> tuple[str, str]:
+    """Returns the differences of vLLM on a folder, and after it got new weights, from what is expected of each."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -97,18 +106,19 @@ def _in_vllm(folder: Path, sequences: list[Tensor], model: PreTrainedModel, batc
     except Exception as error:  # noqa: BLE001  vLLM raises various exceptions for unsupported families and sizes
         return f"refused: {first_line(error)[:100]}", ""
 
-    def difference() -> str:
+    def difference(expected: Tensor) -> str:
         scores = engine.score([sequence.tolist() for sequence in sequences])
         found = torch.tensor([score for sequence in scores for score in sequence])
-        return f"{_difference(_packed(model, batch), found):.1e}"
+        return f"{_difference(expected, found):.1e}"
 
-    loaded = difference()
-    _update(model, batch)
+    loaded = difference(exported)
     sent = SentBits(torch.float32)
     try:
-        for block in sent.over_blocks([in_checkpoint_format(model, dict(model.named_parameters()))]):
+        for block in sent.over_blocks([weights]):
             engine.load_weights(block.items())
-        published = difference() + ("" if engine.bits == sent.total else f", bits {engine.bits} for {sent.total}")
+        published = difference(updated) + (
+            "" if engine.bits == sent.total else f", bits {engine.bits} for {sent.total}"
+        )
     except Exception as error:  # noqa: BLE001  vLLM's loaders raise various exceptions for names that they do not know
         published = f"{type(error).__name__}: {first_line(error)[:100]}"
     engine.close()

@@ -282,24 +282,13 @@ class Engine:
 
     def load_weight_block(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Loads a part of the weights, full tensors with Hugging Face names. No weight may be loaded twice."""
-        self._llm.collective_rpc(reloading.load, args=(list(self._with_tied_head(weights)),))
+        self._llm.collective_rpc(reloading.load, args=(list(weights),))
 
     def end_weight_load(self) -> None:
         """Ends the update that `begin_weight_load` started; see `weights_changed`."""
         self.weights_loaded()
         self._llm.collective_rpc(reloading.end)
         self.weights_changed()
-
-    def _with_tied_head(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """Yields a tied embedding a second time, as the output head.
-
-        On CPU, vLLM keeps a repacked copy for the head, which a reload that does not name the head leaves unchanged.
-        """
-        tied = self._llm.llm_engine.model_config.hf_config.tie_word_embeddings
-        for name, tensor in weights:
-            yield name, tensor
-            if tied and name.endswith("embed_tokens.weight"):
-                yield "lm_head.weight", tensor
 
     @property
     def weights(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -23,8 +24,9 @@ def begin(worker: Any) -> None:
 
 def load(worker: Any, weights: list[tuple[str, Tensor]]) -> None:
     """Loads some of the weights, by their Hugging Face names."""
+    model = worker.get_model()
     with _vllm_settings(worker):
-        worker.get_model().load_weights(weights)
+        model.load_weights(_with_tied_head(model, weights))
 
 
 def end(worker: Any) -> None:
@@ -33,6 +35,18 @@ def end(worker: Any) -> None:
 
     with _vllm_settings(worker):
         finalize_layerwise_reload(worker.get_model(), worker.model_config)
+
+
+def _with_tied_head(model: Any, weights: list[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Yields a tied embedding a second time, as the output head, if the model has one.
+
+    On CPUs, vLLM keeps a packed copy for the head, which a reload that does not name the head leaves unchanged.
+    """
+    tied = model.config.tie_word_embeddings and hasattr(model, "lm_head")
+    for name, tensor in weights:
+        yield name, tensor
+        if tied and name.endswith("embed_tokens.weight"):
+            yield "lm_head.weight", tensor
 
 
 def _vllm_settings(worker: Any) -> AbstractContextManager[None]:
