@@ -206,6 +206,7 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
             **({"reasoning_parser": config.engine.reasoning_parser} if config.engine.reasoning_parser else {}),
             # If white space between JSON tokens is allowed, a model may generate it until max_tokens is reached.
             "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+            "worker_extension_cls": "actors.inference.reloading.ReloadsFolders",
             "generation_config": "vllm",  # default sampling settings are vLLM's, not the model folder's
         },
         placement_group_config={"bundles": [bundle] * max(1, replicas.gpus)},

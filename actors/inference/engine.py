@@ -314,8 +314,7 @@ class Engine:
         found = self._llm.collective_rpc(held_bits.finish_counting)
         self.bits = modulo(sum(bits for bits, _ in found))
         self._requests.weights_changed()
-        if missing := sorted({name for _, names in found for name in names}):
-            raise RuntimeError(f"the new weights are incomplete: {len(missing)} layers lack some, such as {missing[0]}")
+        held_bits.require_complete(found)
 
     def control(self, method: str, *arguments: Any) -> Any:
         """Calls one of vLLM's own weight-transfer methods, e.g. `start_weight_update`."""

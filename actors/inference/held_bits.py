@@ -6,7 +6,7 @@ a layer as soon as it is loaded, and a layer that gets no weights silently keeps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -118,6 +118,16 @@ def start_counting(worker: Any) -> None:
 def note_missing(worker: Any) -> None:
     """Notes what was not loaded, before vLLM ends the update."""
     worker.held_bits.note_missing()
+
+
+def require_complete(found: Sequence[tuple[int, list[str]]]) -> None:
+    """Checks what `finish_counting` returned for every process.
+
+    Raises:
+        RuntimeError: a layer did not get all its weights.
+    """
+    if missing := sorted({name for _, names in found for name in names}):
+        raise RuntimeError(f"the new weights are incomplete: {len(missing)} layers lack some, such as {missing[0]}")
 
 
 def finish_counting(worker: Any) -> tuple[int, list[str]]:

@@ -1,12 +1,19 @@
-"""vLLM's `reload_weights`, which needs all weights at once, in parts. These functions run in vLLM's worker."""
+"""Replaces the weights of vLLM's model, from parts of them or from a folder. What is here runs in vLLM's worker.
+
+vLLM's own `reload_weights` needs all weights at once, and on CPUs leaves a tied output head and all experts as they were.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from actors.inference import held_bits
+from actors.model_folder.folders import ModelFolder
 
 
 def begin(worker: Any) -> None:
@@ -22,7 +29,7 @@ def begin(worker: Any) -> None:
             method.moe_kernel = None  # otherwise vLLM does not pack the new experts, and computes something else
 
 
-def load(worker: Any, weights: list[tuple[str, Tensor]]) -> None:
+def load(worker: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
     """Loads some of the weights, by their Hugging Face names."""
     model = worker.get_model()
     with _vllm_settings(worker):
@@ -37,13 +44,32 @@ def end(worker: Any) -> None:
         finalize_layerwise_reload(worker.get_model(), worker.model_config)
 
 
-def _with_tied_head(model: Any, weights: list[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+class ReloadsFolders:
+    """What the endpoint adds to vLLM's worker (`worker_extension_cls`)."""
+
+    def reload_folder(self, path: str) -> None:
+        """Replaces the weights by those of a folder in Hugging Face format.
+
+        Raises:
+            RuntimeError: a layer did not get all its weights.
+        """
+        begin(self)
+        held_bits.start_counting(self)
+        load(self, ModelFolder(Path(path)).weights())
+        held_bits.note_missing(self)
+        end(self)
+        held_bits.require_complete([held_bits.finish_counting(self)])
+
+
+def _with_tied_head(model: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
     """Yields a tied embedding a second time, as the output head, if the model has one.
 
     On CPUs, vLLM keeps a packed copy for the head, which a reload that does not name the head leaves unchanged.
     """
     tied = model.config.tie_word_embeddings and hasattr(model, "lm_head")
     for name, tensor in weights:
+        if tied and name == "lm_head.weight":
+            continue  # some files have both ends; what counts is the embedding
         yield name, tensor
         if tied and name.endswith("embed_tokens.weight"):
             yield "lm_head.weight", tensor

@@ -9,14 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import sys
-import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -177,36 +174,12 @@ class Engine(OnNodeAddress, LLMServer):
         logger.info("loading weights of %s", source)
         await self.pause(mode="wait")
         try:
-            with tempfile.TemporaryDirectory(prefix="chimed-weights-") as aside:
-                path = with_output_head(ModelFolder(source), Path(aside))
-                await self.collective_rpc("reload_weights", kwargs={"weights_path": str(path)})
+            path = ModelFolder(source).path
+            await self.collective_rpc("reload_folder", kwargs={"path": str(path)})
             await self.reset_prefix_cache()
             self._weights = folder
         finally:
             await self.resume()
-
-
-def with_output_head(model: ModelFolder, aside: Path) -> Path:
-    """Returns a folder from which vLLM can reload `model`: the model's, or `aside` if its output head is tied.
-
-    In `aside`, the output head is a separate tensor. Without it, a reload on CPUs does not update vLLM's repacked copy
-    of the head.
-
-    Args:
-        model: the model to reload.
-        aside: an empty folder.
-    """
-    if not model.config.get("tie_word_embeddings"):
-        return model.path
-    from safetensors.torch import save_file
-
-    for file in model.path.iterdir():
-        # Leaves out the index of a sharded model, because it does not list the added file.
-        if file.name != "model.safetensors.index.json":
-            os.symlink(file.resolve(), aside / file.name)
-    embedding = next(tensor for name, tensor in model.weights() if name.endswith("embed_tokens.weight"))
-    save_file({"lm_head.weight": embedding}, aside / "lm_head.safetensors")
-    return aside
 
 
 def _whole(reply: Any) -> Whole:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from actors.config import EngineConfig
 from actors.inference.cpu_sampler import race
 from actors.inference.engine import Engine, Sampling
+from actors.inference.reloading import ReloadsFolders
 from actors.modeling.models import load_causal_lm
 from actors.modeling.packed import PackedBatch
 from actors.modeling.packed_models import PackedLM
@@ -109,6 +111,20 @@ def test_only_the_likeliest_tokens_are_drawn_where_asked_for(engine: Engine) -> 
     for sampling in (Sampling(top_k=1), Sampling(min_p=1.0)):
         answers = dict(engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=8, sampling=sampling))
         assert [answers[index].tokens for index in range(3)] == [answer.tokens for answer in greedy]
+
+
+def test_a_folder_replaces_the_weights_whole(clinic: Path, engine: Engine, tmp_path: Path) -> None:
+    model = load_causal_lm(str(clinic / "model"), torch.float32)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    model.save_pretrained(tmp_path / "new")
+    tensors = load_file(tmp_path / "new" / "model.safetensors")
+    save_file(tensors | {"lm_head.weight": torch.zeros(1, 1)}, tmp_path / "new" / "model.safetensors", {"format": "pt"})
+    engine._llm.collective_rpc(ReloadsFolders.reload_folder, args=(str(tmp_path / "new"),))
+    engine.forget_prefixes()
+    for new, logprobs in zip(engine.score(PROMPTS), trainer_logprobs(model, PROMPTS), strict=True):
+        np.testing.assert_allclose(new, logprobs, atol=1e-4)
 
 
 def test_answers_come_as_they_finish_and_who_leaves_ends_the_rest(clinic: Path, engine: Engine) -> None:
