@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from actors.modeling.packed import PackedBatch
 from actors.modeling.packed_models import PackedLM
 from actors.modeling.selfcheck import LENGTHS, MARKS, check_packing, plain_logprobs, randomize
 from actors.weight_bits import SentBits
+from benchmarks.tokens import save_tokenizer
 from configs.errors import ConfigError, first_line, one_line_errors
 
 PROG = "python -m benchmarks.families"
@@ -93,14 +93,9 @@ def _in_vllm(
     folder: Path, sequences: list[Tensor], exported: Tensor, weights: dict[str, Tensor], updated: Tensor
 ) -> tuple[str, str]:
     """Returns the differences of vLLM on a folder, and after it got new weights, from what is expected of each."""
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
     from actors.inference.engine import Engine
 
-    words = Tokenizer(models.WordLevel({str(number): number for number in range(VOCABULARY)}, unk_token="0"))  # noqa: S106 - a token of the vocabulary
-    untyped: Any = PreTrainedTokenizerFast
-    untyped(tokenizer_object=words).save_pretrained(folder)  # engines require a tokenizer, though the sequences are ids
+    save_tokenizer(folder, VOCABULARY)
     try:
         engine = Engine(str(folder), EngineConfig(max_model_len=64, max_concurrent=4, kv_cache_bytes=2**24))
     except Exception as error:  # noqa: BLE001  vLLM raises various exceptions for unsupported families and sizes

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for check in CHECKS.values():
             print(f"{check.name:14} {check.limit_s:4.0f} s  {check.purpose}")
         return 0
-    checks = [CHECKS[name] for name in options.only if name not in options.skip]
+    checks = [check for name, check in CHECKS.items() if name in options.only and name not in options.skip]
     failed = False
     lines = []
     with one_line_errors(PROG):

@@ -73,5 +73,7 @@ _LIST = (
         120,
         "7 billion parameters with LoRA: tokens/s, MFU, peak memory against its estimate",
     ),
+    # Last: vLLM ends the process's torch.distributed world.
+    Check("engine", f"{_HERE}.engines", 180, "vLLM against the trainer, before and after a publish; tokens/s, GB/s"),
 )
 CHECKS = {check.name: check for check in _LIST}

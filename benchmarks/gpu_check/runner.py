@@ -82,7 +82,8 @@ def _work(checks: list[Check], device: str, results: Connection) -> None:
     results.send("ready")
     for check in checks:
         results.send(_result(check, device == "cuda"))
-    torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():  # vLLM has ended it if an engine was checked
+        torch.distributed.destroy_process_group()
 
 
 def _result(check: Check, gpu: bool) -> dict[str, Any]:

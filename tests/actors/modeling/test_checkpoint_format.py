@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ def test_layer_by_layer_it_is_what_save_pretrained_writes(family: str, loaded: b
     written = load_file(tmp_path / "model.safetensors")
     blocks: dict[str, dict[str, torch.Tensor]] = {}
     for name, parameter in model.named_parameters():
-        parts = name.split(".")
-        blocks.setdefault(parts[2] if parts[2].isdigit() else name, {})[name] = parameter.detach()
+        layer = re.search(r"\.layers\.\d+\.", name)
+        blocks.setdefault(layer[0] if layer else name, {})[name] = parameter.detach()
     given = {name: tensor for block in blocks.values() for name, tensor in in_checkpoint_format(model, block).items()}
     assert given.keys() == written.keys()
     assert all(torch.equal(given[name], tensor) for name, tensor in written.items())
