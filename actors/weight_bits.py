@@ -12,12 +12,18 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _MODULUS = 2**64
 
 
-def bit_sum(tensor: Tensor) -> Tensor:
+def bit_sum(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """Returns the sum of the elements' bits, each read as a signed integer, modulo 2**64: () int64.
 
     Sums of parts add up to the sum of the whole, and zeros, with which vLLM pads a vocabulary, add nothing.
+
+    Args:
+        tensor: any tensor.
+        dtype: the engines' dtype, to which floating-point numbers are converted first. vLLM keeps some parameters in
+            float32 in any engine.
     """
-    bits = tensor.detach().view(_INTEGERS[tensor.element_size()])
+    given = tensor.detach().to(dtype) if tensor.is_floating_point() else tensor
+    bits = given.view(_INTEGERS[given.element_size()])
     if bits.device.type == "cpu":  # NumPy takes a sixth of torch's time, about that of a copy
         return torch.tensor(bits.numpy().sum(dtype=np.int64))
     return bits.sum(dtype=torch.int64)
@@ -38,7 +44,7 @@ class SentBits:
         """Yields `blocks`, weights by name, unchanged, and starts a new sum with them."""
         self._sums = []
         for block in blocks:
-            self._sums += [bit_sum(tensor.to(self._dtype)) for tensor in block.values()]
+            self._sums += [bit_sum(tensor, self._dtype) for tensor in block.values()]
             yield block
 
     @property

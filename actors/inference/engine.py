@@ -16,7 +16,6 @@ from actors.inference import held_bits, reloading, tensor_parallel
 from actors.inference.cpu_sampler import draw
 from actors.inference.requests import SPARE, Request, Requests
 from actors.model_folder.source import model_dir
-from actors.weight_bits import modulo
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -311,10 +310,9 @@ class Engine:
         Raises:
             RuntimeError: a layer did not get all its weights.
         """
-        found = self._llm.collective_rpc(held_bits.finish_counting)
-        self.bits = modulo(sum(bits for bits, _ in found))
+        held = self._llm.collective_rpc(held_bits.finish_counting)
         self._requests.weights_changed()
-        held_bits.require_complete(found)
+        self.bits = held_bits.whole(held)
 
     def control(self, method: str, *arguments: Any) -> Any:
         """Calls one of vLLM's own weight-transfer methods, e.g. `start_weight_update`."""

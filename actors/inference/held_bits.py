@@ -6,55 +6,85 @@ a layer as soon as it is loaded, and a layer that gets no weights silently keeps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from actors.weight_bits import bit_sum, modulo
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one process holds: what its layers divide, what else they have, and which of them did not get all weights.
+
+    Attributes:
+        divided: sum of the bits of what no process before this one holds as well.
+        others: sums of the bits of other parameters, by name, which the processes either hold alike or divide.
+        missing: names of the layers that did not get all their weights.
+    """
+
+    divided: int
+    others: Mapping[str, int]
+    missing: Sequence[str]
+
+
+def whole(held: Sequence[Held]) -> int:
+    """Returns the sum of the bits of the whole model, from what each process of an engine holds.
+
+    Raises:
+        RuntimeError: a layer did not get all its weights.
+    """
+    if missing := sorted({name for each in held for name in each.missing}):
+        raise RuntimeError(f"the new weights are incomplete: {len(missing)} layers lack some, such as {missing[0]}")
+    total = sum(each.divided for each in held)
+    for name in held[0].others:
+        sums = [each.others[name] for each in held]
+        total += sums[0] if len(set(sums)) == 1 else sum(sums)
+    return modulo(total)
 
 
 class HeldBits:
     """Adds up the bits of a model's parameters while they are loaded: of each layer before vLLM processes it.
 
-    With tensor parallelism, the sums of all processes add up to that of the whole model: what several processes hold
-    alike is counted by the first of them. A tied output head is not counted.
+    A tied output head is not counted.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         from vllm.distributed import get_tensor_model_parallel_rank
 
-        self._model, self._rank = model, get_tensor_model_parallel_rank()
-        self._total, self._counted, self._missing = 0, set[nn.Module](), list[str]()
+        self._model, self._dtype, self._rank = model, dtype, get_tensor_model_parallel_rank()
+        self._divided, self._others, self._missing = 0, dict[str, int](), list[str]()
+        self._uncounted = {layer: name for name, layer in model.named_modules() if not _is_tied_head(layer, model)}
         self._methods: list[Any] = []
-        for layer in model.modules():
+        for layer in self._uncounted:
             method: Any = getattr(layer, "quant_method", None)
             if hasattr(method, "process_weights_after_loading"):
                 method.process_weights_after_loading = self._counting(layer, method.process_weights_after_loading)
                 self._methods.append(method)
 
     def note_missing(self) -> None:
-        """Notes which parameters did not get all their elements. Call it before vLLM ends the update."""
+        """Notes which layers did not get all their elements. Call it before vLLM ends the update."""
         from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
         from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
-        for name, layer in self._model.named_modules():
+        for layer, name in self._uncounted.items():
             info = get_layerwise_info(layer)
-            if not info.can_load() or not info.load_numel_total or _is_tied_head(layer, self._model):
+            if not info.can_load() or not any(True for _ in layer.parameters(recurse=False)):
                 continue
-            needed = (
-                1 if isinstance(layer, VocabParallelEmbedding) else info.load_numel_total
-            )  # its padding is not loaded
-            if info.load_numel < needed and next(layer.parameters(recurse=False), None) is not None:
+            padded = isinstance(layer, VocabParallelEmbedding)  # its padding is not loaded
+            if info.load_numel < (1 if padded else info.load_numel_total):
                 self._missing.append(name)
 
-    def finish(self) -> tuple[int, list[str]]:
-        """Returns the sum, and the names of the layers that did not get all their weights; stops counting."""
+    def finish(self) -> Held:
+        """Returns what this process holds; stops counting."""
         self.stop()
-        for layer in self._model.modules():
+        for layer in list(self._uncounted):
             self._count(layer)
-        return modulo(self._total), self._missing
+        return Held(modulo(self._divided), self._others, self._missing)
 
     def stop(self) -> None:
         """Restores vLLM's methods."""
@@ -70,22 +100,19 @@ class HeldBits:
         return count_and_process
 
     def _count(self, layer: nn.Module) -> None:
-        if layer not in self._counted and not _is_tied_head(layer, self._model):
-            self._counted.add(layer)
-            self._total += sum(int(bit_sum(part)) for part in _own_parts(layer, self._rank))
+        from vllm.model_executor.layers.linear import QKVParallelLinear
 
-
-def _own_parts(layer: nn.Module, rank: int) -> Iterator[Tensor]:
-    """Yields the parts of a layer's parameters that no process before `rank` holds as well."""
-    from vllm.model_executor.layers.linear import QKVParallelLinear
-
-    for name, parameter in layer.named_parameters(recurse=False):
-        if not (_is_divided(layer, name) or rank == 0):
-            continue
-        if isinstance(layer, QKVParallelLinear) and rank % layer.num_kv_head_replicas:
-            yield parameter[: layer.num_heads * layer.head_size]  # its keys and values are those of another process
-        else:
-            yield parameter
+        prefix = self._uncounted.pop(layer, None)
+        if prefix is None:
+            return
+        for name, parameter in layer.named_parameters(recurse=False):
+            if not _is_divided(layer, name):
+                self._others[f"{prefix}.{name}"] = int(bit_sum(parameter, self._dtype))
+                continue
+            own = parameter.data
+            if isinstance(layer, QKVParallelLinear) and self._rank % layer.num_kv_head_replicas:
+                own = own[: layer.num_heads * layer.head_size]  # its keys and values are those of another process
+            self._divided += int(bit_sum(own, self._dtype))
 
 
 def _is_divided(layer: nn.Module, name: str) -> bool:
@@ -112,7 +139,7 @@ def start_counting(worker: Any) -> None:
     """Starts to count, after vLLM has prepared the model for new weights; ends an earlier count that failed."""
     if earlier := getattr(worker, "held_bits", None):
         earlier.stop()
-    worker.held_bits = HeldBits(worker.get_model())
+    worker.held_bits = HeldBits(worker.get_model(), worker.model_config.dtype)
 
 
 def note_missing(worker: Any) -> None:
@@ -120,18 +147,8 @@ def note_missing(worker: Any) -> None:
     worker.held_bits.note_missing()
 
 
-def require_complete(found: Sequence[tuple[int, list[str]]]) -> None:
-    """Checks what `finish_counting` returned for every process.
-
-    Raises:
-        RuntimeError: a layer did not get all its weights.
-    """
-    if missing := sorted({name for _, names in found for name in names}):
-        raise RuntimeError(f"the new weights are incomplete: {len(missing)} layers lack some, such as {missing[0]}")
-
-
-def finish_counting(worker: Any) -> tuple[int, list[str]]:
-    """Returns the sum of this process, and the names of the layers that did not get all their weights."""
+def finish_counting(worker: Any) -> Held:
+    """Returns what this process holds."""
     counted, worker.held_bits = worker.held_bits, None
-    found: tuple[int, list[str]] = counted.finish()
-    return found
+    held: Held = counted.finish()
+    return held

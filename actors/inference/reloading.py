@@ -58,7 +58,8 @@ class ReloadsFolders:
         load(self, ModelFolder(Path(path)).weights())
         held_bits.note_missing(self)
         end(self)
-        held_bits.require_complete([held_bits.finish_counting(self)])
+        if missing := held_bits.finish_counting(self).missing:
+            raise RuntimeError(f"{path} is incomplete: {len(missing)} layers lack weights, such as {missing[0]}")
 
 
 def _with_tied_head(model: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:

@@ -21,11 +21,11 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 )
 def test_parts_add_up_and_zeros_add_nothing(dtype: torch.dtype, rows: int, columns: int, cut: int, seed: int) -> None:
     whole = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).to(dtype)
-    expected = modulo(int(bit_sum(whole)))
+    expected = modulo(int(bit_sum(whole, dtype)))
     padded = torch.cat([whole, torch.zeros(3, columns, dtype=dtype)])
-    assert modulo(int(bit_sum(whole[:cut])) + int(bit_sum(whole[cut:]))) == expected
-    assert modulo(int(bit_sum(whole[:, :cut])) + int(bit_sum(whole[:, cut:]))) == expected
-    assert modulo(int(bit_sum(padded))) == modulo(int(bit_sum(whole.T.contiguous()))) == expected
+    assert modulo(int(bit_sum(whole[:cut], dtype)) + int(bit_sum(whole[cut:], dtype))) == expected
+    assert modulo(int(bit_sum(whole[:, :cut], dtype)) + int(bit_sum(whole[:, cut:], dtype))) == expected
+    assert modulo(int(bit_sum(padded, dtype))) == modulo(int(bit_sum(whole.T, dtype))) == expected
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -33,15 +33,15 @@ def test_the_smallest_change_of_one_element_is_seen(dtype: torch.dtype) -> None:
     weights = torch.linspace(-2, 2, 4001).to(dtype)
     changed = weights.clone()
     changed[1234] = torch.nextafter(changed[1234].float(), torch.tensor(9.0)).to(dtype) if dtype == torch.float32 else 3
-    assert bit_sum(changed) != bit_sum(weights)
-    assert bit_sum(-weights[:2000]) != bit_sum(weights[:2000])
+    assert bit_sum(changed, dtype) != bit_sum(weights, dtype)
+    assert bit_sum(-weights[:2000], dtype) != bit_sum(weights[:2000], dtype)
 
 
 def test_weights_are_added_in_the_engines_dtype() -> None:
     blocks = [{"a": torch.randn(5, 3), "b": torch.randn(7)}, {"c": torch.randn(2, 2)}]
     sent = SentBits(torch.bfloat16)
     assert list(sent.over_blocks(blocks)) == blocks
-    expected = sum(int(bit_sum(tensor.bfloat16())) for block in blocks for tensor in block.values())
+    expected = sum(int(bit_sum(tensor.bfloat16(), torch.bfloat16)) for block in blocks for tensor in block.values())
     assert sent.total == modulo(expected)
     assert [block.keys() for block in sent.over_blocks(blocks[:1])] == [{"a", "b"}]
-    assert sent.total == modulo(sum(int(bit_sum(tensor.bfloat16())) for tensor in blocks[0].values()))
+    assert sent.total == modulo(sum(int(bit_sum(tensor.bfloat16(), torch.bfloat16)) for tensor in blocks[0].values()))
