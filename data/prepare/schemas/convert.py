@@ -24,6 +24,12 @@ FIELDS: Final = (*QUESTIONS, *ANSWERS, *CHATS, *DIALOGUES, *TEXTS, *SIDES[0], *S
 """The fields that `--map` accepts."""
 
 _CHIP: Final = "|||"
+_CHINESE: Final[Mapping[str, Sequence[str]]] = {
+    "question": ("问题", "提问", "问", "患者提问", "患者问题", "病人提问", "咨询", "咨询内容", "病情描述", "主诉"),
+    "answer": ("回答", "答", "答案", "答复", "回复", "医生回答", "医生回复", "医生答复", "参考答案"),
+    "text": ("文本", "正文", "内容", "文章"),
+}
+"""Chinese column names that a message suggests for a field. They are not assumed: only the user knows what they hold."""
 
 
 def row_of(record: Any, options: Options) -> Row:
@@ -50,9 +56,16 @@ def row_of(record: Any, options: Options) -> Row:
     if row is None:
         raise UnknownColumnsError(
             f"no known schema has its columns ({columns})",
-            "name them with --map FIELD=COLUMN, as --map question=COLUMN --map answer=COLUMN",
+            f"name them with --map FIELD=COLUMN, as {_mapping(record)}",
         )
     return _as_kind(row, options.kind, columns)
+
+
+def _mapping(record: Mapping[str, Any]) -> str:
+    """Returns the `--map` options that name the record's columns, or what such options look like."""
+    columns = {field: next((name for name in record if name in names), None) for field, names in _CHINESE.items()}
+    options = [f"--map {field}={column}" for field, column in columns.items() if column]
+    return " ".join(options) or "--map question=COLUMN --map answer=COLUMN"
 
 
 def id_of(record: Any) -> str:

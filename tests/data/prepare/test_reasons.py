@@ -60,6 +60,21 @@ def test_columns_are_named_with_what_to_do(tmp_path, prepared):
         prepared("chat", path)
 
 
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [
+        (("患者提问", "医生回答"), "--map question=患者提问 --map answer=医生回答"),
+        (("答案", "科室", "问题"), "--map question=问题 --map answer=答案"),
+        (("正文", "来源"), "--map text=正文"),
+        (("甲", "乙"), "--map question=COLUMN --map answer=COLUMN"),
+    ],
+)
+def test_chinese_columns_are_suggested(columns, options, tmp_path, prepared):
+    path = write(tmp_path / "a.jsonl", [{column: f"{column}的内容" for column in columns}])
+    with pytest.raises(DataError, match=rf"name them with --map FIELD=COLUMN, as {options} \("):
+        prepared("text" if "text=" in options else "chat", path)
+
+
 def test_the_console_adds_up(tmp_path, capsys):
     records = [
         {"question": "头痛怎么办？", "answer": "多休息，多喝水。"},
