@@ -40,6 +40,9 @@ as long; if threads never slept, they would occupy cores that another role needs
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 """Maps memory in pages of 2 MiB instead of 4 KiB: each step frees and maps hundreds of megabytes of tensors."""
 
+_SEGMENTS = "expandable_segments:True"
+"""Lets a block of GPU memory grow: micro-batches of changing sizes otherwise leave blocks that fit no other size."""
+
 OF_HUBS = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "CHIMED_HUB")
 """Variables that specify where models are downloaded from and cached. Workers on a joined cluster get the driver's
 values."""
@@ -104,7 +107,7 @@ def stay_on_loopback() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False  # Ray reads the variable only when it is imported, maybe before this call
 
 
-def for_computing(threads: int, on_gpus: bool) -> dict[str, str]:
+def for_computing(threads: int, on_gpus: bool, with_vllm: bool = False) -> dict[str, str]:
     """Returns the variables of one computing process, for its `runtime_env`.
 
     GPUs are hidden from a process that reserves none, because Ray hides GPUs only from processes that reserve others.
@@ -112,10 +115,11 @@ def for_computing(threads: int, on_gpus: bool) -> dict[str, str]:
     Args:
         threads: number of OpenMP threads.
         on_gpus: whether the process reserves a GPU.
+        with_vllm: whether the process runs vLLM, whose all-reduce and sleep mode do not work with segments that grow.
     """
     variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if on_gpus:
-        return variables
+        return variables if with_vllm else variables | _unless_set({"PYTORCH_CUDA_ALLOC_CONF": _SEGMENTS})
     hidden = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return variables | hidden | _unless_set({"GOMP_SPINCOUNT": _SPINS, "GLIBC_TUNABLES": _HUGE_PAGES})
 

@@ -72,7 +72,7 @@ class WorkerGroup(Generic[W]):
                 num_gpus=share["GPU"],
                 max_concurrency=self._calls_at_once,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank),
-                runtime_env={"env_vars": _environment(placement)},
+                runtime_env={"env_vars": _environment(placement, self._worker)},
             )
             .remote(placement.threads, (self._run, self.role, rank))
         )
@@ -210,7 +210,7 @@ def _flat(rows: list[Any]) -> list[int]:
     return rows_of(rows) if rows and isinstance(rows[0], list) else rows
 
 
-def _environment(placement: PlacementConfig) -> dict[str, str]:
-    environment = for_computing(placement.threads, placement.gpus_per_rank > 0)
+def _environment(placement: PlacementConfig, worker: type[Worker]) -> dict[str, str]:
+    environment = for_computing(placement.threads, placement.on_gpus, worker.runs_vllm)
     environment["RAY_ENABLE_ZERO_COPY_TORCH_TENSORS"] = "1"  # published weights are mapped by the engines, not copied
     return environment

@@ -25,6 +25,7 @@ class Rollout(Worker):
     """
 
     version: int
+    runs_vllm = True
 
     @classmethod
     def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:

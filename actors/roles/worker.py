@@ -71,6 +71,9 @@ class Worker:
             configure(f"{role}-{rank}", run)
             Heartbeat(*place, version=lambda: self.version).start()
 
+    runs_vllm: ClassVar[bool] = False
+    """Whether the process runs a vLLM engine."""
+
     @classmethod
     def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
         """Returns the arguments with which the driver calls `setup` on every rank of `role`."""

@@ -140,7 +140,10 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
     if gpu:
         bucket = min(trained_parameters, BUCKET_ELEMENTS)
         parts += [] if offloaded else [state, step]
-        parts.append(Part("bucket", b * bucket, f"{b} B x min({trained_parameters:,}, 5x10^8): gradients on their way"))
+        buckets = 2 if ranks > 1 and zero.stage in (1, 2) else 1  # one is filled while the other is sent
+        of = f"{buckets} x " if buckets > 1 else ""
+        text = f"{of}{b} B x min({trained_parameters:,}, 5x10^8): gradients on their way"
+        parts.append(Part("bucket", buckets * b * bucket, text))
         published = Part("published", 2 * b * count, f"2 x {b} B x P: gathered, and its copy in the object store")
         host = [Part("process", GPU_PROCESS, "reserve"), max(loading[0], saved, key=lambda part: part.bytes)]
         host += [published] if work.publishes else []

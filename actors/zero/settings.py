@@ -25,8 +25,12 @@ def steps_adamw_itself(zero: ZeroConfig) -> bool:
 
 
 def deepspeed_settings(zero: ZeroConfig, max_grad_norm: float, trained: int) -> dict[str, Any]:
-    """Returns DeepSpeed's configuration for a model in which `trained` parameters have gradients."""
-    section: dict[str, Any] = {"stage": zero.stage, "overlap_comm": False, "contiguous_gradients": True}
+    """Returns DeepSpeed's configuration for a model in which `trained` parameters have gradients.
+
+    Call it in the ranks' torch.distributed world.
+    """
+    overlaps = torch.cuda.is_available() and torch.distributed.get_world_size() > 1
+    section: dict[str, Any] = {"stage": zero.stage, "overlap_comm": overlaps, "contiguous_gradients": True}
     # DeepSpeed allocates a full bucket at once, by default 2 GB for any model, and a process that forks needs it twice.
     section |= dict.fromkeys(("reduce_bucket_size", "allgather_bucket_size"), min(BUCKET_ELEMENTS, trained))
     if not torch.cuda.is_available():

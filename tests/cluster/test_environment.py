@@ -38,10 +38,13 @@ def test_a_joined_cluster_keeps_its_own_network_and_the_jobs_variables(monkeypat
 
 
 def test_a_computing_process_on_cpus_has_its_threads_and_huge_pages(monkeypatch):
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    for name in ("GLIBC_TUNABLES", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
     on_cpus, on_gpus = for_computing(3, on_gpus=False), for_computing(3, on_gpus=True)
-    assert on_gpus == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
-    assert set(on_gpus.items()) < set(on_cpus.items())
+    of_vllm = for_computing(3, on_gpus=True, with_vllm=True)
+    assert of_vllm == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
+    assert on_gpus == of_vllm | {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    assert set(of_vllm.items()) < set(on_cpus.items())
     assert on_cpus["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
     assert (on_cpus["CUDA_VISIBLE_DEVICES"], on_cpus["DS_ACCELERATOR"]) == ("", "cpu")
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")

@@ -112,7 +112,7 @@ class Evaluator:
             .options(
                 num_cpus=0,
                 num_gpus=gpus,
-                runtime_env={"env_vars": for_computing(self._config.threads, gpus > 0)},
+                runtime_env={"env_vars": for_computing(self._config.threads, gpus > 0, with_vllm=True)},
             )
             .remote(self._config.model_copy(update={"data": str(resolve(self._config.data))}))
         )

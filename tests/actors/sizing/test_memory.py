@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,12 @@ def test_offloading_moves_the_optimizer_to_the_host() -> None:
     here, away = (trained(TEN, zero, 4, Work(100), gpu=True) for zero in settings)
     assert {"optimizer", "step"} == set(sizes(here)) - set(sizes(away))
     assert {"optimizer", "step"} == {part.name for part in away.host} - {part.name for part in here.host}
+
+
+@pytest.mark.parametrize(("stage", "ranks", "buckets"), [(0, 2, 1), (1, 2, 2), (2, 8, 2), (2, 1, 1), (3, 8, 1)])
+def test_a_gpu_fills_one_bucket_while_another_is_sent(stage: Any, ranks: int, buckets: int) -> None:
+    footprint = trained(TEN, ZeroConfig(stage=stage, dtype="bfloat16"), ranks, Work(100), gpu=True)
+    assert sizes(footprint)["bucket"] == buckets * 2 * 5 * 10**8
 
 
 def test_publishing_through_the_store_costs_a_copy() -> None:
