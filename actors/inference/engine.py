@@ -289,6 +289,11 @@ class Engine:
         self._llm.collective_rpc(reloading.end)
         self.weights_changed()
 
+    def abandon_weight_load(self) -> None:
+        """Ends an update that failed half way, so that another can begin; until then, old and new weights are mixed."""
+        self._llm.collective_rpc(reloading.end)
+        self._requests.weights_changed()
+
     @property
     def weights(self) -> int:
         """Number of weight changes since the start."""

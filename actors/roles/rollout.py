@@ -124,7 +124,7 @@ class Rollout(Worker):
     def begin_weight_load(self) -> None:
         """Pauses the engine between two steps and prepares it for new weights; ends an earlier update that failed."""
         if self._updating:
-            self.engine.end_weight_load()
+            self.engine.abandon_weight_load()
         else:
             self._stop_engine()
         self.engine.begin_weight_load()

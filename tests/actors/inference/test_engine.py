@@ -113,6 +113,25 @@ def test_only_the_likeliest_tokens_are_drawn_where_asked_for(engine: Engine) -> 
         assert [answers[index].tokens for index in range(3)] == [answer.tokens for answer in greedy]
 
 
+def test_an_update_that_failed_half_way_is_followed_by_a_whole_one(clinic: Path, engine: Engine) -> None:
+    model = load_causal_lm(str(clinic / "model"), torch.float32)
+    for parameter in model.parameters():
+        parameter.data *= 1.01
+    blocks = [dict([pair]) for pair in model.named_parameters()]
+    engine.begin_weight_load()
+    for block in blocks[:4]:
+        engine.load_weight_block(block.items())
+    engine.abandon_weight_load()
+    sent = SentBits(torch.float32)
+    engine.begin_weight_load()
+    for block in sent.over_blocks(blocks):
+        engine.load_weight_block(block.items())
+    engine.end_weight_load()
+    assert engine.bits == sent.total
+    for new, logprobs in zip(engine.score(PROMPTS), trainer_logprobs(model, PROMPTS), strict=True):
+        np.testing.assert_allclose(new, logprobs, atol=1e-4)
+
+
 def test_a_folder_replaces_the_weights_whole(clinic: Path, engine: Engine, tmp_path: Path) -> None:
     model = load_causal_lm(str(clinic / "model"), torch.float32)
     generator = torch.Generator().manual_seed(1)
