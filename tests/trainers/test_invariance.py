@@ -90,7 +90,7 @@ def after_every_cut(rank: int, ranks: int, folder: str) -> dict[str, Weights]:
 
     table = pq.read_table(f"{folder}/rows.parquet")
     policy, critic = Policy(threads=1), Critic(threads=1)
-    policy.setup(TrainedRoleConfig(model=f"{folder}/policy", optimizer=OPTIMIZER), 2, TEMPERATURE)
+    policy.setup(TrainedRoleConfig(model=f"{folder}/policy", optimizer=OPTIMIZER), 2, TEMPERATURE, "float32")
     critic.setup(TrainedRoleConfig(model=f"{folder}/critic", optimizer=OPTIMIZER), 2)
     found = {}
     for learner, losses in ((policy, AGGREGATIONS), (critic, ("value",))):
