@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -134,6 +135,7 @@ class Engine:
         self._requests = Requests(self._llm.llm_engine, in_flight, config.max_concurrent)
         self.lock = self._requests.lock
         """Lock that pauses the engine between two steps; hold it while weights change."""
+        self._loading = Lock()
         self.bits: int | None = None
         """Sum of the bits of all parameters that the last change brought; see `actors.weight_bits`."""
         self.generate([[1, 2]], seeds=[0], max_new_tokens=2)
@@ -280,8 +282,12 @@ class Engine:
         self.weights_change()
 
     def load_weight_block(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Loads a part of the weights, full tensors with Hugging Face names. No weight may be loaded twice."""
-        self._llm.collective_rpc(reloading.load, args=(list(weights),))
+        """Loads a part of the weights, full tensors with Hugging Face names. No weight may be loaded twice.
+
+        Several threads may call this, as those of an actor with concurrent calls do; vLLM loads for one at a time.
+        """
+        with self._loading:
+            self._llm.collective_rpc(reloading.load, args=(list(weights),))
 
     def end_weight_load(self) -> None:
         """Ends the update that `begin_weight_load` started; see `weights_changed`."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -12,13 +14,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from actors.config import EngineConfig
+from actors.inference import held_bits
 from actors.inference.cpu_sampler import race
 from actors.inference.engine import Engine, Sampling
 from actors.inference.reloading import ReloadsFolders
 from actors.modeling.models import load_causal_lm
 from actors.modeling.packed import PackedBatch
 from actors.modeling.packed_models import PackedLM
-from actors.weight_bits import SentBits
+from actors.weight_bits import SentBits, bit_sum
 from configs.errors import ConfigError
 
 pytestmark = pytest.mark.slow
@@ -111,6 +114,19 @@ def test_only_the_likeliest_tokens_are_drawn_where_asked_for(engine: Engine) -> 
     for sampling in (Sampling(top_k=1), Sampling(min_p=1.0)):
         answers = dict(engine.stream(PROMPTS, seeds=[1, 2, 3], max_new_tokens=8, sampling=sampling))
         assert [answers[index].tokens for index in range(3)] == [answer.tokens for answer in greedy]
+
+
+def test_parts_may_be_loaded_by_several_threads(clinic: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_bits, "bit_sum", lambda *given: sleep(0.001) or bit_sum(*given))  # so that they meet
+    weights = list(load_causal_lm(str(clinic / "model"), torch.float32).named_parameters())
+    sent = SentBits(torch.float32)
+    list(sent.over_blocks([dict(weights)]))
+    for _ in range(10):
+        engine.begin_weight_load()
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda pair: engine.load_weight_block([pair]), weights))
+        engine.end_weight_load()
+        assert engine.bits == sent.total
 
 
 def test_an_update_that_failed_half_way_is_followed_by_a_whole_one(clinic: Path, engine: Engine) -> None:
