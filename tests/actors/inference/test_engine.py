@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from actors.config import EngineConfig
-from actors.inference import held_bits
+from actors.inference import reloading
 from actors.inference.cpu_sampler import race
 from actors.inference.engine import Engine, Sampling
 from actors.inference.reloading import ReloadsFolders
 from actors.modeling.models import load_causal_lm
 from actors.modeling.packed import PackedBatch
 from actors.modeling.packed_models import PackedLM
-from actors.weight_bits import SentBits, bit_sum
+from actors.weight_bits import SentBits
 from configs.errors import ConfigError
 
 pytestmark = pytest.mark.slow
@@ -117,16 +118,26 @@ def test_only_the_likeliest_tokens_are_drawn_where_asked_for(engine: Engine) -> 
 
 
 def test_parts_may_be_loaded_by_several_threads(clinic: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_bits, "bit_sum", lambda *given: sleep(0.001) or bit_sum(*given))  # so that they meet
+    load, at_once, most = reloading.load, 0, 0
+
+    def counted(*given: Any) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        sleep(0.001)  # so that threads would meet
+        load(*given)
+        at_once -= 1
+
+    monkeypatch.setattr(reloading, "load", counted)
     weights = list(load_causal_lm(str(clinic / "model"), torch.float32).named_parameters())
     sent = SentBits(torch.float32)
     list(sent.over_blocks([dict(weights)]))
-    for _ in range(10):
-        engine.begin_weight_load()
-        with ThreadPoolExecutor(8) as threads:
-            list(threads.map(lambda pair: engine.load_weight_block([pair]), weights))
-        engine.end_weight_load()
-        assert engine.bits == sent.total
+    engine.begin_weight_load()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda pair: engine.load_weight_block([pair]), weights))
+    engine.end_weight_load()
+    assert engine.bits == sent.total
+    assert most == 1
 
 
 def test_an_update_that_failed_half_way_is_followed_by_a_whole_one(clinic: Path, engine: Engine) -> None:
