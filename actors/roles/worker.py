@@ -59,6 +59,8 @@ class Worker:
     """Version of the published policy weights that this process holds; None for roles that receive none."""
     trains: ClassVar[bool] = False
     """Whether the role's ranks train together, in one torch.distributed world."""
+    runs_vllm: ClassVar[bool] = False
+    """Whether the process runs a vLLM engine."""
 
     def __init__(self, threads: int, place: Place | None = None) -> None:
         """Sets the number of threads; with a `place`, also sets up logging and starts heartbeats for it.
@@ -70,9 +72,6 @@ class Worker:
             run, role, rank = place
             configure(f"{role}-{rank}", run)
             Heartbeat(*place, version=lambda: self.version).start()
-
-    runs_vllm: ClassVar[bool] = False
-    """Whether the process runs a vLLM engine."""
 
     @classmethod
     def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
 from actors.groups import role_groups
+from actors.roles.worker import Place, Worker
 from cluster.head import Head
 from cluster.liveness.heartbeat import DriverHeartbeat
 from cluster.status.view import snapshot
@@ -28,15 +29,11 @@ from trainers.ppo import role_groups_config
 NODE = {"num_cpus": 3, "num_gpus": 3, "object_store_memory": 100 * 2**20}
 
 
-class Bare:
-    """Stands for a role's process."""
+class Bare(Worker):
+    """Stands for a role's process: no threads are set and no heartbeats sent."""
 
-    def __init__(self, threads: int, place: Any) -> None:
+    def __init__(self, threads: int, place: Place | None = None) -> None:
         pass
-
-    @classmethod
-    def calls_at_once(cls, settings: Any) -> int:
-        return 1
 
     def where(self) -> dict[str, Any]:
         context = ray.get_runtime_context()
@@ -59,7 +56,7 @@ def main(folder: str, *forms: str) -> None:
     try:
         cluster.add_node(**NODE)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        role_groups.WORKERS = dict.fromkeys(role_groups.WORKERS, Bare)  # type: ignore[arg-type]
+        role_groups.WORKERS = dict.fromkeys(role_groups.WORKERS, Bare)
         for number, form in enumerate(forms):
             config = read("ppo", STAGES, [f"--name=form-{number}", *form.split()])
             assert isinstance(config, PPOConfig)
