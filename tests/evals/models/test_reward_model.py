@@ -73,7 +73,7 @@ def test_on_a_gpu_it_is_loaded_in_bfloat16(make_model: Callable[..., Path], monk
     class Loaded(torch.nn.Module):
         num_labels = 1
 
-        def to(self, device: Any) -> Any:
+        def to(self, device: Any) -> Any:  # type: ignore[override]
             loaded["device"] = device
             return self
 

@@ -20,8 +20,8 @@ from trainers.supervised.reward_metrics import (
 def scored(pairs: int = 200) -> Scored:
     draw = np.random.default_rng(0)
     chosen, rejected = draw.normal(1.0, 2.0, pairs), draw.normal(0.0, 2.0, pairs)
-    lengths = [np.round(50 + 10 * scores + draw.normal(0, 20, pairs)) for scores in (chosen, rejected)]
-    return Scored(chosen, rejected, *lengths, flaws=np.array(["rude", "vague"] * (pairs // 2)))
+    of_chosen, of_rejected = (np.round(50 + 10 * scores + draw.normal(0, 20, pairs)) for scores in (chosen, rejected))
+    return Scored(chosen, rejected, of_chosen, of_rejected, flaws=np.array(["rude", "vague"] * (pairs // 2)))
 
 
 def test_calibration_worked_by_hand() -> None:
