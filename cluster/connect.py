@@ -161,16 +161,22 @@ def _ended_by_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, _terminate)
+    heard = threading.Event()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        logger.warning("ended by SIGTERM")
+        heard.set()
+        raise SystemExit(os.EX_TEMPFAIL)
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+    except SystemExit as error:
+        if not heard.is_set() or error.code == os.EX_TEMPFAIL:
+            raise
+        raise SystemExit(os.EX_TEMPFAIL) from error  # Ray's calls raise SystemExit(1) in its place
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    logger.warning("ended by SIGTERM")
-    raise SystemExit(os.EX_TEMPFAIL)
 
 
 def _start(**options: Any) -> None:

@@ -31,10 +31,13 @@ with one_line_errors("here"), connect(num_cpus=2) as cluster:
 """
 
 
-def start(folder: Path, **environment: str) -> subprocess.Popen[str]:
-    """A driver that connects as the environment says, prints what it sees, and waits for a line."""
+WAITING_FOR_RAY = "ray.wait([ray.remote(lambda: __import__('time').sleep(60)).remote()])"
+
+
+def start(folder: Path, waiting: str = "input()", **environment: str) -> subprocess.Popen[str]:
+    """A driver that connects as the environment says, prints what it sees, and waits."""
     return subprocess.Popen(
-        [sys.executable, "-c", HERE],
+        [sys.executable, "-c", HERE.replace("input()", waiting)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -125,12 +128,14 @@ def test_a_signal_while_ray_starts_ends_without_a_crash(
 
 
 @pytest.mark.slow
-def test_sigterm_while_connected_ends_with_status_75_and_leaves_no_process(tmp_path: Path) -> None:
-    driver = start(tmp_path, RAY_ADDRESS="local")
+@pytest.mark.parametrize("waiting", ["input()", WAITING_FOR_RAY], ids=["for a line", "for Ray"])
+def test_sigterm_while_connected_ends_with_status_75_and_leaves_no_process(tmp_path: Path, waiting: str) -> None:
+    driver = start(tmp_path, waiting, RAY_ADDRESS="local")
     assert driver.stdout is not None
     driver.stdout.readline()
     family = descendants(driver.pid)
     assert family
+    time.sleep(0.5)  # the driver waits by then
     driver.send_signal(signal.SIGTERM)
     _, err = driver.communicate(timeout=60)
     assert (err, driver.returncode) == ("ended by SIGTERM\n", 75)

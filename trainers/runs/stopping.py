@@ -43,7 +43,7 @@ class StopRequests:
 
     def __init__(self) -> None:
         self._reason = ""
-        self._may_interrupt = False
+        self._may_interrupt = self._raised = False
         self._ended = threading.Event()
 
     @property
@@ -59,10 +59,14 @@ class StopRequests:
     @contextmanager
     def may_interrupt(self) -> Iterator[None]:
         """Lets a stop request raise Stopped anywhere inside the block, for work that can be interrupted anywhere."""
-        self._may_interrupt = True
+        self._may_interrupt, self._raised = True, False
         try:
             self.check()
             yield
+        except SystemExit as error:
+            if not self._raised or isinstance(error, Stopped):
+                raise
+            raise Stopped(self._reason) from error  # Ray's calls raise SystemExit(1) in its place
         finally:
             self._may_interrupt = False
 
@@ -101,7 +105,7 @@ class StopRequests:
             self._reason = signal.Signals(signum).name
             logger.info(_STOPPING + (_AGAIN if signum == signal.SIGINT else ""), self._reason)
         if self._may_interrupt:
-            self._may_interrupt = False  # one exception is enough
+            self._may_interrupt, self._raised = False, True  # one exception is enough
             raise Stopped(self._reason)
 
     def _look(self, watch: Watch) -> None:

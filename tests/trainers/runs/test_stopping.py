@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -30,6 +31,27 @@ def test_a_request_is_heard_in_the_middle_of_what_may_be_interrupted() -> None:
         assert (end.value.code, end.value.reason) == (75, "SIGTERM")
     assert done == []
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_request_is_heard_while_ray_is_waited_for(ray_cluster: None, number: signal.Signals, status: int) -> None:
+    """Ray raises SystemExit(1) instead of what a signal's handler raises in `ray.wait` and other calls."""
+    import ray
+
+    from cluster.waiting import get
+
+    @ray.remote
+    def forever() -> None:
+        time.sleep(600)
+
+    pending = forever.remote()
+    with StopRequests() as stop:
+        threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+        with pytest.raises(Stopped) as end:
+            interruptible(stop, lambda: get([pending], "forever", 60.0))
+    ray.cancel(pending, force=True)
+    assert (end.value.code, end.value.reason) == (status, number.name)
 
 
 def test_ctrl_c_has_an_exit_status_of_its_own() -> None:
