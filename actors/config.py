@@ -222,6 +222,11 @@ InFlight = Literal["none", "keep", "recompute"]
 """
 
 
+SleepLevel = Literal[0, 1, 2]
+"""What an engine does with its weights when other roles need its GPUs: 1 copies them to the host, 2 discards them, so that
+they must be loaded again; with 0 it cannot free memory. It always discards the KV cache."""
+
+
 class RolloutConfig(Section):
     """The vLLM engines that generate responses; `placement.ranks` is the number of engines, one actor each.
 

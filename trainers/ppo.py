@@ -98,11 +98,13 @@ def role_groups_config(config: PPOConfig, end_ids: tuple[int, ...]) -> RoleGroup
             updates=config.updates,
             native_transfer="nccl" if config.publish.transport == "vllm_nccl" else None,
             in_flight=config.rollout.in_flight,
+            sleep_level=config.sleep_level,
         ),
         placement_groups=config.placement_groups,
         start_timeout_s=config.cluster.start_timeout_s,
         call_timeout_s=config.cluster.collective_timeout_s,
         hang_timeout_s=config.cluster.hang_timeout_s,
+        sleep=config.sleep,
     )
 
 

@@ -67,6 +67,11 @@ class PlacementGroupSpec:
         """Returns whether `role` shares its GPUs with other roles."""
         return bool(self.roles[role].gpus_per_rank and len(self.on_gpu()) > 1)
 
+    def sharing(self) -> list[str]:
+        """Returns the roles with a model that share its GPUs or, if it has none, its CPUs; at least two, or none."""
+        roles = self.on_gpu() or [role for role in self.roles if role != "reward_function"]
+        return roles if len(roles) > 1 else []
+
     def on_gpu(self) -> list[str]:
         """Returns the roles that have GPUs."""
         return [role for role, placement in self.roles.items() if placement.gpus_per_rank]
@@ -113,7 +118,7 @@ def placement_group_specs(colocate: Colocate, placements: Mapping[str, Placement
 
 
 def require_memory_share(spec: PlacementGroupSpec, rollout: RolloutConfig) -> None:
-    """Requires an explicit `gpu_memory_utilization` where the engine shares its GPU with other roles.
+    """Requires an explicit `gpu_memory_utilization` where the engine shares its GPU with other roles at the same time.
 
     The default would leave the other roles too little memory.
 

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.config import PlacementConfig
 from actors.groups.batching import rows_of
 from actors.groups.colocation import PlacementGroupSpec
+from actors.groups.turns import Turns
 from actors.roles.worker import Worker
 from actors.table import extended
 from cluster.environment import for_computing
@@ -41,6 +42,7 @@ class WorkerGroup(Generic[W]):
         timeout_s: float,
         calls_at_once: int = 1,
         watch: Watch | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """Starts the processes, named RUN/ROLE-RANK; the Ray dashboard shows their class and name.
 
@@ -53,8 +55,9 @@ class WorkerGroup(Generic[W]):
             timeout_s: longest wait for one call, in seconds.
             calls_at_once: concurrent calls of one process.
             watch: polled during waits, so that a wait for a hung process fails early.
+            turns: gives this role its turn on GPUs that it shares, before a call that needs their memory.
         """
-        self.role, self.timeout_s, self.watch = role, timeout_s, watch
+        self.role, self.timeout_s, self.watch, self._turns = role, timeout_s, watch, turns
         self._until: float | None = None
         self.ranks = spec.roles[role].ranks
         self.names = [f"{run}/{role}-{rank}" for rank in range(self.ranks)]
@@ -113,7 +116,8 @@ class WorkerGroup(Generic[W]):
             self.watch.poll((self.role,))
 
     def submit(self, method: str, *arguments: Any, ranks: Sequence[int] | None = None) -> list[ray.ObjectRef]:
-        """Calls `method` on every rank, or on `ranks`, with the same arguments; does not block."""
+        """Calls `method` on every rank, or on `ranks`, with the same arguments; blocks only for its turn."""
+        self._take_turn(method)
         chosen = range(self.ranks) if ranks is None else ranks
         return [getattr(self.actors[rank], method).remote(*arguments) for rank in chosen]
 
@@ -138,6 +142,10 @@ class WorkerGroup(Generic[W]):
         finally:
             self._until = None
 
+    def _take_turn(self, method: str) -> None:
+        if self._turns is not None:
+            self._turns.need(self.role, getattr(getattr(self._worker, method), "needs", "all"))
+
     def _longest_wait(self) -> float:
         if self._until is None:
             return self.timeout_s
@@ -148,7 +156,8 @@ class WorkerGroup(Generic[W]):
         return self.wait(self.submit(method, *arguments), method)
 
     def submit_rows(self, method: str, table: ray.ObjectRef, rows: Sequence[Any], *more: Any) -> list[ray.ObjectRef]:
-        """Calls `method(table, rows[rank], *more)` on every rank that has rows; does not block."""
+        """Calls `method(table, rows[rank], *more)` on every rank that has rows; blocks only for its turn."""
+        self._take_turn(method)
         return [
             getattr(actor, method).remote(table, mine, *more)
             for actor, mine in zip(self.actors, rows, strict=True)
@@ -157,6 +166,7 @@ class WorkerGroup(Generic[W]):
 
     def submit_streams(self, method: str, table: ray.ObjectRef, parts: Sequence[Any], *more: Any) -> list[Any]:
         """Calls a generator method on every rank that has rows; returns one generator of references for each."""
+        self._take_turn(method)
         return [
             getattr(actor, method).options(num_returns="streaming").remote(table, mine, *more)
             for actor, mine in zip(self.actors, parts, strict=True)

@@ -12,6 +12,7 @@ import ray
 
 from actors.groups.colocation import PlacementGroupSpec
 from actors.groups.group import WorkerGroup
+from actors.groups.turns import Turns
 from actors.roles.critic import Critic
 from actors.roles.policy import Policy
 from actors.roles.reference import Reference
@@ -49,6 +50,7 @@ class RoleGroupsConfig:
     start_timeout_s: float
     call_timeout_s: float
     hang_timeout_s: float = 60.0  # a process is hung if it sends no heartbeat for this long
+    sleep: bool = False  # whether roles that share GPUs take turns; see actors/groups/turns.py
 
 
 class RoleGroups:
@@ -56,6 +58,7 @@ class RoleGroups:
 
     Attributes:
         groups: the worker group of each role, by role.
+        turns: whose turn it is on GPUs that roles share.
         watch: finds dead and hung processes.
         updated: the learners whose weights are no longer the initial ones.
     """
@@ -71,6 +74,7 @@ class RoleGroups:
         """
         self.config = config
         self.groups: dict[str, WorkerGroup[Any]] = {}
+        self.turns = Turns(self.groups, [spec.sharing() for spec in config.placement_groups] if config.sleep else [])
         self.watch = Watch(config.run, config.hang_timeout_s)
         self.updated: set[str] = set()
         began = time.monotonic()
@@ -85,7 +89,7 @@ class RoleGroups:
                     worker = WORKERS[role]
                     calls = worker.calls_at_once(config.context.roles[role])
                     self.groups[role] = WorkerGroup(
-                        config.run, role, worker, spec, reserved, config.call_timeout_s, calls, self.watch
+                        config.run, role, worker, spec, reserved, config.call_timeout_s, calls, self.watch, self.turns
                     )
             logger.info("starting processes and loading models")
             self._load({role: self._all(role) for role in self.groups})
@@ -152,6 +156,7 @@ class RoleGroups:
         placed_again(self._reserved, self.config.start_timeout_s)
         for role, some in ranks.items():
             self.groups[role].start_again(some)
+            self.turns.replaced(role)
         self._load(ranks)
         self.updated -= ranks.keys()
 

@@ -31,6 +31,7 @@ class Scorers:
         samples: Samples,
         minibatches: int = 1,
         chunk_rows: int | None = None,
+        in_turn: bool = False,
     ) -> None:
         """Selects the frozen roles that `settings` has; `begin` and `score` use them.
 
@@ -40,10 +41,11 @@ class Scorers:
             samples: converts a chunk to samples for the role `reward_function`.
             minibatches: parts of a step's rows, which chunks do not cross.
             chunk_rows: rows of a chunk; None for one chunk per minibatch.
+            in_turn: whether a role scores all chunks before the next begins, and none while responses are generated.
         """
         self._groups = {role: groups[role] for role in FROZEN if role in settings}
         self._settings, self._samples = settings, samples
-        self._minibatches, self._chunk_rows = minibatches, chunk_rows
+        self._minibatches, self._chunk_rows, self._in_turn = minibatches, chunk_rows, in_turn
 
     def begin(self, rows: int, roles: Sequence[str] = FROZEN) -> Scoring:
         """Returns the scoring of a step of `rows` rows; the caller submits its chunks.
@@ -54,7 +56,7 @@ class Scorers:
         """
         groups = {role: group for role, group in self._groups.items() if role in roles}
         chunks = row_chunks(rows, self._minibatches, self._chunk_rows)
-        return Scoring(groups, self._settings, self._samples, chunks)
+        return Scoring(groups, self._settings, self._samples, chunks, self._in_turn)
 
     def score(self, table: pa.Table, roles: Sequence[str] = FROZEN) -> Scoring:
         """Submits all rows of `table`, which has all responses, and returns their scoring; does not block."""
@@ -76,6 +78,7 @@ class Scoring:
         settings: Mapping[str, Any],
         samples: Samples,
         chunks: list[list[int]],
+        in_turn: bool = False,
     ) -> None:
         """Prepares the scoring of `chunks`; `submit` starts it.
 
@@ -84,36 +87,37 @@ class Scoring:
             settings: settings of the roles, by role.
             samples: converts a chunk to samples for the role `reward_function`.
             chunks: row numbers of each chunk; together all rows in order.
+            in_turn: whether models score only in `join`, one role after another.
         """
-        self._groups, self._settings, self._samples = groups, settings, samples
+        self._groups, self._settings, self._samples, self._in_turn = groups, settings, samples, in_turn
         self.chunks = chunks
-        self._submitted: list[list[Callable[[], pa.Table]]] = [[] for _ in chunks]
+        self._chunks: dict[int, tuple[pa.Table, ray.ObjectRef]] = {}
+        self._started: dict[str, dict[int, Callable[[], pa.Table]]] = {role: {} for role in groups}
 
     def submit(self, number: int, chunk: pa.Table) -> None:
         """Submits chunk `number` for scoring; does not block."""
-        shared = ray.put(chunk)
-        sizes = lengths(chunk, "prompt", "response").tolist()
-        self._submitted[number] = [
-            self._submit_reward_functions(group, chunk)
-            if role == "reward_function"
-            else self._submit(role, group, shared, sizes)
-            for role, group in self._groups.items()
-        ]
+        self._chunks[number] = chunk, ray.put(chunk)
+        for role in self._groups:
+            if role == "reward_function" or not self._in_turn:
+                self._start(role, number)
 
     def join(self, table: pa.Table) -> pa.Table:
         """Waits for all roles and returns `table`, which is all chunks in order, with the new columns."""
-        chunks = [[columns() for columns in chunk] for chunk in self._submitted]
-        for role, parts in zip(self._groups, zip(*chunks, strict=True), strict=True):
+        for role, started in self._started.items():
+            for number in range(len(self.chunks)):
+                if number not in started:
+                    self._start(role, number)
+            parts = [started[number]() for number in range(len(self.chunks))]
             table = extended(table, pa.concat_tables(parts).combine_chunks(), role)
         return table
 
-    def _submit(
-        self, role: str, group: WorkerGroup[Any], chunk: ray.ObjectRef, sizes: list[int]
-    ) -> Callable[[], pa.Table]:
+    def _start(self, role: str, number: int) -> None:
+        group, (chunk, shared) = self._groups[role], self._chunks[number]
+        if role == "reward_function":
+            refs = group.submit("score", self._samples(chunk))
+            self._started[role][number] = lambda: group.wait(refs, "score")[0]
+            return
+        sizes = lengths(chunk, "prompt", "response").tolist()
         plan = frozen_plan(sizes, group.ranks, self._settings[role].micro_batch_tokens)
-        flying = ColumnsInFlight(group, "add_columns", chunk, plan)
-        return lambda: flying.columns(len(sizes))
-
-    def _submit_reward_functions(self, reward_function: WorkerGroup[Any], chunk: pa.Table) -> Callable[[], pa.Table]:
-        refs = reward_function.submit("score", self._samples(chunk))
-        return lambda: reward_function.wait(refs, "score")[0]
+        flying = ColumnsInFlight(group, "add_columns", shared, plan)
+        self._started[role][number] = lambda: flying.columns(len(sizes))

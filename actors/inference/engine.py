@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from actors.config import EngineConfig, InFlight
+from actors.config import EngineConfig, InFlight, SleepLevel
 from actors.inference import held_bits, reloading, tensor_parallel
 from actors.inference.cpu_sampler import draw
+from actors.inference.engine_memory import EngineMemory
 from actors.inference.requests import SPARE, Request, Requests
 from actors.model_folder.source import model_dir
 
@@ -95,6 +96,7 @@ class Engine:
         seed: int = 0,
         weight_transfer: str | None = None,
         in_flight: InFlight = "none",
+        sleep_level: SleepLevel = 0,
     ) -> None:
         """Loads `model` and warms up the engine.
 
@@ -104,6 +106,7 @@ class Engine:
             seed: the engine's seed, for requests without a seed.
             weight_transfer: vLLM's weight-transfer backend ("nccl", "ipc"), if weights are sent through one.
             in_flight: what happens to running requests when weights change.
+            sleep_level: what `memory` does with the weights when it frees them; 0 if it is not used.
 
         Raises:
             ConfigError: the model does not exist or cannot be loaded; see `model_dir`.
@@ -117,6 +120,8 @@ class Engine:
         arguments = engine_arguments(config, torch.cuda.is_available()) | tensor_parallel.executor_arguments(config)
         if weight_transfer:
             arguments["weight_transfer_config"] = {"backend": weight_transfer}
+        if sleep_level and torch.cuda.is_available():
+            arguments["enable_sleep_mode"] = True
         if in_flight != "none":
             arguments["max_num_seqs"] += SPARE
             arguments["async_scheduling"] = False  # otherwise a token of the old weights may arrive after the change
@@ -138,6 +143,7 @@ class Engine:
         self._loading = Lock()
         self.bits: int | None = None
         """Sum of the bits of all parameters that the last change brought; see `actors.weight_bits`."""
+        self.memory = EngineMemory(self._llm, sleep_level)
         self.generate([[1, 2]], seeds=[0], max_new_tokens=2)
 
     @property
@@ -188,6 +194,7 @@ class Engine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        self.memory.require_all()
         limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
         for index, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
             if len(prompt) + limit > self.max_model_len:
@@ -222,6 +229,7 @@ class Engine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        self.memory.require_all()
         parameters = SamplingParams(
             max_tokens=1,
             prompt_logprobs=0,
@@ -271,7 +279,7 @@ class Engine:
         self._llm.reset_prefix_cache()
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replaces the model's weights by (name, tensor) pairs with Hugging Face names; see `weights_changed`."""
+        """Replaces the model's weights by (name, tensor) pairs with Hugging Face names; see `end_weight_load`."""
         self.begin_weight_load()
         self.load_weight_block(weights)
         self.end_weight_load()
@@ -279,7 +287,6 @@ class Engine:
     def begin_weight_load(self) -> None:
         """Prepares the model for new weights, which `load_weight_block` loads in any number of parts."""
         self._llm.collective_rpc(reloading.begin)
-        self.weights_change()
 
     def load_weight_block(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Loads a part of the weights, full tensors with Hugging Face names. No weight may be loaded twice.
@@ -290,38 +297,37 @@ class Engine:
             self._llm.collective_rpc(reloading.load, args=(list(weights),))
 
     def end_weight_load(self) -> None:
-        """Ends the update that `begin_weight_load` started; see `weights_changed`."""
-        self.weights_loaded()
-        self._llm.collective_rpc(reloading.end)
-        self.weights_changed()
-
-    def abandon_weight_load(self) -> None:
-        """Ends an update that failed half way, so that another can begin; until then, old and new weights are mixed."""
-        self._llm.collective_rpc(reloading.end)
-        self._requests.weights_changed()
-
-    @property
-    def weights(self) -> int:
-        """Number of weight changes since the start."""
-        return self._requests.weights
-
-    def weights_change(self) -> None:
-        """Starts to count what is loaded. Call it when vLLM has prepared the model for new weights."""
-        self._llm.collective_rpc(held_bits.start_counting)
-
-    def weights_loaded(self) -> None:
-        """Notes what was not loaded. Call it before vLLM ends the update."""
-        self._llm.collective_rpc(held_bits.note_missing)
-
-    def weights_changed(self) -> None:
-        """Invalidates what the old weights computed, and sets `bits`. Call it when vLLM has ended the update.
+        """Ends the update that `begin_weight_load` started: sets `bits`, and discards what the old weights computed.
 
         See `Requests` for what happens to running requests.
 
         Raises:
             RuntimeError: a layer did not get all its weights.
         """
-        held = self._llm.collective_rpc(held_bits.finish_counting)
+        self._weights_changed(self._llm.collective_rpc(reloading.end))
+
+    def abandon_weight_load(self) -> None:
+        """Ends an update that failed half way, so that another can begin; until then, old and new weights are mixed."""
+        self._llm.collective_rpc(reloading.end)
+        self._requests.weights_changed()
+
+    def start_weight_update(self) -> None:
+        """Prepares the model to receive new weights through vLLM's own weight transfer."""
+        self.control("start_weight_update")
+        self._llm.collective_rpc(held_bits.start_counting)
+
+    def finish_weight_update(self) -> None:
+        """Ends the update that `start_weight_update` started; see `end_weight_load`."""
+        self._llm.collective_rpc(held_bits.note_missing)
+        self.control("finish_weight_update")
+        self._weights_changed(self._llm.collective_rpc(held_bits.finish_counting))
+
+    @property
+    def weights(self) -> int:
+        """Number of weight changes since the start."""
+        return self._requests.weights
+
+    def _weights_changed(self, held: list[held_bits.Held]) -> None:
         self._requests.weights_changed()
         self.bits = held_bits.whole(held)
 

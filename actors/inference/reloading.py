@@ -17,7 +17,7 @@ from actors.model_folder.folders import ModelFolder
 
 
 def begin(worker: Any) -> None:
-    """Prepares the model for new weights."""
+    """Prepares the model for new weights, and starts to count them."""
     from vllm.model_executor.layers.fused_moe.oracle.unquantized import UnquantizedMoeBackend
     from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
@@ -27,6 +27,7 @@ def begin(worker: Any) -> None:
         method: Any = getattr(layer, "quant_method", None)
         if getattr(method, "unquantized_backend", None) == UnquantizedMoeBackend.CPU:
             method.moe_kernel = None  # otherwise vLLM does not pack the new experts, and computes something else
+    held_bits.start_counting(worker)
 
 
 def load(worker: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -36,12 +37,14 @@ def load(worker: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
         model.load_weights(_with_tied_head(model, weights))
 
 
-def end(worker: Any) -> None:
-    """Makes the model compute with the weights that were loaded."""
+def end(worker: Any) -> held_bits.Held:
+    """Makes the model compute with the weights that were loaded; returns what this process holds now."""
     from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
+    held_bits.note_missing(worker)
     with _vllm_settings(worker):
         finalize_layerwise_reload(worker.get_model(), worker.model_config)
+    return held_bits.finish_counting(worker)
 
 
 class ReloadsFolders:
@@ -54,11 +57,8 @@ class ReloadsFolders:
             RuntimeError: a layer did not get all its weights.
         """
         begin(self)
-        held_bits.start_counting(self)
         load(self, ModelFolder(Path(path)).weights())
-        held_bits.note_missing(self)
-        end(self)
-        if missing := held_bits.finish_counting(self).missing:
+        if missing := end(self).missing:
             raise RuntimeError(f"{path} is incomplete: {len(missing)} layers lack weights, such as {missing[0]}")
 
 

@@ -28,6 +28,7 @@ class Critic(Learner):
 
         module = load_to_train(PackedScorer, config.model, config.zero)
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
+        self.memory = self.zero.memory
 
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
         """Returns `values`: (N,) expected return before each response token."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from actors.distributed.devices import device
 from actors.modeling.packed import PackedBatch
 from actors.modeling.rows import pack, tokens
-from actors.roles.worker import ForwardWorker
+from actors.roles.worker import ForwardWorker, needs
 from actors.table import require
 from actors.zero.diverged import NotFiniteError
 from cluster.memory import return_free_memory
@@ -103,6 +103,7 @@ class Learner(ForwardWorker):
         """Copies this rank's shard of a checkpoint and starts writing it to `folder`; `saved` waits for the disk."""
         self.zero.save(Path(folder))
 
+    @needs("nothing")
     def saved(self, folder: str) -> dict[str, str]:
         """Waits until this rank's shard is on disk and returns its checksums; see `ZeroModel.saved`."""
         return self.zero.saved(Path(folder))
@@ -111,6 +112,7 @@ class Learner(ForwardWorker):
         """Restores what `save` wrote."""
         self.zero.load(Path(folder))
 
+    @needs("weights")
     def export(self, folder: str) -> None:
         """Writes the full model to `folder` in Hugging Face format. Collective: all ranks gather, rank 0 writes."""
         from actors.modeling.models import save_pretrained

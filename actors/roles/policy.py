@@ -12,7 +12,7 @@ from actors.config import TrainedRoleConfig
 from actors.distributed.devices import device, to_host
 from actors.modeling.packed import PackedBatch
 from actors.roles.learner import Learner, TrainBatch
-from actors.roles.worker import RunContext
+from actors.roles.worker import RunContext, needs
 from actors.weight_bits import SentBits
 
 
@@ -41,6 +41,7 @@ class Policy(Learner):
         module = load_to_train(PackedLM, config.model, config.zero)
         self.temperature, self._sent = temperature, SentBits(getattr(torch, engine_dtype))
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
+        self.memory = self.zero.memory
 
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
         """Returns `logprobs`: (N,) log-probability of each response token, nats."""
@@ -51,12 +52,14 @@ class Policy(Learner):
         """Returns the log-probability and entropy of each response token, (N,) each, nats."""
         return engine(batch.packed, self.temperature, True)
 
+    @needs("weights")
     def probe(self, sequences: list[list[int]]) -> list[list[float]]:
         """Returns the log-probabilities of every token but the first of each sequence, in nats, at temperature 1."""
         batch = PackedBatch.of(sequences).to(device())
         logprobs, _ = self.zero.forward(batch)
         return [part.tolist() for part in logprobs.split(batch.target_counts)]
 
+    @needs("weights")
     def weight_blocks(self) -> Iterator[dict[str, Tensor]]:
         """Yields the full weights, as a checkpoint contains them, block by block on the first rank.
 
@@ -65,16 +68,19 @@ class Policy(Learner):
         for block in self._sent.over_blocks(self.zero.checkpoint_blocks()):
             yield block if device().type == "cpu" else to_host(block)
 
+    @needs("nothing")
     def sent_bits(self) -> int:
         """Returns the sum of the bits of the weights that this rank sent last, in the engines' dtype."""
         return self._sent.total
 
+    @needs("nothing")
     def open_weight_transfer(self, engines: list[Any], ranks: int, host: str, port: int) -> None:
         """Joins vLLM's NCCL transfer group: the sender, which is this role's first rank, and `ranks` GPUs per engine."""
         from actors.zero.sharded_source import open_sender
 
         self._sender = open_sender(self.zero, self._sent, engines, ranks, host, port)
 
+    @needs("weights")
     def send_weights(self) -> None:
         """Broadcasts the full weights to the engines. All ranks must call it: gathering is collective."""
         self._sender.send_weights()

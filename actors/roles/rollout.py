@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from actors.config import InFlight, RolloutConfig
+from actors.config import InFlight, RolloutConfig, SleepLevel
 from actors.inference.engine import Engine, Response, Sampling
 from actors.modeling.rows import as_list_column
-from actors.roles.worker import RunContext, Worker
+from actors.roles.worker import RunContext, Worker, needs
 from data.tables import column_values
 from data.tokenizer.stops import single_tokens
 
@@ -31,7 +31,8 @@ class Rollout(Worker):
     def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
         """See `Worker`."""
         settings = context.roles[role]
-        return settings, context.model, context.seed, context.native_transfer, context.end_ids, context.in_flight
+        transfer, end_ids, sleep_level = context.native_transfer, context.end_ids, context.sleep_level
+        return settings, context.model, context.seed, transfer, end_ids, context.in_flight, sleep_level
 
     @classmethod
     def calls_at_once(cls, settings: RolloutConfig) -> int:
@@ -46,6 +47,7 @@ class Rollout(Worker):
         weight_transfer: str | None,
         end_ids: tuple[int, ...],
         in_flight: InFlight = "none",
+        sleep_level: SleepLevel = 0,
     ) -> None:
         """Starts the engine with the weights of `model`, which count as version -1 until a version is published.
 
@@ -56,9 +58,11 @@ class Rollout(Worker):
             weight_transfer: vLLM's weight-transfer backend, if weights are sent through one.
             end_ids: tokens that end a response, in addition to those of `config.stop`.
             in_flight: what happens to running requests when weights change.
+            sleep_level: see `Engine`.
         """
         self.config = config
-        self.engine = Engine(model, config.engine, seed, weight_transfer, in_flight)
+        self.engine = Engine(model, config.engine, seed, weight_transfer, in_flight, sleep_level)
+        self.memory = self.engine.memory
         stop = single_tokens(self.engine.tokenizer, config.stop, "rollout.stop")
         self._sampling = Sampling(config.temperature, config.top_p, config.top_k, config.min_p, (*end_ids, *stop))
         self._in_flight, self._updating = in_flight != "none", False
@@ -121,6 +125,7 @@ class Rollout(Worker):
         held = [self._versions[response.weights + later] for later in range(len(spans))]
         return np.repeat(np.array(held, np.int32), spans)
 
+    @needs("weights")
     def begin_weight_load(self) -> None:
         """Pauses the engine between two steps and prepares it for new weights; ends an earlier update that failed."""
         if self._updating:
@@ -129,15 +134,18 @@ class Rollout(Worker):
             self._stop_engine()
         self.engine.begin_weight_load()
 
+    @needs("weights")
     def load_weight_block(self, block: Mapping[str, Tensor]) -> None:
         """Loads some of the weights, by name."""
         self.engine.load_weight_block(block.items())
 
+    @needs("weights")
     def end_weight_load(self, version: int) -> None:
         """Ends the update, labels the new weights `version`, and resumes the engine."""
         self.engine.end_weight_load()
         self.set_version(version)
 
+    @needs("nothing")
     def set_version(self, version: int) -> None:
         """Labels the engine's current weights `version`, and resumes the engine if it was paused for an update."""
         self._hold(version)
@@ -149,6 +157,7 @@ class Rollout(Worker):
         self.version = version
         self._versions[self.engine.weights] = version
 
+    @needs("nothing")
     def held_bits(self) -> int | None:
         """Returns the sum of the bits of all weights that the last update brought; None before the first."""
         return self.engine.bits
@@ -157,6 +166,7 @@ class Rollout(Worker):
         """Returns the held version, and the log-probabilities (nats) of every token but the first of each sequence."""
         return self.version, self.engine.score(sequences)
 
+    @needs("nothing")
     def processes(self) -> int:
         """Returns the number of processes of the engine."""
         return self.config.engine.tensor_parallel_size
@@ -169,8 +179,7 @@ class Rollout(Worker):
     def start_weight_update(self) -> None:
         """Pauses the engine between two steps, and prepares it to receive weights."""
         self._stop_engine()
-        self.engine.control("start_weight_update")
-        self.engine.weights_change()
+        self.engine.start_weight_update()
 
     def update_weights(self, request: Any) -> None:
         """Receives some of the weights."""
@@ -178,9 +187,7 @@ class Rollout(Worker):
 
     def finish_weight_update(self) -> None:
         """Ends the transfer and invalidates cached prefixes of the old weights."""
-        self.engine.weights_loaded()
-        self.engine.control("finish_weight_update")
-        self.engine.weights_changed()
+        self.engine.finish_weight_update()
 
     def _stop_engine(self) -> None:
         self.engine.lock.acquire()

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from actors.config import InFlight
+from actors.config import InFlight, SleepLevel
+from actors.device_memory import DeviceMemory, Resident
 from actors.distributed.devices import device, join_world, prepare_process
+from actors.inference.engine_memory import EngineMemory
 from actors.modeling.packed import PackedBatch
 from actors.modeling.rows import as_list_column, pack
 from actors.table import require
@@ -41,6 +43,7 @@ class RunContext:
         updates: optimizer steps of the whole run; 0 if there are no learners.
         native_transfer: vLLM's weight-transfer backend, if weights are sent through one.
         in_flight: what happens to an engine's running requests when its weights change.
+        sleep_level: how engines free their memory if other roles need it; 0: they do not.
     """
 
     roles: Mapping[str, Any]
@@ -50,6 +53,23 @@ class RunContext:
     updates: int = 0
     native_transfer: str | None = None
     in_flight: InFlight = "none"
+    sleep_level: SleepLevel = 0
+
+
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def needs(resident: Resident) -> Callable[[M], M]:
+    """Marks a method that needs only a part of what its process can hold on its device; others need all of it.
+
+    See `actors.groups.turns`.
+    """
+
+    def mark(method: M) -> M:
+        method.needs = resident  # type: ignore[attr-defined]
+        return method
+
+    return mark
 
 
 class Worker:
@@ -61,6 +81,8 @@ class Worker:
     """Whether the role's ranks train together, in one torch.distributed world."""
     runs_vllm: ClassVar[bool] = False
     """Whether the process runs a vLLM engine."""
+    memory: DeviceMemory | EngineMemory | None = None
+    """The device memory of the process's model, once it is loaded; None if the process needs no device."""
 
     def __init__(self, threads: int, place: Place | None = None) -> None:
         """Sets the number of threads; with a `place`, also sets up logging and starts heartbeats for it.
@@ -83,6 +105,13 @@ class Worker:
         """Returns how many concurrent calls a process with these settings of its role must accept."""
         return 1
 
+    @needs("nothing")
+    def hold(self, resident: Resident) -> None:
+        """Frees device memory for other processes, or restores it, so that this process holds `resident`."""
+        if self.memory is not None:
+            self.memory.hold(resident)
+
+    @needs("nothing")
     def address(self) -> tuple[str, int]:
         """Returns an address and a free port on which this rank can host its world's rendezvous."""
         host = os.environ.get("RAY_NODE_IP_ADDRESS") or _ray_node_ip()
@@ -90,10 +119,12 @@ class Worker:
             probe.bind(("", 0))
             return host, probe.getsockname()[1]
 
+    @needs("nothing")
     def join(self, rank: int, world_size: int, host: str, port: int, timeout_s: float) -> None:
         """Joins the role's torch.distributed world."""
         join_world(rank, world_size, host, port, timeout_s)
 
+    @needs("nothing")
     def ping(self) -> dict[str, Any]:
         """Returns the process id and the resident memory in bytes; serves as a liveness check."""
         return {"pid": os.getpid(), "rss_bytes": resident_bytes()}
@@ -109,6 +140,7 @@ class ForwardWorker(Worker):
         """
         raise NotImplementedError
 
+    @needs("weights")
     def add_columns(self, table: pa.Table, micro_batches: list[list[int]]) -> pa.Table:
         """Returns the new columns for the rows in `micro_batches`, in that order; `table` itself is not included.
 

@@ -97,6 +97,7 @@ class Work:
     loads_as: str | None = None  # precision in which the full model is read, if not that of the forward pass
     trained_parameters: int | None = None  # number of parameters with a gradient, if not all
     exports: bool = True  # whether its weights are exported as a model at the end
+    sleeps: bool = False  # whether other roles get its GPU memory while they compute
 
 
 def read_into_shards(zero: ZeroConfig, work: Work) -> bool:
@@ -148,6 +149,9 @@ def trained(shape: Shape, zero: ZeroConfig, ranks: int, work: Work, gpu: bool) -
         host = [Part("process", GPU_PROCESS, "reserve"), max(loading[0], saved, key=lambda part: part.bytes)]
         host += [published] if work.publishes else []
         host += [state, step] if offloaded else []
+        if work.sleeps:
+            asleep = b * count // weights + b * trained_parameters // gradients + (0 if offloaded else optimizer)
+            host.append(Part("asleep", asleep, "weights, gradients, and optimizer while other roles compute"))
         export = Part("export", b * count, f"{b} B x {count:,}: gathered on rank 0 alone")
         first = (export,) if work.exports else ()
         return Footprint((*parts, kept, *logits), (_process("trained", gpu), *loading), tuple(host), first)

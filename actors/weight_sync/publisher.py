@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from actors.config import PublishConfig
 from actors.groups.group import WorkerGroup
+from actors.groups.turns import Turns
 from actors.roles.policy import Policy
 from actors.roles.rollout import Rollout
 from actors.weight_sync.object_store import ObjectStoreTransport
@@ -63,6 +64,7 @@ class Publisher:
         engines: WorkerGroup[Rollout],
         probe: list[list[int]],
         dtype: str = "float32",
+        turns: Turns | None = None,
     ) -> None:
         """Opens the transport.
 
@@ -72,9 +74,11 @@ class Publisher:
             engines: the rollout's processes.
             probe: sequences of two or more token ids, which engines and policy both score after every publish.
             dtype: the coarser dtype of engines and policy.
+            turns: the turns of roles that share GPUs, if they take any.
         """
         self._tolerance, self._rounding = config.tolerance, ROUNDING[dtype]
         self._policy, self._engines, self._probe, self._timeout_s = policy, engines, probe, config.timeout_s
+        self._turns = turns or Turns({})
         self.transport = TRANSPORTS[config.transport](policy, engines)
 
     def publish(self, version: int) -> Published:
@@ -87,6 +91,7 @@ class Publisher:
         """
         start = time.monotonic()
         with self._policy.within(self._timeout_s), self._engines.within(self._timeout_s):
+            self._turns.take({"policy": "weights", "rollout": "weights"})
             self.transport.send(version)
             self._require_equal_bits(version)
             return Published(version, time.monotonic() - start, self.check(version))

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from actors.config import OptimizerConfig, ZeroConfig
+from actors.device_memory import DeviceMemory, module_tensors, tensors_in
 from actors.distributed.devices import device, to_host
 from actors.distributed.host_group import host_group
 from actors.modeling.checkpoint_format import in_checkpoint_format
@@ -51,7 +52,8 @@ def learning_rate(optimizer: OptimizerConfig, step: int, total_steps: int) -> fl
 class ZeroModel:
     """A module under DeepSpeed ZeRO on this rank. torch.distributed must be initialized.
 
-    Every method is collective: all ranks call it in the same order, with the same number of micro-batches.
+    Every method is collective: all ranks call it in the same order, with the same number of micro-batches. `memory` can
+    free the device for other processes in between.
 
     Args:
         module: the module, in full on every rank or already sharded (see `actors.zero.loading`); `module.model` is the
@@ -109,12 +111,16 @@ class ZeroModel:
         from actors.zero.snapshot import SnapshotEngine  # imports DeepSpeed, which needs a prepared process
 
         self.engine.checkpoint_engine = self._snapshot = SnapshotEngine()
+        self.memory = DeviceMemory(
+            lambda: module_tensors(self.engine.module), lambda: tensors_in(self.engine.optimizer)
+        )
         self.world_size: int = torch.distributed.get_world_size()
         self.rank: int = torch.distributed.get_rank()
 
     @torch.no_grad()
     def forward(self, *inputs: Any) -> Any:
         """Runs the module without gradients, in evaluation mode."""
+        self.memory.require("weights")
         self.engine.eval()
         return self.engine(*inputs)
 
@@ -143,6 +149,7 @@ class ZeroModel:
             NotFiniteError: the loss or the gradient is not finite. If it is the loss, the weights are unchanged; if it
                 is the gradient, they are unreliable.
         """
+        self.memory.require("all")
         self.engine.train()
         lr = learning_rate(self._optimizer, self.steps_done, self._total_steps)
         for group in self.engine.optimizer.param_groups:
@@ -204,6 +211,7 @@ class ZeroModel:
         """
         import deepspeed
 
+        self.memory.require("weights")
         # A forward pass may leave a prefetched parameter in flight, and gathering it would fail. The engine's method of
         # this name would also run Python's garbage collector, which takes longer than the gathering.
         if hasattr(self.engine.optimizer, "empty_partition_cache"):  # ZeRO-3's
@@ -243,6 +251,7 @@ class ZeroModel:
         Raises:
             DiskError: the folder cannot be written.
         """
+        self.memory.require("all")
         with writing(folder, named=False):  # the error of copying a file would name its source
             self.engine.save_checkpoint(str(folder), tag="zero", client_state={"steps_done": self.steps_done})
 
@@ -264,6 +273,7 @@ class ZeroModel:
         Raises:
             FileNotFoundError: there is no checkpoint in `folder`.
         """
+        self.memory.require("all")
         if not (folder / "zero").is_dir():
             raise FileNotFoundError(f"{folder}: no DeepSpeed checkpoint here")
         self._snapshot.forget()  # pending writes are of steps that will be repeated

@@ -61,6 +61,9 @@ _LIST = (
         "how long a checkpoint stops training, and gathering weights to publish them",
     ),
     Check(
+        "sleep", f"{_HERE}.large", 90, "a learner's memory freed for other roles, and back: what stays, and how long"
+    ),
+    Check(
         "vocabulary",
         f"{_HERE}.large",
         90,
@@ -74,6 +77,8 @@ _LIST = (
         "7 billion parameters with LoRA: tokens/s, MFU, peak memory against its estimate",
     ),
     # Last: vLLM ends the process's torch.distributed world.
-    Check("engine", f"{_HERE}.engines", 180, "vLLM against the trainer, before and after a publish; tokens/s, GB/s"),
+    Check(
+        "engine", f"{_HERE}.engines", 180, "vLLM against the trainer, asleep and published to; tokens/s, GB/s, memory"
+    ),
 )
 CHECKS = {check.name: check for check in _LIST}

@@ -30,7 +30,7 @@ VOCABULARY = 4096
 def engine(gpu: bool) -> dict[str, Any]:
     """Generates with vLLM, and compares its log-probabilities with the trainer's, before and after a publish.
 
-    A publish must bring every bit of the weights. Rounding may differ by what a run allows at its first publish.
+    Before the publish, the engine frees its memory, as roles that share a GPU do. A publish must bring every bit of the weights. Rounding may differ by what a run allows at its first publish.
     """
     if find_spec("vllm") is None:
         raise SkippedError("vLLM is not installed")
@@ -43,11 +43,17 @@ def engine(gpu: bool) -> dict[str, Any]:
         model.save_pretrained(folder)
         save_tokenizer(Path(folder), VOCABULARY)
         config = EngineConfig(dtype=name, max_model_len=1024, kv_cache_bytes=2**26, gpu_memory_utilization=0.4)
-        running = Engine(folder, config)
+        running = Engine(folder, config, sleep_level=2)
         found: dict[str, Any] = {"parameters": model.num_parameters()}
         for moment in ("loaded", "published"):
             if moment == "published":
+                free = [_free_bytes()]
+                for resident in ("nothing", "weights"):
+                    running.memory.hold(resident)
+                    free.append(_free_bytes())
+                found["sleep_frees_gib"] = [round((more - free[0]) / 2**30, 2) for more in free[1:]]
                 found["publish_GB_per_s"] = _publish(model, running, getattr(torch, name))
+                running.memory.hold("all")
             began = time.perf_counter()
             answers = running.generate(
                 [[number + 1, 7, 9] for number in range(prompts)], seeds=range(prompts), max_new_tokens=tokens
@@ -62,6 +68,10 @@ def engine(gpu: bool) -> dict[str, Any]:
             assert gap.max() <= ROUNDING[name].largest, f"{moment}: log-probabilities differ by {gap.max():.3g}"
         running.close()
     return found
+
+
+def _free_bytes() -> int:
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
 
 
 def _model(gpu: bool, dtype: torch.dtype) -> LlamaForCausalLM:

@@ -1,10 +1,11 @@
-"""Checks with large models of random weights: training speed, memory, and the cost of a checkpoint."""
+"""Checks with large models of random weights: training speed, memory, and the costs of a checkpoint and of sleep."""
 
 from __future__ import annotations
 
 import gc
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from actors.config import LoraConfig, OptimizerConfig, ZeroConfig
+from actors.device_memory import module_tensors, tensors_in
 from actors.distributed.devices import device, to_host
 from actors.modeling.attention import ATTENTION
 from actors.modeling.packed import PackedBatch
@@ -113,6 +115,59 @@ def checkpoint(gpu: bool) -> dict[str, Any]:
         "on_disk_s": round(done, 3),
         "weights_to_host_gbs": round(weights / publish / 1e9, 2),
     }
+
+
+def sleep(gpu: bool) -> dict[str, Any]:
+    """Frees and restores the memory of a learner of 0.3 billion parameters, as roles that share a GPU do.
+
+    Measures how much stays on the device, and how long it takes once pinned memory is allocated. Everything must be back
+    bit for bit, and a forward pass with the weights alone must be what it was.
+    """
+    shape = _shape(gpu, hidden=1024, layers=16, intermediate=2816, heads=16)
+    parts = _parts(shape, 1, 512 if gpu else 32)
+    found: dict[str, Any] = {"parameters": shape.parameters()}
+    for stage in (0, 2, 3):
+        began_with = _allocated()
+        model = ZeroModel(PackedLM(_model(shape)), ZeroConfig(stage=stage, dtype="bfloat16"), OptimizerConfig(), 2)
+        update(model, parts)
+        logprobs, everything = model.forward(parts[0])[0], _bytes_held(model)
+        seconds: dict[str, float] = {}
+        held = {"all": _allocated() - began_with}
+        for _ in range(2):  # the second reuses the pinned memory that the first has allocated
+            for resident in ("nothing", "weights", "all"):
+                seconds[resident] = _timed(partial(model.memory.hold, resident))
+                held[f"{resident}_again" if resident == "all" else resident] = _allocated() - began_with
+                if resident == "weights":
+                    assert torch.equal(model.forward(parts[0])[0], logprobs), (
+                        f"stage {stage}: weights are not what they were"
+                    )
+        assert _bytes_held(model) == everything, f"stage {stage}: what came back is not what was there"
+        found[f"stage_{stage}"] = {
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "gib": {name: round(value / 2**30, 3) for name, value in held.items()},
+        }
+        assert not gpu or held["nothing"] < 0.05 * held["all"], f"stage {stage}: {held} bytes stay"
+        if gpu:
+            model.engine.destroy()
+        del model
+        gc.collect()
+    return found
+
+
+def _bytes_held(model: ZeroModel) -> dict[int, int]:
+    """Returns the sum of the bytes of every storage of a model and its optimizer, by the storage's identity."""
+    tensors = [*module_tensors(model.engine.module), *tensors_in(model.engine.optimizer)]
+    storages = {each.untyped_storage()._cdata: each.untyped_storage() for each in tensors if not each.is_meta}
+    return {
+        key: int(torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage).sum(dtype=torch.int64))
+        for key, storage in storages.items()
+    }
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def _train(gpu: bool, shape: Shape, zero: ZeroConfig, sequences: int, lora: LoraConfig | None = None) -> dict[str, Any]:

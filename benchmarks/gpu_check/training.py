@@ -145,7 +145,7 @@ def learn(gpu: bool) -> dict[str, Any]:
     from actors.roles.critic import Critic
     from actors.roles.learner import Update
     from actors.roles.policy import Policy
-    from trainers.config.rlhf import AlgorithmConfig
+    from trainers.config.algorithm import AlgorithmConfig
 
     micro_batches = [[0, 1, 2], [3, 4, 5, 6, 7], [8, 9]]
     with tempfile.TemporaryDirectory() as folder:

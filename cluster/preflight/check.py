@@ -52,15 +52,16 @@ def _holds(nodes: Nodes, bundle: Mapping[str, float], most: int) -> int:
 
 
 def _gpu_memory(place: Place, capacity: Capacity) -> Iterator[Finding]:
-    """Checks the GPU memory of bundle 0, which holds a rank of every role that shares it, all at the same time."""
+    """Checks the GPU memory of bundle 0, which holds a rank of every role that shares it."""
     share = place.bundles[0].get("GPU", 0.0)
-    size = sum(need.gpu_bytes for need in place.of_rank(0))
+    size = place.gpu_bytes()
     if not share or not size:
         return
     if capacity.gpu_bytes is None:
         yield Finding("unknown", place.name, f"takes {gib(size)} of a GPU, whose memory is not known here (--gpu-gib)")
         return
-    yield _compared(place.name, size, int(capacity.gpu_bytes * min(1.0, share)), "of a GPU", "a rank")
+    who = "the largest rank, with what the others keep," if place.in_turn else "a rank"
+    yield _compared(place.name, size, int(capacity.gpu_bytes * min(1.0, share)), "of a GPU", who)
 
 
 def _host_memory(places: Sequence[Place], capacity: Capacity) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ class Need:
     host_bytes: int = 0  # memory of its node
     host_shared_bytes: int = 0  # the part of `host_bytes` that the processes of one node share
     gpu_bytes: int = 0  # memory of its GPU
+    gpu_bytes_at_rest: int = 0  # the part of `gpu_bytes` that it keeps while other roles have their turn
     host: Sequence[Row] = ()
     gpu: Sequence[Row] = ()
     first: Sequence[Row] = ()  # rank 0's additional memory on its node
@@ -32,6 +33,15 @@ class Place:
     name: str
     bundles: Sequence[Mapping[str, float]]  # amounts by Ray's resource names
     needs: Sequence[Need]
+    in_turn: bool = False  # whether its roles use their GPU one after another
+
+    def gpu_bytes(self) -> int:
+        """Returns the memory that the roles need of the GPU of bundle 0, which holds a rank of every role."""
+        needs = self.of_rank(0)
+        if not self.in_turn:
+            return sum(need.gpu_bytes for need in needs)
+        at_rest = sum(need.gpu_bytes_at_rest for need in needs)
+        return at_rest + max(need.gpu_bytes - need.gpu_bytes_at_rest for need in needs)
 
     def of_rank(self, rank: int) -> list[Need]:
         """Returns the needs of the roles that have this rank, including rank 0's additional memory."""

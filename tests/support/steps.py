@@ -10,7 +10,7 @@ from actors.groups.responses import ResponseCollector
 from actors.groups.role_groups import RoleGroups
 from actors.groups.scoring import Scorers
 from actors.weight_sync.publisher import Publisher
-from trainers.config.rlhf import AlgorithmConfig
+from trainers.config.algorithm import AlgorithmConfig
 from trainers.rlhf.advantages import add_advantages, add_weights
 from trainers.rlhf.prompts import PromptStream
 from trainers.rlhf.rewards import RewardShaper, add_reward

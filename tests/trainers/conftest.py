@@ -25,6 +25,19 @@ def data(clinic: Path) -> Any:
     }
 
 
+@pytest.fixture(scope="session")
+def reward_model(clinic: Path) -> Path:
+    """A scorer with a random head: it has opinions, though no reasons."""
+    import torch
+
+    from actors.modeling.models import load_scorer
+
+    model = load_scorer(str(clinic / "model"), torch.float32)
+    torch.nn.init.normal_(model.get_submodule("score").weight, generator=torch.Generator().manual_seed(3))
+    model.save_pretrained(clinic / "scorer")
+    return clinic / "scorer"
+
+
 def train_here(*arguments: Any) -> None:
     """Runs a `Rank` of these arguments to its end, as the only rank of this process's world."""
     from trainers.supervised.rank import Rank

@@ -25,7 +25,7 @@ from actors.roles.critic import Critic
 from actors.roles.learner import Learner, Update
 from actors.roles.policy import Policy
 from data.tables import write_table
-from trainers.config.rlhf import AlgorithmConfig
+from trainers.config.algorithm import AlgorithmConfig
 from trainers.rlhf.advantages import add_weights
 from trainers.rlhf.losses import ClippedPolicyLoss, ClippedValueLoss
 

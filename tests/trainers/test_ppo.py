@@ -11,24 +11,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import ray
 import torch
 from finished import WarmRoles, equal, finished_run, weights
-from notices import errors_in
+from small_ppo import settings
 from steps import generated, learners, rollouts, with_advantages
 
 from actors.groups.learners import Learners
 from actors.groups.role_groups import RoleGroups
-from actors.modeling.models import load_scorer
+from actors.groups.turns import Turns
 from actors.weight_sync.object_store import ObjectStoreTransport
 from actors.weight_sync.publisher import Publisher, PublishError
 from cluster.waiting import RoleDied
 from configs.base import dump
 from configs.errors import RunError
-from data.tables import PROMPTS, write_table
-from trainers.config.rlhf import AlgorithmConfig, PPOConfig
+from trainers.config.algorithm import AlgorithmConfig
 from trainers.ppo import main, role_groups_config
 from trainers.rlhf.losses import ClippedPolicyLoss, ClippedValueLoss
 from trainers.rlhf.prompts import PromptStream
@@ -39,52 +37,9 @@ from trainers.runs.folder import Run, read_metrics
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="session")
-def reward_model(clinic: Path) -> Path:
-    """A scorer with a random head: it has opinions, though no reasons."""
-    model = load_scorer(str(clinic / "model"), torch.float32)
-    torch.nn.init.normal_(model.get_submodule("score").weight, generator=torch.Generator().manual_seed(3))
-    model.save_pretrained(clinic / "scorer")
-    return clinic / "scorer"
-
-
 @pytest.fixture(autouse=True)
 def _models(reward_model: Path) -> None:
     """Every test here needs them."""
-
-
-def settings(clinic: Path, **changes: Any) -> PPOConfig:
-    """Four steps of two updates; the policy has two ranks."""
-    placement = {"cpus_per_rank": 0.1, "threads": 1}
-    trained = {
-        "model": str(clinic / "model"),
-        "placement": placement,
-        "optimizer": {"lr": 1e-3, "schedule": "constant"},
-    }
-    scorer = {"model": str(clinic / "scorer"), "placement": placement}
-    prompts = clinic / "prompts.train.parquet"
-    if not prompts.exists():
-        rows = [{"prompt": [{"role": "user", "content": f"病人{n}头痛怎么办"}]} for n in range(20)]
-        write_table(pa.Table.from_pylist(rows, PROMPTS), prompts)
-    values: dict[str, Any] = {
-        "name": "ppo",
-        "prompts": {"train": (str(prompts),), "max_tokens": 64},
-        "steps": 4,
-        "prompts_per_step": 8,
-        "algorithm": {"minibatches": 2},
-        "policy": {**trained, "placement": {**placement, "ranks": 2}},
-        "critic": {**trained, "model": str(clinic / "scorer")},
-        "reference": {"model": str(clinic / "model"), "placement": placement},
-        "reward": scorer,
-        "rollout": {
-            "placement": placement,
-            "max_new_tokens": 16,
-            "engine": {"max_model_len": 512, "kv_cache_bytes": 2**26},
-        },
-        "checkpoint_every": 2,
-        **changes,
-    }
-    return PPOConfig.model_validate(values)
 
 
 @pytest.fixture(scope="module")
@@ -267,83 +222,6 @@ def test_a_run_gives_up_after_too_many_deaths(
         finished_run(settings(clinic, name="given-up", max_failures=0))
 
 
-GPU = "--{}.placement.gpus_per_rank={}"
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (["--colocate=pairs"], "ppo.colocate: must be none, all or a list of groups of roles such as"),
-        (["--colocate=[]"], "ppo.colocate: must be none, all or a list of groups"),
-        (["--colocate=[policy,critic]"], "ppo.colocate: must be none, all or a list of groups"),
-        (
-            ["--colocate=[[policy,reward_function]]"],
-            "colocate names 'reward_function', which is no role that these settings start",
-        ),
-        (
-            ["--colocate=[[policy,critic]]", "--algorithm.name=rloo", "--samples_per_prompt=2"],
-            "colocate names 'critic', which is no role .* they start policy, reference, reward, rollout$",
-        ),
-        (["--colocate=all", GPU.format("policy", 1), GPU.format("rollout", 1)], "gpu_memory_utilization is not given"),
-        (
-            [
-                *("--colocate=all", "--rollout.engine.gpu_memory_utilization=0.4", "--publish.transport=vllm_nccl"),
-                *(GPU.format("policy", 1), GPU.format("rollout", 1)),
-            ],
-            "colocate puts policy and rollout on the same GPU, .* set publish.transport to object_store",
-        ),
-        (
-            ["--publish.transport=vllm_nccl", "--policy.placement.ranks=1", GPU.format("policy", 0.5)],
-            "publish.transport vllm_nccl requires one whole GPU per rank",
-        ),
-        ([GPU.format("critic", 0.5), "--critic.placement.ranks=2"], "two ranks could get the same GPU"),
-        ([GPU.format("policy", 1.5)], "gpus_per_rank 1.5 is above 1 and not a whole number"),
-        (["--policy.placement.cpus_per_rank=0"], "reserve no resources"),
-    ],
-)
-def test_roles_that_cannot_share_are_refused_in_one_line(
-    changes: list[str], message: str, clinic: Path, tmp_path: Path, capsys: Any
-) -> None:
-    import yaml
-
-    recipe = tmp_path / "recipe.yaml"
-    values = settings(clinic).model_dump(mode="json")
-    del values["rollout"]["engine"]["gpu_memory_utilization"]
-    recipe.write_text(yaml.safe_dump({"ppo": values}, allow_unicode=True))
-    with pytest.raises(SystemExit) as end:
-        main(["--config", str(recipe), *changes])
-    assert end.value.code == 2
-    error = capsys.readouterr().err
-    assert re.search(message, error), error
-    assert len(errors_in(error)) == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("--policy.model=/nowhere/model", "/nowhere/model"),
-        ("--prompts.train=[/nowhere.parquet]", "/nowhere.parquet"),
-        ("--prompts.max_tokens=500", "exceeds rollout.engine.max_model_len 512"),
-        ("--prompts.max_tokens=4", "has .* tokens, .*prompts.max_tokens 4"),
-        ("--policy.placement.ranks=3", "minibatch of 4 samples .* is not divisible by policy.placement.ranks 3"),
-        ("--policy.placement.cpus_per_rank=100", "needs 200.4 CPU but the Ray cluster has 8 in all"),
-        ("--algorithm.kl_coeff=1", "did you mean 'kl_coef'"),
-    ],
-)
-def test_bad_input_is_one_line_and_nothing_is_made(
-    change: str, message: str, clinic: Path, runs: Path, tmp_path: Path, ray_cluster: Any, capsys: Any
-) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    dump(settings(clinic), recipe)
-    with pytest.raises(SystemExit) as end:
-        main(["--config", str(recipe), change])
-    assert end.value.code == 2
-    error = capsys.readouterr().err
-    assert re.search(message, error)
-    assert len(errors_in(error)) == 1
-    assert not runs.exists()
-
-
 @pytest.mark.long
 def test_a_run_is_seen_while_it_runs_and_roles_that_share_with_other_ranks_learn_the_same(
     clinic: Path, whole: Path, runs: Path, tmp_path: Path, watched: Any, shown: Any
@@ -384,3 +262,32 @@ def test_a_run_is_seen_while_it_runs_and_roles_that_share_with_other_ranks_learn
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, atol=1e-5, rtol=0)
     assert max((tensor - start[name]).abs().max() for name, tensor in first.items()) > 1e-3
+
+
+@pytest.mark.long
+def test_roles_that_take_turns_learn_the_same_bit_for_bit_even_if_they_die(
+    clinic: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings(clinic, name="turns", colocate="all", sleep=True)
+    victims = {1: "rollout-0", 2: "critic-0"}  # by the step after which they die
+    log, resident = Run.log, set()
+
+    def log_and_kill(run: Run, step: int, metrics: dict[str, float]) -> None:
+        log(run, step, metrics)
+        if victim := victims.pop(step, None):
+            os.kill(ray.get(ray.get_actor(f"turns/{victim}").ping.remote())["pid"], signal.SIGKILL)
+
+    change = Turns._change
+
+    def changed(turns: Turns, wanted: Any) -> None:
+        change(turns, wanted)
+        resident.add(frozenset(role for role, held in turns._resident.items() if held != "nothing"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", log_and_kill)
+        patch.setattr(Turns, "_change", changed)
+        run = finished_run(config)
+    assert [name for name in ("rollout", "critic") if f"restarting {name}" in caplog.text] == ["rollout", "critic"]
+    assert equal(weights(run), weights(whole))
+    together = {roles for roles in resident if len(roles) > 1}
+    assert together == {frozenset({"policy", "rollout"})}

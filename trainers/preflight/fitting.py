@@ -29,7 +29,8 @@ def nearest(config: StageConfig, fits: Fits) -> str | None:
     3. for each role, more or fewer ranks;
     4. for each role, smaller `cpus_per_rank`, then smaller `gpus_per_rank`;
     5. `colocate: all`: all roles share one placement group;
-    6. keeping only one checkpoint.
+    6. `sleep: true`: roles that share GPUs take turns;
+    7. keeping only one checkpoint.
 
     The values of a setting are tried from the nearest to the current one to the farthest. If no single change fits,
     changes of one role are combined, role by role: recomputing activations, ZeRO stage 3, smaller micro-batches, and
@@ -104,6 +105,8 @@ def _single(config: StageConfig) -> Iterator[Change]:
             yield from ((f"{prefix}placement.{name}", round(value, 2)) for value in lower if value >= 0.01)
     if values.get("colocate", "all") != "all":
         yield "colocate", "all"
+    if values.get("sleep") is False:
+        yield "sleep", True
     for prefix in ("", "sft."):
         if _at(values, prefix).get("keep_checkpoints", 1) > 1:
             yield f"{prefix}keep_checkpoints", 1

@@ -17,6 +17,7 @@ from actors.model_folder.source import config_dir, tokenizer_dir
 from actors.sizing.memory import (
     BYTES,
     FROZEN_PROCESS,
+    GPU_CONTEXT,
     SHARED_LIBRARIES,
     Footprint,
     Part,
@@ -103,7 +104,11 @@ class _Planner:
                 tokens = self._micro_batch(role, settings, rows, longest)
                 scorer = role == "critic"
                 whole = self._whole(role, settings.model, settings.zero, scorer)
-                work = Work(tokens, scorer, role == "policy" and through_store, whole, exports=role == "policy")
+                work = Work(
+                    *(tokens, scorer, role == "policy" and through_store, whole),
+                    exports=role == "policy",
+                    sleeps=config.sleep and any(role in spec.sharing() for spec in config.placement_groups),
+                )
                 needs.append(self._trained(role, settings.model, settings, work))
                 self._checkpoints(role, settings.model, settings.zero.dtype, config.keep_checkpoints, work.scorer)
             elif isinstance(settings, FrozenRoleConfig):
@@ -115,7 +120,7 @@ class _Planner:
             else:
                 needs.append(_need(role, settings.placement, None))
         self._journal(config.steps * config.rows_per_step, config.prompts.max_tokens, config.rollout.max_new_tokens)
-        return self._plan(config.name, {"ppo": _places(config.placement_groups, needs)})
+        return self._plan(config.name, {"ppo": _places(config.placement_groups, needs, config.sleep)})
 
     def rejection(self, config: RejectionConfig) -> Plan:
         longest = config.prompts.max_tokens + config.rollout.max_new_tokens
@@ -324,10 +329,15 @@ def _row(config: SupervisedConfig) -> int:
     return config.data.max_tokens
 
 
-def _places(placement_groups: Sequence[PlacementGroupSpec], needs: Sequence[Need]) -> list[Place]:
+def _places(
+    placement_groups: Sequence[PlacementGroupSpec], needs: Sequence[Need], in_turn: bool = False
+) -> list[Place]:
     """Groups the needs by the placement groups of their roles."""
     by_role = {need.role: need for need in needs}
-    return [Place(spec.name, spec.bundles(), [by_role[role] for role in spec.roles]) for spec in placement_groups]
+    return [
+        Place(spec.name, spec.bundles(), [by_role[role] for role in spec.roles], in_turn and bool(spec.sharing()))
+        for spec in placement_groups
+    ]
 
 
 def _need(role: str, placement: PlacementConfig, footprint: Footprint | None) -> Need:
@@ -336,8 +346,8 @@ def _need(role: str, placement: PlacementConfig, footprint: Footprint | None) ->
         return Need(role, ranks, FROZEN_PROCESS, shared)
     rows, moment = _rows(footprint.parts), footprint.moment
     if placement.gpus_per_rank:
-        host = footprint.host
-        return Need(role, ranks, total(host), shared, footprint.peak, _rows(host), rows, _rows(footprint.first), moment)
+        host, first = footprint.host, _rows(footprint.first)
+        return Need(role, ranks, total(host), shared, footprint.peak, GPU_CONTEXT, _rows(host), rows, first, moment)
     return Need(role, ranks, footprint.peak, shared, host=rows, moment=moment)
 
 

@@ -12,7 +12,8 @@ import torch
 from actors.modeling.openrlhf import compute_approx_kl
 from actors.modeling.rows import as_list_column, flat, lengths
 from actors.table import extended
-from trainers.config.rlhf import AlgorithmConfig, PPOConfig
+from trainers.config.algorithm import AlgorithmConfig
+from trainers.config.rlhf import PPOConfig
 from trainers.rlhf.algorithms import ALGORITHMS, Floats
 from trainers.rlhf.rewards import RewardShaper, add_reward
 

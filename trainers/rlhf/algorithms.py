@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.config.rlhf import AlgorithmConfig
+from trainers.config.algorithm import AlgorithmConfig
 
 Floats = NDArray[np.float64]
 Shape = Callable[[Floats, NDArray[np.int64]], Floats]

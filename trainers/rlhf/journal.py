@@ -32,7 +32,16 @@ _NAME = re.compile(r"step-(\d{8})\.parquet")
 # Settings that affect neither responses nor weights, and so are not part of the fingerprint. In the stage itself: its
 # name, where it runs, what it saves, and when it stops. In any section: placement, batch sizes, concurrency, and memory
 # limits.
-_OF_THE_STAGE = {"name", "cluster", "colocate", "publish", "samples_every", "checkpoint_every", "keep_checkpoints"} | {
+_OF_THE_STAGE = {
+    "name",
+    "cluster",
+    "colocate",
+    "sleep",
+    "publish",
+    "samples_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+} | {
     "max_failures",
     "stop",
     "evaluation",

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from actors.modeling.openrlhf import PolicyLoss, ValueLoss, compute_approx_kl
 from actors.roles.learner import TableLoss, TrainBatch
-from trainers.config.rlhf import AlgorithmConfig, PPOConfig
+from trainers.config.algorithm import AlgorithmConfig
+from trainers.config.rlhf import PPOConfig
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,12 @@ class RunParts:
         self.journal = Journal(run.path, fingerprint(config))
         self.learners = Learners(roles, config.algorithm.minibatches, config.skips_old_logprobs)
         scorers = Scorers(
-            roles.groups, config.roles, prompts.samples, config.algorithm.minibatches, config.rollout.chunk_rows
+            roles.groups,
+            config.roles,
+            prompts.samples,
+            config.algorithm.minibatches,
+            config.rollout.chunk_rows,
+            in_turn=config.sleep,
         )
         self.rollouts = Rollouts(config, roles.rollout, scorers, prompts, self.journal)
         self.shaper = RewardShaper(config.algorithm, config.rollout.max_new_tokens)
@@ -84,7 +89,7 @@ def _publisher(config: PPOConfig, roles: RoleGroups, prompts: PromptStream) -> P
     probe = prompts.probe(config.publish.probe_sequences, _beyond_window(config))
     dtypes = (config.policy.zero.dtype, config.rollout.engine.dtype)
     coarser = "bfloat16" if "bfloat16" in dtypes else "float32"
-    return Publisher(config.publish, roles.policy, roles.rollout, probe, coarser)
+    return Publisher(config.publish, roles.policy, roles.rollout, probe, coarser, roles.turns)
 
 
 def _beyond_window(config: PPOConfig) -> int:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from actors.modeling.rows import lengths
 from actors.table import extended
-from trainers.config.rlhf import AlgorithmConfig
+from trainers.config.algorithm import AlgorithmConfig
 from trainers.rlhf.algorithms import Floats
 
 

@@ -12,6 +12,7 @@ import pytest
 import ray
 
 from actors.config import FrozenRoleConfig
+from actors.groups.group import WorkerGroup
 from actors.groups.responses import ResponseCollector
 from actors.groups.scoring import Scoring
 
@@ -61,19 +62,12 @@ def pretenders() -> tuple[type, type]:
     return Engine, Scorer
 
 
-class Group:
+class Group(WorkerGroup[Any]):
     """A worker group of actors that are no roles."""
 
-    timeout_s = 120.0
-    watch = None
-    _until = None
-
     def __init__(self, role: str, actors: list[Any]) -> None:
-        from actors.groups.group import WorkerGroup
-
         self.role, self.actors, self.ranks = role, actors, len(actors)
-        for method in ("poll", "submit", "wait", "submit_rows", "submit_streams", "_longest_wait"):
-            setattr(self, method, getattr(WorkerGroup, method).__get__(self))
+        self.timeout_s, self.watch, self._until, self._turns = 120.0, None, None, None
 
 
 def scored(

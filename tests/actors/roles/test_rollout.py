@@ -17,7 +17,7 @@ def test_a_response_ends_with_the_chat_formats_ends_and_the_stops(
     asked: list[Any] = []
 
     class FakeEngine:
-        weights = 0
+        weights, memory = 0, None
 
         def __init__(self, *_: Any) -> None:
             self.tokenizer = tokenizer

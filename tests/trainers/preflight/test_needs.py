@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from actors.sizing.memory import GPU_CONTEXT
 from actors.sizing.shape import Shape
 from cluster.preflight.capacity import parse_nodes
+from cluster.preflight.needs import Finding
 from configs.base import REPOSITORY, dump, read
 from configs.errors import ConfigError
 from configs.recipe import read_recipe
@@ -38,6 +40,10 @@ RECIPES = {
     ),
     "qwen2.5-1.5b-1x24gb": (
         "1x8CPU,1GPU,64GiB,L4",
+        Shape(hidden=1536, layers=28, intermediate=8960, heads=12, kv_heads=2, vocab=151_936, qkv_bias=1, tied=1),
+    ),
+    "qwen2.5-1.5b-ppo-1x80gb": (
+        "1x16CPU,1GPU,192GiB,H100",
         Shape(hidden=1536, layers=28, intermediate=8960, heads=12, kv_heads=2, vocab=151_936, qkv_bias=1, tied=1),
     ),
     "qwen2.5-7b-1x80gb": (
@@ -97,6 +103,30 @@ def test_roles_that_share_a_placement_group_are_estimated_together() -> None:
     places = {place.name: place for place in plan(shared, lambda _: SMALL, None).groups["ppo"]}
     assert list(places) == ["policy+critic", "reference", "reward", "rollout"]
     assert [need.role for need in places["policy+critic"].needs] == ["policy", "critic"]
+
+
+def test_roles_that_take_turns_need_what_the_largest_needs_and_what_the_others_keep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "configs/qwen2.5-1.5b-ppo-1x80gb.yaml"
+    shape = RECIPES["qwen2.5-1.5b-ppo-1x80gb"][1]
+    (place,) = plan(recipe("ppo", name=name), lambda _: shape, 80 * 2**30).groups["ppo"]
+    engine = int(0.75 * 80 * 2**30)
+    needs = {need.role: need for need in place.needs}
+    assert needs["rollout"].gpu_bytes == engine
+    assert max(need.gpu_bytes for need in place.needs) == engine
+    assert place.gpu_bytes() == engine + 4 * GPU_CONTEXT
+    at_once_config = recipe("ppo", "--sleep=false", "--rollout.engine.gpu_memory_utilization=0.75", name=name)
+    (at_once,) = plan(at_once_config, lambda _: shape, 80 * 2**30).groups["ppo"]
+    assert at_once.gpu_bytes() == sum(need.gpu_bytes for need in place.needs)
+    rows = {role: {part: size for part, size, _ in need.host} for role, need in needs.items()}
+    parameters = shape.parameters()
+    assert rows["policy"]["asleep"] == (2 + 2 + 12) * parameters
+    assert "asleep" not in rows["reference"]
+    nodes = parse_nodes(RECIPES["qwen2.5-1.5b-ppo-1x80gb"][0])
+    monkeypatch.setattr("cluster.preflight.check._space", lambda disk: Finding("fits", "disk", ""))
+    with pytest.raises(ConfigError, match=r"a rank needs .* of a GPU; .*: --sleep=true$"):
+        refuse(at_once_config, nodes, lambda _: shape)
 
 
 def test_rejection_samples_before_it_tunes() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from actors.modeling.openrlhf import compute_approx_kl
 from actors.modeling.rows import flat, lengths, trained_rows
-from trainers.config.rlhf import AlgorithmConfig
+from trainers.config.algorithm import AlgorithmConfig
 from trainers.rlhf.advantages import add_advantages, add_weights, explained_variance, token_rewards
 from trainers.rlhf.algorithms import ALGORITHMS, generalized_advantages, returns_to_go
 

@@ -10,7 +10,7 @@ import torch
 from actors.modeling.openrlhf import PolicyLoss, ValueLoss
 from actors.modeling.packed import PackedBatch
 from actors.roles.learner import TrainBatch
-from trainers.config.rlhf import AlgorithmConfig
+from trainers.config.algorithm import AlgorithmConfig
 from trainers.rlhf.losses import ClippedPolicyLoss, ClippedValueLoss
 
 COUNTS = [3, 7, 1, 5]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from trainers.config.rlhf import AlgorithmConfig
+from trainers.config.algorithm import AlgorithmConfig
 from trainers.rlhf.rewards import KLController, RewardShaper, add_reward
 
 
