@@ -202,8 +202,11 @@ class EngineConfig(Section):
         description="processes of one engine, each with a part of every weight matrix; on GPUs, each has its own GPU",
     )
     max_model_len: int = Field(4096, ge=2, description="context length of the engine, in tokens")
-    max_concurrent: int = Field(
-        64, ge=1, description="maximum number of sequences that the engine decodes concurrently"
+    max_concurrent: int | None = Field(
+        None,
+        ge=1,
+        description="maximum number of sequences that the engine decodes concurrently; null: on GPUs, as many of "
+        "max_model_len as the KV cache holds, but at most 512; on CPUs, 64",
     )
     kv_cache_bytes: int = Field(256 * 2**20, ge=2**20, description="size of the KV cache on CPUs, in bytes")
     gpu_memory_utilization: float = Field(

@@ -165,7 +165,7 @@ def _newer_weights(config: ServeConfig, folders: Mapping[str, ModelFolder]) -> d
 def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, config: ServeConfig) -> DeploymentHandle:
     from ray.serve.llm import LLMConfig, build_llm_deployment
 
-    from actors.inference.engine import engine_arguments
+    from actors.inference.vllm_settings import engine_arguments
     from serve.engines.deployment import Engine
 
     replicas, on_gpus = config.replicas, config.replicas.gpus > 0
@@ -219,7 +219,7 @@ def _engine(name: str, folder: ModelFolder, weights: str, tool_parser: str, conf
 
 
 def _environment(threads: int, on_gpus: bool) -> dict[str, str]:
-    from actors.inference.engine import CPU_ENVIRONMENT
+    from actors.inference.vllm_settings import CPU_ENVIRONMENT
 
     anywhere = {
         **EVERYWHERE,

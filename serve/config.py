@@ -25,6 +25,9 @@ class ServingEngineConfig(EngineConfig):
         "", description="vLLM's tool call parser; empty: chosen by the chat template; none: no parser"
     )
     reasoning_parser: str = Field("", description="vLLM's reasoning parser, e.g. qwen3; empty: none")
+    max_concurrent: int = Field(
+        64, ge=1, description="maximum number of sequences that the engine decodes concurrently; others wait"
+    )
     kv_cache_bytes: int = Field(2**30, ge=2**20, description="memory of the KV cache on CPUs, bytes")
 
 

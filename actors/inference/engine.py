@@ -17,6 +17,7 @@ from actors.inference import held_bits, reloading, tensor_parallel
 from actors.inference.cpu_sampler import draw
 from actors.inference.engine_memory import EngineMemory
 from actors.inference.requests import SPARE, Request, Requests
+from actors.inference.vllm_settings import CPU_ENVIRONMENT, ENVIRONMENT, engine_arguments, with_concurrency
 from actors.model_folder.source import model_dir
 
 if TYPE_CHECKING:
@@ -25,18 +26,6 @@ if TYPE_CHECKING:
 
 Bar = bool | Callable[..., Any]
 """False for no progress bar, True for tqdm's, or a factory of progress bars that is called like tqdm."""
-
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # scheduler in this process: 20 times as fast on two cores
-    "VLLM_LOGGING_LEVEL": "ERROR",  # otherwise every reload warns of layers that have no weights
-}
-CPU_ENVIRONMENT = {
-    "TORCHDYNAMO_DISABLE": "1",  # vLLM compiles two small functions even with enforce_eager, up to 20 s
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS applies; binding would make roles compete for cores
-    # oneDNN compiles and caches a matrix multiplication for every number of rows. With its default capacity of 1,024,
-    # an engine's memory grew by 1.1 GB.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-}
 
 
 @dataclass(frozen=True)
@@ -60,25 +49,6 @@ class Response:
     finished: bool  # ended by an end-of-sequence or stop token; False: truncated at the length limit
     weights: int = 0  # number of weight changes of the engine before the request was submitted
     changes: tuple[int, ...] = ()  # tokens that the response had at every weight change since then
-
-
-def engine_arguments(config: EngineConfig, on_gpus: bool) -> dict[str, Any]:
-    """Returns vLLM's arguments for an engine with settings `config`, in this process or behind the endpoint."""
-    arguments: dict[str, Any] = {
-        "dtype": config.dtype,
-        "max_model_len": config.max_model_len,
-        "max_num_seqs": config.max_concurrent,
-    }
-    if on_gpus:
-        return {**arguments, "gpu_memory_utilization": config.gpu_memory_utilization}
-    return {
-        **arguments,
-        "enforce_eager": True,
-        "kv_cache_memory_bytes": config.kv_cache_bytes // config.tensor_parallel_size,  # of one process
-        # Chunked prefill rewinds a prompt's seeded generator, which PyTorch cannot do on a CPU.
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(config.max_model_len, 4096),
-    }
 
 
 class Engine:
@@ -112,12 +82,14 @@ class Engine:
             ConfigError: the model does not exist or cannot be loaded; see `model_dir`.
         """
         folder = model_dir(model, "engine model")
+        config = with_concurrency(config, folder)
         os.environ.update({**ENVIRONMENT, **tensor_parallel.environment(config)})
         if not torch.cuda.is_available():
             os.environ.update(CPU_ENVIRONMENT)
         from vllm import LLM
 
         arguments = engine_arguments(config, torch.cuda.is_available()) | tensor_parallel.executor_arguments(config)
+        most: int = arguments["max_num_seqs"]
         if weight_transfer:
             arguments["weight_transfer_config"] = {"backend": weight_transfer}
         if sleep_level and torch.cuda.is_available():
@@ -137,7 +109,7 @@ class Engine:
         if not torch.cuda.is_available():
             self._llm.collective_rpc(_prepare_on_cpus)
         self.max_model_len = config.max_model_len
-        self._requests = Requests(self._llm.llm_engine, in_flight, config.max_concurrent)
+        self._requests = Requests(self._llm.llm_engine, in_flight, most)
         self.lock = self._requests.lock
         """Lock that pauses the engine between two steps; hold it while weights change."""
         self._loading = Lock()

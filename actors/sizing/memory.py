@@ -29,6 +29,11 @@ LOGITS = {
     "cuda": 2**30,
 }  # elements computed at a time (actors/modeling/packed_models.py): 256 MiB and 2 GiB in bfloat16
 
+VLLM_BATCH_TOKENS = 8192  # vLLM's max_num_batched_tokens on GPUs; on CPUs see actors/inference/engine.py
+SAMPLED_BYTES = 4 * 4  # per sequence and token of the vocabulary, while one token is sampled
+CPU_CONCURRENCY = 64
+MOST_CONCURRENCY = 512  # the largest batch for which vLLM captures CUDA graphs by default
+
 # Measured on CPU: resident size of a Ray actor after its imports and first calls, without a model. It includes the
 # pages of libraries, which the processes of a node share: 150 to 230 MiB, depending on the page cache.
 SHARED_LIBRARIES = 200 * MIB
@@ -209,9 +214,8 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
     weights = Part("weights", b * count, f"{b} B x {count:,}")
     size = b * tokens * shape.layer_activations
     layer = Part("activations", size, f"{b} B x {tokens:,} tokens read at a time x {shape.layer_activations:,}")
-    sampled = Part(
-        "logits", 4 * 4 * config.max_concurrent * shape.vocab, f"4 x 4 B x {config.max_concurrent} x {shape.vocab:,}"
-    )
+    sequences = concurrency(shape, config, gpu_bytes)
+    sampled = Part("logits", SAMPLED_BYTES * sequences * shape.vocab, f"4 x 4 B x {sequences} x {shape.vocab:,}")
     if gpu_bytes is not None:
         if processes > 1:
             weights = Part("weights", b * count // processes, f"{b} B x {count:,} / {processes} processes")
@@ -242,6 +246,28 @@ def engine(shape: Shape, config: EngineConfig, tokens: int, gpu_bytes: int | Non
         new = 2 if shape.tied else 3
         parts.append(Part("replaced", new * matrix, f"{new} x {of_one}: new embedding and head until they are packed"))
     return Footprint(tuple(parts), (parts[0], weights))
+
+
+def concurrency(shape: Shape, config: EngineConfig, gpu_bytes: int | None) -> int:
+    """Returns the number of sequences that an engine decodes concurrently.
+
+    If the settings do not say it, an engine on a GPU decodes as many sequences of full length as its KV cache holds, so
+    that vLLM never has to stop one and compute it again later.
+
+    Args:
+        shape: shape of the model.
+        config: the engine's settings.
+        gpu_bytes: memory of the GPU; None on CPUs, 0 if it is not known.
+    """
+    if config.max_concurrent is not None:
+        return config.max_concurrent
+    if not gpu_bytes:
+        return CPU_CONCURRENCY
+    b = BYTES[config.dtype]
+    fixed = b * (shape.parameters() // config.tensor_parallel_size + VLLM_BATCH_TOKENS * shape.layer_activations)
+    left = int(config.gpu_memory_utilization * gpu_bytes) - fixed
+    one = kv_bytes(shape, config, config.max_model_len) + SAMPLED_BYTES * shape.vocab
+    return max(1, min(MOST_CONCURRENCY, left // one))
 
 
 def indivisible(shape: Shape, processes: int) -> str | None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import load_file
 
 from actors.config import OverlappedRolloutConfig
-from actors.inference.engine import CPU_ENVIRONMENT, ENVIRONMENT, engine_arguments
+from actors.inference.vllm_settings import CPU_ENVIRONMENT, ENVIRONMENT, engine_arguments, with_concurrency
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -37,7 +37,7 @@ def main() -> None:
         distributed_executor_backend="uni",
         logprobs_mode="processed_logprobs",
         disable_log_stats=True,
-        **engine_arguments(rollout.engine, on_gpus=False),
+        **engine_arguments(with_concurrency(rollout.engine, Path(given["model"])), on_gpus=False),
     )
     seconds = []
     for path in map(Path, [given["files"][0], *given["files"]]):  # the first one warms up

@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 
 from actors.config import EngineConfig
-from actors.inference.engine import CPU_ENVIRONMENT, engine_arguments
+from actors.inference.vllm_settings import CPU_ENVIRONMENT, engine_arguments
+from actors.sizing.memory import CPU_CONCURRENCY
 from cluster.environment import EVERYWHERE
 
 START_S = 240.0
@@ -27,7 +28,7 @@ MODEL = "m"
 def vllm(folder: Path) -> Iterator[str]:
     """Runs bare `vllm serve` inside the block; yields its URL."""
     port = _free_port()
-    arguments = engine_arguments(EngineConfig(kv_cache_bytes=2**30), on_gpus=False)
+    arguments = engine_arguments(EngineConfig(max_concurrent=CPU_CONCURRENCY, kv_cache_bytes=2**30), on_gpus=False)
     arguments["no_enable_chunked_prefill"] = not arguments.pop("enable_chunked_prefill")
     flags = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in arguments.items()

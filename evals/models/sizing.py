@@ -60,7 +60,7 @@ class Sizing:
             dtype=dtype,
             tensor_parallel_size=self.tensor_parallel_size,
             max_model_len=context,
-            max_concurrent=SEQUENCES,
+            max_concurrent=None if gpu else SEQUENCES,
             kv_cache_bytes=max(one * tokens, 2**20),
             gpu_memory_utilization=GPU_SHARE,
         )

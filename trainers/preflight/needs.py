@@ -19,9 +19,11 @@ from actors.sizing.memory import (
     FROZEN_PROCESS,
     GPU_CONTEXT,
     SHARED_LIBRARIES,
+    VLLM_BATCH_TOKENS,
     Footprint,
     Part,
     Work,
+    concurrency,
     engine,
     frozen,
     indivisible,
@@ -51,7 +53,6 @@ from trainers.config.supervised import (
 ShapeOf = Callable[[str], Shape]
 """Returns the shape of a model that a recipe names by folder or Hub id."""
 
-VLLM_BATCH_TOKENS = 8192  # vLLM's max_num_batched_tokens on GPUs; on CPUs see actors/inference/engine.py
 CHECKPOINT_BYTES = 12  # per parameter, in addition to its weight: fp32 master and AdamW's moments
 
 
@@ -244,7 +245,8 @@ class _Planner:
             self._findings.append(Finding("refused", role, text))
         if not gpu or self._gpu_bytes:
             one = kv_bytes(shape, config, config.max_model_len)
-            self._findings.append(_cache(role, footprint, one, config, 1 if gpu else config.tensor_parallel_size))
+            shares, sequences = 1 if gpu else config.tensor_parallel_size, concurrency(shape, config, device)
+            self._findings.append(_cache(role, footprint, one, config, shares, sequences))
         return _need(role, settings.placement, footprint)
 
     def _shape(self, role: str, model: str) -> Shape | None:
@@ -295,7 +297,7 @@ class _Planner:
         return Plan(groups, (disk,), tuple(self._findings))
 
 
-def _cache(role: str, footprint: Footprint, one: int, config: EngineConfig, shares: int) -> Finding:
+def _cache(role: str, footprint: Footprint, one: int, config: EngineConfig, shares: int, sequences: int) -> Finding:
     """Checks that the KV cache holds one sequence of `max_model_len`, which vLLM requires to start.
 
     Args:
@@ -304,6 +306,7 @@ def _cache(role: str, footprint: Footprint, one: int, config: EngineConfig, shar
         one: bytes of that sequence in one process.
         config: the engine's settings.
         shares: number of processes that divide the footprint's KV cache.
+        sequences: number of sequences that are decoded concurrently.
     """
     room = next(part.bytes for part in footprint.work if part.name == "KV cache") // shares
     if room == 0:
@@ -316,7 +319,7 @@ def _cache(role: str, footprint: Footprint, one: int, config: EngineConfig, shar
     text = f"a KV cache of {gib(room)} holds {room / one:.1f} sequences of {config.max_model_len:,} tokens"
     if room < one:
         return Finding("refused", role, f"{text}, and vLLM requires room for at least one sequence, {gib(one)}")
-    return Finding("fits", role, f"{text}; up to {config.max_concurrent} run concurrently")
+    return Finding("fits", role, f"{text}; up to {sequences} run concurrently")
 
 
 def _row(config: SupervisedConfig) -> int:

@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from actors.inference.cpu_sampler import draw, race
-from actors.inference.engine import CPU_ENVIRONMENT, ENVIRONMENT
+from actors.inference.vllm_settings import CPU_ENVIRONMENT, ENVIRONMENT
 
 
 def seeded(rows: int, first: int = 0) -> dict[int, torch.Generator]:

@@ -9,11 +9,16 @@ import pytest
 
 from actors.config import EngineConfig, FrozenRoleConfig, LoraConfig, ZeroConfig
 from actors.sizing.memory import (
+    CPU_CONCURRENCY,
     GIB,
     LOGIT_PIECES,
     LOGITS,
+    MOST_CONCURRENCY,
+    SAMPLED_BYTES,
+    VLLM_BATCH_TOKENS,
     Footprint,
     Work,
+    concurrency,
     engine,
     frozen,
     indivisible,
@@ -127,8 +132,30 @@ def test_logits_are_made_so_many_at_a_time() -> None:
     assert sizes(many)["logits"] - LOGIT_PIECES == 2 * 4 * LOGITS["cuda"]
 
 
+@pytest.mark.parametrize(("gib", "processes"), [(24, 1), (40, 1), (40, 2), (80, 1), (80, 4)])
+def test_an_engine_decodes_as_many_sequences_as_its_cache_holds(gib: int, processes: int) -> None:
+    config = EngineConfig(
+        dtype="bfloat16", max_model_len=2048, gpu_memory_utilization=0.85, tensor_parallel_size=processes
+    )
+    count = concurrency(TEN, config, gib * GIB)
+    found = sizes(engine(TEN, config, VLLM_BATCH_TOKENS, gib * GIB, through_store=False))
+    assert found["logits"] == SAMPLED_BYTES * count * TEN.vocab
+    one = kv_bytes(TEN, config, 2048)
+    assert found["KV cache"] >= (count if count > 1 else 0) * one
+    if 1 < count < MOST_CONCURRENCY:
+        assert found["KV cache"] < (count + 1) * one + 2 * SAMPLED_BYTES * TEN.vocab
+
+
+def test_concurrency_is_what_was_given_or_fits_the_device() -> None:
+    small = Shape(hidden=64, layers=2, intermediate=128, heads=4, vocab=300)
+    config = EngineConfig(dtype="bfloat16", max_model_len=512)
+    assert concurrency(small, config, 80 * GIB) == MOST_CONCURRENCY
+    assert concurrency(small, config, None) == concurrency(small, config, 0) == CPU_CONCURRENCY
+    assert concurrency(small, config.model_copy(update={"max_concurrent": 3}), 80 * GIB) == 3
+
+
 def test_processes_of_an_engine_divide_weights_and_cache() -> None:
-    values = {"dtype": "bfloat16", "max_model_len": 2048, "gpu_memory_utilization": 0.5}
+    values = {"dtype": "bfloat16", "max_model_len": 2048, "gpu_memory_utilization": 0.5, "max_concurrent": 64}
     one, four = (EngineConfig(**values, tensor_parallel_size=size) for size in (1, 4))
     alone, shared = (engine(TEN, config, 2048, 80 * GIB, through_store=False) for config in (one, four))
     assert sizes(shared)["weights"] == sizes(alone)["weights"] // 4
