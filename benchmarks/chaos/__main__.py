@@ -3,6 +3,7 @@
     make chaos                      21 runs, 63 faults: kills of every role, the driver, and a node's raylet in every
                                     phase of a step, a hang of every role, and preemption notices for a node
     make chaos ARGS='--runs=2'      a short form
+    make chaos ARGS='--turns'       roles take turns (`sleep`) in all runs but the undisturbed one
 
 A run has six steps on two Ray nodes of this machine, and three faults: SIGKILL of a process, SIGSTOP of a process (a
 hang), or Ray's notice that a node will be drained, after which the run stops gracefully. After any fault, the same
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=21, help="disturbed runs (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=len(SLOTS), choices=range(1, len(SLOTS) + 1), help="faults a run")
     parser.add_argument("--seed", type=int, default=0, help="of the first plan (default: %(default)s)")
+    parser.add_argument("--turns", action="store_true", help="all roles share a placement group and take turns")
     parser.add_argument("--no-hangs", action="store_true", help="kills only: no hangs, no notices")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds for a run (default: %(default)g)")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="work there and remove nothing")
@@ -51,19 +53,20 @@ def main() -> None:
             f"seed {options.seed}: {len(plan)} runs, {sum(map(len, plan))} faults; everything is in {folder}",
             flush=True,
         )
-        good = chaos(folder, plan, options.patience)
+        good = chaos(folder, plan, options.patience, options.turns)
         if good and not options.keep:
             shutil.rmtree(folder)
     sys.exit(not good)
 
 
-def chaos(folder: Path, plan: list[list[Fault]], patience_s: float) -> bool:
+def chaos(folder: Path, plan: list[list[Fault]], patience_s: float, turns: bool = False) -> bool:
     """Makes all runs in `folder` and prints their results; returns whether all of them passed.
 
     Args:
         folder: folder of the inputs and of all runs.
         plan: the faults of each run.
         patience_s: time limit of one run, in seconds.
+        turns: see `write_recipe`; does not apply to the undisturbed run.
     """
     counts = {"kills": 0, "runs": 0, "identical": 0, "prompts_lost": 0, "prompts_doubled": 0}
     costs: dict[str, list[float]] = defaultdict(list)
@@ -76,7 +79,7 @@ def chaos(folder: Path, plan: list[list[Fault]], patience_s: float) -> bool:
             name = f"run-{number:02}"
             began = time.monotonic()
             try:
-                timeline = disturbed(nodes, write_recipe(folder, name), name, faults, patience_s, whole)
+                timeline = disturbed(nodes, write_recipe(folder, name, turns), name, faults, patience_s, whole)
             except ChaosError as error:
                 print(f"{name}: {error}", flush=True)
                 good = False

@@ -41,8 +41,14 @@ def make_inputs(folder: Path) -> None:
     write_table(pa.Table.from_pylist(rows, PROMPTS), folder / "prompts.parquet")
 
 
-def write_recipe(folder: Path, name: str) -> Path:
-    """Writes the recipe of the run `name` for the inputs that `make_inputs` wrote to `folder`; returns its path."""
+def write_recipe(folder: Path, name: str, turns: bool = False) -> Path:
+    """Writes a recipe for the inputs that `make_inputs` wrote to `folder`; returns its path.
+
+    Args:
+        folder: the inputs' folder.
+        name: name of the run.
+        turns: whether all roles share their placement group and take turns.
+    """
     model, scorer = str(folder / "model"), str(folder / "scorer")
     optimizer = {"lr": 1e-3, "schedule": "constant"}
     trained = {"optimizer": optimizer}
@@ -54,7 +60,8 @@ def write_recipe(folder: Path, name: str) -> Path:
         "rollout": {"max_new_tokens": 16, "engine": {"max_model_len": 512, "kv_cache_bytes": 2**26}},
     }
     for role, settings in roles.items():
-        settings["placement"] = {"cpus_per_rank": 1.0, "threads": 1, "ranks": RANKS[role]}
+        # With turns, there is one bundle for each policy rank, and a node has room for one.
+        settings["placement"] = {"cpus_per_rank": 3.0 if turns else 1.0, "threads": 1, "ranks": RANKS[role]}
     config = PPOConfig.model_validate(
         {
             "name": name,
@@ -66,6 +73,8 @@ def write_recipe(folder: Path, name: str) -> Path:
             "checkpoint_every": CHECKPOINT_EVERY,
             "samples_every": STEPS,
             "max_failures": 100,
+            "colocate": "all" if turns else "none",
+            "sleep": turns,
             **roles,
         }
     )

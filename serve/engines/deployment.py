@@ -23,6 +23,7 @@ from ray.serve.llm.deployment import LLMServer
 from vllm.exceptions import GenerationError
 
 from actors.model_folder.folders import ModelFolder
+from actors.model_folder.source import model_dir
 from configs.errors import first_line
 from serve.engines.coalesce import coalesce
 from serve.engines.failures import abandoned, is_error
@@ -174,8 +175,7 @@ class Engine(OnNodeAddress, LLMServer):
         logger.info("loading weights of %s", source)
         await self.pause(mode="wait")
         try:
-            path = ModelFolder(source).path
-            await self.collective_rpc("reload_folder", kwargs={"path": str(path)})
+            await self.collective_rpc("reload_folder", kwargs={"path": str(model_dir(source))})
             await self.reset_prefix_cache()
             self._weights = folder
         finally:

@@ -147,7 +147,7 @@ def select(one: Round, prompts: PromptStream, samples: pa.Table) -> None:
     logger.info(
         "round %d: selected %d of %d responses, mean reward %.3f (of all: %.3f); %d were truncated",
         one.number,
-        *(metrics[name] for name in ("chosen", "samples", "chosen_reward", "reward", "cut_off")),
+        *(metrics[name] for name in ("chosen", "samples", "chosen_reward", "reward", "truncated")),
     )
 
 

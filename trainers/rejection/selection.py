@@ -22,7 +22,7 @@ from data.chat import Message, chat_format
 from data.tables import DataError, column_values
 from trainers.config.rejection import SelectionConfig
 
-Verdict = Literal["passed", "cut_off", "unusable", "below_min_reward"]
+Verdict = Literal["passed", "truncated", "unusable", "below_min_reward"]
 
 
 def chat_with(prompt: list[Message], response: list[int], tokenizer: Any) -> list[Message] | None:
@@ -59,7 +59,7 @@ def verdicts(table: pa.Table, usable: Sequence[bool], min_reward: float | None) 
                 "export or download the reward model again"
             )
         if not finished:
-            outcomes.append("cut_off")
+            outcomes.append("truncated")
         elif not fits:
             outcomes.append("unusable")
         elif min_reward is not None and reward < min_reward:
@@ -101,7 +101,7 @@ def report(table: pa.Table, outcomes: Sequence[Verdict], chosen: Sequence[int]) 
     counts = Counter(outcomes)
     if not chosen:
         raise RunError(
-            f"none of {len(table)} responses can be selected: {counts['cut_off']} were truncated, "
+            f"none of {len(table)} responses can be selected: {counts['truncated']} were truncated, "
             f"{counts['unusable']} do not fit the chat format, {counts['below_min_reward']} are below "
             "selection.min_reward; raise rollout.max_new_tokens or lower selection.min_reward"
         )
@@ -112,7 +112,7 @@ def report(table: pa.Table, outcomes: Sequence[Verdict], chosen: Sequence[int]) 
     return {
         "prompts": len(set(prompts.tolist())),
         "samples": len(table),
-        "cut_off": counts["cut_off"],
+        "truncated": counts["truncated"],
         "unusable": counts["unusable"],
         "below_min_reward": counts["below_min_reward"],
         "passed": counts["passed"],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from other_weights import change_weights
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -86,9 +87,7 @@ def test_new_weights_are_used_whole_tied_head_and_prefixes_included(clinic: Path
     model = load_causal_lm(str(clinic / "model"), torch.float32)
     assert model.config.tie_word_embeddings
     before = engine.score(PROMPTS)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    change_weights(model)
     sent = SentBits(torch.float32)
     for block in sent.over_blocks([dict(model.named_parameters())]):
         engine.load_weights(block.items())
@@ -161,9 +160,7 @@ def test_an_update_that_failed_half_way_is_followed_by_a_whole_one(clinic: Path,
 
 def test_a_folder_replaces_the_weights_whole(clinic: Path, engine: Engine, tmp_path: Path) -> None:
     model = load_causal_lm(str(clinic / "model"), torch.float32)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    change_weights(model, seed=1)
     model.save_pretrained(tmp_path / "new")
     tensors = load_file(tmp_path / "new" / "model.safetensors")
     save_file(tensors | {"lm_head.weight": torch.zeros(1, 1)}, tmp_path / "new" / "model.safetensors", {"format": "pt"})

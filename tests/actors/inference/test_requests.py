@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from other_weights import change_weights
 
 from actors.config import EngineConfig, InFlight
 from actors.inference.engine import Engine, Response, Sampling
@@ -27,9 +28,7 @@ LIMITS = [40, 4, 40, 12, 8, 40]  # two of them run beside four that wait
 def models(clinic: Path) -> list[torch.nn.Module]:
     """The engine's model and one that is far from it."""
     old, new = (load_causal_lm(str(clinic / "model"), torch.float32) for _ in range(2))
-    generator = torch.Generator().manual_seed(0)
-    for parameter in new.parameters():
-        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    change_weights(new)
     return [old, new]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from other_weights import change_weights
 
 from actors.config import EngineConfig, PlacementConfig, RolloutConfig
 from actors.inference.engine import Engine
@@ -39,9 +40,7 @@ class TestOnTwoProcesses:
 
     def test_every_process_gets_its_part_of_new_weights(self, clinic: Path, engine: Engine) -> None:
         model = load_causal_lm(str(clinic / "model"), torch.float32)
-        generator = torch.Generator().manual_seed(0)
-        for parameter in model.parameters():
-            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+        change_weights(model)
         sent = SentBits(torch.float32)
         for block in sent.over_blocks([dict(model.named_parameters())]):
             engine.load_weights(block.items())

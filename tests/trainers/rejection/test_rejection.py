@@ -129,7 +129,7 @@ def test_two_rounds_choose_what_scores_best_and_learn_it(
         report = json.loads((run / f"round-{number}" / "report.json").read_text())
         assert report["reward"] == pytest.approx(sum(samples.column("reward").to_pylist()) / 48)
         assert report["chosen_reward"] > report["reward"]
-        assert report["cut_off"] == samples.column("finished").to_pylist().count(False)
+        assert report["truncated"] == samples.column("finished").to_pylist().count(False)
         best: dict[int, tuple[float, str]] = {}
         for row in samples.to_pylist():
             text = text_of(row["response"], tokenizer)

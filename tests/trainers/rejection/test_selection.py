@@ -43,8 +43,8 @@ def samples(rows: list[tuple[int, int, int, bool, float]] = ROWS) -> pa.Table:
 def test_the_first_reason_against_an_answer_counts() -> None:
     rows = [(0, 0, 1, False, -9.0), (0, 1, 1, True, -9.0), (0, 2, 1, True, 0.49), (0, 3, 1, True, 0.5)]
     judged = verdicts(samples(rows), [False, False, True, True], min_reward=0.5)
-    assert judged == ["cut_off", "unusable", "below_min_reward", "passed"]
-    assert verdicts(samples(rows), [True] * 4, min_reward=None) == ["cut_off", "passed", "passed", "passed"]
+    assert judged == ["truncated", "unusable", "below_min_reward", "passed"]
+    assert verdicts(samples(rows), [True] * 4, min_reward=None) == ["truncated", "passed", "passed", "passed"]
 
 
 @pytest.mark.parametrize("reward", [math.nan, math.inf])
@@ -110,7 +110,7 @@ def test_the_report_counts_and_averages() -> None:
         "prompts_passed": 2,
         "chosen": 2,
     }
-    assert (found["cut_off"], found["unusable"], found["below_min_reward"]) == (1, 1, 2)
+    assert (found["truncated"], found["unusable"], found["below_min_reward"]) == (1, 1, 2)
     assert found["reward"] == pytest.approx(22 / 8)
     assert found["reward_std"] == pytest.approx(math.sqrt(130 / 8 - (22 / 8) ** 2))
     assert (found["chosen_reward"], found["chosen_reward_min"]) == (4.0, 3.0)
