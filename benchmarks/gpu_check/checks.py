@@ -76,6 +76,9 @@ _LIST = (
         120,
         "7 billion parameters with LoRA: tokens/s, MFU, peak memory against its estimate",
     ),
+    Check(
+        "grpo", f"{_HERE}.grpo", 240, "steps of GRPO through Ray and vLLM, roles in turns: phases, tokens/s, TFLOP/s"
+    ),
     # Last: vLLM ends the process's torch.distributed world.
     Check(
         "engine", f"{_HERE}.engines", 180, "vLLM against the trainer, asleep and published to; tokens/s, GB/s, memory"
