@@ -121,7 +121,7 @@ def _found(folder: Path, gpu: bool) -> dict[str, Any]:
         "parameters": shape.parameters(),
         "first_kl_per_token": kl,
         "publish_drift": last["publish_drift"],
-        **phases,
+        "last_step": phases,
         "generated_tokens": sum(responses),
         "generated_tokens_per_s": round(sum(responses) / last["seconds_generate"]),
         "update_tflops": round(flops / last["seconds_update"] / 1e12, 3),
