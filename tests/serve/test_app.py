@@ -6,13 +6,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from actors.model_folder.folders import ModelFolder
 from configs.errors import ConfigError
-from serve.app import _scorer, build
+from serve.app import _environment, _scorer, build
 from serve.config import read_arguments
 from serve.engines.score import Scorer
 
@@ -75,3 +76,29 @@ def test_the_scorer_computes_on_its_own_gpu_in_bfloat16_or_sees_none(
 def test_the_scorer_loads_its_model_in_its_dtype(dtype: Any, make_model: Callable[..., Path]) -> None:
     scorer = Scorer(str(make_model("judge", seed=3, reward=True)), 1, dtype)
     assert {str(parameter.dtype) for parameter in scorer._role.module.parameters()} == {f"torch.{dtype}"}
+
+
+@pytest.mark.parametrize("on_gpus", [False, True])
+def test_engines_sample_without_kernels_that_need_a_compiler(on_gpus: bool) -> None:
+    environment = _environment(3, on_gpus)
+    assert environment["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
+    assert environment.get("OMP_NUM_THREADS") == (None if on_gpus else "3")
+
+
+@pytest.mark.parametrize(
+    ("on_cpu", "world", "executor"), [(True, 1, "uni"), (True, 2, "ray"), (False, 1, "ray"), (False, 2, "ray")]
+)
+def test_an_engine_runs_in_its_replicas_process_on_cpus_alone(
+    on_cpu: bool, world: int, executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On GPUs, Ray's executor places the worker on the reserved GPU; the replica's process would take the first one."""
+    from serve.engines import in_process
+
+    parallel = SimpleNamespace(world_size=world, distributed_executor_backend="ray")
+    arguments, config = SimpleNamespace(distributed_executor_backend="ray"), SimpleNamespace(parallel_config=parallel)
+    prepared = arguments, None, config
+    monkeypatch.setattr(in_process.VLLMEngine, "_prepare_engine_config", lambda self, context: prepared)
+    monkeypatch.setattr(in_process, "current_platform", SimpleNamespace(is_cpu=lambda: on_cpu))
+    engine = in_process.InProcessVllm.__new__(in_process.InProcessVllm)
+    assert engine._prepare_engine_config(None) == prepared
+    assert arguments.distributed_executor_backend == parallel.distributed_executor_backend == executor
