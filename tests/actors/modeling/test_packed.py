@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from actors.config import ArchitectureConfig
-from actors.modeling.attention import packed_attention
+from actors.modeling.attention import _grouped_heads, packed_attention
 from actors.modeling.models import new_causal_lm
 from actors.modeling.packed import PackedBatch
 from actors.modeling.packed_models import PackedLM
@@ -204,3 +204,15 @@ def test_the_fused_kernel_agrees_with_one_call_a_sequence() -> None:
         packing=Packing(lengths, query.device),
     )
     torch.testing.assert_close(fused.float(), exact, rtol=2e-2, atol=2e-2)
+
+
+def test_grouped_heads_are_asked_for_where_torch_has_the_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.nn.attention import varlen
+
+    def of_torch_2_13(query: Any, *, enable_gqa: bool = False) -> None: ...
+
+    def of_torch_2_11(query: Any) -> None: ...
+
+    for function, arguments in ((of_torch_2_13, {"enable_gqa": True}), (of_torch_2_11, {})):
+        monkeypatch.setattr(varlen, "varlen_attn", function)
+        assert _grouped_heads.__wrapped__() == arguments
