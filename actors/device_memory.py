@@ -73,9 +73,9 @@ class DeviceMemory:
             torch.cuda.empty_cache()
 
     def _leave(self, part: str, storages: Iterable[UntypedStorage]) -> None:
+        _synchronize()  # other streams may still write, such as DeepSpeed's
         left = [(storage, [_on_host(piece) for piece in _pieces(storage)]) for storage in storages]
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        _synchronize()
         for storage, _ in left:
             storage.resize_(0)
         self._away[part] += left
@@ -85,8 +85,7 @@ class DeviceMemory:
             storage.resize_(sum(map(len, pieces)))
             for target, piece in zip(_pieces(storage), pieces, strict=True):
                 target.copy_(piece, non_blocking=True)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        _synchronize()
         self._away[part] = []
 
 
@@ -128,6 +127,11 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, UntypedStorage]:
     kind = device().type
     storages = (tensor.untyped_storage() for tensor in tensors if tensor.device.type == kind)
     return {storage.data_ptr(): storage for storage in storages if storage.nbytes() and storage.resizable()}
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _on_host(piece: Tensor) -> Tensor:
