@@ -140,11 +140,21 @@ class TrainedRoleConfig(Section):
     placement: PlacementConfig = PlacementConfig()
     optimizer: OptimizerConfig = OptimizerConfig(schedule="constant")
     zero: ZeroConfig = ZeroConfig()
+    lora: LoraConfig | None = Field(None, description="train LoRA matrices only; null: train all weights")
     micro_batch_tokens: int = Field(4096, ge=1, description="tokens of one forward and backward pass on one rank")
 
     @model_validator(mode="after")
     def _dtype_by_placement(self) -> TrainedRoleConfig:
         return settle_dtype_of(self, "zero", self.placement.on_gpus)
+
+    @model_validator(mode="after")
+    def _lora_is_exact(self) -> TrainedRoleConfig:
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError(
+                f"lora.dropout {self.lora.dropout:g}: RLHF needs the same log-probabilities before and in the first update; "
+                "set it to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _ranks_have_their_own_gpus(self) -> TrainedRoleConfig:

@@ -24,11 +24,13 @@ class Column:
         type: Arrow type.
         by: what adds the column: a role, `prompts`, or the `driver`.
         what: meaning of the values, with their unit.
+        instead: a role that adds the column in place of `by` in some runs; empty if there is none.
     """
 
     type: pa.DataType
     by: str
     what: str
+    instead: str = ""
 
 
 COLUMNS: Final[Mapping[str, Column]] = {
@@ -41,7 +43,7 @@ COLUMNS: Final[Mapping[str, Column]] = {
     "rollout_logprobs": Column(_FLOATS, "rollout", "log-probability when sampled, nats"),
     "finished": Column(pa.bool_(), "rollout", "whether the response ended by itself"),
     "versions": Column(_IDS, "rollout", "version of the weights; only with rollout.in_flight"),
-    "ref_logprobs": Column(_FLOATS, "reference", "log-probability of the reference, nats"),
+    "ref_logprobs": Column(_FLOATS, "reference", "log-probability of the reference, nats", instead="policy"),
     "reward_model": Column(pa.float32(), "reward", "score of the reward model"),
     "values": Column(_FLOATS, "critic", "expected return before the token"),
     "logprobs": Column(_FLOATS, "policy", "log-probability of the policy before the update, nats"),
@@ -93,7 +95,7 @@ def extended(table: pa.Table, added: pa.Table | Mapping[str, pa.Array[Any]], by:
     columns = {name: added[name] for name in (added.column_names if isinstance(added, pa.Table) else added)}
     for name, column in columns.items():
         declared = column_of(name)
-        if declared.by != by:
+        if by not in (declared.by, declared.instead):
             raise TableError(f"{name}: is added by {declared.by}, not by {by}")
         if name in table.column_names:
             raise TableError(f"{name}: is in the table already")

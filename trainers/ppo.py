@@ -98,6 +98,7 @@ def role_groups_config(config: PPOConfig, end_ids: tuple[int, ...]) -> RoleGroup
             updates=config.updates,
             native_transfer="nccl" if config.publish.transport == "vllm_nccl" else None,
             in_flight=config.rollout.in_flight,
+            policy_columns=config.policy_columns,
             sleep_level=config.sleep_level,
         ),
         placement_groups=config.placement_groups,

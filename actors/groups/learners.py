@@ -23,17 +23,17 @@ class Learners:
     Args:
         roles: all roles of the run.
         minibatches: optimizer steps per pass over a step's rows.
-        skips_old_logprobs: whether the policy's log-probabilities before the update are not needed.
+        skips_policy: whether no column of the policy is needed before the update.
     """
 
-    def __init__(self, roles: RoleGroups, minibatches: int, skips_old_logprobs: bool) -> None:
-        self._roles, self._minibatches, self._skips_old_logprobs = roles, minibatches, skips_old_logprobs
+    def __init__(self, roles: RoleGroups, minibatches: int, skips_policy: bool) -> None:
+        self._roles, self._minibatches, self._skips_policy = roles, minibatches, skips_policy
 
     def submit_columns(self, table: pa.Table) -> list[ColumnsInFlight]:
-        """Starts computing `logprobs` (unless they are skipped) and `values` for all rows; does not block."""
+        """Starts computing the policy's columns, if any are needed, and `values` for all rows; does not block."""
         shared = ray.put(table)
         groups = self._groups
-        if self._skips_old_logprobs:
+        if self._skips_policy:
             groups = [group for group in groups if group.role != "policy"]
         return [
             ColumnsInFlight(group, "add_columns", shared, forward_rows(self._plans(group.role, table)))

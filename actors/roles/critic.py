@@ -18,15 +18,24 @@ class Critic(Learner):
     @classmethod
     def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
         """See `Worker`."""
-        return context.roles[role], context.updates
+        return context.roles[role], context.updates, context.seed
 
-    def setup(self, config: TrainedRoleConfig, total_updates: int) -> None:
-        """Loads the weights under ZeRO. A causal language model gets a value head initialized to zero."""
+    def setup(self, config: TrainedRoleConfig, total_updates: int, seed: int = 0) -> None:
+        """Loads the weights under ZeRO. A causal language model gets a value head initialized to zero.
+
+        Args:
+            config: the role's settings.
+            total_updates: number of optimizer steps of the whole run.
+            seed: of LoRA's random matrices.
+        """
         from actors.modeling.packed_models import PackedScorer
         from actors.zero.loading import load_to_train
+        from actors.zero.lora import add_lora
         from actors.zero.model import ZeroModel
 
         module = load_to_train(PackedScorer, config.model, config.zero)
+        if config.lora is not None:
+            add_lora(module.model, config.lora, seed)
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
         self.memory = self.zero.memory
 

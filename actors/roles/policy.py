@@ -17,15 +17,24 @@ from actors.weight_bits import SentBits
 
 
 class Policy(Learner):
-    """One rank of the policy. Adds the column `logprobs`."""
+    """One rank of the policy. Adds the column `logprobs`, and with LoRA also `ref_logprobs` if its base is the reference."""
 
     @classmethod
     def setup_arguments(cls, role: str, context: RunContext) -> tuple[Any, ...]:
         """See `Worker`."""
         rollout = context.roles["rollout"]
-        return context.roles[role], context.updates, rollout.temperature, rollout.engine.dtype
+        engines = rollout.temperature, rollout.engine.dtype
+        return context.roles[role], context.updates, *engines, context.seed, context.policy_columns
 
-    def setup(self, config: TrainedRoleConfig, total_updates: int, temperature: float, engine_dtype: str) -> None:
+    def setup(
+        self,
+        config: TrainedRoleConfig,
+        total_updates: int,
+        temperature: float,
+        engine_dtype: str,
+        seed: int = 0,
+        columns: tuple[str, ...] = ("logprobs",),
+    ) -> None:
         """Loads the weights under ZeRO.
 
         Args:
@@ -33,20 +42,33 @@ class Policy(Learner):
             total_updates: number of optimizer steps of the whole run.
             temperature: the rollout's, so that log-probabilities match sampling.
             engine_dtype: the engines', in which the bits of sent weights are compared.
+            seed: of LoRA's random matrices.
+            columns: which columns to add.
         """
         from actors.modeling.packed_models import PackedLM
         from actors.zero.loading import load_to_train
+        from actors.zero.lora import add_lora
         from actors.zero.model import ZeroModel
 
         module = load_to_train(PackedLM, config.model, config.zero)
+        if config.lora is not None:
+            add_lora(module.model, config.lora, seed)
+        self._columns = columns
         self.temperature, self._sent = temperature, SentBits(getattr(torch, engine_dtype))
         self.zero = ZeroModel(module, config.zero, config.optimizer, total_updates)
         self.memory = self.zero.memory
 
     def per_row(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """Returns `logprobs`: (N,) log-probability of each response token, nats."""
-        logprobs, _ = self.zero.forward(batch, self.temperature)
-        return {"logprobs": logprobs}
+        """Returns `logprobs`, `ref_logprobs`, or both: (N,) log-probability of each response token, nats."""
+        from actors.zero.lora import without_lora
+
+        columns = {}
+        if "logprobs" in self._columns:
+            columns["logprobs"], _ = self.zero.forward(batch, self.temperature)
+        if "ref_logprobs" in self._columns:
+            with without_lora(self.zero.model):
+                columns["ref_logprobs"], _ = self.zero.forward(batch, self.temperature)
+        return columns
 
     def run_model(self, engine: Any, batch: TrainBatch) -> Any:
         """Returns the log-probability and entropy of each response token, (N,) each, nats."""

@@ -43,6 +43,7 @@ class RunContext:
         updates: optimizer steps of the whole run; 0 if there are no learners.
         native_transfer: vLLM's weight-transfer backend, if weights are sent through one.
         in_flight: what happens to an engine's running requests when its weights change.
+        policy_columns: what the policy adds to the responses: `logprobs`, and `ref_logprobs` if its base is the reference.
         sleep_level: how engines free their memory if other roles need it; 0: they do not.
     """
 
@@ -53,6 +54,7 @@ class RunContext:
     updates: int = 0
     native_transfer: str | None = None
     in_flight: InFlight = "none"
+    policy_columns: tuple[str, ...] = ("logprobs",)
     sleep_level: SleepLevel = 0
 
 

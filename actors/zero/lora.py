@@ -6,7 +6,8 @@ original model. Exports contain W + (alpha / rank) B A: an ordinary model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -44,6 +45,26 @@ def add_lora(model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
             parameter.requires_grad_(True)
 
 
+@contextmanager
+def without_lora(model: PreTrainedModel) -> Iterator[None]:
+    """Makes `model` compute without its LoRA matrices inside the block: as the model that they were added to."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    for layer in layers:
+        layer._disable_adapters = True  # `enable_adapters` would also change which parameters have gradients
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
+
+
+def name_without_lora(name: str) -> str | None:
+    """Returns a parameter's name in the model without LoRA; None for a LoRA matrix."""
+    return None if ".lora_" in name else name.replace(".base_layer.", ".")
+
+
 @torch.no_grad()
 def merged(model: PreTrainedModel, block: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Merges LoRA matrices into the weights of `block`, in the same way as peft.
@@ -61,6 +82,6 @@ def merged(model: PreTrainedModel, block: Mapping[str, Tensor]) -> dict[str, Ten
         layer, wrapped, rest = name.partition(".base_layer.")
         if wrapped and rest == "weight":
             tensor = tensor + model.get_submodule(layer).get_delta_weight(ADAPTER).to(tensor.dtype)
-        if ".lora_" not in name:
-            weights[f"{layer}.{rest}" if wrapped else name] = tensor
+        if plain := name_without_lora(name):
+            weights[plain] = tensor
     return weights

@@ -19,7 +19,7 @@ from actors.modeling.checkpoint_format import in_checkpoint_format
 from actors.modeling.liger import use_liger
 from actors.modeling.packed_models import PackedModule
 from actors.zero.diverged import NotFiniteError
-from actors.zero.lora import merged
+from actors.zero.lora import merged, name_without_lora
 from actors.zero.reshard import load_universal, resharded
 from actors.zero.settings import deepspeed_settings, import_deepspeed, steps_adamw_itself
 from actors.zero.sharding import whole_shape
@@ -233,7 +233,8 @@ class ZeroModel:
     def checkpoint_layout(self) -> Iterator[tuple[str, Tensor]]:
         """Yields names, shapes, and dtypes of what `checkpoint_blocks` yields, as tensors without data."""
         for block in _blocks(self.model):
-            empty = {name: torch.empty(whole_shape(p), dtype=p.dtype, device="meta") for name, p in block}
+            named = [(plain, p) for name, p in block if (plain := name_without_lora(name))]
+            empty = {name: torch.empty(whole_shape(p), dtype=p.dtype, device="meta") for name, p in named}
             yield from in_checkpoint_format(self.model, empty).items()
 
     def full_state(self) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ class WarmRoles:
 
 
 def _learners(roles: RoleGroups) -> Learners:
-    return Learners(roles, minibatches=1, skips_old_logprobs=False)
+    return Learners(roles, minibatches=1, skips_policy=False)
 
 
 def _engines(config: RoleGroupsConfig) -> dict[str, Any]:

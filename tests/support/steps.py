@@ -33,7 +33,7 @@ def scorers(roles: RoleGroups, prompts: PromptStream) -> Scorers:
 
 
 def learners(roles: RoleGroups) -> Learners:
-    return Learners(roles, minibatches=2, skips_old_logprobs=False)
+    return Learners(roles, minibatches=2, skips_policy=False)
 
 
 def with_advantages(table: pa.Table) -> pa.Table:

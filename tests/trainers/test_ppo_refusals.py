@@ -41,6 +41,8 @@ GPU = "--{}.placement.gpus_per_rank={}"
             ["--sleep=true", "--colocate=all", "--rollout.ahead=1"],
             "rollout.ahead 1 generates while other roles compute",
         ),
+        (["--policy.lora.dropout=0.1"], "lora.dropout 0.1: RLHF needs the same log-probabilities"),
+        (["--reference=null"], "requires a reference, and none is set: set reference.model, policy.lora, or"),
         (["--colocate=all", GPU.format("policy", 1), GPU.format("rollout", 1)], "gpu_memory_utilization is not given"),
         (
             [

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 from finished import WarmRoles, equal, evaluated, finished_run, weights
 from notices import errors_in
 
@@ -215,6 +216,41 @@ def test_engines_of_two_processes_are_published_to_and_start_again_when_one_dies
         killed = finished_run(settings("parallel-killed", **changes))
     assert re.findall(r"restarting (\w+) \(rank .*\) \(failure 1 of", caplog.text) == ["rollout"]
     assert equal(weights(killed), weights(whole))
+
+
+@pytest.mark.long
+def test_with_lora_the_policys_own_base_is_the_reference_and_a_run_resumes_bit_for_bit(
+    settings: Any, clinic: Path, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.ppo.RoleGroups", RoleGroups)  # warm roles have other checkpoints
+    policy = settings("x", algorithm={"name": "grpo"}).policy.model_dump() | {"lora": {"rank": 4, "alpha": 8.0}}
+    policy["optimizer"]["lr"] = 1e-2
+    algorithm = {"name": "grpo", "kl_coef": 0.05, "minibatches": 2}
+    changes = {"algorithm": algorithm, "reference": None, "policy": policy}
+    config = settings("lora", **changes)
+    assert list(config.roles) == ["policy", "reward_function", "rollout"]
+    run = finished_run(config)
+    metrics = list(read_metrics(run))
+    assert metrics[0]["kl_to_reference"] == 0.0
+    assert all(line["kl_to_reference"] != 0.0 for line in metrics[1:])
+    assert all(line["publish_drift"] < 1e-4 for line in metrics)
+    start, end = weights(clinic), weights(run)
+    assert start.keys() == end.keys()
+    changed = {name for name, tensor in end.items() if not torch.equal(tensor, start[name])}
+    assert changed == {name for name in end if "_proj." in name}
+    log = Run.log
+
+    def stop_at_three(run: Run, step: int, metrics: dict[str, float]) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+        log(run, step, metrics)
+
+    resumed = settings("lora-resumed", **changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "log", stop_at_three)
+        with pytest.raises(KeyboardInterrupt):
+            finished_run(resumed)
+    assert equal(weights(finished_run(resumed)), end)
 
 
 @pytest.mark.long

@@ -91,7 +91,9 @@ class PPOConfig(RewardedConfig):
     policy: TrainedRoleConfig
     critic: TrainedRoleConfig | None = Field(None, description="value model; required by algorithm.name ppo")
     reference: FrozenRoleConfig | None = Field(
-        None, description="frozen model to which algorithm.kl_coef keeps the policy close"
+        None,
+        description="frozen model to which algorithm.kl_coef keeps the policy close; null with policy.lora: the policy "
+        "without its LoRA matrices",
     )
     rollout: OverlappedRolloutConfig = OverlappedRolloutConfig()
     publish: PublishConfig = PublishConfig()
@@ -133,6 +135,12 @@ class PPOConfig(RewardedConfig):
             "rollout": self.rollout,
         }
         return {role: settings for role, settings in wanted.items() if settings is not None}
+
+    @property
+    def policy_columns(self) -> tuple[str, ...]:
+        """The columns that the policy adds to the responses before an update."""
+        is_reference = self.algorithm.kl_coef > 0 and self.reference is None
+        return (() if self.skips_old_logprobs else ("logprobs",)) + (("ref_logprobs",) if is_reference else ())
 
     @property
     def placement_groups(self) -> list[PlacementGroupSpec]:
@@ -214,10 +222,10 @@ class PPOConfig(RewardedConfig):
                 f"critic_warmup_steps {self.critic_warmup_steps}: algorithm.name {algorithm.name} has no critic; "
                 "set it to 0"
             )
-        if algorithm.kl_coef > 0 and self.reference is None:
+        if algorithm.kl_coef > 0 and self.reference is None and self.policy.lora is None:
             raise ValueError(
                 f"algorithm.kl_coef {algorithm.kl_coef:g} requires a reference, and none is set: set "
-                "reference.model, or algorithm.kl_coef to 0"
+                "reference.model, policy.lora, or algorithm.kl_coef to 0"
             )
         if algorithm.kl_target is not None and algorithm.kl_coef == 0:
             raise ValueError(

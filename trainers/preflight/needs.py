@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from actors.config import EngineConfig, FrozenRoleConfig, PlacementConfig, RolloutConfig, TrainedRoleConfig, ZeroConfig
+from actors.config import (
+    EngineConfig,
+    FrozenRoleConfig,
+    LoraConfig,
+    PlacementConfig,
+    RolloutConfig,
+    TrainedRoleConfig,
+    ZeroConfig,
+)
 from actors.groups.colocation import PlacementGroupSpec
 from actors.model_folder.config_json import read_shape
 from actors.model_folder.layout import reads_whole
@@ -105,13 +113,16 @@ class _Planner:
                 tokens = self._micro_batch(role, settings, rows, longest)
                 scorer = role == "critic"
                 whole = self._whole(role, settings.model, settings.zero, scorer)
+                trained_parameters = self._trained_parameters(role, settings.model, settings.lora, scorer)
                 work = Work(
                     *(tokens, scorer, role == "policy" and through_store, whole),
+                    trained_parameters=trained_parameters,
                     exports=role == "policy",
                     sleeps=config.sleep and any(role in spec.sharing() for spec in config.placement_groups),
                 )
                 needs.append(self._trained(role, settings.model, settings, work))
-                self._checkpoints(role, settings.model, settings.zero.dtype, config.keep_checkpoints, work.scorer)
+                dtype, keep = settings.zero.dtype, config.keep_checkpoints
+                self._checkpoints(role, settings.model, dtype, keep, work.scorer, trained_parameters)
             elif isinstance(settings, FrozenRoleConfig):
                 tokens = self._micro_batch(role, settings, rows, longest)
                 needs.append(self._frozen(role, settings, Work(tokens, role == "reward")))
@@ -158,7 +169,8 @@ class _Planner:
         rows = config.batch_size // config.placement.ranks
         tokens = self._micro_batch(role, config, config.batch_size, row)
         self._fact("batch", f"{config.batch_size} samples per step, {rows} per rank")
-        trained_parameters, exports = self._trained_parameters(role, model, config), 1 if config.export == "last" else 2
+        trained_parameters = self._trained_parameters(role, model, config.lora, scorer)
+        exports = 1 if config.export == "last" else 2
         self._checkpoints(role, model, config.zero.dtype, config.keep_checkpoints, scorer, trained_parameters, exports)
         new = isinstance(config, PretrainConfig) and config.architecture is not None
         if new:
@@ -173,13 +185,12 @@ class _Planner:
             )
         return self._trained(role, model, config, work)
 
-    def _trained_parameters(self, role: str, model: str, config: TrainingConfig) -> int | None:
+    def _trained_parameters(self, role: str, model: str, lora: LoraConfig | None, scorer: bool) -> int | None:
         """Returns the number of trained parameters with LoRA; None if all are trained or the shape is unknown."""
         shape = self._shape(role, model)
-        if config.lora is None or shape is None:
+        if lora is None or shape is None:
             return None
-        head = shape.hidden if isinstance(config, RewardConfig) else 0
-        return lora_parameters(shape, config.lora) + head
+        return lora_parameters(shape, lora) + (shape.hidden if scorer else 0)
 
     def _whole(self, role: str, model: str, zero: ZeroConfig, scorer: bool) -> str:
         """Returns why every rank reads the whole model; empty if ranks read it into shards.

@@ -50,7 +50,7 @@ class RunParts:
         self.recovery, self.stop, self.observers = recovery, stop, observers
         self.schemas = Schemas.of(config)
         self.journal = Journal(run.path, fingerprint(config))
-        self.learners = Learners(roles, config.algorithm.minibatches, config.skips_old_logprobs)
+        self.learners = Learners(roles, config.algorithm.minibatches, skips_policy=not config.policy_columns)
         scorers = Scorers(
             roles.groups,
             config.roles,

@@ -36,8 +36,8 @@ class Schemas:
         prompts = _added_by("prompts")
         sampled = [*prompts, *_added_by("rollout"), *(["versions"] if config.rollout.in_flight != "none" else [])]
         rewards = [SOURCE + name for name in config.reward_weights]
-        models = {"reference", "critic", *(() if config.skips_old_logprobs else ("policy",))} & config.roles.keys()
-        scored = [*sampled, *rewards, *(name for role in sorted(models) for name in _added_by(role))]
+        frozen = [name for role in ("critic", "reference") if role in config.roles for name in _added_by(role)]
+        scored = [*sampled, *rewards, *frozen, *config.policy_columns]
         driver = [*_added_by("driver"), *(["returns"] if algorithm.has_critic else [])]
         return cls(
             prompts=_schema(prompts),

@@ -44,7 +44,7 @@ def test_a_reset_restarts_the_learners_whose_weights_have_changed(monkeypatch: p
     found, replaced = roles(None), list[object]()
     found.updated = set()
     monkeypatch.setattr(found, "replace", replaced.append)
-    learners = Learners(found, minibatches=1, skips_old_logprobs=False)
+    learners = Learners(found, minibatches=1, skips_policy=False)
     learners.reset()
     assert replaced == []
     found.updated = {"policy"}

@@ -14,7 +14,7 @@ from actors.modeling.packed import PackedBatch
 from actors.modeling.packed_models import PackedLM
 from actors.sizing.memory import lora_parameters
 from actors.sizing.shape import shape_of
-from actors.zero.lora import ADAPTER, add_lora, merged
+from actors.zero.lora import ADAPTER, add_lora, merged, without_lora
 from actors.zero.model import ZeroModel, learning_rate
 from configs.errors import ConfigError
 
@@ -75,6 +75,38 @@ def test_the_export_loads_without_peft_and_says_what_the_trained_model_says(worl
     assert not any("lora" in name for name, _ in plain.named_parameters())
     with torch.no_grad():
         torch.testing.assert_close(run(PackedLM(plain), BATCH), ours, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_without_its_matrices_it_is_the_model_it_started_from(world: None, stage: int, dtype: Any) -> None:
+    lm = module()
+    zero = ZeroModel(
+        lm.to(torch.bfloat16) if dtype == "bfloat16" else lm,
+        ZeroConfig(stage=stage, dtype=dtype),
+        OptimizerConfig(lr=1e-2),
+        total_steps=3,
+    )
+    at_first = run(zero.forward, BATCH)
+    trained = [parameter.requires_grad for parameter in zero.model.parameters()]
+    for _ in range(2):
+        with without_lora(zero.model):
+            assert torch.equal(run(zero.forward, BATCH), at_first)
+        zero.update([BATCH], run, loss)
+    assert not torch.equal(run(zero.forward, BATCH), at_first)
+    with without_lora(zero.model):
+        assert torch.equal(run(zero.forward, BATCH), at_first)
+    assert [parameter.requires_grad for parameter in zero.model.parameters()] == trained
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_what_is_published_is_what_was_declared(world: None, stage: int) -> None:
+    zero = ZeroModel(module(), ZeroConfig(stage=stage), OptimizerConfig(lr=1e-2), total_steps=3)
+    zero.update([BATCH], run, loss)
+    sent = {name: tensor for block in zero.checkpoint_blocks() for name, tensor in block.items()}
+    declared = {name: (empty.shape, empty.dtype) for name, empty in zero.checkpoint_layout()}
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in sent.items()} == declared
+    assert list(sent) == list(declared)
 
 
 def test_it_starts_as_the_model_was_and_follows_the_seed() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from actors.sizing.memory import GPU_CONTEXT
+from actors.config import LoraConfig
+from actors.sizing.memory import GPU_CONTEXT, lora_parameters
 from actors.sizing.shape import Shape
 from cluster.preflight.capacity import parse_nodes
 from cluster.preflight.needs import Finding
@@ -127,6 +128,16 @@ def test_roles_that_take_turns_need_what_the_largest_needs_and_what_the_others_k
     monkeypatch.setattr("cluster.preflight.check._space", lambda disk: Finding("fits", "disk", ""))
     with pytest.raises(ConfigError, match=r"a rank needs .* of a GPU; .*: --sleep=true$"):
         refuse(at_once_config, nodes, lambda _: shape)
+
+
+def test_with_lora_the_matrices_alone_have_gradients_and_there_is_no_reference() -> None:
+    changes = ("--policy.lora.rank=16", "--critic.lora.rank=8", "--reference=null")
+    places = {place.name: place for place in plan(recipe("ppo", *changes), lambda _: SMALL, None).groups["ppo"]}
+    assert "reference" not in places
+    rows = {role: {part: size for part, size, _ in places[role].needs[0].host} for role in ("policy", "critic")}
+    assert rows["policy"]["optimizer"] == 12 * lora_parameters(SMALL, LoraConfig(rank=16))
+    assert rows["critic"]["optimizer"] == 12 * (lora_parameters(SMALL, LoraConfig(rank=8)) + SMALL.hidden)
+    assert rows["policy"]["weights"] == 4 * SMALL.parameters()
 
 
 def test_rejection_samples_before_it_tunes() -> None:
