@@ -37,8 +37,9 @@ class WarmRoles:
     def __call__(self, config: RoleGroupsConfig) -> Iterator[RoleGroups]:
         roles = self._roles_with(_engines(config)) or self._start_others(config)
         before, context = roles.config.context.roles, config.context
+        other_columns = context.policy_columns != roles.config.context.policy_columns
         for role in ("policy", "reward_function"):
-            if role in context.roles and context.roles[role] != before[role]:
+            if role in context.roles and (context.roles[role] != before[role] or (role == "policy" and other_columns)):
                 roles.groups[role].call("setup", *WORKERS[role].setup_arguments(role, context))
         roles.config = replace(config, context=replace(context, roles={**before, **context.roles}))
         _learners(roles).load(self._start)
