@@ -29,7 +29,7 @@ LOGITS = {
     "cuda": 2**30,
 }  # elements computed at a time (actors/modeling/packed_models.py): 256 MiB and 2 GiB in bfloat16
 
-VLLM_BATCH_TOKENS = 8192  # vLLM's max_num_batched_tokens on GPUs; on CPUs see actors/inference/engine.py
+VLLM_BATCH_TOKENS = 8192  # vLLM's max_num_batched_tokens on GPUs; on CPUs see actors/inference/vllm_settings.py
 SAMPLED_BYTES = 4 * 4  # per sequence and token of the vocabulary, while one token is sampled
 CPU_CONCURRENCY = 64
 MOST_CONCURRENCY = 512  # the largest batch for which vLLM captures CUDA graphs by default

@@ -82,9 +82,9 @@ def test_roles_that_share_nothing_are_left_alone() -> None:
     turn.need("rollout", "all")
     turn.need("reference", "all")
     assert log == ["policy weights"]
-    nobody, _, log, _ = turns()
-    nobody.take({"policy": "weights", "rollout": "weights"})
-    nobody.need("critic", "all")
+    no_sharing, _, log, _ = turns()
+    no_sharing.take({"policy": "weights", "rollout": "weights"})
+    no_sharing.need("critic", "all")
     assert log == []
 
 
